@@ -1,0 +1,204 @@
+"""What the analyser finds out: frozen, plain, and the shape of `inspect --format json`.
+
+All counts are per sample (one row of the batch). Unknown is None, never 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+#: Version of the JSON layout; it changes when a field changes its meaning or goes away.
+SCHEMA_VERSION = 1
+
+#: A shape as reported: known sizes, names of symbolic ones, None where nothing is known.
+Shape = tuple["int | str | None", ...]
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output: its name, ONNX element type (`float32`) and shape (None: no rank)."""
+
+    name: str
+    dtype: str | None
+    shape: Shape | None
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What identifies a model. `bytes` counts the model file, external data included if found."""
+
+    path: str | None
+    bytes: int | None
+    ir_version: int
+    opsets: dict[str, int]
+    producer: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """The factors of a sharing ratio.
+
+    Attributes:
+        spatial: output positions of a convolution.
+        temporal: steps of a recurrent cell, Scan or Loop.
+        token: rows of a matrix product over a sequence.
+        tied: nodes that use the same tensor.
+    """
+
+    spatial: int = 1
+    temporal: int = 1
+    token: int = 1
+    tied: int = 1
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """One node of the graph, in graph order.
+
+    Attributes:
+        scope: where the node is: "" in the main graph, else the path of enclosing nodes.
+        kind: conv, fc, recurrent, embedding, norm, elementwise, pool, layout or other.
+        weights: names of the parameter tensors that the node uses.
+        params: elements of those tensors, each counted here whoever else uses it.
+        params_new: only the tensors that no earlier node used, so that the column adds up.
+        connections: uses of parameters per sample (DESIGN: connection).
+        sharing_ratio: connections / params; None without params.
+        macs: multiply-accumulates per sample, bias not counted.
+        flops: 2 · macs + element-wise work.
+        unshared_params: weights of the locally connected layer of the same shape, no biases.
+        dense_params: weights of an FC between the same input and output, no biases.
+        receptive_field: size, stride and start per axis, or None.
+    """
+
+    name: str
+    op_type: str
+    domain: str
+    scope: str
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[TensorInfo, ...]
+    weights: tuple[str, ...]
+    params: int
+    params_new: int
+    connections: int | None
+    sharing_ratio: float | None
+    sharing: Sharing
+    macs: int | None
+    flops: int | None
+    unshared_params: int | None
+    dense_params: int | None
+    receptive_field: dict[str, list[int]] | None
+
+
+@dataclass(frozen=True)
+class WeightFacts:
+    """One stored parameter tensor and all its uses."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    params: int
+    bytes: int
+    used_by: tuple[str, ...]
+    connections: int | None
+    sharing_ratio: float | None
+    same_as: str | None = None
+    transposed_of: str | None = None
+
+
+@dataclass(frozen=True)
+class HeadLayer:
+    """One FC of a head: `in` and `out` features, and its parameters (bias included)."""
+
+    node: str
+    in_features: int
+    out_features: int
+    params: int
+
+
+@dataclass(frozen=True)
+class HeadFacts:
+    """A head: the FCs that follow a feature map.
+
+    Attributes:
+        nodes: its nodes, in graph order.
+        feature_map: the tensor `[N, C, spatial…]` it starts from.
+        channels: C.
+        spatial: the spatial sizes.
+        fcs: the FCs, in graph order.
+        layout: the order of the flattened columns: NCHW, NHWC or permuted.
+        uniformity: share of the first FC's weight energy that is constant over space
+            (1: GAP is exact; 1 / spatial positions: what random weights have); None if not read.
+        rewrites: per rewrite either what it would give or why it is refused.
+    """
+
+    nodes: tuple[str, ...]
+    feature_map: str
+    channels: int
+    spatial: tuple[int, ...]
+    fcs: tuple[HeadLayer, ...]
+    layout: str
+    uniformity: float | None
+    rewrites: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over the model, per sample.
+
+    Attributes:
+        params: parameters, each tensor counted once.
+        statistics: running means and variances.
+        constants: single-element element-wise constants.
+        quantization: scales and zero points.
+        unused: elements of constant tensors that nothing reads.
+        param_bytes: bytes of the parameters as they are stored.
+        connections, sharing_ratio, macs, flops: as of nodes; None where a node's is unknown.
+        weight_layers: nodes of kind conv, fc or recurrent that hold weights.
+        fc_params: parameters used by FCs.
+        fc_after_conv_params: parameters of the FCs in heads (after a feature map).
+        peak_activation_bytes: largest sum of live activations in graph order.
+    """
+
+    params: int
+    statistics: int
+    constants: int
+    quantization: int
+    unused: int
+    param_bytes: int
+    connections: int | None
+    sharing_ratio: float | None
+    macs: int | None
+    flops: int | None
+    weight_layers: int
+    fc_params: int
+    fc_after_conv_params: int
+    peak_activation_bytes: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Everything that `inspect` reports about one model."""
+
+    model: ModelInfo
+    totals: Totals
+    nodes: tuple[NodeFacts, ...]
+    weights: tuple[WeightFacts, ...]
+    heads: tuple[HeadFacts, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain types, laid out as `docs/reference.md` describes."""
+        report: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        for head in report["heads"]:
+            for layer in head["fcs"]:
+                layer["in"] = layer.pop("in_features")
+                layer["out"] = layer.pop("out_features")
+        return report

@@ -1,0 +1,59 @@
+"""What goes wrong in a way that the user can mend: one line with the cause and the remedy."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def printable(text: str) -> str:
+    """Return `text` with control and format characters escaped, so that names from a file
+    can neither move the cursor nor change colours of a terminal."""
+    return "".join(
+        char if unicodedata.category(char)[0] != "C" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+class OnnxShareError(Exception):
+    """The base of every error that onnxshare raises on purpose.
+
+    Attributes:
+        cause: what is wrong, naming the file, node or option.
+        remedy: what the user can do about it; may be empty.
+    """
+
+    def __init__(self, cause: str, remedy: str = "") -> None:
+        self.cause = printable(cause)
+        self.remedy = printable(remedy)
+        super().__init__(self.cause, self.remedy)
+
+    def __str__(self) -> str:
+        return f"{self.cause}; {self.remedy}" if self.remedy else self.cause
+
+
+class UsageError(OnnxShareError):
+    """Options or arguments that do not go together, or that name nothing."""
+
+
+class ModelFileError(OnnxShareError):
+    """A model file that cannot be read as ONNX."""
+
+
+class ModelError(OnnxShareError):
+    """A model that was read but whose graph contradicts itself."""
+
+
+class SamplesError(OnnxShareError):
+    """Sample inputs that cannot be read or do not fit the model."""
+
+
+class OutputError(OnnxShareError):
+    """A file that cannot be written, or must not be overwritten."""
+
+
+class RewriteError(OnnxShareError):
+    """A rewrite that was asked for and cannot be made safely."""
+
+
+class RuntimeFailure(OnnxShareError):
+    """ONNX Runtime could not load or run a model."""

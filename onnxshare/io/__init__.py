@@ -1,0 +1,1 @@
+"""The outside: reading models, reading the values of their tensors, writing models."""

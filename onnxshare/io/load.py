@@ -1,0 +1,193 @@
+"""Reads a model from wherever it is, and refuses with one clear line what is not one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from onnxshare.errors import ModelFileError
+from onnxshare.io.sniff import describe
+
+#: What a model can be given as: a path, its bytes, an open binary file, a ModelProto,
+#: an `onnx_ir.Model`, or anything with an attribute `model_proto`.
+ModelSource = Any
+
+_DAMAGED = "the file is truncated or damaged: export or download it again"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as it was read. Never changed by onnxshare: rewrites work on copies.
+
+    Attributes:
+        proto: the model; external tensors are still references.
+        path: the file it came from, or None.
+        size: bytes of the model file (without external data), or None if it came from memory.
+    """
+
+    proto: onnx.ModelProto = field(repr=False)
+    path: Path | None = None
+    size: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name as the user gave it, or `<model>` for one from memory."""
+        return str(self.path) if self.path is not None else "<model>"
+
+    @property
+    def folder(self) -> Path | None:
+        """Where relative external data is looked for; None for a model from memory."""
+        return self.path.parent if self.path is not None else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What identifies the model, as plain types."""
+        return {
+            "path": None if self.path is None else str(self.path),
+            "bytes": self.size,
+            "ir_version": self.proto.ir_version,
+            "opsets": {opset.domain: opset.version for opset in self.proto.opset_import},
+            "producer": " ".join(
+                filter(None, (self.proto.producer_name, self.proto.producer_version))
+            ),
+        }
+
+
+def load(source: ModelSource) -> Model:
+    """Read a model without its external data.
+
+    Args:
+        source: see `ModelSource`. A `Model` is returned as it is.
+
+    Raises:
+        ModelFileError: the source is missing, unreadable, or not an ONNX model.
+    """
+    if isinstance(source, Model):
+        return source
+    if isinstance(source, onnx.ModelProto):
+        return Model(source)
+    if isinstance(source, (str, os.PathLike)):
+        return _from_path(Path(source))
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data = bytes(source)
+        return Model(_parse(data, "<bytes>"), size=len(data))
+    if hasattr(source, "model_proto"):
+        return load(source.model_proto)
+    if hasattr(source, "read"):
+        return _from_file(source)
+    if type(source).__module__.split(".")[0] == "onnx_ir":
+        from onnx_ir import to_proto  # type: ignore[import-not-found, unused-ignore]
+
+        return Model(to_proto(source))
+    raise ModelFileError(
+        f"cannot read a model from {type(source).__name__}",
+        "give a path, bytes, a binary file, a ModelProto or an onnx_ir.Model",
+    )
+
+
+def with_data(model: Model) -> onnx.ModelProto:
+    """Return a copy of the model with external tensors read in.
+
+    Raises:
+        ModelFileError: external data is missing, or lies outside the model's folder.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    if not any(onnx.external_data_helper.uses_external_data(t) for t in all_tensors(proto)):
+        return proto
+    if model.folder is None:
+        raise ModelFileError(
+            "the model keeps its weights in external data, and was not read from a file",
+            "give the path of the model instead",
+        )
+    try:
+        onnx.load_external_data_for_model(proto, str(model.folder))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelFileError(
+            f"{model.name}: its external data cannot be read: {reason}",
+            "put the data file beside the model",
+        ) from error
+    return proto
+
+
+def all_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Every tensor of a model: initializers and attributes, in subgraphs and functions too."""
+    tensors: list[onnx.TensorProto] = []
+    graphs = [proto.graph]
+    nodes = [node for function in proto.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            tensors.extend(graph.initializer)
+            nodes.extend(graph.node)
+            continue
+        for attribute in nodes.pop().attribute:
+            if attribute.HasField("t"):
+                tensors.append(attribute.t)
+            tensors.extend(attribute.tensors)
+            if attribute.HasField("g"):
+                graphs.append(attribute.g)
+            graphs.extend(attribute.graphs)
+    return tensors
+
+
+def _from_path(path: Path) -> Model:
+    try:
+        info = path.stat()
+    except FileNotFoundError:
+        raise ModelFileError(f"{path}: no such file", "check the path") from None
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{path}: cannot be opened: {_reason(error)}") from error
+    if stat.S_ISDIR(info.st_mode):
+        raise ModelFileError(f"{path}: is a directory, not a model", "name the .onnx file in it")
+    if not stat.S_ISREG(info.st_mode):
+        raise ModelFileError(f"{path}: is not a regular file", "save the model to a file first")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {_reason(error)}") from error
+    return Model(_parse(data, str(path)), path=path, size=len(data))
+
+
+def _from_file(file: IO[bytes]) -> Model:
+    data = file.read()
+    name = getattr(file, "name", "<file>")
+    if not isinstance(data, bytes):
+        raise ModelFileError(f"{name}: was opened as text", "open it in binary mode ('rb')")
+    path = None
+    if isinstance(name, str):
+        with contextlib.suppress(OSError):
+            path = Path(name) if Path(name).is_file() else None
+    return Model(_parse(data, str(name)), path=path, size=len(data))
+
+
+def _parse(data: bytes, name: str) -> onnx.ModelProto:
+    known = describe(data[:512])
+    if known is not None:
+        raise ModelFileError(f"{name}: is {known[0]}", known[1])
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except (DecodeError, ValueError, RuntimeError, UnicodeDecodeError):
+        raise ModelFileError(f"{name}: not a readable ONNX model", _DAMAGED) from None
+    _require_model(proto, name)
+    return proto
+
+
+def _require_model(proto: onnx.ModelProto, name: str) -> None:
+    """A damaged file may still parse as a protobuf message: ask for what every model has."""
+    if not proto.HasField("graph") or not (proto.graph.output or proto.graph.node):
+        raise ModelFileError(f"{name}: holds no graph", _DAMAGED)
+    if not proto.opset_import:
+        raise ModelFileError(f"{name}: names no opset version", _DAMAGED)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
