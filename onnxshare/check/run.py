@@ -1,0 +1,147 @@
+"""Holds models against rules; one bad model never hides the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from onnxshare.analysis import inspection as analyser
+from onnxshare.analysis.results import Inspection
+from onnxshare.check.models import find_models
+from onnxshare.check.policy import Policy
+from onnxshare.check.results import CheckReport, Finding, Limit, Metrics, ModelReport
+from onnxshare.check.rules import (
+    BY_OPTION,
+    RULES,
+    Problem,
+    Rule,
+    Subject,
+    Verdict,
+    command,
+    fc_share,
+)
+from onnxshare.errors import ModelError, ModelFileError, OnnxShareError, SamplesError, UsageError
+from onnxshare.io.load import ModelSource
+
+
+def check(
+    sources: ModelSource | Sequence[ModelSource],
+    *,
+    policy: Policy | None = None,
+    max_params: int | str | None = None,
+    max_fc_share: float | str | None = None,
+    min_sharing_ratio: float | str | None = None,
+    max_macs: int | str | None = None,
+    equivalent_to: str | os.PathLike[str] | None = None,
+    samples: Any = None,
+    provider: str = "auto",
+) -> CheckReport:
+    """Check models against limits.
+
+    Args:
+        sources: one model or several; paths may be folders and globs (see `find_models`),
+            and anything that `onnxshare.load` takes will do.
+        policy: limits from a file (`read_policy`); the limits given here come first. Its
+            models are checked only if `sources` is empty.
+        max_params: the most parameters, such as 5_000_000 or "5M".
+        max_fc_share: the largest share of parameters in fully connected layers: 0.5 or "50%".
+        min_sharing_ratio: how often a parameter must be used per sample, on average.
+        max_macs: the most multiply-accumulates per sample.
+        equivalent_to: the model that each must be equivalent to. Only this rule runs models.
+        samples: inputs for `equivalent_to`; as of `onnxshare.compare`.
+        provider: where `equivalent_to` runs; as of `onnxshare.compare`.
+
+    Raises:
+        UsageError: no rule or no model is selected, or a limit is not one.
+    """
+    policy = (policy or Policy()).with_options(
+        {
+            "max-params": max_params,
+            "max-fc-share": max_fc_share,
+            "min-sharing-ratio": min_sharing_ratio,
+            "max-macs": max_macs,
+            "equivalent-to": None if equivalent_to is None else os.fspath(equivalent_to),
+        }
+    )
+    if not policy.limits:
+        options = ", ".join(f"--{rule.option}" for rule in RULES)
+        raise UsageError("no rule is selected", f"give at least one of {options}")
+    models = _sources(sources, policy)
+    if not models:
+        raise UsageError("no model is given", "name one, or list `models` in the policy file")
+    running = {"samples": samples, "provider": provider}
+    return CheckReport(
+        dict(policy.limits),
+        tuple(_check_one(model, policy.limits, running) for model in models),
+    )
+
+
+def _sources(sources: ModelSource | Sequence[ModelSource], policy: Policy) -> list[ModelSource]:
+    given = list(sources) if isinstance(sources, (list, tuple)) else [sources]
+    models: list[ModelSource] = []
+    for source in given or policy.models:
+        if isinstance(source, (str, os.PathLike)):
+            models.extend(path for path in find_models([source]) if path not in models)
+        else:
+            models.append(source)
+    return models
+
+
+def _check_one(
+    source: ModelSource, limits: Mapping[str, Limit], running: Mapping[str, Any]
+) -> ModelReport:
+    name = str(source) if isinstance(source, Path) else "<model>"
+    try:
+        inspection = analyser.inspect(source)
+    except Exception as error:
+        return ModelReport(name, error=_reason(error, name))
+    name = inspection.model.path or name
+    totals = inspection.totals
+    metrics = Metrics(totals.params, fc_share(totals), totals.sharing_ratio, totals.macs)
+    subject = _subject(name, source, inspection, running)
+    findings: list[Finding] = []
+    unread: str | None = None
+    for option, limit in limits.items():
+        rule = BY_OPTION[option]
+        try:
+            problem = rule.judge(subject, limit)
+        except (ModelFileError, ModelError, SamplesError) as error:
+            unread = str(error)
+            continue
+        except OnnxShareError as error:
+            problem = Problem(f"cannot be judged: {error}", None, command("inspect", name))
+        if problem is not None:
+            findings.append(_finding(rule, name, problem, limit))
+    return ModelReport(name, tuple(findings), metrics, unread)
+
+
+def _subject(
+    name: str, source: ModelSource, inspection: Inspection, running: Mapping[str, Any]
+) -> Subject:
+    def compare(reference: str) -> Verdict:
+        # The only rule that runs models asks for this: the others never import onnxruntime.
+        from onnxshare.validate import compare
+
+        return compare(reference, source, **running)
+
+    return Subject(name, inspection, compare)
+
+
+def _finding(rule: Rule, name: str, problem: Problem, limit: Limit) -> Finding:
+    return Finding(
+        rule.code, rule.name, name, problem.message, problem.measured, limit, problem.fix
+    )
+
+
+def _reason(error: Exception, name: str) -> str:
+    """A crash on one model is reported with it, so that the other models are still checked."""
+    if isinstance(error, OnnxShareError):
+        return str(error)
+    if os.environ.get("ONNXSHARE_DEBUG"):
+        raise error
+    return (
+        f"{name}: internal error: {type(error).__name__}: {error}; this is a bug: "
+        "set ONNXSHARE_DEBUG=1 to see where, and report it"
+    )

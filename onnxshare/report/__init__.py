@@ -1,0 +1,1 @@
+"""Results into text: tables and the formats that other tools read."""
