@@ -1,0 +1,213 @@
+"""Where models run: finds out what really works, instead of what ONNX Runtime lists.
+
+`onnxruntime.get_available_providers()` names every provider that was compiled in, GPU or not,
+and a session whose provider cannot start silently becomes a CPU session. So the driver is asked
+first, and then a one-node session must run with the fallback to the CPU forbidden.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnxshare.errors import RuntimeFailure, UsageError
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+_SUFFIX = "ExecutionProvider"
+
+#: Settings under which CUDA's results compare with the CPU's: no TensorFloat-32 (10 bits of
+#: mantissa), and no search that picks another kernel, with another rounding, on every run.
+CUDA_OPTIONS: Mapping[str, str] = {
+    "use_tf32": "0",
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "prefer_nhwc": "0",
+}
+
+_CUDA_ERROR_NO_DEVICE = 100
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One way to run a model, known to work.
+
+    Attributes:
+        name: ONNX Runtime's name, such as `CUDAExecutionProvider`.
+        label: one plain line for the user, such as `CPU: no NVIDIA driver`.
+        options: the provider's options.
+    """
+
+    name: str
+    label: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def session_argument(self) -> list[tuple[str, dict[str, str]]]:
+        """What an `InferenceSession` takes: this provider, then the CPU for what it lacks."""
+        chain = [(self.name, dict(self.options))]
+        return chain if self.name == CPU else [*chain, (CPU, {})]
+
+
+def choose(request: str = "auto") -> Provider:
+    """Return the provider that was asked for, once it has proved to work.
+
+    Args:
+        request: `auto` (CUDA where it works, else the CPU), `cuda`, `cpu`, or the name of an
+            ONNX Runtime provider with or without its ending `ExecutionProvider`.
+
+    Raises:
+        RuntimeFailure: the provider was asked for by name and does not work here.
+        UsageError: there is no such provider.
+    """
+    wanted = request.strip().lower().removesuffix(_SUFFIX.lower())
+    if wanted == "cpu":
+        return Provider(CPU, "CPU")
+    if wanted in ("auto", "cuda"):
+        device, problem = probe_cuda()
+        if not problem:
+            return Provider(CUDA, f"CUDA ({device})", CUDA_OPTIONS)
+        if wanted == "auto":
+            return Provider(CPU, f"CPU: {problem}")
+        raise RuntimeFailure(f"--provider {request}: {problem}", "use --provider auto or cpu")
+    return _named(request, wanted)
+
+
+@functools.cache
+def probe_cuda() -> tuple[str, str]:
+    """Find out, once per process, whether CUDA really works.
+
+    Returns:
+        The device in words and an empty string, or an empty string and why CUDA does not work.
+    """
+    with quiet():
+        device, problem = _ask_driver()
+        if problem:
+            return "", problem
+        import onnxruntime
+
+        if CUDA not in onnxruntime.get_available_providers():
+            return "", "this ONNX Runtime was built without CUDA"
+        if hasattr(onnxruntime, "preload_dlls"):
+            with contextlib.suppress(Exception):
+                onnxruntime.preload_dlls()
+        problem = _try_session(CUDA, CUDA_OPTIONS)
+    return ("", f"ONNX Runtime cannot use the GPU: {problem}") if problem else (device, "")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Send what native libraries print on stdout and stderr nowhere, for as long as it lasts."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    saved: list[tuple[int, int]] = []
+    try:
+        with contextlib.suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for descriptor in (1, 2):
+                with contextlib.suppress(OSError):
+                    saved.append((descriptor, os.dup(descriptor)))
+                    os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+        yield
+    finally:
+        for descriptor, copy in saved:
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+def first_line(error: BaseException) -> str:
+    """Return ONNX Runtime's message in one line, without its prefix of codes."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    if text.startswith("[ONNXRuntimeError]"):
+        text = text.split(" : ", 3)[-1]
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _named(request: str, wanted: str) -> Provider:
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    for name in available:
+        if name.lower().removesuffix(_SUFFIX.lower()) == wanted:
+            with quiet():
+                problem = _try_session(name, {})
+            if problem:
+                raise RuntimeFailure(
+                    f"--provider {request}: does not work here: {problem}",
+                    "use --provider auto or cpu",
+                )
+            return Provider(name, name.removesuffix(_SUFFIX))
+    names = ", ".join(name.removesuffix(_SUFFIX) for name in available)
+    raise UsageError(
+        f"--provider {request}: this ONNX Runtime has no such provider",
+        f"choose auto, cuda, cpu or one of {names}",
+    )
+
+
+def _ask_driver() -> tuple[str, str]:
+    """Ask NVIDIA's driver for its first device: (device, "") or ("", problem)."""
+    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(library)
+        status = int(driver.cuInit(0))
+        if status == _CUDA_ERROR_NO_DEVICE:
+            return "", "the NVIDIA driver sees no GPU"
+        if status:
+            return "", f"the NVIDIA driver does not start (cuInit returns {status})"
+        count, version = ctypes.c_int(0), ctypes.c_int(0)
+        name = ctypes.create_string_buffer(256)
+        if driver.cuDeviceGetCount(ctypes.byref(count)) or count.value < 1:
+            return "", "the NVIDIA driver sees no GPU"
+        driver.cuDeviceGetName(name, len(name), 0)
+        driver.cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return "", "no NVIDIA driver"
+    major, minor = version.value // 1000, version.value % 1000 // 10
+    return f"{name.value.decode(errors='replace')}, driver for CUDA {major}.{minor}", ""
+
+
+def _try_session(provider: str, options: Mapping[str, str]) -> str:
+    """Run one convolution with the CPU forbidden; return what went wrong, or an empty string."""
+    import numpy as np
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4
+    settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    ones = np.ones((1, 1, 3, 3), dtype=np.float32)
+    try:
+        session: Any = onnxruntime.InferenceSession(
+            _one_convolution(),
+            settings,
+            providers=[(provider, dict(options))],
+            enable_fallback=0,
+        )
+        if provider not in session.get_providers():
+            return "its libraries (CUDA, cuDNN) cannot be loaded"
+        (result,) = session.run(None, {"x": ones, "w": ones})
+    except Exception as error:
+        return first_line(error)
+    return "" if float(result.item()) == 9.0 else "it computes wrong results"
+
+
+def _one_convolution() -> bytes:
+    from onnx import TensorProto, helper
+
+    shape = [1, 1, 3, 3]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xw"]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 1, 1])
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"])], "probe", inputs, [output]
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8, producer_name="onnxshare"
+    )
+    return bytes(model.SerializeToString())
