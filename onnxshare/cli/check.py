@@ -88,7 +88,8 @@ def command(
     from onnxshare.check.run import check
 
     policy = find_policy() if config is None else read_policy(config)
-    given = list(models or ()) or list(policy.models) or [common.model_path(None)]
+    given: list[Path | str] = list(models or ())
+    given = given or list(policy.models) or [common.model_path(None)]
     report = check(
         given,
         policy=policy,
