@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -128,6 +129,8 @@ def first_line(error: BaseException) -> str:
     text = lines[0] if lines else type(error).__name__
     if text.startswith("[ONNXRuntimeError]"):
         text = text.split(" : ", 3)[-1]
+    # "/build/file.cc:729 void function(arguments) what the user needs"
+    text = re.sub(r"^/\S+:\d+ .*?\) (?=\S)", "", text)
     return text if len(text) <= 300 else text[:297] + "..."
 
 

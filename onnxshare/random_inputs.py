@@ -1,0 +1,164 @@
+"""Seeded random inputs, of several kinds, so that whatever scale a model expects is among them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxshare.errors import SamplesError
+from onnxshare.signature import Batching, InputSpec, batching, input_specs
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Above this many bytes random inputs are refused.
+MAX_BYTES = 2 * 2**30
+
+_IMAGE_SIDE = 64
+_SEQUENCE = 8
+_WAVEFORM = 1024
+_COLOURS = 3
+
+
+def make(
+    proto: onnx.ModelProto, count: int, seed: int, sizes: Mapping[str, int]
+) -> dict[str, Array]:
+    """Make `count` samples for each input of a model.
+
+    Floats take turns, sample by sample: standard normal, uniform in [0, 1], uniform in [0, 255],
+    and smooth (a few low-frequency cosines, in [0, 1] or [0, 255]). Integers that index a Gather
+    stay within its table; uint8 covers 0 to 255; other integers are 0 or 1. Dynamic sizes: the
+    batch 1 (samples are the batch), spatial sizes of images 64, channels what the first
+    convolution takes (else 3), lengths 8, or 1,024 for floats of rank 2 (sound).
+
+    Args:
+        proto: the model.
+        count: how many samples.
+        seed: of NumPy's default generator.
+        sizes: values for dynamic sizes, by their symbolic names.
+
+    Raises:
+        SamplesError: more than 2 GiB would be needed, or an input holds strings.
+    """
+    if count < 1:
+        raise SamplesError(f"--count {count}: at least one sample is needed")
+    specs = input_specs(proto)
+    layout = batching(specs)
+    if layout.whole:
+        batch_names = {s.symbols[0] for s in specs if s.shape and s.shape[0] is None}
+        sizes = {**{name: 1 for name in batch_names if name}, **sizes}
+    shapes = {spec.name: _sample_shape(proto, spec, layout, sizes) for spec in specs}
+    _check_memory(specs, shapes, count)
+    generator = np.random.default_rng(seed)
+    return {
+        spec.name: _values(generator, spec, (count, *shapes[spec.name]), _table(proto, spec.name))
+        for spec in specs
+    }
+
+
+def _check_memory(
+    specs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]], count: int
+) -> None:
+    # Python integers: sizes from a file may overflow anything else. Made in double precision.
+    needed = sum(8 * count * math.prod(shapes[spec.name]) for spec in specs)
+    if needed > MAX_BYTES:
+        raise SamplesError(
+            f"{count} random samples would take {needed / 2**30:.1f} GiB", "lower --count"
+        )
+
+
+def _sample_shape(
+    proto: onnx.ModelProto, spec: InputSpec, layout: Batching, sizes: Mapping[str, int]
+) -> tuple[int, ...]:
+    if spec.shape is None:
+        raise SamplesError(
+            f"input '{spec.name}' has no shape, so no random inputs can be made", "pass --samples"
+        )
+    guesses = _guess(proto, spec, layout)
+    shape = [
+        guess if known is None and symbol not in sizes else known or sizes[symbol or ""]
+        for known, symbol, guess in zip(spec.shape, spec.symbols, guesses, strict=True)
+    ]
+    return tuple(shape if layout.whole else shape[1:])
+
+
+def _guess(proto: onnx.ModelProto, spec: InputSpec, layout: Batching) -> list[int]:
+    """What each size shall be where it is dynamic."""
+    shape = spec.shape or ()
+    rank = len(shape)
+    if rank < 4:
+        length = _WAVEFORM if rank == 2 and spec.dtype.kind == "f" else _SEQUENCE
+        return [1, *[length] * (rank - 1)] if rank else []
+    # Channels last: the last size is known and small, and the second is not known or is larger.
+    last, second = shape[-1], shape[1]
+    if last is not None and last <= 4 and (second is None or second > 4):
+        return [1, *[_IMAGE_SIDE] * (rank - 1)]
+    return [1, _channels(proto, spec.name), *[_IMAGE_SIDE] * (rank - 2)]
+
+
+def _channels(proto: onnx.ModelProto, name: str) -> int:
+    weights = {tensor.name: tensor.dims for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Conv" and node.input[0] == name and node.input[1] in weights:
+            group = next((a.i for a in node.attribute if a.name == "group"), 1)
+            return int(weights[node.input[1]][1] * group)
+    return _COLOURS
+
+
+def _table(proto: onnx.ModelProto, name: str) -> int | None:
+    """The number of rows of the smallest stored table that input `name` indexes by Gather."""
+    stored = {tensor.name: tensor.dims for tensor in proto.graph.initializer}
+    names, rows = {name}, []
+    for node in proto.graph.node:
+        if node.op_type in ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"):
+            if node.input[0] in names:
+                names.update(node.output)
+        elif node.op_type == "Gather" and node.input[1] in names and node.input[0] in stored:
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+            dims = stored[node.input[0]]
+            if -len(dims) <= axis < len(dims):
+                rows.append(int(dims[axis]))
+    return min(rows, default=None)
+
+
+def _values(
+    generator: np.random.Generator, spec: InputSpec, shape: tuple[int, ...], table: int | None
+) -> Array:
+    kind = spec.dtype.kind
+    if kind == "b":
+        return generator.integers(0, 2, shape).astype(spec.dtype)
+    if kind in "iu":
+        top = table or (256 if spec.dtype == np.uint8 else 2)
+        return generator.integers(0, min(top, np.iinfo(spec.dtype).max + 1), shape).astype(
+            spec.dtype
+        )
+    if kind not in "fV":  # "V": bfloat16 and its kin
+        raise SamplesError(f"input '{spec.name}' holds {spec.dtype} values", "pass --samples")
+    samples = [_floats(generator, index, shape[1:]) for index in range(shape[0])]
+    return np.stack(samples).astype(spec.dtype)
+
+
+def _floats(generator: np.random.Generator, index: int, shape: tuple[int, ...]) -> Array:
+    kind = index % 4
+    if kind == 0:
+        return generator.standard_normal(shape)
+    if kind == 3:
+        return _smooth(generator, shape) * (255.0 if index % 8 == 7 else 1.0)
+    return generator.uniform(0.0, 255.0 if kind == 2 else 1.0, shape)
+
+
+def _smooth(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """A sum of four products of cosines, with at most three half-waves per axis, in [0, 1]."""
+    total = np.zeros(shape)
+    for _ in range(4):
+        wave = np.full(shape, generator.standard_normal())
+        for axis, size in enumerate(shape):
+            waves, phase = generator.integers(0, 4), generator.uniform(0.0, 2.0 * np.pi)
+            profile = np.cos(np.pi * waves * np.arange(size) / size + phase)
+            wave = wave * profile.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+        total += wave
+    span = float(np.ptp(total)) if total.size else 0.0
+    return (total - total.min()) / span if span else np.full(shape, generator.uniform())
