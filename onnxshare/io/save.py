@@ -93,14 +93,25 @@ def _write_all(files: list[tuple[Path, list[bytes]]], *, force: bool) -> int:
             temporary = stack.enter_context(_temporary(path))
             written += _write(temporary, pieces, path)
             ready.append((temporary, path))
-        for temporary, path in ready:
-            try:
-                _move(temporary, path, force=force)
-            except FileExistsError:
-                raise OutputError(f"{path}: exists already", "add --force") from None
-            except OSError as error:
-                raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        _move_all(ready, force=force)
     return written
+
+
+def _move_all(ready: list[tuple[Path, Path]], *, force: bool) -> None:
+    moved: list[Path] = []
+    try:
+        for temporary, path in ready:
+            _move(temporary, path, force=force)
+            moved.append(path)
+    except OSError as error:
+        if not force:  # then these are ours: nothing was there before
+            for other in moved:
+                other.unlink()
+        if isinstance(error, FileExistsError):
+            raise OutputError(
+                f"{path}: exists already", "add --force to overwrite it, or use -o"
+            ) from None
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _move(temporary: Path, path: Path, *, force: bool) -> None:

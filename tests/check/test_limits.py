@@ -70,7 +70,7 @@ def test_reads_numbers_and_suffixes(given: object, unit: Unit, expected: float |
     ],
 )
 def test_refuses_what_is_no_limit(given: object, unit: Unit) -> None:
-    with pytest.raises(ValueError, match="expected .+, not "):
+    with pytest.raises(ValueError, match=r"expected .+, not "):
         parse_limit(given, unit)
 
 

@@ -1,0 +1,175 @@
+"""The command line as a whole: what it imports, how it exits, what bad input looks like."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import onnx
+import pytest
+
+from onnxshare.version import __version__
+
+Ran = subprocess.CompletedProcess[str]
+Cli = Callable[..., Ran]
+
+COMMANDS = ("inspect", "rewrite", "compare", "check")
+HEAVY = ("onnx", "onnxruntime", "numpy")
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+BAD_INPUT = {
+    "empty file": (b"", "an empty file"),
+    "text file": (b"not a model\n", "a text file"),
+    "LFS pointer": (LFS, "git lfs pull"),
+    "ZIP": (b"PK\x03\x04\x14\x00\x08\x08", "a ZIP archive"),
+    "HTML": (b"<!DOCTYPE html><html></html>", "an HTML page"),
+    "noise": (bytes(range(128, 256)) * 4, "not a readable ONNX model"),
+}
+
+
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+def imported_by(arguments: Sequence[str]) -> set[str]:
+    """Top-level packages that a command line has imported when it exits."""
+    script = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print('|'.join(sys.modules), file=sys.stderr))\n"
+        "from onnxshare.cli.app import run\n"
+        f"sys.exit(run({list(arguments)!r}))"
+    )
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+    return {name.partition(".")[0] for name in done.stderr.splitlines()[-1].split("|")}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
+)
+def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
+    modules = imported_by(arguments)
+    assert "typer" in modules  # or the list above is not what it seems
+    assert not modules.intersection(HEAVY)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["inspect"], ["check", "--max-params", "1M", "--min-sharing-ratio", "1"]]
+)
+def test_inspect_and_check_never_import_onnxruntime(arguments: list[str], lenet_path: Path) -> None:
+    modules = imported_by([*arguments, str(lenet_path)])
+    assert "onnx" in modules
+    assert "onnxruntime" not in modules
+
+
+def test_version_as_a_module() -> None:
+    done = python("-m", "onnxshare", "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"onnxshare {__version__}\n", "")
+
+
+def test_help_names_every_command() -> None:
+    done = python("-m", "onnxshare", "--help", COLUMNS="100")
+    assert done.returncode == 0
+    for name in COMMANDS:
+        assert name in done.stdout
+
+
+def test_telemetry_is_off_before_onnxruntime_can_be_imported() -> None:
+    done = python(
+        "-c",
+        "import os; os.environ.pop('ORT_DISABLE_TELEMETRY', None)\n"
+        "from onnxshare.cli.app import run; run(['--version'])\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])",
+    )
+    assert done.stdout.splitlines()[-1] == "1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["inspect", "--no-such-option"], "--no-such-option"),
+        (["no-such-command"], "no-such-command"),
+        (["compare", "a.onnx"], "missing argument"),
+        (["check", "--format", "yaml"], "yaml"),
+    ],
+)
+def test_usage_errors_are_one_line(cli: Cli, arguments: list[str], part: str) -> None:
+    assert_one_line(cli(*arguments), part)
+
+
+@pytest.mark.parametrize("kind", BAD_INPUT)
+@pytest.mark.parametrize("command", ["inspect", "rewrite"])
+def test_bad_input_is_one_line(cli: Cli, command: str, kind: str, tmp_path: Path) -> None:
+    content, part = BAD_INPUT[kind]
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content)
+    options = ["--fc-to-conv"] if command == "rewrite" else []
+    ran = cli(command, path, *options)
+    assert_one_line(ran, part)
+    assert str(path) in ran.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_a_truncated_model_is_one_line(cli: Cli, lenet_path: Path) -> None:
+    data = lenet_path.read_bytes()
+    for share in (0.01, 0.3, 0.9, 0.999):
+        lenet_path.write_bytes(data[: int(share * len(data))])
+        assert_one_line(cli("inspect", lenet_path), "truncated or damaged")
+
+
+def test_a_missing_file_and_a_directory_are_one_line(cli: Cli, tmp_path: Path) -> None:
+    assert_one_line(cli("inspect", tmp_path / "none.onnx"), "no such file")
+    assert_one_line(cli("inspect", tmp_path), "is a directory")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_model_and_several_models(
+    cli: Cli, tmp_path: Path, lenet: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert_one_line(cli("inspect"), "holds no .onnx file")
+    onnx.save(lenet, "a.onnx")
+    assert cli("inspect").returncode == 0
+    onnx.save(lenet, "b.onnx")
+    assert_one_line(cli("inspect"), "holds several: a.onnx, b.onnx")
+
+
+def test_a_name_with_control_characters_cannot_move_the_cursor(cli: Cli, tmp_path: Path) -> None:
+    ran = cli("inspect", tmp_path / "net\x1b[31m\n.onnx")
+    assert_one_line(ran, "no such file")
+    assert "\x1b" not in ran.stderr
+    assert "\\x1b[31m" in ran.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="shell pipes")
+def test_a_reader_that_goes_away_is_no_crash(lenet_path: Path) -> None:
+    done = subprocess.run(
+        f"'{sys.executable}' -m onnxshare inspect --format json '{lenet_path}' | head -c 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.stdout == "{"
+    assert done.stderr == ""
+
+
+def assert_one_line(ran: Ran, part: str) -> None:
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert ran.stderr.startswith("onnxshare: error: ")
+    assert ran.stderr.count("\n") == 1
+    assert part.lower() in ran.stderr.lower()
+    assert "Traceback" not in ran.stderr
+    assert "internal error" not in ran.stderr
