@@ -77,6 +77,47 @@ def batching(specs: Sequence[InputSpec]) -> Batching:
     return Batching(size=1, whole=True)
 
 
+def structural_difference(a: onnx.ModelProto, b: onnx.ModelProto) -> str:
+    """Return how two models' inputs or outputs differ, in words, or an empty string.
+
+    Names, order, types, ranks and known sizes must be equal; a size may differ where one model
+    leaves it open, and the batch (axis 0) always may.
+    """
+    pairs = (("input", _fed(a), _fed(b)), ("output", list(a.graph.output), list(b.graph.output)))
+    for kind, ours, theirs in pairs:
+        names = [", ".join(f"'{value.name}'" for value in values) for values in (ours, theirs)]
+        if names[0] != names[1]:
+            return f"A's {kind}s are {names[0]}, B's are {names[1]}"
+        for one, other in zip(ours, theirs, strict=True):
+            problem = _type_difference(one.type.tensor_type, other.type.tensor_type)
+            if problem:
+                return f"{kind} '{one.name}' is {problem}"
+    return ""
+
+
+def _type_difference(a: onnx.TypeProto.Tensor, b: onnx.TypeProto.Tensor) -> str:
+    if a.elem_type and b.elem_type and a.elem_type != b.elem_type:
+        kinds = [onnx.TensorProto.DataType.Name(t.elem_type).lower() for t in (a, b)]
+        return f"{kinds[0]} in A and {kinds[1]} in B"
+    if not (a.HasField("shape") and b.HasField("shape")):
+        return ""
+    ours, theirs = ([dim.dim_value for dim in t.shape.dim] for t in (a, b))
+    clash = any(p != q and min(p, q) > 0 for p, q in zip(ours[1:], theirs[1:], strict=False))
+    if len(ours) == len(theirs) and not clash:
+        return ""
+    return f"{_dims(a)} in A and {_dims(b)} in B"
+
+
+def _dims(tensor: onnx.TypeProto.Tensor) -> str:
+    sizes = (str(d.dim_value) if d.dim_value > 0 else d.dim_param or "?" for d in tensor.shape.dim)
+    return f"[{', '.join(sizes)}]"
+
+
+def _fed(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    names = {spec.name for spec in input_specs(proto)}
+    return [value for value in proto.graph.input if value.name in names]
+
+
 def _spec(value: onnx.ValueInfoProto) -> InputSpec:
     if not value.type.HasField("tensor_type"):
         raise ModelError(

@@ -1,0 +1,82 @@
+"""What a comparison found: frozen, plain, and the shape of `compare --format json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+#: The verdicts that a check accepts.
+PASSING = ("identical", "equivalent", "approximate")
+
+
+@dataclass(frozen=True)
+class OutputComparison:
+    """How one tensor differs between model A and model B. None where a figure does not apply.
+
+    Attributes:
+        name: the tensor.
+        internal: whether it is an internal tensor, compared as evidence, not an output.
+        max_abs: largest |a - b|.
+        max_rel: largest |a - b| over the largest |a| of the whole tensor.
+        rmse: root of the mean squared error.
+        sqnr_db: signal to error in dB, 10·log10(Σa² / Σ(a - b)²); None without error.
+        cosine: cosine of the angle between all values of A and all of B.
+        tolerance: what rounding explains, in the channel that comes closest to (or goes
+            furthest over) it.
+        worst: error over tolerance in that channel; above 1 is more than rounding.
+        live: share of the channels that answer to the inputs clearly enough to judge them by.
+        argmax_agreement: share of samples with the same largest class.
+        confidence_low: its one-sided 95 % Clopper-Pearson lower bound.
+    """
+
+    name: str
+    internal: bool = False
+    max_abs: float | None = None
+    max_rel: float | None = None
+    rmse: float | None = None
+    sqnr_db: float | None = None
+    cosine: float | None = None
+    tolerance: float | None = None
+    worst: float | None = None
+    live: float | None = None
+    argmax_agreement: float | None = None
+    confidence_low: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models run on the same inputs, and what follows from it.
+
+    Attributes:
+        verdict: identical, equivalent, approximate, different, inconclusive or not run.
+        reason: why, in one sentence.
+        provider: where the models ran, in words.
+        outputs: one row per output, then one per internal tensor that was asked for.
+        samples: the number of samples.
+        origin: where the samples come from, in words.
+        seed: the seed of the random samples and of the noise measurement.
+        accuracy: share of samples that `a` and `b` classify as labelled; None without labels.
+        latency: not measured yet.
+        first_divergence: not searched for yet.
+    """
+
+    verdict: str
+    reason: str
+    provider: str
+    outputs: tuple[OutputComparison, ...] = ()
+    samples: int = 0
+    origin: str = ""
+    seed: int = 0
+    accuracy: Mapping[str, float] | None = None
+    latency: None = None
+    first_divergence: None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the verdict is one that a check accepts."""
+        return self.verdict in PASSING
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as plain types, laid out as `docs/reference.md` describes."""
+        return {**asdict(self), "outputs": [asdict(row) for row in self.outputs]}

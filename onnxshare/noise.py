@@ -1,0 +1,149 @@
+"""The rounding noise of one model: how far its outputs move when nothing that matters changes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from onnxshare.errors import RuntimeFailure
+from onnxshare.io.load import all_tensors
+from onnxshare.runtime.providers import Provider
+from onnxshare.runtime.session import Session
+from onnxshare.statistics import is_float
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Runs with inputs (or weights) moved by one rounding error.
+DRAWS = 3
+
+#: How far inputs are moved, relatively, to see whether the outputs answer: just under 1 %.
+VISIBLE = 2.0**-7
+
+_EPSILON = {
+    TensorProto.DOUBLE: 2.0**-52,
+    TensorProto.FLOAT: 2.0**-23,
+    TensorProto.FLOAT16: 2.0**-10,
+    TensorProto.BFLOAT16: 2.0**-7,
+}
+
+
+class NoiseMeter:
+    """Runs a model again in ways that only rounding should tell apart.
+
+    The ways: without ONNX Runtime's graph optimisations (other kernels, another order of sums),
+    and `DRAWS` times on x·(1 + u·r), where r is ±1 at random and u the unit of the coarsest
+    float type that the model computes in: this shakes up every rounding that follows. A model
+    without float inputs has its weights moved instead.
+    """
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        session: Session,
+        *,
+        outputs: Sequence[str],
+        provider: Provider,
+        folder: Path | None,
+        seed: int,
+    ) -> None:
+        """Prepare the runs; `session` is the model as it is compared."""
+        self._session = session
+        self._unit = working_epsilon(proto)
+        self._random = np.random.default_rng([seed, 1])
+        self._others: list[Session] = []
+
+        self._provider, self._folder, self._outputs = provider, folder, outputs
+        self._open(proto, optimise=False)
+        if not _has_float_input(proto):
+            for _ in range(DRAWS):
+                self._open(_moved_weights(proto, self._unit, self._random), optimise=True)
+
+    def runs(self, inputs: Mapping[str, Array], batch: int) -> list[dict[str, Array]]:
+        """Return the outputs of every way to run these inputs."""
+        results = []
+        for other in self._others:
+            try:
+                results.append(other.run(inputs, batch))
+            except RuntimeFailure:
+                continue
+        if any(is_float(array) for array in inputs.values()):
+            for _ in range(DRAWS):
+                results.append(self._session.run(self._moved(inputs, self._unit), batch))
+        return results
+
+    def response(self, inputs: Mapping[str, Array], batch: int) -> dict[str, Array] | None:
+        """Return the outputs when float inputs move by `VISIBLE`; None if none can move."""
+        if not any(is_float(array) for array in inputs.values()):
+            return None
+        return self._session.run(self._moved(inputs, VISIBLE), batch)
+
+    def _open(self, proto: onnx.ModelProto, *, optimise: bool) -> None:
+        # Some models load only when they are optimised: the other ways remain.
+        with contextlib.suppress(RuntimeFailure):
+            session = Session(
+                proto,
+                provider=self._provider,
+                outputs=self._outputs,
+                optimise=optimise,
+                folder=self._folder,
+            )
+            self._others.append(session)
+
+    def _moved(self, inputs: Mapping[str, Array], step: float) -> dict[str, Array]:
+        return {
+            name: _move(array, step, self._random) if is_float(array) else array
+            for name, array in inputs.items()
+        }
+
+
+def working_epsilon(proto: onnx.ModelProto) -> float:
+    """Return the spacing of numbers at 1 in the coarsest float type the model computes in.
+
+    Weights that are only stored in a short type, and cast before they are used, do not count.
+    """
+    cast = {
+        node.input[0]
+        for node in proto.graph.node
+        if node.op_type in ("Cast", "DequantizeLinear") and node.input
+    }
+    kinds = {
+        tensor.data_type
+        for tensor in (*proto.graph.initializer, *all_tensors(proto))
+        if tensor.name not in cast
+    }
+    values = (*proto.graph.input, *proto.graph.output)
+    kinds.update(value.type.tensor_type.elem_type for value in values)
+    return max((_EPSILON[kind] for kind in kinds if kind in _EPSILON), default=2.0**-23)
+
+
+def _move(array: Array, step: float, random: np.random.Generator) -> Array:
+    signs = random.integers(0, 2, array.shape) * 2 - 1
+    return (array.astype(np.float64) * (1.0 + step * signs)).astype(array.dtype)
+
+
+def _has_float_input(proto: onnx.ModelProto) -> bool:
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    return any(
+        value.type.tensor_type.elem_type in _EPSILON
+        for value in proto.graph.input
+        if value.name not in stored
+    )
+
+
+def _moved_weights(
+    proto: onnx.ModelProto, step: float, random: np.random.Generator
+) -> onnx.ModelProto:
+    changed = onnx.ModelProto()
+    changed.CopyFrom(proto)
+    for tensor in changed.graph.initializer:
+        external = tensor.data_location == TensorProto.EXTERNAL
+        if tensor.data_type in _EPSILON and len(tensor.dims) > 1 and not external:
+            moved = _move(numpy_helper.to_array(tensor), step, random)
+            tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
+    return changed

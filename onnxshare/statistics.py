@@ -1,0 +1,230 @@
+"""The figures behind a verdict, gathered batch by batch so that memory stays bounded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+#: Outputs of up to this many elements per sample are judged element by element below rank 4.
+_MOST_ELEMENTS = 65_536
+
+
+def agreement_lower_bound(successes: int, trials: int, confidence: float = 0.95) -> float | None:
+    """Return the one-sided Clopper-Pearson lower bound of a proportion.
+
+    It is the p at which `successes` or more out of `trials` would still be seen with
+    probability 1 - `confidence` (Clopper and Pearson, Biometrika 26, 1934). None without trials.
+    """
+    if trials < 1:
+        return None
+    if successes < 1:
+        return 0.0
+    counts = np.arange(successes, trials + 1)
+    logs = np.array([math.lgamma(n + 1) for n in range(trials + 1)])
+    ways = logs[trials] - logs[counts] - logs[trials - counts]
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        p = (low + high) / 2
+        if p in (low, high):
+            break
+        tail = np.exp(ways + counts * math.log(p) + (trials - counts) * math.log1p(-p)).sum()
+        low, high = (p, high) if tail < 1 - confidence else (low, p)
+    return low
+
+
+def split_channels(array: Array) -> Floats:
+    """Return values as `[samples, channels, positions]`, in double precision.
+
+    The channel of a map `[N, C, H, W…]` is axis 1. Below rank 4 axis 1 may be channels or
+    tokens, so every element of a sample is its own channel, unless there are very many.
+    """
+    values = array.astype(np.float64)
+    count = values.shape[0] if values.ndim else 1
+    elements = values.size // max(count, 1)
+    if values.ndim >= 3 and (values.ndim > 3 or elements > _MOST_ELEMENTS):
+        return values.reshape(count, values.shape[1], -1)
+    return values.reshape(count, elements, 1)
+
+
+def is_float(array: Array) -> bool:
+    """Whether rounding applies to a tensor: floats, bfloat16 and float8 among them."""
+    return array.dtype.kind == "f" or (array.dtype.kind == "V" and array.dtype.names is None)
+
+
+class Tally:
+    """What is known about one output of two models so far.
+
+    Attributes:
+        samples: rows seen.
+        bit_equal: all bytes equal so far.
+        problem: a difference that no tolerance excuses, in words, or an empty string.
+        numeric: whether the tensor is floating-point, and so judged by tolerance.
+        classes: the size of the class axis, or 0 where there is none.
+        agree: rows with the same arg-max.
+        worst_row: per channel the sample with the largest error.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Start with nothing seen of the tensor called `name`."""
+        self.name = name
+        self.samples = 0
+        self.bit_equal = True
+        self.problem = ""
+        self.numeric = True
+        self.epsilon = 0.0
+        self.classes = 0
+        self.agree = 0
+        self.right = [0, 0]
+        self.worst_row = self.error = self.noise = self.largest = np.zeros(0)
+        self.response: Floats | None = None
+        self._low = self._high = np.zeros(0)
+        self._sums = np.zeros(4)  # of a², b², a·b, error²
+        self._elements = 0
+
+    def add(
+        self, a: Array, b: Array, own: Sequence[Array] = (), labels: Array | None = None
+    ) -> None:
+        """Add one batch: the two models' values, and other runs of the first model (`own`)."""
+        first = self.samples
+        self.samples += len(a)
+        if a.shape != b.shape and a.size == b.size and _squeezed(a) == _squeezed(b):
+            b = b.reshape(a.shape)
+        if a.shape != b.shape:
+            self._refuse(f"has shape {_words(a)} in A and {_words(b)} in B")
+            return
+        if a.dtype != b.dtype:
+            self._refuse(f"is {a.dtype} in A and {b.dtype} in B")
+            return
+        same = a.tobytes() == b.tobytes() if a.dtype.kind != "O" else np.array_equal(a, b)
+        self.bit_equal = self.bit_equal and same
+        self.numeric = is_float(a)
+        if not self.numeric:
+            self._add_exact(a, b, own)
+            return
+        self.epsilon = float(_finfo(a.dtype).eps)
+        self._add_classes(a, b, labels)
+        self._add_floats(split_channels(a), split_channels(b), first)
+        self.add_noise(a, own)
+
+    def add_noise(self, a: Array, own: Sequence[Array]) -> None:
+        """Add how far the first model's other runs are from its values `a`."""
+        if self.problem or not self.numeric:
+            return
+        reference = split_channels(a)
+        for other in own:
+            if other.shape == a.shape:
+                self.noise = np.maximum(self.noise, _distance(split_channels(other), reference))
+
+    def add_response(self, a: Array, moved: Array) -> None:
+        """Add how far the outputs move when the inputs are moved visibly."""
+        if self.problem or not self.numeric or moved.shape != a.shape:
+            return
+        distance = _distance(split_channels(moved), split_channels(a))
+        self.response = distance if self.response is None else np.maximum(self.response, distance)
+
+    @property
+    def movement(self) -> Floats:
+        """Per channel half the largest range over the samples: a constant does not count."""
+        span = np.where(np.isfinite(self._low), (self._high - self._low) / 2, 0.0)
+        return np.asarray(span.max(axis=-1, initial=0.0))
+
+    def figures(self) -> dict[str, float | None]:
+        """Return max_abs, max_rel, rmse, sqnr_db and cosine of all that was added.
+
+        max_rel = largest |a - b| / largest |a|; SQNR = 10·log10(Σa² / Σ(a - b)²) dB, None
+        without error or signal; cosine = Σab / √(Σa²·Σb²).
+        """
+        if not self.numeric or self.problem:
+            return dict.fromkeys(("max_abs", "max_rel", "rmse", "sqnr_db", "cosine"))
+        aa, bb, ab, ee = (float(value) for value in self._sums)
+        largest = float(self.largest.max(initial=0.0))
+        error = float(self.error.max(initial=0.0))
+        norm = math.sqrt(aa) * math.sqrt(bb)
+        return {
+            "max_abs": error,
+            "max_rel": error / largest if largest else (None if error else 0.0),
+            "rmse": math.sqrt(ee / self._elements) if self._elements else None,
+            "sqnr_db": 10 * math.log10(aa / ee) if ee and aa else None,
+            "cosine": min(1.0, ab / norm) if norm else None,
+        }
+
+    def _refuse(self, problem: str) -> None:
+        self.bit_equal = False
+        self.problem = self.problem or problem
+
+    def _add_exact(self, a: Array, b: Array, own: Sequence[Array]) -> None:
+        wrong = a != b
+        for other in own:  # an arg-max that the model's own rounding turns over
+            if other.shape == a.shape:
+                wrong &= other == a
+        if wrong.any():
+            self._refuse(f"differs in {int(wrong.sum())} of {a.size} {a.dtype} values")
+
+    def _add_classes(self, a: Array, b: Array, labels: Array | None) -> None:
+        rows = a.reshape(len(a), -1)
+        if a.ndim < 2 or rows.shape[1] != a.shape[-1 if a.shape[1] == 1 else 1]:
+            return
+        self.classes = rows.shape[1] if rows.shape[1] >= 2 else 0
+        if not self.classes:
+            return
+        best_a, best_b = rows.argmax(axis=1), b.reshape(len(b), -1).argmax(axis=1)
+        self.agree += int((best_a == best_b).sum())
+        if labels is not None and len(labels) == len(rows):
+            self.right[0] += int((best_a == labels).sum())
+            self.right[1] += int((best_b == labels).sum())
+
+    def _add_floats(self, a: Floats, b: Floats, first: int) -> None:
+        for special in (np.isnan, np.isposinf, np.isneginf):
+            count = int((special(a) != special(b)).sum())
+            if count:
+                self._refuse(f"has NaN or infinite values in other places ({count} differ)")
+                return
+        if not self.error.size:
+            channels = a.shape[1]
+            self.error, self.noise, self.largest = (np.zeros(channels) for _ in range(3))
+            self.worst_row = np.zeros(channels)
+            self._low = np.full(a.shape[1:], np.inf)
+            self._high = np.full(a.shape[1:], -np.inf)
+        elif a.shape[1:] != self._low.shape:
+            self._refuse("changes its shape from batch to batch")
+            return
+        finite = np.isfinite(a)
+        a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
+        self._low = np.minimum(self._low, a.min(axis=0))
+        self._high = np.maximum(self._high, a.max(axis=0))
+        self.largest = np.maximum(self.largest, np.abs(a).max(axis=(0, 2), initial=0.0))
+        error = np.abs(a - b)
+        per_row = error.max(axis=2, initial=0.0)
+        worse = per_row.max(axis=0) > self.error
+        self.worst_row = np.where(worse, first + per_row.argmax(axis=0), self.worst_row)
+        self.error = np.maximum(self.error, per_row.max(axis=0))
+        self._sums += (np.vdot(a, a), np.vdot(b, b), np.vdot(a, b), np.vdot(error, error))
+        self._elements += int(finite.sum())
+
+
+def _distance(a: Floats, b: Floats) -> Floats:
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(a - b)
+    return np.asarray(np.where(np.isfinite(gap), gap, 0.0).max(axis=(0, 2), initial=0.0))
+
+
+def _squeezed(array: Array) -> tuple[int, ...]:
+    return tuple(size for size in array.shape if size != 1)
+
+
+def _words(array: Array) -> str:
+    return "×".join(map(str, array.shape)) or "scalar"
+
+
+def _finfo(dtype: np.dtype[Any]) -> Any:
+    if dtype.kind == "f":
+        return np.finfo(dtype)
+    import ml_dtypes  # comes with onnx
+
+    return ml_dtypes.finfo(dtype)

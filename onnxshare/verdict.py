@@ -1,0 +1,214 @@
+"""From figures to a verdict that can be believed both ways.
+
+A tolerance that is a fixed number passes wrong models whose outputs are small or do not move, and
+refuses right ones whose outputs are large. Here it comes from model A itself: `FACTOR` times the
+noise that A shows when only rounding changes (`noise.py`), per output channel. A channel is
+evidence only if it is *live*: if it moves over the inputs by more than `VISIBILITY` tolerances,
+and answers by more than `ANSWER` tolerances when the inputs move by under 1 % (a saturated
+softmax jumps between 0 and 1 and yet answers to nothing).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxshare.comparison import OutputComparison
+from onnxshare.statistics import Floats, Tally, agreement_lower_bound
+
+FACTOR = 16.0
+VISIBILITY = 100.0
+ANSWER = 4.0
+
+#: The smallest noise assumed, in units in the last place of the channel's largest value.
+_LEAST_UNITS = 1.0
+
+_PROMISE_KEY = "onnxshare.approximate"
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a model that approximates another says about itself.
+
+    Attributes:
+        rewrite: the rewrite that made it.
+        agreement_low: the share of samples on which the arg-max shall agree at least.
+    """
+
+    rewrite: str
+    agreement_low: float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A tensor's figures, measured against its tolerances."""
+
+    tally: Tally
+    row: OutputComparison
+    excess: bool
+    live: Floats
+
+    @property
+    def lives(self) -> bool:
+        """Whether at least half of the channels are evidence."""
+        return self.live.size > 0 and float(self.live.mean()) >= 0.5
+
+
+def tolerances(tally: Tally) -> Floats:
+    """Return what rounding explains, per channel: `FACTOR` times the largest of
+
+    - the channel's own noise;
+    - the middle noise of all channels, relative to how far each moves, times this channel's
+      movement: few samples may let one channel off with no noise at all;
+    - one unit in the last place of the channel's largest value.
+    """
+    movement = tally.movement
+    moving = movement > 0
+    relative = float(np.median(tally.noise[moving] / movement[moving])) if moving.any() else 0.0
+    least = _LEAST_UNITS * tally.epsilon * tally.largest
+    return FACTOR * np.maximum.reduce([tally.noise, relative * movement, least])
+
+
+def judge(tally: Tally, *, internal: bool) -> Judged:
+    """Measure one tensor's errors against its tolerances."""
+    agreement = tally.agree / tally.samples if tally.classes else None
+    low = agreement_lower_bound(tally.agree, tally.samples) if tally.classes else None
+    if tally.problem or not tally.numeric or not tally.error.size:
+        row = OutputComparison(tally.name, internal, argmax_agreement=agreement, confidence_low=low)
+        return Judged(tally, row, bool(tally.problem), np.zeros(0))
+    allowed = tolerances(tally)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(tally.error > 0, tally.error / allowed, 0.0)
+    live = tally.movement > VISIBILITY * allowed
+    if tally.response is not None:
+        live &= tally.response > ANSWER * allowed
+    worst = int(ratio.argmax())
+    row = OutputComparison(
+        tally.name,
+        internal,
+        **tally.figures(),
+        tolerance=float(allowed[worst]),
+        worst=float(ratio[worst]),
+        live=float(live.mean()),
+        argmax_agreement=agreement,
+        confidence_low=low,
+    )
+    return Judged(tally, row, float(ratio[worst]) > 1.0, live)
+
+
+def decide(
+    judged: Sequence[Judged],
+    covers: Mapping[str, Sequence[str]],
+    promise: Promise | None,
+    random: bool,
+) -> tuple[str, str]:
+    """Return the verdict and the reason for it, in one sentence.
+
+    Args:
+        judged: every compared tensor.
+        covers: per output the internal tensors it is computed from: they may be evidence for it.
+        promise: of the model that is an approximation of the other, if one is.
+        random: whether the samples were made up.
+    """
+    wrong = [item for item in judged if item.excess]
+    if wrong and promise is not None:
+        return _approximate(judged, promise, random)
+    if wrong:
+        worst = max(wrong, key=lambda item: (bool(item.tally.problem), item.row.worst or 0.0))
+        return "different", _difference(worst)
+    alive = {item.row.name for item in judged if item.lives}
+    dead = [
+        item.row.name
+        for item in judged
+        if not item.row.internal
+        and item.row.name not in alive
+        and not alive.intersection(covers.get(item.row.name, ()))
+    ]
+    if dead or not alive:
+        return "inconclusive", _dead(judged, dead)
+    if all(item.tally.bit_equal for item in judged):
+        return "identical", "all outputs are equal bit for bit, and move with the inputs"
+    worst = max(judged, key=lambda item: item.row.worst or 0.0)
+    return "equivalent", (
+        f"no error exceeds what rounding explains ({worst.row.name}: "
+        f"{worst.row.max_abs:.2g}, at most {worst.row.worst:.0%} of its tolerance)"
+    )
+
+
+def promise_of(a: onnx.ModelProto, b: onnx.ModelProto) -> Promise | None:
+    """Return what the one model that approximates the other promises.
+
+    Where both carry the same promise neither approximates the other: there is none between them.
+    """
+    texts = [
+        next((item.value for item in proto.metadata_props if item.key == _PROMISE_KEY), None)
+        for proto in (b, a)
+    ]
+    if texts[0] == texts[1]:
+        return None
+    for text in texts:
+        promise = _read_promise(text)
+        if promise is not None:
+            return promise
+    return None
+
+
+def _read_promise(text: str | None) -> Promise | None:
+    try:
+        data = json.loads(text or "")
+        low = float(data["agreement_low"])
+    except (ValueError, TypeError, KeyError):
+        return None
+    return Promise(str(data.get("rewrite", "a rewrite")), low) if 0.0 <= low <= 1.0 else None
+
+
+def _approximate(judged: Sequence[Judged], promise: Promise, random: bool) -> tuple[str, str]:
+    broken = [item for item in judged if item.tally.problem]
+    if broken:
+        return "different", _difference(broken[0])
+    if random:
+        return "inconclusive", (
+            f"{promise.rewrite} is an approximation, and random samples say nothing about it: "
+            "pass --samples"
+        )
+    rows = [item.row for item in judged if item.row.argmax_agreement is not None]
+    rows = [row for row in rows if not row.internal] or rows
+    if not rows:
+        return "different", f"{promise.rewrite} promises agreement of classes, and there are none"
+    worst = min(rows, key=lambda row: row.argmax_agreement or 0.0)
+    measured = worst.argmax_agreement or 0.0
+    words = (
+        f"{promise.rewrite} is an approximation: {worst.name} names the same class on "
+        f"{measured:.2%} of the samples, and at least {promise.agreement_low:.2%} were promised"
+    )
+    kept = measured >= promise.agreement_low
+    if kept and not any(item.lives for item in judged):
+        return "inconclusive", _dead(judged, [worst.name])
+    return ("approximate" if kept else "different"), words
+
+
+def _difference(item: Judged) -> str:
+    what = "internal tensor" if item.row.internal else "output"
+    if item.tally.problem:
+        return f"{what} '{item.row.name}' {item.tally.problem}"
+    row = item.row
+    return (
+        f"{what} '{row.name}' differs by {row.worst:.3g} times what rounding explains "
+        f"(largest error {row.max_abs:.3g})"
+    )
+
+
+def _dead(judged: Sequence[Judged], dead: Sequence[str]) -> str:
+    if not dead:
+        return "no floating-point output was compared: nothing shows that the models agree"
+    item = next(item for item in judged if item.row.name == dead[0])
+    share = "none" if not item.live.size else f"{item.live.mean():.0%}"
+    few = " (one sample cannot show it)" if item.tally.samples < 2 else ""
+    return (
+        f"output '{dead[0]}' hardly moves with these inputs ({share} of its channels do"
+        f"{few}), so equal values prove nothing: pass other --samples"
+    )
