@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxshare.analysis import inspection as analyser
 from onnxshare.analysis.results import Inspection
@@ -25,6 +25,9 @@ from onnxshare.check.rules import (
 from onnxshare.errors import ModelError, ModelFileError, OnnxShareError, SamplesError, UsageError
 from onnxshare.io.load import ModelSource
 
+if TYPE_CHECKING:
+    from onnxshare.inputs import Samples
+
 
 def check(
     sources: ModelSource | Sequence[ModelSource],
@@ -35,7 +38,7 @@ def check(
     min_sharing_ratio: float | str | None = None,
     max_macs: int | str | None = None,
     equivalent_to: str | os.PathLike[str] | None = None,
-    samples: Any = None,
+    samples: Samples | str | Path | None = None,
     provider: str = "auto",
 ) -> CheckReport:
     """Check models against limits.
@@ -107,6 +110,8 @@ def _check_one(
         rule = BY_OPTION[option]
         try:
             problem = rule.judge(subject, limit)
+        except UsageError:  # such as an unknown provider: every model would say the same
+            raise
         except (ModelFileError, ModelError, SamplesError) as error:
             unread = str(error)
             continue

@@ -41,13 +41,14 @@ def test_what_lenet_keeps_and_breaks(lenet: onnx.ModelProto) -> None:
 
 
 def test_the_vgg19_of_the_onnx_wheel(onnx_light: Path) -> None:
-    report = check(onnx_light / "light_vgg19.onnx", max_params="140M", max_fc_share="86%")
-    assert [finding.measured for finding in report.findings] == [
+    # 123,642,856 of its 143,667,240 parameters sit in FCs (SEEDS): 86.062 %.
+    model = onnx_light / "light_vgg19.onnx"
+    assert codes(check(model, max_params=143_667_240, max_fc_share="86.07%")) == []
+    broken = check(model, max_params=143_667_239, max_fc_share="86.06%")
+    assert [finding.measured for finding in broken.findings] == [
         pytest.approx(123_642_856 / 143_667_240),
         143_667_240,
-    ][1:]
-    tighter = check(onnx_light / "light_vgg19.onnx", max_fc_share="86.06%")
-    assert codes(tighter) == ["WS101"]
+    ]
 
 
 def test_the_fix_of_lenet_is_its_rewrite(lenet_path: Path) -> None:
