@@ -6,13 +6,13 @@ All counts are per sample (one row of the batch). Unknown is None, never 0.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxshare.shapes import Shape
 
 #: Version of the JSON layout; it changes when a field changes its meaning or goes away.
 SCHEMA_VERSION = 1
-
-#: A shape as reported: known sizes, names of symbolic ones, None where nothing is known.
-Shape = tuple["int | str | None", ...]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,174 @@
+"""One walk over all nodes: which stored tensors each uses, as what, and how much work it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from onnxshare.analysis.operators import (
+    CONSTANT,
+    PARAM,
+    QUANTIZATION,
+    STATISTIC,
+    STRUCTURE,
+    UNKNOWN,
+    Operator,
+    lookup,
+)
+from onnxshare.analysis.work import Context, Unknown, Work
+from onnxshare.graph import Graph, Node, Scope, Stored
+from onnxshare.shapes import Shapes
+from onnxshare.values import Values
+
+#: Stronger roles first: a tensor used as a weight anywhere is a parameter.
+_STRENGTH = (PARAM, STATISTIC, QUANTIZATION, CONSTANT, STRUCTURE)
+
+
+@dataclass
+class TensorUse:
+    """A stored tensor, its strongest role, and the nodes that use it as a parameter."""
+
+    stored: Stored
+    role: str = STRUCTURE
+    users: list[str] = field(default_factory=list)
+
+
+@dataclass
+class NodeUse:
+    """A node with what it does in one run.
+
+    Attributes:
+        node: the node.
+        operator: its row in the table of operators.
+        work: its work in one execution; None if unknown.
+        params: the parameter tensors it uses, each once.
+        times: how often one run executes it; None if unknown.
+        counted: False in the smaller branch of an If.
+    """
+
+    node: Node
+    operator: Operator
+    work: Work | None
+    params: list[Stored]
+    times: int | None
+    counted: bool = True
+
+
+@dataclass
+class Census:
+    """All nodes in graph order, all stored tensors that are read, and what could not be told."""
+
+    nodes: list[NodeUse]
+    tensors: dict[str, TensorUse]
+    warnings: list[str]
+
+
+def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
+    """Walk over all nodes of a graph, subgraphs included; the cost grows with their number."""
+    census = Census([], {}, [])
+    times: dict[str, int | None] = {}
+    for node in graph.nodes():
+        if node.scope.path not in times:
+            times[node.scope.path] = _times(node.scope, shapes, values)
+        census.nodes.append(_look(node, graph, shapes, census, times[node.scope.path]))
+    _choose_branches(census, graph)
+    return census
+
+
+def _look(node: Node, graph: Graph, shapes: Shapes, census: Census, times: int | None) -> NodeUse:
+    operator = lookup(node.proto.domain, node.op_type)
+    constants = tuple(graph.source(node.scope, name) if name else None for name in node.inputs)
+    params: dict[str, Stored] = {}
+    for position, stored in enumerate(constants):
+        if stored is None:
+            continue
+        dtype = shapes.dtype(node.scope, node.inputs[position]) or stored.dtype
+        role = operator.role(position, stored, dtype)
+        tensor = census.tensors.setdefault(stored.key, TensorUse(stored))
+        tensor.role = min(tensor.role, role, key=_STRENGTH.index)
+        if role == PARAM and stored.key not in params:
+            params[stored.key] = stored
+            tensor.users.append(node.name)
+    if operator is UNKNOWN:
+        label = f"{node.proto.domain or 'ai.onnx'}.{node.op_type}"
+        census.warnings.append(
+            f"operator {label} is not known: its MACs and the uses of its weights are not counted"
+        )
+    work = _work(operator, node, shapes, constants)
+    return NodeUse(node, operator, work, list(params.values()), times)
+
+
+def _work(
+    operator: Operator, node: Node, shapes: Shapes, constants: tuple[Stored | None, ...]
+) -> Work | None:
+    if operator.work is None:
+        return None
+    context = Context(
+        node,
+        tuple(shapes.sizes(node.scope, name) if name else None for name in node.inputs),
+        tuple(shapes.sizes(node.scope, name) if name else None for name in node.outputs),
+        constants,
+        shapes.batch,
+    )
+    try:
+        return operator.work(context)
+    except (Unknown, IndexError, ValueError):
+        return None
+
+
+def _times(scope: Scope, shapes: Shapes, values: Values) -> int | None:
+    """How often one run executes the nodes of a scope: trip counts of the loops around it."""
+    times = 1
+    while scope.holder is not None:
+        holder = scope.holder
+        steps: int | None = 1
+        if holder.op_type == "Loop":
+            trips = values.integers(holder.scope, holder.inputs[0]) if holder.inputs[0] else None
+            steps = trips[0] if trips else None
+        elif holder.op_type == "Scan":
+            steps = _scan_steps(holder, shapes)
+        if steps is None:
+            return None
+        times *= steps
+        scope = holder.scope
+    return times
+
+
+def _scan_steps(holder: Node, shapes: Shapes) -> int | None:
+    scanned = int(holder.attribute("num_scan_inputs", 1))
+    axes = holder.attribute("scan_input_axes") or [0] * scanned
+    shape = shapes.get(holder.scope, holder.inputs[-scanned])
+    if shape is None or not -len(shape) <= axes[0] < len(shape):
+        return None
+    steps = shape[axes[0]]
+    return steps if isinstance(steps, int) else None
+
+
+def _choose_branches(census: Census, graph: Graph) -> None:
+    """Count only the larger branch of each If: one run executes one of them."""
+    for holder in [use.node for use in census.nodes if use.node.op_type == "If"]:
+        branches = graph.subgraphs(holder)
+        inside = {
+            name: [use for use in census.nodes if _within(use.node.scope, scope)]
+            for name, scope in branches.items()
+        }
+        work = {name: sum(map(_size, uses)) for name, uses in inside.items()}
+        if len(work) < 2:
+            continue
+        larger = max(work, key=lambda name: work[name])
+        for name, uses in inside.items():
+            for use in uses:
+                use.counted = use.counted and name == larger
+        if len(set(work.values())) > 1:
+            census.warnings.append(f"If '{holder.name}': its larger branch, {larger}, is counted")
+
+
+def _size(use: NodeUse) -> int:
+    return 0 if use.work is None else use.work.macs + use.work.connections
+
+
+def _within(scope: Scope | None, outer: Scope) -> bool:
+    while scope is not None:
+        if scope is outer:
+            return True
+        scope = scope.parent
+    return False

@@ -1,0 +1,184 @@
+"""Fully connected layers, however they are written: Gemm, or MatMul with a bias added after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxshare.graph import Graph, Node
+from onnxshare.io.tensors import Array
+from onnxshare.values import Values
+
+
+@dataclass(frozen=True)
+class FullyConnected:
+    """y = alpha · x Wᵀ + beta · b for rows x, with the weight in one of its written forms.
+
+    Attributes:
+        node: the Gemm or MatMul.
+        data: name of the tensor x.
+        weight: name of the weight as the node reads it.
+        bias: name of the bias as the node reads it; None without one.
+        in_features: columns of x.
+        out_features: columns of y.
+        stored_by_output: whether the weight is written [out, in], as transB does.
+        columns: whether x comes as [in, rows] (transA, or a weight on the left of MatMul).
+        result_columns: whether y is [out, rows] (a weight on the left of MatMul).
+        alpha, beta: the factors of Gemm.
+    """
+
+    node: Node
+    data: str
+    weight: str
+    bias: str | None
+    in_features: int
+    out_features: int
+    stored_by_output: bool
+    columns: bool = False
+    result_columns: bool = False
+    alpha: float = 1.0
+    beta: float = 1.0
+
+
+def recognise(graph: Graph, node: Node) -> FullyConnected | None:
+    """Return the node as a fully connected layer, or None if it is not one with a stored matrix."""
+    if not node.standard:
+        return None
+    if node.op_type == "Gemm":
+        return _gemm(graph, node)
+    if node.op_type == "MatMul":
+        return _matmul(graph, node)
+    return None
+
+
+def _gemm(graph: Graph, node: Node) -> FullyConnected | None:
+    weight = graph.source(node.scope, node.inputs[1])
+    shape = matrix_shape(graph, node, node.inputs[1])
+    if weight is None or shape is None or graph.source(node.scope, node.inputs[0]) is not None:
+        return None
+    by_output = bool(node.attribute("transB", 0))
+    out_features, in_features = shape if by_output else (shape[1], shape[0])
+    return FullyConnected(
+        node,
+        data=node.inputs[0],
+        weight=node.inputs[1],
+        bias=node.inputs[2] if len(node.inputs) > 2 and node.inputs[2] else None,
+        in_features=in_features,
+        out_features=out_features,
+        stored_by_output=by_output,
+        columns=bool(node.attribute("transA", 0)),
+        alpha=float(node.attribute("alpha", 1.0)),
+        beta=float(node.attribute("beta", 1.0)),
+    )
+
+
+def _matmul(graph: Graph, node: Node) -> FullyConnected | None:
+    sides = [graph.source(node.scope, name) is not None for name in node.inputs]
+    if sides == [False, True]:
+        shape = matrix_shape(graph, node, node.inputs[1])
+        if shape is None:
+            return None
+        return FullyConnected(
+            node, node.inputs[0], node.inputs[1], None, shape[0], shape[1], stored_by_output=False
+        )
+    if sides == [True, False]:
+        shape = matrix_shape(graph, node, node.inputs[0])
+        if shape is None:
+            return None
+        return FullyConnected(
+            node,
+            node.inputs[1],
+            node.inputs[0],
+            None,
+            shape[1],
+            shape[0],
+            stored_by_output=True,
+            columns=True,
+            result_columns=True,
+        )
+    return None
+
+
+def matrix_shape(graph: Graph, node: Node, name: str) -> tuple[int, int] | None:
+    """Sizes of a constant matrix as a node reads it, behind whatever layout nodes.
+
+    Follows the layout nodes on an index without elements, so that no payload is read.
+    """
+    shape = _behind_layout(graph, node, name)
+    return (shape[0], shape[1]) if shape is not None and len(shape) == 2 else None
+
+
+def _behind_layout(graph: Graph, node: Node, name: str) -> tuple[int, ...] | None:
+    from onnxshare.values import rearrange
+
+    chain: list[Node] = []
+    scope = node.scope
+    while (stored := graph.stored(scope, name)) is None:
+        producer = scope.producer(name)
+        if producer is None:
+            return None
+        chain.append(producer)
+        scope, name = producer.scope, producer.inputs[0]
+    # A broadcast zero has the shape and none of the memory.
+    view: Array = np.broadcast_to(np.zeros((), np.int8), stored.shape)
+    values = Values(graph)
+    for carrier in reversed(chain):
+        moved = rearrange(carrier, view, values)
+        if moved is None:
+            return None
+        view = np.broadcast_to(np.zeros((), np.int8), moved.shape)
+    return view.shape
+
+
+def bias_node(graph: Graph, layer: FullyConnected) -> Node | None:
+    """The Add that follows a MatMul as its only reader and gives it its bias; None if there is
+    none. Whether the constant fits is for `per_feature` to say."""
+    if layer.node.op_type != "MatMul":
+        return None
+    result = layer.node.outputs[0]
+    readers = layer.node.scope.readers(result)
+    if len(readers) != 1 or readers[0].op_type != "Add" or not readers[0].standard:
+        return None
+    if graph.is_output(layer.node.scope, result):
+        return None
+    other = [name for name in readers[0].inputs if name != result]
+    if len(other) != 1:
+        return None
+    stored = graph.source(readers[0].scope, other[0])
+    return readers[0] if stored is not None and stored.elements == layer.out_features else None
+
+
+def bias_elements(graph: Graph, layer: FullyConnected) -> int:
+    """Elements of the stored bias of a layer, whether in the Gemm or in an Add after a MatMul."""
+    if layer.bias is not None:
+        stored = graph.source(layer.node.scope, layer.bias)
+        return stored.elements if stored is not None else 0
+    return layer.out_features if bias_node(graph, layer) is not None else 0
+
+
+def weight_by_output(layer: FullyConnected, values: Values) -> Array | None:
+    """The weight as [out, in], alpha not applied; None if its values cannot be had."""
+    weight = values.get(layer.node.scope, layer.weight)
+    if weight is None or weight.ndim != 2:
+        return None
+    return weight if layer.stored_by_output else weight.T
+
+
+def bias_by_output(layer: FullyConnected, values: Values) -> Array | None:
+    """The bias as [out], beta not applied; None if there is none or it differs between rows.
+
+    Gemm's C may have any shape that broadcasts to [rows, out].
+    """
+    if layer.bias is None:
+        return None
+    return per_feature(values.get(layer.node.scope, layer.bias), layer.out_features)
+
+
+def per_feature(value: Array | None, features: int) -> Array | None:
+    """A constant that broadcasts over rows of `features` columns, as [features]; else None."""
+    if value is None or value.size not in (1, features):
+        return None
+    if value.size == features and features > 1 and (value.ndim == 0 or value.shape[-1] != features):
+        return None
+    return np.broadcast_to(value.reshape(-1), (features,))

@@ -1,0 +1,153 @@
+"""Follows elements, not operator names: which element of a feature map ends up in which column.
+
+An array that holds at each place the index of its own element is sent through the layout nodes
+between a feature map and an FC. What arrives says in which order the columns stand, whether rows
+mix samples, and whether elements are missing: whatever operators the exporter chose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from onnxshare.graph import Graph, Node, Scope
+from onnxshare.io.tensors import Array
+from onnxshare.values import Values, rearrange
+
+#: Maps larger than this are not followed (the index array alone would take gigabytes).
+MAX_ELEMENTS = 2**27
+
+#: Element-wise operators of one data input: they commute with any layout.
+UNARY = frozenset(
+    ["Relu", "LeakyRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Swish", "Tanh", "Gelu", "Softplus", "Softsign", "Mish", "Erf", "Exp", "Log", "Sqrt", "Reciprocal", "Neg", "Abs", "Sign", "Floor", "Ceil", "Round", "Clip", "Shrink", "Identity", "Cast", "Dropout"]
+)
+
+#: Element-wise operators of one data input and constants.
+WITH_CONSTANT = frozenset(["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu"])
+
+#: Operators of a head that hold one constant per feature.
+PER_FEATURE = frozenset(("BatchNormalization",))
+
+QUANTISERS = frozenset(("QuantizeLinear", "DequantizeLinear"))
+
+_MOVES = frozenset(["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"])
+
+
+def moves(node: Node) -> bool:
+    """Whether a node may change the order or the shape of the elements of its data."""
+    return node.standard and node.op_type in _MOVES
+
+
+def elementwise(node: Node) -> bool:
+    """Whether a node works on each element on its own (its constants aside)."""
+    if not node.standard:
+        return False
+    if node.op_type == "Dropout":
+        return not trains(node)
+    return node.op_type in UNARY | WITH_CONSTANT | PER_FEATURE | QUANTISERS
+
+
+def trains(node: Node) -> bool:
+    """Whether a Dropout or BatchNormalization may run in training mode."""
+    if node.op_type == "BatchNormalization":
+        return bool(node.attribute("training_mode", 0)) or len([o for o in node.outputs if o]) > 1
+    return len(node.inputs) > 2 and bool(node.inputs[2])
+
+
+def data_input(graph: Graph, node: Node) -> str | None:
+    """The one input of a layout or element-wise node that is not constant; None if there is
+    none, or several."""
+    if node.op_type in ("BatchNormalization", "Reshape", "Dropout", "Clip", *QUANTISERS):
+        name = node.inputs[0]
+        return name if graph.source(node.scope, name) is None else None
+    varying = [name for name in node.inputs if name and graph.source(node.scope, name) is None]
+    return varying[0] if len(varying) == 1 else None
+
+
+@dataclass(frozen=True)
+class Path:
+    """The nodes from a tensor to an FC, in order of computation.
+
+    Attributes:
+        base: the tensor where the path starts: what makes it is no step of a head.
+        nodes: the layout and element-wise steps between.
+    """
+
+    base: str
+    nodes: tuple[Node, ...]
+
+
+def back(graph: Graph, scope: Scope, name: str) -> Path:
+    """Walk back from a tensor through layout and element-wise nodes."""
+    nodes: list[Node] = []
+    while True:
+        node = scope.producers.get(name)
+        if node is None or not (moves(node) or elementwise(node)) or name != node.outputs[0]:
+            break
+        before = data_input(graph, node)
+        if before is None or scope.home(before) is not scope:
+            break
+        nodes.append(node)
+        name = before
+    return Path(name, tuple(reversed(nodes)))
+
+
+def index_of(sizes: tuple[int, ...]) -> Array:
+    """An array of these sizes that holds at each place the index of its own element."""
+    return np.arange(prod(sizes), dtype=np.int64).reshape(sizes)
+
+
+def follow(path: tuple[Node, ...], index: Array, values: Values) -> Array | None:
+    """Send an index through the nodes of a path; None where one of them cannot be followed."""
+    for node in path:
+        if not moves(node):
+            continue
+        moved = rearrange(node, index, values)
+        if moved is None:
+            return None
+        index = moved
+    return index
+
+
+def column_order(index: Array, sizes: tuple[int, ...]) -> Array | str:
+    """Check that each row holds exactly one sample, all of it, in one and the same order.
+
+    Args:
+        index: rows × columns of indices into a feature map.
+        sizes: the sizes `[N, C, spatial…]` of that feature map.
+
+    Returns:
+        For each column the index within the sample, or the reason why rows are not samples.
+    """
+    samples, features = sizes[0], prod(sizes[1:])
+    if index.shape[0] != samples:
+        return (
+            f"the map has {samples} samples along axis 0 and the FC {index.shape[0]} rows: "
+            "axis 0 is not a batch, or each row is a window"
+        )
+    if index.shape[1] != features:
+        return f"the FC reads {index.shape[1]} of the map's {features} values per sample"
+    first = index[0]
+    if samples > 1 and not np.array_equal(
+        index, first[None, :] + np.arange(samples)[:, None] * features
+    ):
+        return "a row of the FC mixes samples: axis 0 is not a batch"
+    if not np.array_equal(np.sort(first), np.arange(features)):
+        return "some values of the map are missing or repeated"
+    return first
+
+
+def layout_name(order: Array, sizes: tuple[int, ...]) -> str:
+    """NCHW, NHWC (or their forms in other ranks), or permuted: the order of the columns."""
+    channels, spatial = sizes[1], sizes[2:]
+    if np.array_equal(order, np.arange(order.size)):
+        return "NC" + _AXES.get(len(spatial), "…")
+    last = np.moveaxis(index_of((channels, *spatial)), 0, -1).reshape(-1)
+    if np.array_equal(order, last):
+        return "N" + _AXES.get(len(spatial), "…") + "C"
+    return "permuted"
+
+
+_AXES = {1: "W", 2: "HW", 3: "DHW"}

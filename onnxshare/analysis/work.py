@@ -1,0 +1,114 @@
+"""What an operator's formula is given, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+from onnx import TensorProto
+
+from onnxshare.analysis.results import Sharing
+from onnxshare.graph import Node, Stored
+
+Sizes = tuple[int, ...]
+
+#: Element types of weights and activations; others are counters, indices and masks.
+FLOATS = frozenset(
+    (
+        TensorProto.FLOAT,
+        TensorProto.FLOAT16,
+        TensorProto.DOUBLE,
+        TensorProto.BFLOAT16,
+        TensorProto.FLOAT8E4M3FN,
+        TensorProto.FLOAT8E4M3FNUZ,
+        TensorProto.FLOAT8E5M2,
+        TensorProto.FLOAT8E5M2FNUZ,
+        TensorProto.FLOAT4E2M1,
+        TensorProto.COMPLEX64,
+        TensorProto.COMPLEX128,
+    )
+)
+
+
+class Unknown(Exception):
+    """A formula needs a size that shape inference did not find."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one node does for one sample.
+
+    Attributes:
+        connections: uses of stored parameters.
+        sharing: the factors of the sharing ratio.
+        macs: multiply-accumulates, bias not counted.
+        extra_flops: arithmetic that is no multiply-accumulate, one per element and operation.
+        unshared: weights if no two positions shared them, biases left out.
+        dense: weights of an FC between the same input and output, biases left out.
+    """
+
+    connections: int = 0
+    sharing: Sharing = field(default_factory=Sharing)
+    macs: int = 0
+    extra_flops: int = 0
+    unshared: int | None = None
+    dense: int | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """A node with what is known about its tensors.
+
+    Attributes:
+        node: the node.
+        inputs: sizes per input; None where unknown or left out.
+        outputs: sizes per output.
+        constants: per input the stored tensor it carries, or None.
+        batch: rows of one run, which totals are divided by.
+    """
+
+    node: Node
+    inputs: tuple[Sizes | None, ...]
+    outputs: tuple[Sizes | None, ...]
+    constants: tuple[Stored | None, ...]
+    batch: int = 1
+
+    def input(self, position: int) -> Sizes:
+        """Sizes of an input.
+
+        Raises:
+            Unknown: they are not known.
+        """
+        sizes = self.inputs[position] if position < len(self.inputs) else None
+        if sizes is None:
+            raise Unknown
+        return sizes
+
+    @property
+    def output(self) -> Sizes:
+        """Sizes of the first output.
+
+        Raises:
+            Unknown: they are not known.
+        """
+        if not self.outputs or self.outputs[0] is None:
+            raise Unknown
+        return self.outputs[0]
+
+    def constant(self, position: int) -> Stored | None:
+        """The stored tensor that an input carries, or None."""
+        return self.constants[position] if position < len(self.constants) else None
+
+    def weights(self, position: int) -> int:
+        """Elements of a constant input; 0 for one that is computed or left out."""
+        stored = self.constant(position)
+        return stored.elements if stored is not None else 0
+
+    def has(self, position: int) -> bool:
+        """Whether an input is there."""
+        return position < len(self.node.inputs) and bool(self.node.inputs[position])
+
+    def per_sample(self, sizes: Sizes) -> int:
+        """Elements of a tensor that belong to one sample."""
+        count = prod(sizes)
+        return count // self.batch if sizes and sizes[0] % self.batch == 0 else count

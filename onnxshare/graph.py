@@ -1,0 +1,375 @@
+"""An index over a model: who makes a tensor, who reads it, and which tensors are constant.
+
+The ModelProto stays the one representation; this is only a way to ask it questions quickly.
+Subgraphs (If, Loop, Scan) are scopes of their own that see the names of the scopes around them.
+Local functions are inlined before indexing, so that their weights and work are seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+from onnxshare.errors import ModelError
+from onnxshare.io.load import Model
+
+#: Operators whose output holds the same stored elements as their first input, in some order or
+#: type. QuantizeLinear counts only between a constant and a DequantizeLinear.
+CARRIERS = frozenset(
+    ["Identity", "Cast", "CastLike", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "DequantizeLinear"]
+)
+
+STANDARD_DOMAINS = frozenset(("", "ai.onnx"))
+
+Attributes = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A node with its place.
+
+    Attributes:
+        proto: the node itself, not copied.
+        name: its own name, or one made of operator and position.
+        position: its position within its scope.
+        scope: the graph it is in.
+    """
+
+    proto: onnx.NodeProto
+    name: str
+    position: int
+    scope: Scope
+
+    @property
+    def op_type(self) -> str:
+        """The operator's name."""
+        return self.proto.op_type
+
+    @property
+    def standard(self) -> bool:
+        """Whether the operator belongs to the ONNX standard's default domain."""
+        return self.proto.domain in STANDARD_DOMAINS
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs; "" for one that is left out."""
+        return tuple(self.proto.input)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs; "" for one that is left out."""
+        return tuple(self.proto.output)
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """The value of an attribute, strings decoded, or `default` where it is not given."""
+        for attribute in self.proto.attribute:
+            if attribute.name == name:
+                value = helper.get_attribute_value(attribute)
+                return value.decode(errors="replace") if isinstance(value, bytes) else value
+        return default
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A constant tensor as the model stores it.
+
+    Attributes:
+        key: unique within the model.
+        name: the tensor's name.
+        dtype: a TensorProto data type.
+        shape: its dims.
+        tensor: its payload; None for one that a ConstantOfShape node makes.
+        fill: the one-element tensor that fills it, for ConstantOfShape.
+    """
+
+    key: str
+    name: str
+    dtype: int
+    shape: tuple[int, ...]
+    tensor: onnx.TensorProto | None = field(default=None, repr=False)
+    fill: onnx.TensorProto | None = field(default=None, repr=False)
+
+    @property
+    def elements(self) -> int:
+        """The number of elements."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+
+@dataclass(eq=False)
+class Scope:
+    """One graph of the model: the main graph (path "") or a subgraph."""
+
+    graph: onnx.GraphProto
+    path: str
+    parent: Scope | None
+    holder: Node | None = None
+    nodes: list[Node] = field(default_factory=list)
+    producers: dict[str, Node] = field(default_factory=dict)
+    consumers: dict[str, list[Node]] = field(default_factory=dict)
+    initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    inputs: set[str] = field(default_factory=set)
+    children: dict[int, dict[str, Scope]] = field(default_factory=dict)
+
+    def home(self, name: str) -> Scope | None:
+        """The scope that defines a name, seen from here; None if nothing does."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.producers or name in scope.initializers or name in scope.inputs:
+                return scope
+            scope = scope.parent
+        return None
+
+    def producer(self, name: str) -> Node | None:
+        """The node that makes a tensor, in this scope or around it."""
+        home = self.home(name)
+        return home.producers.get(name) if home else None
+
+    def readers(self, name: str) -> list[Node]:
+        """The nodes that read a tensor of this scope, those in subgraphs included."""
+        return self.consumers.get(name, [])
+
+
+class Graph:
+    """An index over one model, which must not be changed while the index is in use."""
+
+    def __init__(self, model: Model) -> None:
+        """Index a model.
+
+        Raises:
+            ModelError: a name is produced twice, a tensor is read that nothing produces,
+                or the nodes are not in topological order.
+        """
+        self.model = model
+        self.proto = _without_functions(model)
+        self.opset = opset_version(self.proto)
+        self.scopes: list[Scope] = []
+        self.main = self._index(self.proto.graph, "", None)
+        self._sources: dict[tuple[str, str], Stored | None] = {}
+
+    def nodes(self) -> Iterator[Node]:
+        """All nodes in graph order; those of subgraphs follow the node that holds them."""
+        yield from self._walk(self.main)
+
+    def _walk(self, scope: Scope) -> Iterator[Node]:
+        for node in scope.nodes:
+            yield node
+            for child in self.subgraphs(node).values():
+                yield from self._walk(child)
+
+    def subgraphs(self, node: Node) -> dict[str, Scope]:
+        """The subgraphs of a node by attribute name."""
+        return node.scope.children.get(node.position, {})
+
+    def _index(
+        self, graph: onnx.GraphProto, path: str, parent: Scope | None, holder: Node | None = None
+    ) -> Scope:
+        scope = Scope(graph, path, parent, holder)
+        self.scopes.append(scope)
+        scope.initializers = {tensor.name: tensor for tensor in graph.initializer}
+        for sparse in graph.sparse_initializer:
+            scope.initializers.setdefault(sparse.values.name, sparse.values)
+        scope.inputs = {value.name for value in graph.input} - set(scope.initializers)
+        for position, proto in enumerate(graph.node):
+            node = Node(proto, proto.name or f"{proto.op_type}_{position}", position, scope)
+            for name in filter(None, proto.input):
+                self._read(scope, name, node)
+            self._descend(scope, node)
+            for name in filter(None, proto.output):
+                if name in scope.producers or name in scope.inputs or name in scope.initializers:
+                    raise ModelError(
+                        f"{self.model.name}: tensor '{name}' is produced twice, again by node "
+                        f"'{node.name}'"
+                    )
+                scope.producers[name] = node
+            scope.nodes.append(node)
+        for value in graph.output:
+            if scope.home(value.name) is None:
+                raise ModelError(f"{self.model.name}: output '{value.name}' is produced by no node")
+        return scope
+
+    def _descend(self, scope: Scope, node: Node) -> None:
+        for attribute in node.proto.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                path = f"{scope.path}/{node.name}.{attribute.name}".lstrip("/")
+                child = self._index(attribute.g, path, scope, node)
+                scope.children.setdefault(node.position, {})[attribute.name] = child
+
+    def _read(self, scope: Scope, name: str, node: Node) -> None:
+        home = scope.home(name)
+        if home is None:
+            raise ModelError(
+                f"{self.model.name}: node '{node.name}' reads tensor '{name}', which no earlier "
+                "node produces",
+                "the graph is damaged or not in topological order",
+            )
+        home.consumers.setdefault(name, []).append(node)
+
+    def is_output(self, scope: Scope, name: str) -> bool:
+        """Whether a tensor is an output of its graph."""
+        return any(value.name == name for value in scope.graph.output)
+
+    def stored(self, scope: Scope, name: str) -> Stored | None:
+        """The constant tensor of this very name, or None if it is not one."""
+        home = scope.home(name)
+        if home is None:
+            return None
+        key = f"{home.path}:{name}"
+        if name in home.initializers:
+            tensor = home.initializers[name]
+            return Stored(key, name, tensor.data_type, tuple(tensor.dims), tensor)
+        node = home.producers.get(name)
+        if node is None or not node.standard:
+            return None
+        if node.op_type == "Constant":
+            return _from_constant_node(node, key, name)
+        if node.op_type == "ConstantOfShape":
+            return self._from_fill(node, key, name)
+        return None
+
+    def source(self, scope: Scope, name: str) -> Stored | None:
+        """The stored tensor whose elements a name carries, through layout nodes, casts and
+        (de)quantisation; None if the name depends on the model's inputs."""
+        home = scope.home(name)
+        if home is None:
+            return None
+        key = (home.path, name)
+        if key not in self._sources:
+            self._sources[key] = self._trace(home, name)
+        return self._sources[key]
+
+    def _trace(self, scope: Scope, name: str) -> Stored | None:
+        while True:
+            found = self.stored(scope, name)
+            if found is not None:
+                return found
+            node = scope.producer(name)
+            if node is None or not node.standard or not node.inputs or name != node.outputs[0]:
+                return None
+            if node.op_type not in CARRIERS and not self._fake_quantised(node):
+                return None
+            scope, name = node.scope, node.inputs[0]
+
+    def _fake_quantised(self, node: Node) -> bool:
+        if node.op_type != "QuantizeLinear":
+            return False
+        readers = node.scope.readers(node.outputs[0])
+        return bool(readers) and all(reader.op_type == "DequantizeLinear" for reader in readers)
+
+    def _from_fill(self, node: Node, key: str, name: str) -> Stored | None:
+        shape = self.stored(node.scope, node.inputs[0])
+        if shape is None or shape.tensor is None or shape.elements > 64:
+            return None
+        dims = onnx.numpy_helper.to_array(shape.tensor).astype(int).reshape(-1).tolist()
+        if any(size < 0 for size in dims):
+            raise ModelError(f"{self.model.name}: node '{node.name}' has a negative dimension")
+        fill = node.attribute("value")
+        dtype = fill.data_type if fill is not None else TensorProto.FLOAT
+        return Stored(key, name, dtype, tuple(dims), None, fill)
+
+
+def opset_version(proto: onnx.ModelProto) -> int:
+    """The version of the default operator set; 1 where the model does not name it."""
+    versions = [o.version for o in proto.opset_import if o.domain in STANDARD_DOMAINS]
+    return max(versions, default=1)
+
+
+def model_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The inputs a user must feed: those that are not initializers (IR version 3 lists both)."""
+    stored = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in stored]
+
+
+def _without_functions(model: Model) -> onnx.ModelProto:
+    if not model.proto.functions:
+        return model.proto
+    from onnx import inliner
+
+    try:
+        return inliner.inline_local_functions(model.proto)
+    except Exception as error:
+        raise ModelError(
+            f"{model.name}: its local functions cannot be expanded: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _from_constant_node(node: Node, key: str, name: str) -> Stored | None:
+    for attribute in node.proto.attribute:
+        if attribute.name == "value":
+            tensor = attribute.t
+            return Stored(key, name, tensor.data_type, tuple(tensor.dims), tensor)
+        if attribute.name == "sparse_value":
+            sparse = attribute.sparse_tensor
+            return Stored(key, name, sparse.values.data_type, tuple(sparse.dims), None)
+        made = _from_constant_attribute(attribute)
+        if made is not None:
+            return Stored(key, name, made.data_type, tuple(made.dims), made)
+    return None
+
+
+def _from_constant_attribute(attribute: onnx.AttributeProto) -> onnx.TensorProto | None:
+    if attribute.name == "value_float":
+        return helper.make_tensor("", TensorProto.FLOAT, (), [attribute.f])
+    if attribute.name == "value_int":
+        return helper.make_tensor("", TensorProto.INT64, (), [attribute.i])
+    if attribute.name == "value_floats":
+        values = list(attribute.floats)
+        return helper.make_tensor("", TensorProto.FLOAT, (len(values),), values)
+    if attribute.name == "value_ints":
+        numbers = list(attribute.ints)
+        return helper.make_tensor("", TensorProto.INT64, (len(numbers),), numbers)
+    if attribute.name == "value_string":
+        return helper.make_tensor("", TensorProto.STRING, (), [attribute.s])
+    if attribute.name == "value_strings":
+        texts = list(attribute.strings)
+        return helper.make_tensor("", TensorProto.STRING, (len(texts),), texts)
+    return None
+
+
+def bytes_of(elements: int, dtype: int) -> int:
+    """Bytes of so many elements of a type: 4-bit types pack two elements into one byte."""
+    return (elements * _BITS.get(dtype, 0) + 7) // 8
+
+
+_BITS = {
+    TensorProto.FLOAT: 32,
+    TensorProto.UINT8: 8,
+    TensorProto.INT8: 8,
+    TensorProto.UINT16: 16,
+    TensorProto.INT16: 16,
+    TensorProto.INT32: 32,
+    TensorProto.INT64: 64,
+    TensorProto.BOOL: 8,
+    TensorProto.FLOAT16: 16,
+    TensorProto.DOUBLE: 64,
+    TensorProto.UINT32: 32,
+    TensorProto.UINT64: 64,
+    TensorProto.COMPLEX64: 64,
+    TensorProto.COMPLEX128: 128,
+    TensorProto.BFLOAT16: 16,
+    TensorProto.FLOAT8E4M3FN: 8,
+    TensorProto.FLOAT8E4M3FNUZ: 8,
+    TensorProto.FLOAT8E5M2: 8,
+    TensorProto.FLOAT8E5M2FNUZ: 8,
+    TensorProto.FLOAT8E8M0: 8,
+    TensorProto.UINT4: 4,
+    TensorProto.INT4: 4,
+    TensorProto.FLOAT4E2M1: 4,
+}
+
+__all__ = [
+    "CARRIERS",
+    "Graph",
+    "Node",
+    "Scope",
+    "Stored",
+    "bytes_of",
+    "model_inputs",
+    "opset_version",
+]

@@ -1,0 +1,302 @@
+"""Fills in the shape of every tensor, for one sample, and lists what stays unknown.
+
+onnx's own inference does the work, once, on a copy without weights. Shapes declared inside the
+graph are not trusted: they are used only for tensors that inference could not reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+from onnx import TensorProto
+
+from onnxshare.errors import ModelError, UsageError
+from onnxshare.graph import Graph, Scope, model_inputs
+from onnxshare.values import Values, resolve_reshape
+
+#: Initializers above this size are hidden from inference, which needs only small ones (shapes).
+_SMALL = 4096
+
+#: Rounds of inference in which computed Reshapes are worked out; each settles all that can be.
+_MAX_ROUNDS = 8
+
+#: A shape as reported: known sizes, names of symbolic ones, None where nothing is known.
+Shape = tuple[int | str | None, ...]
+
+#: Sizes given by the user: input name → sizes, None for "leave as it is".
+InputShapes = Mapping[str, Sequence[int | None]]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Types and shapes of all tensors of a graph.
+
+    Attributes:
+        known: (scope path, name) → sizes; a symbolic size is its name, an unknown one None.
+        dtypes: (scope path, name) → TensorProto data type.
+        batch: rows of one run, which counts are divided by; 1 where the batch was symbolic.
+        batch_symbols: names of symbolic sizes that were set to 1 as batch.
+        warnings: what could not be inferred or was ignored.
+    """
+
+    known: dict[tuple[str, str], Shape]
+    dtypes: dict[tuple[str, str], int]
+    batch: int
+    batch_symbols: tuple[str, ...]
+    warnings: list[str] = field(default_factory=list)
+
+    def get(self, scope: Scope, name: str) -> Shape | None:
+        """The shape of a tensor seen from a scope, or None if even its rank is unknown."""
+        home = scope.home(name)
+        return self.known.get((home.path, name)) if home else None
+
+    def sizes(self, scope: Scope, name: str) -> tuple[int, ...] | None:
+        """The shape if every size is known."""
+        shape = self.get(scope, name)
+        if shape is None or not all(isinstance(size, int) for size in shape):
+            return None
+        return tuple(int(size) for size in shape if isinstance(size, int))
+
+    def dtype(self, scope: Scope, name: str) -> int | None:
+        """The element type of a tensor seen from a scope."""
+        home = scope.home(name)
+        return self.dtypes.get((home.path, name)) if home else None
+
+    def fully_known(self) -> dict[tuple[str, str], tuple[int, ...]]:
+        """The shapes without any unknown size."""
+        return {
+            key: tuple(int(size) for size in shape if isinstance(size, int))
+            for key, shape in self.known.items()
+            if all(isinstance(size, int) for size in shape)
+        }
+
+
+def infer(graph: Graph, input_shapes: InputShapes | None = None, batch: int = 1) -> Shapes:
+    """Infer all shapes.
+
+    Args:
+        graph: the indexed model.
+        input_shapes: sizes for inputs, where the user gave them.
+        batch: the size that a symbolic batch axis takes.
+
+    Raises:
+        UsageError: `input_shapes` names no input, or contradicts the model.
+        ModelError: onnx's inference rejects the model.
+    """
+    slim = _without_weights(graph.proto)
+    symbols = _bind_inputs(graph, slim, dict(input_shapes or {}), batch)
+    declared = _take_declared(slim)
+    inferred = _run(slim, graph.model.name)
+    if _restore(slim, inferred, declared, symbols, batch):
+        inferred = _run(slim, graph.model.name)
+    for _ in range(_MAX_ROUNDS):
+        if not _resolve_reshapes(graph, slim, inferred):
+            break
+        inferred = _run(slim, graph.model.name)
+    shapes = Shapes({}, {}, _rows(graph, inferred, symbols), tuple(symbols))
+    _collect(inferred.graph, graph.main, shapes)
+    for scope in graph.scopes:
+        for name, tensor in scope.initializers.items():
+            shapes.known[scope.path, name] = tuple(tensor.dims)
+            shapes.dtypes[scope.path, name] = tensor.data_type
+    return shapes
+
+
+def _run(slim: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(slim, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{name}: its shapes do not fit: {reason}") from error
+
+
+def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which large initializers are inputs of the same type: no payload is copied."""
+    slim = onnx.ModelProto(ir_version=max(proto.ir_version, 4))
+    slim.opset_import.extend(proto.opset_import)
+    slim.graph.name = proto.graph.name
+    slim.graph.node.extend(proto.graph.node)
+    slim.graph.output.extend(proto.graph.output)
+    slim.graph.value_info.extend(proto.graph.value_info)
+    slim.graph.input.extend(model_inputs(proto.graph))
+    for tensor in proto.graph.initializer:
+        size = 1
+        for dim in tensor.dims:
+            size *= dim
+        inline = tensor.data_location != TensorProto.EXTERNAL
+        if inline and size <= _SMALL:
+            slim.graph.initializer.append(tensor)
+        else:
+            slim.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    return slim
+
+
+def _bind_inputs(
+    graph: Graph, slim: onnx.ModelProto, given: dict[str, Sequence[int | None]], batch: int
+) -> list[str]:
+    inputs = {value.name: value for value in model_inputs(graph.proto.graph)}
+    unknown = sorted(set(given) - set(inputs))
+    if unknown:
+        raise UsageError(
+            f"--input-shape names '{unknown[0]}', which is no input of {graph.model.name}",
+            f"its inputs are: {', '.join(inputs)}",
+        )
+    symbols: list[str] = []
+    bound: dict[str, int] = {}
+    for value in slim.graph.input:
+        if value.name in given:
+            _set_shape(value, given[value.name], graph.model.name)
+    for value in slim.graph.input:
+        if value.name not in inputs or not value.type.tensor_type.HasField("shape"):
+            continue
+        dims = value.type.tensor_type.shape.dim
+        if dims and not dims[0].HasField("dim_value"):
+            if dims[0].dim_param:
+                bound[dims[0].dim_param] = batch
+                symbols.append(dims[0].dim_param)
+            dims[0].dim_value = batch
+    for value in slim.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in bound:
+                dim.dim_value = bound[dim.dim_param]
+    return list(dict.fromkeys(symbols))
+
+
+def _set_shape(value: onnx.ValueInfoProto, sizes: Sequence[int | None], name: str) -> None:
+    tensor_type = value.type.tensor_type
+    dims = tensor_type.shape.dim
+    if not tensor_type.HasField("shape"):
+        for _ in sizes:
+            dims.add()
+    if len(dims) != len(sizes):
+        raise UsageError(
+            f"--input-shape gives '{value.name}' {len(sizes)} sizes, and {name} has {len(dims)}"
+        )
+    for dim, size in zip(dims, sizes, strict=True):
+        if size is None:
+            continue
+        if dim.HasField("dim_value") and dim.dim_value not in (0, size):
+            raise UsageError(
+                f"--input-shape sets an axis of '{value.name}' to {size}, "
+                f"but {name} fixes it at {dim.dim_value}"
+            )
+        dim.dim_value = size
+
+
+def _take_declared(slim: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    """Remove what the file says of inner and output shapes, and return it."""
+    declared = {}
+    for value in [*slim.graph.value_info, *slim.graph.output]:
+        if value.type.tensor_type.HasField("shape"):
+            copy = onnx.ValueInfoProto()
+            copy.CopyFrom(value)
+            declared[value.name] = copy
+    del slim.graph.value_info[:]
+    for value in slim.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return declared
+
+
+def _restore(
+    slim: onnx.ModelProto,
+    inferred: onnx.ModelProto,
+    declared: dict[str, onnx.ValueInfoProto],
+    symbols: list[str],
+    batch: int,
+) -> bool:
+    """Put declared shapes back for tensors whose shape inference could not find."""
+    reached = {
+        value.name
+        for value in [*inferred.graph.value_info, *inferred.graph.output]
+        if value.type.tensor_type.HasField("shape")
+    }
+    outputs = {value.name: value for value in slim.graph.output}
+    restored = False
+    for name, value in declared.items():
+        if name in reached:
+            continue
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in symbols:
+                dim.dim_value = batch
+        if name in outputs:
+            outputs[name].CopyFrom(value)
+        else:
+            slim.graph.value_info.append(value)
+        restored = True
+    return restored
+
+
+def _resolve_reshapes(graph: Graph, slim: onnx.ModelProto, inferred: onnx.ModelProto) -> bool:
+    """Work out the Reshapes whose computed sizes onnx's own propagation does not follow, such as
+    Shape → Gather → Concat of old exporters; tell inference, and say whether that helped."""
+    shapes = Shapes({}, {}, 1, ())
+    _collect(inferred.graph, graph.main, shapes)
+    values = None
+    found = False
+    for node in graph.main.nodes:
+        if node.op_type != "Reshape" or not node.standard or len(node.inputs) < 2:
+            continue
+        data = shapes.sizes(graph.main, node.inputs[0])
+        if data is None or shapes.sizes(graph.main, node.outputs[0]) is not None:
+            continue
+        values = values or Values(graph, shapes.fully_known())
+        target = values.integers(graph.main, node.inputs[1])
+        if target is None:
+            continue
+        try:
+            sizes = resolve_reshape(data, target, allowzero=bool(node.attribute("allowzero", 0)))
+        except (ValueError, IndexError):
+            continue
+        dtype = shapes.dtype(graph.main, node.inputs[0]) or TensorProto.FLOAT
+        _declare(slim, onnx.helper.make_tensor_value_info(node.outputs[0], dtype, sizes))
+        found = True
+    return found
+
+
+def _declare(slim: onnx.ModelProto, value: onnx.ValueInfoProto) -> None:
+    for declared in [*slim.graph.output, *slim.graph.value_info]:
+        if declared.name == value.name:
+            declared.CopyFrom(value)
+            return
+    slim.graph.value_info.append(value)
+
+
+def _rows(graph: Graph, inferred: onnx.ModelProto, symbols: list[str]) -> int:
+    """Rows of one run: axis 0 of the inputs where it is a fixed size that they and the outputs
+    share; 1 otherwise."""
+    if symbols:
+        return 1
+    names = {value.name for value in model_inputs(graph.proto.graph)}
+    first: set[int] = set()
+    for value in [*inferred.graph.input, *inferred.graph.output]:
+        dims = value.type.tensor_type.shape.dim
+        if value.name in names or value in inferred.graph.output:
+            first.add(dims[0].dim_value if dims else 0)
+    return first.pop() if len(first) == 1 and 0 not in first else 1
+
+
+def _collect(graph: onnx.GraphProto, scope: Scope, shapes: Shapes) -> None:
+    for value in [*graph.input, *graph.value_info, *graph.output]:
+        if not value.type.HasField("tensor_type"):
+            continue
+        tensor_type = value.type.tensor_type
+        key = (scope.path, value.name)
+        if tensor_type.elem_type:
+            shapes.dtypes[key] = tensor_type.elem_type
+        if tensor_type.HasField("shape"):
+            shapes.known[key] = tuple(_size(dim) for dim in tensor_type.shape.dim)
+    for node, proto in zip(scope.nodes, graph.node, strict=True):
+        children = scope.children.get(node.position, {})
+        for attribute in proto.attribute:
+            if attribute.name in children:
+                _collect(attribute.g, children[attribute.name], shapes)
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return dim.dim_value
+    return dim.dim_param or None
