@@ -38,8 +38,9 @@ class NoiseMeter:
 
     The ways: without ONNX Runtime's graph optimisations (other kernels, another order of sums),
     and `DRAWS` times on x·(1 + u·r), where r is ±1 at random and u the unit of the coarsest
-    float type that the model computes in: this shakes up every rounding that follows. A model
-    without float inputs has its weights moved instead.
+    float type that the model computes in: this shakes up every rounding that follows. Where it
+    cannot (inputs that are zero or tiny beside a bias, integer inputs), `deeper` moves the
+    weights by u instead; that takes a copy of the model, so it is done only when needed.
     """
 
     def __init__(
@@ -58,23 +59,31 @@ class NoiseMeter:
         self._random = np.random.default_rng([seed, 1])
         self._others: list[Session] = []
 
+        self._proto = proto
         self._provider, self._folder, self._outputs = provider, folder, outputs
-        self._open(proto, optimise=False)
-        if not _has_float_input(proto):
-            for _ in range(DRAWS):
-                self._open(_moved_weights(proto, self._unit, self._random), optimise=True)
+        # Some models load only when they are optimised: then the draws must do.
+        with contextlib.suppress(RuntimeFailure):
+            self._others.append(self._open(proto, optimise=False))
 
     def runs(self, inputs: Mapping[str, Array], batch: int) -> list[dict[str, Array]]:
         """Return the outputs of every way to run these inputs."""
         results = []
         for other in self._others:
-            try:
+            with contextlib.suppress(RuntimeFailure):
                 results.append(other.run(inputs, batch))
-            except RuntimeFailure:
-                continue
-        if any(is_float(array) for array in inputs.values()):
-            for _ in range(DRAWS):
-                results.append(self._session.run(self._moved(inputs, self._unit), batch))
+        if not any(is_float(array) for array in inputs.values()):
+            return results + self.deeper(inputs, batch)
+        for _ in range(DRAWS):
+            results.append(self._session.run(self._moved(inputs, self._unit), batch))
+        return results
+
+    def deeper(self, inputs: Mapping[str, Array], batch: int) -> list[dict[str, Array]]:
+        """Return the outputs with the weights moved by one rounding error, `DRAWS` times."""
+        results = []
+        for _ in range(DRAWS):
+            with contextlib.suppress(RuntimeFailure):
+                moved = _moved_weights(self._proto, self._unit, self._random)
+                results.append(self._open(moved, optimise=True).run(inputs, batch))
         return results
 
     def response(self, inputs: Mapping[str, Array], batch: int) -> dict[str, Array] | None:
@@ -83,17 +92,14 @@ class NoiseMeter:
             return None
         return self._session.run(self._moved(inputs, VISIBLE), batch)
 
-    def _open(self, proto: onnx.ModelProto, *, optimise: bool) -> None:
-        # Some models load only when they are optimised: the other ways remain.
-        with contextlib.suppress(RuntimeFailure):
-            session = Session(
-                proto,
-                provider=self._provider,
-                outputs=self._outputs,
-                optimise=optimise,
-                folder=self._folder,
-            )
-            self._others.append(session)
+    def _open(self, proto: onnx.ModelProto, *, optimise: bool) -> Session:
+        return Session(
+            proto,
+            provider=self._provider,
+            outputs=self._outputs,
+            optimise=optimise,
+            folder=self._folder,
+        )
 
     def _moved(self, inputs: Mapping[str, Array], step: float) -> dict[str, Array]:
         return {
@@ -127,21 +133,12 @@ def _move(array: Array, step: float, random: np.random.Generator) -> Array:
     return (array.astype(np.float64) * (1.0 + step * signs)).astype(array.dtype)
 
 
-def _has_float_input(proto: onnx.ModelProto) -> bool:
-    stored = {tensor.name for tensor in proto.graph.initializer}
-    return any(
-        value.type.tensor_type.elem_type in _EPSILON
-        for value in proto.graph.input
-        if value.name not in stored
-    )
-
-
 def _moved_weights(
     proto: onnx.ModelProto, step: float, random: np.random.Generator
 ) -> onnx.ModelProto:
     changed = onnx.ModelProto()
     changed.CopyFrom(proto)
-    for tensor in changed.graph.initializer:
+    for tensor in all_tensors(changed):
         external = tensor.data_location == TensorProto.EXTERNAL
         if tensor.data_type in _EPSILON and len(tensor.dims) > 1 and not external:
             moved = _move(numpy_helper.to_array(tensor), step, random)

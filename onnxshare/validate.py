@@ -119,7 +119,7 @@ class _Run:
         for start in range(0, self._samples.count, self._batch):
             self._add(start, min(start + self._batch, self._samples.count))
         judged = self._judged()
-        if self._samples.count > NOISE_SAMPLES and any(item.excess for item in judged):
+        if any(item.excess for item in judged):
             self._look_again(judged)
             judged = self._judged()
         return judged
@@ -152,7 +152,9 @@ class _Run:
         if not rows or max(rows) >= self._samples.count:
             return
         ours = self._a.run(part.arrays, self._batch)
-        own = self._noise.runs(part.arrays, self._batch)
+        own = self._noise.deeper(part.arrays, self._batch)
+        if max(rows) >= NOISE_SAMPLES:
+            own += self._noise.runs(part.arrays, self._batch)
         for name, tally in self._tallies.items():
             tally.add_noise(ours[name], [run[name] for run in own])
 
@@ -179,9 +181,7 @@ def _samples_for(
     seed: int,
 ) -> Samples:
     # The model that fixes more sizes says what both can take.
-    stricter = min(
-        (a, b), key=lambda proto: sum(_dynamic(spec.shape) for spec in input_specs(proto))
-    )
+    stricter = min((a, b), key=_dynamic)
     if samples is None:
         return random_samples(stricter, count, seed)
     return samples if isinstance(samples, Samples) else read_samples(samples, stricter)

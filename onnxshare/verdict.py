@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -50,7 +51,7 @@ class Judged:
     tally: Tally
     row: OutputComparison
     excess: bool
-    live: Floats
+    live: np.ndarray[Any, np.dtype[np.bool_]]
 
     @property
     def lives(self) -> bool:
@@ -70,7 +71,8 @@ def tolerances(tally: Tally) -> Floats:
     moving = movement > 0
     relative = float(np.median(tally.noise[moving] / movement[moving])) if moving.any() else 0.0
     least = _LEAST_UNITS * tally.epsilon * tally.largest
-    return FACTOR * np.maximum.reduce([tally.noise, relative * movement, least])
+    noise = np.maximum(tally.noise, np.maximum(relative * movement, least))
+    return np.asarray(FACTOR * noise)
 
 
 def judge(tally: Tally, *, internal: bool) -> Judged:
@@ -79,7 +81,7 @@ def judge(tally: Tally, *, internal: bool) -> Judged:
     low = agreement_lower_bound(tally.agree, tally.samples) if tally.classes else None
     if tally.problem or not tally.numeric or not tally.error.size:
         row = OutputComparison(tally.name, internal, argmax_agreement=agreement, confidence_low=low)
-        return Judged(tally, row, bool(tally.problem), np.zeros(0))
+        return Judged(tally, row, bool(tally.problem), np.zeros(0, dtype=np.bool_))
     allowed = tolerances(tally)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(tally.error > 0, tally.error / allowed, 0.0)
