@@ -153,7 +153,7 @@ def _equivalent_to(subject: Subject, reference: str) -> Problem | None:
 def _unknown(subject: Subject, what: str) -> Problem:
     """An unknown value is never a silent pass."""
     warnings = subject.inspection.warnings
-    why = f" ({warnings[0]})" if warnings else ""
+    why = f" ({warnings[-1]})" if warnings else ""  # the last one sums up what is unknown
     return Problem(f"cannot be judged: {what}{why}", None, command("inspect", subject.name))
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from onnxshare.analysis import inspection as analyser
+from onnxshare.analysis.inspection import HeadJudge
 from onnxshare.analysis.results import Inspection
 from onnxshare.check.models import find_models
 from onnxshare.check.policy import Policy
@@ -24,9 +26,21 @@ from onnxshare.check.rules import (
 )
 from onnxshare.errors import ModelError, ModelFileError, OnnxShareError, SamplesError, UsageError
 from onnxshare.io.load import ModelSource
+from onnxshare.shapes import InputShapes
 
 if TYPE_CHECKING:
     from onnxshare.inputs import Samples
+
+
+@dataclass(frozen=True)
+class _How:
+    """What is the same for every model."""
+
+    limits: Mapping[str, Limit]
+    input_shapes: InputShapes | None
+    judge: HeadJudge | None
+    samples: Samples | str | Path | None
+    provider: str
 
 
 def check(
@@ -40,6 +54,8 @@ def check(
     equivalent_to: str | os.PathLike[str] | None = None,
     samples: Samples | str | Path | None = None,
     provider: str = "auto",
+    input_shapes: InputShapes | None = None,
+    judge: HeadJudge | None = None,
 ) -> CheckReport:
     """Check models against limits.
 
@@ -55,6 +71,9 @@ def check(
         equivalent_to: the model that each must be equivalent to. Only this rule runs models.
         samples: inputs for `equivalent_to`; as of `onnxshare.compare`.
         provider: where `equivalent_to` runs; as of `onnxshare.compare`.
+        input_shapes: sizes for symbolic inputs; as of `onnxshare.inspect`.
+        judge: asks the rewrites what they could do with a head, so that findings can name
+            the one that helps; as of `onnxshare.analysis.inspection.inspect`.
 
     Raises:
         UsageError: no rule or no model is selected, or a limit is not one.
@@ -74,11 +93,8 @@ def check(
     models = _sources(sources, policy)
     if not models:
         raise UsageError("no model is given", "name one, or list `models` in the policy file")
-    running = {"samples": samples, "provider": provider}
-    return CheckReport(
-        dict(policy.limits),
-        tuple(_check_one(model, policy.limits, running) for model in models),
-    )
+    how = _How(policy.limits, input_shapes, judge, samples, provider)
+    return CheckReport(dict(policy.limits), tuple(_check_one(model, how) for model in models))
 
 
 def _sources(sources: ModelSource | Sequence[ModelSource], policy: Policy) -> list[ModelSource]:
@@ -92,21 +108,19 @@ def _sources(sources: ModelSource | Sequence[ModelSource], policy: Policy) -> li
     return models
 
 
-def _check_one(
-    source: ModelSource, limits: Mapping[str, Limit], running: Mapping[str, Any]
-) -> ModelReport:
+def _check_one(source: ModelSource, how: _How) -> ModelReport:
     name = str(source) if isinstance(source, Path) else "<model>"
     try:
-        inspection = analyser.inspect(source)
+        inspection = analyser.inspect(source, input_shapes=how.input_shapes, judge=how.judge)
     except Exception as error:
         return ModelReport(name, error=_reason(error, name))
     name = inspection.model.path or name
     totals = inspection.totals
     metrics = Metrics(totals.params, fc_share(totals), totals.sharing_ratio, totals.macs)
-    subject = _subject(name, source, inspection, running)
+    subject = _subject(name, source, inspection, how)
     findings: list[Finding] = []
     unread: str | None = None
-    for option, limit in limits.items():
+    for option, limit in how.limits.items():
         rule = BY_OPTION[option]
         try:
             problem = rule.judge(subject, limit)
@@ -122,14 +136,12 @@ def _check_one(
     return ModelReport(name, tuple(findings), metrics, unread)
 
 
-def _subject(
-    name: str, source: ModelSource, inspection: Inspection, running: Mapping[str, Any]
-) -> Subject:
+def _subject(name: str, source: ModelSource, inspection: Inspection, how: _How) -> Subject:
     def compare(reference: str) -> Verdict:
         # The only rule that runs models asks for this: the others never import onnxruntime.
         from onnxshare.validate import compare
 
-        return compare(reference, source, **running)
+        return compare(reference, source, samples=how.samples, provider=how.provider)
 
     return Subject(name, inspection, compare)
 

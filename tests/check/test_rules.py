@@ -104,7 +104,9 @@ def test_messages_hold_the_measured_value() -> None:
 )
 def test_what_is_unknown_never_passes(option: str, limit: float, field: str) -> None:
     unknown = dataclasses.replace(LENET, **{field: None})
-    problem = judge(option, limit, subject(unknown, warnings=("the size of 'x' is unknown",)))
+    problem = judge(
+        option, limit, subject(unknown, warnings=("other", "the size of 'x' is unknown"))
+    )
     assert problem is not None
     assert problem.message.startswith("cannot be judged: ")
     assert "the size of 'x' is unknown" in problem.message

@@ -84,10 +84,10 @@ def test_a_crash_on_one_model_is_reported_with_it(
 ) -> None:
     inspect = run.analyser.inspect
 
-    def crash(source: Any) -> Any:
+    def crash(source: Any, **options: Any) -> Any:
         if source == lenet_path:
             raise KeyError("boom")
-        return inspect(source)
+        return inspect(source, **options)
 
     monkeypatch.delenv("ONNXSHARE_DEBUG", raising=False)
     monkeypatch.setattr(run.analyser, "inspect", crash)
