@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -100,7 +101,7 @@ def _lenet() -> onnx.ModelProto:
         for name, shape in shapes.items()
     ]
     node = helper.make_node
-    pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    pool: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
     nodes = [
         node("Conv", ["x", "c1.w", "c1.b"], ["c1"], name="C1"),
         node("Relu", ["c1"], ["r1"]),

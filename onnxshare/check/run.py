@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxshare.analysis import inspection as analyser
-from onnxshare.analysis.inspection import HeadJudge
+from onnxshare.analysis.inspection import HeadJudge, inspect
 from onnxshare.analysis.results import Inspection
 from onnxshare.check.models import find_models
 from onnxshare.check.policy import Policy
@@ -111,7 +110,7 @@ def _sources(sources: ModelSource | Sequence[ModelSource], policy: Policy) -> li
 def _check_one(source: ModelSource, how: _How) -> ModelReport:
     name = str(source) if isinstance(source, Path) else "<model>"
     try:
-        inspection = analyser.inspect(source, input_shapes=how.input_shapes, judge=how.judge)
+        inspection = inspect(source, input_shapes=how.input_shapes, judge=how.judge)
     except Exception as error:
         return ModelReport(name, error=_reason(error, name))
     name = inspection.model.path or name

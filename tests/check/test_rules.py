@@ -103,7 +103,8 @@ def test_messages_hold_the_measured_value() -> None:
     [("min-sharing-ratio", 0.0, "sharing_ratio"), ("max-macs", 10**12, "macs")],
 )
 def test_what_is_unknown_never_passes(option: str, limit: float, field: str) -> None:
-    unknown = dataclasses.replace(LENET, **{field: None})
+    change: dict[str, Any] = {field: None}
+    unknown = dataclasses.replace(LENET, **change)
     problem = judge(
         option, limit, subject(unknown, warnings=("other", "the size of 'x' is unknown"))
     )

@@ -9,13 +9,17 @@ from typing import Any
 import onnx
 import pytest
 
-from onnxshare.check import run
+from onnxshare.analysis.heads import Head
+from onnxshare.analysis.inspection import inspect
 from onnxshare.check.policy import Policy
+from onnxshare.check.results import CheckReport
 from onnxshare.check.run import check
 from onnxshare.errors import RuntimeFailure, SamplesError, UsageError
+from onnxshare.graph import Graph
+from onnxshare.values import Values
 
 
-def codes(report: run.CheckReport) -> list[str]:
+def codes(report: CheckReport) -> list[str]:
     return [finding.code for finding in report.findings]
 
 
@@ -51,12 +55,33 @@ def test_the_vgg19_of_the_onnx_wheel(onnx_light: Path) -> None:
     ]
 
 
-def test_the_fix_of_lenet_is_its_rewrite(lenet_path: Path) -> None:
-    (finding,) = check(lenet_path, max_fc_share=0.5).findings
+def test_the_fix_is_what_the_rewrites_offer(lenet_path: Path) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def judge(graph: Graph, head: Head, values: Values) -> dict[str, dict[str, Any]]:
+        asked.append((head.channels, *head.spatial))
+        return {"fc-to-gap": {"exact": True, "params_after": 1}}
+
+    (finding,) = check(lenet_path, max_fc_share=0.5, judge=judge).findings
     assert finding.model == str(lenet_path)
-    assert finding.fix == (
-        f"onnxshare rewrite {lenet_path} --fc-to-gap --approximate --samples FILE"
-    )
+    assert finding.fix == f"onnxshare rewrite {lenet_path} --fc-to-gap"
+    assert asked == [(16, 5, 5)]
+
+
+def test_input_shapes_reach_the_analyser(lenet: onnx.ModelProto) -> None:
+    symbolic = onnx.ModelProto()
+    symbolic.CopyFrom(lenet)
+    del symbolic.graph.node[6:]  # the convolutions only: any image will do
+    del symbolic.graph.output[:]
+    symbolic.graph.output.add(name="s4")
+    for dim in symbolic.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_param = "size"
+    (unknown,) = check(symbolic, max_macs="1G").findings
+    assert unknown.message.startswith("cannot be judged: ")
+    # C1 25·6·28·28, C3 150·16·10·10.
+    shapes = {"x": [1, 1, 32, 32]}
+    assert check(symbolic, max_macs=117_600 + 240_000, input_shapes=shapes).passed
+    assert not check(symbolic, max_macs=117_600 + 240_000 - 1, input_shapes=shapes).passed
 
 
 def test_one_bad_model_never_hides_the_others(lenet: onnx.ModelProto, tmp_path: Path) -> None:
@@ -82,15 +107,13 @@ def test_one_bad_model_never_hides_the_others(lenet: onnx.ModelProto, tmp_path: 
 def test_a_crash_on_one_model_is_reported_with_it(
     lenet_path: Path, lenet: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inspect = run.analyser.inspect
-
     def crash(source: Any, **options: Any) -> Any:
         if source == lenet_path:
             raise KeyError("boom")
         return inspect(source, **options)
 
     monkeypatch.delenv("ONNXSHARE_DEBUG", raising=False)
-    monkeypatch.setattr(run.analyser, "inspect", crash)
+    monkeypatch.setattr("onnxshare.check.run.inspect", crash)
     report = check([lenet_path, lenet], max_params=1)
     assert str(report.models[0].error).startswith(f"{lenet_path}: internal error: KeyError")
     assert [finding.model for finding in report.findings] == ["<model>"]
