@@ -17,7 +17,7 @@ from onnxshare.runtime.providers import Provider, choose
 from onnxshare.runtime.session import Session
 from onnxshare.signature import batching, input_specs, structural_difference
 from onnxshare.statistics import Tally
-from onnxshare.verdict import Judged, decide, judge, promise_of
+from onnxshare.verdict import Judged, decide, judge, promise_of, tolerances
 
 #: Noise is measured on this many samples; later ones count only if they seem to differ.
 NOISE_SAMPLES = 32
@@ -143,17 +143,17 @@ class _Run:
 
     def _look_again(self, judged: Sequence[Judged]) -> None:
         """Measure the noise at the very samples whose errors seem too large."""
-        rows: set[int] = set()
+        rows: list[int] = []
         for item in judged:
             if item.excess and not item.tally.problem:
-                order = np.argsort(item.tally.error)[::-1]
-                rows.update(int(row) for row in item.tally.worst_row[order[:NOISE_SAMPLES]])
-        part = self._samples.take(sorted(rows)[:NOISE_SAMPLES])
-        if not rows or max(rows) >= self._samples.count:
-            return
+                ratio = item.tally.error / tolerances(item.tally)
+                rows.extend(int(item.tally.worst_row[c]) for c in np.argsort(-ratio))
+        # Outputs without a batch axis have rows that are runs, not samples.
+        known = [row for row in dict.fromkeys(rows) if row < self._samples.count]
+        part = self._samples.take(known[:NOISE_SAMPLES] or slice(0, NOISE_SAMPLES))
         ours = self._a.run(part.arrays, self._batch)
         own = self._noise.deeper(part.arrays, self._batch)
-        if max(rows) >= NOISE_SAMPLES:
+        if any(row >= NOISE_SAMPLES for row in known):
             own += self._noise.runs(part.arrays, self._batch)
         for name, tally in self._tallies.items():
             tally.add_noise(ours[name], [run[name] for run in own])

@@ -1,0 +1,59 @@
+"""`onnxshare compare`: are two models the same function?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from onnxshare.cli import common
+
+
+def command(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The model that is right.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The model to be judged by it.")],
+    samples: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="Inputs: an .npz with the inputs' names as keys (and 'labels', if known), "
+            "an .npy, or a folder of .npy files. Left out: random ones.",
+            show_default=False,
+        ),
+    ] = None,
+    provider: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Where to run: auto (CUDA if it works, else the CPU), cuda, cpu, or an "
+            "ONNX Runtime provider.",
+        ),
+    ] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of the random inputs and the noise.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="How many random inputs.")] = 32,
+    output: Annotated[
+        Literal["table", "json"], typer.Option("--format", help="How to print the result.")
+    ] = "table",
+) -> None:
+    """Run two models on the same inputs and judge whether they are the same function.
+
+    The tolerance is model A's own rounding noise, measured per output channel. Verdicts:
+    identical, equivalent, approximate (a declared approximation that keeps its promise),
+    different, inconclusive (the outputs hardly move with the inputs), not run.
+
+    Exit code: 0 for the first three, 1 for the others, 2 if a file cannot be read.
+
+    Example: onnxshare compare model.onnx model.fc-to-conv.onnx --samples test.npz
+    """
+    from onnxshare.validate import compare
+
+    comparison = compare(a, b, samples=samples, provider=provider, seed=seed, count=count)
+    if output == "json":
+        common.print_json(comparison.to_dict())
+    else:
+        from onnxshare.report.comparison import print_comparison
+
+        print_comparison(comparison)
+    if not comparison.passed:
+        raise typer.Exit(1)

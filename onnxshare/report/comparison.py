@@ -1,0 +1,120 @@
+"""The report of a comparison as text: a row per output, then one sentence."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from onnxshare.comparison import Comparison, OutputComparison
+from onnxshare.errors import printable
+
+_WIDTH_IN_A_PIPE = 100
+
+_STYLES = {
+    "identical": "bold green",
+    "equivalent": "bold green",
+    "approximate": "bold yellow",
+    "inconclusive": "bold yellow",
+    "different": "bold red",
+    "not run": "bold red",
+}
+
+_Cell = Callable[[OutputComparison], str | None]
+
+#: Heading and cell of every column after the name; a column that is empty throughout is left out.
+_COLUMNS: tuple[tuple[str, _Cell], ...] = (
+    ("max error", lambda row: _number(row.max_abs)),
+    ("tolerance", lambda row: _number(row.tolerance)),
+    ("relative", lambda row: _number(row.max_rel)),
+    ("RMSE", lambda row: _number(row.rmse)),
+    ("SQNR", lambda row: None if row.sqnr_db is None else f"{row.sqnr_db:.0f} dB"),
+    ("live", lambda row: _percent(row.live, 0)),
+    ("same class", lambda row: _percent(row.argmax_agreement, 2)),
+    ("at least", lambda row: _percent(row.confidence_low, 2)),
+)
+
+
+def render_text(comparison: Comparison) -> RenderableType:
+    """Return the table and the sentence, ready for a rich console.
+
+    Columns: the largest error and what rounding explains in the channel nearest to its limit;
+    the largest error over the largest value; root mean squared error; signal to error; the
+    share of channels that move with the inputs; the share of samples with the same class and
+    its 95 % lower bound.
+    """
+    parts: list[RenderableType] = []
+    if comparison.outputs:
+        parts.append(_table(comparison))
+    if comparison.accuracy is not None:
+        a, b = comparison.accuracy["a"], comparison.accuracy["b"]
+        parts.append(Text(f"accuracy: A {a:.2%}, B {b:.2%} ({(b - a) * 100:+.2f} points)"))
+    parts.append(_sentence(comparison))
+    return Group(*parts)
+
+
+def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
+    """Print the report on stdout; coloured on a terminal unless NO_COLOR is set."""
+    (console or _console()).print(render_text(comparison))
+
+
+def sentence(comparison: Comparison) -> str:
+    """Return the verdict, its reason and what it rests on, in one plain sentence."""
+    return _sentence(comparison).plain
+
+
+def _console() -> Console:
+    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
+        return Console(file=sys.stdout)
+    return Console(file=sys.stdout, width=_WIDTH_IN_A_PIPE)
+
+
+def _table(comparison: Comparison) -> Table:
+    columns = [
+        (heading, cell)
+        for heading, cell in _COLUMNS
+        if any(cell(row) is not None for row in comparison.outputs)
+    ]
+    table = Table(box=None, pad_edge=False, header_style="dim", show_edge=False)
+    table.add_column("output", overflow="fold", min_width=6)
+    for heading, _ in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in comparison.outputs:
+        name = Text(printable(row.name), "dim" if row.internal else "")
+        if row.internal:
+            name.append(" (internal)")
+        style = "red" if row.worst is not None and row.worst > 1 else ""
+        cells = [
+            Text(cell(row) or "–", style if index == 0 else "")
+            for index, (_, cell) in enumerate(columns)
+        ]
+        table.add_row(name, *cells)
+    return table
+
+
+def _sentence(comparison: Comparison) -> Text:
+    basis = [comparison.provider]
+    if comparison.samples:
+        plural = "" if comparison.samples == 1 else "s"
+        if comparison.origin.startswith("random"):
+            basis.append(
+                f"{comparison.samples} {comparison.origin.replace(',', f' sample{plural},')}"
+            )
+        else:
+            basis.append(f"{comparison.samples} sample{plural} from {comparison.origin}")
+    return Text.assemble(
+        (comparison.verdict, _STYLES.get(comparison.verdict, "bold")),
+        printable(f": {comparison.reason} ({'; '.join(filter(None, basis))})"),
+    )
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2g}"
+
+
+def _percent(value: float | None, digits: int) -> str | None:
+    return None if value is None else f"{value:.{digits}%}"
