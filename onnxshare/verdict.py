@@ -136,8 +136,8 @@ def decide(
         return "identical", "all outputs are equal bit for bit, and move with the inputs"
     worst = max(judged, key=lambda item: item.row.worst or 0.0)
     return "equivalent", (
-        f"no error exceeds what rounding explains ({worst.row.name}: "
-        f"{worst.row.max_abs:.2g}, at most {worst.row.worst:.0%} of its tolerance)"
+        "no error is larger than rounding explains: "
+        f"at most {worst.row.worst or 0.0:.0%} of the tolerance, in '{worst.row.name}'"
     )
 
 

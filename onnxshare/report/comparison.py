@@ -29,7 +29,7 @@ _Cell = Callable[[OutputComparison], str | None]
 #: Heading and cell of every column after the name; a column that is empty throughout is left out.
 _COLUMNS: tuple[tuple[str, _Cell], ...] = (
     ("max error", lambda row: _number(row.max_abs)),
-    ("tolerance", lambda row: _number(row.tolerance)),
+    ("of tolerance", lambda row: _times(row.worst)),
     ("relative", lambda row: _number(row.max_rel)),
     ("RMSE", lambda row: _number(row.rmse)),
     ("SQNR", lambda row: None if row.sqnr_db is None else f"{row.sqnr_db:.0f} dB"),
@@ -42,24 +42,20 @@ _COLUMNS: tuple[tuple[str, _Cell], ...] = (
 def render_text(comparison: Comparison) -> RenderableType:
     """Return the table and the sentence, ready for a rich console.
 
-    Columns: the largest error and what rounding explains in the channel nearest to its limit;
-    the largest error over the largest value; root mean squared error; signal to error; the
+    Columns: the largest error; error over tolerance in the channel that comes nearest to its
+    own (each has one: 100 % is all that rounding explains); largest error over largest value; root mean squared error; signal to error; the
     share of channels that move with the inputs; the share of samples with the same class and
     its 95 % lower bound.
     """
-    parts: list[RenderableType] = []
-    if comparison.outputs:
-        parts.append(_table(comparison))
-    if comparison.accuracy is not None:
-        a, b = comparison.accuracy["a"], comparison.accuracy["b"]
-        parts.append(Text(f"accuracy: A {a:.2%}, B {b:.2%} ({(b - a) * 100:+.2f} points)"))
-    parts.append(_sentence(comparison))
-    return Group(*parts)
+    return Group(*_parts(comparison))
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
     """Print the report on stdout; coloured on a terminal unless NO_COLOR is set."""
-    (console or _console()).print(render_text(comparison))
+    console = console or _console()
+    for part in _parts(comparison):
+        # A sentence is never broken: a pipe's reader wants it in one line.
+        console.print(part, soft_wrap=isinstance(part, Text))
 
 
 def sentence(comparison: Comparison) -> str:
@@ -68,9 +64,19 @@ def sentence(comparison: Comparison) -> str:
 
 
 def _console() -> Console:
-    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
-        return Console(file=sys.stdout)
-    return Console(file=sys.stdout, width=_WIDTH_IN_A_PIPE)
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _WIDTH_IN_A_PIPE
+    return Console(file=sys.stdout, width=width, highlight=False)
+
+
+def _parts(comparison: Comparison) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    if comparison.outputs:
+        parts.append(_table(comparison))
+    if comparison.accuracy is not None:
+        a, b = comparison.accuracy["a"], comparison.accuracy["b"]
+        parts.append(Text(f"accuracy: A {a:.2%}, B {b:.2%} ({(b - a) * 100:+.2f} points)"))
+    parts.append(_sentence(comparison))
+    return parts
 
 
 def _table(comparison: Comparison) -> Table:
@@ -101,9 +107,8 @@ def _sentence(comparison: Comparison) -> Text:
     if comparison.samples:
         plural = "" if comparison.samples == 1 else "s"
         if comparison.origin.startswith("random"):
-            basis.append(
-                f"{comparison.samples} {comparison.origin.replace(',', f' sample{plural},')}"
-            )
+            made = comparison.origin.replace(",", f" sample{plural},", 1)
+            basis.append(f"{comparison.samples} {made}")
         else:
             basis.append(f"{comparison.samples} sample{plural} from {comparison.origin}")
     return Text.assemble(
@@ -114,6 +119,12 @@ def _sentence(comparison: Comparison) -> Text:
 
 def _number(value: float | None) -> str | None:
     return None if value is None else f"{value:.2g}"
+
+
+def _times(value: float | None) -> str | None:
+    if value is None:
+        return None
+    return f"{value:.0%}" if value < 10 else f"{value:.3g}×"
 
 
 def _percent(value: float | None, digits: int) -> str | None:
