@@ -43,9 +43,9 @@ def render_text(comparison: Comparison) -> RenderableType:
     """Return the table and the sentence, ready for a rich console.
 
     Columns: the largest error; error over tolerance in the channel that comes nearest to its
-    own (each has one: 100 % is all that rounding explains); largest error over largest value; root mean squared error; signal to error; the
-    share of channels that move with the inputs; the share of samples with the same class and
-    its 95 % lower bound.
+    own (each has one: 100 % is all that rounding explains); largest error over largest value;
+    root mean squared error; signal to error; the share of channels that move with the inputs;
+    the share of samples with the same class, and its 95 % lower bound.
     """
     return Group(*_parts(comparison))
 
