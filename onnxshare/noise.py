@@ -59,7 +59,7 @@ class NoiseMeter:
         """Prepare the runs; `session` is the model as it is compared."""
         self._session = session
         self._unit = working_epsilon(proto)
-        self._quantised = any(
+        self.quantised = any(
             "Quantize" in n.op_type or "QLinear" in n.op_type for n in proto.graph.node
         )
         self._random = np.random.default_rng([seed, 1])
@@ -91,7 +91,7 @@ class NoiseMeter:
         """
         results = []
         for _ in range(DRAWS):
-            if self._quantised and any(is_float(array) for array in inputs.values()):
+            if self.quantised and any(is_float(array) for array in inputs.values()):
                 results.append(self._session.run(self._moved(inputs, QUANTISED), batch))
             with contextlib.suppress(RuntimeFailure):
                 moved = _moved_weights(self._proto, self._unit, self._random)

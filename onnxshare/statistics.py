@@ -68,6 +68,7 @@ class Tally:
         classes: the size of the class axis, or 0 where there is none.
         agree: rows with the same arg-max.
         worst_row: per channel the sample with the largest error.
+        discrete: whether values jump by whole steps, which any channel may do once in a while.
     """
 
     def __init__(self, name: str) -> None:
@@ -77,6 +78,7 @@ class Tally:
         self.bit_equal = True
         self.problem = ""
         self.numeric = True
+        self.discrete = False
         self.epsilon = 0.0
         self.classes = 0
         self.agree = 0

@@ -156,6 +156,7 @@ class _Run:
         if any(row >= NOISE_SAMPLES for row in known):
             own += self._noise.runs(part.arrays, self._batch)
         for name, tally in self._tallies.items():
+            tally.discrete = self._noise.quantised
             tally.add_noise(ours[name], [run[name] for run in own])
 
 

@@ -64,12 +64,14 @@ def tolerances(tally: Tally) -> Floats:
 
     - the channel's own noise;
     - the middle noise of all channels, relative to how far each moves, times this channel's
-      movement: few samples may let one channel off with no noise at all;
+      movement: few samples may let one channel off with no noise at all (the largest instead of
+      the middle where values jump by quantisation steps);
     - one unit in the last place of the channel's largest value.
     """
     movement = tally.movement
     moving = movement > 0
-    relative = float(np.median(tally.noise[moving] / movement[moving])) if moving.any() else 0.0
+    pool = np.max if tally.discrete else np.median
+    relative = float(pool(tally.noise[moving] / movement[moving])) if moving.any() else 0.0
     least = _LEAST_UNITS * tally.epsilon * tally.largest
     noise = np.maximum(tally.noise, np.maximum(relative * movement, least))
     return np.asarray(FACTOR * noise)
