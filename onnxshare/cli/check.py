@@ -83,6 +83,8 @@ def command(
 
     Limits come from the options, or from the policy file's table \\[check] under the same
     names; options come first.
+
+    Example: onnxshare check models/ --max-params 5M --max-fc-share 50%
     """
     from onnxshare.check.policy import find_policy, read_policy
     from onnxshare.check.run import check

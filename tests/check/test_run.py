@@ -129,6 +129,11 @@ def test_no_rule_and_no_model_are_refused(lenet: onnx.ModelProto) -> None:
         check(lenet, max_params="many")
 
 
+def test_a_model_named_twice_is_checked_once(lenet_path: Path) -> None:
+    report = check([lenet_path, str(lenet_path), lenet_path.parent], max_params=1)
+    assert [model.path for model in report.models] == [str(lenet_path)]
+
+
 def test_the_policy_gives_limits_and_models(lenet_path: Path) -> None:
     policy = Policy({"max-params": 1, "max-macs": 1}, (str(lenet_path),))
     report = check([], policy=policy, max_macs="1G")
@@ -181,6 +186,12 @@ class TestEquivalence:
         assert report.exit_code == 2
         assert codes(report) == ["BG202"]
         assert f"{missing}: no such file" in str(report.models[0].error)
+
+    def test_an_unknown_provider_is_a_usage_error(
+        self, lenet: onnx.ModelProto, lenet_path: Path
+    ) -> None:
+        with pytest.raises(UsageError, match="abacus"):
+            check(lenet, equivalent_to=lenet_path, provider="abacus")
 
     @pytest.mark.parametrize(
         ("error", "code"),

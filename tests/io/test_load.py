@@ -146,6 +146,20 @@ def test_a_truncated_model_is_refused_wherever_it_ends(lenet: onnx.ModelProto) -
             load(data[:end])
 
 
+def test_a_model_cut_right_after_its_graph_still_parses_and_is_refused(
+    lenet: onnx.ModelProto,
+) -> None:
+    cut, empty = onnx.ModelProto(), onnx.ModelProto()
+    cut.CopyFrom(lenet)
+    cut.ClearField("opset_import")
+    with pytest.raises(ModelFileError, match="names no opset version"):
+        load(cut.SerializeToString())
+    empty.opset_import.add(version=17)
+    empty.graph.name = "nothing"
+    with pytest.raises(ModelFileError, match="holds no graph"):
+        load(empty.SerializeToString())
+
+
 @settings(max_examples=200, deadline=None)
 @given(data=st.binary(max_size=400))
 def test_noise_is_refused_or_read_but_never_crashes(data: bytes) -> None:
