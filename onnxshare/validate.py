@@ -17,7 +17,7 @@ from onnxshare.runtime.providers import Provider, choose
 from onnxshare.runtime.session import Session
 from onnxshare.signature import batching, input_specs, structural_difference
 from onnxshare.statistics import Tally
-from onnxshare.verdict import Judged, decide, judge, promise_of, tolerances
+from onnxshare.verdict import Judged, decide, judge, promise_of
 
 #: Noise is measured on this many samples; later ones count only if they seem to differ.
 NOISE_SAMPLES = 32
@@ -146,8 +146,8 @@ class _Run:
         rows: list[int] = []
         for item in judged:
             if item.excess and not item.tally.problem:
-                ratio = item.tally.error / tolerances(item.tally)
-                rows.extend(int(item.tally.worst_row[c]) for c in np.argsort(-ratio))
+                worst_first = np.argsort(-item.ratio)
+                rows.extend(int(row) for row in item.tally.worst_row[worst_first])
         # Outputs without a batch axis have rows that are runs, not samples.
         known = [row for row in dict.fromkeys(rows) if row < self._samples.count]
         part = self._samples.take(known[:NOISE_SAMPLES] or slice(0, NOISE_SAMPLES))

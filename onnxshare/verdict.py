@@ -46,12 +46,21 @@ class Promise:
 
 @dataclass(frozen=True)
 class Judged:
-    """A tensor's figures, measured against its tolerances."""
+    """A tensor's figures, measured against its tolerances.
+
+    Attributes:
+        tally: the figures.
+        row: the report's row.
+        excess: whether the difference is more than rounding explains.
+        live: per channel whether it is evidence.
+        ratio: per channel error over tolerance.
+    """
 
     tally: Tally
     row: OutputComparison
     excess: bool
     live: np.ndarray[Any, np.dtype[np.bool_]]
+    ratio: Floats
 
     @property
     def lives(self) -> bool:
@@ -83,7 +92,7 @@ def judge(tally: Tally, *, internal: bool) -> Judged:
     low = agreement_lower_bound(tally.agree, tally.samples) if tally.classes else None
     if tally.problem or not tally.numeric or not tally.error.size:
         row = OutputComparison(tally.name, internal, argmax_agreement=agreement, confidence_low=low)
-        return Judged(tally, row, bool(tally.problem), np.zeros(0, dtype=np.bool_))
+        return Judged(tally, row, bool(tally.problem), np.zeros(0, dtype=np.bool_), np.zeros(0))
     allowed = tolerances(tally)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(tally.error > 0, tally.error / allowed, 0.0)
@@ -101,7 +110,7 @@ def judge(tally: Tally, *, internal: bool) -> Judged:
         argmax_agreement=agreement,
         confidence_low=low,
     )
-    return Judged(tally, row, float(ratio[worst]) > 1.0, live)
+    return Judged(tally, row, float(ratio[worst]) > 1.0, live, ratio)
 
 
 def decide(
@@ -135,11 +144,14 @@ def decide(
     if dead or not alive:
         return "inconclusive", _dead(judged, dead)
     if all(item.tally.bit_equal for item in judged):
-        return "identical", "all outputs are equal bit for bit, and move with the inputs"
+        return "identical", (
+            "all outputs are equal bit for bit, and move with the inputs" + _unseen(judged)
+        )
     worst = max(judged, key=lambda item: item.row.worst or 0.0)
     return "equivalent", (
         "no error is larger than rounding explains: "
         f"at most {worst.row.worst or 0.0:.0%} of the tolerance, in '{worst.row.name}'"
+        + _unseen(judged)
     )
 
 
@@ -204,6 +216,16 @@ def _difference(item: Judged) -> str:
         f"{what} '{row.name}' differs by {row.worst:.3g} times what rounding explains "
         f"(largest error {row.max_abs:.3g})"
     )
+
+
+def _unseen(judged: Sequence[Judged]) -> str:
+    """Say so where some channels passed only because they did not move."""
+    for item in judged:
+        still = int((~item.live).sum())
+        if still and not item.row.internal:
+            channels = f"{still} of {item.live.size} channels of '{item.row.name}'"
+            return f"; {channels} hardly moved, and could not be judged"
+    return ""
 
 
 def _dead(judged: Sequence[Judged], dead: Sequence[str]) -> str:
