@@ -1,0 +1,162 @@
+"""What a rewrite is: it finds sites, says why elsewhere it does not fit, and makes the change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import onnx
+
+from onnxshare.analysis.fc import bias_elements
+from onnxshare.analysis.heads import Head, Probe, find_heads, probe
+from onnxshare.graph import Graph
+from onnxshare.inputs import Samples
+from onnxshare.io.load import Model
+from onnxshare.io.tensors import Array
+from onnxshare.shapes import InputShapes, infer
+
+#: Runs a model on the samples and yields, batch by batch, the values of the named tensors.
+Features = Callable[[onnx.ModelProto, tuple[str, ...]], Iterator[Mapping[str, Array]]]
+
+
+class Refusal(Exception):
+    """Why a site cannot be rewritten; caught where sites are listed, never shown as an error."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for beyond the name of the rewrite.
+
+    Attributes:
+        approximate: whether changes that are not exact may be made.
+        fully_convolutional: whether outputs become maps and spatial input sizes dynamic.
+    """
+
+    approximate: bool = False
+    fully_convolutional: bool = False
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where a rewrite fits, or does not.
+
+    Attributes:
+        rewrite: the rewrite's name.
+        node: the name of the first node that would be replaced.
+        exact: equal in real arithmetic; None if refused.
+        refused: the reason why not, or None.
+        params_before: parameters of the nodes in question.
+        params_after: parameters afterwards; None if refused.
+        detail: one phrase on what would be done.
+        target: what `apply` needs to know; belongs to the rewrite.
+    """
+
+    rewrite: str
+    node: str
+    exact: bool | None
+    refused: str | None
+    params_before: int
+    params_after: int | None
+    detail: str = ""
+    target: Any = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain types, without the rewrite's own."""
+        return {
+            "rewrite": self.rewrite,
+            "node": self.node,
+            "exact": self.exact,
+            "refused": self.refused,
+            "params_before": self.params_before,
+            "params_after": self.params_after,
+            "detail": self.detail,
+        }
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a rewrite did at one site.
+
+    Attributes:
+        site: the site.
+        model: the rewritten model.
+        removed: names of the nodes that went.
+        added: names of the nodes that came.
+        tensors: tensors that both models hold, on which the change can be checked closely.
+        notes: what the user should know.
+        fit: figures of an approximation on samples it was not fitted to; None if exact.
+    """
+
+    site: Site
+    model: onnx.ModelProto = field(repr=False)
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+    tensors: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    fit: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The change as plain types, without the model."""
+        return {
+            **self.site.to_dict(),
+            "removed": list(self.removed),
+            "added": list(self.added),
+            "notes": list(self.notes),
+            "fit": self.fit,
+        }
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under rewriting with everything that rewrites ask about it."""
+
+    graph: Graph
+    probe: Probe
+    heads: tuple[Head, ...]
+
+
+def study(model: Model, input_shapes: InputShapes | None = None) -> Subject:
+    """Index a model and find its heads.
+
+    Raises:
+        ModelError: its graph contradicts itself.
+    """
+    graph = Graph(model)
+    found = probe(graph, infer(graph, input_shapes), input_shapes)
+    return Subject(graph, found, tuple(find_heads(graph, lambda: found)))
+
+
+class Rewrite(Protocol):
+    """Finds where a change fits, says why elsewhere it does not, makes it.
+
+    A rewrite works on copies: neither the model nor the subject is changed.
+    """
+
+    name: str
+
+    def sites(self, subject: Subject, options: Options) -> list[Site]:
+        """All places the rewrite was made for, refused ones included."""
+
+    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
+        """Make the change at one site of `subject`.
+
+        Raises:
+            Refusal: what `sites` could not foresee without reading the weights or the samples.
+        """
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What a fit may use: the samples and a way to see inner tensors on them; both may be None."""
+
+    samples: Samples | None = None
+    features: Features | None = None
+
+
+def head_params(graph: Graph, head: Head) -> int:
+    """Parameters of all FCs of a head, their biases included."""
+    return sum(
+        layer.in_features * layer.out_features + bias_elements(graph, layer)
+        for layer in head.layers
+    )

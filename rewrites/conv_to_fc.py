@@ -1,0 +1,124 @@
+"""A convolution over its whole map → FC: the way back from `fc_to_conv.py`. Exact.
+
+On CPUs at larger batches a matrix product usually runs faster than the convolution that equals
+it. The weights are the same; the fixed input size comes back.
+
+    y[n, f] = Σ_{c,s} W[f, c, s] · map[n, c, s] + b[f] = Σ_k W[f, k] · flat[n, k] + b[f].
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxshare.edit import Editor
+from onnxshare.graph import Graph, Node
+from onnxshare.io.tensors import Array
+from rewrites.base import Change, Fitting, Options, Refusal, Site, Subject
+
+
+class ConvToFc:
+    """Turns convolutions whose kernel covers the whole map into FCs."""
+
+    name = "conv-to-fc"
+
+    def sites(self, subject: Subject, options: Options) -> list[Site]:
+        """One site per convolution over a whole map of more than one position, and per 1×1
+        convolution on one position right after such a site."""
+        graph = subject.graph
+        return [
+            self._site(subject, node)
+            for node in graph.main.nodes
+            if node.standard and node.op_type == "Conv" and _covers(subject, node)
+        ]
+
+    def _site(self, subject: Subject, node: Node) -> Site:
+        stored = [subject.graph.source(node.scope, name) for name in node.inputs[1:] if name]
+        before = sum(item.elements for item in stored if item is not None)
+        reason = None
+        if any(item is None for item in stored):
+            reason = "its weights are computed"
+        elif int(node.attribute("group", 1)) != 1:
+            reason = "it is grouped: an FC would need weights that are zero"
+        elif subject.probe.shapes.dtype(node.scope, node.inputs[0]) not in _TYPES:
+            reason = "Gemm does not compute in its element type"
+        if reason is not None:
+            return Site(self.name, node.name, None, reason, before, None, target=node)
+        size = "×".join(map(str, _sizes(subject, node)[2:]))
+        detail = f"a {size} convolution becomes an FC"
+        return Site(self.name, node.name, True, None, before, before, detail, node)
+
+    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
+        """Make the change: Flatten → Gemm → Reshape back to a map of one position."""
+        node: Node = site.target
+        graph, values = subject.graph, subject.probe.values
+        weight = values.get(node.scope, node.inputs[1])
+        if weight is None:
+            raise Refusal(f"the weight of '{node.name}' cannot be read")
+        editor = Editor(graph.proto, self.name)
+        inputs = [_flat(editor, node), editor.constant(_matrix(weight), f"{node.inputs[1]}_fc")]
+        if len(node.inputs) > 2 and node.inputs[2]:
+            inputs.append(node.inputs[2])
+        rows = _emit(editor, node, "Gemm", inputs, "rows", _gemm_attributes(graph))
+        _back_to_map(editor, node, rows, len(_sizes(subject, node)) - 2)
+        editor.remove(node)
+        return Change(site, editor.apply(), (node.name,), editor.added, node.outputs)
+
+
+_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+
+
+def _sizes(subject: Subject, node: Node) -> tuple[int, ...]:
+    return subject.probe.shapes.sizes(node.scope, node.inputs[0]) or ()
+
+
+def _covers(subject: Subject, node: Node) -> bool:
+    """Whether the kernel meets each element of the map exactly once, at one position."""
+    sizes = _sizes(subject, node)
+    kernel = subject.graph.source(node.scope, node.inputs[1])
+    if len(sizes) < 3 or kernel is None:
+        return False
+    shape = tuple(node.attribute("kernel_shape") or kernel.shape[2:])
+    output = subject.probe.shapes.sizes(node.scope, node.outputs[0])
+    return (
+        shape == sizes[2:]
+        and not np.any(node.attribute("pads", [0]))
+        and output is not None
+        and prod(output[2:]) == 1
+    )
+
+
+def _matrix(weight: Array) -> Array:
+    return weight.reshape(weight.shape[0], -1)
+
+
+def _gemm_attributes(graph: Graph) -> dict[str, object]:
+    return {"transB": 1, "broadcast": 1} if graph.opset < 7 else {"transB": 1}
+
+
+def _emit(
+    editor: Editor,
+    node: Node,
+    op_type: str,
+    inputs: list[str],
+    suffix: str,
+    attributes: dict[str, object] | None = None,
+) -> str:
+    output = editor.new_name(f"{node.outputs[0]}_{suffix}")
+    return editor.emit(node, op_type, inputs, output, attributes)
+
+
+def _flat(editor: Editor, node: Node) -> str:
+    return _emit(editor, node, "Flatten", [node.inputs[0]], "flat", {"axis": 1})
+
+
+def _back_to_map(editor: Editor, node: Node, rows: str, rank: int) -> None:
+    """[N, F] → [N, F, 1, …] under the old name; Unsqueeze needs no size, so N stays dynamic."""
+    axes = list(range(2, 2 + rank))
+    if editor.opset >= 13:
+        axes_name = editor.constant(np.array(axes, np.int64), f"{node.outputs[0]}_axes")
+        editor.emit(node, "Unsqueeze", [rows, axes_name], node.outputs[0])
+    else:
+        editor.emit(node, "Unsqueeze", [rows], node.outputs[0], {"axes": axes})

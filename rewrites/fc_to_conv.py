@@ -1,0 +1,80 @@
+"""FC after a feature map → convolution over the whole map; FC after FC → 1×1 convolution. Exact.
+
+The algebra is in `mirror.py`. The number of weights stays; what goes is the fixed input size:
+with `--fully-convolutional` the network slides over larger inputs.
+"""
+
+from __future__ import annotations
+
+from onnxshare.analysis.heads import Head
+from onnxshare.edit import Editor
+from rewrites.base import Change, Fitting, Options, Refusal, Site, Subject, head_params
+from rewrites.fully_convolutional import free_sizes, slide
+from rewrites.mirror import Mirror
+
+
+class FcToConv:
+    """Turns the FCs of a head into convolutions that compute the same."""
+
+    name = "fc-to-conv"
+
+    def sites(self, subject: Subject, options: Options) -> list[Site]:
+        """One site per head."""
+        return [self._site(subject, head, options) for head in subject.heads]
+
+    def _site(self, subject: Subject, head: Head, options: Options) -> Site:
+        before = head_params(subject.graph, head)
+        reason = head.refused
+        if reason is None and head.shared:
+            reason = "its feature map has one position: the FC already is a 1×1 convolution"
+        if reason is None:
+            try:
+                self._plan(subject, head, None, options)
+            except Refusal as refusal:
+                reason = str(refusal)
+        first = head.layers[0].node.name
+        if reason is not None:
+            return Site(self.name, first, None, reason, before, None, target=head)
+        return Site(self.name, first, True, None, before, before, _describe(head), head)
+
+    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
+        """Make the change; `samples` are not needed."""
+        head: Head = site.target
+        editor = Editor(subject.graph.proto, self.name)
+        mirror, tensors = self._plan(subject, head, editor, options)
+        model = editor.apply()
+        notes = list(mirror.notes)
+        if options.fully_convolutional:
+            notes += free_sizes(subject, model, mirror)
+        removed = tuple(
+            node.name for node in sorted(mirror.replaced, key=lambda item: item.position)
+        )
+        return Change(site, model, removed, editor.added, tensors, tuple(notes))
+
+    def _plan(
+        self, subject: Subject, head: Head, editor: Editor | None, options: Options
+    ) -> tuple[Mirror, tuple[str, ...]]:
+        sizes = subject.probe.shapes.sizes(subject.graph.main, head.feature_map)
+        if sizes is None:
+            raise Refusal("the sizes of its feature map are unknown: give --input-shape")
+        mirror = Mirror(subject, editor, head.feature_map, sizes)
+        layers = {layer.node: layer for layer in head.layers}
+        for node in head.nodes:
+            if node in layers:
+                mirror.connect(layers[node])
+            elif node not in mirror.replaced:  # an Add may have become the bias already
+                mirror.carry(node)
+        if options.fully_convolutional:
+            slide(subject, mirror)
+            return mirror, ()
+        return mirror, mirror.finish()
+
+
+def _describe(head: Head) -> str:
+    size = "×".join(str(length) for length in head.spatial)
+    count = len(head.layers)
+    if count == 1:
+        return f"one FC becomes a {size} convolution"
+    first = len(head.roots)
+    ones = "×".join("1" for _ in head.spatial)
+    return f"{count} FCs become {first} {size} and {count - first} {ones} convolutions"

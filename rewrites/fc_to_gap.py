@@ -1,0 +1,249 @@
+"""FC after a feature map → global average pooling and a small FC.
+
+With z[n, c] = 1/S Σ_s map[n, c, s] (S positions) and a weight that is constant over space,
+W[f, c, s] = w[f, c] for all s,
+
+    y[n, f] = Σ_{c,s} W[f, c, s] · map[n, c, s] + b[f] = Σ_c (S · w[f, c]) · z[n, c] + b[f],
+
+so V = S · w is exact: C weights per output instead of C · S (Lin, Chen and Yan, "Network in
+Network", 2014). Weights of real networks are not constant over space. Then V and b are fitted to
+the FC's own outputs on samples, around the prior V₀[f, c] = Σ_s W[f, c, s] (`fit.py`): an
+approximation, made only when asked for, and measured on samples it was not fitted to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import onnx
+
+from onnxshare.analysis.fc import (
+    FullyConnected,
+    bias_by_output,
+    bias_elements,
+    bias_node,
+    per_feature,
+)
+from onnxshare.analysis.heads import Head, Root
+from onnxshare.analysis.uniformity import spatial_weight, uniformity
+from onnxshare.edit import Editor
+from onnxshare.graph import Node
+from onnxshare.io.tensors import Array
+from rewrites.base import Change, Fitting, Options, Refusal, Site, Subject
+from rewrites.fit import ridge
+from rewrites.mirror import Mirror
+
+#: Fewer samples leave nothing to fit and to hold out.
+MIN_SAMPLES = 8
+
+#: Weights this close to constant over space, relative to the largest, are so within rounding.
+_ROUNDING = 4
+
+
+@dataclass(frozen=True)
+class _Pooled:
+    """An FC that reads the map, with the matrix that takes its place."""
+
+    root: Root
+    weight: Array
+    bias: Array | None
+
+
+class FcToGap:
+    """Turns the FCs that read a feature map into global average pooling and smaller FCs."""
+
+    name = "fc-to-gap"
+
+    def sites(self, subject: Subject, options: Options) -> list[Site]:
+        """One site per head; exact where the weights are constant over space."""
+        return [self._site(subject, head) for head in subject.heads]
+
+    def _site(self, subject: Subject, head: Head) -> Site:
+        before = _params(subject, head, prod(head.spatial))
+        first = head.layers[0].node.name
+        reason = head.refused
+        if reason is None and head.shared:
+            reason = "its feature map has one position: it is pooled already"
+        if reason is None:
+            try:
+                self._plan(subject, head, None)
+            except Refusal as refusal:
+                reason = str(refusal)
+        if reason is not None:
+            return Site(self.name, first, None, reason, before, None, target=head)
+        after = _params(subject, head, 1)
+        exact = constant_over_space(subject, head)
+        detail = {
+            "exact": "its weights are constant over space, bit for bit",
+            "rounding": "its weights are constant over space within rounding",
+            "no": "its weights differ over space: pooling only approximates it",
+        }[exact]
+        return Site(self.name, first, exact != "no", None, before, after, detail, head)
+
+    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
+        """Make the change.
+
+        Raises:
+            Refusal: the site is not exact and there are no samples to fit to.
+        """
+        head: Head = site.target
+        if site.exact:
+            pooled = [_exact(subject, head, root) for root in head.roots]
+            fit = None
+        else:
+            pooled, fit = self._fitted(subject, head, samples)
+        editor = Editor(subject.graph.proto, self.name)
+        mirror, pooled_maps = self._plan(subject, head, editor)
+        for item in pooled:
+            _emit_layer(mirror, subject, item, pooled_maps[item.root.layer.node])
+        mirror.finish()
+        removed = tuple(n.name for n in sorted(mirror.replaced, key=lambda node: node.position))
+        results = tuple(_result(subject, item.root.layer) for item in pooled)
+        return Change(site, editor.apply(), removed, editor.added, results, (), fit)
+
+    def _plan(
+        self, subject: Subject, head: Head, editor: Editor | None
+    ) -> tuple[Mirror, dict[Node, str]]:
+        """Carry what stands between the map and its FCs over to the map, and pool there."""
+        sizes = subject.probe.shapes.sizes(subject.graph.main, head.feature_map)
+        if sizes is None:
+            raise Refusal("the sizes of its feature map are unknown: give --input-shape")
+        mirror = Mirror(subject, editor, head.feature_map, sizes)
+        pooled: dict[str, str] = {}
+        result: dict[Node, str] = {}
+        path = {node for root in head.roots for node in root.path}
+        for node in sorted(path, key=lambda item: item.position):
+            mirror.carry(node)
+        for root in head.roots:
+            layer = root.layer
+            mirror.check(layer)
+            source = mirror.twins[layer.data].name
+            if source not in pooled:
+                pooled[source] = mirror.emit(
+                    layer.node, "GlobalAveragePool", [source], f"{source}_gap"
+                )
+                pooled[source] = mirror.emit(
+                    layer.node, "Flatten", [pooled[source]], f"{source}_pooled", {"axis": 1}
+                )
+            result[layer.node] = pooled[source]
+        return mirror, result
+
+    def _fitted(
+        self, subject: Subject, head: Head, samples: Fitting
+    ) -> tuple[list[_Pooled], dict[str, object]]:
+        if samples.features is None or samples.samples is None:
+            raise Refusal("it is not exact, and there are no samples to fit it to")
+        editor = Editor(subject.graph.proto, self.name)
+        _, pooled_maps = self._plan(subject, head, editor)
+        probe_model = editor.apply()  # nothing removed: the old outputs and the pooled features
+        pooled: list[_Pooled] = []
+        names = [pooled_maps[root.layer.node] for root in head.roots]
+        results = [_result(subject, root.layer) for root in head.roots]
+        columns = _collect(samples, probe_model, tuple(dict.fromkeys([*names, *results])))
+        errors = []
+        for root, name, result in zip(head.roots, names, results, strict=True):
+            weight = _ordered(subject, head, root)
+            prior = weight.astype(np.float64).sum(axis=2) * root.layer.alpha
+            targets = columns[result].reshape(len(columns[name]), -1)
+            try:
+                fitted = ridge(columns[name], targets, prior)
+            except ValueError as error:
+                raise Refusal(f"the fit of '{root.layer.node.name}' failed: {error}") from error
+            errors.append(fitted.error)
+            pooled.append(
+                _Pooled(root, fitted.weight.astype(weight.dtype), fitted.bias.astype(weight.dtype))
+            )
+        return pooled, {"fitted_on": samples.samples.count, "left_out_error": max(errors)}
+
+
+def _collect(samples: Fitting, model: onnx.ModelProto, names: tuple[str, ...]) -> dict[str, Array]:
+    assert samples.features is not None
+    pieces: dict[str, list[Array]] = {name: [] for name in names}
+    for batch in samples.features(model, names):
+        for name in names:
+            pieces[name].append(np.asarray(batch[name], np.float64))
+    return {name: np.concatenate(parts) for name, parts in pieces.items()}
+
+
+def constant_over_space(subject: Subject, head: Head) -> str:
+    """Whether all weights that read the map are constant over space.
+
+    Returns:
+        `exact` (bit for bit), `rounding` (all within a few units in the last place of the
+        largest weight), or `no`.
+    """
+    values = subject.probe.values
+    share = uniformity(head, values)  # a sample of the weights settles most cases
+    if share is not None and share < 1 - 1e-6:
+        return "no"
+    answer = "exact"
+    for root in head.roots:
+        weight = spatial_weight(root, head, values)
+        if weight is None:
+            return "no"
+        if np.array_equal(weight, np.broadcast_to(weight[:, :, :1], weight.shape)):
+            continue
+        wide = weight.astype(np.float64)
+        spread = float(np.abs(wide - wide.mean(axis=2, keepdims=True)).max())
+        unit = float(np.finfo(weight.dtype).eps) if weight.dtype.kind == "f" else 0.0
+        if spread > _ROUNDING * unit * float(np.abs(wide).max()):
+            return "no"
+        answer = "rounding"
+    return answer
+
+
+def _params(subject: Subject, head: Head, positions: int) -> int:
+    """Parameters of the FCs that read the map, if each channel had this many positions."""
+    return sum(
+        head.channels * positions * root.layer.out_features
+        + bias_elements(subject.graph, root.layer)
+        for root in head.roots
+    )
+
+
+def _ordered(subject: Subject, head: Head, root: Root) -> Array:
+    weight = spatial_weight(root, head, subject.probe.values)
+    if weight is None:
+        raise Refusal(f"the weight of FC '{root.layer.node.name}' cannot be read")
+    return weight
+
+
+def _exact(subject: Subject, head: Head, root: Root) -> _Pooled:
+    """V = Σ_s W[f, c, s], which is S · w[f, c] where the weights are constant over space."""
+    weight = _ordered(subject, head, root)
+    summed = weight.sum(axis=2, dtype=np.float64) * root.layer.alpha
+    bias = _bias(subject, root.layer)
+    return _Pooled(root, summed.astype(weight.dtype), bias)
+
+
+def _bias(subject: Subject, layer: FullyConnected) -> Array | None:
+    values, graph = subject.probe.values, subject.graph
+    adder = bias_node(graph, layer)
+    if adder is not None:
+        name = next(item for item in adder.inputs if item != layer.node.outputs[0])
+        return per_feature(values.get(graph.main, name), layer.out_features)
+    vector = bias_by_output(layer, values)
+    if vector is None or layer.beta == 1:
+        return vector
+    return (vector * np.asarray(layer.beta)).astype(vector.dtype)
+
+
+def _result(subject: Subject, layer: FullyConnected) -> str:
+    """The tensor that holds the FC's output with its bias."""
+    adder = bias_node(subject.graph, layer)
+    return (adder or layer.node).outputs[0]
+
+
+def _emit_layer(mirror: Mirror, subject: Subject, item: _Pooled, source: str) -> None:
+    """Gemm on the pooled features, its output under the old name and in the old shape."""
+    layer = item.root.layer
+    inputs = [source, mirror.constant(item.weight, f"{layer.weight}_gap")]
+    if item.bias is not None:
+        inputs.append(mirror.constant(item.bias, f"{layer.node.outputs[0]}_bias"))
+    attributes: dict[str, object] = {"transB": 1}
+    if subject.graph.opset < 7:
+        attributes["broadcast"] = 1  # before opset 7 a bias had to ask for it
+    rows = mirror.emit(layer.node, "Gemm", inputs, f"{layer.node.outputs[0]}_gap", attributes)
+    mirror.give_back(layer, rows)

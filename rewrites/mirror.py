@@ -1,0 +1,464 @@
+"""Carries a head over from vectors to maps: node by node, following where each element goes.
+
+Every tensor of the head gets a twin `[N, C, spatial…]` in which features are channels: the
+feature map itself before the first FC, `[N, F, 1, …]` after it. An index array says for each
+element of the old tensor where it is in the twin, so layout nodes disappear, constants are moved
+to where their element went, and an FC becomes a convolution whose kernel covers the map:
+
+    y[n, f] = Σ_k W[f, k] · x[n, k] + b[f]        k = k(c, s): column of channel c, position s
+            = Σ_{c,s} W[f, k(c, s)] · map[n, c, s] + b[f]
+
+which is a convolution with kernel W'[f, c, s] = W[f, k(c, s)] at its only position (Sermanet et
+al., "OverFeat", 2013; Long et al., "Fully Convolutional Networks", 2015). Weights are moved, not
+recomputed, except where Gemm's alpha or beta, or a BatchNormalization before the first FC, must
+be folded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxshare.analysis import layout
+from onnxshare.analysis.fc import (
+    FullyConnected,
+    bias_node,
+    per_feature,
+    weight_by_output,
+)
+from onnxshare.edit import Editor
+from onnxshare.graph import Graph, Node
+from onnxshare.io.tensors import Array
+from onnxshare.values import Values, rearrange
+from rewrites.base import Refusal, Subject
+
+#: What Conv computes in; bfloat16 only since opset 22.
+_CONV_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+_BFLOAT16_OPSET = 22
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The map that stands for a tensor of the head.
+
+    Attributes:
+        name: its name in the new graph.
+        sizes: `(C, spatial…)`.
+        index: for each element of the old tensor its index in the twin, batch included.
+        vector: whether it holds an FC's output: one position, features as channels.
+    """
+
+    name: str
+    sizes: tuple[int, ...]
+    index: Array
+    vector: bool = False
+
+
+class Mirror:
+    """Builds the twins of one head and the edits that make them.
+
+    Args:
+        subject: the model.
+        editor: collects the edits; None only checks, without reading any weight.
+        feature_map: the tensor that the head starts from.
+        sizes: its sizes `[N, C, spatial…]` under the probe.
+    """
+
+    def __init__(
+        self, subject: Subject, editor: Editor | None, feature_map: str, sizes: tuple[int, ...]
+    ) -> None:
+        self._subject = subject
+        self._graph: Graph = subject.graph
+        self._values: Values = subject.probe.values
+        self._editor = editor
+        self._moved: dict[tuple[str, bytes], str] = {}
+        self.samples = sizes[0]
+        self.twins = {feature_map: Twin(feature_map, sizes[1:], layout.index_of(sizes))}
+        self.replaced: set[Node] = set()
+        self.notes: list[str] = []
+        self._given: set[Node] = set()
+
+    def carry(self, node: Node) -> None:
+        """Make the twin of a layout or element-wise node's output.
+
+        Raises:
+            Refusal: the node cannot be carried over.
+        """
+        data = layout.data_input(self._graph, node)
+        twin = self.twins.get(data) if data is not None else None
+        if data is None or twin is None:
+            raise Refusal(f"node '{node.name}' reads something that is no part of the head")
+        if layout.moves(node):
+            index = rearrange(node, twin.index, self._values)
+            if index is None:
+                raise Refusal(f"the layout of node '{node.name}' cannot be followed")
+            self._add(node, replace(twin, index=index))
+        elif node.op_type in ("Identity", "Dropout"):
+            self._add(node, twin)
+        elif node.op_type == "BatchNormalization":
+            self._normalise(node, twin)
+        else:
+            self._elementwise(node, data, twin)
+
+    def _add(self, node: Node, twin: Twin) -> None:
+        self.twins[node.outputs[0]] = twin
+        self.replaced.add(node)
+
+    def _elementwise(self, node: Node, data: str, twin: Twin) -> None:
+        shared: dict[str, str] = {}
+        inputs = []
+        for name in node.inputs:
+            if name == data:
+                inputs.append(twin.name)
+            elif not name:
+                inputs.append("")
+            else:
+                inputs.append(shared.setdefault(name, self._operand(node, name, twin)))
+        self._add(node, self._copy(node, inputs, twin))
+
+    def _operand(self, node: Node, name: str, twin: Twin) -> str:
+        """A constant operand, moved to where its elements went; single elements stay as named."""
+        stored = self._graph.source(self._graph.main, name)
+        if stored is not None and stored.elements == 1:
+            return name
+        if node.op_type in layout.QUANTISERS or node.op_type == "Clip":
+            raise Refusal(f"node '{node.name}' has one {name} per channel")
+        value = self._values.get(self._graph.main, name)
+        if value is None:
+            raise Refusal(f"the constant '{name}' of node '{node.name}' cannot be read")
+        try:
+            spread = np.broadcast_to(value, twin.index.shape)
+        except ValueError:
+            raise Refusal(
+                f"the constant '{name}' of node '{node.name}' changes the shape of its data"
+            ) from None
+        return self.constant(self._to_map(spread, twin, node), f"{name}_map")
+
+    def _to_map(self, spread: Array, twin: Twin, node: Node) -> Array:
+        """Values given for each element of the old tensor, as `[C, spatial…]` of the twin, with
+        axes along which they do not change reduced to size 1."""
+        samples = twin.index.size // prod(twin.sizes)
+        flat = np.empty(twin.index.size, spread.dtype)
+        flat[twin.index.reshape(-1)] = spread.reshape(-1)
+        by_sample = flat.reshape(samples, *twin.sizes)
+        if not _same(by_sample, by_sample[:1]):
+            raise Refusal(f"a constant of node '{node.name}' differs between samples")
+        result = by_sample[0]
+        for axis in range(1, result.ndim):
+            first = result.take([0], axis=axis)
+            if _same(result, first):
+                result = first
+        return result
+
+    def _normalise(self, node: Node, twin: Twin) -> None:
+        """BatchNormalization after an FC normalises channels as before; before it, the features
+        are elements of the map, so it becomes a product and a sum:
+
+            γ · (x − μ) / √(σ² + ε) + β = x · s + (β − μ · s),  s = γ / √(σ² + ε)
+        """
+        if layout.trains(node) or twin.index.ndim != 2:
+            raise Refusal(f"BatchNormalization '{node.name}' is not in its inference form")
+        if twin.vector:
+            self._add(node, self._copy(node, [twin.name, *node.inputs[1:]], twin))
+            return
+        parts = [self._values.get(self._graph.main, name) for name in node.inputs[1:5]]
+        if any(part is None for part in parts):
+            raise Refusal(f"the constants of BatchNormalization '{node.name}' cannot be read")
+        scale, shift, mean, variance = (np.asarray(p, np.float64) for p in parts)
+        dtype = np.asarray(parts[0]).dtype
+        factor = scale / np.sqrt(variance + float(node.attribute("epsilon", 1e-5)))
+        offset = shift - mean * factor
+        name = twin.name
+        for op_type, vector in (("Mul", factor), ("Add", offset)):
+            spread = np.broadcast_to(vector.astype(dtype), twin.index.shape)
+            operand = self.constant(self._to_map(spread, twin, node), f"{node.name}_{op_type}")
+            name = self.emit(node, op_type, [name, operand], f"{node.outputs[0]}_{op_type}")
+        self.notes.append(f"BatchNormalization '{node.name}' was folded into a product and a sum")
+        self._add(node, replace(twin, name=name))
+
+    def connect(self, layer: FullyConnected) -> None:
+        """Make the twin of an FC's output: a convolution that covers the whole map.
+
+        Raises:
+            Refusal: the FC cannot be written as a convolution.
+        """
+        order = self.check(layer)
+        twin = self.twins[layer.data]
+        adder = bias_node(self._graph, layer)
+        bias = self._bias(layer, adder)
+        weight = self._weight(layer, order, twin.sizes)
+        last = adder or layer.node
+        name = self.emit(
+            layer.node,
+            "Conv",
+            [twin.name, weight, *([bias] if bias else [])],
+            f"{last.outputs[0]}_map",
+            {"kernel_shape": list(twin.sizes[1:])},
+        )
+        made = self._vector(layer, name)
+        self._add(layer.node, made)
+        if adder is not None:
+            self._add(adder, made)
+
+    def _vector(self, layer: FullyConnected, name: str) -> Twin:
+        """The twin of an FC's output, held as `[N, F]` or `[N, F, 1, …]` by the tensor `name`."""
+        twin = self.twins[layer.data]
+        index = layout.index_of((twin.index.size // layer.in_features, layer.out_features))
+        index = index.T if layer.result_columns else index.reshape(self._result_shape(layer, twin))
+        return Twin(name, (layer.out_features, *(1 for _ in twin.sizes[1:])), index, vector=True)
+
+    def check(self, layer: FullyConnected) -> Array:
+        """Make sure that an FC reads whole samples, in a type and with constants that can be
+        moved; return the order of its columns.
+
+        Raises:
+            Refusal: it does not.
+        """
+        twin = self.twins.get(layer.data)
+        if twin is None:
+            raise Refusal(f"FC '{layer.node.name}' reads something that is no part of the head")
+        order = self._column_order(layer, twin)
+        self._check_type(layer)
+        producer = self._graph.main.producer(layer.weight)
+        if producer is not None and producer.op_type == "DequantizeLinear":
+            raise Refusal(f"the weight of FC '{layer.node.name}' is quantised")
+        self._bias_vector(layer, bias_node(self._graph, layer))
+        return order
+
+    def give_back(self, layer: FullyConnected, rows: str) -> None:
+        """Let a tensor `[N, F]` made by new nodes take the place of an FC's output, bias added."""
+        adder = bias_node(self._graph, layer)
+        last = adder or layer.node
+        index = self._vector(layer, rows).index
+        whole = np.array_equal(index.reshape(-1), np.arange(index.size))
+        if whole and index.ndim == 2 and self._samples_first(index):
+            if self._editor is not None:
+                self._editor.rename(rows, last.outputs[0])
+        else:
+            self.vector_to_old(layer.node, rows, index, last.outputs[0])
+        for node in (layer.node, adder):
+            if node is not None:
+                self.replaced.add(node)
+                self._given.add(node)
+
+    def _column_order(self, layer: FullyConnected, twin: Twin) -> Array:
+        index = twin.index.T if layer.columns else twin.index
+        columns = index.shape[-1] if index.ndim else 1
+        if columns != layer.in_features:
+            raise Refusal(
+                f"FC '{layer.node.name}' expects {layer.in_features} columns and gets {columns}"
+            )
+        samples = twin.index.size // prod(twin.sizes)
+        order = layout.column_order(index.reshape(-1, columns), (samples, *twin.sizes))
+        if isinstance(order, str):
+            raise Refusal(order)
+        return order
+
+    def _result_shape(self, layer: FullyConnected, twin: Twin) -> tuple[int, ...]:
+        leading = twin.index.T.shape[:-1] if layer.columns else twin.index.shape[:-1]
+        return (*leading, layer.out_features)
+
+    def _check_type(self, layer: FullyConnected) -> None:
+        dtype = self._subject.probe.shapes.dtype(self._graph.main, layer.data)
+        allowed = dtype in _CONV_TYPES or (
+            dtype == TensorProto.BFLOAT16 and self._graph.opset >= _BFLOAT16_OPSET
+        )
+        if not allowed:
+            name = TensorProto.DataType.Name(dtype or 0)  # type: ignore[arg-type]
+            raise Refusal(f"Conv does not compute in {name.lower()} at opset {self._graph.opset}")
+
+    def _weight(self, layer: FullyConnected, order: Array, sizes: tuple[int, ...]) -> str:
+        if self._editor is None:
+            return "weight"
+        stored = self._graph.source(self._graph.main, layer.weight)
+        # An FC that shares its weight with another keeps sharing it.
+        key = (f"{stored.key if stored else ''}|{layer.weight}|{layer.alpha}", order.tobytes())
+        if key not in self._moved:
+            self._moved[key] = self.constant(
+                moved_weight(layer, self._values, order, sizes), f"{layer.weight}_map"
+            )
+        return self._moved[key]
+
+    def _bias(self, layer: FullyConnected, adder: Node | None) -> str | None:
+        """The name of the bias as `[out]`: as it is stored where that fits."""
+        name, vector = self._bias_vector(layer, adder)
+        if name is None or vector is None:
+            return None
+        value = self._values.get(self._graph.main, name)
+        factor = 1.0 if adder is not None else layer.beta
+        if factor == 1 and value is not None and value.shape == vector.shape:
+            return name
+        moved = vector if factor == 1 else (vector * np.asarray(factor)).astype(vector.dtype)
+        return self.constant(moved, f"{name}_map")
+
+    def _bias_vector(
+        self, layer: FullyConnected, adder: Node | None
+    ) -> tuple[str | None, Array | None]:
+        """The name of the bias and its values as `[out]`, beta not applied; None without one.
+
+        Raises:
+            Refusal: the bias is computed, or is not one number per output.
+        """
+        name = layer.bias if layer.beta != 0 else None
+        if adder is not None:
+            name = next(item for item in adder.inputs if item != layer.node.outputs[0])
+        if name is None:
+            return None, None
+        if self._graph.source(self._graph.main, name) is None:
+            raise Refusal(f"the bias of FC '{layer.node.name}' is computed")
+        vector = per_feature(self._values.get(self._graph.main, name), layer.out_features)
+        if vector is None:
+            raise Refusal(f"the bias of FC '{layer.node.name}' is not one number per output")
+        return name, vector
+
+    def finish(self) -> tuple[str, ...]:
+        """Take the old nodes out, and give back under its old name and shape whatever the rest
+        of the graph still reads.
+
+        Returns:
+            Names of the tensors given back: old and new graph both hold them.
+
+        Raises:
+            Refusal: a second output of an old node is still read.
+        """
+        restored = []
+        leaving = set(self.replaced)
+        carried = self.replaced - self._given
+        for node in sorted(carried, key=lambda item: item.position, reverse=True):
+            name, twin = node.outputs[0], self.twins[node.outputs[0]]
+            if any(self._needed(extra, leaving) for extra in node.outputs[1:] if extra):
+                raise Refusal(f"node '{node.name}' has a second output that is read")
+            if not self._needed(name, leaving):
+                continue
+            if twin.vector:
+                restored.append((node, twin))
+            else:
+                leaving.discard(node)  # a flattened map that others read too stays as it is
+        for node, twin in reversed(restored):
+            self._restore(node, twin)
+        if self._editor is not None:
+            for node in leaving:
+                self._editor.remove(node)
+        return tuple(node.outputs[0] for node, _ in reversed(restored))
+
+    @property
+    def rank(self) -> int:
+        """The number of spatial axes."""
+        return len(next(iter(self.twins.values())).sizes) - 1
+
+    def rename_outputs(self) -> None:
+        """Let the maps that stand for the graph's outputs take over their names, and take all
+        old nodes out."""
+        if self._editor is None:
+            return
+        for value in self._graph.main.graph.output:
+            self._editor.rename(self.twins[value.name].name, value.name)
+        for node in self.replaced:
+            self._editor.remove(node)
+
+    def _needed(self, name: str, leaving: set[Node]) -> bool:
+        readers = self._graph.main.readers(name)
+        return self._graph.is_output(self._graph.main, name) or any(
+            reader not in leaving for reader in readers
+        )
+
+    def _restore(self, node: Node, twin: Twin) -> None:
+        """Bring an FC's output from `[N, F, 1, …]` back to its old shape and name."""
+        self.vector_to_old(node, twin.name, twin.index, node.outputs[0])
+
+    def vector_to_old(self, node: Node, source: str, index: Array, name: str) -> None:
+        """Emit what brings a tensor `[N, F]` or `[N, F, 1, …]` to the shape that `index` has.
+
+        Raises:
+            Refusal: the old form is more than a reshape or a transpose, or cannot be written
+                in this opset.
+        """
+        flat = index.reshape(-1)
+        if index.ndim == 2 and not np.array_equal(flat, np.arange(flat.size)):
+            if not np.array_equal(index.T.reshape(-1), np.arange(flat.size)):
+                raise Refusal(f"the output of '{node.name}' is permuted")
+            rows = self.emit(node, "Flatten", [source], f"{name}_rows", {"axis": 1})
+            self._emit_as(node, "Transpose", [rows], name, {"perm": [1, 0]})
+        elif not np.array_equal(flat, np.arange(flat.size)):
+            raise Refusal(f"the output of '{node.name}' is permuted")
+        elif index.ndim == 2 and self._samples_first(index):
+            self._emit_as(node, "Flatten", [source], name, {"axis": 1})
+        else:
+            self._reshape(node, source, index, name)
+
+    def _samples_first(self, index: Array) -> bool:
+        return index.shape[0] == self.samples
+
+    def _reshape(self, node: Node, source: str, index: Array, name: str) -> None:
+        if self._graph.opset < 5:
+            raise Refusal("the shape of its output cannot be written in an opset below 5")
+        target = list(index.shape)
+        if self._subject.probe.dynamic:
+            axis = next((a for a, size in enumerate(target) if size != 1), None)
+            if axis is None or target[axis] != self.samples:
+                raise Refusal(f"the batch axis of the output of '{node.name}' is not to be seen")
+            target[axis] = -1
+        shape = self.constant(np.array(target, np.int64), f"{name}_shape")
+        self._emit_as(node, "Reshape", [source, shape], name)
+
+    def _emit_as(
+        self,
+        node: Node,
+        op_type: str,
+        inputs: list[str],
+        output: str,
+        attributes: dict[str, object] | None = None,
+    ) -> None:
+        if self._editor is not None:
+            self._editor.emit(node, op_type, inputs, output, attributes)
+
+    def constant(self, values: Array, wanted: str) -> str:
+        """Add a constant; returns the name it got."""
+        return wanted if self._editor is None else self._editor.constant(values, wanted)
+
+    def emit(
+        self,
+        node: Node,
+        op_type: str,
+        inputs: list[str],
+        wanted: str,
+        attributes: dict[str, object] | None = None,
+    ) -> str:
+        """Emit a node at the place of an old one; returns the name its output got."""
+        if self._editor is None:
+            return wanted
+        output = self._editor.new_name(wanted)
+        return self._editor.emit(node, op_type, inputs, output, attributes)
+
+    def _copy(self, node: Node, inputs: list[str], twin: Twin) -> Twin:
+        wanted = f"{node.outputs[0]}_map"
+        if self._editor is not None:
+            wanted = self._editor.new_name(wanted)
+            self._editor.emit_copy(node, inputs, wanted)
+        return replace(twin, name=wanted)
+
+
+def moved_weight(
+    layer: FullyConnected, values: Values, order: Array, sizes: tuple[int, ...]
+) -> Array:
+    """The kernel `[out, C, spatial…]` of the convolution that an FC is: W'[f, k(c, s)] = W[f, k].
+
+    Raises:
+        Refusal: the weight's values cannot be had.
+    """
+    weight = weight_by_output(layer, values)
+    if weight is None:
+        raise Refusal(f"the weight of FC '{layer.node.name}' cannot be read")
+    moved = np.empty(weight.shape, weight.dtype)
+    moved[:, order] = weight
+    if layer.alpha != 1:
+        moved = (moved * np.asarray(layer.alpha)).astype(weight.dtype)
+    return moved.reshape(layer.out_features, *sizes)
+
+
+def _same(values: Array, reference: Array) -> bool:
+    """Whether values equal a reference that broadcasts to them."""
+    return bool(np.array_equal(values, np.broadcast_to(reference, values.shape)))

@@ -1,0 +1,300 @@
+"""Applies rewrites one after the other, proves the result, and says what changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxshare.analysis.inspection import inspect
+from onnxshare.analysis.results import Totals
+from onnxshare.comparison import Comparison
+from onnxshare.edit import set_property
+from onnxshare.errors import RewriteError, SamplesError, UsageError
+from onnxshare.inputs import Samples, read_samples
+from onnxshare.io.load import Model, ModelSource, all_tensors, load, with_data
+from onnxshare.io.save import save
+from onnxshare.io.tensors import Array
+from onnxshare.runtime.session import iter_batches
+from onnxshare.shapes import InputShapes
+from onnxshare.validate import compare
+from rewrites import ALL
+from rewrites.base import Change, Fitting, Options, Refusal, Rewrite, Site, study
+from rewrites.fc_to_gap import MIN_SAMPLES
+from rewrites.fully_convolutional import as_vectors
+
+#: Share of the samples that a fit never sees, and on which it is measured.
+_HELD_OUT = 0.25
+
+_WAY_OUT = (
+    "allow an approximation fitted to your data with --approximate --samples FILE, "
+    "or use --fc-to-conv, which is exact"
+)
+
+
+@dataclass(frozen=True)
+class RewriteResult:
+    """What rewriting a model gave.
+
+    Attributes:
+        model: the rewritten model; the original where nothing was done.
+        name: what the model was read from.
+        sites: every site found, with the reason where it was refused.
+        changes: what was done.
+        before, after: totals of both models.
+        validation: the comparison of both; None if nothing was done or it was switched off.
+        external: whether the original keeps weights in external data.
+    """
+
+    model: onnx.ModelProto = field(repr=False)
+    name: str
+    sites: tuple[Site, ...]
+    changes: tuple[Change, ...]
+    before: Totals
+    after: Totals
+    validation: Comparison | None
+    external: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was rewritten and the comparison does not speak against it."""
+        return bool(self.changes) and (self.validation is None or self.validation.passed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain types, without the model."""
+        return {
+            "schema_version": 1,
+            "model": self.name,
+            "sites": [site.to_dict() for site in self.sites],
+            "changes": [change.to_dict() for change in self.changes],
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "validation": None if self.validation is None else self.validation.to_dict(),
+        }
+
+    def save(self, path: str | Path, *, force: bool = False) -> int:
+        """Write the rewritten model and return the bytes written.
+
+        Raises:
+            RewriteError: nothing was rewritten, or validation failed.
+            OutputError: the file exists and `force` is false, or cannot be written.
+        """
+        if not self.passed:
+            raise RewriteError(f"{self.name}: there is no proven rewrite to save")
+        return save(self.model, Path(path), external=self.external, force=force)
+
+
+def available() -> dict[str, Rewrite]:
+    """All rewrites by name: this project's, then those of installed packages."""
+    found = {rewrite.name: rewrite for rewrite in ALL}
+    for entry in entry_points(group="onnxshare.rewrites"):
+        rewrite = entry.load()
+        rewrite = rewrite() if isinstance(rewrite, type) else rewrite
+        found.setdefault(rewrite.name, rewrite)
+    return found
+
+
+def rewrite(
+    source: ModelSource,
+    rewrites: Sequence[str],
+    *,
+    approximate: bool = False,
+    samples: Samples | str | Path | None = None,
+    fully_convolutional: bool = False,
+    provider: str = "auto",
+    seed: int = 0,
+    validate: bool = True,
+    input_shapes: InputShapes | None = None,
+) -> RewriteResult:
+    """Rewrite a model and compare the result with the original. The source is not changed.
+
+    Args:
+        source: the model.
+        rewrites: names such as `fc-to-gap`; they run in the order of `rewrites.ALL`.
+        approximate: allow changes that are not exact; these need `samples`.
+        samples: real inputs: an approximation is fitted to three quarters of them and measured
+            on the rest; an exact change is compared on all of them.
+        fully_convolutional: with `fc-to-conv`, let outputs be maps over larger inputs.
+        provider: where to run.
+        seed: of random inputs and of the choice of held-out samples.
+        validate: whether to compare at all.
+        input_shapes: sizes for inputs whose sizes are symbolic.
+
+    Raises:
+        ModelFileError, ModelError: the model cannot be read or contradicts itself.
+        UsageError: an unknown rewrite, or options that do not go together.
+        SamplesError: the samples cannot be read or are too few.
+    """
+    chosen = _choose(rewrites, fully_convolutional, approximate, samples)
+    original = load(source)
+    given = read_samples(samples, original.proto) if isinstance(samples, (str, Path)) else samples
+    external = any(tensor.external_data for tensor in all_tensors(original.proto))
+    whole = Model(with_data(original), original.path, original.size) if external else original
+    fitting, measuring = _split(given, seed) if approximate else (None, given)
+    options = Options(approximate, fully_convolutional)
+    fit = Fitting(fitting, _features(fitting, provider) if fitting is not None else None)
+    result, sites, changes = _apply_all(whole, chosen, options, fit, input_shapes)
+    before = inspect(original, input_shapes=input_shapes).totals
+    if not changes:
+        return RewriteResult(whole.proto, original.name, sites, (), before, before, None, external)
+    proto, validation = result.proto, None
+    if validate or any(change.site.exact is False for change in changes):
+        proto, validation = _prove(
+            whole, result.proto, changes, measuring, options, provider=provider, seed=seed
+        )
+    shapes = None if fully_convolutional else input_shapes
+    after = inspect(proto, input_shapes=shapes).totals
+    return RewriteResult(proto, original.name, sites, changes, before, after, validation, external)
+
+
+def _choose(
+    names: Sequence[str], fully_convolutional: bool, approximate: bool, samples: object
+) -> list[Rewrite]:
+    known = available()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"there is no rewrite '{unknown[0]}'", f"there are: {', '.join(known)}")
+    if not names:
+        raise UsageError("no rewrite was asked for", f"there are: {', '.join(known)}")
+    if fully_convolutional and "fc-to-conv" not in names:
+        raise UsageError("--fully-convolutional needs --fc-to-conv")
+    if approximate and samples is None:
+        raise UsageError(
+            "--approximate needs inputs to fit to", "give some with --samples FILE.npz or a folder"
+        )
+    return [known[name] for name in known if name in names]
+
+
+def _split(samples: Samples | None, seed: int) -> tuple[Samples | None, Samples | None]:
+    """The samples to fit to, and the ones to measure on."""
+    if samples is None:
+        return None, None
+    if samples.count < MIN_SAMPLES:
+        raise SamplesError(
+            f"{samples.origin}: holds {samples.count} samples, and a fit needs {MIN_SAMPLES}",
+            "give more; a few hundred are a good start",
+        )
+    order = np.random.default_rng(seed).permutation(samples.count)
+    held = max(1, round(samples.count * _HELD_OUT))
+    return samples.take(order[held:].tolist()), samples.take(order[:held].tolist())
+
+
+def _features(samples: Samples, provider: str) -> Any:
+    def run(model: onnx.ModelProto, names: tuple[str, ...]) -> Iterator[Mapping[str, Array]]:
+        return iter_batches(model, samples.arrays, outputs=names, provider=provider)
+
+    return run
+
+
+def _apply_all(
+    model: Model,
+    chosen: list[Rewrite],
+    options: Options,
+    fitting: Fitting,
+    input_shapes: InputShapes | None,
+) -> tuple[Model, tuple[Site, ...], tuple[Change, ...]]:
+    """Apply each rewrite until it fits nowhere any more."""
+    sites: dict[tuple[str, str], Site] = {}
+    changes: list[Change] = []
+    for rewrite in chosen:
+        failed: set[str] = set()
+        while True:
+            subject = study(model, input_shapes)
+            found = [_allow(site, options, fitting) for site in rewrite.sites(subject, options)]
+            for site in found:
+                sites.setdefault((rewrite.name, site.node), site)
+            ready = [site for site in found if site.refused is None and site.node not in failed]
+            if not ready:
+                break
+            try:
+                change = rewrite.apply(subject, ready[0], options, fitting)
+            except Refusal as refusal:
+                failed.add(ready[0].node)
+                sites[rewrite.name, ready[0].node] = _refuse(ready[0], str(refusal))
+                continue
+            changes.append(change)
+            model = Model(change.model, model.path, model.size)
+    # A head that one rewrite has dealt with is not refused by the next.
+    done = {(change.site.rewrite, change.site.node) for change in changes}
+    nodes = {node for _, node in done}
+    kept = [s for key, s in sites.items() if key in done or s.node not in nodes]
+    return model, tuple(kept), tuple(changes)
+
+
+def _allow(site: Site, options: Options, fitting: Fitting) -> Site:
+    if site.exact is False and not (options.approximate and fitting.features is not None):
+        return _refuse(site, f"{site.detail}; {_WAY_OUT}")
+    return site
+
+
+def _refuse(site: Site, reason: str) -> Site:
+    return replace(site, refused=reason, exact=None, params_after=None)
+
+
+def _prove(
+    original: Model,
+    proto: onnx.ModelProto,
+    changes: tuple[Change, ...],
+    samples: Samples | None,
+    options: Options,
+    *,
+    provider: str,
+    seed: int,
+) -> tuple[onnx.ModelProto, Comparison]:
+    candidate = as_vectors(proto, original.proto) if options.fully_convolutional else proto
+    names = _tensors(candidate, original.proto, changes)
+    comparison = compare(
+        original, candidate, samples=samples, provider=provider, seed=seed, tensors=names
+    )
+    fits = [change.fit for change in changes if change.fit is not None]
+    if not fits or comparison.verdict == "not run":
+        return proto, comparison
+    return _promise(proto, comparison, fits[0])
+
+
+def _tensors(
+    candidate: onnx.ModelProto, original: onnx.ModelProto, changes: tuple[Change, ...]
+) -> list[str]:
+    """Inner tensors that both models hold, as evidence beside the outputs."""
+    both = [
+        {name for node in proto.graph.node for name in node.output}
+        for proto in (candidate, original)
+    ]
+    outputs = {value.name for value in original.graph.output}
+    names = dict.fromkeys(name for change in changes for name in change.tensors)
+    return [name for name in names if name in both[0] & both[1] and name not in outputs]
+
+
+def _promise(
+    proto: onnx.ModelProto, comparison: Comparison, fit: dict[str, Any]
+) -> tuple[onnx.ModelProto, Comparison]:
+    """Write what was measured on held-out samples into the model, as its promise."""
+    rows = [row for row in comparison.outputs if row.confidence_low is not None]
+    rows = [row for row in rows if not row.internal] or rows
+    if not rows:
+        reason = "an approximation of outputs that are no classes: no promise can be measured yet"
+        return proto, replace(comparison, verdict="different", reason=reason)
+    worst = min(rows, key=lambda row: row.argmax_agreement or 0.0)
+    promise = {
+        "rewrite": "fc-to-gap",
+        "agreement": worst.argmax_agreement,
+        "agreement_low": worst.confidence_low,
+        "confidence": 0.95,
+        "samples": comparison.samples,
+        **fit,
+    }
+    promised = onnx.ModelProto()
+    promised.CopyFrom(proto)
+    set_property(promised.metadata_props, "onnxshare.approximate", json.dumps(promise))
+    reason = (
+        f"an approximation: on {comparison.samples} samples that it was not fitted to, "
+        f"'{worst.name}' names the same class on {worst.argmax_agreement or 0:.1%} (at least "
+        f"{worst.confidence_low or 0:.1%} with 95 % confidence)"
+    )
+    return promised, replace(comparison, verdict="approximate", reason=reason)
