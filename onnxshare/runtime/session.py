@@ -181,7 +181,35 @@ def _with_outputs(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelP
     for name in dict.fromkeys(outputs):
         # A name alone will do: ONNX Runtime infers the type.
         changed.graph.output.append(known.get(name, onnx.ValueInfoProto(name=name)))
+    if not set(known) <= set(outputs):
+        _drop_unneeded(changed.graph)
     return changed
+
+
+def _drop_unneeded(graph: onnx.GraphProto) -> None:
+    """Remove nodes that no output needs: ONNX Runtime would run them all the same."""
+    needed = {value.name for value in graph.output}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(graph.node):
+        if needed.isdisjoint(node.output):
+            continue
+        kept.append(node)
+        needed.update(_reads(node))
+    kept.reverse()
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """Names that a node reads, its subgraphs included (which may also read names of their own)."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            names.update(value.name for value in body.output)
+            for inner in body.node:
+                names |= _reads(inner)
+    return names
 
 
 def _open(proto: onnx.ModelProto, provider: Provider, optimise: bool, folder: Path | None) -> Any:
