@@ -153,11 +153,14 @@ class _Run:
         part = self._samples.take(known[:NOISE_SAMPLES] or slice(0, NOISE_SAMPLES))
         ours = self._a.run(part.arrays, self._batch)
         own = self._noise.deeper(part.arrays, self._batch)
+        moved = self._noise.response(part.arrays, self._batch)
         if any(row >= NOISE_SAMPLES for row in known):
             own += self._noise.runs(part.arrays, self._batch)
         for name, tally in self._tallies.items():
             tally.discrete = self._noise.quantised
             tally.add_noise(ours[name], [run[name] for run in own])
+            if moved is not None:
+                tally.add_response(ours[name], moved[name])
 
 
 def _open(model: Model, letter: str, provider: Provider, outputs: Sequence[str]) -> Session:
