@@ -66,7 +66,7 @@ class Samples:
         """The number of samples."""
         return min((len(array) for array in self.arrays.values()), default=1)
 
-    def take(self, indices: Sequence[int] | slice) -> Samples:
+    def take(self, indices: Sequence[int] | Array | slice) -> Samples:
         """Return only these samples, in this order."""
         rows = indices if isinstance(indices, slice) else np.asarray(indices, dtype=np.intp)
         arrays = {name: array[rows] for name, array in self.arrays.items()}

@@ -113,6 +113,10 @@ class _Run:
         self._tallies = {name: Tally(name) for name in names}
         self._internal = set(internal) - set(outputs)
         self._batch = _batch_size(a.proto, samples)
+        # Shuffled, so that those the noise is measured on, the first, stand for all.
+        self._order = np.arange(samples.count)
+        if samples.count > NOISE_SAMPLES:
+            self._order = np.random.default_rng([seed, 2]).permutation(samples.count)
 
     def judge(self) -> list[Judged]:
         """Run everything; look a second time at samples that seem to differ."""
@@ -130,7 +134,7 @@ class _Run:
         ]
 
     def _add(self, start: int, stop: int) -> None:
-        part = self._samples.take(slice(start, stop))
+        part = self._samples.take(self._order[start:stop])
         ours = _run("A", self._a, part, self._batch)
         theirs = _run("B", self._b, part, self._batch)
         measure = start < NOISE_SAMPLES
@@ -150,7 +154,7 @@ class _Run:
                 rows.extend(int(row) for row in item.tally.worst_row[worst_first])
         # Outputs without a batch axis have rows that are runs, not samples.
         known = [row for row in dict.fromkeys(rows) if row < self._samples.count]
-        part = self._samples.take(known[:NOISE_SAMPLES] or slice(0, NOISE_SAMPLES))
+        part = self._samples.take(self._order[known[:NOISE_SAMPLES] or slice(NOISE_SAMPLES)])
         ours = self._a.run(part.arrays, self._batch)
         own = self._noise.deeper(part.arrays, self._batch)
         moved = self._noise.response(part.arrays, self._batch)

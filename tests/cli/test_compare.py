@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def scaled(lenet: onnx.ModelProto, tmp_path: Path) -> Path:
+    """The same net with one of its outputs 1 % larger."""
+    model = onnx.ModelProto()
+    model.CopyFrom(lenet)
+    for tensor in model.graph.initializer:
+        if tensor.name in ("out.w", "out.b"):
+            values = numpy_helper.to_array(tensor).copy()
+            values[3] *= np.float32(1.01)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    path = tmp_path / "scaled.onnx"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def renamed(lenet: onnx.ModelProto, tmp_path: Path) -> Path:
+    model = onnx.ModelProto()
+    model.CopyFrom(lenet)
+    model.graph.node[0].name = "first"
+    path = tmp_path / "renamed.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_equal_models_pass(cli: Cli, lenet_path: Path, renamed: Path) -> None:
+    done = cli("compare", lenet_path, renamed, "--provider", "cpu")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("identical: ")
+    assert done.stdout.endswith("(CPU; 32 random samples, seed 0)\n")
+
+
+def test_different_models_do_not(cli: Cli, lenet_path: Path, scaled: Path) -> None:
+    done = cli("compare", lenet_path, scaled, "--provider", "cpu")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines()[-1].startswith("different: output 'y' differs by ")
+
+
+def test_json_on_stdout(cli: Cli, lenet_path: Path, scaled: Path) -> None:
+    arguments = ("--format", "json", "--seed", 3, "--count", 5, "--provider", "cpu")
+    done = cli("compare", lenet_path, scaled, *arguments)
+    data = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert (data["verdict"], data["samples"], data["seed"]) == ("different", 5, 3)
+    assert (data["latency"], data["first_divergence"]) == (None, None)
+    assert [row["name"] for row in data["outputs"]] == ["y"]
+
+
+def test_samples_with_labels(cli: Cli, lenet_path: Path, scaled: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((20, 1, 32, 32), dtype=np.float32)
+    np.savez(tmp_path / "test.npz", x=images, labels=np.arange(20) % 10)
+    done = cli("compare", lenet_path, scaled, "--samples", tmp_path / "test.npz")
+    assert done.returncode == 1
+    assert "20 samples from test.npz" in done.stdout
+    assert "accuracy: A " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("missing.onnx", "missing.onnx"), "missing.onnx: no such file"),
+        (("{a}", "{b}", "--samples", "missing.npz"), "missing.npz: no such file"),
+        (("{a}", "{b}", "--provider", "nonsense"), "--provider nonsense"),
+        (("{a}", "{b}", "--count", "0"), "--count"),
+        (("{a}",), "Missing argument"),
+    ],
+)
+def test_usage_errors_are_one_line(
+    cli: Cli, lenet_path: Path, scaled: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    filled = [word.format(a=lenet_path, b=scaled) for word in arguments]
+    done = cli("compare", *filled)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_names_the_verdicts_and_the_exit_codes(cli: Cli) -> None:
+    done = cli("compare", "--help")
+    assert done.returncode == 0
+    for word in ("inconclusive", "Exit code", "--samples", "--provider", "Example"):
+        assert word in done.stdout

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from onnxshare.comparison import Comparison, OutputComparison
+from onnxshare.report.comparison import print_comparison, render_text, sentence
+
+ROW = OutputComparison(
+    "scores",
+    max_abs=3.2e-6,
+    max_rel=4.1e-7,
+    rmse=5e-7,
+    sqnr_db=131.4,
+    cosine=1.0,
+    tolerance=2e-5,
+    worst=0.16,
+    live=1.0,
+    argmax_agreement=1.0,
+    confidence_low=0.9106,
+)
+
+
+def shown(comparison: Comparison, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(render_text(comparison))
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def test_a_row_per_output_and_one_sentence() -> None:
+    inner = OutputComparison("fc", internal=True, max_abs=1.5, worst=80.0, live=0.5)
+    comparison = Comparison(
+        "different", "the reason", "CPU: no NVIDIA driver", (ROW, inner), 32, "random, seed 0"
+    )
+    lines = shown(comparison).splitlines()
+    assert lines[0].split() == (
+        "output max error of tolerance relative RMSE SQNR live same class at least".split()
+    )
+    assert lines[1].split() == (
+        "scores 3.2e-06 16% 4.1e-07 5e-07 131 dB 100% 100.00% 91.06%".split()
+    )
+    assert lines[2].split() == "fc (internal) 1.5 80× – – – 50% – –".split()
+    assert sentence(comparison) == (
+        "different: the reason (CPU: no NVIDIA driver; 32 random samples, seed 0)"
+    )
+
+
+def test_columns_that_nothing_fills_are_left_out() -> None:
+    text = shown(Comparison("different", "why", "CPU", (OutputComparison("y"),), 4, "s.npz"))
+    assert "SQNR" not in text
+    assert "(CPU; 4 samples from s.npz)" in text
+
+
+def test_without_a_run_there_is_only_the_sentence() -> None:
+    assert shown(Comparison("identical", "same bytes", "CPU")) == "identical: same bytes (CPU)\n"
+    assert "1 sample from x.npy" in shown(Comparison("inconclusive", "why", "CPU", (), 1, "x.npy"))
+
+
+def test_accuracy_of_both() -> None:
+    comparison = Comparison(
+        "approximate", "why", "CPU", (ROW,), 9, "t.npz", accuracy={"a": 0.9, "b": 0.885}
+    )
+    assert "accuracy: A 90.00%, B 88.50% (-1.50 points)" in shown(comparison)
+
+
+def test_names_from_a_file_can_neither_colour_nor_move_anything() -> None:
+    evil = OutputComparison("[red]x[/red]\x1b[2J", max_abs=1.0)
+    text = shown(Comparison("different", "output '[bold]\x1b[31m'", "CPU", (evil,)))
+    assert "\x1b" not in text
+    assert "[red]x[/red]\\x1b[2J" in text
+    assert "[bold]" in text
+
+
+def test_long_names_are_folded_and_figures_kept() -> None:
+    name = "a/very/long/path/" * 6
+    text = shown(Comparison("equivalent", "why", "CPU", (OutputComparison(name, max_abs=1.0),)), 60)
+    assert max(map(len, text.splitlines())) <= 60
+    assert text.count("/") == name.count("/")
+
+
+def test_printing_in_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    print_comparison(Comparison("equivalent", "words " * 40 + "end", "CPU", (ROW,)))
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "\x1b" not in out
+    # The table's two lines, and the sentence in one.
+    assert len(out.splitlines()) == 3
+
+
+def test_colours_follow_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = Comparison("different", "why", "CPU", (ROW,))
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    file = io.StringIO()
+    print_comparison(comparison, Console(file=file, force_terminal=True, color_system="standard"))
+    assert "\x1b[1;31mdifferent" in file.getvalue()
+    monkeypatch.setenv("NO_COLOR", "1")
+    file = io.StringIO()
+    print_comparison(comparison, Console(file=file, force_terminal=True))
+    assert "\x1b[31m" not in file.getvalue()
+    assert "31m" not in file.getvalue()
