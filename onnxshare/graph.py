@@ -20,7 +20,7 @@ from onnxshare.io.load import Model
 #: Operators whose output holds the same stored elements as their first input, in some order or
 #: type. QuantizeLinear counts only between a constant and a DequantizeLinear.
 CARRIERS = frozenset(
-    ["Identity", "Cast", "CastLike", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "DequantizeLinear"]
+    "Identity Cast CastLike Reshape Flatten Squeeze Unsqueeze Transpose DequantizeLinear".split()
 )
 
 STANDARD_DOMAINS = frozenset(("", "ai.onnx"))
@@ -325,10 +325,10 @@ def _from_constant_attribute(attribute: onnx.AttributeProto) -> onnx.TensorProto
         numbers = list(attribute.ints)
         return helper.make_tensor("", TensorProto.INT64, (len(numbers),), numbers)
     if attribute.name == "value_string":
-        return helper.make_tensor("", TensorProto.STRING, (), [attribute.s])
+        return TensorProto(data_type=TensorProto.STRING, string_data=[attribute.s])
     if attribute.name == "value_strings":
         texts = list(attribute.strings)
-        return helper.make_tensor("", TensorProto.STRING, (len(texts),), texts)
+        return TensorProto(data_type=TensorProto.STRING, dims=[len(texts)], string_data=texts)
     return None
 
 
@@ -337,7 +337,7 @@ def bytes_of(elements: int, dtype: int) -> int:
     return (elements * _BITS.get(dtype, 0) + 7) // 8
 
 
-_BITS = {
+_BITS: dict[int, int] = {
     TensorProto.FLOAT: 32,
     TensorProto.UINT8: 8,
     TensorProto.INT8: 8,

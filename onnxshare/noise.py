@@ -28,7 +28,9 @@ VISIBLE = 2.0**-7
 #: How far inputs of a quantised model are moved at a second look: a quarter of an 8-bit step.
 QUANTISED = 2.0**-10
 
-_EPSILON = {
+_NOT_WEIGHTS = ("Resize", "Upsample", "QuantizeLinear", "DequantizeLinear")
+
+_EPSILON: dict[int, float] = {
     TensorProto.DOUBLE: 2.0**-52,
     TensorProto.FLOAT: 2.0**-23,
     TensorProto.FLOAT16: 2.0**-10,
@@ -84,7 +86,7 @@ class NoiseMeter:
         return results
 
     def deeper(self, inputs: Mapping[str, Array], batch: int) -> list[dict[str, Array]]:
-        """Return the outputs with the weights moved by one rounding error, `DRAWS` times.
+        """Return the outputs with weights and biases moved by one rounding error, `DRAWS` times.
 
         A quantised model jumps by whole steps where a value crosses the middle between two, which
         one rounding error seldom makes happen: its inputs move by a fraction of a step, too.
@@ -150,9 +152,18 @@ def _moved_weights(
 ) -> onnx.ModelProto:
     changed = onnx.ModelProto()
     changed.CopyFrom(proto)
-    for tensor in all_tensors(changed):
-        external = tensor.data_location == TensorProto.EXTERNAL
-        if tensor.data_type in _EPSILON and len(tensor.dims) > 1 and not external:
+    # Sizes and steps, which happen to be floats, are no weights.
+    fixed = {
+        name for node in changed.graph.node if node.op_type in _NOT_WEIGHTS for name in node.input
+    }
+    stored = [(tensor.name, tensor) for tensor in changed.graph.initializer]
+    for node in changed.graph.node:
+        if node.op_type == "Constant":
+            stored.extend((node.output[0], a.t) for a in node.attribute if a.HasField("t"))
+    for name, tensor in stored:
+        if name in fixed or tensor.data_type not in _EPSILON or max(tensor.dims, default=1) == 1:
+            continue
+        if tensor.data_location != TensorProto.EXTERNAL:
             moved = _move(numpy_helper.to_array(tensor), step, random)
             tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
     return changed

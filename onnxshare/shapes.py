@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import TensorProto
 
+from onnxshare.constant_folding import resolve_reshape
 from onnxshare.errors import ModelError, UsageError
 from onnxshare.graph import Graph, Scope, model_inputs
-from onnxshare.values import Values, resolve_reshape
+from onnxshare.values import Values
 
 #: Initializers above this size are hidden from inference, which needs only small ones (shapes).
 _SMALL = 4096

@@ -7,24 +7,24 @@ size; those that compute are bounded, because a hostile file can ask for a tenso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from onnx import helper
 
+from onnxshare.constant_folding import LAYOUT, MAX_COMPUTED, OPERATORS
 from onnxshare.errors import ModelError
 from onnxshare.graph import Graph, Node, Scope, Stored
 from onnxshare.io.tensors import Array, read
-
-#: The largest tensor that shape arithmetic may compute; real ones hold a handful of numbers.
-MAX_COMPUTED = 65_536
 
 #: The largest ConstantOfShape that is filled in memory when its values are asked for.
 MAX_FILLED = 2**30
 
 #: Known shapes: (scope path, tensor name) → sizes.
 KnownShapes = Mapping[tuple[str, str], tuple[int, ...]]
+
+
+_SHAPE_OPERATORS = frozenset(("Shape", "Size"))
 
 
 class Values:
@@ -82,7 +82,7 @@ class Values:
             return None
         if node.op_type in _SHAPE_OPERATORS:
             return []
-        if node.op_type not in _OPERATORS:
+        if node.op_type not in OPERATORS:
             return None
         missing = []
         for needed in filter(None, node.inputs):
@@ -104,11 +104,11 @@ class Values:
         if node.op_type in _SHAPE_OPERATORS:
             return self._shape(node)
         inputs = [self._input(node, item) for item in node.inputs]
-        layout = node.op_type in _LAYOUT
+        layout = node.op_type in LAYOUT
         if not layout and sum(item.size for item in inputs if item is not None) > MAX_COMPUTED:
             return None
         try:
-            result = _OPERATORS[node.op_type](node, inputs)
+            result = OPERATORS[node.op_type](node, inputs)
         except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError, KeyError):
             return None  # not ours to judge: whoever needs the value says that it is unknown
         return None if result is None else np.asarray(result)
@@ -161,7 +161,7 @@ def rearrange(node: Node, data: Array, values: Values) -> Array | None:
     if any(name and value is None for name, value in zip(node.inputs[1:], others, strict=True)):
         return None
     try:
-        return np.asarray(_OPERATORS[node.op_type](node, [data, *others]))
+        return np.asarray(OPERATORS[node.op_type](node, [data, *others]))
     except (ValueError, IndexError, TypeError, KeyError):
         return None
 
@@ -169,221 +169,6 @@ def rearrange(node: Node, data: Array, values: Values) -> Array | None:
 #: Operators that move elements, or change only their type: each output element is one input
 #: element. (Dropout at inference is one; its callers check that it is not training.)
 REARRANGING = frozenset(
-    ["Identity", "Cast", "CastLike", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "QuantizeLinear", "DequantizeLinear"]
+    "Identity Cast CastLike Dropout Reshape Flatten Squeeze Unsqueeze Transpose "
+    "QuantizeLinear DequantizeLinear".split()
 )
-
-_SHAPE_OPERATORS = frozenset(("Shape", "Size"))
-
-Inputs = list[Array | None]
-Evaluator = Callable[[Node, Inputs], Any]
-
-
-def resolve_reshape(shape: tuple[int, ...], target: list[int], *, allowzero: bool) -> list[int]:
-    """The sizes that a Reshape gives, with 0 and -1 resolved
-    (https://onnx.ai/onnx/operators/onnx__Reshape.html).
-
-    Raises:
-        ValueError: the sizes do not fit.
-    """
-    sizes = [
-        shape[axis] if size == 0 and not allowzero else size for axis, size in enumerate(target)
-    ]
-    total = int(np.prod(shape, dtype=np.int64))
-    if sizes.count(-1) > 1:
-        raise ValueError("more than one -1")
-    if -1 in sizes:
-        known = int(np.prod([size for size in sizes if size != -1], dtype=np.int64))
-        if known == 0 or total % known:
-            raise ValueError("sizes do not divide")
-        sizes[sizes.index(-1)] = total // known
-    if int(np.prod(sizes, dtype=np.int64)) != total:
-        raise ValueError("sizes do not fit")
-    return sizes
-
-
-def _need(value: Array | None) -> Array:
-    if value is None:
-        raise ValueError("a required input is missing")
-    return value
-
-
-def _list(value: Array) -> list[int]:
-    return [int(item) for item in value.reshape(-1)]
-
-
-def _axes(node: Node, inputs: Inputs, position: int) -> list[int] | None:
-    """Axes as an input (later opsets) or as an attribute (earlier ones)."""
-    if len(inputs) > position:
-        given = inputs[position]
-        return None if given is None else _list(given)
-    axes = node.attribute("axes")
-    return None if axes is None else [int(axis) for axis in axes]
-
-
-def _reshape(node: Node, inputs: Inputs) -> Array:
-    data = _need(inputs[0])
-    target = _list(_need(inputs[1])) if len(inputs) > 1 else list(node.attribute("shape", []))
-    allowzero = bool(node.attribute("allowzero", 0))
-    return data.reshape(resolve_reshape(data.shape, target, allowzero=allowzero))
-
-
-def _flatten(node: Node, inputs: Inputs) -> Array:
-    data = _need(inputs[0])
-    axis = int(node.attribute("axis", 1))
-    axis = axis + data.ndim if axis < 0 else axis
-    rows = int(np.prod(data.shape[:axis], dtype=np.int64))
-    return data.reshape(rows, int(np.prod(data.shape[axis:], dtype=np.int64)))
-
-
-def _transpose(node: Node, inputs: Inputs) -> Array:
-    data = _need(inputs[0])
-    order = node.attribute("perm")
-    return data.transpose(None if order is None else [int(axis) for axis in order])
-
-
-def _squeeze(node: Node, inputs: Inputs) -> Array:
-    axes = _axes(node, inputs, 1)
-    return np.squeeze(_need(inputs[0]), None if axes is None else tuple(axes))
-
-
-def _unsqueeze(node: Node, inputs: Inputs) -> Array:
-    axes = _axes(node, inputs, 1)
-    if axes is None:
-        raise ValueError("no axes")
-    return np.expand_dims(_need(inputs[0]), tuple(axes))
-
-
-def _cast(node: Node, inputs: Inputs) -> Array:
-    return _need(inputs[0]).astype(helper.tensor_dtype_to_np_dtype(int(node.attribute("to"))))
-
-
-def _slice(node: Node, inputs: Inputs) -> Array:
-    data = _need(inputs[0])
-    if len(inputs) > 1:
-        starts, ends = _list(_need(inputs[1])), _list(_need(inputs[2]))
-        axes = _axes(node, inputs, 3) if len(inputs) > 3 else None
-        steps = inputs[4] if len(inputs) > 4 else None
-    else:
-        starts, ends = list(node.attribute("starts")), list(node.attribute("ends"))
-        axes, steps = _axes(node, [], 0), None
-    index = [slice(None)] * data.ndim
-    for place, axis in enumerate(axes if axes is not None else range(len(starts))):
-        step = 1 if steps is None else _list(steps)[place]
-        end: int | None = ends[place]
-        if step < 0 and end is not None and end < -data.shape[axis]:
-            end = None
-        index[axis] = slice(starts[place], end, step)
-    return data[tuple(index)]
-
-
-def _gather(node: Node, inputs: Inputs) -> Array:
-    axis = int(node.attribute("axis", 0))
-    return np.take(_need(inputs[0]), _need(inputs[1]).astype(np.int64), axis=axis)
-
-
-def _concat(node: Node, inputs: Inputs) -> Array:
-    return np.concatenate([_need(item) for item in inputs], axis=int(node.attribute("axis", 1)))
-
-
-def _divide(node: Node, inputs: Inputs) -> Array:
-    left, right = _need(inputs[0]), _need(inputs[1])
-    if left.dtype.kind in "iu":  # ONNX truncates towards zero
-        return (np.sign(left) * np.sign(right) * (np.abs(left) // np.abs(right))).astype(left.dtype)
-    return np.asarray(left / right)
-
-
-def _range(node: Node, inputs: Inputs) -> Array | None:
-    start, limit, delta = (_need(item).reshape(-1)[0] for item in inputs)
-    if delta == 0 or (limit - start) / delta > MAX_COMPUTED:
-        return None
-    return np.arange(start, limit, delta)
-
-
-def _expand(node: Node, inputs: Inputs) -> Array | None:
-    data, target = _need(inputs[0]), _list(_need(inputs[1]))
-    shape = np.broadcast_shapes(data.shape, tuple(target))
-    if int(np.prod(shape, dtype=np.int64)) > MAX_COMPUTED:
-        return None
-    return np.broadcast_to(data, shape)
-
-
-def _dequantise(node: Node, inputs: Inputs) -> Array:
-    """y = (x - zero_point) · scale, per tensor, per axis or in blocks
-    (https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html)."""
-    data, scale = _need(inputs[0]), _need(inputs[1])
-    zero = inputs[2] if len(inputs) > 2 else None
-    axis = int(node.attribute("axis", 1))
-    block = int(node.attribute("block_size", 0))
-    if scale.ndim and scale.size > 1:
-        if block:
-            scale, zero = _blocks(scale, data, axis, block), _blocks(zero, data, axis, block)
-        else:
-            shape = [-1 if place == axis % data.ndim else 1 for place in range(data.ndim)]
-            scale = scale.reshape(shape)
-            zero = None if zero is None else zero.reshape(shape)
-    else:
-        scale = scale.reshape(())
-        zero = None if zero is None else zero.reshape(())
-    wide = data.astype(np.float32)
-    if zero is not None:
-        wide = wide - zero.astype(np.float32)
-    return np.asarray((wide * scale.astype(np.float32)).astype(scale.dtype))
-
-
-def _blocks(part: Array | None, data: Array, axis: int, block: int) -> Any:
-    if part is None:
-        return None
-    repeated = np.repeat(part, block, axis=axis)
-    index = [slice(None)] * data.ndim
-    index[axis] = slice(0, data.shape[axis])
-    return repeated[tuple(index)]
-
-
-def _both(function: Callable[[Array, Array], Any]) -> Evaluator:
-    return lambda node, inputs: function(_need(inputs[0]), _need(inputs[1]))
-
-
-def _one(function: Callable[[Array], Any]) -> Evaluator:
-    return lambda node, inputs: function(_need(inputs[0]))
-
-
-_LAYOUT = frozenset(
-    ["Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "DequantizeLinear"]
-)
-
-_OPERATORS: dict[str, Evaluator] = {
-    "Identity": _one(lambda data: data),
-    "Cast": _cast,
-    "Reshape": _reshape,
-    "Flatten": _flatten,
-    "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze,
-    "Transpose": _transpose,
-    "DequantizeLinear": _dequantise,
-    "Slice": _slice,
-    "Gather": _gather,
-    "Concat": _concat,
-    "Range": _range,
-    "Expand": _expand,
-    "Add": _both(np.add),
-    "Sub": _both(np.subtract),
-    "Mul": _both(np.multiply),
-    "Div": _divide,
-    "Equal": _both(np.equal),
-    "Greater": _both(np.greater),
-    "Less": _both(np.less),
-    "Min": lambda node, inputs: np.minimum.reduce([_need(item) for item in inputs]),
-    "Max": lambda node, inputs: np.maximum.reduce([_need(item) for item in inputs]),
-    "Neg": _one(np.negative),
-    "Abs": _one(np.abs),
-    "Sqrt": _one(np.sqrt),
-    "Floor": _one(np.floor),
-    "Ceil": _one(np.ceil),
-    "Not": _one(np.logical_not),
-    "ReduceProd": lambda node, inputs: (
-        np.prod(_need(inputs[0]), keepdims=bool(node.attribute("keepdims", 1)))
-        if _axes(node, inputs, 1) in (None, [0])
-        else None
-    ),
-    "Where": lambda node, inputs: np.where(*(_need(item) for item in inputs)),
-}

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import onnx
 
 from onnxshare.analysis.fc import bias_elements
-from onnxshare.analysis.heads import Head, Probe, find_heads, probe
+from onnxshare.analysis.heads import Head, Subject, find_heads, probe
 from onnxshare.graph import Graph
 from onnxshare.inputs import Samples
 from onnxshare.io.load import Model
@@ -105,15 +105,6 @@ class Change:
             "notes": list(self.notes),
             "fit": self.fit,
         }
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model under rewriting with everything that rewrites ask about it."""
-
-    graph: Graph
-    probe: Probe
-    heads: tuple[Head, ...]
 
 
 def study(model: Model, input_shapes: InputShapes | None = None) -> Subject:

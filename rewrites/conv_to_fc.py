@@ -13,10 +13,11 @@ from math import prod
 import numpy as np
 from onnx import TensorProto
 
+from onnxshare.analysis.heads import Subject
 from onnxshare.edit import Editor
 from onnxshare.graph import Graph, Node
 from onnxshare.io.tensors import Array
-from rewrites.base import Change, Fitting, Options, Refusal, Site, Subject
+from rewrites.base import Change, Fitting, Options, Refusal, Site
 
 
 class ConvToFc:

@@ -6,9 +6,9 @@ with `--fully-convolutional` the network slides over larger inputs.
 
 from __future__ import annotations
 
-from onnxshare.analysis.heads import Head
+from onnxshare.analysis.heads import Head, Subject
 from onnxshare.edit import Editor
-from rewrites.base import Change, Fitting, Options, Refusal, Site, Subject, head_params
+from rewrites.base import Change, Fitting, Options, Refusal, Site, head_params
 from rewrites.fully_convolutional import free_sizes, slide
 from rewrites.mirror import Mirror
 

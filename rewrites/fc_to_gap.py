@@ -19,20 +19,15 @@ from math import prod
 import numpy as np
 import onnx
 
-from onnxshare.analysis.fc import (
-    FullyConnected,
-    bias_by_output,
-    bias_elements,
-    bias_node,
-    per_feature,
-)
-from onnxshare.analysis.heads import Head, Root
+from onnxshare.analysis.fc import FullyConnected, bias_elements, bias_node
+from onnxshare.analysis.heads import Head, Root, Subject
 from onnxshare.analysis.uniformity import spatial_weight, uniformity
 from onnxshare.edit import Editor
 from onnxshare.graph import Node
 from onnxshare.io.tensors import Array
-from rewrites.base import Change, Fitting, Options, Refusal, Site, Subject
+from rewrites.base import Change, Fitting, Options, Refusal, Site
 from rewrites.fit import ridge
+from rewrites.layers import bias_of
 from rewrites.mirror import Mirror
 
 #: Fewer samples leave nothing to fit and to hold out.
@@ -214,20 +209,8 @@ def _exact(subject: Subject, head: Head, root: Root) -> _Pooled:
     """V = Σ_s W[f, c, s], which is S · w[f, c] where the weights are constant over space."""
     weight = _ordered(subject, head, root)
     summed = weight.sum(axis=2, dtype=np.float64) * root.layer.alpha
-    bias = _bias(subject, root.layer)
+    _, bias = bias_of(subject, root.layer)
     return _Pooled(root, summed.astype(weight.dtype), bias)
-
-
-def _bias(subject: Subject, layer: FullyConnected) -> Array | None:
-    values, graph = subject.probe.values, subject.graph
-    adder = bias_node(graph, layer)
-    if adder is not None:
-        name = next(item for item in adder.inputs if item != layer.node.outputs[0])
-        return per_feature(values.get(graph.main, name), layer.out_features)
-    vector = bias_by_output(layer, values)
-    if vector is None or layer.beta == 1:
-        return vector
-    return (vector * np.asarray(layer.beta)).astype(vector.dtype)
 
 
 def _result(subject: Subject, layer: FullyConnected) -> str:

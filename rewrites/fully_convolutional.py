@@ -14,8 +14,9 @@ import numpy as np
 import onnx
 
 from onnxshare.analysis import layout
+from onnxshare.analysis.heads import Subject
 from onnxshare.graph import Node, model_inputs
-from rewrites.base import Refusal, Subject
+from rewrites.base import Refusal
 from rewrites.mirror import Mirror, Twin
 
 _SOFTMAX = frozenset(("Softmax", "LogSoftmax"))

@@ -20,24 +20,16 @@ from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
-from onnx import TensorProto
 
 from onnxshare.analysis import layout
-from onnxshare.analysis.fc import (
-    FullyConnected,
-    bias_node,
-    per_feature,
-    weight_by_output,
-)
+from onnxshare.analysis.fc import FullyConnected, bias_node
+from onnxshare.analysis.heads import Subject
 from onnxshare.edit import Editor
 from onnxshare.graph import Graph, Node
 from onnxshare.io.tensors import Array
 from onnxshare.values import Values, rearrange
-from rewrites.base import Refusal, Subject
-
-#: What Conv computes in; bfloat16 only since opset 22.
-_CONV_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-_BFLOAT16_OPSET = 22
+from rewrites.base import Refusal
+from rewrites.layers import bias_of, check_type, moved_weight
 
 
 @dataclass(frozen=True)
@@ -146,7 +138,7 @@ class Mirror:
         by_sample = flat.reshape(samples, *twin.sizes)
         if not _same(by_sample, by_sample[:1]):
             raise Refusal(f"a constant of node '{node.name}' differs between samples")
-        result = by_sample[0]
+        result: Array = by_sample[0]
         for axis in range(1, result.ndim):
             first = result.take([0], axis=axis)
             if _same(result, first):
@@ -188,7 +180,7 @@ class Mirror:
         order = self.check(layer)
         twin = self.twins[layer.data]
         adder = bias_node(self._graph, layer)
-        bias = self._bias(layer, adder)
+        bias = self._bias(layer)
         weight = self._weight(layer, order, twin.sizes)
         last = adder or layer.node
         name = self.emit(
@@ -221,11 +213,8 @@ class Mirror:
         if twin is None:
             raise Refusal(f"FC '{layer.node.name}' reads something that is no part of the head")
         order = self._column_order(layer, twin)
-        self._check_type(layer)
-        producer = self._graph.main.producer(layer.weight)
-        if producer is not None and producer.op_type == "DequantizeLinear":
-            raise Refusal(f"the weight of FC '{layer.node.name}' is quantised")
-        self._bias_vector(layer, bias_node(self._graph, layer))
+        check_type(self._subject, layer)
+        bias_of(self._subject, layer)
         return order
 
     def give_back(self, layer: FullyConnected, rows: str) -> None:
@@ -261,15 +250,6 @@ class Mirror:
         leading = twin.index.T.shape[:-1] if layer.columns else twin.index.shape[:-1]
         return (*leading, layer.out_features)
 
-    def _check_type(self, layer: FullyConnected) -> None:
-        dtype = self._subject.probe.shapes.dtype(self._graph.main, layer.data)
-        allowed = dtype in _CONV_TYPES or (
-            dtype == TensorProto.BFLOAT16 and self._graph.opset >= _BFLOAT16_OPSET
-        )
-        if not allowed:
-            name = TensorProto.DataType.Name(dtype or 0)  # type: ignore[arg-type]
-            raise Refusal(f"Conv does not compute in {name.lower()} at opset {self._graph.opset}")
-
     def _weight(self, layer: FullyConnected, order: Array, sizes: tuple[int, ...]) -> str:
         if self._editor is None:
             return "weight"
@@ -282,37 +262,11 @@ class Mirror:
             )
         return self._moved[key]
 
-    def _bias(self, layer: FullyConnected, adder: Node | None) -> str | None:
-        """The name of the bias as `[out]`: as it is stored where that fits."""
-        name, vector = self._bias_vector(layer, adder)
-        if name is None or vector is None:
-            return None
-        value = self._values.get(self._graph.main, name)
-        factor = 1.0 if adder is not None else layer.beta
-        if factor == 1 and value is not None and value.shape == vector.shape:
-            return name
-        moved = vector if factor == 1 else (vector * np.asarray(factor)).astype(vector.dtype)
-        return self.constant(moved, f"{name}_map")
-
-    def _bias_vector(
-        self, layer: FullyConnected, adder: Node | None
-    ) -> tuple[str | None, Array | None]:
-        """The name of the bias and its values as `[out]`, beta not applied; None without one.
-
-        Raises:
-            Refusal: the bias is computed, or is not one number per output.
-        """
-        name = layer.bias if layer.beta != 0 else None
-        if adder is not None:
-            name = next(item for item in adder.inputs if item != layer.node.outputs[0])
-        if name is None:
-            return None, None
-        if self._graph.source(self._graph.main, name) is None:
-            raise Refusal(f"the bias of FC '{layer.node.name}' is computed")
-        vector = per_feature(self._values.get(self._graph.main, name), layer.out_features)
+    def _bias(self, layer: FullyConnected) -> str | None:
+        name, vector = bias_of(self._subject, layer)
         if vector is None:
-            raise Refusal(f"the bias of FC '{layer.node.name}' is not one number per output")
-        return name, vector
+            return None
+        return name or self.constant(vector, f"{layer.node.outputs[0]}_bias")
 
     def finish(self) -> tuple[str, ...]:
         """Take the old nodes out, and give back under its old name and shape whatever the rest
@@ -390,7 +344,7 @@ class Mirror:
             self._reshape(node, source, index, name)
 
     def _samples_first(self, index: Array) -> bool:
-        return index.shape[0] == self.samples
+        return int(index.shape[0]) == self.samples
 
     def _reshape(self, node: Node, source: str, index: Array, name: str) -> None:
         if self._graph.opset < 5:
@@ -439,24 +393,6 @@ class Mirror:
             wanted = self._editor.new_name(wanted)
             self._editor.emit_copy(node, inputs, wanted)
         return replace(twin, name=wanted)
-
-
-def moved_weight(
-    layer: FullyConnected, values: Values, order: Array, sizes: tuple[int, ...]
-) -> Array:
-    """The kernel `[out, C, spatial…]` of the convolution that an FC is: W'[f, k(c, s)] = W[f, k].
-
-    Raises:
-        Refusal: the weight's values cannot be had.
-    """
-    weight = weight_by_output(layer, values)
-    if weight is None:
-        raise Refusal(f"the weight of FC '{layer.node.name}' cannot be read")
-    moved = np.empty(weight.shape, weight.dtype)
-    moved[:, order] = weight
-    if layer.alpha != 1:
-        moved = (moved * np.asarray(layer.alpha)).astype(weight.dtype)
-    return moved.reshape(layer.out_features, *sizes)
 
 
 def _same(values: Array, reference: Array) -> bool:

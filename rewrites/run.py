@@ -222,7 +222,7 @@ def _apply_all(
             model = Model(change.model, model.path, model.size)
     # A head that one rewrite has dealt with is not refused by the next.
     done = {(change.site.rewrite, change.site.node) for change in changes}
-    nodes = {node for _, node in done}
+    nodes = {node for _, node in done} | {name for change in changes for name in change.added}
     kept = [s for key, s in sites.items() if key in done or s.node not in nodes]
     return model, tuple(kept), tuple(changes)
 

@@ -100,12 +100,12 @@ def inputs(kind: str, side: int) -> Samples | None:
     shape = (32, 3, 2 * side, 2 * side)
     if kind == "mixture":
         return None
-    values = {
-        "normal": lambda: random.standard_normal(shape),
-        "images": lambda: random.integers(0, 256, shape),
-        "tiny": lambda: random.standard_normal(shape) / 1000,
-        "zeros": lambda: np.zeros(shape),
-    }[kind]()
+    values: Array = {
+        "normal": random.standard_normal(shape),
+        "images": random.integers(0, 256, shape),
+        "tiny": random.standard_normal(shape) / 1000,
+        "zeros": np.zeros(shape),
+    }[kind]
     return Samples({"x": values.astype(np.float32)}, None, kind, False)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from onnxshare.analysis.fc import bias_node, fully_connected
+from onnxshare.analysis.formulas import bias
 from onnxshare.analysis.operators import (
     CONSTANT,
     PARAM,
@@ -18,6 +20,9 @@ from onnxshare.analysis.work import Context, Unknown, Work
 from onnxshare.graph import Graph, Node, Scope, Stored
 from onnxshare.shapes import Shapes
 from onnxshare.values import Values
+
+#: The Add that gives an FC its bias: a bias is a parameter even where it is one number.
+_BIAS = Operator("elementwise", (PARAM, PARAM), bias)
 
 #: Stronger roles first: a tensor used as a weight anywhere is a parameter.
 _STRENGTH = (PARAM, STATISTIC, QUANTIZATION, CONSTANT, STRUCTURE)
@@ -65,17 +70,27 @@ class Census:
 def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
     """Walk over all nodes of a graph, subgraphs included; the cost grows with their number."""
     census = Census([], {}, [])
+    biases = {bias_node(graph, layer) for layer in fully_connected(graph)}
     times: dict[str, int | None] = {}
     for node in graph.nodes():
         if node.scope.path not in times:
             times[node.scope.path] = _times(node.scope, shapes, values)
-        census.nodes.append(_look(node, graph, shapes, census, times[node.scope.path]))
+        operator = lookup(node.proto.domain, node.op_type)
+        if node in biases:
+            operator = _BIAS
+        census.nodes.append(_look(node, operator, graph, shapes, census, times[node.scope.path]))
     _choose_branches(census, graph)
     return census
 
 
-def _look(node: Node, graph: Graph, shapes: Shapes, census: Census, times: int | None) -> NodeUse:
-    operator = lookup(node.proto.domain, node.op_type)
+def _look(
+    node: Node,
+    operator: Operator,
+    graph: Graph,
+    shapes: Shapes,
+    census: Census,
+    times: int | None,
+) -> NodeUse:
     constants = tuple(graph.source(node.scope, name) if name else None for name in node.inputs)
     params: dict[str, Stored] = {}
     for position, stored in enumerate(constants):

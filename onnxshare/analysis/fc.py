@@ -52,6 +52,12 @@ def recognise(graph: Graph, node: Node) -> FullyConnected | None:
     return None
 
 
+def fully_connected(graph: Graph) -> list[FullyConnected]:
+    """All FCs of the main graph with a stored weight matrix, in graph order."""
+    found = (recognise(graph, node) for node in graph.main.nodes)
+    return [layer for layer in found if layer is not None]
+
+
 def _gemm(graph: Graph, node: Node) -> FullyConnected | None:
     weight = graph.source(node.scope, node.inputs[1])
     shape = matrix_shape(graph, node, node.inputs[1])
@@ -128,7 +134,7 @@ def _behind_layout(graph: Graph, node: Node, name: str) -> tuple[int, ...] | Non
         if moved is None:
             return None
         view = np.broadcast_to(np.zeros((), np.int8), moved.shape)
-    return view.shape
+    return tuple(view.shape)
 
 
 def bias_node(graph: Graph, layer: FullyConnected) -> Node | None:
@@ -165,18 +171,11 @@ def weight_by_output(layer: FullyConnected, values: Values) -> Array | None:
     return weight if layer.stored_by_output else weight.T
 
 
-def bias_by_output(layer: FullyConnected, values: Values) -> Array | None:
-    """The bias as [out], beta not applied; None if there is none or it differs between rows.
-
-    Gemm's C may have any shape that broadcasts to [rows, out].
-    """
-    if layer.bias is None:
-        return None
-    return per_feature(values.get(layer.node.scope, layer.bias), layer.out_features)
-
-
 def per_feature(value: Array | None, features: int) -> Array | None:
-    """A constant that broadcasts over rows of `features` columns, as [features]; else None."""
+    """A constant that adds the same to each row of `features` columns, as [features]; else None.
+
+    Gemm's C and the operand of an Add may have any shape that broadcasts to [rows, features].
+    """
     if value is None or value.size not in (1, features):
         return None
     if value.size == features and features > 1 and (value.ndim == 0 or value.shape[-1] != features):

@@ -157,13 +157,20 @@ def normalisation(context: Context) -> Work:
 def elementwise(context: Context) -> Work:
     """Element-wise operators: each output element uses one element of each constant operand."""
     elements = context.per_sample(context.output)
-    operands = [c for c in context.constants if c is not None and c.elements > 1]
+    alone = len(context.inputs) == 1
+    operands = [] if alone else [c for c in context.constants if c is not None and c.elements > 1]
     largest = max((operand.elements for operand in operands), default=0)
     return Work(
         connections=elements * len(operands),
         sharing=Sharing(spatial=max(1, elements // largest) if largest else 1),
         extra_flops=elements * max(1, len(context.inputs) - 1),
     )
+
+
+def bias(context: Context) -> Work:
+    """Add of an FC's bias: each output element uses one bias, even where all share a single one."""
+    elements = context.per_sample(context.output)
+    return Work(connections=elements, extra_flops=elements)
 
 
 def slope(context: Context) -> Work:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from onnxshare.analysis import layout
-from onnxshare.analysis.fc import FullyConnected, recognise
+from onnxshare.analysis.fc import FullyConnected, fully_connected
 from onnxshare.errors import ModelError
 from onnxshare.graph import Graph, Node
 from onnxshare.io.tensors import Array
@@ -16,12 +16,17 @@ from onnxshare.values import Values
 
 #: What makes a feature map: operators that slide a kernel over positions.
 _SLIDING = frozenset(
-    ["Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConv", "NhwcFusedConv", "DeformConv"]
+    "Conv ConvTranspose ConvInteger QLinearConv FusedConv NhwcFusedConv DeformConv".split()
 )
 
 #: Operators that keep a feature map a feature map: looked through for the convolution before it.
 _KEEPS_MAP = frozenset(
-    ["MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "ReduceMean", "ReduceMax", "LRN", "InstanceNormalization", "GroupNormalization", "Concat", "Pad", "Sum", "Mean", "Resize", "Upsample", "Slice", "Split", "DepthToSpace", "SpaceToDepth", "Softmax", "LogSoftmax", "LpNormalization", "MeanVarianceNormalization", "LayerNormalization", "QLinearAdd", "QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearConcat", "DynamicQuantizeLinear", "Where", "Add", "Sub", "Mul", "Div", "Min", "Max", "Pow", "BatchNormalization"]
+    "MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool ReduceMean "
+    "ReduceMax LRN InstanceNormalization GroupNormalization Concat Pad Sum Mean Resize "
+    "Upsample Slice Split DepthToSpace SpaceToDepth Softmax LogSoftmax LpNormalization "
+    "MeanVarianceNormalization LayerNormalization QLinearAdd QLinearGlobalAveragePool "
+    "QLinearAveragePool QLinearConcat DynamicQuantizeLinear Where Add Sub Mul Div Min Max "
+    "Pow BatchNormalization".split()
 )
 
 
@@ -106,6 +111,15 @@ class Probe:
     dynamic: bool
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A model with its heads: everything that rewrites ask about it."""
+
+    graph: Graph
+    probe: Probe
+    heads: tuple[Head, ...]
+
+
 def probe(graph: Graph, single: Shapes, input_shapes: InputShapes | None = None) -> Probe:
     """Infer shapes for a batch of two where the batch is symbolic, so that a mix-up of samples
     shows; for the model's own batch where it is fixed."""
@@ -117,12 +131,6 @@ def probe(graph: Graph, single: Shapes, input_shapes: InputShapes | None = None)
         else:
             return Probe(double, Values(graph, double.fully_known()), True)
     return Probe(single, Values(graph, single.fully_known()), False)
-
-
-def fully_connected(graph: Graph) -> list[FullyConnected]:
-    """All FCs of the main graph with a stored weight matrix, in graph order."""
-    found = (recognise(graph, node) for node in graph.main.nodes)
-    return [layer for layer in found if layer is not None]
 
 
 def find_heads(graph: Graph, make_probe: Callable[[], Probe]) -> list[Head]:

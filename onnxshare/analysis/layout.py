@@ -21,18 +21,20 @@ MAX_ELEMENTS = 2**27
 
 #: Element-wise operators of one data input: they commute with any layout.
 UNARY = frozenset(
-    ["Relu", "LeakyRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Swish", "Tanh", "Gelu", "Softplus", "Softsign", "Mish", "Erf", "Exp", "Log", "Sqrt", "Reciprocal", "Neg", "Abs", "Sign", "Floor", "Ceil", "Round", "Clip", "Shrink", "Identity", "Cast", "Dropout"]
+    "Relu LeakyRelu Elu Selu Celu ThresholdedRelu Sigmoid HardSigmoid HardSwish Swish "
+    "Tanh Gelu Softplus Softsign Mish Erf Exp Log Sqrt Reciprocal Neg Abs Sign Floor Ceil "
+    "Round Clip Shrink Identity Cast Dropout".split()
 )
 
 #: Element-wise operators of one data input and constants.
-WITH_CONSTANT = frozenset(["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu"])
+WITH_CONSTANT = frozenset("Add Sub Mul Div Pow Max Min PRelu".split())
 
 #: Operators of a head that hold one constant per feature.
 PER_FEATURE = frozenset(("BatchNormalization",))
 
 QUANTISERS = frozenset(("QuantizeLinear", "DequantizeLinear"))
 
-_MOVES = frozenset(["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"])
+_MOVES = frozenset("Reshape Flatten Squeeze Unsqueeze Transpose".split())
 
 
 def moves(node: Node) -> bool:
@@ -129,7 +131,7 @@ def column_order(index: Array, sizes: tuple[int, ...]) -> Array | str:
         )
     if index.shape[1] != features:
         return f"the FC reads {index.shape[1]} of the map's {features} values per sample"
-    first = index[0]
+    first: Array = index[0]
     if samples > 1 and not np.array_equal(
         index, first[None, :] + np.arange(samples)[:, None] * features
     ):

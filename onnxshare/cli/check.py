@@ -86,8 +86,8 @@ def command(
 
     Example: onnxshare check models/ --max-params 5M --max-fc-share 50%
     """
-    from onnxshare.check.policy import find_policy, read_policy
-    from onnxshare.check.run import check
+    from onnxshare.checks.policy import find_policy, read_policy
+    from onnxshare.checks.run import check
 
     policy = find_policy() if config is None else read_policy(config)
     given: list[Path | str] = list(models or ())

@@ -46,3 +46,37 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and (value != value or abs(value) == float("inf")):
         return None
     return value
+
+
+def input_shapes(given: list[str] | None) -> dict[str, list[int | None]] | None:
+    """Parse `name:1,3,224,224`; a size left empty or `?` stays as the model says.
+
+    Raises:
+        UsageError: an option is not of that form.
+    """
+    if not given:
+        return None
+    shapes: dict[str, list[int | None]] = {}
+    for text in given:
+        name, colon, sizes = text.rpartition(":")
+        try:
+            shapes[name] = [
+                None if size.strip() in ("", "?") else int(size) for size in sizes.split(",")
+            ]
+        except ValueError:
+            colon = ""
+        if not (colon and name) or any(size is not None and size < 1 for size in shapes[name]):
+            raise UsageError(
+                f"--input-shape '{text}' is not NAME:SIZES", "write it like image:1,3,224,224"
+            )
+    return shapes
+
+
+def check_distinct(source: Path, target: Path) -> None:
+    """Refuse to write over the model that is read, whatever the two paths look like.
+
+    Raises:
+        UsageError: both name the same file.
+    """
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UsageError(f"{target}: is the model itself", "name another file with -o")

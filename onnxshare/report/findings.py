@@ -8,8 +8,8 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from onnxshare.check.results import CheckReport, Finding
-from onnxshare.check.rules import BY_OPTION, RULES
+from onnxshare.checks.results import CheckReport, Finding
+from onnxshare.checks.rules import BY_OPTION, RULES
 from onnxshare.errors import printable
 
 #: How wide a report is where there is no terminal to ask.

@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from onnxshare.check.limits import Unit, parse_limit, show
+from onnxshare.checks.limits import Unit, parse_limit, show
 
 
 @pytest.mark.parametrize(

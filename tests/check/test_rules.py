@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from onnxshare.analysis.results import HeadFacts, Inspection, ModelInfo, Totals
-from onnxshare.check.rules import BY_OPTION, RULES, Problem, Subject
+from onnxshare.checks.rules import BY_OPTION, RULES, Problem, Subject
 
 # LeNet-5 by hand: C1 156, C3 2,416, FCs 48,120 + 10,164 + 850; 122,304 + 241,600 + 59,134 uses.
 LENET = Totals(

@@ -11,9 +11,9 @@ import pytest
 
 from onnxshare.analysis.heads import Head
 from onnxshare.analysis.inspection import inspect
-from onnxshare.check.policy import Policy
-from onnxshare.check.results import CheckReport
-from onnxshare.check.run import check
+from onnxshare.checks.policy import Policy
+from onnxshare.checks.results import CheckReport
+from onnxshare.checks.run import check
 from onnxshare.errors import RuntimeFailure, SamplesError, UsageError
 from onnxshare.graph import Graph
 from onnxshare.values import Values
@@ -113,7 +113,7 @@ def test_a_crash_on_one_model_is_reported_with_it(
         return inspect(source, **options)
 
     monkeypatch.delenv("ONNXSHARE_DEBUG", raising=False)
-    monkeypatch.setattr("onnxshare.check.run.inspect", crash)
+    monkeypatch.setattr("onnxshare.checks.run.inspect", crash)
     report = check([lenet_path, lenet], max_params=1)
     assert str(report.models[0].error).startswith(f"{lenet_path}: internal error: KeyError")
     assert [finding.model for finding in report.findings] == ["<model>"]

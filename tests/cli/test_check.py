@@ -9,7 +9,7 @@ import onnx
 import pytest
 from rich.console import Console
 
-from onnxshare.check.run import check
+from onnxshare.checks.run import check
 from onnxshare.report.findings import print_findings
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]

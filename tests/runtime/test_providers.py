@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import os
 
 import pytest
@@ -44,7 +45,7 @@ def test_a_driver_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(providers.ctypes, "CDLL", missing)
+    monkeypatch.setattr(ctypes, "CDLL", missing)
     assert providers._ask_driver() == ("", "no NVIDIA driver")
 
 
@@ -76,7 +77,7 @@ def test_what_the_driver_says(
             version._obj.value = 12080  # type: ignore[attr-defined]
             return 0
 
-    monkeypatch.setattr(providers.ctypes, "CDLL", lambda name: Driver())
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver())
     device = "" if problem else "Test GPU, driver for CUDA 12.8"
     assert providers._ask_driver() == (device, problem)
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from onnxshare.analysis.inspection import HeadJudge, inspect
 from onnxshare.analysis.results import Inspection
-from onnxshare.check.models import find_models
-from onnxshare.check.policy import Policy
-from onnxshare.check.results import CheckReport, Finding, Limit, Metrics, ModelReport
-from onnxshare.check.rules import (
+from onnxshare.checks.models import find_models
+from onnxshare.checks.policy import Policy
+from onnxshare.checks.results import CheckReport, Finding, Limit, Metrics, ModelReport
+from onnxshare.checks.rules import (
     BY_OPTION,
     RULES,
     Problem,

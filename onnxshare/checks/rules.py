@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from onnxshare.analysis.results import HeadFacts, Inspection, Totals
-from onnxshare.check.limits import Unit, show
-from onnxshare.check.results import Limit
+from onnxshare.checks.limits import Unit, show
+from onnxshare.checks.results import Limit
 
 
 class Verdict(Protocol):

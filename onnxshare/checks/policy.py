@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onnxshare.check.limits import parse_limit
-from onnxshare.check.results import Limit
-from onnxshare.check.rules import BY_OPTION, RULES
+from onnxshare.checks.limits import parse_limit
+from onnxshare.checks.results import Limit
+from onnxshare.checks.rules import BY_OPTION, RULES
 from onnxshare.errors import UsageError
 
 #: The file that is looked for first; `[tool.onnxshare]` in PYPROJECT comes second.

@@ -1,0 +1,67 @@
+"""Show where an ONNX model's weights sit and how often each is used, share them, and prove it.
+
+The public names, and nothing else; what they need is imported when they are first used, so that
+`import onnxshare` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from onnxshare.errors import OnnxShareError
+from onnxshare.version import __version__
+
+if TYPE_CHECKING:
+    from onnxshare.analysis.results import Inspection
+    from onnxshare.api import check, inspect, rewrite
+    from onnxshare.checks.results import CheckReport
+    from onnxshare.comparison import Comparison
+    from onnxshare.io.load import Model, load
+    from onnxshare.validate import compare
+    from rewrites.run import RewriteResult
+
+__all__ = [
+    "CheckReport",
+    "Comparison",
+    "Inspection",
+    "Model",
+    "OnnxShareError",
+    "RewriteResult",
+    "__version__",
+    "check",
+    "compare",
+    "inspect",
+    "load",
+    "rewrite",
+]
+
+_HOMES = {
+    "CheckReport": "onnxshare.checks.results",
+    "Comparison": "onnxshare.comparison",
+    "Inspection": "onnxshare.analysis.results",
+    "Model": "onnxshare.io.load",
+    "RewriteResult": "rewrites.run",
+    "check": "onnxshare.api",
+    "compare": "onnxshare.validate",
+    "inspect": "onnxshare.api",
+    "load": "onnxshare.io.load",
+    "rewrite": "onnxshare.api",
+}
+
+# Since 1.29 onnxruntime otherwise writes a device id and a database when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'onnxshare' has no attribute '{name}'")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

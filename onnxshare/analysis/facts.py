@@ -1,0 +1,149 @@
+"""The facts of each node and each weight, from what the walk over the graph has seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+from onnx import TensorProto, ValueInfoProto
+
+from onnxshare.analysis.census import Census, NodeUse
+from onnxshare.analysis.operators import PARAM
+from onnxshare.analysis.results import NodeFacts, Sharing, TensorInfo, WeightFacts
+from onnxshare.graph import Scope, bytes_of
+from onnxshare.shapes import Shapes
+
+#: Kinds of layers that the literature counts when it says how deep a network is.
+WEIGHT_LAYERS = ("conv", "fc", "recurrent")
+
+
+def tensor_info(scope: Scope, name: str, shapes: Shapes) -> TensorInfo:
+    """Name, type and shape of a tensor."""
+    return TensorInfo(name, dtype_name(shapes.dtype(scope, name)), shapes.get(scope, name))
+
+
+def declared(value: ValueInfoProto) -> TensorInfo:
+    """Name, type and shape of an input or output as the model declares them."""
+    tensor_type = value.type.tensor_type
+    shape = None
+    if tensor_type.HasField("shape"):
+        shape = tuple(
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+            for dim in tensor_type.shape.dim
+        )
+    return TensorInfo(value.name, dtype_name(tensor_type.elem_type), shape)
+
+
+def dtype_name(dtype: int | None) -> str | None:
+    """The lower-case name of a TensorProto data type; FLOAT is `float32`, DOUBLE `float64`."""
+    if not dtype:
+        return None
+    name = TensorProto.DataType.Name(dtype).lower()
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def node_facts(census: Census, shapes: Shapes) -> tuple[NodeFacts, ...]:
+    """The facts of every node, in graph order."""
+    known: set[str] = set()
+    facts = []
+    for use in census.nodes:
+        new = sum(stored.elements for stored in use.params if stored.key not in known)
+        known.update(stored.key for stored in use.params)
+        facts.append(_one_node(use, census, shapes, new))
+    return tuple(facts)
+
+
+def _one_node(use: NodeUse, census: Census, shapes: Shapes, new: int) -> NodeFacts:
+    node, work, times = use.node, use.work, use.times
+    params = sum(stored.elements for stored in use.params)
+    macs = flops = connections = None
+    if work is not None and times is not None:
+        macs = work.macs * times
+        flops = 2 * macs + work.extra_flops * times
+        connections = work.connections * times
+    if not use.params:
+        connections = 0
+    kind = node_kind(use)
+    layer = work if kind in WEIGHT_LAYERS or _locally_connected(use) else None
+    return NodeFacts(
+        name=node.name,
+        op_type=node.op_type,
+        domain=node.proto.domain,
+        scope=node.scope.path,
+        kind=kind,
+        inputs=node.inputs,
+        outputs=tuple(tensor_info(node.scope, name, shapes) for name in node.outputs if name),
+        weights=tuple(stored.name for stored in use.params),
+        params=params,
+        params_new=new,
+        connections=connections,
+        sharing_ratio=connections / params if connections is not None and params else None,
+        sharing=_sharing(use, census),
+        macs=macs,
+        flops=flops,
+        unshared_params=layer.unshared if layer and params else None,
+        dense_params=layer.dense if layer and params else None,
+        receptive_field=None,
+    )
+
+
+def _sharing(use: NodeUse, census: Census) -> Sharing:
+    if not use.params or use.work is None:
+        return Sharing()
+    tied = max(len(census.tensors[stored.key].users) for stored in use.params)
+    temporal = use.work.sharing.temporal * (use.times or 1)
+    return replace(use.work.sharing, temporal=temporal, tied=tied)
+
+
+def node_kind(use: NodeUse) -> str:
+    """The kind of a node. A matrix product without a stored matrix is no FC, and one with a
+    matrix per position is a locally connected layer; a Gather of anything but weights is layout."""
+    kind = use.operator.kind
+    if kind == "fc" and (
+        _locally_connected(use) or not any(len(stored.shape) > 1 for stored in use.params)
+    ):
+        return "other"
+    if kind == "embedding" and not use.params:
+        return "layout"
+    return kind
+
+
+def _locally_connected(use: NodeUse) -> bool:
+    return use.node.op_type in ("MatMul", "MatMulInteger") and any(
+        len(stored.shape) > 2 and prod(stored.shape[:-2]) > 1 for stored in use.params
+    )
+
+
+def weight_facts(census: Census, nodes: tuple[NodeFacts, ...]) -> tuple[WeightFacts, ...]:
+    """The facts of every parameter tensor, in order of first use.
+
+    A node's connections are divided over its tensors by size: all weights of a layer are used
+    equally often, its bias included.
+    """
+    connections: dict[str, int | None] = {}
+    for use, facts in zip(census.nodes, nodes, strict=True):
+        for stored in use.params:
+            before = connections.get(stored.key, 0)
+            connections[stored.key] = (
+                None
+                if before is None or facts.connections is None
+                else before + facts.connections * stored.elements // max(1, facts.params)
+            )
+    return tuple(
+        WeightFacts(
+            name=tensor.stored.name,
+            dtype=dtype_name(tensor.stored.dtype) or "undefined",
+            shape=tensor.stored.shape,
+            params=tensor.stored.elements,
+            bytes=bytes_of(tensor.stored.elements, tensor.stored.dtype),
+            used_by=tuple(tensor.users),
+            connections=(uses := connections.get(key, 0)),
+            sharing_ratio=(
+                uses / tensor.stored.elements
+                if uses is not None and tensor.stored.elements
+                else None
+            ),
+        )
+        for key, tensor in census.tensors.items()
+        if tensor.role == PARAM
+    )

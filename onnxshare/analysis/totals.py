@@ -1,0 +1,104 @@
+"""The sums over a model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from onnxshare.analysis.census import Census
+from onnxshare.analysis.facts import WEIGHT_LAYERS, node_kind
+from onnxshare.analysis.fc import FullyConnected, bias_node, fully_connected
+from onnxshare.analysis.heads import Head
+from onnxshare.analysis.memory import peak_activation_bytes
+from onnxshare.analysis.operators import CONSTANT, PARAM, QUANTIZATION, STATISTIC
+from onnxshare.analysis.results import NodeFacts, Totals
+from onnxshare.graph import Graph, Node, bytes_of
+from onnxshare.shapes import Shapes
+
+
+def add_up(
+    graph: Graph,
+    shapes: Shapes,
+    census: Census,
+    nodes: tuple[NodeFacts, ...],
+    heads: list[Head],
+) -> Totals:
+    """Sum over nodes and tensors; a sum with an unknown term is unknown."""
+    elements: Counter[str] = Counter()
+    for tensor in census.tensors.values():
+        elements[tensor.role] += tensor.stored.elements
+    params = elements[PARAM]
+    counted = [f for f, use in zip(nodes, census.nodes, strict=True) if use.counted]
+    connections = _sum(facts.connections for facts in counted)
+    layers = [facts for facts in nodes if facts.kind in WEIGHT_LAYERS and facts.params]
+    return Totals(
+        params=params,
+        statistics=elements[STATISTIC],
+        constants=elements[CONSTANT],
+        quantization=elements[QUANTIZATION],
+        unused=_unused(graph),
+        param_bytes=sum(
+            bytes_of(tensor.stored.elements, tensor.stored.dtype)
+            for tensor in census.tensors.values()
+            if tensor.role == PARAM
+        ),
+        connections=connections,
+        sharing_ratio=connections / params if connections is not None and params else None,
+        macs=_sum(facts.macs for facts in counted),
+        flops=_sum(facts.flops for facts in counted),
+        weight_layers=len(layers),
+        fc_params=_params_of(
+            census,
+            {use.node for use in census.nodes if node_kind(use) == "fc"}
+            | _with_biases(graph, fully_connected(graph)),
+        ),
+        fc_after_conv_params=_params_of(
+            census, _with_biases(graph, [layer for head in heads for layer in head.layers])
+        ),
+        peak_activation_bytes=peak_activation_bytes(graph, shapes),
+    )
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    total = 0
+    for number in numbers:
+        if number is None:
+            return None
+        total += number
+    return total
+
+
+def _with_biases(graph: Graph, layers: Iterable[FullyConnected]) -> set[Node]:
+    """The products of FCs and the Adds that give them their biases."""
+    found = set()
+    for layer in layers:
+        found.add(layer.node)
+        bias = bias_node(graph, layer)
+        if bias is not None:
+            found.add(bias)
+    return found
+
+
+def _params_of(census: Census, nodes: set[Node]) -> int:
+    """Parameters of some nodes, each tensor once."""
+    found = {
+        stored.key: stored.elements
+        for use in census.nodes
+        if use.node in nodes
+        for stored in use.params
+    }
+    return sum(found.values())
+
+
+def _unused(graph: Graph) -> int:
+    """Elements of initializers and Constant nodes that nothing reads."""
+    unused = 0
+    for scope in graph.scopes:
+        outputs = {value.name for value in scope.graph.output}
+        names = [*scope.initializers, *(o for node in scope.nodes for o in node.outputs if o)]
+        for name in names:
+            if name in scope.consumers or name in outputs:
+                continue
+            stored = graph.stored(scope, name)
+            unused += stored.elements if stored is not None else 0
+    return unused

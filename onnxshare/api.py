@@ -1,0 +1,39 @@
+"""The public functions that bring analysis and rewrites together.
+
+The only module of `onnxshare`, besides the command line, that imports `rewrites`.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from onnxshare.analysis.inspection import inspect as _inspect
+from onnxshare.analysis.results import Inspection
+from onnxshare.checks.run import check as _check
+from onnxshare.io.load import ModelSource
+from onnxshare.shapes import InputShapes
+from rewrites.judge import judge_heads
+from rewrites.run import rewrite
+
+__all__ = ["check", "inspect", "rewrite"]
+
+
+def inspect(source: ModelSource, *, input_shapes: InputShapes | None = None) -> Inspection:
+    """Report where the weights of a model sit and how often each is used, per sample.
+
+    Args:
+        source: the model: a path, bytes, a binary file, a ModelProto, an `onnx_ir.Model` …; it
+            is not changed.
+        input_shapes: sizes for inputs whose sizes are symbolic: `{"image": (1, 3, 224, 224)}`.
+
+    Raises:
+        ModelFileError: the source is no readable model.
+        ModelError: its graph contradicts itself.
+        UsageError: `input_shapes` does not fit the model.
+    """
+    return _inspect(source, input_shapes=input_shapes, judge=judge_heads)
+
+
+#: `onnxshare.checks.run.check`, with the rewrites to name those that help.
+check = functools.partial(_check, judge=judge_heads)
+functools.update_wrapper(check, _check)

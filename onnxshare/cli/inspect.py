@@ -1,0 +1,70 @@
+"""`onnxshare inspect`: where the weights sit and how often each is used."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from onnxshare.cli import common
+
+
+def command(
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="The model. Left out: the only .onnx file of the current folder.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Literal["table", "json", "csv", "markdown"],
+        typer.Option("--format", help="How to print the report."),
+    ] = "table",
+    every: Annotated[
+        bool, typer.Option("--all", help="Show nodes without parameters and MACs too.")
+    ] = False,
+    sort: Annotated[
+        Literal["graph", "params", "macs", "sharing"],
+        typer.Option(help="The order of the rows: as in the graph, or largest first."),
+    ] = "graph",
+    top: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Show only the first N rows.", show_default=False),
+    ] = None,
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:SIZES",
+            help="Sizes of an input, such as image:1,3,224,224. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Show where a model's weights sit and how often each is used in one inference.
+
+    One row per layer; then, in words, where the weights are that are used only once, and which
+    command would change that. Counts are per sample.
+
+    Example: onnxshare inspect model.onnx --sort params --top 10
+    """
+    path = common.model_path(model)
+    shapes = common.input_shapes(input_shape)
+    import onnxshare
+    from onnxshare.report import inspection
+
+    report = onnxshare.inspect(path, input_shapes=shapes)
+    chosen = inspection.rows(report, every=every, sort=sort, top=top)
+    if output == "json":
+        common.print_json(report.to_dict())
+    elif output == "csv":
+        sys.stdout.write(inspection.as_csv(chosen))
+    elif output == "markdown":
+        sys.stdout.write(inspection.as_markdown(report, chosen))
+    else:
+        inspection.print_table(report, chosen)
+    for warning in report.warnings:
+        common.note(f"warning: {warning}")

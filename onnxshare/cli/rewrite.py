@@ -1,0 +1,155 @@
+"""`onnxshare rewrite`: turn unshared layers into shared ones, and prove what changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from onnxshare.cli import common
+
+_REWRITES = "Rewrites"
+_APPROXIMATE = "Approximation"
+
+
+def command(
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="The model. Left out: the only .onnx file of the current folder.",
+            show_default=False,
+        ),
+    ] = None,
+    fc_to_gap: Annotated[
+        bool,
+        typer.Option(
+            "--fc-to-gap",
+            help="FC after convolutions → global average pooling and a small FC.",
+            rich_help_panel=_REWRITES,
+        ),
+    ] = False,
+    fc_to_conv: Annotated[
+        bool,
+        typer.Option(
+            "--fc-to-conv",
+            help="FC after convolutions → the convolution that equals it. Exact.",
+            rich_help_panel=_REWRITES,
+        ),
+    ] = False,
+    conv_to_fc: Annotated[
+        bool,
+        typer.Option(
+            "--conv-to-fc",
+            help="Convolution over its whole map → the FC that equals it. Exact.",
+            rich_help_panel=_REWRITES,
+        ),
+    ] = False,
+    plugins: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rewrite",
+            metavar="NAME",
+            help="Any rewrite by name, those of installed packages included.",
+            rich_help_panel=_REWRITES,
+            show_default=False,
+        ),
+    ] = None,
+    fully_convolutional: Annotated[
+        bool,
+        typer.Option(
+            "--fully-convolutional",
+            help="With --fc-to-conv: accept larger inputs and return a map of outputs.",
+            rich_help_panel=_REWRITES,
+        ),
+    ] = False,
+    approximate: Annotated[
+        bool,
+        typer.Option(
+            "--approximate",
+            help="Allow changes that are not exact, fitted to --samples.",
+            rich_help_panel=_APPROXIMATE,
+        ),
+    ] = False,
+    samples: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Real inputs: a .npz, a .npy or a folder of .npy files. Exact changes are "
+            "compared on them; approximations are fitted to three quarters of them and "
+            "measured on the rest.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to write. Left out: MODEL.REWRITE.onnx beside the model.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite the output if it exists.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything but write the file.")
+    ] = False,
+    provider: Annotated[
+        str, typer.Option(metavar="NAME", help="Where to run: auto, cpu, cuda or a provider.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of random inputs and held-out samples.")] = 0,
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:SIZES",
+            help="Sizes of an input, such as image:1,3,224,224. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Literal["table", "json"], typer.Option("--format", help="How to print the report.")
+    ] = "table",
+) -> None:
+    """Rewrite a model so that its weights are shared, and prove what that changed.
+
+    Both models are run on the same inputs, and nothing is written unless the comparison is
+    passed. The input is never changed.
+
+    Example: onnxshare rewrite model.onnx --fc-to-gap --approximate --samples images.npz
+    """
+    flags = {"fc-to-gap": fc_to_gap, "fc-to-conv": fc_to_conv, "conv-to-fc": conv_to_fc}
+    names = [name for name, wanted in flags.items() if wanted] + (plugins or [])
+    path = common.model_path(model)
+    shapes = common.input_shapes(input_shape)
+    target = out or path.with_name(f"{path.stem}.{'+'.join(names) or 'none'}.onnx")
+    from onnxshare.io.save import check_output
+
+    common.check_distinct(path, target)
+    if names and not dry_run and path.is_file():
+        check_output(target, force=force)
+    import onnxshare
+    from onnxshare.report import rewriting
+
+    result = onnxshare.rewrite(
+        path,
+        names,
+        approximate=approximate,
+        samples=samples,
+        fully_convolutional=fully_convolutional,
+        provider=provider,
+        seed=seed,
+        input_shapes=shapes,
+    )
+    written = None
+    if result.passed and not dry_run:
+        written = (target, result.save(target, force=force))
+    if output == "json":
+        common.print_json({**result.to_dict(), "written": str(target) if written else None})
+    else:
+        rewriting.print_result(result, written)
+    if not result.passed:
+        raise typer.Exit(1)

@@ -1,0 +1,193 @@
+"""The report of `inspect`: a table a person enjoys, and the same rows as CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from onnxshare.analysis.results import Inspection, NodeFacts
+from onnxshare.errors import printable
+from onnxshare.report import numbers
+from onnxshare.report.console import make_console
+from onnxshare.report.summary import describe
+
+#: How `--sort` orders the rows; `graph` keeps the order of the graph.
+SORTS = ("graph", "params", "macs", "sharing")
+
+_BAR = 12
+
+
+def rows(
+    report: Inspection, *, every: bool = False, sort: str = "graph", top: int | None = None
+) -> list[NodeFacts]:
+    """The nodes to show: those that hold parameters or multiply, or all of them.
+
+    Args:
+        report: what was found.
+        every: show nodes without parameters and MACs too.
+        sort: one of `SORTS`; largest first, unknown last.
+        top: show only so many.
+    """
+    chosen = [n for n in report.nodes if every or n.params or n.macs is None or n.macs > 0]
+    if sort != "graph":
+        chosen.sort(key=lambda node: _rank(node, sort), reverse=True)
+    return chosen if top is None else chosen[:top]
+
+
+def _rank(node: NodeFacts, sort: str) -> float:
+    value = {"params": node.params, "macs": node.macs, "sharing": node.sharing_ratio}[sort]
+    return -1.0 if value is None else float(value)
+
+
+def print_table(
+    report: Inspection, chosen: Sequence[NodeFacts], console: Console | None = None
+) -> None:
+    """Print the table and, in words, where the unshared weights are and what changes that."""
+    console = console or make_console()
+    for line in _title(report):
+        console.print(line, soft_wrap=True)
+    console.print()
+    console.print(_table(report, chosen, console.width))
+    console.print()
+    for line in describe(report):
+        console.print(line, soft_wrap=not console.is_terminal)
+
+
+def _title(report: Inspection) -> list[Text]:
+    model = report.model
+    facts = [
+        model.producer,
+        ", ".join(f"{domain or 'opset'} {version}" for domain, version in model.opsets.items()),
+        numbers.size(model.bytes) if model.bytes is not None else "",
+    ]
+    inputs = ", ".join(f"{item.name} {numbers.shape(item)}" for item in model.inputs)
+    outputs = ", ".join(f"{item.name} {numbers.shape(item)}" for item in model.outputs)
+    return [
+        Text.assemble(
+            (printable(model.path or "model"), "bold"),
+            ("  " + printable(" · ".join(filter(None, facts))), "dim"),
+        ),
+        Text(printable(f"{inputs} → {outputs}"), "dim"),
+    ]
+
+
+def _table(report: Inspection, chosen: Sequence[NodeFacts], width: int) -> Table:
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="dim", show_footer=True)
+    totals = report.totals
+    bars = width >= 90
+    table.add_column("layer", "total", overflow="fold", min_width=8)
+    table.add_column("operator", no_wrap=True)
+    table.add_column("output", no_wrap=True)
+    table.add_column("params", numbers.exact(totals.params), justify="right", no_wrap=True)
+    table.add_column("of all", "", justify="right", no_wrap=True)
+    if bars:
+        table.add_column("", "", no_wrap=True)
+    table.add_column("sharing", numbers.times(totals.sharing_ratio), justify="right", no_wrap=True)
+    table.add_column("MACs", numbers.rounded(totals.macs), justify="right", no_wrap=True)
+    for node in chosen:
+        table.add_row(*_cells(node, totals.params, bars), style=_style(node))
+    if len(chosen) < len(report.nodes):
+        table.caption = (
+            f"{len(chosen)} of {len(report.nodes)} nodes; --all shows every one. "
+            "sharing: uses of a weight per inference"
+        )
+        table.caption_style = "dim"
+        table.caption_justify = "left"
+    return table
+
+
+def _cells(node: NodeFacts, params: int, bars: bool) -> list[Text]:
+    name = f"{node.scope}/{node.name}" if node.scope else node.name
+    cells = [
+        Text(printable(name)),
+        Text(printable(node.op_type)),
+        Text(printable(numbers.shape(node.outputs[0], batch=False)) if node.outputs else ""),
+        Text(numbers.exact(node.params) if node.params else ""),
+        Text(numbers.share(node.params_new, params) if node.params else ""),
+    ]
+    if bars:
+        cells.append(_bar(node.params_new, params))
+    ratio = node.sharing_ratio if node.params else None
+    cells.append(Text(numbers.times(ratio) if node.params else ""))
+    cells.append(Text(numbers.rounded(node.macs) if node.macs != 0 else ""))
+    return cells
+
+
+def _bar(part: int, whole: int) -> Text:
+    filled = round(8 * _BAR * part / whole) if whole else 0
+    partial = " ▏▎▍▌▋▊▉"[filled % 8] if filled % 8 else ""
+    return Text(("█" * (filled // 8) + partial).ljust(_BAR), "blue")
+
+
+def _style(node: NodeFacts) -> str:
+    """FCs that use each weight once stand out."""
+    unshared = node.kind == "fc" and node.sharing_ratio is not None and node.sharing_ratio <= 1
+    return "yellow" if unshared else ""
+
+
+_FIELDS = (
+    "name",
+    "op_type",
+    "scope",
+    "kind",
+    "output",
+    "params",
+    "params_new",
+    "connections",
+    "sharing_ratio",
+    "macs",
+    "flops",
+)
+
+
+def _record(node: NodeFacts) -> list[str]:
+    record = []
+    for name in _FIELDS:
+        if name == "output":
+            record.append(numbers.shape(node.outputs[0]) if node.outputs else "")
+            continue
+        value = getattr(node, name)
+        record.append("" if value is None else printable(str(value)))
+    return record
+
+
+def as_csv(chosen: Sequence[NodeFacts]) -> str:
+    """The rows as CSV with a header; unknown values are empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_FIELDS)
+    writer.writerows(_record(node) for node in chosen)
+    return text.getvalue()
+
+
+def as_markdown(report: Inspection, chosen: Sequence[NodeFacts]) -> str:
+    """The rows as a Markdown table with the totals as its last row."""
+    totals = report.totals
+    lines = [
+        "| layer | operator | output | params | of all | sharing | MACs |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [
+        "| " + " | ".join(_marked(cell) for cell in _plain(node, totals.params)) + " |"
+        for node in chosen
+    ]
+    lines.append(
+        f"| **total** | | | {numbers.exact(totals.params)} | | "
+        f"{numbers.times(totals.sharing_ratio)} | {numbers.rounded(totals.macs)} |"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _plain(node: NodeFacts, params: int) -> list[str]:
+    return [cell.plain for cell in _cells(node, params, bars=False)]
+
+
+def _marked(text: str) -> str:
+    for char in "\\|*_`<>[]":
+        text = text.replace(char, f"\\{char}")
+    return text

@@ -1,0 +1,68 @@
+"""The report of `rewrite`: each site, what was done or why not, and what the comparison says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from onnxshare.errors import printable
+from onnxshare.report import numbers
+from onnxshare.report.comparison import print_comparison
+from onnxshare.report.console import make_console
+from rewrites.base import Change, Site
+from rewrites.run import RewriteResult
+
+
+def print_result(
+    result: RewriteResult, written: tuple[Path, int] | None, console: Console | None = None
+) -> None:
+    """Print the report on stdout."""
+    console = console or make_console()
+    done = {(change.site.rewrite, change.site.node): change for change in result.changes}
+    for site in result.sites:
+        for line in _site(site, done.get((site.rewrite, site.node))):
+            console.print(line, soft_wrap=True)
+    if not result.sites:
+        console.print("No fully connected layer after a convolution, so there is nothing to do.")
+    if result.changes:
+        console.print(_parameters(result), soft_wrap=True)
+    if result.validation is not None:
+        console.print()
+        print_comparison(result.validation, console)
+    if written is not None:
+        path, count = written
+        console.print(
+            Text(f"wrote {printable(str(path))} ({numbers.size(count)})", "bold"), soft_wrap=True
+        )
+    elif result.changes and not result.passed:
+        console.print(Text("nothing was written", "bold red"))
+    elif not result.changes:
+        console.print(Text("nothing was rewritten, and nothing written", "bold"))
+
+
+def _site(site: Site, change: Change | None) -> list[Text]:
+    name = printable(f"{site.rewrite}  {site.node}: ")
+    if change is None:
+        reason = site.refused or "left as it is"
+        return [Text.assemble((name, "bold"), ("refused", "yellow"), printable(f", {reason}"))]
+    kind = ("exact", "green") if site.exact else ("approximate", "yellow")
+    lines = [Text.assemble((name, "bold"), kind, printable(f", {site.detail}"))]
+    if site.params_after is not None and site.params_after != site.params_before:
+        lines.append(
+            Text(
+                f"    {numbers.exact(site.params_before)} → {numbers.exact(site.params_after)} "
+                f"parameters here, ÷{site.params_before / max(1, site.params_after):.3g}"
+            )
+        )
+    lines += [Text(printable(f"    note: {note}")) for note in change.notes]
+    return lines
+
+
+def _parameters(result: RewriteResult) -> Text:
+    before, after = result.before.params, result.after.params
+    if before == after:
+        return Text(f"parameters: {numbers.exact(before)}, as before")
+    ratio = f"÷{before / after:.3g}" if after < before else f"×{after / before:.3g}"
+    return Text(f"parameters: {numbers.exact(before)} → {numbers.exact(after)} ({ratio})")

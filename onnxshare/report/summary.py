@@ -1,0 +1,98 @@
+"""In words: where the weights are that are used once, and which command would change that."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from onnxshare.analysis.results import HeadFacts, Inspection
+from onnxshare.errors import printable
+from onnxshare.report import numbers
+
+
+def describe(report: Inspection) -> list[Text]:
+    """A few sentences and commands, ready to print."""
+    lines = [_where(report)]
+    for head in report.heads:
+        lines += _head(head, report.model.path or "MODEL")
+    return lines
+
+
+def _where(report: Inspection) -> Text:
+    totals = report.totals
+    if not totals.params:
+        return Text("This model stores no parameters.")
+    fcs = [node for node in report.nodes if node.kind == "fc" and node.params]
+    convolutions = [node for node in report.nodes if node.kind == "conv" and node.params]
+    parts = []
+    if fcs:
+        once = all(node.sharing_ratio is not None and node.sharing_ratio <= 1 for node in fcs)
+        parts.append(
+            f"{_count(len(fcs), 'fully connected layer')} "
+            f"{_verb(fcs, 'holds', 'hold')} {numbers.share(totals.fc_params, totals.params)} of "
+            f"the {numbers.exact(totals.params)} parameters"
+            + (" and uses each once per inference" if once and len(fcs) == 1 else "")
+            + (" and use each once per inference" if once and len(fcs) > 1 else "")
+        )
+    if convolutions:
+        ratios = [node.sharing_ratio for node in convolutions if node.sharing_ratio is not None]
+        held = sum(node.params_new for node in convolutions)
+        span = ""
+        if ratios:
+            low, high = numbers.times(min(ratios)), numbers.times(max(ratios))
+            span = f" and {_verb(convolutions, 'uses', 'use')} each {low}"
+            span += "" if low == high else f" to {high}"
+        parts.append(
+            f"{_count(len(convolutions), 'convolution')} "
+            f"{_verb(convolutions, 'holds', 'hold')} {numbers.share(held, totals.params)}{span}"
+        )
+    if not parts:
+        return Text(f"{numbers.exact(totals.params)} parameters, none in FCs or convolutions.")
+    return Text("; ".join(parts) + ".")
+
+
+def _head(head: HeadFacts, path: str) -> list[Text]:
+    sizes = "×".join(map(str, (head.channels, *head.spatial)))
+    chain = " → ".join(
+        [str(head.fcs[0].in_features), *(str(layer.out_features) for layer in head.fcs)]
+    )
+    if any(b.in_features != a.out_features for a, b in zip(head.fcs, head.fcs[1:], strict=False)):
+        chain = ", ".join(f"{layer.in_features} → {layer.out_features}" for layer in head.fcs)
+    lines = [
+        Text.assemble(
+            ("Head ", "bold"),
+            printable(f"after '{head.feature_map}' ({sizes}, {head.layout}): FC {chain}"),
+        )
+    ]
+    for name, facts in head.rewrites.items():
+        lines += _rewrite(name, facts, path)
+    return lines
+
+
+def _rewrite(name: str, facts: dict[str, object], path: str) -> list[Text]:
+    reason = facts.get("refused")
+    if reason is not None:
+        return [Text(printable(f"  --{name}: not here, {reason}"), "dim")]
+    extra = "" if facts.get("exact") else " --approximate --samples FILE"
+    command = f"onnxshare rewrite {shlex.quote(path)} --{name}{extra}"
+    before, after = facts.get("params_before"), facts.get("params_after")
+    kind = "exact" if facts.get("exact") else "approximate"
+    change = "the same weights, free of the fixed input size"
+    if isinstance(before, int) and isinstance(after, int) and after < before:
+        change = (
+            f"{numbers.exact(before)} → {numbers.exact(after)} parameters, ÷{before / after:.3g}"
+        )
+    return [
+        Text.assemble("  ", (printable(command), "cyan")),
+        Text(f"      {kind}: {change}", "dim"),
+    ]
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def _verb(items: Sequence[object], one: str, many: str) -> str:
+    return one if len(items) == 1 else many

@@ -1,0 +1,83 @@
+"""The weights and biases of FCs as convolutions and smaller FCs need them."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxshare.analysis.fc import FullyConnected, bias_node, per_feature, weight_by_output
+from onnxshare.analysis.heads import Subject
+from onnxshare.io.tensors import Array
+from onnxshare.values import Values
+from rewrites.base import Refusal
+
+#: What Conv and GlobalAveragePool compute in; bfloat16 only since opset 22.
+_MAP_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+_BFLOAT16_OPSET = 22
+
+
+def check_type(subject: Subject, layer: FullyConnected) -> None:
+    """Make sure that maps can be computed in the type of an FC, and that its weight is not
+    quantised.
+
+    Raises:
+        Refusal: they cannot, or it is.
+    """
+    graph = subject.graph
+    dtype = subject.probe.shapes.dtype(graph.main, layer.data)
+    allowed = dtype in _MAP_TYPES or (
+        dtype == TensorProto.BFLOAT16 and graph.opset >= _BFLOAT16_OPSET
+    )
+    if not allowed:
+        name = TensorProto.DataType.Name(dtype or 0).lower()
+        raise Refusal(f"Conv does not compute in {name} at opset {graph.opset}")
+    producer = graph.main.producer(layer.weight)
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        raise Refusal(f"the weight of FC '{layer.node.name}' is quantised")
+
+
+def bias_of(subject: Subject, layer: FullyConnected) -> tuple[str | None, Array | None]:
+    """The bias of an FC as `[out]`, Gemm's beta applied, and its name where it is stored so.
+
+    Returns:
+        The name of a tensor that holds exactly the values, or None, and the values; two Nones
+        for an FC without bias.
+
+    Raises:
+        Refusal: the bias is computed, or is not one number per output.
+    """
+    adder = bias_node(subject.graph, layer)
+    name, factor = layer.bias, layer.beta
+    if adder is not None:
+        name = next(item for item in adder.inputs if item != layer.node.outputs[0])
+        factor = 1.0
+    if name is None or factor == 0:
+        return None, None
+    main = subject.graph.main
+    if subject.graph.source(main, name) is None:
+        raise Refusal(f"the bias of FC '{layer.node.name}' is computed")
+    value = subject.probe.values.get(main, name)
+    vector = per_feature(value, layer.out_features)
+    if value is None or vector is None:
+        raise Refusal(f"the bias of FC '{layer.node.name}' is not one number per output")
+    if factor != 1:
+        return None, np.asarray(vector * np.asarray(factor), vector.dtype)
+    return (name if value.shape == vector.shape else None), vector
+
+
+def moved_weight(
+    layer: FullyConnected, values: Values, order: Array, sizes: tuple[int, ...]
+) -> Array:
+    """The kernel `[out, C, spatial…]` of the convolution that an FC is: W'[f, k(c, s)] = W[f, k].
+
+    Raises:
+        Refusal: the weight's values cannot be had.
+    """
+    weight = weight_by_output(layer, values)
+    if weight is None:
+        raise Refusal(f"the weight of FC '{layer.node.name}' cannot be read")
+    moved = np.empty(weight.shape, weight.dtype)
+    moved[:, order] = weight
+    if layer.alpha != 1:
+        moved = np.asarray(moved * np.asarray(layer.alpha), weight.dtype)
+    return moved.reshape(layer.out_features, *sizes)
