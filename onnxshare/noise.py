@@ -22,6 +22,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: Runs with inputs (or weights) moved by one rounding error.
 DRAWS = 3
 
+#: Runs of a second look, where inputs may be few or all alike.
+DEEPER_DRAWS = 8
+
 #: How far inputs are moved, relatively, to see whether the outputs answer: just under 1 %.
 VISIBLE = 2.0**-7
 
@@ -86,13 +89,13 @@ class NoiseMeter:
         return results
 
     def deeper(self, inputs: Mapping[str, Array], batch: int) -> list[dict[str, Array]]:
-        """Return the outputs with weights and biases moved by one rounding error, `DRAWS` times.
+        """Return the outputs with weights and biases moved by one rounding error.
 
         A quantised model jumps by whole steps where a value crosses the middle between two, which
         one rounding error seldom makes happen: its inputs move by a fraction of a step, too.
         """
         results = []
-        for _ in range(DRAWS):
+        for _ in range(DEEPER_DRAWS):
             if self.quantised and any(is_float(array) for array in inputs.values()):
                 results.append(self._session.run(self._moved(inputs, QUANTISED), batch))
             with contextlib.suppress(RuntimeFailure):

