@@ -1,6 +1,6 @@
 """`python -m onnxshare`."""
 
-from onnxshare.cli import main
+from onnxshare.cli.app import main
 
 if __name__ == "__main__":
     main()

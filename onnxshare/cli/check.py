@@ -75,6 +75,14 @@ def command(
             "pyproject.toml, of the current folder.",
         ),
     ] = None,
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:SIZES",
+            help="Sizes of an input, such as image:1,3,224,224. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         Literal["table", "json"], typer.Option("--format", help="How to print the report.")
     ] = "table",
@@ -87,12 +95,14 @@ def command(
     Example: onnxshare check models/ --max-params 5M --max-fc-share 50%
     """
     from onnxshare.checks.policy import find_policy, read_policy
-    from onnxshare.checks.run import check
+
+    shapes = common.input_shapes(input_shape)
+    import onnxshare
 
     policy = find_policy() if config is None else read_policy(config)
     given: list[Path | str] = list(models or ())
     given = given or list(policy.models) or [common.model_path(None)]
-    report = check(
+    report = onnxshare.check(
         given,
         policy=policy,
         max_params=max_params,
@@ -102,6 +112,7 @@ def command(
         equivalent_to=equivalent_to,
         samples=samples,
         provider=provider,
+        input_shapes=shapes,
     )
     for model in report.unreadable:
         common.note(f"onnxshare: error: {model.error}")

@@ -12,20 +12,26 @@ from onnxshare.errors import UsageError
 
 
 def model_path(given: Path | None) -> Path:
-    """Return the model that the user named, or the only `.onnx` file of the current folder.
+    """Return the model that the user named, else the one that the policy file names, else the
+    only `.onnx` file of the current folder.
 
     Raises:
         UsageError: none was named and there is none, or several.
     """
     if given is not None:
         return given
-    found = sorted(Path().glob("*.onnx"))
+    from onnxshare.checks.models import find_models
+    from onnxshare.checks.policy import find_policy
+
+    named = find_policy().models
+    found = list(find_models(named)) if named else sorted(Path().glob("*.onnx"))
+    where = "the policy file names" if named else "the current folder holds"
     if len(found) == 1:
         return found[0]
     if not found:
-        raise UsageError("no MODEL given, and the current folder holds no .onnx file")
+        raise UsageError(f"no MODEL given, and {where} no .onnx file", "name one")
     names = ", ".join(str(path) for path in found)
-    raise UsageError(f"no MODEL given, and the current folder holds several: {names}", "name one")
+    raise UsageError(f"no MODEL given, and {where} several: {names}", "name one")
 
 
 def print_json(data: Mapping[str, Any]) -> None:

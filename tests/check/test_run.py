@@ -9,14 +9,12 @@ from typing import Any
 import onnx
 import pytest
 
-from onnxshare.analysis.heads import Head
+from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.inspection import inspect
 from onnxshare.checks.policy import Policy
 from onnxshare.checks.results import CheckReport
 from onnxshare.checks.run import check
 from onnxshare.errors import RuntimeFailure, SamplesError, UsageError
-from onnxshare.graph import Graph
-from onnxshare.values import Values
 
 
 def codes(report: CheckReport) -> list[str]:
@@ -58,9 +56,9 @@ def test_the_vgg19_of_the_onnx_wheel(onnx_light: Path) -> None:
 def test_the_fix_is_what_the_rewrites_offer(lenet_path: Path) -> None:
     asked: list[tuple[int, ...]] = []
 
-    def judge(graph: Graph, head: Head, values: Values) -> dict[str, dict[str, Any]]:
-        asked.append((head.channels, *head.spatial))
-        return {"fc-to-gap": {"exact": True, "params_after": 1}}
+    def judge(subject: Subject) -> list[dict[str, dict[str, Any]]]:
+        asked.extend((head.channels, *head.spatial) for head in subject.heads)
+        return [{"fc-to-gap": {"exact": True, "params_after": 1}}]
 
     (finding,) = check(lenet_path, max_fc_share=0.5, judge=judge).findings
     assert finding.model == str(lenet_path)
