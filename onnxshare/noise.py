@@ -85,7 +85,8 @@ class NoiseMeter:
         if not any(is_float(array) for array in inputs.values()):
             return results + self.deeper(inputs, batch)
         for _ in range(DRAWS):
-            results.append(self._session.run(self._moved(inputs, self._unit), batch))
+            with contextlib.suppress(RuntimeFailure):
+                results.append(self._session.run(self._moved(inputs, self._unit), batch))
         return results
 
     def deeper(self, inputs: Mapping[str, Array], batch: int) -> list[dict[str, Array]]:
@@ -107,7 +108,9 @@ class NoiseMeter:
         """Return the outputs when float inputs move by `VISIBLE`; None if none can move."""
         if not any(is_float(array) for array in inputs.values()):
             return None
-        return self._session.run(self._moved(inputs, VISIBLE), batch)
+        with contextlib.suppress(RuntimeFailure):
+            return self._session.run(self._moved(inputs, VISIBLE), batch)
+        return None
 
     def _open(self, proto: onnx.ModelProto, *, optimise: bool) -> Session:
         return Session(

@@ -12,6 +12,7 @@ from onnxshare.comparison import Comparison
 from onnxshare.errors import RuntimeFailure, UsageError
 from onnxshare.inputs import Array, Samples, random_samples, read_samples
 from onnxshare.io.load import Model, ModelSource, all_tensors, load
+from onnxshare.io.save import PROTOBUF_LIMIT
 from onnxshare.noise import NoiseMeter
 from onnxshare.runtime.providers import Provider, choose
 from onnxshare.runtime.session import Session
@@ -212,9 +213,10 @@ def _batch_size(a: onnx.ModelProto, samples: Samples) -> int:
 
 def _same_bytes(a: Model, b: Model) -> bool:
     """Whether the models are one: the same bytes, and no external data that may differ."""
-    if a.proto.SerializeToString(deterministic=True) != b.proto.SerializeToString(
-        deterministic=True
-    ):
+    if a.proto.ByteSize() != b.proto.ByteSize() or a.proto.ByteSize() > PROTOBUF_LIMIT:
+        return False
+    ours, theirs = (model.proto.SerializeToString(deterministic=True) for model in (a, b))
+    if ours != theirs:
         return False
     external = any(onnx.external_data_helper.uses_external_data(t) for t in all_tensors(a.proto))
     return not external or a.folder == b.folder

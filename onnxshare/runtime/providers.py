@@ -130,7 +130,7 @@ def first_line(error: BaseException) -> str:
     if text.startswith("[ONNXRuntimeError]"):
         text = text.split(" : ", 3)[-1]
     # "/build/file.cc:729 void function(arguments) what the user needs"
-    text = re.sub(r"^/\S+:\d+ .*?\) (?=\S)", "", text)
+    text = re.sub(r"(^|(?<=: ))/\S+:\d+ .*?\) (?=\S)", "", text)
     return text if len(text) <= 300 else text[:297] + "..."
 
 

@@ -112,6 +112,7 @@ def test_quiet_silences_native_code_and_gives_the_streams_back(
     [
         ("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : bad shape\nmore", "bad shape"),
         ("/src/file.cc:12 void f(int, const T&) the real words", "the real words"),
+        ("Status Message: /a/b.h:3 ns::F::F(bool) sizes clash", "Status Message: sizes clash"),
         ("", "ValueError"),
     ],
 )
