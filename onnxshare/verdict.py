@@ -10,10 +10,11 @@ softmax jumps between 0 and 1 and yet answers to nothing).
 Measured on the CPU, errors as shares of the tolerance. An FC turned into a convolution correctly,
 on 1,100 random nets (1 to 12,544 inputs to the FC, 1 to 100 outputs, weights of size 0.001 to 10,
 biases up to 1,000, plain, ReLU and softmax outputs, five kinds of inputs), on nets of up to
-25,088 inputs and on nine models that other people trained: mostly under 0.2, and never over 1. The same with mixed-up axes, height and width swapped, two rows swapped, the bias
-dropped or one channel scaled by 1.01: from 19 upwards where the outputs live, but for that
-scaling behind a sigmoid (3.8); none passed. Channels that a ReLU keeps at 0 on every sample show
-nothing: then compare the tensor before it, too.
+25,088 inputs and on nine models that other people trained: mostly under 0.2, never over 1. The
+same with mixed-up axes, height and width swapped, two rows swapped, the bias dropped or one
+channel scaled by 1.01: from 19 upwards where the outputs live, but for that scaling behind a
+sigmoid (3.8); none passed. Channels that a ReLU keeps at 0 on every sample show nothing: then
+compare the tensor before it, too.
 """
 
 from __future__ import annotations
@@ -29,8 +30,13 @@ import onnx
 from onnxshare.comparison import OutputComparison
 from onnxshare.statistics import Floats, Tally, agreement_lower_bound
 
+#: Tolerance over noise. The noise is a maximum over few runs and another kernel may round more.
 FACTOR = 16.0
+
+#: Movement over tolerance: an error of 1 % of the movement must be visible.
 VISIBILITY = 100.0
+
+#: Answer to inputs moved by under 1 %, over tolerance.
 ANSWER = 4.0
 
 #: The smallest noise assumed, in units in the last place of the channel's largest value.
