@@ -14,12 +14,12 @@ from onnxshare.version import __version__
 
 if TYPE_CHECKING:
     from onnxshare.analysis.results import Inspection
-    from onnxshare.api import check, inspect, rewrite
+    from onnxshare.api import check, inspect
     from onnxshare.checks.results import CheckReport
     from onnxshare.comparison import Comparison
     from onnxshare.io.load import Model, load
     from onnxshare.validate import compare
-    from rewrites.run import RewriteResult
+    from rewrites.run import RewriteResult, rewrite
 
 __all__ = [
     "CheckReport",
@@ -46,7 +46,7 @@ _HOMES = {
     "compare": "onnxshare.validate",
     "inspect": "onnxshare.api",
     "load": "onnxshare.io.load",
-    "rewrite": "onnxshare.api",
+    "rewrite": "rewrites.run",
 }
 
 # Since 1.29 onnxruntime otherwise writes a device id and a database when it is imported.

@@ -13,9 +13,8 @@ from onnxshare.checks.run import check as _check
 from onnxshare.io.load import ModelSource
 from onnxshare.shapes import InputShapes
 from rewrites.judge import judge_heads
-from rewrites.run import rewrite
 
-__all__ = ["check", "inspect", "rewrite"]
+__all__ = ["check", "inspect"]
 
 
 def inspect(source: ModelSource, *, input_shapes: InputShapes | None = None) -> Inspection:

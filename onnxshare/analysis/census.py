@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from onnxshare.analysis.fc import bias_node, fully_connected
@@ -160,12 +161,12 @@ def _scan_steps(holder: Node, shapes: Shapes) -> int | None:
 
 def _choose_branches(census: Census, graph: Graph) -> None:
     """Count only the larger branch of each If: one run executes one of them."""
+    by_scope: dict[str, list[NodeUse]] = {}
+    for use in census.nodes:
+        by_scope.setdefault(use.node.scope.path, []).append(use)
     for holder in [use.node for use in census.nodes if use.node.op_type == "If"]:
         branches = graph.subgraphs(holder)
-        inside = {
-            name: [use for use in census.nodes if _within(use.node.scope, scope)]
-            for name, scope in branches.items()
-        }
+        inside = {name: list(_within(scope, by_scope)) for name, scope in branches.items()}
         work = {name: sum(map(_size, uses)) for name, uses in inside.items()}
         if len(work) < 2:
             continue
@@ -181,9 +182,9 @@ def _size(use: NodeUse) -> int:
     return 0 if use.work is None else use.work.macs + use.work.connections
 
 
-def _within(scope: Scope | None, outer: Scope) -> bool:
-    while scope is not None:
-        if scope is outer:
-            return True
-        scope = scope.parent
-    return False
+def _within(scope: Scope, by_scope: dict[str, list[NodeUse]]) -> Iterator[NodeUse]:
+    """The nodes of a subgraph and of those inside it."""
+    yield from by_scope.get(scope.path, ())
+    for children in scope.children.values():
+        for child in children.values():
+            yield from _within(child, by_scope)

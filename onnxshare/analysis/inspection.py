@@ -114,7 +114,10 @@ def _head_facts(
     unread = []
     try:
         values = subject.probe.values
-        shares = [None if head.refused else uniformity(head, values) for head in subject.heads]
+        shares = [
+            None if head.refused or head.shared else uniformity(head, values)
+            for head in subject.heads
+        ]
         rewrites = judge(subject) if judge else rewrites
     except ModelFileError as error:
         unread = [f"what rewrites could do with the head is unknown: {error}"]

@@ -131,7 +131,8 @@ class HeadFacts:
         fcs: the FCs, in graph order.
         layout: the order of the flattened columns: NCHW, NHWC or permuted.
         uniformity: share of the first FC's weight energy that is constant over space
-            (1: GAP is exact; 1 / spatial positions: what random weights have); None if not read.
+            (1: GAP is exact; 1 / spatial positions: what random weights have); None if refused,
+            unread, or if the map has one position.
         rewrites: per rewrite either what it would give or why it is refused.
     """
 

@@ -53,6 +53,7 @@ def print_table(
         console.print(line, soft_wrap=True)
     console.print()
     console.print(_table(report, chosen, console.width))
+    console.print(_legend(report, chosen), soft_wrap=True)
     console.print()
     for line in describe(report):
         console.print(line, soft_wrap=not console.is_terminal)
@@ -91,14 +92,13 @@ def _table(report: Inspection, chosen: Sequence[NodeFacts], width: int) -> Table
     table.add_column("MACs", numbers.rounded(totals.macs), justify="right", no_wrap=True)
     for node in chosen:
         table.add_row(*_cells(node, totals.params, bars), style=_style(node))
-    if len(chosen) < len(report.nodes):
-        table.caption = (
-            f"{len(chosen)} of {len(report.nodes)} nodes; --all shows every one. "
-            "sharing: uses of a weight per inference"
-        )
-        table.caption_style = "dim"
-        table.caption_justify = "left"
     return table
+
+
+def _legend(report: Inspection, chosen: Sequence[NodeFacts]) -> Text:
+    shown = f"{len(chosen)} of {len(report.nodes)} nodes (--all shows every one); "
+    shown = shown if len(chosen) < len(report.nodes) else ""
+    return Text(f"{shown}sharing: uses of a weight per inference", "dim")
 
 
 def _cells(node: NodeFacts, params: int, bars: bool) -> list[Text]:
