@@ -68,8 +68,7 @@ def compare(
     internal = _internal_names(left.proto, right.proto, tensors)
     inputs = _samples_for(left.proto, right.proto, samples, count, seed)
     try:
-        run = _Run(left, right, inputs, chosen, seed, internal)
-        judged = run.judge()
+        judged = _Run(left, right, inputs, chosen, seed, internal).judge()
     except RuntimeFailure as error:
         return Comparison(
             "not run", str(error), chosen.label, (), inputs.count, inputs.origin, seed
