@@ -13,8 +13,8 @@ biases up to 1,000, plain, ReLU and softmax outputs, five kinds of inputs), on n
 25,088 inputs and on nine models that other people trained: mostly under 0.2, never over 1. The
 same with mixed-up axes, height and width swapped, two rows swapped, the bias dropped or one
 channel scaled by 1.01: from 19 upwards where the outputs live, but for that scaling behind a
-sigmoid (3.8), and a bias of 0.04 dropped beside scores of thousands (2.4); none passed. Channels that a ReLU keeps at 0 on every sample show nothing: then
-compare the tensor before it, too.
+sigmoid (3.8), and a bias of 0.04 dropped beside scores of thousands (2.4); none passed.
+Channels that a ReLU keeps at 0 on every sample show nothing: then compare the tensor before it.
 """
 
 from __future__ import annotations
