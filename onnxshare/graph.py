@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 
 from onnxshare.errors import ModelError
 from onnxshare.io.load import Model
+from onnxshare.io.tensors import read
 
 #: Operators whose output holds the same stored elements as their first input, in some order or
 #: type. QuantizeLinear counts only between a constant and a DequantizeLinear.
@@ -82,8 +83,9 @@ class Stored:
         name: the tensor's name.
         dtype: a TensorProto data type.
         shape: its dims.
-        tensor: its payload; None for one that a ConstantOfShape node makes.
+        tensor: its payload; None for a sparse one or one that a ConstantOfShape node makes.
         fill: the one-element tensor that fills it, for ConstantOfShape.
+        sparse: whether it is stored as a sparse tensor.
     """
 
     key: str
@@ -92,6 +94,7 @@ class Stored:
     shape: tuple[int, ...]
     tensor: onnx.TensorProto | None = field(default=None, repr=False)
     fill: onnx.TensorProto | None = field(default=None, repr=False)
+    sparse: bool = False
 
     @property
     def elements(self) -> int:
@@ -115,6 +118,8 @@ class Scope:
     consumers: dict[str, list[Node]] = field(default_factory=dict)
     initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
     inputs: set[str] = field(default_factory=set)
+    outputs: set[str] = field(default_factory=set)
+    sparse: dict[str, tuple[int, ...]] = field(default_factory=dict)
     children: dict[int, dict[str, Scope]] = field(default_factory=dict)
 
     def home(self, name: str) -> Scope | None:
@@ -150,6 +155,7 @@ class Graph:
         self.proto = _without_functions(model)
         self.opset = opset_version(self.proto)
         self.scopes: list[Scope] = []
+        self._paths: set[str] = set()
         self.main = self._index(self.proto.graph, "", None)
         self._sources: dict[tuple[str, str], Stored | None] = {}
 
@@ -172,10 +178,13 @@ class Graph:
     ) -> Scope:
         scope = Scope(graph, path, parent, holder)
         self.scopes.append(scope)
+        self._paths.add(path)
         scope.initializers = {tensor.name: tensor for tensor in graph.initializer}
         for sparse in graph.sparse_initializer:
             scope.initializers.setdefault(sparse.values.name, sparse.values)
+            scope.sparse[sparse.values.name] = tuple(sparse.dims)
         scope.inputs = {value.name for value in graph.input} - set(scope.initializers)
+        scope.outputs = {value.name for value in graph.output}
         for position, proto in enumerate(graph.node):
             node = Node(proto, proto.name or f"{proto.op_type}_{position}", position, scope)
             for name in filter(None, proto.input):
@@ -198,6 +207,8 @@ class Graph:
         for attribute in node.proto.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 path = f"{scope.path}/{node.name}.{attribute.name}".lstrip("/")
+                if path in self._paths:  # names of nodes need not be unique, paths must be
+                    path = f"{path}#{len(self.scopes)}"
                 child = self._index(attribute.g, path, scope, node)
                 scope.children.setdefault(node.position, {})[attribute.name] = child
 
@@ -213,7 +224,7 @@ class Graph:
 
     def is_output(self, scope: Scope, name: str) -> bool:
         """Whether a tensor is an output of its graph."""
-        return any(value.name == name for value in scope.graph.output)
+        return name in scope.outputs
 
     def stored(self, scope: Scope, name: str) -> Stored | None:
         """The constant tensor of this very name, or None if it is not one."""
@@ -223,6 +234,8 @@ class Graph:
         key = f"{home.path}:{name}"
         if name in home.initializers:
             tensor = home.initializers[name]
+            if name in home.sparse:
+                return Stored(key, name, tensor.data_type, home.sparse[name], sparse=True)
             return Stored(key, name, tensor.data_type, tuple(tensor.dims), tensor)
         node = home.producers.get(name)
         if node is None or not node.standard:
@@ -239,22 +252,28 @@ class Graph:
         home = scope.home(name)
         if home is None:
             return None
-        key = (home.path, name)
-        if key not in self._sources:
-            self._sources[key] = self._trace(home, name)
-        return self._sources[key]
+        return self._trace(home, name)
 
     def _trace(self, scope: Scope, name: str) -> Stored | None:
-        while True:
+        passed: list[tuple[str, str]] = []
+        found: Stored | None = None
+        while (key := (scope.path, name)) not in self._sources:
+            passed.append(key)
             found = self.stored(scope, name)
-            if found is not None:
-                return found
-            node = scope.producer(name)
-            if node is None or not node.standard or not node.inputs or name != node.outputs[0]:
-                return None
-            if node.op_type not in CARRIERS and not self._fake_quantised(node):
-                return None
-            scope, name = node.scope, node.inputs[0]
+            node = scope.producers.get(name)
+            if found is not None or node is None or not self._carries(node, name):
+                break
+            name = node.inputs[0]
+            scope = scope.home(name) or scope
+        else:
+            found = self._sources[key]
+        self._sources.update(dict.fromkeys(passed, found))
+        return found
+
+    def _carries(self, node: Node, name: str) -> bool:
+        if not node.standard or not node.inputs or name != node.outputs[0]:
+            return False
+        return node.op_type in CARRIERS or self._fake_quantised(node)
 
     def _fake_quantised(self, node: Node) -> bool:
         if node.op_type != "QuantizeLinear":
@@ -266,7 +285,7 @@ class Graph:
         shape = self.stored(node.scope, node.inputs[0])
         if shape is None or shape.tensor is None or shape.elements > 64:
             return None
-        dims = onnx.numpy_helper.to_array(shape.tensor).astype(int).reshape(-1).tolist()
+        dims = read(shape.tensor, self.model.folder).astype(int).reshape(-1).tolist()
         if any(size < 0 for size in dims):
             raise ModelError(f"{self.model.name}: node '{node.name}' has a negative dimension")
         fill = node.attribute("value")
@@ -306,7 +325,7 @@ def _from_constant_node(node: Node, key: str, name: str) -> Stored | None:
             return Stored(key, name, tensor.data_type, tuple(tensor.dims), tensor)
         if attribute.name == "sparse_value":
             sparse = attribute.sparse_tensor
-            return Stored(key, name, sparse.values.data_type, tuple(sparse.dims), None)
+            return Stored(key, name, sparse.values.data_type, tuple(sparse.dims), sparse=True)
         made = _from_constant_attribute(attribute)
         if made is not None:
             return Stored(key, name, made.data_type, tuple(made.dims), made)

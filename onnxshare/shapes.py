@@ -100,7 +100,7 @@ def infer(graph: Graph, input_shapes: InputShapes | None = None, batch: int = 1)
     _collect(inferred.graph, graph.main, shapes)
     for scope in graph.scopes:
         for name, tensor in scope.initializers.items():
-            shapes.known[scope.path, name] = tuple(tensor.dims)
+            shapes.known[scope.path, name] = scope.sparse.get(name, tuple(tensor.dims))
             shapes.dtypes[scope.path, name] = tensor.data_type
     return shapes
 
@@ -133,6 +133,11 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
             slim.graph.input.append(
                 onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             )
+    for sparse in proto.graph.sparse_initializer:
+        values = sparse.values
+        slim.graph.input.append(
+            onnx.helper.make_tensor_value_info(values.name, values.data_type, sparse.dims)
+        )
     return slim
 
 
@@ -149,13 +154,16 @@ def _bind_inputs(
     symbols: list[str] = []
     bound: dict[str, int] = {}
     for value in slim.graph.input:
+        for dim in value.type.tensor_type.shape.dim if value.name in inputs else ():
+            if dim.HasField("dim_value") and dim.dim_value < 1:
+                dim.ClearField("dim_value")  # some exporters write 0 or -1 for "any"
         if value.name in given:
-            _set_shape(value, given[value.name], graph.model.name)
+            bound.update(_set_shape(value, given[value.name], graph.model.name))
     for value in slim.graph.input:
         if value.name not in inputs or not value.type.tensor_type.HasField("shape"):
             continue
         dims = value.type.tensor_type.shape.dim
-        if dims and not dims[0].HasField("dim_value"):
+        if dims and not dims[0].HasField("dim_value") and dims[0].dim_param not in bound:
             if dims[0].dim_param:
                 bound[dims[0].dim_param] = batch
                 symbols.append(dims[0].dim_param)
@@ -167,7 +175,10 @@ def _bind_inputs(
     return list(dict.fromkeys(symbols))
 
 
-def _set_shape(value: onnx.ValueInfoProto, sizes: Sequence[int | None], name: str) -> None:
+def _set_shape(
+    value: onnx.ValueInfoProto, sizes: Sequence[int | None], name: str
+) -> dict[str, int]:
+    """Set the sizes of an input; returns what its symbols have become, for the other inputs."""
     tensor_type = value.type.tensor_type
     dims = tensor_type.shape.dim
     if not tensor_type.HasField("shape"):
@@ -177,6 +188,7 @@ def _set_shape(value: onnx.ValueInfoProto, sizes: Sequence[int | None], name: st
         raise UsageError(
             f"--input-shape gives '{value.name}' {len(sizes)} sizes, and {name} has {len(dims)}"
         )
+    symbols: dict[str, int] = {}
     for dim, size in zip(dims, sizes, strict=True):
         if size is None:
             continue
@@ -185,7 +197,10 @@ def _set_shape(value: onnx.ValueInfoProto, sizes: Sequence[int | None], name: st
                 f"--input-shape sets an axis of '{value.name}' to {size}, "
                 f"but {name} fixes it at {dim.dim_value}"
             )
+        if dim.dim_param:
+            symbols[dim.dim_param] = size
         dim.dim_value = size
+    return symbols
 
 
 def _take_declared(slim: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
@@ -272,11 +287,11 @@ def _rows(graph: Graph, inferred: onnx.ModelProto, symbols: list[str]) -> int:
     if symbols:
         return 1
     names = {value.name for value in model_inputs(graph.proto.graph)}
+    ends = [value for value in inferred.graph.input if value.name in names]
     first: set[int] = set()
-    for value in [*inferred.graph.input, *inferred.graph.output]:
+    for value in [*ends, *inferred.graph.output]:
         dims = value.type.tensor_type.shape.dim
-        if value.name in names or value in inferred.graph.output:
-            first.add(dims[0].dim_value if dims else 0)
+        first.add(dims[0].dim_value if dims else 0)
     return first.pop() if len(first) == 1 and 0 not in first else 1
 
 

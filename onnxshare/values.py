@@ -120,10 +120,8 @@ class Values:
     def payload(self, stored: Stored) -> Array | None:
         """The values of a stored tensor; None for a sparse one or one too large to fill."""
         if stored.tensor is not None:
-            if len(stored.tensor.dims) != len(stored.shape):
-                return None
             return read(stored.tensor, self._graph.model.folder)
-        if stored.elements > MAX_FILLED:
+        if stored.sparse or stored.elements > MAX_FILLED:
             return None
         if stored.fill is not None:
             fill = read(stored.fill, None).reshape(-1)

@@ -47,6 +47,7 @@ class NodeUse:
         operator: its row in the table of operators.
         work: its work in one execution; None if unknown.
         params: the parameter tensors it uses, each once.
+        read_as: sizes of its parameter inputs as it reads them, behind layout nodes.
         times: how often one run executes it; None if unknown.
         counted: False in the smaller branch of an If.
     """
@@ -55,6 +56,7 @@ class NodeUse:
     operator: Operator
     work: Work | None
     params: list[Stored]
+    read_as: tuple[tuple[int, ...], ...]
     times: int | None
     counted: bool = True
 
@@ -92,37 +94,40 @@ def _look(
     census: Census,
     times: int | None,
 ) -> NodeUse:
-    constants = tuple(graph.source(node.scope, name) if name else None for name in node.inputs)
-    params: dict[str, Stored] = {}
-    for position, stored in enumerate(constants):
+    params: dict[int, Stored] = {}
+    for position, name in enumerate(node.inputs):
+        stored = graph.source(node.scope, name) if name else None
         if stored is None:
             continue
-        dtype = shapes.dtype(node.scope, node.inputs[position]) or stored.dtype
-        role = operator.role(position, stored, dtype)
+        role = operator.role(position, stored, shapes.dtype(node.scope, name) or stored.dtype)
         tensor = census.tensors.setdefault(stored.key, TensorUse(stored))
         tensor.role = min(tensor.role, role, key=_STRENGTH.index)
-        if role == PARAM and stored.key not in params:
-            params[stored.key] = stored
-            tensor.users.append(node.name)
+        if role == PARAM:
+            params[position] = stored
+    distinct = {stored.key: stored for stored in params.values()}
+    for key in distinct:
+        census.tensors[key].users.append(node.name)
     if operator is UNKNOWN:
         label = f"{node.proto.domain or 'ai.onnx'}.{node.op_type}"
         census.warnings.append(
             f"operator {label} is not known: its MACs and the uses of its weights are not counted"
         )
-    work = _work(operator, node, shapes, constants)
-    return NodeUse(node, operator, work, list(params.values()), times)
+    work = _work(operator, node, shapes, params)
+    read_as = tuple(
+        shapes.sizes(node.scope, node.inputs[position]) or stored.shape
+        for position, stored in params.items()
+    )
+    return NodeUse(node, operator, work, list(distinct.values()), read_as, times)
 
 
-def _work(
-    operator: Operator, node: Node, shapes: Shapes, constants: tuple[Stored | None, ...]
-) -> Work | None:
+def _work(operator: Operator, node: Node, shapes: Shapes, params: dict[int, Stored]) -> Work | None:
     if operator.work is None:
         return None
     context = Context(
         node,
         tuple(shapes.sizes(node.scope, name) if name else None for name in node.inputs),
         tuple(shapes.sizes(node.scope, name) if name else None for name in node.outputs),
-        constants,
+        tuple(params.get(position) for position in range(len(node.inputs))),
         shapes.batch,
     )
     try:
@@ -138,8 +143,7 @@ def _times(scope: Scope, shapes: Shapes, values: Values) -> int | None:
         holder = scope.holder
         steps: int | None = 1
         if holder.op_type == "Loop":
-            trips = values.integers(holder.scope, holder.inputs[0]) if holder.inputs[0] else None
-            steps = trips[0] if trips else None
+            steps = _loop_steps(holder, scope, values)
         elif holder.op_type == "Scan":
             steps = _scan_steps(holder, shapes)
         if steps is None:
@@ -147,6 +151,22 @@ def _times(scope: Scope, shapes: Shapes, values: Values) -> int | None:
         times *= steps
         scope = holder.scope
     return times
+
+
+def _loop_steps(holder: Node, body: Scope, values: Values) -> int | None:
+    """The trip count of a Loop; None where it is computed or a condition may end it earlier."""
+    trips = values.integers(holder.scope, holder.inputs[0]) if holder.inputs[0] else None
+    if not trips or len(body.graph.input) < 2:
+        return None
+    name = body.graph.output[0].name
+    while (node := body.producers.get(name)) is not None and node.op_type == "Identity":
+        name = node.inputs[0]
+    if name == body.graph.input[1].name:  # the condition is what it was before the loop
+        body, name = holder.scope, holder.inputs[1] if len(holder.inputs) > 1 else ""
+    goes_on = values.get(body, name) if name else None
+    if name and (goes_on is None or not goes_on.all()):
+        return None
+    return max(0, trips[0])
 
 
 def _scan_steps(holder: Node, shapes: Shapes) -> int | None:

@@ -100,7 +100,7 @@ def node_kind(use: NodeUse) -> str:
     matrix per position is a locally connected layer; a Gather of anything but weights is layout."""
     kind = use.operator.kind
     if kind == "fc" and (
-        _locally_connected(use) or not any(len(stored.shape) > 1 for stored in use.params)
+        _locally_connected(use) or not any(len(sizes) > 1 for sizes in use.read_as)
     ):
         return "other"
     if kind == "embedding" and not use.params:
@@ -110,7 +110,7 @@ def node_kind(use: NodeUse) -> str:
 
 def _locally_connected(use: NodeUse) -> bool:
     return use.node.op_type in ("MatMul", "MatMulInteger") and any(
-        len(stored.shape) > 2 and prod(stored.shape[:-2]) > 1 for stored in use.params
+        len(sizes) > 2 and prod(sizes[:-2]) > 1 for sizes in use.read_as
     )
 
 

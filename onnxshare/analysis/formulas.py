@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import prod
 
 from onnxshare.analysis.results import Sharing
-from onnxshare.analysis.work import FLOATS, Context, Unknown, Work
+from onnxshare.analysis.work import Context, Unknown, Work
 
 
 def convolution(context: Context, weight: int = 1, bias: int = 2) -> Work:
@@ -158,7 +158,7 @@ def elementwise(context: Context) -> Work:
     """Element-wise operators: each output element uses one element of each constant operand."""
     elements = context.per_sample(context.output)
     alone = len(context.inputs) == 1
-    operands = [] if alone else [c for c in context.constants if c is not None and c.elements > 1]
+    operands = [] if alone else [c for c in context.constants if c is not None]
     largest = max((operand.elements for operand in operands), default=0)
     return Work(
         connections=elements * len(operands),
@@ -213,8 +213,7 @@ def response_normalisation(context: Context) -> Work:
 
 def join(context: Context) -> Work:
     """Concat, Pad and their like: each element of a joined constant is passed on once."""
-    joined = (c.elements for c in context.constants if c is not None and c.dtype in FLOATS)
-    return Work(connections=sum(count for count in joined if count > 1))
+    return Work(connections=sum(c.elements for c in context.constants if c is not None))
 
 
 def nothing(context: Context) -> Work:

@@ -63,7 +63,7 @@ class Context:
         node: the node.
         inputs: sizes per input; None where unknown or left out.
         outputs: sizes per output.
-        constants: per input the stored tensor it carries, or None.
+        constants: per input the stored parameter it carries, or None.
         batch: rows of one run, which totals are divided by.
     """
 
@@ -96,7 +96,7 @@ class Context:
         return self.outputs[0]
 
     def constant(self, position: int) -> Stored | None:
-        """The stored tensor that an input carries, or None."""
+        """The stored parameter that an input carries, or None."""
         return self.constants[position] if position < len(self.constants) else None
 
     def weights(self, position: int) -> int:
