@@ -83,7 +83,8 @@ class Change:
         model: the rewritten model.
         removed: names of the nodes that went.
         added: names of the nodes that came.
-        tensors: tensors that both models hold, on which the change can be checked closely.
+        tensors: by name of an old tensor the new one that stands for it: evidence beside the
+            outputs, such as each FC's result before a ReLU or softmax hides part of it.
         notes: what the user should know.
         fit: figures of an approximation on samples it was not fitted to; None if exact.
     """
@@ -92,7 +93,7 @@ class Change:
     model: onnx.ModelProto = field(repr=False)
     removed: tuple[str, ...]
     added: tuple[str, ...]
-    tensors: tuple[str, ...] = ()
+    tensors: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     fit: dict[str, Any] | None = None
 

@@ -65,7 +65,9 @@ class ConvToFc:
         rows = _emit(editor, node, "Gemm", inputs, "rows", _gemm_attributes(graph))
         _back_to_map(editor, node, rows, len(_sizes(subject, node)) - 2)
         editor.remove(node)
-        return Change(site, editor.apply(), (node.name,), editor.added, node.outputs)
+        return Change(
+            site, editor.apply(), (node.name,), editor.added, {name: name for name in node.outputs}
+        )
 
 
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)

@@ -41,7 +41,7 @@ class FcToConv:
         """Make the change; `samples` are not needed."""
         head: Head = site.target
         editor = Editor(subject.graph.proto, self.name)
-        mirror, tensors = self._plan(subject, head, editor, options)
+        mirror = self._plan(subject, head, editor, options)
         model = editor.apply()
         notes = list(mirror.notes)
         if options.fully_convolutional:
@@ -49,11 +49,11 @@ class FcToConv:
         removed = tuple(
             node.name for node in sorted(mirror.replaced, key=lambda item: item.position)
         )
-        return Change(site, model, removed, editor.added, tensors, tuple(notes))
+        return Change(site, model, removed, editor.added, mirror.evidence, tuple(notes))
 
     def _plan(
         self, subject: Subject, head: Head, editor: Editor | None, options: Options
-    ) -> tuple[Mirror, tuple[str, ...]]:
+    ) -> Mirror:
         sizes = subject.probe.shapes.sizes(subject.graph.main, head.feature_map)
         if sizes is None:
             raise Refusal("the sizes of its feature map are unknown: give --input-shape")
@@ -66,8 +66,9 @@ class FcToConv:
                 mirror.carry(node)
         if options.fully_convolutional:
             slide(subject, mirror)
-            return mirror, ()
-        return mirror, mirror.finish()
+        else:
+            mirror.finish()
+        return mirror
 
 
 def _describe(head: Head) -> str:
@@ -75,6 +76,12 @@ def _describe(head: Head) -> str:
     count = len(head.layers)
     if count == 1:
         return f"one FC becomes a {size} convolution"
-    first = len(head.roots)
+    first, later = len(head.roots), count - len(head.roots)
     ones = "×".join("1" for _ in head.spatial)
-    return f"{count} FCs become {first} {size} and {count - first} {ones} convolutions"
+    parts = [f"{_word(number)} {what}" for number, what in ((first, size), (later, ones)) if number]
+    return f"{_word(count)} FCs become {' and '.join(parts)} convolutions"
+
+
+def _word(number: int) -> str:
+    words = "no one two three four five six seven eight nine".split()
+    return words[number] if number < len(words) else str(number)

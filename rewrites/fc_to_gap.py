@@ -95,7 +95,7 @@ class FcToGap:
             _emit_layer(mirror, subject, item, pooled_maps[item.root.layer.node])
         mirror.finish()
         removed = tuple(n.name for n in sorted(mirror.replaced, key=lambda node: node.position))
-        results = tuple(_result(subject, item.root.layer) for item in pooled)
+        results = {name: name for name in (_result(subject, p.root.layer) for p in pooled)}
         return Change(site, editor.apply(), removed, editor.added, results, (), fit)
 
     def _plan(

@@ -71,6 +71,7 @@ class Mirror:
         self.twins = {feature_map: Twin(feature_map, sizes[1:], layout.index_of(sizes))}
         self.replaced: set[Node] = set()
         self.notes: list[str] = []
+        self.evidence: dict[str, str] = {}
         self._given: set[Node] = set()
 
     def carry(self, node: Node) -> None:
@@ -191,6 +192,7 @@ class Mirror:
             {"kernel_shape": list(twin.sizes[1:])},
         )
         made = self._vector(layer, name)
+        self.evidence[last.outputs[0]] = name
         self._add(layer.node, made)
         if adder is not None:
             self._add(adder, made)
@@ -268,12 +270,9 @@ class Mirror:
             return None
         return name or self.constant(vector, f"{layer.node.outputs[0]}_bias")
 
-    def finish(self) -> tuple[str, ...]:
+    def finish(self) -> None:
         """Take the old nodes out, and give back under its old name and shape whatever the rest
         of the graph still reads.
-
-        Returns:
-            Names of the tensors given back: old and new graph both hold them.
 
         Raises:
             Refusal: a second output of an old node is still read.
@@ -296,7 +295,6 @@ class Mirror:
         if self._editor is not None:
             for node in leaving:
                 self._editor.remove(node)
-        return tuple(node.outputs[0] for node, _ in reversed(restored))
 
     @property
     def rank(self) -> int:

@@ -248,7 +248,7 @@ def _prove(
     seed: int,
 ) -> tuple[onnx.ModelProto, Comparison]:
     candidate = as_vectors(proto, original.proto) if options.fully_convolutional else proto
-    names = _tensors(candidate, original.proto, changes)
+    candidate, names = _with_evidence(candidate, original.proto, changes)
     comparison = compare(
         original, candidate, samples=samples, provider=provider, seed=seed, tensors=names
     )
@@ -258,17 +258,27 @@ def _prove(
     return _promise(proto, comparison, fits[0])
 
 
-def _tensors(
+def _with_evidence(
     candidate: onnx.ModelProto, original: onnx.ModelProto, changes: tuple[Change, ...]
-) -> list[str]:
-    """Inner tensors that both models hold, as evidence beside the outputs."""
-    both = [
-        {name for node in proto.graph.node for name in node.output}
-        for proto in (candidate, original)
-    ]
+) -> tuple[onnx.ModelProto, list[str]]:
+    """A copy in which the tensors that stand for old ones have their names, and those names."""
+    old = {name for node in original.graph.node for name in node.output}
+    new = {name for node in candidate.graph.node for name in node.output}
     outputs = {value.name for value in original.graph.output}
-    names = dict.fromkeys(name for change in changes for name in change.tensors)
-    return [name for name in names if name in both[0] & both[1] and name not in outputs]
+    names: dict[str, str] = {}
+    for change in changes:
+        if change.fit is None:  # an approximation differs, and that is no news
+            names.update(change.tensors)
+    names = {a: b for a, b in names.items() if a in old - outputs and b in new - outputs}
+    renamed = onnx.ModelProto()
+    renamed.CopyFrom(candidate)
+    back = {b: a for a, b in names.items() if a != b and a not in new}
+    for node in renamed.graph.node:
+        for field_ in (node.input, node.output):
+            for place, name in enumerate(field_):
+                if name in back:
+                    field_[place] = back[name]
+    return renamed, [a for a, b in names.items() if a == b or b in back]
 
 
 def _promise(

@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
-from onnxshare.cli import check, compare, inspect, rewrite
+from onnxshare.cli.check import command as check
+from onnxshare.cli.compare import command as compare
+from onnxshare.cli.inspect import command as inspect
+from onnxshare.cli.rewrite import command as rewrite
 from onnxshare.errors import OnnxShareError, printable
 from onnxshare.version import __version__
 
@@ -39,10 +42,10 @@ def _options(
     pass
 
 
-app.command("inspect")(inspect.command)
-app.command("rewrite")(rewrite.command)
-app.command("compare")(compare.command)
-app.command("check")(check.command)
+app.command("inspect")(inspect)
+app.command("rewrite")(rewrite)
+app.command("compare")(compare)
+app.command("check")(check)
 
 
 def main() -> None:

@@ -7,12 +7,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from onnxshare.comparison import Comparison
 from onnxshare.errors import printable
 from onnxshare.report import numbers
 from onnxshare.report.comparison import print_comparison
 from onnxshare.report.console import make_console
 from rewrites.base import Change, Site
 from rewrites.run import RewriteResult
+
+#: Below this share of unchanged answers an approximation gets a word of warning.
+_FINE = 0.95
 
 
 def print_result(
@@ -31,6 +35,8 @@ def print_result(
     if result.validation is not None:
         console.print()
         print_comparison(result.validation, console)
+        for line in _cost(result.validation):
+            console.print(line, soft_wrap=True)
     if written is not None:
         path, count = written
         console.print(
@@ -58,6 +64,21 @@ def _site(site: Site, change: Change | None) -> list[Text]:
         )
     lines += [Text(printable(f"    note: {note}")) for note in change.notes]
     return lines
+
+
+def _cost(validation: Comparison) -> list[Text]:
+    """A plain word of warning where an approximation changes many answers."""
+    shares = [row.argmax_agreement for row in validation.outputs if not row.internal]
+    known = [share for share in shares if share is not None]
+    if validation.verdict != "approximate" or not known or min(known) >= _FINE:
+        return []
+    return [
+        Text(
+            f"note: {1 - min(known):.1%} of the answers change. Train the new head further, or "
+            "use --fc-to-conv, which changes none",
+            "yellow",
+        )
+    ]
 
 
 def _parameters(result: RewriteResult) -> Text:
