@@ -34,8 +34,8 @@ _COLUMNS: tuple[tuple[str, _Cell], ...] = (
     ("RMSE", lambda row: _number(row.rmse)),
     ("SQNR", lambda row: None if row.sqnr_db is None else f"{row.sqnr_db:.0f} dB"),
     ("live", lambda row: _percent(row.live, 0)),
-    ("same class", lambda row: _percent(row.argmax_agreement, 2)),
-    ("at least", lambda row: _percent(row.confidence_low, 2)),
+    ("same class", lambda row: None if row.internal else _percent(row.argmax_agreement, 2)),
+    ("at least", lambda row: None if row.internal else _percent(row.confidence_low, 2)),
 )
 
 
