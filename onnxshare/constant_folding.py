@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -116,17 +118,19 @@ def _slice(node: Node, inputs: Inputs) -> Array:
     return data[tuple(index)]
 
 
-def _gather(node: Node, inputs: Inputs) -> Array:
+def _gather(node: Node, inputs: Inputs) -> Array | None:
+    data, indices = _need(inputs[0]), _need(inputs[1]).astype(np.int64)
     axis = int(node.attribute("axis", 0))
-    return np.take(_need(inputs[0]), _need(inputs[1]).astype(np.int64), axis=axis)
+    if data.size // max(1, data.shape[axis]) * indices.size > MAX_COMPUTED:
+        return None
+    return np.take(data, indices, axis=axis)
 
 
 def _concat(node: Node, inputs: Inputs) -> Array:
     return np.concatenate([_need(item) for item in inputs], axis=int(node.attribute("axis", 1)))
 
 
-def _divide(node: Node, inputs: Inputs) -> Array:
-    left, right = _need(inputs[0]), _need(inputs[1])
+def _divide(left: Array, right: Array) -> Array:
     if left.dtype.kind in "iu":  # ONNX truncates towards zero
         magnitude = np.abs(left) // np.abs(right)
         return np.asarray(np.sign(left) * np.sign(right) * magnitude, left.dtype)
@@ -180,8 +184,15 @@ def _blocks(part: Array | None, data: Array, axis: int, block: int) -> Any:
     return repeated[tuple(index)]
 
 
-def _both(function: Callable[[Array, Array], Any]) -> Evaluator:
-    return lambda node, inputs: function(_need(inputs[0]), _need(inputs[1]))
+def _broadcasting(function: Callable[..., Any]) -> Evaluator:
+    """An element-wise operator, refused where its operands broadcast to something large."""
+
+    def evaluate(node: Node, inputs: Inputs) -> Any:
+        operands = [_need(item) for item in inputs]
+        shape = np.broadcast_shapes(*(item.shape for item in operands))
+        return function(*operands) if prod(shape) <= MAX_COMPUTED else None
+
+    return evaluate
 
 
 def _one(function: Callable[[Array], Any]) -> Evaluator:
@@ -209,15 +220,15 @@ OPERATORS: dict[str, Evaluator] = {
     "Concat": _concat,
     "Range": _range,
     "Expand": _expand,
-    "Add": _both(np.add),
-    "Sub": _both(np.subtract),
-    "Mul": _both(np.multiply),
-    "Div": _divide,
-    "Equal": _both(np.equal),
-    "Greater": _both(np.greater),
-    "Less": _both(np.less),
-    "Min": lambda node, inputs: np.minimum.reduce([_need(item) for item in inputs]),
-    "Max": lambda node, inputs: np.maximum.reduce([_need(item) for item in inputs]),
+    "Add": _broadcasting(np.add),
+    "Sub": _broadcasting(np.subtract),
+    "Mul": _broadcasting(np.multiply),
+    "Div": _broadcasting(_divide),
+    "Equal": _broadcasting(np.equal),
+    "Greater": _broadcasting(np.greater),
+    "Less": _broadcasting(np.less),
+    "Min": _broadcasting(lambda *operands: functools.reduce(np.minimum, operands)),
+    "Max": _broadcasting(lambda *operands: functools.reduce(np.maximum, operands)),
     "Neg": _one(np.negative),
     "Abs": _one(np.abs),
     "Sqrt": _one(np.sqrt),
@@ -229,5 +240,5 @@ OPERATORS: dict[str, Evaluator] = {
         if _axes(node, inputs, 1) in (None, [0])
         else None
     ),
-    "Where": lambda node, inputs: np.where(*(_need(item) for item in inputs)),
+    "Where": _broadcasting(np.where),
 }

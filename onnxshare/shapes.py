@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import TensorProto
 
-from onnxshare.constant_folding import resolve_reshape
 from onnxshare.errors import ModelError, UsageError
 from onnxshare.graph import Graph, Scope, model_inputs
+from onnxshare.shape_arithmetic import settle
 from onnxshare.values import Values
 
 #: Initializers above this size are hidden from inference, which needs only small ones (shapes).
 _SMALL = 4096
 
-#: Rounds of inference in which computed Reshapes are worked out; each settles all that can be.
+#: Rounds of inference between which computed sizes are worked out; each settles all that can be.
 _MAX_ROUNDS = 8
 
 #: A shape as reported: known sizes, names of symbolic ones, None where nothing is known.
@@ -93,7 +93,7 @@ def infer(graph: Graph, input_shapes: InputShapes | None = None, batch: int = 1)
     if _restore(slim, inferred, declared, symbols, batch):
         inferred = _run(slim, graph.model.name)
     for _ in range(_MAX_ROUNDS):
-        if not _resolve_reshapes(graph, slim, inferred):
+        if not _settle(graph, slim, inferred):
             break
         inferred = _run(slim, graph.model.name)
     shapes = Shapes({}, {}, _rows(graph, inferred, symbols), tuple(symbols))
@@ -246,39 +246,16 @@ def _restore(
     return restored
 
 
-def _resolve_reshapes(graph: Graph, slim: onnx.ModelProto, inferred: onnx.ModelProto) -> bool:
-    """Work out the Reshapes whose computed sizes onnx's own propagation does not follow, such as
-    Shape → Gather → Concat of old exporters; tell inference, and say whether that helped."""
+def _settle(graph: Graph, slim: onnx.ModelProto, inferred: onnx.ModelProto) -> bool:
+    """Give inference what the graph computes from shapes; say whether that may help."""
     shapes = Shapes({}, {}, 1, ())
     _collect(inferred.graph, graph.main, shapes)
-    values = None
-    found = False
-    for node in graph.main.nodes:
-        if node.op_type != "Reshape" or not node.standard or len(node.inputs) < 2:
-            continue
-        data = shapes.sizes(graph.main, node.inputs[0])
-        if data is None or shapes.sizes(graph.main, node.outputs[0]) is not None:
-            continue
-        values = values or Values(graph, shapes.fully_known())
-        target = values.integers(graph.main, node.inputs[1])
-        if target is None:
-            continue
-        try:
-            sizes = resolve_reshape(data, target, allowzero=bool(node.attribute("allowzero", 0)))
-        except (ValueError, IndexError):
-            continue
-        dtype = shapes.dtype(graph.main, node.inputs[0]) or TensorProto.FLOAT
-        _declare(slim, onnx.helper.make_tensor_value_info(node.outputs[0], dtype, sizes))
-        found = True
-    return found
 
+    def known(scope: Scope, name: str) -> tuple[tuple[int, ...], int] | None:
+        sizes, dtype = shapes.sizes(scope, name), shapes.dtype(scope, name)
+        return None if sizes is None or dtype is None else (sizes, dtype)
 
-def _declare(slim: onnx.ModelProto, value: onnx.ValueInfoProto) -> None:
-    for declared in [*slim.graph.output, *slim.graph.value_info]:
-        if declared.name == value.name:
-            declared.CopyFrom(value)
-            return
-    slim.graph.value_info.append(value)
+    return settle(graph, slim, known, Values(graph, shapes.fully_known()))
 
 
 def _rows(graph: Graph, inferred: onnx.ModelProto, symbols: list[str]) -> int:

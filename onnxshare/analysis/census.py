@@ -19,6 +19,7 @@ from onnxshare.analysis.operators import (
 )
 from onnxshare.analysis.work import Context, Unknown, Work
 from onnxshare.graph import Graph, Node, Scope, Stored
+from onnxshare.shape_arithmetic import taken_branch
 from onnxshare.shapes import Shapes
 from onnxshare.values import Values
 
@@ -82,7 +83,7 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
         if node in biases:
             operator = _BIAS
         census.nodes.append(_look(node, operator, graph, shapes, census, times[node.scope.path]))
-    _choose_branches(census, graph)
+    _choose_branches(census, graph, values)
     return census
 
 
@@ -179,8 +180,9 @@ def _scan_steps(holder: Node, shapes: Shapes) -> int | None:
     return steps if isinstance(steps, int) else None
 
 
-def _choose_branches(census: Census, graph: Graph) -> None:
-    """Count only the larger branch of each If: one run executes one of them."""
+def _choose_branches(census: Census, graph: Graph, values: Values) -> None:
+    """Count only one branch of each If: the one that is taken, where its condition is constant,
+    else the larger."""
     by_scope: dict[str, list[NodeUse]] = {}
     for use in census.nodes:
         by_scope.setdefault(use.node.scope.path, []).append(use)
@@ -190,12 +192,13 @@ def _choose_branches(census: Census, graph: Graph) -> None:
         work = {name: sum(map(_size, uses)) for name, uses in inside.items()}
         if len(work) < 2:
             continue
-        larger = max(work, key=lambda name: work[name])
+        taken = taken_branch(holder, values)
+        chosen = taken or max(work, key=lambda name: work[name])
         for name, uses in inside.items():
             for use in uses:
-                use.counted = use.counted and name == larger
-        if len(set(work.values())) > 1:
-            census.warnings.append(f"If '{holder.name}': its larger branch, {larger}, is counted")
+                use.counted = use.counted and name == chosen
+        if taken is None and len(set(work.values())) > 1:
+            census.warnings.append(f"If '{holder.name}': its larger branch, {chosen}, is counted")
 
 
 def _size(use: NodeUse) -> int:

@@ -7,6 +7,7 @@ the bias.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from onnxshare.analysis.results import Sharing
@@ -31,6 +32,14 @@ def convolution(context: Context, weight: int = 1, bias: int = 2) -> Work:
         unshared=macs,
         dense=context.per_sample(context.input(0)) * context.per_sample(output),
     )
+
+
+def channels_last_convolution(context: Context) -> Work:
+    """com.microsoft NhwcConv and NhwcFusedConv: as Conv, the channels of the output last."""
+    turned = tuple(
+        sizes if sizes is None else (sizes[0], sizes[-1], *sizes[1:-1]) for sizes in context.outputs
+    )
+    return convolution(replace(context, outputs=turned))
 
 
 def integer_convolution(context: Context) -> Work:
@@ -212,7 +221,11 @@ def response_normalisation(context: Context) -> Work:
 
 
 def join(context: Context) -> Work:
-    """Concat, Pad and their like: each element of a joined constant is passed on once."""
+    """Concat, Pad and their like: each element of a joined constant is passed on once; Slice and
+    Split pass on what they cut out."""
+    if context.node.op_type in ("Slice", "Split"):
+        cut = sum(prod(sizes) for sizes in context.outputs if sizes is not None)
+        return Work(connections=cut if context.weights(0) else 0)
     return Work(connections=sum(c.elements for c in context.constants if c is not None))
 
 

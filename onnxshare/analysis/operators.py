@@ -138,7 +138,10 @@ TABLE: dict[tuple[str, str], Operator] = {
     **_rows(QUANTISE, "QuantizeLinear DequantizeLinear"),
     **_rows(Operator("layout", (), formulas.elementwise), "DynamicQuantizeLinear"),
     **_rows(CONTROL, "If Loop Scan"),
-    **_contrib(CONV, "FusedConv NhwcFusedConv NhwcConv"),
+    **_contrib(CONV, "FusedConv"),
+    **_contrib(
+        Operator("conv", _WEIGHTED, formulas.channels_last_convolution), "NhwcConv NhwcFusedConv"
+    ),
     **_contrib(FC, "FusedGemm GemmFastGelu"),
     **_contrib(MATMUL, "FusedMatMul"),
     **_contrib(

@@ -18,7 +18,8 @@ def rounded(number: int | None) -> str:
         return "–"
     for size, unit in _UNITS:
         if number >= size * 0.9995:
-            return f"{number / size:.3g} {unit}"
+            value = number / size
+            return f"{value:.3g} {unit}" if value < 999.5 else f"{value:,.0f} {unit}"
     return str(number)
 
 
@@ -43,7 +44,10 @@ def share(part: int, whole: int) -> str:
 
 def size(count: int | None) -> str:
     """Bytes in decimal units, as file managers show them."""
-    return "–" if count is None else f"{rounded(count)}B".replace("kB", "kB")
+    if count is None:
+        return "–"
+    number, _, unit = rounded(count).partition(" ")
+    return f"{number} {unit}B"
 
 
 def shape(info: TensorInfo, *, batch: bool = True) -> str:

@@ -1,0 +1,125 @@
+"""Works out what onnx's shape inference leaves open: sizes, pads and conditions that a graph
+computes from shapes, as exporters write for Reshape, Pad and If.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import onnx
+from onnx import numpy_helper
+
+from onnxshare.graph import Graph, Node, Scope
+from onnxshare.values import Values
+
+#: Inputs that decide the shape of the result, by operator.
+_OPERANDS: dict[str, tuple[int, ...]] = {
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+    "Reshape": (1,),
+    "Resize": (2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Squeeze": (1,),
+    "Tile": (1,),
+    "TopK": (1,),
+    "Unsqueeze": (1,),
+    "Upsample": (1,),
+}
+
+#: The most elements of an operand that is written into the copy for inference.
+_SMALL = 4096
+
+#: Sizes and type of a tensor seen from a scope; None where one is unknown.
+Known = Callable[[Scope, str], tuple[tuple[int, ...], int] | None]
+
+
+def settle(graph: Graph, slim: onnx.ModelProto, known: Known, values: Values) -> bool:
+    """Write computed operands into a copy of the model as constants, and the shapes of the
+    branches that are taken.
+
+    Args:
+        graph: the index over the model.
+        slim: the copy that inference reads; it is changed.
+        known: what inference has found so far.
+        values: constants and shape arithmetic under these shapes.
+
+    Returns:
+        Whether there was anything new that inference can go on with.
+    """
+    found = False
+    for scope, proto in _pairs(graph.main, slim.graph):
+        for node, copy in zip(scope.nodes, proto.node, strict=True):
+            if not node.standard or all(known(scope, name) for name in node.outputs if name):
+                continue
+            if node.op_type == "If":
+                found |= _take_branch(node, proto, known, values)
+            else:
+                for position in _OPERANDS.get(node.op_type, ()):
+                    found |= _bind(graph, node, copy, proto, position, values)
+    return found
+
+
+def taken_branch(node: Node, values: Values) -> str | None:
+    """Which branch of an If runs, where its condition does not depend on data."""
+    condition = values.get(node.scope, node.inputs[0])
+    if condition is None or condition.size != 1:
+        return None
+    return "then_branch" if condition.all() else "else_branch"
+
+
+def _pairs(scope: Scope, proto: onnx.GraphProto) -> Iterator[tuple[Scope, onnx.GraphProto]]:
+    yield scope, proto
+    for node, copy in zip(scope.nodes, proto.node, strict=True):
+        children = scope.children.get(node.position)
+        if children is None:
+            continue
+        for attribute in copy.attribute:
+            if attribute.name in children:
+                yield from _pairs(children[attribute.name], attribute.g)
+
+
+def _bind(
+    graph: Graph,
+    node: Node,
+    copy: onnx.NodeProto,
+    proto: onnx.GraphProto,
+    position: int,
+    values: Values,
+) -> bool:
+    name = node.inputs[position] if position < len(node.inputs) else ""
+    if not name or copy.input[position] != name or graph.stored(node.scope, name) is not None:
+        return False
+    value = values.get(node.scope, name)
+    if value is None or value.size > _SMALL:
+        return False
+    copy.input[position] = f"{name}#{node.position}.{position}"
+    proto.initializer.append(numpy_helper.from_array(value, copy.input[position]))
+    return True
+
+
+def _take_branch(node: Node, proto: onnx.GraphProto, known: Known, values: Values) -> bool:
+    name = taken_branch(node, values)
+    branch = node.scope.children.get(node.position, {}).get(name or "")
+    if branch is None:
+        return False
+    found = False
+    for output, inner in zip(node.outputs, branch.graph.output, strict=False):
+        facts = known(branch, inner.name)
+        if not output or facts is None or known(node.scope, output) is not None:
+            continue
+        sizes, dtype = facts
+        declare(proto, onnx.helper.make_tensor_value_info(output, dtype, sizes))
+        found = True
+    return found
+
+
+def declare(proto: onnx.GraphProto, value: onnx.ValueInfoProto) -> None:
+    """Tell inference a shape."""
+    for declared in [*proto.output, *proto.value_info]:
+        if declared.name == value.name:
+            declared.CopyFrom(value)
+            return
+    proto.value_info.append(value)
