@@ -1,4 +1,4 @@
-"""The README's own commands do what it says."""
+"""The commands that the README and the pages in docs/ show do what they say."""
 
 from __future__ import annotations
 
@@ -101,20 +101,40 @@ def test_every_command_is_shown() -> None:
     assert shown >= {"inspect", "rewrite", "compare", "check"}
 
 
+PAGES = {
+    page.name: found
+    for page in sorted((ROOT / "docs").glob("*.md"))
+    if (found := [line for block in blocks(page.read_text("utf-8")) for line in lines(block)])
+}
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"line-{block[0].number}")
-def test_a_block_of_commands_runs_as_written(block: list[Line], tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "models", tmp_path / "models")
+def test_a_block_of_the_readme_runs_as_written(block: list[Line], tmp_path: Path) -> None:
+    run(block, tmp_path, "README.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
+    run(PAGES[page], tmp_path, page)
+
+
+def test_the_tutorial_is_run() -> None:
+    assert len(PAGES["tutorial.md"]) > 5
+
+
+def run(block: list[Line], folder: Path, page: str) -> None:
+    shutil.copytree(ROOT / "models", folder / "models")
     for line in block:
         words = shlex.split(line.command)
         done = subprocess.run(
             [sys.executable, "-m", *words],
-            cwd=tmp_path,
+            cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
             capture_output=True,
             text=True,
             check=False,
             timeout=300,
         )
-        said = f"README line {line.number}: {line.command}\n{done.stdout}{done.stderr}"
+        said = f"{page} line {line.number}: {line.command}\n{done.stdout}{done.stderr}"
         assert done.returncode == line.code, said
         assert "Traceback" not in done.stderr, said
