@@ -1,0 +1,1 @@
+"""Tests of onnxshare; what several of them build with is in `builders`."""
