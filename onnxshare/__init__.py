@@ -14,9 +14,10 @@ from onnxshare.version import __version__
 
 if TYPE_CHECKING:
     from onnxshare.analysis.results import Inspection
-    from onnxshare.api import check, inspect
+    from onnxshare.api import inspect
     from onnxshare.checks.results import CheckReport
     from onnxshare.comparison import Comparison
+    from onnxshare.gate import check
     from onnxshare.io.load import Model, load
     from onnxshare.validate import compare
     from rewrites.run import RewriteResult, rewrite
@@ -42,7 +43,7 @@ _HOMES = {
     "Inspection": "onnxshare.analysis.results",
     "Model": "onnxshare.io.load",
     "RewriteResult": "rewrites.run",
-    "check": "onnxshare.api",
+    "check": "onnxshare.gate",
     "compare": "onnxshare.validate",
     "inspect": "onnxshare.api",
     "load": "onnxshare.io.load",

@@ -1,20 +1,14 @@
-"""The public functions that bring analysis and rewrites together.
-
-The only module of `onnxshare`, besides the command line, that imports `rewrites`.
-"""
+"""`onnxshare.inspect`: the analysis, with what the rewrites could do with each head."""
 
 from __future__ import annotations
 
-import functools
-
 from onnxshare.analysis.inspection import inspect as _inspect
 from onnxshare.analysis.results import Inspection
-from onnxshare.checks.run import check as _check
 from onnxshare.io.load import ModelSource
 from onnxshare.shapes import InputShapes
 from rewrites.judge import judge_heads
 
-__all__ = ["check", "inspect"]
+__all__ = ["inspect"]
 
 
 def inspect(source: ModelSource, *, input_shapes: InputShapes | None = None) -> Inspection:
@@ -31,8 +25,3 @@ def inspect(source: ModelSource, *, input_shapes: InputShapes | None = None) -> 
         UsageError: `input_shapes` does not fit the model.
     """
     return _inspect(source, input_shapes=input_shapes, judge=judge_heads)
-
-
-#: `onnxshare.checks.run.check`, with the rewrites to name those that help.
-check = functools.partial(_check, judge=judge_heads)
-functools.update_wrapper(check, _check)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import onnx
 
 from onnxshare.analysis.fc import bias_elements
 from onnxshare.analysis.heads import Head, Subject, find_heads, probe
 from onnxshare.graph import Graph
-from onnxshare.inputs import Samples
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
 from onnxshare.shapes import InputShapes, infer
+
+if TYPE_CHECKING:
+    from onnxshare.inputs import Samples
 
 #: Runs a model on the samples and yields, batch by batch, the values of the named tensors.
 Features = Callable[[onnx.ModelProto, tuple[str, ...]], Iterator[Mapping[str, Array]]]

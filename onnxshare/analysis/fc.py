@@ -138,9 +138,9 @@ def _behind_layout(graph: Graph, node: Node, name: str) -> tuple[int, ...] | Non
 
 
 def bias_node(graph: Graph, layer: FullyConnected) -> Node | None:
-    """The Add that follows a MatMul as its only reader and gives it its bias; None if there is
-    none. Whether the constant fits is for `per_feature` to say."""
-    if layer.node.op_type != "MatMul":
+    """The Add that follows a MatMul as its only reader and gives it its bias, as `[out]` or
+    `[1, out]`; None if there is none. An Add of any other shape is an Add like others."""
+    if layer.node.op_type != "MatMul" or layer.result_columns:
         return None
     result = layer.node.outputs[0]
     readers = layer.node.scope.readers(result)
@@ -151,8 +151,11 @@ def bias_node(graph: Graph, layer: FullyConnected) -> Node | None:
     other = [name for name in readers[0].inputs if name != result]
     if len(other) != 1:
         return None
-    stored = graph.source(readers[0].scope, other[0])
-    return readers[0] if stored is not None and stored.elements == layer.out_features else None
+    if graph.source(readers[0].scope, other[0]) is None:
+        return None
+    shape = _behind_layout(graph, readers[0], other[0])
+    fits = shape in ((layer.out_features,), (1, layer.out_features))
+    return readers[0] if fits else None
 
 
 def bias_elements(graph: Graph, layer: FullyConnected) -> int:
@@ -169,6 +172,14 @@ def weight_by_output(layer: FullyConnected, values: Values) -> Array | None:
     if weight is None or weight.ndim != 2:
         return None
     return weight if layer.stored_by_output else weight.T
+
+
+def by_rows(layer: FullyConnected, data: Array) -> Array | None:
+    """The data of a layer with features on the last axis; None where it is a stack of matrices
+    with features on another."""
+    if not layer.columns or data.ndim < 2:
+        return data
+    return data.T if data.ndim == 2 else None
 
 
 def per_feature(value: Array | None, features: int) -> Array | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from onnxshare.analysis import layout
-from onnxshare.analysis.fc import FullyConnected, fully_connected
+from onnxshare.analysis.fc import FullyConnected, by_rows, fully_connected
 from onnxshare.errors import ModelError
 from onnxshare.graph import Graph, Node
 from onnxshare.io.tensors import Array
@@ -28,6 +28,10 @@ _KEEPS_MAP = frozenset(
     "QLinearAveragePool QLinearConcat DynamicQuantizeLinear Where Add Sub Mul Div Min Max "
     "Pow BatchNormalization".split()
 )
+
+
+#: Samples of a probe: a size that a graph is unlikely to hold in a Reshape, unlike 2.
+_SEVERAL = 3
 
 
 @dataclass(frozen=True)
@@ -121,15 +125,15 @@ class Subject:
 
 
 def probe(graph: Graph, single: Shapes, input_shapes: InputShapes | None = None) -> Probe:
-    """Infer shapes for a batch of two where the batch is symbolic, so that a mix-up of samples
+    """Infer shapes for a batch of several where the batch is symbolic, so that a mix-up of samples
     shows; for the model's own batch where it is fixed."""
     if single.batch_symbols:
         try:
-            double = infer(graph, input_shapes, batch=2)
+            several = infer(graph, input_shapes, batch=_SEVERAL)
         except ModelError:
             pass  # the graph works for one row only: then one row is what is probed
         else:
-            return Probe(double, Values(graph, double.fully_known()), True)
+            return Probe(several, Values(graph, several.fully_known()), True)
     return Probe(single, Values(graph, single.fully_known()), False)
 
 
@@ -190,7 +194,7 @@ def _reads_whole_rows(layer: FullyConnected, probed: Probe, graph: Graph) -> boo
     shape = probed.shapes.sizes(graph.main, layer.data)
     if shape is None or layer.columns:
         return True
-    batch = 2 if probed.dynamic else probed.shapes.batch
+    batch = _SEVERAL if probed.dynamic else probed.shapes.batch
     return prod(shape[:-1]) <= max(1, batch) or not shape[:-1]
 
 
@@ -242,8 +246,9 @@ def _order(root: Root, sizes: tuple[int, ...], probed: Probe) -> Root | str:
     index = layout.follow(root.path, layout.index_of(sizes), probed.values)
     if index is None:
         return "its layout cannot be followed: the sizes of a Reshape are not known"
-    if root.layer.columns:
-        index = index.T
+    index = by_rows(root.layer, index)
+    if index is None:
+        return f"'{root.layer.node.name}' multiplies a stack of matrices"
     columns = index.shape[-1] if index.ndim else 1
     if columns != root.layer.in_features:
         return (

@@ -54,17 +54,19 @@ def command(
     path = common.model_path(model)
     shapes = common.input_shapes(input_shape)
     import onnxshare
-    from onnxshare.report import inspection
 
     report = onnxshare.inspect(path, input_shapes=shapes)
-    chosen = inspection.rows(report, every=every, sort=sort, top=top)
     if output == "json":
         common.print_json(report.to_dict())
-    elif output == "csv":
-        sys.stdout.write(inspection.as_csv(chosen))
-    elif output == "markdown":
-        sys.stdout.write(inspection.as_markdown(report, chosen))
     else:
-        inspection.print_table(report, chosen)
+        from onnxshare.report import inspection
+
+        chosen = inspection.rows(report, every=every, sort=sort, top=top)
+        if output == "csv":
+            sys.stdout.write(inspection.as_csv(chosen))
+        elif output == "markdown":
+            sys.stdout.write(inspection.as_markdown(report, chosen))
+        else:
+            inspection.print_table(report, chosen)
     for warning in report.warnings:
         common.note(f"warning: {warning}")

@@ -1,0 +1,45 @@
+"""Times two things in turn, A B A B …, and reports the ratio of each pair."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Ratios A/B of paired runs: their median and the middle half."""
+
+    median: float
+    low: float
+    high: float
+    pairs: int
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f}, {self.pairs} pairs)"
+
+
+def ratio(a: Callable[[], object], b: Callable[[], object], pairs: int, seed: int = 0) -> Ratio:
+    """Run A and B in pairs, in random order within each, after one warm-up of both."""
+    order = random.Random(seed)
+    a()
+    b()
+    ratios = []
+    for _ in range(pairs):
+        times = {}
+        for run in order.sample((a, b), 2):
+            start = time.perf_counter()
+            run()
+            times[run] = time.perf_counter() - start
+        ratios.append(times[a] / times[b])
+    quarters = statistics.quantiles(ratios, n=4)
+    return Ratio(statistics.median(ratios), quarters[0], quarters[2], pairs)
+
+
+def command(words: Sequence[str]) -> Callable[[], object]:
+    """A run of a whole process, its output thrown away."""
+    return lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
