@@ -31,9 +31,12 @@ def check_type(subject: Subject, layer: FullyConnected) -> None:
     if not allowed:
         name = TensorProto.DataType.Name(dtype or 0).lower()
         raise Refusal(f"Conv does not compute in {name} at opset {graph.opset}")
-    producer = graph.main.producer(layer.weight)
-    if producer is not None and producer.op_type == "DequantizeLinear":
-        raise Refusal(f"the weight of FC '{layer.node.name}' is quantised")
+    name = layer.weight
+    while graph.stored(graph.main, name) is None:
+        producer = graph.main.producer(name)
+        if producer is None or producer.op_type == "DequantizeLinear":
+            raise Refusal(f"the weight of FC '{layer.node.name}' is quantised")
+        name = producer.inputs[0]
 
 
 def bias_of(subject: Subject, layer: FullyConnected) -> tuple[str | None, Array | None]:
@@ -58,7 +61,8 @@ def bias_of(subject: Subject, layer: FullyConnected) -> tuple[str | None, Array 
         raise Refusal(f"the bias of FC '{layer.node.name}' is computed")
     value = subject.probe.values.get(main, name)
     vector = per_feature(value, layer.out_features)
-    if value is None or vector is None:
+    rows = subject.probe.shapes.get(main, layer.node.outputs[0])
+    if value is None or vector is None or rows is None or value.ndim > len(rows):
         raise Refusal(f"the bias of FC '{layer.node.name}' is not one number per output")
     if factor != 1:
         return None, np.asarray(vector * np.asarray(factor), vector.dtype)

@@ -22,7 +22,7 @@ from math import prod
 import numpy as np
 
 from onnxshare.analysis import layout
-from onnxshare.analysis.fc import FullyConnected, bias_node
+from onnxshare.analysis.fc import FullyConnected, bias_node, by_rows
 from onnxshare.analysis.heads import Subject
 from onnxshare.edit import Editor
 from onnxshare.graph import Graph, Node
@@ -115,10 +115,10 @@ class Mirror:
     def _operand(self, node: Node, name: str, twin: Twin) -> str:
         """A constant operand, moved to where its elements went; single elements stay as named."""
         stored = self._graph.source(self._graph.main, name)
-        if stored is not None and stored.elements == 1:
-            return name
         if node.op_type in layout.QUANTISERS or node.op_type == "Clip":
-            raise Refusal(f"node '{node.name}' has one {name} per channel")
+            if stored is not None and stored.elements == 1:
+                return name
+            raise Refusal(f"'{name}' of node '{node.name}' is computed, or one per channel")
         value = self._values.get(self._graph.main, name)
         if value is None:
             raise Refusal(f"the constant '{name}' of node '{node.name}' cannot be read")
@@ -128,6 +128,8 @@ class Mirror:
             raise Refusal(
                 f"the constant '{name}' of node '{node.name}' changes the shape of its data"
             ) from None
+        if value.size == 1 and value.ndim <= len(twin.sizes) + 1:
+            return name
         return self.constant(self._to_map(spread, twin, node), f"{name}_map")
 
     def _to_map(self, spread: Array, twin: Twin, node: Node) -> Array:
@@ -155,6 +157,8 @@ class Mirror:
         if layout.trains(node) or twin.index.ndim != 2:
             raise Refusal(f"BatchNormalization '{node.name}' is not in its inference form")
         if twin.vector:
+            if not self._plain(twin.index) or not node.attribute("spatial", 1):
+                raise Refusal(f"BatchNormalization '{node.name}' is not over features")
             self._add(node, self._copy(node, [twin.name, *node.inputs[1:]], twin))
             return
         parts = [self._values.get(self._graph.main, name) for name in node.inputs[1:5]]
@@ -192,7 +196,8 @@ class Mirror:
             {"kernel_shape": list(twin.sizes[1:])},
         )
         made = self._vector(layer, name)
-        self.evidence[last.outputs[0]] = name
+        if self._plain(made.index):
+            self.evidence[last.outputs[0]] = name
         self._add(layer.node, made)
         if adder is not None:
             self._add(adder, made)
@@ -201,7 +206,10 @@ class Mirror:
         """The twin of an FC's output, held as `[N, F]` or `[N, F, 1, …]` by the tensor `name`."""
         twin = self.twins[layer.data]
         index = layout.index_of((twin.index.size // layer.in_features, layer.out_features))
-        index = index.T if layer.result_columns else index.reshape(self._result_shape(layer, twin))
+        if layer.result_columns and twin.index.ndim == 2:
+            index = index.T
+        else:
+            index = index.reshape(self._result_shape(layer, twin))
         return Twin(name, (layer.out_features, *(1 for _ in twin.sizes[1:])), index, vector=True)
 
     def check(self, layer: FullyConnected) -> Array:
@@ -224,8 +232,7 @@ class Mirror:
         adder = bias_node(self._graph, layer)
         last = adder or layer.node
         index = self._vector(layer, rows).index
-        whole = np.array_equal(index.reshape(-1), np.arange(index.size))
-        if whole and index.ndim == 2 and self._samples_first(index):
+        if index.ndim == 2 and self._plain(index):
             if self._editor is not None:
                 self._editor.rename(rows, last.outputs[0])
         else:
@@ -236,7 +243,9 @@ class Mirror:
                 self._given.add(node)
 
     def _column_order(self, layer: FullyConnected, twin: Twin) -> Array:
-        index = twin.index.T if layer.columns else twin.index
+        index = by_rows(layer, twin.index)
+        if index is None:
+            raise Refusal(f"FC '{layer.node.name}' multiplies a stack of matrices")
         columns = index.shape[-1] if index.ndim else 1
         if columns != layer.in_features:
             raise Refusal(
@@ -256,8 +265,9 @@ class Mirror:
         if self._editor is None:
             return "weight"
         stored = self._graph.source(self._graph.main, layer.weight)
-        # An FC that shares its weight with another keeps sharing it.
-        key = (f"{stored.key if stored else ''}|{layer.weight}|{layer.alpha}", order.tobytes())
+        # An FC that shares its weight with another keeps sharing it, if it reads it alike.
+        form = (stored.key if stored else "", layer.weight, layer.alpha, layer.stored_by_output)
+        key = (f"{form}|{sizes}", order.tobytes())
         if key not in self._moved:
             self._moved[key] = self.constant(
                 moved_weight(layer, self._values, order, sizes), f"{layer.weight}_map"
@@ -268,7 +278,10 @@ class Mirror:
         name, vector = bias_of(self._subject, layer)
         if vector is None:
             return None
-        return name or self.constant(vector, f"{layer.node.outputs[0]}_bias")
+        producer = self._graph.main.producer(name) if name else None
+        if name and (producer is None or producer.position < layer.node.position):
+            return name
+        return self.constant(vector, f"{layer.node.outputs[0]}_bias")
 
     def finish(self) -> None:
         """Take the old nodes out, and give back under its old name and shape whatever the rest
@@ -343,6 +356,11 @@ class Mirror:
 
     def _samples_first(self, index: Array) -> bool:
         return int(index.shape[0]) == self.samples
+
+    def _plain(self, index: Array) -> bool:
+        """Whether axis 0 is the samples and nothing is permuted."""
+        in_order = np.array_equal(index.reshape(-1), np.arange(index.size))
+        return index.ndim > 1 and self._samples_first(index) and in_order
 
     def _reshape(self, node: Node, source: str, index: Array, name: str) -> None:
         if self._graph.opset < 5:

@@ -269,16 +269,17 @@ def _with_evidence(
     for change in changes:
         if change.fit is None:  # an approximation differs, and that is no news
             names.update(change.tensors)
-    names = {a: b for a, b in names.items() if a in old - outputs and b in new - outputs}
+    names = {a: a if a in new else b for a, b in names.items() if a in old - outputs}
+    names = {a: b for a, b in names.items() if b in new - outputs}
     renamed = onnx.ModelProto()
     renamed.CopyFrom(candidate)
-    back = {b: a for a, b in names.items() if a != b and a not in new}
+    back = {b: a for a, b in names.items() if a != b}
     for node in renamed.graph.node:
         for field_ in (node.input, node.output):
             for place, name in enumerate(field_):
                 if name in back:
                     field_[place] = back[name]
-    return renamed, [a for a, b in names.items() if a == b or b in back]
+    return renamed, list(names)
 
 
 def _promise(

@@ -1,0 +1,198 @@
+"""What the tests of the rewrites measure with: ONNX Runtime run directly, bounds on rounding."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Feeds = dict[str, Array]
+
+FC = ("Gemm", "MatMul")
+
+#: Replaced by Identity in the model of magnitudes: none of them makes a value or an error larger,
+#: but for the few that add up to 1.
+_NO_LARGER = frozenset(
+    "Relu LeakyRelu PRelu Tanh Sigmoid Clip Softmax Elu Dropout QuantizeLinear "
+    "DequantizeLinear".split()
+)
+
+
+def run(model: onnx.ModelProto, feeds: Feeds) -> list[Array]:
+    """All outputs, from ONNX Runtime on the CPU without optimisations."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return [np.asarray(value) for value in session.run(None, feeds)]
+
+
+def dtype_of(value: onnx.ValueInfoProto) -> np.dtype[Any]:
+    return np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+
+
+def inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that must be fed."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in stored]
+
+
+def feeds(model: onnx.ModelProto, batch: int, seed: int = 3) -> Feeds:
+    """Random values for each input; every symbolic size is `batch`."""
+    random = np.random.default_rng(seed)
+    made = {}
+    for value in inputs(model):
+        sizes = [dim.dim_value or batch for dim in value.type.tensor_type.shape.dim]
+        made[value.name] = random.standard_normal(sizes).astype(dtype_of(value))
+    return made
+
+
+def magnitudes(model: onnx.ModelProto, given: Feeds) -> list[Array]:
+    """Each output with all signs turned to plus, in double precision: Σ|w|·|x| and so on.
+
+    Rounding errors of any order of summation are at most a multiple of this (Higham, "Accuracy
+    and Stability of Numerical Algorithms", 2002, section 3).
+    """
+    positive = onnx.ModelProto()
+    positive.CopyFrom(model)
+    graph = positive.graph
+    for tensor in [*graph.initializer, *(a.t for n in graph.node for a in n.attribute if a.t.dims)]:
+        _make_positive(tensor)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.name in ("alpha", "beta"):
+                attribute.f = abs(attribute.f)
+            elif attribute.name == "to" and attribute.i in _FLOATS:
+                attribute.i = TensorProto.DOUBLE
+        if node.op_type in _NO_LARGER:
+            node.op_type = "Identity"
+            del node.input[1:], node.attribute[:]
+        elif node.op_type == "Sub":
+            node.op_type = "Add"
+    for value in [*graph.input, *graph.output]:
+        if value.type.tensor_type.elem_type in _FLOATS:
+            value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    del graph.value_info[:]
+    evaluator = ReferenceEvaluator(positive)
+    wide = {name: np.abs(value.astype(np.float64)) for name, value in given.items()}
+    return [np.asarray(value) for value in evaluator.run(None, wide)]
+
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+
+
+def _make_positive(tensor: onnx.TensorProto) -> None:
+    if tensor.data_type in _FLOATS:
+        values = np.abs(numpy_helper.to_array(tensor).astype(np.float64))
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def operations(model: onnx.ModelProto) -> int:
+    """An upper bound of the roundings on the way to any output: each weight's fan-in, and each
+    node once."""
+    fan_in = sum(int(np.prod(t.dims, dtype=int)) // max(1, *t.dims[:1], 1) for t in _weights(model))
+    return fan_in + len(model.graph.node)
+
+
+def _weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    constants = [a.t for n in model.graph.node for a in n.attribute if a.name == "value"]
+    found = [t for t in [*model.graph.initializer, *constants] if t.data_type in _FLOATS]
+    # [in, out] and [out, in] alike: the longer way counts.
+    turned = []
+    for tensor in found:
+        item = onnx.TensorProto()
+        item.dims.extend(sorted(tensor.dims))
+        turned.append(item)
+    return turned
+
+
+def assert_same_results(
+    old: onnx.ModelProto,
+    new: onnx.ModelProto,
+    given: Feeds,
+    spread: float = 1.0,
+    step: float = 0.0,
+) -> None:
+    """Both models run directly, and no output differs by more than both may be off by rounding.
+
+    Args:
+        old, new: the models.
+        given: the inputs.
+        spread: a factor on the bound, for functions that enlarge errors (a known slope).
+        step: the step of quantised results: the least error may take them to the next one.
+    """
+    pairs = zip(run(old, given), run(new, given), magnitudes(old, given), strict=True)
+    for before, after, size in pairs:
+        assert before.shape == after.shape
+        assert before.dtype == after.dtype
+        if before.dtype.kind in "iub":
+            np.testing.assert_array_equal(before, after)
+            continue
+        unit = float(np.finfo(before.dtype).eps) / 2
+        count = operations(old)
+        bound = spread * 2 * count * unit / (1 - count * unit) * (size + 1) + step
+        error = np.abs(before.astype(np.float64) - after.astype(np.float64))
+        assert (error <= bound).all(), f"error {error.max()} against {bound.min()}"
+        assert np.isfinite(after).all()
+
+
+def interface(model: onnx.ModelProto) -> list[bytes]:
+    """Names, types and order of what is fed and returned, and the versions."""
+    values = [*inputs(model), *model.graph.output]
+    opsets = [opset.SerializeToString() for opset in model.opset_import]
+    return [value.SerializeToString() for value in values] + opsets + [bytes([model.ir_version])]
+
+
+def reads(model: onnx.ModelProto) -> set[str]:
+    """Every name that something reads."""
+    names = {value.name for value in model.graph.output}
+    names.update(name for node in model.graph.node for name in node.input)
+    return names
+
+
+def dead(model: onnx.ModelProto) -> set[str]:
+    """Tensors, made or stored, that nothing reads."""
+    made = {name for node in model.graph.node for name in node.output if name}
+    made.update(tensor.name for tensor in model.graph.initializer)
+    made.update(value.name for value in model.graph.value_info)
+    return made - reads(model)
+
+
+def is_new(node: onnx.NodeProto) -> bool:
+    """Whether a rewrite made this node."""
+    return any(entry.key == "onnxshare.rewrite" for entry in node.metadata_props)
+
+
+def assert_untouched_rest(old: onnx.ModelProto, new: onnx.ModelProto) -> None:
+    """All nodes that no rewrite made are old ones, byte for byte and in the old order, and
+    nothing is left over."""
+    before = [node.SerializeToString() for node in old.graph.node]
+    after = [node.SerializeToString() for node in new.graph.node if not is_new(node)]
+    places = [before.index(data) for data in after]
+    assert places == sorted(places)
+    assert len(set(places)) == len(places)
+    assert dead(new) <= dead(old)
+    stored = {t.name: t.SerializeToString() for t in old.graph.initializer}
+    for tensor in new.graph.initializer:
+        if tensor.name in stored:
+            assert tensor.SerializeToString() == stored[tensor.name]
+
+
+def values_of(tensors: list[onnx.TensorProto]) -> Counter[float]:
+    """How often each value occurs in tensors."""
+    flat = [numpy_helper.to_array(t).astype(np.float64).reshape(-1) for t in tensors]
+    return Counter(np.concatenate(flat).tolist() if flat else [])
+
+
+def floats(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """All stored floating-point tensors: initializers and Constant nodes."""
+    constants = [a.t for n in model.graph.node for a in n.attribute if a.name == "value"]
+    return [t for t in [*model.graph.initializer, *constants] if t.data_type in _FLOATS]
