@@ -48,6 +48,7 @@ class NodeUse:
         operator: its row in the table of operators.
         work: its work in one execution; None if unknown.
         params: the parameter tensors it uses, each once.
+        slots: the parameter tensor of each input that is one.
         read_as: sizes of its parameter inputs as it reads them, behind layout nodes.
         times: how often one run executes it; None if unknown.
         counted: False in the smaller branch of an If.
@@ -57,6 +58,7 @@ class NodeUse:
     operator: Operator
     work: Work | None
     params: list[Stored]
+    slots: dict[int, Stored]
     read_as: tuple[tuple[int, ...], ...]
     times: int | None
     counted: bool = True
@@ -118,7 +120,7 @@ def _look(
         shapes.sizes(node.scope, node.inputs[position]) or stored.shape
         for position, stored in params.items()
     )
-    return NodeUse(node, operator, work, list(distinct.values()), read_as, times)
+    return NodeUse(node, operator, work, list(distinct.values()), params, read_as, times)
 
 
 def _work(operator: Operator, node: Node, shapes: Shapes, params: dict[int, Stored]) -> Work | None:

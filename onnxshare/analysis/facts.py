@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
 
@@ -57,10 +58,10 @@ def _one_node(use: NodeUse, census: Census, shapes: Shapes, new: int) -> NodeFac
     node, work, times = use.node, use.work, use.times
     params = sum(stored.elements for stored in use.params)
     macs = flops = connections = None
-    if work is not None and times is not None:
-        macs = work.macs * times
-        flops = 2 * macs + work.extra_flops * times
-        connections = work.connections * times
+    if work is not None:
+        macs = _repeated(work.macs, times)
+        flops = _repeated(2 * work.macs + work.extra_flops, times)
+        connections = _repeated(work.connections, times)
     if not use.params:
         connections = 0
     kind = node_kind(use)
@@ -85,6 +86,13 @@ def _one_node(use: NodeUse, census: Census, shapes: Shapes, new: int) -> NodeFac
         dense_params=layer.dense if layer and params else None,
         receptive_field=None,
     )
+
+
+def _repeated(amount: int, times: int | None) -> int | None:
+    """What a number of executions makes of an amount; nothing stays nothing, however often."""
+    if not amount:
+        return 0
+    return None if times is None else amount * times
 
 
 def _sharing(use: NodeUse, census: Census) -> Sharing:
@@ -114,21 +122,27 @@ def _locally_connected(use: NodeUse) -> bool:
     )
 
 
-def weight_facts(census: Census, nodes: tuple[NodeFacts, ...]) -> tuple[WeightFacts, ...]:
-    """The facts of every parameter tensor, in order of first use.
+def _uses(use: NodeUse, facts: NodeFacts) -> Iterator[tuple[str, int | None]]:
+    """A node's connections by tensor: as its formula tells them apart, else by size, because all
+    weights of a layer are used equally often, its bias included."""
+    told = use.work.uses if use.work is not None else None
+    if facts.connections is None:
+        yield from ((stored.key, None) for stored in use.params)
+    elif told is not None:
+        for position, stored in use.slots.items():
+            yield stored.key, told.get(position, 0) * (use.times or 0)
+    else:
+        for stored in use.params:
+            yield stored.key, facts.connections * stored.elements // max(1, facts.params)
 
-    A node's connections are divided over its tensors by size: all weights of a layer are used
-    equally often, its bias included.
-    """
+
+def weight_facts(census: Census, nodes: tuple[NodeFacts, ...]) -> tuple[WeightFacts, ...]:
+    """The facts of every parameter tensor, in order of first use."""
     connections: dict[str, int | None] = {}
     for use, facts in zip(census.nodes, nodes, strict=True):
-        for stored in use.params:
-            before = connections.get(stored.key, 0)
-            connections[stored.key] = (
-                None
-                if before is None or facts.connections is None
-                else before + facts.connections * stored.elements // max(1, facts.params)
-            )
+        for key, count in _uses(use, facts):
+            before = connections.get(key, 0)
+            connections[key] = None if before is None or count is None else before + count
     return tuple(
         WeightFacts(
             name=tensor.stored.name,

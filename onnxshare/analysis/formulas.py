@@ -60,10 +60,11 @@ def transposed_convolution(context: Context) -> Work:
     """
     positions, output = prod(context.input(0)[2:]), context.output
     macs = positions * prod(context.input(1))
-    used = positions * context.weights(1) + prod(output[2:]) * context.weights(2)
+    uses = {1: positions * context.weights(1), 2: prod(output[2:]) * context.weights(2)}
     return Work(
-        connections=used,
-        sharing=Sharing(spatial=positions if used else 1),
+        connections=sum(uses.values()),
+        uses=uses,
+        sharing=Sharing(spatial=positions if any(uses.values()) else 1),
         macs=macs,
         extra_flops=context.per_sample(output) if context.has(2) else 0,
         unshared=macs,
@@ -104,9 +105,12 @@ def _product(context: Context, left: int, right: int, bias: int, inner: int) -> 
         return Work(macs=macs, extra_flops=results if context.has(bias) else 0)
     weight = constant[0]
     data = left if weight == right else right
-    connections = macs + (results if context.constant(bias) is not None else 0)
+    uses = {weight: macs}
+    if context.constant(bias) is not None:
+        uses[bias] = results
     return Work(
-        connections=connections,
+        connections=sum(uses.values()),
+        uses=uses,
         sharing=Sharing(token=max(1, macs // max(1, context.weights(weight)))),
         macs=macs,
         extra_flops=results if context.has(bias) else 0,
@@ -167,10 +171,11 @@ def elementwise(context: Context) -> Work:
     """Element-wise operators: each output element uses one element of each constant operand."""
     elements = context.per_sample(context.output)
     alone = len(context.inputs) == 1
-    operands = [] if alone else [c for c in context.constants if c is not None]
-    largest = max((operand.elements for operand in operands), default=0)
+    slots = [] if alone else [i for i, c in enumerate(context.constants) if c is not None]
+    largest = max((context.weights(position) for position in slots), default=0)
     return Work(
-        connections=elements * len(operands),
+        connections=elements * len(slots),
+        uses=dict.fromkeys(slots, elements),
         sharing=Sharing(spatial=max(1, elements // largest) if largest else 1),
         extra_flops=elements * max(1, len(context.inputs) - 1),
     )

@@ -14,7 +14,7 @@ from onnxshare.analysis.totals import add_up
 from onnxshare.analysis.uniformity import uniformity
 from onnxshare.errors import ModelFileError
 from onnxshare.graph import Graph, model_inputs
-from onnxshare.io.load import Model, ModelSource, all_tensors, load
+from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.shapes import InputShapes, infer
 from onnxshare.values import Values
 
@@ -72,8 +72,8 @@ def _model_info(model: Model) -> ModelInfo:
     facts["bytes"] = _bytes_on_disk(model)
     return ModelInfo(
         **facts,
-        inputs=tuple(declared(value) for value in model_inputs(model.proto.graph)),
-        outputs=tuple(declared(value) for value in model.proto.graph.output),
+        inputs=tuple(declared(value) for value in model_inputs(model.skeleton.graph)),
+        outputs=tuple(declared(value) for value in model.skeleton.graph.output),
     )
 
 
@@ -81,13 +81,7 @@ def _bytes_on_disk(model: Model) -> int | None:
     """The model file with its external data files; None for a model from memory."""
     if model.size is None or model.folder is None:
         return model.size
-    names = {
-        entry.value
-        for tensor in all_tensors(model.proto)
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    files = [model.folder / name for name in names]
+    files = [model.folder / name for name in model.external_files()]
     return model.size + sum(file.stat().st_size for file in files if file.is_file())
 
 

@@ -45,6 +45,7 @@ class Work:
         extra_flops: arithmetic that is no multiply-accumulate, one per element and operation.
         unshared: weights if no two positions shared them, biases left out.
         dense: weights of an FC between the same input and output, biases left out.
+        uses: the connections by input, where its weights are not all used equally often.
     """
 
     connections: int = 0
@@ -53,6 +54,7 @@ class Work:
     extra_flops: int = 0
     unshared: int | None = None
     dense: int | None = None
+    uses: dict[int, int] | None = None
 
 
 @dataclass(frozen=True)
