@@ -16,7 +16,6 @@ from onnx import TensorProto, helper
 
 from onnxshare.errors import ModelError
 from onnxshare.io.load import Model
-from onnxshare.io.tensors import read
 
 #: Operators whose output holds the same stored elements as their first input, in some order or
 #: type. QuantizeLinear counts only between a constant and a DequantizeLinear.
@@ -285,7 +284,7 @@ class Graph:
         shape = self.stored(node.scope, node.inputs[0])
         if shape is None or shape.tensor is None or shape.elements > 64:
             return None
-        dims = read(shape.tensor, self.model.folder).astype(int).reshape(-1).tolist()
+        dims = self.model.read(shape.tensor).astype(int).reshape(-1).tolist()
         if any(size < 0 for size in dims):
             raise ModelError(f"{self.model.name}: node '{node.name}' has a negative dimension")
         fill = node.attribute("value")
@@ -306,12 +305,12 @@ def model_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
 
 
 def _without_functions(model: Model) -> onnx.ModelProto:
-    if not model.proto.functions:
-        return model.proto
+    if not model.skeleton.functions:
+        return model.skeleton
     from onnx import inliner
 
     try:
-        return inliner.inline_local_functions(model.proto)
+        return inliner.inline_local_functions(model.skeleton)
     except Exception as error:
         raise ModelError(
             f"{model.name}: its local functions cannot be expanded: {str(error).splitlines()[0]}"

@@ -11,8 +11,7 @@ import onnx
 from onnxshare.comparison import Comparison
 from onnxshare.errors import RuntimeFailure, UsageError
 from onnxshare.inputs import Array, Samples, random_samples, read_samples
-from onnxshare.io.load import Model, ModelSource, all_tensors, load
-from onnxshare.io.save import PROTOBUF_LIMIT
+from onnxshare.io.load import PROTOBUF_LIMIT, Model, ModelSource, load
 from onnxshare.noise import NoiseMeter
 from onnxshare.runtime.providers import Provider, choose
 from onnxshare.runtime.session import Session
@@ -217,7 +216,7 @@ def _same_bytes(a: Model, b: Model) -> bool:
     ours, theirs = (model.proto.SerializeToString(deterministic=True) for model in (a, b))
     if ours != theirs:
         return False
-    external = any(onnx.external_data_helper.uses_external_data(t) for t in all_tensors(a.proto))
+    external = bool(a.external_files())
     return not external or a.folder == b.folder
 
 

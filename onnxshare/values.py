@@ -120,7 +120,7 @@ class Values:
     def payload(self, stored: Stored) -> Array | None:
         """The values of a stored tensor; None for a sparse one or one too large to fill."""
         if stored.tensor is not None:
-            return read(stored.tensor, self._graph.model.folder)
+            return self._graph.model.read(stored.tensor)
         if stored.sparse or stored.elements > MAX_FILLED:
             return None
         if stored.fill is not None:

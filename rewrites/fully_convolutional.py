@@ -21,6 +21,12 @@ from rewrites.mirror import Mirror, Twin
 
 _SOFTMAX = frozenset(("Softmax", "LogSoftmax"))
 
+#: Operators whose outputs depend on every position of a map.
+_EVERYWHERE = frozenset(
+    "InstanceNormalization GroupNormalization LayerNormalization MeanVarianceNormalization "
+    "LpNormalization Softmax LogSoftmax Gemm MatMul LSTM GRU RNN Attention".split()
+)
+
 _SIZE_NAMES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
 
@@ -42,6 +48,7 @@ def slide(subject: Subject, mirror: Mirror) -> None:
             mirror.carry(node)
         else:
             raise Refusal(f"node '{node.name}' ({node.op_type}) cannot work on a map of outputs")
+    _check_readers(subject, mirror)
     maps: set[str] = set()
     for value in graph.main.graph.output:
         twin = mirror.twins.get(value.name)
@@ -53,13 +60,24 @@ def slide(subject: Subject, mirror: Mirror) -> None:
     mirror.rename_outputs()
 
 
+def _check_readers(subject: Subject, mirror: Mirror) -> None:
+    """Make sure that nothing reads what goes: a subgraph, or a node beside the head."""
+    for node in mirror.replaced:
+        for name in filter(None, node.outputs):
+            for reader in subject.graph.main.readers(name):
+                if reader not in mirror.replaced:
+                    raise Refusal(f"node '{reader.name}' ({reader.op_type}) reads '{name}'")
+
+
 def _softmax(subject: Subject, mirror: Mirror, node: Node) -> None:
     """Softmax over the features becomes Softmax over the channels, position by position. Before
     opset 13 it flattened from its axis on, so there the channels must come last meanwhile."""
     twin = mirror.twins[node.inputs[0]]
     opset = subject.graph.opset
     axis = int(node.attribute("axis", -1 if opset >= 13 else 1))
-    if axis % max(1, twin.index.ndim) != twin.index.ndim - 1:
+    last_axis = axis % max(1, twin.index.ndim) == twin.index.ndim - 1
+    in_order = np.array_equal(twin.index.reshape(-1), np.arange(twin.index.size))
+    if not (last_axis and in_order and twin.index.shape[-1:] == twin.sizes[:1]):
         raise Refusal(f"{node.op_type} '{node.name}' is not over the features")
     wanted = f"{node.outputs[0]}_map"
     if opset >= 13:
@@ -98,13 +116,21 @@ def free_sizes(subject: Subject, model: onnx.ModelProto, mirror: Mirror) -> list
         _map_output(value, mirror)
     if not _accepts_more(model, rank):
         raise Refusal("the layers before the head do not accept other input sizes")
-    padded = _padded(subject, mirror)
-    if not padded:
-        return []
-    return [
-        f"{padded} convolutions or poolings before the head pad their borders: inside a larger "
-        "image an output is close to, but not equal to, what the original gives on that crop"
-    ]
+    trunk = [node for node in subject.graph.main.nodes if node not in mirror.replaced]
+    notes = []
+    padded = sum(_pads(subject, node) for node in trunk)
+    if padded:
+        notes.append(
+            f"{padded} convolutions or poolings before the head pad their borders: inside a larger "
+            "image an output is close to, but not equal to, what the original gives on that crop"
+        )
+    wide = next((node for node in trunk if _looks_everywhere(node)), None)
+    if wide is not None:
+        notes.append(
+            f"node '{wide.name}' ({wide.op_type}) looks at the whole image: no output depends on "
+            "its crop alone, and none equals what the original gives there"
+        )
+    return notes
 
 
 def _channels_last(graph: onnx.GraphProto, name: str) -> bool:
@@ -146,6 +172,12 @@ def _accepts_more(model: onnx.ModelProto, rank: int) -> bool:
         inferred = onnx.shape_inference.infer_shapes(trial, strict_mode=True, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         return False
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in [*inferred.graph.value_info, *inferred.graph.input]
+    }
+    if not all(_slopes_fit(node, shapes, model) for node in model.graph.node):
+        return False
     for value in inferred.graph.output:
         dims = value.type.tensor_type.shape.dim
         sizes = [dim.dim_value for dim in dims][2:]
@@ -154,20 +186,32 @@ def _accepts_more(model: onnx.ModelProto, rank: int) -> bool:
     return True
 
 
-def _padded(subject: Subject, mirror: Mirror) -> int:
-    """How many sliding operators before the head pad."""
-    count = 0
-    for node in subject.graph.main.nodes:
-        if node in mirror.replaced or node.op_type not in (
-            "Conv",
-            "MaxPool",
-            "AveragePool",
-            "FusedConv",
-        ):
-            continue
-        same = str(node.attribute("auto_pad", "NOTSET")).startswith("SAME")
-        count += same or bool(np.any(node.attribute("pads", [0])))
-    return count
+def _slopes_fit(node: onnx.NodeProto, shapes: dict[str, list[int]], model: onnx.ModelProto) -> bool:
+    """Whether the slope of a PRelu fits its data, which onnx's shape inference does not check."""
+    slope = next((t for t in model.graph.initializer if t.name in node.input[1:2]), None)
+    if node.op_type != "PRelu" or slope is None or node.input[0] not in shapes:
+        return True
+    pairs = zip(reversed(slope.dims), reversed(shapes[node.input[0]]), strict=False)
+    return all(size in (1, length) for size, length in pairs)
+
+
+def _pads(subject: Subject, node: Node) -> bool:
+    """Whether a node treats the borders of a map in a way of their own."""
+    if node.op_type == "Pad":
+        given = node.attribute("pads", node.attribute("paddings"))
+        if given is None and len(node.inputs) > 1:
+            given = subject.probe.values.integers(node.scope, node.inputs[1])
+        return given is None or bool(np.any(given))
+    if node.op_type in ("ConvTranspose", "Resize", "Upsample"):
+        return True
+    if node.op_type not in ("Conv", "FusedConv", "MaxPool", "AveragePool", "LpPool"):
+        return False
+    same = str(node.attribute("auto_pad", "NOTSET")).startswith("SAME")
+    return same or bool(node.attribute("ceil_mode", 0)) or bool(np.any(node.attribute("pads", [0])))
+
+
+def _looks_everywhere(node: Node) -> bool:
+    return node.op_type in _EVERYWHERE or node.op_type.startswith(("Global", "Reduce"))
 
 
 def as_vectors(model: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:

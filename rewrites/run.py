@@ -18,14 +18,14 @@ from onnxshare.comparison import Comparison
 from onnxshare.edit import set_property
 from onnxshare.errors import RewriteError, SamplesError, UsageError
 from onnxshare.inputs import Samples, read_samples
-from onnxshare.io.load import Model, ModelSource, all_tensors, load, with_data
+from onnxshare.io.load import Model, ModelSource, load, with_data
 from onnxshare.io.save import save
 from onnxshare.io.tensors import Array
 from onnxshare.runtime.session import iter_batches
 from onnxshare.shapes import InputShapes
 from onnxshare.validate import compare
 from rewrites import ALL
-from rewrites.base import Change, Fitting, Options, Refusal, Rewrite, Site, study
+from rewrites.base import Change, Features, Fitting, Options, Refusal, Rewrite, Site, study
 from rewrites.fc_to_gap import MIN_SAMPLES
 from rewrites.fully_convolutional import as_vectors
 
@@ -133,12 +133,14 @@ def rewrite(
     """
     chosen = _choose(rewrites, fully_convolutional, approximate, samples)
     original = load(source)
-    given = read_samples(samples, original.proto) if isinstance(samples, (str, Path)) else samples
-    external = any(tensor.external_data for tensor in all_tensors(original.proto))
+    given = (
+        read_samples(samples, original.skeleton) if isinstance(samples, (str, Path)) else samples
+    )
+    external = bool(original.external_files())
     whole = Model(with_data(original), original.path, original.size) if external else original
     fitting, measuring = _split(given, seed) if approximate else (None, given)
     options = Options(approximate, fully_convolutional)
-    fit = Fitting(fitting, _features(fitting, provider) if fitting is not None else None)
+    fit = Fitting(fitting, _features(whole, fitting, provider) if fitting is not None else None)
     result, sites, changes = _apply_all(whole, chosen, options, fit, input_shapes)
     before = inspect(original, input_shapes=input_shapes).totals
     if not changes:
@@ -185,9 +187,10 @@ def _split(samples: Samples | None, seed: int) -> tuple[Samples | None, Samples 
     return samples.take(order[held:].tolist()), samples.take(order[:held].tolist())
 
 
-def _features(samples: Samples, provider: str) -> Any:
+def _features(original: Model, samples: Samples, provider: str) -> Features:
     def run(model: onnx.ModelProto, names: tuple[str, ...]) -> Iterator[Mapping[str, Array]]:
-        return iter_batches(model, samples.arrays, outputs=names, provider=provider)
+        whole = replace(original, skeleton=model).proto
+        return iter_batches(whole, samples.arrays, outputs=names, provider=provider)
 
     return run
 
@@ -219,7 +222,7 @@ def _apply_all(
                 sites[rewrite.name, ready[0].node] = _refuse(ready[0], str(refusal))
                 continue
             changes.append(change)
-            model = Model(change.model, model.path, model.size)
+            model = replace(model, skeleton=change.model)
     # A head that one rewrite has dealt with is not refused by the next.
     done = {(change.site.rewrite, change.site.node) for change in changes}
     nodes = {node for _, node in done} | {name for change in changes for name in change.added}

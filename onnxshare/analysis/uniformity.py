@@ -12,7 +12,7 @@ from onnxshare.io.tensors import Array
 from onnxshare.values import Values
 
 #: Weights looked at for the figure that `inspect` shows; more would not change it visibly.
-_SAMPLE = 2**22
+_SAMPLE = 2**19
 
 
 def uniformity(head: Head, values: Values) -> float | None:
@@ -20,7 +20,8 @@ def uniformity(head: Head, values: Values) -> float | None:
 
     With W[f, c, s] and its mean over space m[f, c]: Σ S·m² / Σ W². It is 1 where GAP is exact, and
     1/S (S positions) in expectation for independent random weights. Large layers are judged by
-    evenly spaced outputs.
+    evenly spaced outputs
+    or channels.
 
     Returns:
         The share, or None if the weights cannot be read or are all zero.
@@ -45,14 +46,26 @@ def spatial_weight(
         root: the FC and the order of its columns.
         head: its head.
         values: where the weight is read from.
-        at_most: take evenly spaced outputs only, so that about so many elements are returned.
+        at_most: return only about so many elements: evenly spaced outputs or channels,
+            whichever lie together in the file, so that the rest is not even read.
     """
     weight = weight_by_output(root.layer, values)
     if weight is None or root.order is None:
         return None
+    positions = prod(head.spatial)
+    place = np.empty_like(root.order)  # the column of each element of a sample
+    place[root.order] = np.arange(root.order.size)
+    columns = place.reshape(head.channels, positions)
     if at_most is not None and weight.size > at_most:
-        rows = max(1, at_most // weight.shape[1])
-        weight = weight[np.linspace(0, weight.shape[0] - 1, rows).astype(int)]
-    ordered = np.empty_like(weight, order="C")
-    ordered[:, root.order] = weight
-    return ordered.reshape(len(weight), head.channels, prod(head.spatial))
+        share = at_most / weight.size
+        if root.layer.stored_by_output:
+            weight = weight[_spaced(len(weight), share)]
+        else:
+            columns = columns[_spaced(head.channels, share)]
+    ordered = weight[:, columns.reshape(-1)]
+    return np.asarray(ordered.reshape(len(weight), len(columns), positions))
+
+
+def _spaced(count: int, share: float) -> Array:
+    """Evenly spaced numbers below `count`: this share of them, and at least one."""
+    return np.linspace(0, count - 1, max(1, int(count * share))).astype(int)

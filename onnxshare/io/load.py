@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import stat
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
 import onnx
 from google.protobuf.message import DecodeError
 
-from onnxshare.errors import ModelFileError
+from onnxshare.errors import ModelError, ModelFileError
+from onnxshare.io.skeleton import Payloads, skim
 from onnxshare.io.sniff import describe
+from onnxshare.io.tensors import Array, read
 
 #: What a model can be given as: a path, its bytes, an open binary file, a ModelProto,
 #: an `onnx_ir.Model`, or anything with an attribute `model_proto`.
 ModelSource = Any
+
+#: A protobuf message cannot be larger than 2 GiB.
+PROTOBUF_LIMIT = 2**31 - 1
 
 _DAMAGED = "the file is truncated or damaged: export or download it again"
 
@@ -27,14 +34,54 @@ class Model:
     """A model as it was read. Never changed by onnxshare: rewrites work on copies.
 
     Attributes:
-        proto: the model; external tensors are still references.
+        skeleton: the model, where large payloads of a file are left in the file (`skeleton.py`);
+            external tensors are references.
         path: the file it came from, or None.
         size: bytes of the model file (without external data), or None if it came from memory.
+        payloads: where the payloads are that the skeleton leaves out; None if it is whole.
     """
 
-    proto: onnx.ModelProto = field(repr=False)
+    skeleton: onnx.ModelProto = field(repr=False)
     path: Path | None = None
     size: int | None = None
+    payloads: Payloads | None = field(default=None, repr=False)
+
+    @cached_property
+    def proto(self) -> onnx.ModelProto:
+        """The whole model, payloads included, read when first asked for; external tensors are
+        still references."""
+        if not self.payloads:
+            return self.skeleton
+        whole = onnx.ModelProto()
+        whole.CopyFrom(self.skeleton)
+        self.payloads.fill(all_tensors(whole))
+        return whole
+
+    def read(self, tensor: onnx.TensorProto) -> Array:
+        """The values of one of its tensors, wherever they are stored; see `tensors.read`.
+
+        Raises:
+            ModelFileError: external data is missing or unreadable.
+            ModelError: the payload does not fit the tensor's dims.
+        """
+        payload = self.payloads.find(tensor) if self.payloads else None
+        if payload is None or self.payloads is None:
+            return read(tensor, self.folder)
+        try:
+            return self.payloads.array(tensor, payload)
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"tensor '{tensor.name}' is damaged: {error}") from error
+
+    def external_files(self) -> tuple[str, ...]:
+        """The locations of external data, as the model names them, each once."""
+        names: dict[str, None] = {}
+        for tensor in all_tensors(self.skeleton):
+            if tensor.data_location != onnx.TensorProto.EXTERNAL:
+                continue
+            if self.payloads is not None and self.payloads.find(tensor) is not None:
+                continue
+            names.update((e.value, None) for e in tensor.external_data if e.key == "location")
+        return tuple(names)
 
     @property
     def name(self) -> str:
@@ -51,10 +98,10 @@ class Model:
         return {
             "path": None if self.path is None else str(self.path),
             "bytes": self.size,
-            "ir_version": self.proto.ir_version,
-            "opsets": {opset.domain: opset.version for opset in self.proto.opset_import},
+            "ir_version": self.skeleton.ir_version,
+            "opsets": {opset.domain: opset.version for opset in self.skeleton.opset_import},
             "producer": " ".join(
-                filter(None, (self.proto.producer_name, self.proto.producer_version))
+                filter(None, (self.skeleton.producer_name, self.skeleton.producer_version))
             ),
         }
 
@@ -76,7 +123,7 @@ def load(source: ModelSource) -> Model:
         return _from_path(Path(source))
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
-        return Model(_parse(data, "<bytes>"), size=len(data))
+        return _parse(data, "<bytes>", None)
     if hasattr(source, "model_proto"):
         return load(source.model_proto)
     if hasattr(source, "read"):
@@ -118,24 +165,35 @@ def with_data(model: Model) -> onnx.ModelProto:
 
 
 def all_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Every tensor of a model: initializers and attributes, in subgraphs and functions too."""
+    """Every tensor of a model: initializers and attributes, dense and sparse, in subgraphs,
+    functions and training information too."""
     tensors: list[onnx.TensorProto] = []
     graphs = [proto.graph]
+    for training in proto.training_info:
+        graphs += [training.initialization, training.algorithm]
     nodes = [node for function in proto.functions for node in function.node]
     while graphs or nodes:
         if graphs:
             graph = graphs.pop()
             tensors.extend(graph.initializer)
+            for sparse in graph.sparse_initializer:
+                tensors += [sparse.values, sparse.indices]
             nodes.extend(graph.node)
             continue
         for attribute in nodes.pop().attribute:
             if attribute.HasField("t"):
                 tensors.append(attribute.t)
             tensors.extend(attribute.tensors)
+            for sparse in (*attribute.sparse_tensors, *_one_sparse(attribute)):
+                tensors += [sparse.values, sparse.indices]
             if attribute.HasField("g"):
                 graphs.append(attribute.g)
             graphs.extend(attribute.graphs)
     return tensors
+
+
+def _one_sparse(attribute: onnx.AttributeProto) -> list[onnx.SparseTensorProto]:
+    return [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
 
 
 def _from_path(path: Path) -> Model:
@@ -149,11 +207,14 @@ def _from_path(path: Path) -> Model:
         raise ModelFileError(f"{path}: is a directory, not a model", "name the .onnx file in it")
     if not stat.S_ISREG(info.st_mode):
         raise ModelFileError(f"{path}: is not a regular file", "save the model to a file first")
+    if info.st_size == 0:
+        return _parse(b"", str(path), path)
     try:
-        data = path.read_bytes()
-    except OSError as error:
+        with path.open("rb") as file:
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:
         raise ModelFileError(f"{path}: cannot be read: {_reason(error)}") from error
-    return Model(_parse(data, str(path)), path=path, size=len(data))
+    return _parse(data, str(path), path)
 
 
 def _from_file(file: IO[bytes]) -> Model:
@@ -165,20 +226,28 @@ def _from_file(file: IO[bytes]) -> Model:
     if isinstance(name, str):
         with contextlib.suppress(OSError):
             path = Path(name) if Path(name).is_file() else None
-    return Model(_parse(data, str(name)), path=path, size=len(data))
+    return _parse(data, str(name), path)
 
 
-def _parse(data: bytes, name: str) -> onnx.ModelProto:
-    known = describe(data[:512])
+def _parse(data: bytes | memoryview, name: str, path: Path | None) -> Model:
+    known = describe(bytes(data[:512]))
     if known is not None:
         raise ModelFileError(f"{name}: is {known[0]}", known[1])
+    if len(data) > PROTOBUF_LIMIT:
+        raise ModelFileError(
+            f"{name}: is larger than 2 GiB, which is more than a model file can hold",
+            "save it with external data",
+        )
     proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(data)
-    except (DecodeError, ValueError, RuntimeError, UnicodeDecodeError):
+        skeleton, payloads = skim(data)
+        proto.ParseFromString(skeleton)
+    except RecursionError as error:
+        raise ModelFileError(f"{name}: {error}", _DAMAGED) from None
+    except (DecodeError, ValueError, RuntimeError):
         raise ModelFileError(f"{name}: not a readable ONNX model", _DAMAGED) from None
     _require_model(proto, name)
-    return proto
+    return Model(proto, path, len(data), payloads)
 
 
 def _require_model(proto: onnx.ModelProto, name: str) -> None:

@@ -12,10 +12,7 @@ import onnx
 from onnx.external_data_helper import set_external_data
 
 from onnxshare.errors import OutputError
-from onnxshare.io.load import all_tensors
-
-#: A protobuf message cannot be larger than 2 GiB.
-PROTOBUF_LIMIT = 2**31 - 1
+from onnxshare.io.load import PROTOBUF_LIMIT, all_tensors
 
 #: Tensors smaller than this stay in the model file even when its data is external.
 _EXTERNAL_FROM_BYTES = 1024

@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 
 from onnxshare.errors import RuntimeFailure, SamplesError
-from onnxshare.io.save import PROTOBUF_LIMIT, save
+from onnxshare.io.load import PROTOBUF_LIMIT
+from onnxshare.io.save import save
 from onnxshare.runtime.providers import Provider, choose, first_line, quiet
 from onnxshare.signature import batching, input_specs
 
