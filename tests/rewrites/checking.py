@@ -19,8 +19,8 @@ FC = ("Gemm", "MatMul")
 #: Replaced by Identity in the model of magnitudes: none of them makes a value or an error larger,
 #: but for the few that add up to 1.
 _NO_LARGER = frozenset(
-    "Relu LeakyRelu PRelu Tanh Sigmoid Clip Softmax Elu Dropout QuantizeLinear "
-    "DequantizeLinear".split()
+    "Relu LeakyRelu PRelu Tanh Sigmoid Clip Softmax LogSoftmax Elu Dropout "
+    "QuantizeLinear DequantizeLinear".split()
 )
 
 
