@@ -126,6 +126,8 @@ def _behind_layout(graph: Graph, node: Node, name: str) -> tuple[int, ...] | Non
             return None
         chain.append(producer)
         scope, name = producer.scope, producer.inputs[0]
+    if stored.elements >= 2**63:
+        return None  # more than an array can index
     # A broadcast zero has the shape and none of the memory.
     view: Array = np.broadcast_to(np.zeros((), np.int8), stored.shape)
     values = Values(graph)

@@ -224,8 +224,9 @@ def _judge(
     if sizes is None:
         reason = "the sizes of its feature map are unknown: give --input-shape"
         return Head(name, (), tuple(roots), tuple(layers), between, reason)
-    if prod(sizes) > layout.MAX_ELEMENTS:
-        reason = "its feature map is too large to follow"
+    widest = max(layer.out_features for layer in layers)
+    if sizes[0] * max(prod(sizes[1:]), widest) > layout.MAX_ELEMENTS:
+        reason = "it is too large to follow"
         return Head(name, sizes[1:], tuple(roots), tuple(layers), between, reason)
     judged = [_order(root, sizes, probed) for root in roots]
     reasons = [item for item in judged if isinstance(item, str)]
