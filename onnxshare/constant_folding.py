@@ -111,11 +111,18 @@ def _slice(node: Node, inputs: Inputs) -> Array:
     index = [slice(None)] * data.ndim
     for place, axis in enumerate(axes if axes is not None else range(len(starts))):
         step = 1 if steps is None else _list(steps)[place]
-        end: int | None = ends[place]
-        if step < 0 and end is not None and end < -data.shape[axis]:
-            end = None
-        index[axis] = slice(starts[place], end, step)
+        index[axis] = _range_of(starts[place], ends[place], step, data.shape[axis])
     return data[tuple(index)]
+
+
+def _range_of(start: int, end: int, step: int, size: int) -> slice:
+    """ONNX clamps where NumPy does not: a start before the first element is the first, backwards
+    too (https://onnx.ai/onnx/operators/onnx__Slice.html)."""
+    start, end = (bound + size if bound < 0 else bound for bound in (start, end))
+    if step > 0:
+        return slice(min(max(start, 0), size), min(max(end, 0), size), step)
+    start, end = min(max(start, 0), size - 1), min(max(end, -1), size - 1)
+    return slice(start, None if end < 0 else end, step)
 
 
 def _gather(node: Node, inputs: Inputs) -> Array | None:

@@ -106,10 +106,14 @@ def run(built: onnx.ModelProto, **inputs: Array) -> list[Array]:
     """What ONNX Runtime makes of a model."""
     import onnxruntime as ort
 
+    untyped = onnx.ModelProto()
+    untyped.CopyFrom(built)
+    for output in untyped.graph.output:
+        output.ClearField("type")  # ONNX Runtime knows better than the builder
     options = ort.SessionOptions()
     options.log_severity_level = 4
     session = ort.InferenceSession(
-        built.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        untyped.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     return [np.asarray(result) for result in session.run(None, inputs)]
 
