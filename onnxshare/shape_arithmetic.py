@@ -90,8 +90,10 @@ def _bind(
     values: Values,
 ) -> bool:
     name = node.inputs[position] if position < len(node.inputs) else ""
-    if not name or copy.input[position] != name or graph.stored(node.scope, name) is not None:
+    if not name or copy.input[position] != name:
         return False
+    if graph.stored(node.scope, name) is not None and node.scope.home(name) is node.scope:
+        return False  # inference sees it (it does not see constants around a subgraph)
     value = values.get(node.scope, name)
     if value is None or value.size > _SMALL:
         return False
