@@ -88,6 +88,7 @@ class Tally:
         self._low = self._high = np.zeros(0)
         self._sums = np.zeros(4)  # of a², b², a·b, error²
         self._elements = 0
+        self._spread = Spread()
 
     def add(
         self, a: Array, b: Array, own: Sequence[Array] = (), labels: Array | None = None
@@ -119,6 +120,8 @@ class Tally:
         if self.problem or not self.numeric:
             return
         reference = split_channels(a)
+        if reference.shape[1] != self.noise.size:
+            return  # a batch behind axis 0: fewer samples are fewer channels
         for other in own:
             if other.shape == a.shape:
                 self.noise = np.maximum(self.noise, _distance(split_channels(other), reference))
@@ -128,6 +131,8 @@ class Tally:
         if self.problem or not self.numeric or moved.shape != a.shape:
             return
         distance = _distance(split_channels(moved), split_channels(a))
+        if distance.size != self.error.size:
+            return
         self.response = distance if self.response is None else np.maximum(self.response, distance)
 
     @property
@@ -137,13 +142,16 @@ class Tally:
         return np.asarray(span.max(axis=-1, initial=0.0))
 
     def figures(self) -> dict[str, float | None]:
-        """Return max_abs, max_rel, rmse, sqnr_db and cosine of all that was added.
+        """Return max_abs, max_rel, rmse, both SQNR and cosine of all that was added.
 
         max_rel = largest |a - b| / largest |a|; SQNR = 10·log10(Σa² / Σ(a - b)²) dB, None
-        without error or signal; cosine = Σab / √(Σa²·Σb²).
+        without error or signal; centred, each channel's mean is taken off a first, so that a
+        large constant hides no error; cosine = Σab / √(Σa²·Σb²).
         """
         if not self.numeric or self.problem:
-            return dict.fromkeys(("max_abs", "max_rel", "rmse", "sqnr_db", "cosine"))
+            return dict.fromkeys(
+                ("max_abs", "max_rel", "rmse", "sqnr_db", "sqnr_centred_db", "cosine")
+            )
         aa, bb, ab, ee = (float(value) for value in self._sums)
         largest = float(self.largest.max(initial=0.0))
         error = float(self.error.max(initial=0.0))
@@ -152,7 +160,8 @@ class Tally:
             "max_abs": error,
             "max_rel": error / largest if largest else (None if error else 0.0),
             "rmse": math.sqrt(ee / self._elements) if self._elements else None,
-            "sqnr_db": 10 * math.log10(aa / ee) if ee and aa else None,
+            "sqnr_db": _decibels(aa, ee),
+            "sqnr_centred_db": _decibels(self._spread.energy, ee),
             "cosine": min(1.0, ab / norm) if norm else None,
         }
 
@@ -206,8 +215,46 @@ class Tally:
         worse = per_row.max(axis=0) > self.error
         self.worst_row = np.where(worse, first + per_row.argmax(axis=0), self.worst_row)
         self.error = np.maximum(self.error, per_row.max(axis=0))
+        self._spread.add(a)
         self._sums += (np.vdot(a, a), np.vdot(b, b), np.vdot(a, b), np.vdot(error, error))
         self._elements += int(finite.sum())
+
+
+class Spread:
+    """Sum of squared distances from each channel's mean, merged batch by batch (Chan, Golub and
+    LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979).
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing seen."""
+        self._count = 0
+        self._mean: Floats = np.zeros(0)
+        self._squares: Floats = np.zeros(0)
+
+    def add(self, values: Floats) -> None:
+        """Add samples × channels × positions."""
+        count = values.shape[0] * values.shape[2]
+        if not count:
+            return
+        mean = values.mean(axis=(0, 2))
+        squares = ((values - mean[None, :, None]) ** 2).sum(axis=(0, 2))
+        if not self._count:
+            self._count, self._mean, self._squares = count, mean, squares
+            return
+        total = self._count + count
+        step = mean - self._mean
+        self._squares = self._squares + squares + step**2 * (self._count * count / total)
+        self._mean = self._mean + step * (count / total)
+        self._count = total
+
+    @property
+    def energy(self) -> float:
+        """The sum over all channels."""
+        return float(self._squares.sum())
+
+
+def _decibels(signal: float, error: float) -> float | None:
+    return 10 * math.log10(signal / error) if signal and error else None
 
 
 def _distance(a: Floats, b: Floats) -> Floats:

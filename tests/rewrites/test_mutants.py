@@ -1,0 +1,256 @@
+"""Rewrites made wrong on purpose, by breaking the code that makes them: none may ever be saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxshare
+from onnxshare.analysis import fc, layout
+from onnxshare.errors import RewriteError
+from rewrites import layers
+from rewrites.mirror import Mirror
+from tests.rewrites.forms import FORMS, Net
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Patch = pytest.MonkeyPatch
+Mutant = Callable[[Patch], None]
+
+
+def on_kernel(change: Callable[[Array], Array]) -> Mutant:
+    """Spoil each kernel `[out, C, spatial…]` on its way into the model."""
+
+    def apply(patch: Patch) -> None:
+        right = layers.moved_weight
+
+        def wrong(*arguments: Any) -> Array:
+            kernel = right(*arguments)
+            return np.ascontiguousarray(change(kernel.copy())).reshape(kernel.shape)
+
+        patch.setattr("rewrites.mirror.moved_weight", wrong)
+
+    return apply
+
+
+def axes(kernel: Array) -> Array:
+    """Channels taken for the last axis."""
+    out, channels, *spatial = kernel.shape
+    return np.moveaxis(kernel.reshape(out, *spatial, channels), -1, 1)
+
+
+def turned(kernel: Array) -> Array:
+    """Height and width swapped, each element where the other axis would have it."""
+    return kernel.swapaxes(-1, -2)
+
+
+def one_channel(kernel: Array) -> Array:
+    kernel[0] *= np.asarray(1.01, kernel.dtype)
+    return kernel
+
+
+def two_rows(kernel: Array) -> Array:
+    kernel[[0, 1]] = kernel[[1, 0]]
+    return kernel
+
+
+def one_column_lost(kernel: Array) -> Array:
+    """Only where there is more than one position, so only in the first FC."""
+    if kernel[0, 0].size > 1:
+        kernel[:, :, ..., 0] = 0
+    return kernel
+
+
+def no_bias(patch: Patch) -> None:
+    right = layers.bias_of
+    patch.setattr("rewrites.mirror.bias_of", lambda *a: right(*a) and (None, None))
+
+
+def bias_of_another(patch: Patch) -> None:
+    """Two outputs get each other's bias."""
+    right = layers.bias_of
+
+    def wrong(*arguments: Any) -> tuple[str | None, Array | None]:
+        _, vector = right(*arguments)
+        return None, None if vector is None else vector[::-1].copy()
+
+    patch.setattr("rewrites.mirror.bias_of", wrong)
+
+
+def factor_ignored(name: str) -> Mutant:
+    """alpha or beta taken for 1 after the FC was recognised."""
+
+    def apply(patch: Patch) -> None:
+        connect = Mirror.connect
+
+        def wrong(self: Mirror, layer: Any) -> None:
+            object.__setattr__(layer, name, 1.0)
+            connect(self, layer)
+
+        patch.setattr(Mirror, "connect", wrong)
+
+    return apply
+
+
+def transposition_ignored(patch: Patch) -> None:
+    """[in, out] read as [out, in]."""
+    right = fc.weight_by_output
+
+    def wrong(layer: Any, values: Any) -> Array | None:
+        weight = right(layer, values)
+        return None if weight is None else weight.T.reshape(weight.shape)
+
+    patch.setattr("rewrites.layers.weight_by_output", wrong)
+
+
+def order_ignored(patch: Patch) -> None:
+    """Columns taken for C, H, W, whatever order they are in."""
+    right = layout.column_order
+
+    def wrong(index: Array, sizes: tuple[int, ...]) -> Array | str:
+        order = right(index, sizes)
+        return order if isinstance(order, str) else np.sort(order)
+
+    patch.setattr("onnxshare.analysis.layout.column_order", wrong)
+
+
+def order_inverted(patch: Patch) -> None:
+    """The permutation the wrong way round."""
+    right = layout.column_order
+
+    def wrong(index: Array, sizes: tuple[int, ...]) -> Array | str:
+        order = right(index, sizes)
+        return order if isinstance(order, str) else np.argsort(order)
+
+    patch.setattr("onnxshare.analysis.layout.column_order", wrong)
+
+
+def constants_not_moved(patch: Patch) -> None:
+    """A constant per element of the vector put on the map as it is."""
+    right = Mirror._to_map
+
+    def wrong(self: Mirror, spread: Array, twin: Any, node: Any) -> Array:
+        made = right(self, spread, twin, node)
+        first = spread.reshape(-1)[: int(np.prod(twin.sizes))]
+        return first.reshape(twin.sizes) if made.size == first.size else made
+
+    patch.setattr(Mirror, "_to_map", wrong)
+
+
+def activation_lost(patch: Patch) -> None:
+    """What stands between two FCs is left out."""
+    patch.setattr(Mirror, "_elementwise", lambda self, node, data, twin: self._add(node, twin))
+
+
+#: What shows in any model.
+MUTANTS: dict[str, Mutant] = {
+    "axes": on_kernel(axes),
+    "height and width": on_kernel(turned),
+    "one channel by 1.01": on_kernel(one_channel),
+    "two rows": on_kernel(two_rows),
+    "a column lost": on_kernel(one_column_lost),
+    "no bias": no_bias,
+    "another's bias": bias_of_another,
+    "transB": transposition_ignored,
+}
+
+#: What shows in the form that is named with it.
+PARTICULAR: dict[str, tuple[Mutant, str]] = {
+    "alpha": (factor_ignored("alpha"), "Gemm, alpha and beta"),
+    "beta": (factor_ignored("beta"), "Gemm, alpha and beta"),
+    "alpha with transB": (factor_ignored("alpha"), "Gemm, transB, alpha"),
+    "order of channels last": (order_ignored, "channels last"),
+    "order of channels last, reshape": (order_ignored, "channels last, reshape"),
+    "order of tf2onnx": (order_ignored, "shape, cast, slice"),
+    "order of a shuffle": (order_ignored, "channel shuffle"),
+    "order the wrong way round": (order_inverted, "channels last"),
+    "slope not moved": (constants_not_moved, "bias of the flattened layout"),
+    "activation lost": (activation_lost, "channels last"),
+    "PRelu lost": (activation_lost, "PRelu between"),
+}
+
+MODELS = ["lenet5", "vgg_small", "vgg_small-torchscript"]
+ZOO = ["zkml_lenet_small", "mnist8_cntk", "marabou_mnist_maxpool2", "cifar_base_kw_dynreshape"]
+
+
+def assert_rejected(model: onnx.ModelProto | Path, folder: Path, samples: Path | None) -> None:
+    """The rewrite does something, the verdict does not pass, and nothing can be written."""
+    result = onnxshare.rewrite(model, ["fc-to-conv"], provider="cpu", samples=samples)
+    assert result.changes
+    assert result.validation is not None
+    assert result.validation.verdict in ("different", "inconclusive", "not run")
+    assert not result.passed
+    with pytest.raises(RewriteError, match="no proven rewrite"):
+        result.save(folder / "wrong.onnx")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("mutant", list(MUTANTS))
+def test_on_bundled_models(
+    monkeypatch: Patch, bundled: Path, tmp_path: Path, mutant: str, model: str
+) -> None:
+    MUTANTS[mutant](monkeypatch)
+    assert_rejected(bundled / f"{model}.onnx", tmp_path, None)
+
+
+@pytest.mark.parametrize("mutant", list(MUTANTS))
+def test_on_real_inputs(monkeypatch: Patch, bundled: Path, tmp_path: Path, mutant: str) -> None:
+    given = tmp_path.with_name(f"{tmp_path.name}-samples.npy")
+    np.save(given, np.load(bundled / "calibration.npz")["image"][:64])
+    MUTANTS[mutant](monkeypatch)
+    assert_rejected(bundled / "lenet5.onnx", tmp_path, given)
+
+
+@pytest.mark.parametrize("model", ZOO)
+@pytest.mark.parametrize("mutant", list(MUTANTS))
+def test_on_the_zoo(monkeypatch: Patch, zoo: Path, tmp_path: Path, mutant: str, model: str) -> None:
+    MUTANTS[mutant](monkeypatch)
+    assert_rejected(zoo / "models" / f"{model}.onnx", tmp_path, None)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("mutant", list(PARTICULAR))
+def test_on_the_form_it_concerns(
+    monkeypatch: Patch, tmp_path: Path, mutant: str, seed: int
+) -> None:
+    apply, form = PARTICULAR[mutant]
+    apply(monkeypatch)
+    assert_rejected(FORMS[form].model(seed), tmp_path, None)
+
+
+def slopes(*shape: int) -> onnx.ModelProto:
+    """Channels last, and a PRelu with a slope per element of the flattened vector."""
+    net = Net(seed=4)
+    x = net.node("Conv", net.input(2, 5, 6), net.weight(3, 2, 3, 3))
+    x = net.node("Flatten", net.node("Transpose", x, perm=[0, 2, 3, 1]))
+    x = net.node("PRelu", x, net.weight(*shape))
+    net.rows(net.gemm(x, 36, 5), 5)
+    return net.model()
+
+
+def test_slope_of_channels_last_not_moved(monkeypatch: Patch, tmp_path: Path) -> None:
+    model = slopes(36)
+    right = onnxshare.rewrite(model, ["fc-to-conv"], provider="cpu")
+    assert right.validation is not None
+    assert right.validation.verdict == "equivalent"
+    constants_not_moved(monkeypatch)
+    assert_rejected(model, tmp_path, None)
+
+
+@pytest.mark.parametrize("form", [name for name, form in FORMS.items() if form.refused is None])
+def test_axes_on_every_form(monkeypatch: Patch, tmp_path: Path, form: str) -> None:
+    """Wherever a kernel has more than one position, mixing up its axes is seen."""
+    on_kernel(axes)(monkeypatch)
+    assert_rejected(FORMS[form].model(1), tmp_path, None)
+
+
+def test_right_code_passes_on_all_of_them(bundled: Path) -> None:
+    """The mutants are told from this, not from a comparison that rejects everything."""
+    for model in MODELS:
+        result = onnxshare.rewrite(bundled / f"{model}.onnx", ["fc-to-conv"], provider="cpu")
+        assert result.passed
