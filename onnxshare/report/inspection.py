@@ -77,22 +77,65 @@ def _title(report: Inspection) -> list[Text]:
     ]
 
 
+#: Columns in their order; numbers stand to the right.
+_COLUMNS = ("layer", "operator", "output", "params", "of all", "bar", "sharing", "MACs")
+_TO_THE_RIGHT = ("params", "of all", "sharing", "MACs")
+
+#: What is left out first where there is no room for all: half a number would be a wrong one.
+_DISPENSABLE = ("bar", "of all", "output", "operator", "MACs")
+
+_GAP = 2
+_NARROWEST_LAYER = 12
+
+
 def _table(report: Inspection, chosen: Sequence[NodeFacts], width: int) -> Table:
-    table = Table(box=None, pad_edge=False, show_edge=False, header_style="dim", show_footer=True)
     totals = report.totals
-    bars = width >= 90
-    table.add_column("layer", "total", overflow="fold", min_width=8)
-    table.add_column("operator", no_wrap=True)
-    table.add_column("output", no_wrap=True)
-    table.add_column("params", numbers.exact(totals.params), justify="right", no_wrap=True)
-    table.add_column("of all", "", justify="right", no_wrap=True)
-    if bars:
-        table.add_column("", "", no_wrap=True)
-    table.add_column("sharing", numbers.times(totals.sharing_ratio), justify="right", no_wrap=True)
-    table.add_column("MACs", numbers.rounded(totals.macs), justify="right", no_wrap=True)
-    for node in chosen:
-        table.add_row(*_cells(node, totals.params, bars), style=_style(node))
+    body = [_cells(node, totals.params) for node in chosen]
+    footer = {
+        "layer": Text("total"),
+        "params": Text(numbers.exact(totals.params)),
+        "sharing": Text(numbers.times(totals.sharing_ratio)),
+        "MACs": Text(numbers.rounded(totals.macs)),
+    }
+    widths = {
+        name: max(cells.get(name, Text(name)).cell_len for cells in [*body, footer, {}])
+        for name in _COLUMNS
+    }
+    kept = _fitting(widths, width)
+    table = Table(
+        box=None,
+        pad_edge=False,
+        show_edge=False,
+        header_style="dim",
+        show_footer=True,
+        padding=(0, _GAP, 0, 0),
+    )
+    for name in kept:
+        table.add_column(
+            "" if name == "bar" else name,
+            footer.get(name, ""),
+            justify="right" if name in _TO_THE_RIGHT else "left",
+            overflow="fold",
+            width=_layer_width(widths, kept, width) if name == "layer" else widths[name],
+        )
+    for node, cells in zip(chosen, body, strict=True):
+        table.add_row(*(cells[name] for name in kept), style=_style(node))
     return table
+
+
+def _fitting(widths: dict[str, int], width: int) -> list[str]:
+    """The columns there is room for; names of layers can be folded, numbers cannot."""
+    kept = list(_COLUMNS)
+    for name in _DISPENSABLE:
+        if _layer_width(widths, kept, width) >= min(widths["layer"], _NARROWEST_LAYER):
+            break
+        kept.remove(name)
+    return kept
+
+
+def _layer_width(widths: dict[str, int], kept: Sequence[str], width: int) -> int:
+    others = sum(widths[name] + _GAP for name in kept if name != "layer")
+    return max(1, min(widths["layer"], width - others))
 
 
 def _legend(report: Inspection, chosen: Sequence[NodeFacts]) -> Text:
@@ -101,21 +144,23 @@ def _legend(report: Inspection, chosen: Sequence[NodeFacts]) -> Text:
     return Text(f"{shown}sharing: uses of a weight per inference", "dim")
 
 
-def _cells(node: NodeFacts, params: int, bars: bool) -> list[Text]:
+def _cells(node: NodeFacts, params: int) -> dict[str, Text]:
     name = f"{node.scope}/{node.name}" if node.scope else node.name
-    cells = [
-        Text(printable(name)),
-        Text(printable(node.op_type)),
-        Text(printable(numbers.shape(node.outputs[0], batch=False)) if node.outputs else ""),
-        Text(numbers.exact(node.params) if node.params else ""),
-        Text(numbers.share(node.params_new, params) if node.params else ""),
-    ]
-    if bars:
-        cells.append(_bar(node.params_new, params))
-    ratio = node.sharing_ratio if node.params else None
-    cells.append(Text(numbers.times(ratio) if node.params else ""))
-    cells.append(Text(numbers.rounded(node.macs) if node.macs != 0 else ""))
-    return cells
+    holds = bool(node.params)
+    return {
+        "layer": Text(printable(name)),
+        "operator": Text(printable(node.op_type)),
+        "output": Text(_output(node, batch=False)),
+        "params": Text(numbers.exact(node.params) if holds else ""),
+        "of all": Text(numbers.share(node.params_new, params) if holds else ""),
+        "bar": _bar(node.params_new, params),
+        "sharing": Text(numbers.times(node.sharing_ratio) if holds else ""),
+        "MACs": Text(numbers.rounded(node.macs) if node.macs != 0 else ""),
+    }
+
+
+def _output(node: NodeFacts, *, batch: bool) -> str:
+    return printable(numbers.shape(node.outputs[0], batch=batch)) if node.outputs else ""
 
 
 def _bar(part: int, whole: int) -> Text:
@@ -149,7 +194,7 @@ def _record(node: NodeFacts) -> list[str]:
     record = []
     for name in _FIELDS:
         if name == "output":
-            record.append(numbers.shape(node.outputs[0]) if node.outputs else "")
+            record.append(_output(node, batch=True))
             continue
         value = getattr(node, name)
         record.append("" if value is None else printable(str(value)))
@@ -184,7 +229,7 @@ def as_markdown(report: Inspection, chosen: Sequence[NodeFacts]) -> str:
 
 
 def _plain(node: NodeFacts, params: int) -> list[str]:
-    return [cell.plain for cell in _cells(node, params, bars=False)]
+    return [cell.plain for name, cell in _cells(node, params).items() if name != "bar"]
 
 
 def _marked(text: str) -> str:
