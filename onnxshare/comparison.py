@@ -21,6 +21,7 @@ class OutputComparison:
         max_rel: largest |a - b| over the largest |a| of the whole tensor.
         rmse: root of the mean squared error.
         sqnr_db: signal to error in dB, 10·log10(Σa² / Σ(a - b)²); None without error.
+        sqnr_centred_db: the same with each channel's mean taken off a.
         cosine: cosine of the angle between all values of A and all of B.
         tolerance: what rounding explains, in the channel that comes closest to (or goes
             furthest over) it.
@@ -36,6 +37,7 @@ class OutputComparison:
     max_rel: float | None = None
     rmse: float | None = None
     sqnr_db: float | None = None
+    sqnr_centred_db: float | None = None
     cosine: float | None = None
     tolerance: float | None = None
     worst: float | None = None

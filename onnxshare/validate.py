@@ -13,11 +13,12 @@ from onnxshare.errors import RuntimeFailure, UsageError
 from onnxshare.inputs import Array, Samples, random_samples, read_samples
 from onnxshare.io.load import PROTOBUF_LIMIT, Model, ModelSource, load
 from onnxshare.noise import NoiseMeter
+from onnxshare.promise import promise_of
 from onnxshare.runtime.providers import Provider, choose
 from onnxshare.runtime.session import Session
 from onnxshare.signature import batching, input_specs, structural_difference
 from onnxshare.statistics import Tally
-from onnxshare.verdict import Judged, decide, judge, promise_of
+from onnxshare.verdict import Judged, decide, judge
 
 #: Noise is measured on this many samples; later ones count only if they seem to differ.
 NOISE_SAMPLES = 32

@@ -19,15 +19,14 @@ Channels that a ReLU keeps at 0 on every sample show nothing: then compare the t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 
 from onnxshare.comparison import OutputComparison
+from onnxshare.promise import Promise, hold
 from onnxshare.statistics import Floats, Tally, agreement_lower_bound
 
 #: Tolerance over noise. The noise is a maximum over few runs and another kernel may round more.
@@ -41,21 +40,6 @@ ANSWER = 4.0
 
 #: The smallest noise assumed, in units in the last place of the channel's largest value.
 _LEAST_UNITS = 1.0
-
-_PROMISE_KEY = "onnxshare.approximate"
-
-
-@dataclass(frozen=True)
-class Promise:
-    """What a model that approximates another says about itself.
-
-    Attributes:
-        rewrite: the rewrite that made it.
-        agreement_low: the share of samples on which the arg-max shall agree at least.
-    """
-
-    rewrite: str
-    agreement_low: float
 
 
 @dataclass(frozen=True)
@@ -176,33 +160,6 @@ def decide(
     )
 
 
-def promise_of(a: onnx.ModelProto, b: onnx.ModelProto) -> Promise | None:
-    """Return what the one model that approximates the other promises.
-
-    Where both carry the same promise neither approximates the other: there is none between them.
-    """
-    texts = [
-        next((item.value for item in proto.metadata_props if item.key == _PROMISE_KEY), None)
-        for proto in (b, a)
-    ]
-    if texts[0] == texts[1]:
-        return None
-    for text in texts:
-        promise = _read_promise(text)
-        if promise is not None:
-            return promise
-    return None
-
-
-def _read_promise(text: str | None) -> Promise | None:
-    try:
-        data = json.loads(text or "")
-        low = float(data["agreement_low"])
-    except (ValueError, TypeError, KeyError):
-        return None
-    return Promise(str(data.get("rewrite", "a rewrite")), low) if 0.0 <= low <= 1.0 else None
-
-
 def _approximate(judged: Sequence[Judged], promise: Promise, random: bool) -> tuple[str, str]:
     broken = [item for item in judged if item.tally.problem]
     if broken:
@@ -212,19 +169,10 @@ def _approximate(judged: Sequence[Judged], promise: Promise, random: bool) -> tu
             f"{promise.rewrite} is an approximation, and random samples say nothing about it: "
             "pass --samples"
         )
-    rows = [item.row for item in judged if item.row.argmax_agreement is not None]
-    rows = [row for row in rows if not row.internal] or rows
-    if not rows:
-        return "different", f"{promise.rewrite} promises agreement of classes, and there are none"
-    worst = min(rows, key=lambda row: row.argmax_agreement or 0.0)
-    measured = worst.argmax_agreement or 0.0
-    words = (
-        f"{promise.rewrite} is an approximation: {worst.name} names the same class on "
-        f"{measured:.2%} of the samples, and at least {promise.agreement_low:.2%} were promised"
-    )
-    kept = measured >= promise.agreement_low
+    kept, words = hold([item.row for item in judged], promise)
     if kept and not any(item.lives for item in judged):
-        return "inconclusive", _dead(judged, [worst.name])
+        dead = [item.row.name for item in judged if not item.row.internal]
+        return "inconclusive", _dead(judged, dead)
     return ("approximate" if kept else "different"), words
 
 

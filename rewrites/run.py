@@ -21,6 +21,8 @@ from onnxshare.inputs import Samples, read_samples
 from onnxshare.io.load import Model, ModelSource, load, with_data
 from onnxshare.io.save import save
 from onnxshare.io.tensors import Array
+from onnxshare.promise import PROMISE_KEY
+from onnxshare.promise import make as make_promise
 from onnxshare.runtime.session import iter_batches
 from onnxshare.shapes import InputShapes
 from onnxshare.validate import compare
@@ -256,7 +258,7 @@ def _prove(
         original, candidate, samples=samples, provider=provider, seed=seed, tensors=names
     )
     fits = [change.fit for change in changes if change.fit is not None]
-    if not fits or comparison.verdict == "not run":
+    if not fits or comparison.verdict in ("not run", "inconclusive") or _broken(comparison):
         return proto, comparison
     return _promise(proto, comparison, fits[0])
 
@@ -285,30 +287,17 @@ def _with_evidence(
     return renamed, list(names)
 
 
+def _broken(comparison: Comparison) -> bool:
+    """Whether nothing could be measured: shapes or NaNs differ, which no approximation explains."""
+    return all(row.max_abs is None for row in comparison.outputs)
+
+
 def _promise(
     proto: onnx.ModelProto, comparison: Comparison, fit: dict[str, Any]
 ) -> tuple[onnx.ModelProto, Comparison]:
     """Write what was measured on held-out samples into the model, as its promise."""
-    rows = [row for row in comparison.outputs if row.confidence_low is not None]
-    rows = [row for row in rows if not row.internal] or rows
-    if not rows:
-        reason = "an approximation of outputs that are no classes: no promise can be measured yet"
-        return proto, replace(comparison, verdict="different", reason=reason)
-    worst = min(rows, key=lambda row: row.argmax_agreement or 0.0)
-    promise = {
-        "rewrite": "fc-to-gap",
-        "agreement": worst.argmax_agreement,
-        "agreement_low": worst.confidence_low,
-        "confidence": 0.95,
-        "samples": comparison.samples,
-        **fit,
-    }
+    promise, words = make_promise(comparison, "fc-to-gap", fit)
     promised = onnx.ModelProto()
     promised.CopyFrom(proto)
-    set_property(promised.metadata_props, "onnxshare.approximate", json.dumps(promise))
-    reason = (
-        f"an approximation: on {comparison.samples} samples that it was not fitted to, "
-        f"'{worst.name}' names the same class on {worst.argmax_agreement or 0:.1%} (at least "
-        f"{worst.confidence_low or 0:.1%} with 95 % confidence)"
-    )
-    return promised, replace(comparison, verdict="approximate", reason=reason)
+    set_property(promised.metadata_props, PROMISE_KEY, json.dumps(promise))
+    return promised, replace(comparison, verdict="approximate", reason=words)

@@ -1,0 +1,118 @@
+"""Promises of approximate models: made from what was measured, kept or broken by new samples."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import onnxshare
+from onnxshare.comparison import Comparison, OutputComparison
+from onnxshare.promise import PROMISE_KEY, Promise, hold, make, promise_of
+
+
+def comparison(*rows: OutputComparison) -> Comparison:
+    return Comparison("different", "", "CPU", rows, samples=250, origin="a.npz")
+
+
+def test_a_promise_of_classes_is_the_lower_bound_of_the_worst_output() -> None:
+    rows = (
+        OutputComparison("a", argmax_agreement=0.9, confidence_low=0.86),
+        OutputComparison("b", argmax_agreement=0.8, confidence_low=0.75),
+        OutputComparison("inner", internal=True, argmax_agreement=0.1, confidence_low=0.05),
+    )
+    promise, words = make(comparison(*rows), "fc-to-gap", {"fitted_on": 750})
+    assert (promise["agreement"], promise["agreement_low"]) == (0.8, 0.75)
+    assert promise["fitted_on"] == 750
+    assert "'b'" in words
+    assert "80.0%" in words
+
+
+def test_a_promise_without_classes_is_the_signal_over_the_error_less_a_decibel() -> None:
+    promise, _ = make(comparison(OutputComparison("y", sqnr_centred_db=12.5)), "fc-to-gap", {})
+    assert promise["sqnr_low"] == 11.5
+
+
+@pytest.mark.parametrize(
+    ("promise", "row", "kept"),
+    [
+        pytest.param(Promise("r", 0.75), OutputComparison("y", argmax_agreement=0.75), True),
+        pytest.param(Promise("r", 0.75), OutputComparison("y", argmax_agreement=0.7499), False),
+        pytest.param(Promise("r", 0.75), OutputComparison("y", sqnr_centred_db=90.0), False),
+        pytest.param(Promise("r", None, 11.5), OutputComparison("y", sqnr_centred_db=11.5), True),
+        pytest.param(Promise("r", None, 11.5), OutputComparison("y", sqnr_centred_db=11.4), False),
+        pytest.param(Promise("r", None, 11.5), OutputComparison("y", argmax_agreement=1.0), False),
+    ],
+)
+def test_a_promise_is_kept_or_not(promise: Promise, row: OutputComparison, kept: bool) -> None:
+    assert hold([row], promise)[0] is kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "no JSON", "[]", "{}", '{"agreement_low": "much"}', '{"agreement_low": 1.5}'],
+)
+def test_what_is_no_promise_is_none(text: str) -> None:
+    proto = onnx.ModelProto()
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = PROMISE_KEY, text
+    assert promise_of(onnx.ModelProto(), proto) is None
+
+
+def regressor(seed: int = 0) -> onnx.ModelProto:
+    """A convolution, a ReLU and one FC with a single output far from zero."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        "kernel": rng.normal(size=(4, 1, 3, 3)),
+        "weight": rng.normal(size=(1, 4 * 6 * 6)) + 0.5,
+        "bias": np.full(1, 1000.0),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "kernel"], ["map"]),
+        helper.make_node("Relu", ["map"], ["alive"]),
+        helper.make_node("Flatten", ["alive"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weight", "bias"], ["y"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "regressor",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
+        [numpy_helper.from_array(v.astype(np.float32), k) for k, v in weights.items()],
+    )
+    return helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 17)])
+
+
+def outputs(proto: onnx.ModelProto, x: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {"x": x})[0].astype(np.float64)  # type: ignore[no-any-return]
+
+
+def test_a_regressor_promises_and_keeps_its_signal_over_its_error(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    for name, count in (("fit.npz", 200), ("new.npz", 400)):
+        np.savez(tmp_path / name, x=rng.normal(size=(count, 1, 8, 8)).astype(np.float32))
+    model = regressor()
+    result = onnxshare.rewrite(model, ["fc-to-gap"], approximate=True, samples=tmp_path / "fit.npz")
+    assert result.passed
+    (entry,) = (e for e in result.model.metadata_props if e.key == PROMISE_KEY)
+    promised = json.loads(entry.value)
+    new = onnxshare.compare(model, result.model, samples=tmp_path / "new.npz")
+    with np.load(tmp_path / "new.npz") as file:
+        a, b = outputs(model, file["x"]), outputs(result.model, file["x"])
+    ratio = 10 * math.log10(((a - np.mean(a)) ** 2).sum() / ((a - b) ** 2).sum())
+    assert new.outputs[0].sqnr_centred_db == pytest.approx(ratio, abs=0.01)
+    # The constant of 1,000 hides nothing: uncentred, the error would be tiny beside it.
+    assert new.outputs[0].sqnr_db is not None
+    assert new.outputs[0].sqnr_db > ratio + 20
+    assert (new.verdict == "approximate") is (ratio >= promised["sqnr_low"])
+    assert onnxshare.compare(model, result.model).verdict == "inconclusive"
