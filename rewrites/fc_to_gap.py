@@ -130,6 +130,9 @@ class FcToGap:
     ) -> tuple[list[_Pooled], dict[str, object]]:
         if samples.features is None or samples.samples is None:
             raise Refusal("it is not exact, and there are no samples to fit it to")
+        turned = next((r.layer for r in head.roots if r.layer.result_columns), None)
+        if turned is not None:
+            raise Refusal(f"the outputs of '{turned.node.name}' are no rows of samples to fit to")
         editor = Editor(subject.graph.proto, self.name)
         _, pooled_maps = self._plan(subject, head, editor)
         probe_model = editor.apply()  # nothing removed: the old outputs and the pooled features
