@@ -6,12 +6,16 @@ import unicodedata
 
 
 def printable(text: str) -> str:
-    """Return `text` with control and format characters escaped, so that names from a file
-    can neither move the cursor nor change colours of a terminal."""
+    """Return `text` with control and format characters and line separators escaped, so that
+    names from a file can neither move the cursor nor change colours of a terminal."""
     return "".join(
-        char if unicodedata.category(char)[0] != "C" else char.encode("unicode_escape").decode()
-        for char in text
+        char.encode("unicode_escape").decode() if _disturbs(char) else char for char in text
     )
+
+
+def _disturbs(char: str) -> bool:
+    category = unicodedata.category(char)
+    return category[0] == "C" or category in ("Zl", "Zp")
 
 
 class OnnxShareError(Exception):

@@ -1,0 +1,259 @@
+"""The report of `inspect` as text: figures as people read them, rows, and names that attack."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import onnx
+import pytest
+from rich.console import Console
+
+import onnxshare
+from onnxshare.analysis.results import Inspection, NodeFacts, TensorInfo
+from onnxshare.report import numbers
+from onnxshare.report.inspection import as_csv, as_markdown, print_table, rows
+from tests.builders import info, model, node, tensor
+
+
+def printed(report: Inspection, *, width: int = 100, colour: bool = False) -> str:
+    text = io.StringIO()
+    console = Console(
+        file=text,
+        width=width,
+        highlight=False,
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+    )
+    print_table(report, rows(report), console)
+    return text.getvalue()
+
+
+@pytest.fixture(scope="module")
+def report(lenet: onnx.ModelProto) -> Inspection:
+    return onnxshare.inspect(lenet)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (None, "–"),
+        (0, "0"),
+        (999, "999"),
+        (1_000, "1 k"),
+        (23_449, "23.4 k"),
+        (999_600, "1 M"),
+        (143_667_240, "144 M"),
+        (19_632_062_464, "19.6 G"),
+        (1_500_000_000_000, "1.5 T"),
+        (10**16, "10,000 T"),
+    ],
+)
+def test_rounded(number: int | None, text: str) -> None:
+    assert numbers.rounded(number) == text
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [
+        (0, 10, "0 %"),
+        (10, 10, "100 %"),
+        (1, 3, "33.3 %"),
+        (1, 10_000, "<0.1 %"),
+        (9_999, 10_000, ">99.9 %"),
+        (5, 0, "–"),
+    ],
+)
+def test_share(part: int, whole: int, text: str) -> None:
+    assert numbers.share(part, whole) == text
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [(None, "–"), (1.0, "1×"), (6.857, "6.86×"), (784.0, "784×"), (12_544.0, "12,544×")],
+)
+def test_times(ratio: float | None, text: str) -> None:
+    assert numbers.times(ratio) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(None, "–"), (12, "12 B"), (1_500, "1.5 kB"), (26_454, "26.5 kB"), (574_668_960, "575 MB")],
+)
+def test_size(count: int | None, text: str) -> None:
+    assert numbers.size(count) == text
+
+
+def test_exact() -> None:
+    assert numbers.exact(143_667_240) == "143,667,240"
+    assert numbers.exact(None) == "–"
+
+
+def test_shape() -> None:
+    image = TensorInfo("x", "float32", ("n", 3, None, 224))
+    assert numbers.shape(image) == "n×3×?×224"
+    assert numbers.shape(image, batch=False) == "3×?×224"
+    assert numbers.shape(TensorInfo("x", None, None)) == "?"
+    assert numbers.shape(TensorInfo("x", None, ())) == "1"
+
+
+def names(chosen: list[NodeFacts]) -> list[str]:
+    return [facts.name for facts in chosen]
+
+
+@pytest.mark.parametrize(
+    ("sort", "order"),
+    [
+        pytest.param("graph", ["C1", "C3", "F5", "F6", "OUT"], id="graph"),
+        # 48,120 · 10,164 · 2,416 · 850 · 156
+        pytest.param("params", ["F5", "F6", "C3", "OUT", "C1"], id="params"),
+        # 240,000 · 117,600 · 48,000 · 10,080 · 840
+        pytest.param("macs", ["C3", "C1", "F5", "F6", "OUT"], id="MACs"),
+        # 784 · 100 · 1 · 1 · 1: equal ones stay as in the graph
+        pytest.param("sharing", ["C1", "C3", "F5", "F6", "OUT"], id="sharing"),
+    ],
+)
+def test_order_of_rows(report: Inspection, sort: str, order: list[str]) -> None:
+    assert names(rows(report, sort=sort)) == order
+    assert names(rows(report, sort=sort, top=2)) == order[:2]
+
+
+def test_every_node(report: Inspection, lenet: onnx.ModelProto) -> None:
+    assert [facts.op_type for facts in rows(report, every=True)] == [
+        item.op_type for item in lenet.graph.node
+    ]
+
+
+def test_unknown_rows_are_shown_and_sorted_last() -> None:
+    built = model(
+        [node("Magic", "x", "h", domain="acme"), node("MatMul", "x w", "y")],
+        {"x": ["n", 5]},
+        ["h", "y"],
+        [tensor("w", 5, 3)],
+        domains=["acme"],
+    )
+    unknown = onnxshare.inspect(built)
+    assert names(rows(unknown)) == ["Magic:h", "MatMul:y"]
+    assert names(rows(unknown, sort="macs")) == ["MatMul:y", "Magic:h"]
+    assert "–" in next(line for line in printed(unknown).splitlines() if "Magic" in line)
+
+
+PARAMS = {"C1": "156", "C3": "2,416", "F5": "48,120", "F6": "10,164", "OUT": "850"}
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 200])
+def test_numbers_are_never_cut(report: Inspection, width: int) -> None:
+    text = printed(report, width=width)
+    table = text.split("\n\n")[1].splitlines()
+    assert "…" not in text
+    for name, figure in PARAMS.items():
+        line = next(line for line in table if line.startswith(name))
+        assert figure in line.split()
+        assert len(line) <= width
+    assert "61,706" in next(line for line in table if line.startswith("total")).split()
+
+
+def test_long_names_are_folded_and_not_lost() -> None:
+    name = "features/" + "block/" * 20 + "end"
+    built = model(
+        [node("MatMul", "x w", "y", name=name)], {"x": [1, 5]}, ["y"], [tensor("w", 5, 3)]
+    )
+    table = printed(onnxshare.inspect(built), width=60).split("\n\n")[1].splitlines()
+    assert all(len(line) <= 60 for line in table)
+    folded = "".join(re.split(r"\s", line)[0] for line in table[1:-2])
+    assert folded == name
+
+
+def test_colours_only_on_a_terminal(report: Inspection) -> None:
+    assert "\x1b[" in printed(report, colour=True)
+    assert "\x1b" not in printed(report)
+
+
+def test_csv_parses_back_and_adds_up(report: Inspection) -> None:
+    table = list(csv.DictReader(io.StringIO(as_csv(rows(report, every=True)))))
+    assert len(table) == len(report.nodes)
+    assert sum(int(row["params_new"]) for row in table) == 61_706
+    assert sum(int(row["macs"]) for row in table) == 117_600 + 240_000 + 48_000 + 10_080 + 840
+    first = table[0]
+    assert (first["name"], first["output"]) == ("C1", "1×6×28×28")
+    assert (float(first["sharing_ratio"]), int(first["connections"])) == (784, 122_304)
+
+
+def cells(line: str) -> list[str]:
+    """A Markdown table row, escapes undone."""
+    parts = re.split(r"(?<!\\)\|", line.strip())[1:-1]
+    return [re.sub(r"\\(.)", r"\1", part).strip() for part in parts]
+
+
+def test_markdown_parses_back(report: Inspection) -> None:
+    header, rule, *body = as_markdown(report, rows(report)).splitlines()
+    assert cells(header) == ["layer", "operator", "output", "params", "of all", "sharing", "MACs"]
+    assert {len(cells(line)) for line in (rule, *body)} == {7}
+    assert {row[0]: row[3] for row in map(cells, body[:-1])} == PARAMS
+    assert cells(body[-1])[3] == "61,706"
+
+
+HOSTILE = {
+    "escape codes": "\x1b[2J\x1b[31mred",
+    "line breaks": "one\ntwo\r\nthree\u2028four",
+    "right to left": "safe\u202egnp.exe",
+    "rich markup": "[red]not red[/red][link=https://example.org]x[/link]",
+    "Markdown": "a|b`c`<b>*d*_e_\\",
+    "a comma and a quote": 'a,"b",c',
+}
+
+
+def hostile(name: str) -> Inspection:
+    """A model with such names wherever a file can put one."""
+    built = model(
+        [node("MatMul", "x w", "y", name=name), node("Relu", "y", "z", name=name + "2")],
+        [info("x", [name, 5])],
+        ["z"],
+        [tensor("w", 5, 3)],
+    )
+    built.producer_name = name
+    return onnxshare.inspect(built)
+
+
+def control_characters(text: str) -> set[str]:
+    return {char for char in text if char != "\n" and not char.isprintable()}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_names_are_shown_and_do_nothing(kind: str) -> None:
+    report = hostile(HOSTILE[kind])
+    chosen = rows(report, every=True)
+    plain = model_lines(printed(hostile("plain"), width=300))
+    for text in (printed(report, width=300), as_csv(chosen), as_markdown(report, chosen)):
+        assert not control_characters(text)
+    assert model_lines(printed(report, width=300)) == plain
+    assert len(as_markdown(report, chosen).splitlines()) == 2 + len(chosen) + 1
+    (first, _) = csv.DictReader(io.StringIO(as_csv(chosen)))
+    assert first["name"] == escaped(HOSTILE[kind])
+    assert escaped(HOSTILE[kind]) in printed(report, width=300)
+    assert cells(as_markdown(report, chosen).splitlines()[2])[0] == first["name"]
+
+
+def escaped(name: str) -> str:
+    """What is shown of a name: characters that print as they are, others as Python writes them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def model_lines(text: str) -> int:
+    """How many lines a report has: a name must not add one."""
+    return len(text.splitlines())
+
+
+def test_words_about_a_model_without_parameters() -> None:
+    built = model([node("Relu", "x", "y")], {"x": [1, 5]}, ["y"])
+    assert "stores no parameters" in printed(onnxshare.inspect(built))
+
+
+def test_words_name_the_commands(report: Inspection) -> None:
+    text = printed(report)
+    assert "3 fully connected layers hold 95.8 % of the 61,706 parameters" in text
+    assert f"{(48_120 + 10_164 + 850) / 61_706:.1%}" == "95.8%"
+    assert "onnxshare rewrite MODEL --fc-to-conv" in text
+    # GAP leaves 16 means: (16 + 1) · 120 of 48,120.
+    assert "48,120 → 2,040 parameters, ÷23.6" in text
