@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
@@ -88,13 +89,13 @@ def regressor(seed: int = 0) -> onnx.ModelProto:
     return helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 17)])
 
 
-def outputs(proto: onnx.ModelProto, x: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
+def outputs(proto: onnx.ModelProto, x: NDArray[np.float32]) -> NDArray[np.float64]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    return session.run(None, {"x": x})[0].astype(np.float64)  # type: ignore[no-any-return]
+    return np.asarray(session.run(None, {"x": x})[0], np.float64)
 
 
 def test_a_regressor_promises_and_keeps_its_signal_over_its_error(tmp_path: Path) -> None:
