@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 from onnx import TensorProto
 
+from onnxshare.analysis import layout
 from onnxshare.analysis.heads import Subject
 from onnxshare.edit import Editor
 from onnxshare.graph import Graph, Node
@@ -28,12 +29,17 @@ class ConvToFc:
     def sites(self, subject: Subject, options: Options) -> list[Site]:
         """One site per convolution over a whole map of more than one position, and per 1×1
         convolution on one position right after such a site."""
-        graph = subject.graph
-        return [
-            self._site(subject, node)
-            for node in graph.main.nodes
-            if node.standard and node.op_type == "Conv" and _covers(subject, node)
-        ]
+        found: list[Site] = []
+        after: set[str] = set()  # results of such sites, and what element-wise nodes make of them
+        for node in subject.graph.main.nodes:
+            follows = not after.isdisjoint(node.inputs)
+            if node.standard and node.op_type == "Conv" and _covers(subject, node):
+                if follows or prod(_sizes(subject, node)[2:]) > 1:
+                    found.append(self._site(subject, node))
+                    after.update(node.outputs)
+            elif _came_from_here(node) or (follows and layout.elementwise(node)):
+                after.update(node.outputs)
+        return found
 
     def _site(self, subject: Subject, node: Node) -> Site:
         stored = [subject.graph.source(node.scope, name) for name in node.inputs[1:] if name]
@@ -62,6 +68,9 @@ class ConvToFc:
         inputs = [_flat(editor, node), editor.constant(_matrix(weight), f"{node.inputs[1]}_fc")]
         if len(node.inputs) > 2 and node.inputs[2]:
             inputs.append(node.inputs[2])
+        elif graph.opset < 11:  # where Gemm must have a bias
+            zeros = np.zeros(weight.shape[0], weight.dtype)
+            inputs.append(editor.constant(zeros, f"{node.outputs[0]}_bias"))
         rows = _emit(editor, node, "Gemm", inputs, "rows", _gemm_attributes(graph))
         _back_to_map(editor, node, rows, len(_sizes(subject, node)) - 2)
         editor.remove(node)
@@ -71,6 +80,14 @@ class ConvToFc:
 
 
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+
+
+def _came_from_here(node: Node) -> bool:
+    """Whether an earlier step of this rewrite made a node: the FC that a site became."""
+    return any(
+        entry.key == "onnxshare.rewrite" and entry.value == ConvToFc.name
+        for entry in node.proto.metadata_props
+    )
 
 
 def _sizes(subject: Subject, node: Node) -> tuple[int, ...]:

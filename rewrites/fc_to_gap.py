@@ -116,10 +116,10 @@ class FcToGap:
             mirror.check(layer)
             source = mirror.twins[layer.data].name
             if source not in pooled:
-                pooled[source] = mirror.emit(
+                pooled[source] = mirror.out.emit(
                     layer.node, "GlobalAveragePool", [source], f"{source}_gap"
                 )
-                pooled[source] = mirror.emit(
+                pooled[source] = mirror.out.emit(
                     layer.node, "Flatten", [pooled[source]], f"{source}_pooled", {"axis": 1}
                 )
             result[layer.node] = pooled[source]
@@ -225,11 +225,14 @@ def _result(subject: Subject, layer: FullyConnected) -> str:
 def _emit_layer(mirror: Mirror, subject: Subject, item: _Pooled, source: str) -> None:
     """Gemm on the pooled features, its output under the old name and in the old shape."""
     layer = item.root.layer
-    inputs = [source, mirror.constant(item.weight, f"{layer.weight}_gap")]
-    if item.bias is not None:
-        inputs.append(mirror.constant(item.bias, f"{layer.node.outputs[0]}_bias"))
+    inputs = [source, mirror.out.constant(item.weight, f"{layer.weight}_gap")]
+    bias = item.bias
+    if bias is None and subject.graph.opset < 11:  # where Gemm must have one
+        bias = np.zeros(layer.out_features, item.weight.dtype)
+    if bias is not None:
+        inputs.append(mirror.out.constant(bias, f"{layer.node.outputs[0]}_bias"))
     attributes: dict[str, object] = {"transB": 1}
     if subject.graph.opset < 7:
         attributes["broadcast"] = 1  # before opset 7 a bias had to ask for it
-    rows = mirror.emit(layer.node, "Gemm", inputs, f"{layer.node.outputs[0]}_gap", attributes)
+    rows = mirror.out.emit(layer.node, "Gemm", inputs, f"{layer.node.outputs[0]}_gap", attributes)
     mirror.give_back(layer, rows)

@@ -68,6 +68,14 @@ def with_activation(rounding: bool) -> onnx.ModelProto:
     return net.model()
 
 
+def old_without_bias(rounding: bool) -> onnx.ModelProto:
+    """A MatMul without bias, in an opset whose Gemm must have one."""
+    net = Net(opset=9, ir=4)
+    w = net.stored(weight(net, 5, rounding).reshape(5, K).T.copy())
+    net.rows(net.node("MatMul", net.flat(), w), 5)
+    return net.model()
+
+
 def two_on_one(rounding: bool) -> onnx.ModelProto:
     net = Net()
     flat = net.flat()
@@ -81,6 +89,7 @@ EXACT: list[Callable[[bool], onnx.ModelProto]] = [
     flattened,
     channels_last,
     with_activation,
+    old_without_bias,
     two_on_one,
 ]
 
