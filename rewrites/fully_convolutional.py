@@ -81,14 +81,14 @@ def _softmax(subject: Subject, mirror: Mirror, node: Node) -> None:
         raise Refusal(f"{node.op_type} '{node.name}' is not over the features")
     wanted = f"{node.outputs[0]}_map"
     if opset >= 13:
-        name = mirror.emit(node, node.op_type, [twin.name], wanted, {"axis": 1})
+        name = mirror.out.emit(node, node.op_type, [twin.name], wanted, {"axis": 1})
     else:
         rank = len(twin.sizes) + 1
         last = [0, *range(2, rank), 1]
         back = [0, rank - 1, *range(1, rank - 1)]
-        name = mirror.emit(node, "Transpose", [twin.name], f"{wanted}_last", {"perm": last})
-        name = mirror.emit(node, node.op_type, [name], f"{wanted}_soft", {"axis": rank - 1})
-        name = mirror.emit(node, "Transpose", [name], wanted, {"perm": back})
+        name = mirror.out.emit(node, "Transpose", [twin.name], f"{wanted}_last", {"perm": last})
+        name = mirror.out.emit(node, node.op_type, [name], f"{wanted}_soft", {"axis": rank - 1})
+        name = mirror.out.emit(node, "Transpose", [name], wanted, {"perm": back})
     mirror.twins[node.outputs[0]] = Twin(name, twin.sizes, twin.index, vector=True)
     mirror.replaced.add(node)
 

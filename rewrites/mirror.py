@@ -29,7 +29,9 @@ from onnxshare.graph import Graph, Node
 from onnxshare.io.tensors import Array
 from onnxshare.values import Values, rearrange
 from rewrites.base import Refusal
+from rewrites.emitter import Emitter
 from rewrites.layers import bias_of, check_type, moved_weight
+from rewrites.restore import is_plain, vector_to_old
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Mirror:
         self._subject = subject
         self._graph: Graph = subject.graph
         self._values: Values = subject.probe.values
-        self._editor = editor
+        self.out = Emitter(editor)
         self._moved: dict[tuple[str, bytes], str] = {}
         self.samples = sizes[0]
         self.twins = {feature_map: Twin(feature_map, sizes[1:], layout.index_of(sizes))}
@@ -130,7 +132,7 @@ class Mirror:
             ) from None
         if value.size == 1 and value.ndim <= len(twin.sizes) + 1:
             return name
-        return self.constant(self._to_map(spread, twin, node), f"{name}_map")
+        return self.out.constant(self._to_map(spread, twin, node), f"{name}_map")
 
     def _to_map(self, spread: Array, twin: Twin, node: Node) -> Array:
         """Values given for each element of the old tensor, as `[C, spatial…]` of the twin, with
@@ -157,7 +159,7 @@ class Mirror:
         if layout.trains(node) or twin.index.ndim != 2:
             raise Refusal(f"BatchNormalization '{node.name}' is not in its inference form")
         if twin.vector:
-            if not self._plain(twin.index) or not node.attribute("spatial", 1):
+            if not is_plain(twin.index, self.samples) or not node.attribute("spatial", 1):
                 raise Refusal(f"BatchNormalization '{node.name}' is not over features")
             self._add(node, self._copy(node, [twin.name, *node.inputs[1:]], twin))
             return
@@ -171,10 +173,13 @@ class Mirror:
         name = twin.name
         for op_type, vector in (("Mul", factor), ("Add", offset)):
             spread = np.broadcast_to(vector.astype(dtype), twin.index.shape)
-            operand = self.constant(self._to_map(spread, twin, node), f"{node.name}_{op_type}")
-            name = self.emit(node, op_type, [name, operand], f"{node.outputs[0]}_{op_type}")
+            operand = self.out.constant(self._to_map(spread, twin, node), f"{node.name}_{op_type}")
+            name = self.out.emit(node, op_type, [name, operand], f"{node.outputs[0]}_{op_type}")
         self.notes.append(f"BatchNormalization '{node.name}' was folded into a product and a sum")
         self._add(node, replace(twin, name=name))
+
+    def _copy(self, node: Node, inputs: list[str], twin: Twin) -> Twin:
+        return replace(twin, name=self.out.copy(node, inputs, f"{node.outputs[0]}_map"))
 
     def connect(self, layer: FullyConnected) -> None:
         """Make the twin of an FC's output: a convolution that covers the whole map.
@@ -188,7 +193,7 @@ class Mirror:
         bias = self._bias(layer)
         weight = self._weight(layer, order, twin.sizes)
         last = adder or layer.node
-        name = self.emit(
+        name = self.out.emit(
             layer.node,
             "Conv",
             [twin.name, weight, *([bias] if bias else [])],
@@ -196,7 +201,7 @@ class Mirror:
             {"kernel_shape": list(twin.sizes[1:])},
         )
         made = self._vector(layer, name)
-        if self._plain(made.index):
+        if is_plain(made.index, self.samples):
             self.evidence[last.outputs[0]] = name
         self._add(layer.node, made)
         if adder is not None:
@@ -232,15 +237,17 @@ class Mirror:
         adder = bias_node(self._graph, layer)
         last = adder or layer.node
         index = self._vector(layer, rows).index
-        if index.ndim == 2 and self._plain(index):
-            if self._editor is not None:
-                self._editor.rename(rows, last.outputs[0])
+        if index.ndim == 2 and is_plain(index, self.samples):
+            self.out.rename(rows, last.outputs[0])
         else:
-            self.vector_to_old(layer.node, rows, index, last.outputs[0])
+            self._restore(layer.node, rows, index, last.outputs[0])
         for node in (layer.node, adder):
             if node is not None:
                 self.replaced.add(node)
                 self._given.add(node)
+
+    def _restore(self, node: Node, source: str, index: Array, name: str) -> None:
+        vector_to_old(self._subject, self.out, node, source, index, name, self.samples)
 
     def _column_order(self, layer: FullyConnected, twin: Twin) -> Array:
         index = by_rows(layer, twin.index)
@@ -262,14 +269,14 @@ class Mirror:
         return (*leading, layer.out_features)
 
     def _weight(self, layer: FullyConnected, order: Array, sizes: tuple[int, ...]) -> str:
-        if self._editor is None:
+        if self.out.pretends:
             return "weight"
         stored = self._graph.source(self._graph.main, layer.weight)
         # An FC that shares its weight with another keeps sharing it, if it reads it alike.
         form = (stored.key if stored else "", layer.weight, layer.alpha, layer.stored_by_output)
         key = (f"{form}|{sizes}", order.tobytes())
         if key not in self._moved:
-            self._moved[key] = self.constant(
+            self._moved[key] = self.out.constant(
                 moved_weight(layer, self._values, order, sizes), f"{layer.weight}_map"
             )
         return self._moved[key]
@@ -281,7 +288,7 @@ class Mirror:
         producer = self._graph.main.producer(name) if name else None
         if name and (producer is None or producer.position < layer.node.position):
             return name
-        return self.constant(vector, f"{layer.node.outputs[0]}_bias")
+        return self.out.constant(vector, f"{layer.node.outputs[0]}_bias")
 
     def finish(self) -> None:
         """Take the old nodes out, and give back under its old name and shape whatever the rest
@@ -304,10 +311,9 @@ class Mirror:
             else:
                 leaving.discard(node)  # a flattened map that others read too stays as it is
         for node, twin in reversed(restored):
-            self._restore(node, twin)
-        if self._editor is not None:
-            for node in leaving:
-                self._editor.remove(node)
+            self._restore(node, twin.name, twin.index, node.outputs[0])
+        for node in leaving:
+            self.out.remove(node)
 
     @property
     def rank(self) -> int:
@@ -317,98 +323,16 @@ class Mirror:
     def rename_outputs(self) -> None:
         """Let the maps that stand for the graph's outputs take over their names, and take all
         old nodes out."""
-        if self._editor is None:
-            return
         for value in self._graph.main.graph.output:
-            self._editor.rename(self.twins[value.name].name, value.name)
+            self.out.rename(self.twins[value.name].name, value.name)
         for node in self.replaced:
-            self._editor.remove(node)
+            self.out.remove(node)
 
     def _needed(self, name: str, leaving: set[Node]) -> bool:
         readers = self._graph.main.readers(name)
         return self._graph.is_output(self._graph.main, name) or any(
             reader not in leaving for reader in readers
         )
-
-    def _restore(self, node: Node, twin: Twin) -> None:
-        """Bring an FC's output from `[N, F, 1, …]` back to its old shape and name."""
-        self.vector_to_old(node, twin.name, twin.index, node.outputs[0])
-
-    def vector_to_old(self, node: Node, source: str, index: Array, name: str) -> None:
-        """Emit what brings a tensor `[N, F]` or `[N, F, 1, …]` to the shape that `index` has.
-
-        Raises:
-            Refusal: the old form is more than a reshape or a transpose, or cannot be written
-                in this opset.
-        """
-        flat = index.reshape(-1)
-        if index.ndim == 2 and not np.array_equal(flat, np.arange(flat.size)):
-            if not np.array_equal(index.T.reshape(-1), np.arange(flat.size)):
-                raise Refusal(f"the output of '{node.name}' is permuted")
-            rows = self.emit(node, "Flatten", [source], f"{name}_rows", {"axis": 1})
-            self._emit_as(node, "Transpose", [rows], name, {"perm": [1, 0]})
-        elif not np.array_equal(flat, np.arange(flat.size)):
-            raise Refusal(f"the output of '{node.name}' is permuted")
-        elif index.ndim == 2 and self._samples_first(index):
-            self._emit_as(node, "Flatten", [source], name, {"axis": 1})
-        else:
-            self._reshape(node, source, index, name)
-
-    def _samples_first(self, index: Array) -> bool:
-        return int(index.shape[0]) == self.samples
-
-    def _plain(self, index: Array) -> bool:
-        """Whether axis 0 is the samples and nothing is permuted."""
-        in_order = np.array_equal(index.reshape(-1), np.arange(index.size))
-        return index.ndim > 1 and self._samples_first(index) and in_order
-
-    def _reshape(self, node: Node, source: str, index: Array, name: str) -> None:
-        if self._graph.opset < 5:
-            raise Refusal("the shape of its output cannot be written in an opset below 5")
-        target = list(index.shape)
-        if self._subject.probe.dynamic:
-            axis = next((a for a, size in enumerate(target) if size != 1), None)
-            if axis is None or target[axis] != self.samples:
-                raise Refusal(f"the batch axis of the output of '{node.name}' is not to be seen")
-            target[axis] = -1
-        shape = self.constant(np.array(target, np.int64), f"{name}_shape")
-        self._emit_as(node, "Reshape", [source, shape], name)
-
-    def _emit_as(
-        self,
-        node: Node,
-        op_type: str,
-        inputs: list[str],
-        output: str,
-        attributes: dict[str, object] | None = None,
-    ) -> None:
-        if self._editor is not None:
-            self._editor.emit(node, op_type, inputs, output, attributes)
-
-    def constant(self, values: Array, wanted: str) -> str:
-        """Add a constant; returns the name it got."""
-        return wanted if self._editor is None else self._editor.constant(values, wanted)
-
-    def emit(
-        self,
-        node: Node,
-        op_type: str,
-        inputs: list[str],
-        wanted: str,
-        attributes: dict[str, object] | None = None,
-    ) -> str:
-        """Emit a node at the place of an old one; returns the name its output got."""
-        if self._editor is None:
-            return wanted
-        output = self._editor.new_name(wanted)
-        return self._editor.emit(node, op_type, inputs, output, attributes)
-
-    def _copy(self, node: Node, inputs: list[str], twin: Twin) -> Twin:
-        wanted = f"{node.outputs[0]}_map"
-        if self._editor is not None:
-            wanted = self._editor.new_name(wanted)
-            self._editor.emit_copy(node, inputs, wanted)
-        return replace(twin, name=wanted)
 
 
 def _same(values: Array, reference: Array) -> bool:

@@ -1,0 +1,70 @@
+"""Makes new nodes and constants, or only pretends to, to see whether a rewrite would fit."""
+
+from __future__ import annotations
+
+from onnxshare.edit import Editor
+from onnxshare.graph import Node
+from onnxshare.io.tensors import Array
+
+
+class Emitter:
+    """Passes nodes and constants on to an editor; without one it only hands out names.
+
+    Args:
+        editor: collects the edits; None to check without reading any weight.
+    """
+
+    def __init__(self, editor: Editor | None) -> None:
+        self.editor = editor
+
+    @property
+    def pretends(self) -> bool:
+        """Whether nothing is made."""
+        return self.editor is None
+
+    def constant(self, values: Array, wanted: str) -> str:
+        """Add a constant; returns the name it got."""
+        return wanted if self.editor is None else self.editor.constant(values, wanted)
+
+    def emit(
+        self,
+        node: Node,
+        op_type: str,
+        inputs: list[str],
+        wanted: str,
+        attributes: dict[str, object] | None = None,
+    ) -> str:
+        """Emit a node at the place of an old one; returns the name its output got."""
+        if self.editor is None:
+            return wanted
+        output = self.editor.new_name(wanted)
+        return self.editor.emit(node, op_type, inputs, output, attributes)
+
+    def emit_as(
+        self,
+        node: Node,
+        op_type: str,
+        inputs: list[str],
+        output: str,
+        attributes: dict[str, object] | None = None,
+    ) -> None:
+        """Emit a node whose output takes over a name that an old node gives up."""
+        if self.editor is not None:
+            self.editor.emit(node, op_type, inputs, output, attributes)
+
+    def copy(self, node: Node, inputs: list[str], wanted: str) -> str:
+        """Emit a copy of a node with other inputs; returns the name its output got."""
+        if self.editor is None:
+            return wanted
+        output = self.editor.new_name(wanted)
+        return self.editor.emit_copy(node, inputs, output)
+
+    def rename(self, name: str, wanted: str) -> None:
+        """Give the output of a new node another name."""
+        if self.editor is not None:
+            self.editor.rename(name, wanted)
+
+    def remove(self, node: Node) -> None:
+        """Take an old node out."""
+        if self.editor is not None:
+            self.editor.remove(node)
