@@ -77,14 +77,26 @@ class Editor:
         self._place(node, origin)
         return output
 
-    def emit_copy(self, origin: Node, inputs: list[str], output: str) -> str:
-        """Put a copy of a node, with other inputs and one other output, at a place."""
+    def emit_copy(
+        self,
+        origin: Node,
+        inputs: list[str],
+        output: str,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Put a copy of a node, with other inputs, one other output and other values of some
+        attributes, at its place."""
         node = onnx.NodeProto()
         node.CopyFrom(origin.proto)
         del node.input[:]
         node.input.extend(inputs)
         del node.output[:]
         node.output.append(output)
+        changed = dict(attributes or {})
+        kept = [attribute for attribute in node.attribute if attribute.name not in changed]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+        node.attribute.extend(helper.make_attribute(key, changed[key]) for key in changed)
         node.name = self.new_name(f"{origin.name}/map")
         self._place(node, origin)
         return output
@@ -159,7 +171,10 @@ def _all_names(graph: onnx.GraphProto) -> set[str]:
     while pending:
         current = pending.pop()
         names.update(value.name for value in [*current.input, *current.output])
+        names.update(value.name for value in current.value_info)
         names.update(tensor.name for tensor in current.initializer)
+        for sparse in current.sparse_initializer:
+            names.update((sparse.values.name, sparse.indices.name))
         for node in current.node:
             names.add(node.name)
             names.update(node.input)
