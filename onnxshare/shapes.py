@@ -6,14 +6,15 @@ graph are not trusted: they are used only for tensors that inference could not r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import onnx
 from onnx import TensorProto
 
-from onnxshare.errors import ModelError, UsageError
+from onnxshare.errors import ModelError
 from onnxshare.graph import Graph, Scope, model_inputs
+from onnxshare.input_shapes import Binding, InputShapes, bind, rows
 from onnxshare.shape_arithmetic import settle
 from onnxshare.values import Values
 
@@ -25,9 +26,6 @@ _MAX_ROUNDS = 8
 
 #: A shape as reported: known sizes, names of symbolic ones, None where nothing is known.
 Shape = tuple[int | str | None, ...]
-
-#: Sizes given by the user: input name → sizes, None for "leave as it is".
-InputShapes = Mapping[str, Sequence[int | None]]
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,11 @@ class Shapes:
         home = scope.home(name)
         return self.dtypes.get((home.path, name)) if home else None
 
+    def size_and_type(self, scope: Scope, name: str) -> tuple[tuple[int, ...], int] | None:
+        """Sizes and element type; None if either is unknown."""
+        sizes, dtype = self.sizes(scope, name), self.dtype(scope, name)
+        return None if sizes is None or dtype is None else (sizes, dtype)
+
     def fully_known(self) -> dict[tuple[str, str], tuple[int, ...]]:
         """The shapes without any unknown size."""
         return {
@@ -87,17 +90,17 @@ def infer(graph: Graph, input_shapes: InputShapes | None = None, batch: int = 1)
         ModelError: onnx's inference rejects the model.
     """
     slim = _without_weights(graph.proto)
-    symbols = _bind_inputs(graph, slim, dict(input_shapes or {}), batch)
+    binding = bind(graph, slim, dict(input_shapes or {}), batch)
     declared = _take_declared(slim)
     inferred = _run(slim, graph.model.name)
-    if _restore(slim, inferred, declared, symbols, batch):
+    if _restore(slim, inferred, declared, binding.sizes):
         inferred = _run(slim, graph.model.name)
+    shapes = _collected(graph, inferred, binding)
     for _ in range(_MAX_ROUNDS):
-        if not _settle(graph, slim, inferred):
+        if not settle(graph, slim, shapes.size_and_type, Values(graph, shapes.fully_known())):
             break
         inferred = _run(slim, graph.model.name)
-    shapes = Shapes({}, {}, _rows(graph, inferred, symbols), tuple(symbols))
-    _collect(inferred.graph, graph.main, shapes)
+        shapes = _collected(graph, inferred, binding)
     for scope in graph.scopes:
         for name, tensor in scope.initializers.items():
             shapes.known[scope.path, name] = scope.sparse.get(name, tuple(tensor.dims))
@@ -141,68 +144,6 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     return slim
 
 
-def _bind_inputs(
-    graph: Graph, slim: onnx.ModelProto, given: dict[str, Sequence[int | None]], batch: int
-) -> list[str]:
-    inputs = {value.name: value for value in model_inputs(graph.proto.graph)}
-    unknown = sorted(set(given) - set(inputs))
-    if unknown:
-        raise UsageError(
-            f"--input-shape names '{unknown[0]}', which is no input of {graph.model.name}",
-            f"its inputs are: {', '.join(inputs)}",
-        )
-    symbols: list[str] = []
-    bound: dict[str, int] = {}
-    for value in slim.graph.input:
-        for dim in value.type.tensor_type.shape.dim if value.name in inputs else ():
-            if dim.HasField("dim_value") and dim.dim_value < 1:
-                dim.ClearField("dim_value")  # some exporters write 0 or -1 for "any"
-        if value.name in given:
-            bound.update(_set_shape(value, given[value.name], graph.model.name))
-    for value in slim.graph.input:
-        if value.name not in inputs or not value.type.tensor_type.HasField("shape"):
-            continue
-        dims = value.type.tensor_type.shape.dim
-        if dims and not dims[0].HasField("dim_value") and dims[0].dim_param not in bound:
-            if dims[0].dim_param:
-                bound[dims[0].dim_param] = batch
-                symbols.append(dims[0].dim_param)
-            dims[0].dim_value = batch
-    for value in slim.graph.input:
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in bound:
-                dim.dim_value = bound[dim.dim_param]
-    return list(dict.fromkeys(symbols))
-
-
-def _set_shape(
-    value: onnx.ValueInfoProto, sizes: Sequence[int | None], name: str
-) -> dict[str, int]:
-    """Set the sizes of an input; returns what its symbols have become, for the other inputs."""
-    tensor_type = value.type.tensor_type
-    dims = tensor_type.shape.dim
-    if not tensor_type.HasField("shape"):
-        for _ in sizes:
-            dims.add()
-    if len(dims) != len(sizes):
-        raise UsageError(
-            f"--input-shape gives '{value.name}' {len(sizes)} sizes, and {name} has {len(dims)}"
-        )
-    symbols: dict[str, int] = {}
-    for dim, size in zip(dims, sizes, strict=True):
-        if size is None:
-            continue
-        if dim.HasField("dim_value") and dim.dim_value not in (0, size):
-            raise UsageError(
-                f"--input-shape sets an axis of '{value.name}' to {size}, "
-                f"but {name} fixes it at {dim.dim_value}"
-            )
-        if dim.dim_param:
-            symbols[dim.dim_param] = size
-        dim.dim_value = size
-    return symbols
-
-
 def _take_declared(slim: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
     """Remove what the file says of inner and output shapes, and return it."""
     declared = {}
@@ -221,8 +162,7 @@ def _restore(
     slim: onnx.ModelProto,
     inferred: onnx.ModelProto,
     declared: dict[str, onnx.ValueInfoProto],
-    symbols: list[str],
-    batch: int,
+    symbols: Mapping[str, int],
 ) -> bool:
     """Put declared shapes back for tensors whose shape inference could not find."""
     reached = {
@@ -237,7 +177,7 @@ def _restore(
             continue
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in symbols:
-                dim.dim_value = batch
+                dim.dim_value = symbols[dim.dim_param]
         if name in outputs:
             outputs[name].CopyFrom(value)
         else:
@@ -246,30 +186,11 @@ def _restore(
     return restored
 
 
-def _settle(graph: Graph, slim: onnx.ModelProto, inferred: onnx.ModelProto) -> bool:
-    """Give inference what the graph computes from shapes; say whether that may help."""
-    shapes = Shapes({}, {}, 1, ())
+def _collected(graph: Graph, inferred: onnx.ModelProto, binding: Binding) -> Shapes:
+    batch = rows(graph, inferred, binding)
+    shapes = Shapes({}, {}, batch, binding.batch_symbols)
     _collect(inferred.graph, graph.main, shapes)
-
-    def known(scope: Scope, name: str) -> tuple[tuple[int, ...], int] | None:
-        sizes, dtype = shapes.sizes(scope, name), shapes.dtype(scope, name)
-        return None if sizes is None or dtype is None else (sizes, dtype)
-
-    return settle(graph, slim, known, Values(graph, shapes.fully_known()))
-
-
-def _rows(graph: Graph, inferred: onnx.ModelProto, symbols: list[str]) -> int:
-    """Rows of one run: axis 0 of the inputs where it is a fixed size that they and the outputs
-    share; 1 otherwise."""
-    if symbols:
-        return 1
-    names = {value.name for value in model_inputs(graph.proto.graph)}
-    ends = [value for value in inferred.graph.input if value.name in names]
-    first: set[int] = set()
-    for value in [*ends, *inferred.graph.output]:
-        dims = value.type.tensor_type.shape.dim
-        first.add(dims[0].dim_value if dims else 0)
-    return first.pop() if len(first) == 1 and 0 not in first else 1
+    return shapes
 
 
 def _collect(graph: onnx.GraphProto, scope: Scope, shapes: Shapes) -> None:
@@ -293,3 +214,6 @@ def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     if dim.HasField("dim_value"):
         return dim.dim_value
     return dim.dim_param or None
+
+
+__all__ = ["InputShapes", "Shape", "Shapes", "infer"]

@@ -171,6 +171,32 @@ def test_inputs_that_disagree_have_no_batch() -> None:
     assert infer(Graph(load(built))).batch == 1
 
 
+def recurrent(data: Dims) -> onnx.ModelProto:
+    """A cell over [steps, batch, features], and an FC on each of its states."""
+    return model(
+        [
+            node("LSTM", "x w r", "states", hidden_size=4),
+            node("Squeeze", "states one", "s"),
+            node("MatMul", "s u", "y"),
+        ],
+        {"x": data},
+        ["y"],
+        [tensor("w", 1, 16, 3), tensor("r", 1, 16, 4), constant("one", [1]), tensor("u", 4, 2)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "given", "macs"),
+    [
+        pytest.param([10, 1, 3], None, 10 * (16 * 7 + 8), id="fixed"),
+        pytest.param(["t", 1, 3], None, None, id="steps are open: unknown, not one"),
+        pytest.param(["t", "n", 3], {"x": (10, None, 3)}, 10 * (16 * 7 + 8), id="steps given"),
+    ],
+)
+def test_time_is_no_batch(data: Dims, given: InputShapes | None, macs: int | None) -> None:
+    assert onnxshare.inspect(recurrent(data), input_shapes=given).totals.macs == macs
+
+
 def two_inputs() -> onnx.ModelProto:
     return model([node("Add", "a b", "y")], {"a": ["n", "t", 4], "b": ["n", "t", 4]}, ["y"])
 

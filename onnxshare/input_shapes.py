@@ -1,0 +1,145 @@
+"""Gives a model's inputs sizes for one run: what the user says, and one sample for the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from onnxshare.errors import UsageError
+from onnxshare.graph import Graph, model_inputs
+
+#: Sizes given by the user: input name → sizes, None for "leave as it is".
+InputShapes = Mapping[str, Sequence[int | None]]
+
+#: Cells that read [steps, batch, features] unless their attribute `layout` is 1.
+_RECURRENT = frozenset(("RNN", "GRU", "LSTM"))
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What symbols have become.
+
+    Attributes:
+        sizes: symbol → size, whether from the user or as batch.
+        batch_symbols: those that were bound as batch.
+        sequences: inputs whose axis 0 is time and axis 1 the batch.
+    """
+
+    sizes: dict[str, int]
+    batch_symbols: tuple[str, ...]
+    sequences: frozenset[str]
+
+
+def bind(
+    graph: Graph, slim: onnx.ModelProto, given: dict[str, Sequence[int | None]], batch: int
+) -> Binding:
+    """Set the sizes of the inputs of a copy.
+
+    Args:
+        graph: the indexed model.
+        slim: the copy that inference reads; its inputs are changed.
+        given: sizes by the user.
+        batch: the size that a symbolic batch axis takes.
+
+    Raises:
+        UsageError: `given` names no input, or contradicts the model.
+    """
+    names = {value.name for value in model_inputs(graph.proto.graph)}
+    unknown = sorted(set(given) - names)
+    if unknown:
+        raise UsageError(
+            f"--input-shape names '{unknown[0]}', which is no input of {graph.model.name}",
+            f"its inputs are: {', '.join(sorted(names))}",
+        )
+    inputs = [value for value in slim.graph.input if value.name in names]
+    sizes: dict[str, int] = {}
+    for value in inputs:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value < 0:
+                dim.ClearField("dim_value")  # some exporters write -1 for "any", as runtimes know
+        if value.name in given:
+            sizes.update(_set_shape(value, given[value.name], graph.model.name))
+    sequences = _sequences(graph)
+    symbols: list[str] = []
+    for value in inputs:
+        symbols += _bind_batch(value, 1 if value.name in sequences else 0, sizes, batch)
+    for value in inputs:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
+    return Binding(sizes, tuple(symbols), sequences)
+
+
+def rows(graph: Graph, inferred: onnx.ModelProto, binding: Binding) -> int:
+    """Rows of one run: axis 0 of the inputs where it is a fixed size that they and the outputs
+    share; 1 otherwise, and where axis 0 is time."""
+    if binding.batch_symbols or binding.sequences:
+        return 1
+    names = {value.name for value in model_inputs(graph.proto.graph)}
+    ends = [value for value in inferred.graph.input if value.name in names]
+    first: set[int] = set()
+    for value in [*ends, *inferred.graph.output]:
+        dims = value.type.tensor_type.shape.dim
+        first.add(dims[0].dim_value if dims else 0)
+    return first.pop() if len(first) == 1 and 0 not in first else 1
+
+
+def _bind_batch(
+    value: onnx.ValueInfoProto, axis: int, sizes: dict[str, int], batch: int
+) -> list[str]:
+    """Set the batch axis where it is open; returns its symbol, if it has a new one."""
+    dims = value.type.tensor_type.shape.dim
+    if len(dims) <= axis or dims[axis].HasField("dim_value") or dims[axis].dim_param in sizes:
+        return []
+    symbol: str = dims[axis].dim_param
+    dims[axis].dim_value = batch
+    if not symbol:
+        return []
+    sizes[symbol] = batch
+    return [symbol]
+
+
+def _sequences(graph: Graph) -> frozenset[str]:
+    """The inputs that a recurrent cell reads as they are, so that their axis 0 is time."""
+    found = set()
+    for node in graph.main.nodes:
+        if node.op_type in _RECURRENT and node.standard and not node.attribute("layout", 0):
+            name = node.inputs[0]
+            while (maker := graph.main.producers.get(name)) and maker.op_type in _SAME_AXES:
+                name = maker.inputs[0]
+            if name in graph.main.inputs:
+                found.add(name)
+    return frozenset(found)
+
+
+_SAME_AXES = frozenset("Identity Cast Dropout".split())
+
+
+def _set_shape(
+    value: onnx.ValueInfoProto, sizes: Sequence[int | None], name: str
+) -> dict[str, int]:
+    """Set the sizes of an input; returns what its symbols have become, for the other inputs."""
+    tensor_type = value.type.tensor_type
+    dims = tensor_type.shape.dim
+    if not tensor_type.HasField("shape"):
+        for _ in sizes:
+            dims.add()
+    if len(dims) != len(sizes):
+        raise UsageError(
+            f"--input-shape gives '{value.name}' {len(sizes)} sizes, and {name} has {len(dims)}"
+        )
+    symbols: dict[str, int] = {}
+    for dim, size in zip(dims, sizes, strict=True):
+        if size is None:
+            continue
+        if dim.HasField("dim_value") and dim.dim_value not in (0, size):
+            raise UsageError(
+                f"--input-shape sets an axis of '{value.name}' to {size}, "
+                f"but {name} fixes it at {dim.dim_value}"
+            )
+        if dim.dim_param:
+            symbols[dim.dim_param] = size
+        dim.dim_value = size
+    return symbols
