@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from onnxshare.graph import Node
 from onnxshare.io.tensors import Array
@@ -151,6 +151,15 @@ def _range(node: Node, inputs: Inputs) -> Array | None:
     return np.arange(start, limit, delta)
 
 
+def _fill(node: Node, inputs: Inputs) -> Array | None:
+    shape = _list(_need(inputs[0]))
+    if prod(shape) > MAX_COMPUTED:
+        return None
+    given = node.attribute("value")
+    value = np.zeros(1, np.float32) if given is None else numpy_helper.to_array(given)
+    return np.broadcast_to(value.reshape(()), shape)
+
+
 def _expand(node: Node, inputs: Inputs) -> Array | None:
     data, target = _need(inputs[0]), _list(_need(inputs[1]))
     shape = np.broadcast_shapes(data.shape, tuple(target))
@@ -226,6 +235,7 @@ OPERATORS: dict[str, Evaluator] = {
     "Gather": _gather,
     "Concat": _concat,
     "Range": _range,
+    "ConstantOfShape": _fill,
     "Expand": _expand,
     "Add": _broadcasting(np.add),
     "Sub": _broadcasting(np.subtract),

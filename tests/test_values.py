@@ -106,6 +106,7 @@ CASES: Cases = {
     "Range": ("Range", [np.array(n, np.int64) for n in (2, 11, 3)], {}),
     "Range, down": ("Range", [np.array(n, np.int64) for n in (5, -2, -2)], {}),
     "Range, empty": ("Range", [np.array(n, np.int64) for n in (5, 2, 1)], {}),
+    "ConstantOfShape": ("ConstantOfShape", [integers(2, 3)], {}),
     "Expand": ("Expand", [integers(1, 2, 3), integers(2, 3)], {}),
     "Expand, 1 keeps": ("Expand", [GRID, integers(1, 1, 1)], {}),
     "Add": ("Add", [GRID, integers(1, 2, 3, 4)], {}),
@@ -224,6 +225,7 @@ LARGE: Cases = {
     ),
     "Max over many axes": ("Max", [LONG[:900].reshape(-1, *[1] * axis) for axis in range(3)], {}),
     "Gather of one row often": ("Gather", [LONG[None], np.zeros(30_000, np.int64)], {}),
+    "ConstantOfShape": ("ConstantOfShape", [integers(10**6, 10**6)], {}),
     "Range": ("Range", [np.array(n, np.int64) for n in (0, 10**12, 1)], {}),
     "Range, down": ("Range", [np.array(n, np.int64) for n in (0, -(10**12), -1)], {}),
     "Expand": ("Expand", [integers(1), integers(10**6, 10**6)], {}),
@@ -263,6 +265,23 @@ def test_constant_of_shape(size: list[int], value: onnx.TensorProto | None) -> N
     assert got is not None
     assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape)
     np.testing.assert_array_equal(got, wanted)
+
+
+def test_constant_of_a_computed_shape() -> None:
+    """How an expanded normalisation makes a list of ones as long as a rank."""
+    built = model(
+        [
+            node("Shape", "x", "s"),
+            node("Shape", "s", "rank"),
+            node("ConstantOfShape", "rank", "y", value=constant("", [1])),
+        ],
+        {"x": [2, 3, 5]},
+        ["y"],
+    )
+    (wanted,) = run(built, x=random_array(2, 3, 5))
+    graph = Graph(load(built))
+    shapes = {("", "x"): (2, 3, 5), ("", "s"): (3,)}
+    assert Values(graph, shapes).integers(graph.main, "y") == wanted.tolist() == [1, 1, 1]
 
 
 CONSTANTS: dict[str, dict[str, Any]] = {
