@@ -6,9 +6,12 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxshare.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxshare.io.load import Model
 
 
 def model_path(given: Path | None) -> Path:
@@ -86,3 +89,18 @@ def check_distinct(source: Path, target: Path) -> None:
     """
     if target.exists() and source.exists() and target.samefile(source):
         raise UsageError(f"{target}: is the model itself", "name another file with -o")
+
+
+def check_spared(model: Model, target: Path) -> None:
+    """Refuse an output whose files would be those that hold the weights of the model that is read.
+
+    Raises:
+        UsageError: one of them would.
+    """
+    for location in model.external_files():
+        data = (model.folder or Path()) / location
+        for written in (target, target.with_name(f"{target.name}.data")):
+            if written.exists() and data.exists() and written.samefile(data):
+                raise UsageError(
+                    f"{written}: holds the weights of the model", "name another file with -o"
+                )

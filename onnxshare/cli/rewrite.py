@@ -134,8 +134,10 @@ def command(
     import onnxshare
     from onnxshare.report import rewriting
 
+    source = onnxshare.load(path)
+    common.check_spared(source, target)
     result = onnxshare.rewrite(
-        path,
+        source,
         names,
         approximate=approximate,
         samples=samples,
