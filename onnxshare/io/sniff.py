@@ -2,43 +2,91 @@
 
 from __future__ import annotations
 
+import re
+
+_EXPORT = "export the model to ONNX first"
+_PAGE = "download the model file, not its web page"
+
 # (first bytes, what it is, what to do); the longest prefixes come first where they nest.
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
-    (
-        b"version https://git-lfs.github.com/",
-        "a Git LFS pointer, not the model itself",
-        "run `git lfs pull`, or set `lfs: true` in the checkout step",
-    ),
-    (b"PK\x03\x04", "a ZIP archive (a PyTorch or Keras file?)", "export the model to ONNX first"),
     (b"\x1f\x8b", "a gzip file", "decompress it first"),
-    (b"\x89HDF", "an HDF5 file (a Keras model?)", "export the model to ONNX first"),
-    (b"\x80\x02", "a pickle (a PyTorch checkpoint?)", "export the model to ONNX first"),
-    (b"\x80\x04", "a pickle (a PyTorch checkpoint?)", "export the model to ONNX first"),
-    (b"<!DOCTYPE", "an HTML page", "download the model file, not its web page"),
-    (b"<!doctype", "an HTML page", "download the model file, not its web page"),
-    (b"<html", "an HTML page", "download the model file, not its web page"),
+    (b"\xfd7zXZ\x00", "an xz file", "decompress it first"),
+    (b"BZh", "a bzip2 file", "decompress it first"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard file", "decompress it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it first"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (a Keras model?)", _EXPORT),
+    (b"\x80\x02", "a pickle (a PyTorch checkpoint?)", _EXPORT),
+    (b"\x80\x03", "a pickle (a PyTorch checkpoint?)", _EXPORT),
+    (b"\x80\x04", "a pickle (a PyTorch checkpoint?)", _EXPORT),
+    (b"\x80\x05", "a pickle (a PyTorch checkpoint?)", _EXPORT),
+    (b"GGUF", "a GGUF file", _EXPORT),
     (b"\x93NUMPY", "a NumPy array", "give the model first; arrays go to --samples"),
+    (b"\x7fELF", "a program or library", "give the .onnx file"),
+    (b"%PDF-", "a PDF document", "give the .onnx file"),
 )
 
+_LFS = b"version https://git-lfs.github.com/"
 
-def describe(head: bytes) -> tuple[str, str] | None:
+
+def describe(head: bytes, size: int | None = None) -> tuple[str, str] | None:
     """Return what a file is and the remedy, judged by its first bytes, or None if it may be ONNX.
 
     Args:
         head: the first bytes of the file; 512 are enough.
+        size: the size of the file, where it is known.
     """
     if not head:
         return "an empty file", "export or download the model again"
+    if head.startswith(_LFS):
+        return _pointer(head, size)
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return _archive(head)
     for prefix, what, remedy in _SIGNATURES:
         if head.startswith(prefix):
             return what, remedy
     if head[4:8] == b"TFL3":
         return "a TensorFlow Lite model", "convert the model to ONNX first"
+    if head[4:8] == b"ORTM":
+        return "a model in ONNX Runtime's own format", "give the .onnx file it was made from"
     if head[8:10] == b'{"':
         return "a safetensors file", "weights alone are not a model: export the model to ONNX"
-    if _looks_like_text(head):
-        return "a text file", "give the binary .onnx file"
-    return None
+    if head[257:262] == b"ustar":
+        return "a tar archive", "unpack it first"
+    return _text(head) if _looks_like_text(head) else None
+
+
+def _pointer(head: bytes, size: int | None) -> tuple[str, str]:
+    announced = re.search(rb"^size (\d{1,18})\r?$", head, re.MULTILINE)
+    own = f"a {size}-byte" if size else "a"
+    of = f" to a file of {int(announced[1]):,} bytes" if announced else ""
+    return (
+        f"{own} Git LFS pointer{of}, not the model itself",
+        "run `git lfs pull`, or set `lfs: true` in the checkout step",
+    )
+
+
+def _archive(head: bytes) -> tuple[str, str]:
+    """The first entry of a ZIP tells who wrote it."""
+    length = int.from_bytes(head[26:28], "little")
+    entry = head[30 : 30 + length]
+    if entry.endswith((b"/data.pkl", b"/version", b"/constants.pkl", b".format_version")):
+        return "a PyTorch file (a ZIP archive)", _EXPORT
+    if entry in (b"metadata.json", b"config.json", b"model.weights.h5"):
+        return "a Keras file (a ZIP archive)", _EXPORT
+    if entry.endswith(b".npy"):
+        return "an .npz file of NumPy arrays", "give the model first; arrays go to --samples"
+    if entry.endswith(b".onnx"):
+        return "a ZIP archive with a model in it", "unpack it first"
+    return "a ZIP archive (a PyTorch or Keras file?)", _EXPORT
+
+
+def _text(head: bytes) -> tuple[str, str]:
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<script")):
+        return "an HTML page", _PAGE
+    if start.startswith(b"<?xml"):
+        return "an XML file", "give the binary .onnx file"
+    return "a text file", "give the binary .onnx file"
 
 
 def _looks_like_text(head: bytes) -> bool:
@@ -48,4 +96,4 @@ def _looks_like_text(head: bytes) -> bool:
         if error.start < len(head) - 3:  # a character may be cut at the end of the piece
             return False
         text = head[: error.start].decode("utf-8")
-    return all(char.isprintable() or char in "\t\r\n" for char in text)
+    return all(char.isprintable() or char in "\t\r\n\ufeff" for char in text)

@@ -74,7 +74,7 @@ def test_what_identifies_a_model(lenet: onnx.ModelProto) -> None:
         (LFS, "git lfs pull"),
         (b"PK\x03\x04\x14\x00\x08\x08", "ZIP"),
         (b"<!DOCTYPE html><html><body>Not found</body></html>", "HTML"),
-        (b"\n\n<html lang='en'>", "text file"),
+        (b"\n\n<html lang='en'>", "HTML"),
         (b"hello, this is not a model\n", "text file"),
         ("Größe: 3\n".encode() * 100, "text file"),
         (b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "gzip"),

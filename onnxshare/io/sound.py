@@ -1,0 +1,217 @@
+"""Checks that a model which could be parsed does not contradict itself, before anything uses it.
+
+What is checked here is cheap, and what later code relies on: every name can be read, every tensor's
+dims fit its bytes, and functions expand to something that fits into memory. The order of the nodes
+is checked where they are indexed (`graph.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+
+import onnx
+from onnx import AttributeProto, TensorProto
+
+from onnxshare.errors import ModelError, ModelFileError
+from onnxshare.io.dtypes import BITS
+from onnxshare.io.functions import check_functions
+from onnxshare.io.skeleton import Payloads
+
+DAMAGED = "the file is truncated or damaged: export or download it again"
+
+#: NumPy's arrays have no more dims than this.
+MAX_RANK = 64
+
+_RAW_DATA, _FLOAT_DATA = 9, 4
+_TYPED = {
+    TensorProto.FLOAT: "float_data",
+    TensorProto.INT64: "int64_data",
+    TensorProto.DOUBLE: "double_data",
+    TensorProto.STRING: "string_data",
+}
+_PLAIN_ATTRIBUTES = frozenset(
+    (
+        AttributeProto.FLOAT,
+        AttributeProto.INT,
+        AttributeProto.STRING,
+        AttributeProto.FLOATS,
+        AttributeProto.INTS,
+        AttributeProto.STRINGS,
+    )
+)
+
+
+def check(proto: onnx.ModelProto, payloads: Payloads | None, name: str) -> None:
+    """Refuse a model that contradicts itself.
+
+    Args:
+        proto: the model, perhaps without large payloads.
+        payloads: where those are.
+        name: what messages call the model.
+
+    Raises:
+        ModelFileError: it is no model, or a name in it cannot be read.
+        ModelError: it contradicts itself.
+    """
+    try:
+        _require_model(proto, name)
+        check_functions(proto, name)
+        _Checker(name, payloads).model(proto)
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f"{name}: a name in it is not valid UTF-8", DAMAGED) from error
+
+
+def _require_model(proto: onnx.ModelProto, name: str) -> None:
+    """A damaged file may still parse as a protobuf message: ask for what every model has."""
+    if not proto.HasField("graph") or not (proto.graph.output or proto.graph.node):
+        raise ModelFileError(f"{name}: holds no graph", DAMAGED)
+    if not proto.opset_import:
+        raise ModelFileError(f"{name}: names no opset version", DAMAGED)
+    for opset in proto.opset_import:
+        if opset.version < 1:
+            raise ModelFileError(
+                f"{name}: names version {opset.version} of opset '{opset.domain or 'ai.onnx'}', "
+                "which does not exist",
+                DAMAGED,
+            )
+
+
+class _Checker:
+    """One walk over a model."""
+
+    def __init__(self, name: str, payloads: Payloads | None) -> None:
+        self.name = name
+        self.payloads = payloads
+        self.graphs: list[onnx.GraphProto] = []
+
+    def model(self, proto: onnx.ModelProto) -> None:
+        """Check all graphs and functions."""
+        _ = [proto.producer_name, proto.producer_version, *(o.domain for o in proto.opset_import)]
+        _ = [text for entry in proto.metadata_props for text in (entry.key, entry.value)]
+        for training in proto.training_info:
+            self.graphs += [training.initialization, training.algorithm]
+        self.graphs.append(proto.graph)
+        for function in proto.functions:
+            _ = [*function.input, *function.output, *function.attribute]
+            self.nodes(function.node)
+        while self.graphs:
+            self.graph(self.graphs.pop())
+
+    def graph(self, graph: onnx.GraphProto) -> None:
+        """Check one graph; those inside it are left for later."""
+        self.values(graph)
+        tensors = [tensor.name for tensor in graph.initializer]
+        tensors += [sparse.values.name for sparse in graph.sparse_initializer]
+        self.distinct(tensors, "initializer")
+        for tensor in graph.initializer:
+            self.tensor(tensor)
+        for sparse in graph.sparse_initializer:
+            self.sparse(sparse)
+        self.nodes(graph.node)
+
+    def values(self, graph: onnx.GraphProto) -> None:
+        """Names and symbols of inputs, outputs and inner tensors can be read and differ."""
+        self.distinct([value.name for value in graph.input], "input")
+        self.distinct([value.name for value in graph.output], "output")
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            _ = value.name
+            for dim in value.type.tensor_type.shape.dim:
+                _ = dim.dim_param
+
+    def distinct(self, names: list[str], what: str) -> None:
+        """Every name is there, and there once."""
+        if "" in names:
+            raise ModelError(f"{self.name}: an {what} has no name", DAMAGED)
+        if len(set(names)) < len(names):
+            seen: set[str] = set()
+            twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            raise ModelError(f"{self.name}: two {what}s are named '{twice}'", "rename one of them")
+
+    def nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
+        """Names, operators and attributes of nodes."""
+        for node in nodes:
+            _ = (node.name, node.domain, [*node.input, *node.output])
+            if not node.op_type:
+                raise ModelError(f"{self.name}: node '{node.name}' names no operator", DAMAGED)
+            for attribute in node.attribute:
+                if attribute.type in _PLAIN_ATTRIBUTES:
+                    if attribute.name and not (attribute.HasField("g") or attribute.HasField("t")):
+                        continue
+                    raise ModelError(
+                        f"{self.name}: attribute '{attribute.name}' of node '{node.name}' does not "
+                        "hold what its type says",
+                        DAMAGED,
+                    )
+                self.attribute(attribute)
+
+    def attribute(self, attribute: AttributeProto) -> None:
+        """The tensors of an attribute; its graphs are left for later."""
+        _ = (attribute.name, attribute.ref_attr_name)
+        if attribute.HasField("t"):
+            self.tensor(attribute.t)
+        for tensor in attribute.tensors:
+            self.tensor(tensor)
+        if attribute.HasField("sparse_tensor"):
+            self.sparse(attribute.sparse_tensor)
+        for sparse in attribute.sparse_tensors:
+            self.sparse(sparse)
+        if attribute.HasField("g"):
+            self.graphs.append(attribute.g)
+        self.graphs.extend(attribute.graphs)
+
+    def sparse(self, sparse: onnx.SparseTensorProto) -> None:
+        """Dims and bytes of a sparse tensor."""
+        self.dims(sparse.dims, sparse.values.name)
+        self.tensor(sparse.values)
+        self.tensor(sparse.indices)
+
+    def tensor(self, tensor: TensorProto) -> None:
+        """The dims of a tensor, and its bytes where they are in the file."""
+        count = self.dims(tensor.dims, tensor.name)
+        bits = BITS.get(tensor.data_type, 0)
+        if tensor.data_location == TensorProto.EXTERNAL:
+            payload = self.payloads.find(tensor) if self.payloads is not None else None
+            if payload is None:
+                return
+            held = payload.value_end - payload.value
+            if payload.field == _FLOAT_DATA:
+                bits = 32 * (2 if tensor.data_type == TensorProto.COMPLEX64 else 1)
+            elif payload.field != _RAW_DATA:
+                return
+        elif tensor.HasField("raw_data"):
+            held = len(tensor.raw_data)
+        else:
+            self.typed(tensor, count)
+            return
+        if bits and held != (count * bits + 7) // 8:
+            raise ModelError(
+                f"{self.name}: tensor '{tensor.name}' is damaged: its dims announce "
+                f"{(count * bits + 7) // 8:,} bytes, and it holds {held:,}",
+                DAMAGED,
+            )
+
+    def typed(self, tensor: TensorProto, count: int) -> None:
+        """The number of elements, where there are any."""
+        field = _TYPED.get(tensor.data_type)
+        held = len(getattr(tensor, field)) if field else 0
+        if held and held != count:
+            raise ModelError(
+                f"{self.name}: tensor '{tensor.name}' is damaged: its dims announce {count:,} "
+                f"elements, and it holds {held:,}",
+                DAMAGED,
+            )
+
+    def dims(self, dims: Iterable[int], tensor: str) -> int:
+        """The number of elements; no dim is negative and no array could be larger."""
+        sizes = list(dims)
+        if len(sizes) > MAX_RANK:
+            raise ModelError(f"{self.name}: tensor '{tensor}' has {len(sizes):,} dims", DAMAGED)
+        if sizes and min(sizes) < 0:
+            raise ModelError(f"{self.name}: tensor '{tensor}' has a negative dim", DAMAGED)
+        # A size of 0 hides the others from the product.
+        if prod(size for size in sizes if size) >= 2**63:
+            raise ModelError(
+                f"{self.name}: tensor '{tensor}' has more than 2^63 elements by its dims", DAMAGED
+            )
+        return prod(sizes)
