@@ -145,16 +145,15 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _take_declared(slim: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    """Remove what the file says of inner and output shapes, and return it."""
+    """Remove what the file says of inner and output types and shapes, and return it."""
     declared = {}
     for value in [*slim.graph.value_info, *slim.graph.output]:
-        if value.type.tensor_type.HasField("shape"):
-            copy = onnx.ValueInfoProto()
-            copy.CopyFrom(value)
-            declared[value.name] = copy
+        copy = onnx.ValueInfoProto()
+        copy.CopyFrom(value)
+        declared[value.name] = copy
     del slim.graph.value_info[:]
     for value in slim.graph.output:
-        value.type.tensor_type.ClearField("shape")
+        value.ClearField("type")
     return declared
 
 
