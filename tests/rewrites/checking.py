@@ -152,9 +152,15 @@ def interface(model: onnx.ModelProto) -> list[bytes]:
 
 
 def reads(model: onnx.ModelProto) -> set[str]:
-    """Every name that something reads."""
-    names = {value.name for value in model.graph.output}
-    names.update(name for node in model.graph.node for name in node.input)
+    """Every name that something reads, subgraphs included."""
+    names: set[str] = set()
+    graphs = [model.graph]
+    while graphs:
+        graph = graphs.pop()
+        names.update(value.name for value in graph.output)
+        for node in graph.node:
+            names.update(node.input)
+            graphs.extend(attribute.g for attribute in node.attribute if attribute.HasField("g"))
     return names
 
 

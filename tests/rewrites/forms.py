@@ -552,6 +552,37 @@ def scalar_axis(net: Net) -> None:
     net.output(x, 1, net.batch, 5)
 
 
+def read_in_a_subgraph(*, flat: bool = False) -> Callable[[Net], None]:
+    """An If reads the head's result, or the flattened map, from outside."""
+
+    def build(net: Net) -> None:
+        x = net.flat()
+        y = net.gemm(x, K, 5)
+        read, size = (x, K) if flat else (y, 5)
+        inner = helper.make_tensor_value_info("inner", net.elem, [net.batch, size])
+        body = helper.make_graph([helper.make_node("Relu", [read], ["inner"])], "g", [], [inner])
+        condition = net.stored(np.array(True))
+        net.rows(net.node("If", condition, then_branch=body, else_branch=body), size)
+        net.rows(y, 5)
+
+    return build
+
+
+def two_outputs_alike(net: Net) -> None:
+    logits = net.gemm(net.flat(), K, 5)
+    net.rows(logits, 5)
+    net.rows(net.node("Identity", logits), 5)
+
+
+def normalised_per_activation(net: Net) -> None:
+    """BatchNormalization as opset 8 knew it beside the usual one: a constant per activation."""
+    x = net.gemm(net.flat(), K, 6)
+    variance = net.stored(np.full(6, 2, net.dtype))
+    parts = [net.weight(6) for _ in range(3)]
+    x = net.node("BatchNormalization", x, *parts, variance, spatial=0)
+    net.rows(net.gemm(x, 6, 5), 5)
+
+
 def left_norm(net: Net) -> None:
     """BatchNormalization over the columns of a transposed result: not over features."""
     x = net.node("MatMul", net.weight(4, K), net.node("Transpose", net.flat(), perm=[1, 0]))
@@ -714,6 +745,9 @@ FORMS: dict[str, Form] = {
     "the flattened map is an output": Form(flattened_is_output),
     "the flattened map has another reader": Form(flattened_has_other_reader),
     "an inner FC is an output": Form(inner_is_output),
+    "read in a subgraph": Form(read_in_a_subgraph()),
+    "the flattened map is read in a subgraph": Form(read_in_a_subgraph(flat=True)),
+    "two outputs alike": Form(two_outputs_alike),
     "rank 1": Form(rank_one, ONE, batches=_ONE),
     "rank 1, weight on the left": Form(rank_one_left, ONE, batches=_ONE),
     "policy and value": Form(policy_and_value),
@@ -745,6 +779,9 @@ FORMS: dict[str, Form] = {
     "factor adds an axis": Form(scalar_axis),
     "BatchNormalization over samples": Form(
         left_norm, {"batch": 4}, refused="not over features", batches=(4,), left=2
+    ),
+    "BatchNormalization per activation": Form(
+        normalised_per_activation, {"opset": 8, "ir": 3}, refused="not over features", left=2
     ),
     "bias along the samples": Form(weight_on_the_left(5), {"batch": 5}, batches=(5,)),
 }
