@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from onnxshare.errors import RuntimeFailure
-from onnxshare.io.load import all_tensors
+from onnxshare.io.load import Model, all_tensors
 from onnxshare.runtime.providers import Provider
 from onnxshare.runtime.session import Session
 from onnxshare.statistics import is_float
@@ -31,7 +31,15 @@ VISIBLE = 2.0**-7
 #: How far inputs of a quantised model are moved at a second look: a quarter of an 8-bit step.
 QUANTISED = 2.0**-10
 
+#: The most bytes of weights that are moved: what is moved is held in memory.
+MOST_MOVED = 2**29
+
 _NOT_WEIGHTS = ("Resize", "Upsample", "QuantizeLinear", "DequantizeLinear")
+
+_ROUNDING = frozenset(
+    "QuantizeLinear DynamicQuantizeLinear QGemm QAttention MatMulInteger ConvInteger "
+    "DynamicQuantizeMatMul DynamicQuantizeLSTM MatMulIntegerToFloat".split()
+)
 
 _EPSILON: dict[int, float] = {
     TensorProto.DOUBLE: 2.0**-52,
@@ -53,28 +61,26 @@ class NoiseMeter:
 
     def __init__(
         self,
-        proto: onnx.ModelProto,
+        model: Model,
         session: Session,
         *,
         outputs: Sequence[str],
         provider: Provider,
-        folder: Path | None,
         seed: int,
     ) -> None:
         """Prepare the runs; `session` is the model as it is compared."""
         self._session = session
+        proto = model.skeleton
         self._unit = working_epsilon(proto)
-        self.quantised = any(
-            "Quantize" in n.op_type or "QLinear" in n.op_type for n in proto.graph.node
-        )
+        self.quantised = any(_rounds_data(node) for node in proto.graph.node)
         self._random = np.random.default_rng([seed, 1])
         self._others: list[Session] = []
 
-        self._proto = proto
-        self._provider, self._folder, self._outputs = provider, folder, outputs
+        self._model = model
+        self._provider, self._outputs = provider, outputs
         # Some models load only when they are optimised: then the draws must do.
         with contextlib.suppress(RuntimeFailure):
-            self._others.append(self._open(proto, optimise=False))
+            self._others.append(self._open(model, optimise=False))
 
     def runs(self, inputs: Mapping[str, Array], batch: int) -> list[dict[str, Array]]:
         """Return the outputs of every way to run these inputs."""
@@ -100,7 +106,7 @@ class NoiseMeter:
             if self.quantised and any(is_float(array) for array in inputs.values()):
                 results.append(self._session.run(self._moved(inputs, QUANTISED), batch))
             with contextlib.suppress(RuntimeFailure):
-                moved = _moved_weights(self._proto, self._unit, self._random)
+                moved = _moved_weights(self._model, self._unit, self._random)
                 results.append(self._open(moved, optimise=True).run(inputs, batch))
         return results
 
@@ -112,20 +118,19 @@ class NoiseMeter:
             return self._session.run(self._moved(inputs, VISIBLE), batch)
         return None
 
-    def _open(self, proto: onnx.ModelProto, *, optimise: bool) -> Session:
-        return Session(
-            proto,
-            provider=self._provider,
-            outputs=self._outputs,
-            optimise=optimise,
-            folder=self._folder,
-        )
+    def _open(self, model: Model, *, optimise: bool) -> Session:
+        return Session(model, provider=self._provider, outputs=self._outputs, optimise=optimise)
 
     def _moved(self, inputs: Mapping[str, Array], step: float) -> dict[str, Array]:
         return {
             name: _move(array, step, self._random) if is_float(array) else array
             for name, array in inputs.items()
         }
+
+
+def _rounds_data(node: onnx.NodeProto) -> bool:
+    """Whether a node rounds data to whole steps; weights stored so and dequantised do not."""
+    return node.op_type in _ROUNDING or node.op_type.startswith("QLinear")
 
 
 def working_epsilon(proto: onnx.ModelProto) -> float:
@@ -153,11 +158,9 @@ def _move(array: Array, step: float, random: np.random.Generator) -> Array:
     return (array.astype(np.float64) * (1.0 + step * signs)).astype(array.dtype)
 
 
-def _moved_weights(
-    proto: onnx.ModelProto, step: float, random: np.random.Generator
-) -> onnx.ModelProto:
+def _moved_weights(model: Model, step: float, random: np.random.Generator) -> Model:
     changed = onnx.ModelProto()
-    changed.CopyFrom(proto)
+    changed.CopyFrom(model.skeleton)
     # Sizes and steps, which happen to be floats, are no weights.
     fixed = {
         name for node in changed.graph.node if node.op_type in _NOT_WEIGHTS for name in node.input
@@ -166,10 +169,13 @@ def _moved_weights(
     for node in changed.graph.node:
         if node.op_type == "Constant":
             stored.extend((node.output[0], a.t) for a in node.attribute if a.HasField("t"))
+    left = MOST_MOVED
     for name, tensor in stored:
         if name in fixed or tensor.data_type not in _EPSILON or max(tensor.dims, default=1) == 1:
             continue
-        if tensor.data_location != TensorProto.EXTERNAL:
-            moved = _move(numpy_helper.to_array(tensor), step, random)
+        values = model.read(tensor)
+        left -= values.nbytes
+        if left >= 0:
+            moved = _move(values, step, random)
             tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
-    return changed
+    return replace(model, skeleton=changed)

@@ -11,7 +11,8 @@ import onnx
 from onnxshare.comparison import Comparison
 from onnxshare.errors import RuntimeFailure, UsageError
 from onnxshare.inputs import Array, Samples, random_samples, read_samples
-from onnxshare.io.load import PROTOBUF_LIMIT, Model, ModelSource, load
+from onnxshare.io.load import Model, ModelSource, load
+from onnxshare.io.stream import digest, pieces, size
 from onnxshare.noise import NoiseMeter
 from onnxshare.promise import promise_of
 from onnxshare.runtime.providers import Provider, choose
@@ -62,11 +63,11 @@ def compare(
     chosen = choose(provider)
     if _same_bytes(left, right):
         return Comparison("identical", "the models are equal byte for byte", chosen.label)
-    reason = structural_difference(left.proto, right.proto)
+    reason = structural_difference(left.skeleton, right.skeleton)
     if reason:
         return Comparison("different", reason, chosen.label)
-    internal = _internal_names(left.proto, right.proto, tensors)
-    inputs = _samples_for(left.proto, right.proto, samples, count, seed)
+    internal = _internal_names(left.skeleton, right.skeleton, tensors)
+    inputs = _samples_for(left.skeleton, right.skeleton, samples, count, seed)
     try:
         judged = _Run(left, right, inputs, chosen, seed, internal).judge()
     except RuntimeFailure as error:
@@ -74,9 +75,10 @@ def compare(
             "not run", str(error), chosen.label, (), inputs.count, inputs.origin, seed
         )
     covers = {
-        value.name: _upstream(left.proto, value.name, internal) for value in left.proto.graph.output
+        value.name: _upstream(left.skeleton, value.name, internal)
+        for value in left.skeleton.graph.output
     }
-    promise = promise_of(left.proto, right.proto)
+    promise = promise_of(left.skeleton, right.skeleton)
     verdict, reason = decide(judged, covers, promise, inputs.random)
     return Comparison(
         verdict,
@@ -103,16 +105,14 @@ class _Run:
         internal: Sequence[str],
     ) -> None:
         self._samples = samples
-        outputs = [value.name for value in a.proto.graph.output]
+        outputs = [value.name for value in a.skeleton.graph.output]
         names = list(dict.fromkeys([*outputs, *internal]))
         self._a = _open(a, "A", provider, names)
         self._b = _open(b, "B", provider, names)
-        self._noise = NoiseMeter(
-            a.proto, self._a, outputs=names, provider=provider, folder=a.folder, seed=seed
-        )
+        self._noise = NoiseMeter(a, self._a, outputs=names, provider=provider, seed=seed)
         self._tallies = {name: Tally(name) for name in names}
         self._internal = set(internal) - set(outputs)
-        self._batch = _batch_size(a.proto, samples)
+        self._batch = _batch_size(a.skeleton, samples)
         # Shuffled, so that those the noise is measured on, the first, stand for all.
         self._order = np.arange(samples.count)
         if samples.count > NOISE_SAMPLES:
@@ -169,7 +169,7 @@ class _Run:
 
 def _open(model: Model, letter: str, provider: Provider, outputs: Sequence[str]) -> Session:
     try:
-        return Session(model.proto, provider=provider, outputs=outputs, folder=model.folder)
+        return Session(model, provider=provider, outputs=outputs)
     except RuntimeFailure as error:
         raise RuntimeFailure(f"model {letter}: {error.cause}", error.remedy) from error
 
@@ -212,13 +212,10 @@ def _batch_size(a: onnx.ModelProto, samples: Samples) -> int:
 
 def _same_bytes(a: Model, b: Model) -> bool:
     """Whether the models are one: the same bytes, and no external data that may differ."""
-    if a.proto.ByteSize() != b.proto.ByteSize() or a.proto.ByteSize() > PROTOBUF_LIMIT:
+    if a.external_files() and a.folder != b.folder:
         return False
-    ours, theirs = (model.proto.SerializeToString(deterministic=True) for model in (a, b))
-    if ours != theirs:
-        return False
-    external = bool(a.external_files())
-    return not external or a.folder == b.folder
+    ours, theirs = pieces(a), pieces(b)
+    return size(ours) == size(theirs) and digest(ours) == digest(theirs)
 
 
 def _internal_names(a: onnx.ModelProto, b: onnx.ModelProto, names: Sequence[str]) -> list[str]:

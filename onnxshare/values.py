@@ -15,7 +15,7 @@ from onnx import helper
 from onnxshare.constant_folding import LAYOUT, MAX_COMPUTED, OPERATORS
 from onnxshare.errors import ModelError
 from onnxshare.graph import Graph, Node, Scope, Stored
-from onnxshare.io.tensors import Array, read
+from onnxshare.io.tensors import Array
 
 #: The largest ConstantOfShape that is filled in memory when its values are asked for.
 MAX_FILLED = 2**30
@@ -124,7 +124,7 @@ class Values:
         if stored.sparse or stored.elements > MAX_FILLED:
             return None
         if stored.fill is not None:
-            fill = read(stored.fill, None).reshape(-1)
+            fill = self._graph.model.read(stored.fill).reshape(-1)
             if fill.size != 1:
                 raise ModelError(f"the value of ConstantOfShape '{stored.name}' is not one element")
             return np.broadcast_to(fill[0], stored.shape)

@@ -81,8 +81,7 @@ def _bytes_on_disk(model: Model) -> int | None:
     """The model file with its external data files; None for a model from memory."""
     if model.size is None or model.folder is None:
         return model.size
-    files = [model.folder / name for name in model.external_files()]
-    return model.size + sum(file.stat().st_size for file in files if file.is_file())
+    return model.size + sum(model.external.file_size(name) or 0 for name in model.external_files())
 
 
 def _unknown(nodes: tuple[NodeFacts, ...]) -> list[str]:

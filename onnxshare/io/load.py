@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
-import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -15,18 +13,19 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from onnxshare.errors import ModelError, ModelFileError
+from onnxshare.io.external import ExternalData
+from onnxshare.io.nesting import nested_too_deep
 from onnxshare.io.skeleton import Payloads, skim
 from onnxshare.io.sniff import describe
+from onnxshare.io.sound import DAMAGED, check
+from onnxshare.io.sources import PROTOBUF_LIMIT as PROTOBUF_LIMIT
+from onnxshare.io.sources import map_file, read_stdin
 from onnxshare.io.tensors import Array, read
+from onnxshare.io.text import parse_text, text_form
 
-#: What a model can be given as: a path, its bytes, an open binary file, a ModelProto,
-#: an `onnx_ir.Model`, or anything with an attribute `model_proto`.
+#: What a model can be given as: a path (`-` for standard input), its bytes, an open binary file,
+#: a ModelProto, an `onnx_ir.Model`, or anything with an attribute `model_proto`.
 ModelSource = Any
-
-#: A protobuf message cannot be larger than 2 GiB.
-PROTOBUF_LIMIT = 2**31 - 1
-
-_DAMAGED = "the file is truncated or damaged: export or download it again"
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,14 @@ class Model:
         path: the file it came from, or None.
         size: bytes of the model file (without external data), or None if it came from memory.
         payloads: where the payloads are that the skeleton leaves out; None if it is whole.
+        external: reads its external data.
     """
 
     skeleton: onnx.ModelProto = field(repr=False)
     path: Path | None = None
     size: int | None = None
     payloads: Payloads | None = field(default=None, repr=False)
+    external: ExternalData = field(default=ExternalData(None), repr=False, compare=False)
 
     @cached_property
     def proto(self) -> onnx.ModelProto:
@@ -61,12 +62,14 @@ class Model:
         """The values of one of its tensors, wherever they are stored; see `tensors.read`.
 
         Raises:
-            ModelFileError: external data is missing or unreadable.
+            ModelFileError: external data is missing, or must not be read (`external.py`).
             ModelError: the payload does not fit the tensor's dims.
         """
         payload = self.payloads.find(tensor) if self.payloads else None
         if payload is None or self.payloads is None:
-            return read(tensor, self.folder)
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                return self.external.array(tensor)
+            return read(tensor)
         try:
             return self.payloads.array(tensor, payload)
         except (ValueError, TypeError) as error:
@@ -106,18 +109,27 @@ class Model:
         }
 
 
-def load(source: ModelSource) -> Model:
+def load(source: ModelSource, *, follow_symlinks: str | os.PathLike[str] | None = None) -> Model:
     """Read a model without its external data.
 
     Args:
-        source: see `ModelSource`. A `Model` is returned as it is.
+        source: see `ModelSource`. A `Model` is returned as it is, but for the next argument.
+        follow_symlinks: a folder that links to external data may lead into, such as a cache;
+            None allows no links.
 
     Raises:
         ModelFileError: the source is missing, unreadable, or not an ONNX model.
     """
-    if isinstance(source, Model):
+    allowed = None if follow_symlinks is None else Path(follow_symlinks)
+    if isinstance(source, Model) and allowed is None:
         return source
+    model = source if isinstance(source, Model) else _load(source)
+    return replace(model, external=ExternalData(model.folder, model.name, allowed))
+
+
+def _load(source: ModelSource) -> Model:
     if isinstance(source, onnx.ModelProto):
+        check(source, None, "<model>")
         return Model(source)
     if isinstance(source, (str, os.PathLike)):
         return _from_path(Path(source))
@@ -125,13 +137,13 @@ def load(source: ModelSource) -> Model:
         data = bytes(source)
         return _parse(data, "<bytes>", None)
     if hasattr(source, "model_proto"):
-        return load(source.model_proto)
+        return _load(source.model_proto)
     if hasattr(source, "read"):
         return _from_file(source)
     if type(source).__module__.split(".")[0] == "onnx_ir":
         from onnx_ir import to_proto  # type: ignore[import-not-found, unused-ignore]
 
-        return Model(to_proto(source))
+        return _load(to_proto(source))
     raise ModelFileError(
         f"cannot read a model from {type(source).__name__}",
         "give a path, bytes, a binary file, a ModelProto or an onnx_ir.Model",
@@ -142,25 +154,16 @@ def with_data(model: Model) -> onnx.ModelProto:
     """Return a copy of the model with external tensors read in.
 
     Raises:
-        ModelFileError: external data is missing, or lies outside the model's folder.
+        ModelFileError: external data is missing, or must not be read (`external.py`).
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    if not any(onnx.external_data_helper.uses_external_data(t) for t in all_tensors(proto)):
-        return proto
-    if model.folder is None:
-        raise ModelFileError(
-            "the model keeps its weights in external data, and was not read from a file",
-            "give the path of the model instead",
-        )
-    try:
-        onnx.load_external_data_for_model(proto, str(model.folder))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelFileError(
-            f"{model.name}: its external data cannot be read: {reason}",
-            "put the data file beside the model",
-        ) from error
+    for tensor in all_tensors(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            tensor.raw_data = b"".join(model.external.pieces(tensor))
+            # As onnx's own loader leaves them.
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
     return proto
 
 
@@ -197,24 +200,9 @@ def _one_sparse(attribute: onnx.AttributeProto) -> list[onnx.SparseTensorProto]:
 
 
 def _from_path(path: Path) -> Model:
-    try:
-        info = path.stat()
-    except FileNotFoundError:
-        raise ModelFileError(f"{path}: no such file", "check the path") from None
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path}: cannot be opened: {_reason(error)}") from error
-    if stat.S_ISDIR(info.st_mode):
-        raise ModelFileError(f"{path}: is a directory, not a model", "name the .onnx file in it")
-    if not stat.S_ISREG(info.st_mode):
-        raise ModelFileError(f"{path}: is not a regular file", "save the model to a file first")
-    if info.st_size == 0:
-        return _parse(b"", str(path), path)
-    try:
-        with path.open("rb") as file:
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path}: cannot be read: {_reason(error)}") from error
-    return _parse(data, str(path), path)
+    if path == Path("-"):
+        return _parse(read_stdin(), "<stdin>", None)
+    return _parse(map_file(path), str(path), path)
 
 
 def _from_file(file: IO[bytes]) -> Model:
@@ -230,33 +218,35 @@ def _from_file(file: IO[bytes]) -> Model:
 
 
 def _parse(data: bytes | memoryview, name: str, path: Path | None) -> Model:
-    known = describe(bytes(data[:512]))
-    if known is not None:
+    head = bytes(data[:512])
+    form = text_form(name, head)
+    known = describe(head, len(data))
+    if known is not None and not (form and data):
         raise ModelFileError(f"{name}: is {known[0]}", known[1])
     if len(data) > PROTOBUF_LIMIT:
         raise ModelFileError(
             f"{name}: is larger than 2 GiB, which is more than a model file can hold",
             "save it with external data",
         )
+    if form:
+        proto, payloads = parse_text(bytes(data), form, name), None
+    else:
+        proto, payloads = _parse_binary(data, name)
+    check(proto, payloads, name)
+    return Model(proto, path, len(data), payloads)
+
+
+def _parse_binary(data: bytes | memoryview, name: str) -> tuple[onnx.ModelProto, Payloads]:
     proto = onnx.ModelProto()
     try:
         skeleton, payloads = skim(data)
         proto.ParseFromString(skeleton)
     except RecursionError as error:
-        raise ModelFileError(f"{name}: {error}", _DAMAGED) from None
+        raise ModelFileError(f"{name}: {error}", "simplify the model") from None
     except (DecodeError, ValueError, RuntimeError):
-        raise ModelFileError(f"{name}: not a readable ONNX model", _DAMAGED) from None
-    _require_model(proto, name)
-    return Model(proto, path, len(data), payloads)
-
-
-def _require_model(proto: onnx.ModelProto, name: str) -> None:
-    """A damaged file may still parse as a protobuf message: ask for what every model has."""
-    if not proto.HasField("graph") or not (proto.graph.output or proto.graph.node):
-        raise ModelFileError(f"{name}: holds no graph", _DAMAGED)
-    if not proto.opset_import:
-        raise ModelFileError(f"{name}: names no opset version", _DAMAGED)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+        if nested_too_deep(data):
+            raise ModelFileError(
+                f"{name}: its graphs are nested too deep", "simplify the model"
+            ) from None
+        raise ModelFileError(f"{name}: not a readable ONNX model", DAMAGED) from None
+    return proto, payloads

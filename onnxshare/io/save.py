@@ -1,21 +1,30 @@
-"""Writes a model so that no half-written file is ever seen under its final name."""
+"""Writes a model so that no half-written file is ever seen under its final name.
+
+What is guaranteed, also when the process is killed or the power fails at any moment: the name of
+the model is that of the whole old model or of the whole new one, and the data file that it names
+is there and whole. To that end a new data file always gets a name that is not in use; the model
+takes its place last, in one step; only then the data file of the model that was overwritten goes,
+if its name shows that it was written here. What may be left behind is a file more, never less.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
-from onnx.external_data_helper import set_external_data
 
-from onnxshare.errors import OutputError
-from onnxshare.io.load import PROTOBUF_LIMIT, all_tensors
+from onnxshare.errors import OnnxShareError, OutputError
+from onnxshare.io import atomic
+from onnxshare.io.external import ExternalData
+from onnxshare.io.load import PROTOBUF_LIMIT, Model, load
+from onnxshare.io.stream import Block, Buffer, Piece, chunks, lay_out, pieces, size
 
-#: Tensors smaller than this stay in the model file even when its data is external.
-_EXTERNAL_FROM_BYTES = 1024
+__all__ = ["check_output", "save", "save_model", "write_text"]
 
 
 def check_output(path: Path, *, force: bool) -> None:
@@ -36,116 +45,131 @@ def check_output(path: Path, *, force: bool) -> None:
 
 
 def save(proto: onnx.ModelProto, path: Path, *, external: bool = False, force: bool = False) -> int:
+    """Write a model whose tensors are all in memory; see `save_model`."""
+    model = Model(proto, external=ExternalData(None))
+    return save_model(model, path, external=external, force=force)
+
+
+def save_model(model: Model, path: Path, *, external: bool = False, force: bool = False) -> int:
     """Write a model, and return the bytes written (external data included).
 
-    The data goes to temporary files beside `path`, is flushed to disk, and is then renamed;
-    the model file comes last, so that it never refers to data that is not there yet.
+    Payloads are copied from where they are, a few MiB at a time: only tensors that were made in
+    memory are held there. Embedded weights stay embedded as long as the model stays below 2 GiB,
+    and external ones stay external, in one data file beside the model, `path` + ".data" (or,
+    while that name is in use, `path` + ".<8 digits>.data"). In it, tensors of 1 MiB or more begin
+    at multiples of 4096 bytes, others at multiples of 64; tensors that shared a range still do.
 
     Args:
-        proto: the model with all its tensors in memory; not changed.
-        path: where to write it; its external data goes to `path` + ".data".
-        external: keep large tensors outside the model file. Models above 2 GiB always do.
+        model: the model; not changed. It may be the one at `path`.
+        path: where to write it.
+        external: move every tensor of 1 KiB or more out of the model file.
         force: overwrite what is there.
 
     Raises:
         OutputError: the files cannot be written, or exist and `force` is false.
+        ModelFileError: external data of the model is missing, or must not be read.
     """
     check_output(path, force=force)
-    if not external and proto.ByteSize() <= PROTOBUF_LIMIT:
-        return _write_all([(path, [proto.SerializeToString()])], force=force)
-    data_path = path.with_name(path.name + ".data")
-    check_output(data_path, force=force)
-    slim, payloads = _externalise(proto, data_path.name)
-    return _write_all([(data_path, payloads), (path, [slim.SerializeToString()])], force=force)
+    if not external and not model.external_files():
+        whole = pieces(model)
+        if size(whole) <= PROTOBUF_LIMIT:
+            return _commit(path, whole, None, [], _outdated(path), force=force)
+        external = True
+    data_path = _data_path(path, force=force)
+    slim, blocks = lay_out(model, data_path.name, everything=external)
+    parts = pieces(model, slim)
+    if size(parts) > PROTOBUF_LIMIT and not external:
+        slim, blocks = lay_out(model, data_path.name, everything=True)
+        parts = pieces(model, slim)
+    if size(parts) > PROTOBUF_LIMIT:
+        raise OutputError(
+            f"{path}: cannot be written: the model needs more than 2 GiB without its raw data",
+            "convert its typed tensors to raw data",
+        )
+    used = data_path if blocks else None
+    return _commit(path, parts, used, blocks, _outdated(path), force=force)
 
 
 def write_text(text: str, path: Path, *, force: bool = False) -> int:
     """Write a text file the same safe way as a model, and return the bytes written."""
     check_output(path, force=force)
-    return _write_all([(path, [text.encode()])], force=force)
+    data = text.encode()
+    return _commit(path, [Piece(data, 0, len(data))], None, [], [], force=force)
 
 
-def _externalise(proto: onnx.ModelProto, location: str) -> tuple[onnx.ModelProto, list[bytes]]:
-    slim = onnx.ModelProto()
-    slim.CopyFrom(proto)
-    payloads: list[bytes] = []
-    offset = 0
-    for tensor in all_tensors(slim):
-        if not tensor.HasField("raw_data") or len(tensor.raw_data) < _EXTERNAL_FROM_BYTES:
-            continue
-        data = tensor.raw_data
-        set_external_data(tensor, location, offset=offset, length=len(data))
-        tensor.data_location = onnx.TensorProto.EXTERNAL
-        tensor.ClearField("raw_data")
-        payloads.append(data)
-        offset += len(data)
-    return slim, payloads
+def _data_path(path: Path, *, force: bool) -> Path:
+    """A name for the data file that nothing has yet."""
+    usual = path.with_name(f"{path.name}.data")
+    if not os.path.lexists(usual):
+        return usual
+    check_output(usual, force=force)
+    while os.path.lexists(other := path.with_name(f"{path.name}.{secrets.token_hex(4)}.data")):
+        pass
+    return other
 
 
-def _write_all(files: list[tuple[Path, list[bytes]]], *, force: bool) -> int:
-    written = 0
+def _commit(
+    path: Path,
+    parts: list[Piece],
+    data_path: Path | None,
+    blocks: list[Block],
+    outdated: list[Path],
+    *,
+    force: bool,
+) -> int:
+    mode = atomic.mode_of(path)
     with contextlib.ExitStack() as stack:
-        ready: list[tuple[Path, Path]] = []
-        for path, pieces in files:
-            temporary = stack.enter_context(_temporary(path))
-            written += _write(temporary, pieces, path)
-            ready.append((temporary, path))
-        _move_all(ready, force=force)
+        written, name_of_data = 0, None
+        if data_path is not None:
+            name_of_data = stack.enter_context(atomic.temporary(data_path))
+            old_mode = atomic.mode_of(outdated[0]) if outdated else mode
+            written += atomic.write(name_of_data, _data(blocks), data_path, old_mode)
+        name = stack.enter_context(atomic.temporary(path))
+        written += atomic.write(name, chunks(parts), path, mode)
+        if data_path is not None and name_of_data is not None:
+            _move(name_of_data, data_path, force=False)
+        try:
+            _move(name, path, force=force)
+        except OutputError:  # not on an interruption: the model may be in its place by then
+            if data_path is not None:
+                data_path.unlink(missing_ok=True)  # made a moment ago, and nothing names it
+            raise
+    for file in outdated:
+        with contextlib.suppress(OSError):
+            file.unlink()
     return written
 
 
-def _move_all(ready: list[tuple[Path, Path]], *, force: bool) -> None:
-    moved: list[Path] = []
+def _move(name: Path, path: Path, *, force: bool) -> None:
     try:
-        for temporary, path in ready:
-            _move(temporary, path, force=force)
-            moved.append(path)
+        atomic.move(name, path, force=force)
+    except FileExistsError:
+        raise OutputError(
+            f"{path}: exists already", "add --force to overwrite it, or use -o"
+        ) from None
     except OSError as error:
-        if not force:  # then these are ours: nothing was there before
-            for other in moved:
-                other.unlink()
-        if isinstance(error, FileExistsError):
-            raise OutputError(
-                f"{path}: exists already", "add --force to overwrite it, or use -o"
-            ) from None
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _move(temporary: Path, path: Path, *, force: bool) -> None:
-    if not force:
-        # Unlike a rename, a link fails if somebody has made `path` meanwhile.
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links
-            if path.exists():
-                raise FileExistsError(path) from None
-        else:
-            return
-    os.replace(temporary, path)
+def _data(blocks: Iterable[Block]) -> Iterator[Buffer]:
+    position = 0
+    for block in blocks:
+        if block.offset > position:
+            yield bytes(block.offset - position)
+        yield from block.read()
+        position = block.offset + block.length
 
 
-@contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+def _outdated(path: Path) -> list[Path]:
+    """The data files that only the model at `path` needs, which is about to be overwritten: those
+    that it names and whose names are the ones given here."""
+    ours = re.compile(re.escape(path.name) + r"(\.[0-9a-f]{8})?\.data")
     try:
-        yield temporary
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def _write(temporary: Path, pieces: list[bytes], path: Path) -> int:
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    try:
-        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
-            written = sum(file.write(piece) for piece in pieces)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written: {error.strerror}", "free some space or choose another path"
-        ) from error
-    return written
+        named = load(path).external_files()
+    except OnnxShareError:  # there is none, or it is no model: it names no files
+        return []
+    return [
+        path.with_name(name)
+        for name in named
+        if ours.fullmatch(name) and path.with_name(name).is_file()
+    ]

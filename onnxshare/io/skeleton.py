@@ -9,57 +9,34 @@ graph; the bytes of a payload are touched when somebody asks for them.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import prod
-from typing import Any
 
-import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
-from onnxshare.io.wire import BYTES, Field, fields, tagged, varint
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from onnxshare.io.tensors import Array, from_raw
+from onnxshare.io.wire import BYTES, VARINT, Field, fields, tagged, varint
 
 #: Payloads up to this size are read with the structure: shapes, scales, small weights.
 SMALL = 32 * 1024
 
-# For each kind of message, the fields that may hold tensors (onnx/onnx.proto).
-_MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _TRAINING, _FUNCTION = range(8)
-_INNER: dict[int, dict[int, int]] = {
-    _MODEL: {7: _GRAPH, 20: _TRAINING, 25: _FUNCTION},
-    _GRAPH: {1: _NODE, 5: _TENSOR, 15: _SPARSE},
+#: For each kind of message, the fields that may hold tensors (onnx/onnx.proto).
+MODEL, _GRAPH, _NODE, _ATTRIBUTE, TENSOR, _SPARSE, _TRAINING, _FUNCTION = range(8)
+INNER: dict[int, dict[int, int]] = {
+    MODEL: {7: _GRAPH, 20: _TRAINING, 25: _FUNCTION},
+    _GRAPH: {1: _NODE, 5: TENSOR, 15: _SPARSE},
     _NODE: {5: _ATTRIBUTE},
-    _ATTRIBUTE: {5: _TENSOR, 6: _GRAPH, 10: _TENSOR, 11: _GRAPH, 22: _SPARSE, 23: _SPARSE},
-    _SPARSE: {1: _TENSOR, 2: _TENSOR},
+    _ATTRIBUTE: {5: TENSOR, 6: _GRAPH, 10: TENSOR, 11: _GRAPH, 22: _SPARSE, 23: _SPARSE},
+    _SPARSE: {1: TENSOR, 2: TENSOR},
     _TRAINING: {1: _GRAPH, 2: _GRAPH},
     _FUNCTION: {7: _NODE},
 }
 
 #: Fields of TensorProto: the payloads, and those that say it is external already.
-_RAW_DATA = 9
-_PAYLOADS = frozenset((4, 5, 6, 7, _RAW_DATA, 10, 11))
-_EXTERNAL_DATA, _DATA_LOCATION = 13, 14
-
-#: Element types whose raw bytes are a NumPy array as they stand.
-_PLAIN = frozenset(
-    (
-        TensorProto.FLOAT,
-        TensorProto.DOUBLE,
-        TensorProto.FLOAT16,
-        TensorProto.BFLOAT16,
-        TensorProto.INT8,
-        TensorProto.INT16,
-        TensorProto.INT32,
-        TensorProto.INT64,
-        TensorProto.UINT8,
-        TensorProto.UINT16,
-        TensorProto.UINT32,
-        TensorProto.UINT64,
-        TensorProto.BOOL,
-    )
-)
+RAW_DATA = 9
+_PAYLOADS = frozenset((4, 5, 6, 7, RAW_DATA, 10, 11))
+EXTERNAL_DATA, DATA_LOCATION = 13, 14
 
 #: Deeper nesting of graphs is refused before a parser's own stack is at risk.
 MAX_DEPTH = 100
@@ -73,6 +50,7 @@ class Payload:
         start, end: the whole TensorProto.
         field: the number of the field that holds the payload.
         value, value_end: the payload.
+        located: whether the tensor says in so many words that its data is not external.
     """
 
     start: int
@@ -80,6 +58,7 @@ class Payload:
     field: int
     value: int
     value_end: int
+    located: bool = False
 
 
 class Payloads:
@@ -110,12 +89,8 @@ class Payloads:
         Raises:
             ValueError: the payload does not fit the tensor's dims.
         """
-        if payload.field == _RAW_DATA and tensor.data_type in _PLAIN:
-            dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type).newbyteorder("<")
-            count = prod(tensor.dims)
-            if count * dtype.itemsize != payload.value_end - payload.value:
-                raise ValueError("its payload does not have the length that its dims announce")
-            return np.frombuffer(self._data, dtype, count, payload.value).reshape(tensor.dims)
+        if payload.field == RAW_DATA:
+            return from_raw(tensor, self._data, payload.value, payload.value_end)
         return numpy_helper.to_array(self.tensor(payload))
 
     def tensor(self, payload: Payload) -> onnx.TensorProto:
@@ -124,12 +99,22 @@ class Payloads:
         tensor.ParseFromString(bytes(self._data[payload.start : payload.end]))
         return tensor
 
-    def fill(self, tensors: Iterator[onnx.TensorProto] | list[onnx.TensorProto]) -> None:
+    def fill(self, tensors: Iterable[onnx.TensorProto]) -> None:
         """Put the payloads back into the tensors they were left out of, in place."""
         for tensor in tensors:
             payload = self.find(tensor)
             if payload is not None:
                 tensor.ParseFromString(bytes(self._data[payload.start : payload.end]))
+
+    @property
+    def token(self) -> str:
+        """What every reference of this reading begins with."""
+        return self._token
+
+    @property
+    def data(self) -> bytes | memoryview:
+        """The serialized model that was read."""
+        return self._data
 
     def __len__(self) -> int:
         return len(self._known)
@@ -146,7 +131,7 @@ def skim(data: bytes | memoryview) -> tuple[bytes, Payloads]:
         RecursionError: graphs are nested deeper than `MAX_DEPTH`.
     """
     payloads = Payloads(data)
-    pieces = _shrink(data, 0, len(data), _MODEL, payloads, 0)
+    pieces = _shrink(data, 0, len(data), MODEL, payloads, 0)
     return b"".join(pieces), payloads
 
 
@@ -159,14 +144,14 @@ def _shrink(
     """The message in data[start:end] without large payloads, in pieces."""
     if depth > MAX_DEPTH:
         raise RecursionError("graphs are nested too deep")
-    inner = _INNER[kind]
+    inner = INNER[kind]
     pieces: list[Piece] = []
     copied = start
     for field in fields(data, start, end):
         below = inner.get(field.number)
         if below is None or field.wire != BYTES or field.end - field.value <= SMALL:
             continue
-        if below == _TENSOR:
+        if below == TENSOR:
             new = _without_payload(data, field, payloads)
         else:
             new = _shrink(data, field.value, field.end, below, payloads, depth + 1)
@@ -177,7 +162,7 @@ def _shrink(
         pieces.append(varint(field.number << 3 | BYTES) + varint(length))
         pieces.extend(new)
         copied = field.end
-    if copied == start and kind != _MODEL:
+    if copied == start and kind != MODEL:
         return []  # nothing to leave out: the caller copies it with its surroundings
     pieces.append(data[copied:end])
     return pieces
@@ -185,19 +170,26 @@ def _shrink(
 
 def _without_payload(data: bytes | memoryview, tensor: Field, payloads: Payloads) -> list[Piece]:
     found: list[Field] = []
+    located = False
     for field in fields(data, tensor.value, tensor.end):
-        if field.number in (_EXTERNAL_DATA, _DATA_LOCATION):
+        if field.number == DATA_LOCATION and field.wire == VARINT and not data[field.value]:
+            located = True  # DEFAULT, as onnx writes it after it has read external data in
+        elif field.number in (EXTERNAL_DATA, DATA_LOCATION):
             return []
-        if field.number in _PAYLOADS and field.wire == BYTES:
+        if field.number in _PAYLOADS:
+            if field.wire != BYTES:
+                return []  # single elements, whose place among packed ones would be lost
             found.append(field)
     if len(found) != 1 or found[0].end - found[0].value <= SMALL:
         return []
     field = found[0]
-    token = payloads.add(Payload(tensor.value, tensor.end, field.number, field.value, field.end))
+    token = payloads.add(
+        Payload(tensor.value, tensor.end, field.number, field.value, field.end, located)
+    )
     entry = tagged(1, b"location") + tagged(2, token.encode())
-    location = varint(_DATA_LOCATION << 3) + varint(TensorProto.EXTERNAL)
+    location = varint(DATA_LOCATION << 3) + varint(TensorProto.EXTERNAL)
     return [
         data[tensor.value : field.start],
         data[field.end : tensor.end],
-        tagged(_EXTERNAL_DATA, entry) + location,
+        tagged(EXTERNAL_DATA, entry) + location,
     ]

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.errors import ModelError, ModelFileError
+from onnxshare.io.dtypes import BITS
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Element types whose raw bytes are a NumPy array as they stand: little-endian, nothing packed.
+PLAIN = frozenset(
+    (
+        TensorProto.FLOAT,
+        TensorProto.DOUBLE,
+        TensorProto.FLOAT16,
+        TensorProto.BFLOAT16,
+        TensorProto.INT8,
+        TensorProto.INT16,
+        TensorProto.INT32,
+        TensorProto.INT64,
+        TensorProto.UINT8,
+        TensorProto.UINT16,
+        TensorProto.UINT32,
+        TensorProto.UINT64,
+        TensorProto.BOOL,
+        TensorProto.COMPLEX64,
+        TensorProto.COMPLEX128,
+    )
+)
 
 
 def element_count(tensor: onnx.TensorProto) -> int:
@@ -22,21 +43,57 @@ def element_count(tensor: onnx.TensorProto) -> int:
     return count
 
 
-def read(tensor: onnx.TensorProto, folder: Path | None) -> Array:
-    """Return a tensor's values, reading external data from `folder` when needed.
+def raw_bytes(tensor: onnx.TensorProto) -> int:
+    """How many bytes the elements that a tensor's dims announce take as raw data; types of less
+    than a byte are packed.
+
+    Raises:
+        ValueError: a dim is negative, or the element type has no raw form (strings).
+    """
+    if any(dim < 0 for dim in tensor.dims):
+        raise ValueError(f"its dims {list(tensor.dims)} are negative")
+    bits = BITS.get(tensor.data_type)
+    if bits is None:
+        raise ValueError("its element type cannot be stored as raw data")
+    return (element_count(tensor) * bits + 7) // 8
+
+
+def from_raw(tensor: onnx.TensorProto, data: bytes | memoryview, start: int, end: int) -> Array:
+    """The values of a tensor whose raw data is data[start:end]: a read-only view of it where the
+    type allows, else a copy.
+
+    Raises:
+        ValueError: the data does not have the length that the tensor's dims announce.
+    """
+    if raw_bytes(tensor) != end - start:
+        raise ValueError("its payload does not have the length that its dims announce")
+    dims = tuple(tensor.dims)
+    if tensor.data_type in PLAIN:
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type).newbyteorder("<")
+        if end == start:
+            return np.empty(dims, dtype)
+        return np.frombuffer(data, dtype, element_count(tensor), start).reshape(dims)
+    whole = onnx.TensorProto(data_type=tensor.data_type, dims=dims, raw_data=bytes(data[start:end]))
+    return _sealed(numpy_helper.to_array(whole))
+
+
+def read(tensor: onnx.TensorProto) -> Array:
+    """Return the values of a tensor that is whole in memory.
 
     bfloat16, float8 and the 4-bit types come as the `ml_dtypes` of the same name.
 
     Raises:
-        ModelFileError: external data is missing or unreadable.
+        ModelFileError: its data is external; `Model.read` finds that.
         ModelError: the payload does not fit the tensor's dims.
     """
+    if tensor.data_location == TensorProto.EXTERNAL:
+        raise ModelFileError(f"tensor '{tensor.name}' keeps its values in external data")
     try:
-        return numpy_helper.to_array(tensor, base_dir="" if folder is None else str(folder))
-    except (OSError, onnx.checker.ValidationError) as error:
-        raise ModelFileError(
-            f"external data of tensor '{tensor.name}' cannot be read",
-            "put the data file beside the model",
-        ) from error
+        return numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         raise ModelError(f"tensor '{tensor.name}' is damaged: {error}") from error
+
+
+def _sealed(array: Array) -> Array:
+    array.flags.writeable = False
+    return array

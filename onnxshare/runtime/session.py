@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,13 @@ import numpy as np
 import onnx
 
 from onnxshare.errors import RuntimeFailure, SamplesError
-from onnxshare.io.load import PROTOBUF_LIMIT
-from onnxshare.io.save import save
+from onnxshare.io.external import ExternalData
+from onnxshare.io.load import Model
 from onnxshare.runtime.providers import Provider, choose, first_line, quiet
+from onnxshare.runtime.weights import Weights, prepare
 from onnxshare.signature import batching, input_specs
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-_FOLDER_OPTION = "session.model_external_initializers_file_folder_path"
 
 
 class Session:
@@ -32,7 +29,7 @@ class Session:
 
     def __init__(
         self,
-        proto: onnx.ModelProto,
+        model: Model | onnx.ModelProto,
         *,
         provider: Provider | str = "auto",
         outputs: Sequence[str] | None = None,
@@ -42,16 +39,20 @@ class Session:
         """Load a model; it is not changed.
 
         Args:
-            proto: the model; tensors may be external.
+            model: the model; its weights are read where they are (`weights.py`).
             provider: a provider, or what `providers.choose` takes.
             outputs: names of any tensors of the main graph to return instead of its outputs;
                 what they do not need is not computed.
             optimise: with all of ONNX Runtime's graph optimisations, or with none.
-            folder: where relative external data lies.
+            folder: where the external data of a ModelProto lies.
 
         Raises:
             RuntimeFailure: ONNX Runtime cannot load the model.
+            ModelFileError, ModelError: its weights cannot be read.
         """
+        if not isinstance(model, Model):
+            model = Model(model, external=ExternalData(folder))
+        proto = model.skeleton
         self.provider = choose(provider) if isinstance(provider, str) else provider
         self._batching = batching(input_specs(proto))
         self._inputs = [spec.name for spec in input_specs(proto)]
@@ -60,7 +61,9 @@ class Session:
         self._limit: int | None = None
         wanted = proto if outputs is None else _with_outputs(proto, outputs)
         self.output_names = tuple(value.name for value in wanted.graph.output)
-        self._session = _open(wanted, self.provider, optimise, folder)
+        weights = prepare(model, wanted)
+        self._session = _open(weights, self.provider, optimise)
+        self._arrays = weights.handed_over  # whose memory the session uses
 
     def run(self, inputs: Mapping[str, Array], batch: int = 64) -> dict[str, Array]:
         """Run all samples and return every output with the samples on axis 0.
@@ -149,7 +152,7 @@ class Session:
 
 
 def run_model(
-    proto: onnx.ModelProto,
+    model: Model | onnx.ModelProto,
     samples: Mapping[str, Array],
     outputs: Sequence[str] | None = None,
     provider: Provider | str = "auto",
@@ -157,12 +160,12 @@ def run_model(
     batch: int = 64,
 ) -> dict[str, Array]:
     """Run a model once over all samples; see `Session` and `Session.run`."""
-    session = Session(proto, provider=provider, outputs=outputs, folder=folder)
+    session = Session(model, provider=provider, outputs=outputs, folder=folder)
     return session.run(samples, batch)
 
 
 def iter_batches(
-    proto: onnx.ModelProto,
+    model: Model | onnx.ModelProto,
     samples: Mapping[str, Array],
     outputs: Sequence[str] | None = None,
     provider: Provider | str = "auto",
@@ -170,7 +173,7 @@ def iter_batches(
     batch: int = 64,
 ) -> Iterator[dict[str, Array]]:
     """Run a model over all samples, yielding group by group; see `Session.iter_batches`."""
-    session = Session(proto, provider=provider, outputs=outputs, folder=folder)
+    session = Session(model, provider=provider, outputs=outputs, folder=folder)
     yield from session.iter_batches(samples, batch)
 
 
@@ -213,32 +216,22 @@ def _reads(node: onnx.NodeProto) -> set[str]:
     return names
 
 
-def _open(proto: onnx.ModelProto, provider: Provider, optimise: bool, folder: Path | None) -> Any:
+def _open(weights: Weights, provider: Provider, optimise: bool) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
-    if folder is not None:
-        options.add_session_config_entry(_FOLDER_OPTION, str(folder))
-    with contextlib.ExitStack() as stack:
-        source: bytes | str
-        if proto.ByteSize() <= PROTOBUF_LIMIT:
-            source = proto.SerializeToString()
-        else:
-            temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxshare-"))
-            path = Path(temporary, "model.onnx")
-            save(proto, path, external=True)
-            source = str(path)
-        try:
-            # CUDA's libraries print past every log setting when they are loaded.
-            with quiet():
-                session = onnxruntime.InferenceSession(
-                    source, options, providers=provider.session_argument, enable_fallback=0
-                )
-        except Exception as error:
-            raise RuntimeFailure(f"ONNX Runtime cannot load it: {first_line(error)}") from error
-        if provider.name not in session.get_providers():
-            raise RuntimeFailure(f"ONNX Runtime left {provider.label} and took the CPU instead")
-        return session
+    try:
+        weights.give(options)
+        # CUDA's libraries print past every log setting when they are loaded.
+        with quiet():
+            session = onnxruntime.InferenceSession(
+                weights.model, options, providers=provider.session_argument, enable_fallback=0
+            )
+    except Exception as error:
+        raise RuntimeFailure(f"ONNX Runtime cannot load it: {first_line(error)}") from error
+    if provider.name not in session.get_providers():
+        raise RuntimeFailure(f"ONNX Runtime left {provider.label} and took the CPU instead")
+    return session

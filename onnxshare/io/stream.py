@@ -1,0 +1,248 @@
+"""Serializes a model piece by piece: the inverse of `skeleton.skim`.
+
+The structure is serialized in memory; the payloads that the skeleton leaves out are spliced in
+from the file that was read, so that memory does not follow the size of the weights. What is
+written parses equal to the whole model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import onnx
+
+from onnxshare.io.external import PIECE, Reference
+from onnxshare.io.load import Model, all_tensors
+from onnxshare.io.skeleton import (
+    DATA_LOCATION,
+    EXTERNAL_DATA,
+    INNER,
+    MODEL,
+    RAW_DATA,
+    SMALL,
+    TENSOR,
+    Payload,
+    Payloads,
+)
+from onnxshare.io.wire import BYTES, VARINT, Field, fields, varint
+
+Buffer = bytes | memoryview
+
+#: Tensors of this size or more begin at a multiple of a page, so that they can be mapped.
+_PAGED_FROM, _PAGE = 2**20, 4096
+
+#: The others begin where vector instructions like it.
+_ALIGNED = 64
+
+#: Tensors smaller than this stay in the model file when all data is asked to be external.
+_EXTERNAL_FROM = 1024
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some bytes of what is written: at hand, or a range of the model file that was read."""
+
+    data: Buffer
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+
+def pieces(model: Model, skeleton: onnx.ModelProto | None = None) -> list[Piece]:
+    """The serialized model, payloads spliced in, as pieces that are not copied yet.
+
+    Args:
+        model: the model; its external tensors stay references.
+        skeleton: another structure to serialize with the same payloads.
+    """
+    data = (skeleton or model.skeleton).SerializeToString()
+    whole = [Piece(data, 0, len(data))]
+    if not model.payloads:
+        return whole
+    places: list[int] = []
+    token, place = model.payloads.token.encode(), -1
+    while (place := data.find(token, place + 1)) >= 0:
+        places.append(place)
+    splicer = _Splicer(data, places, model.payloads)
+    return splicer.message(0, len(data), MODEL) if places else whole
+
+
+def size(parts: list[Piece]) -> int:
+    """Bytes of all pieces together."""
+    return sum(len(part) for part in parts)
+
+
+def chunks(parts: list[Piece]) -> Iterator[Buffer]:
+    """Yield what pieces hold, a few MiB at a time; pages of a mapped file are given back at
+    once, so that they do not add up."""
+    for part in parts:
+        for start in range(part.start, part.end, PIECE):
+            end = min(start + PIECE, part.end)
+            yield memoryview(part.data)[start:end]
+            _give_back(part.data, start, end)
+
+
+def digest(parts: list[Piece]) -> bytes:
+    """A hash of what pieces hold, equal for equal bytes however they are cut."""
+    result = hashlib.blake2b()
+    for chunk in chunks(parts):
+        result.update(chunk)
+    return result.digest()
+
+
+def _give_back(data: Buffer, start: int, end: int) -> None:
+    mapped = data.obj if isinstance(data, memoryview) else None
+    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    start -= start % mmap.PAGESIZE  # the rest of the last page may be needed next
+    if end - end % mmap.PAGESIZE > start:
+        mapped.madvise(mmap.MADV_DONTNEED, start, end - end % mmap.PAGESIZE - start)
+
+
+class _Splicer:
+    """Rebuilds the messages on the way to each payload; all others are taken as they are."""
+
+    def __init__(self, data: bytes, places: list[int], payloads: Payloads) -> None:
+        self._data, self._places, self._payloads = data, places, payloads
+
+    def _concerns(self, field: Field) -> bool:
+        at = bisect_left(self._places, field.value)
+        return at < len(self._places) and self._places[at] < field.end
+
+    def message(self, start: int, end: int, kind: int) -> list[Piece]:
+        parts: list[Piece] = []
+        copied = start
+        for field in fields(self._data, start, end):
+            below = INNER[kind].get(field.number)
+            if below is None or field.wire != BYTES or not self._concerns(field):
+                continue
+            if below == TENSOR:
+                new = self._tensor(field)
+            else:
+                new = self.message(field.value, field.end, below)
+            head = varint(field.number << 3 | BYTES) + varint(size(new))
+            parts += [Piece(self._data, copied, field.start), Piece(head, 0, len(head)), *new]
+            copied = field.end
+        parts.append(Piece(self._data, copied, end))
+        return [part for part in parts if len(part)]
+
+    def _tensor(self, tensor: Field) -> list[Piece]:
+        parsed = onnx.TensorProto.FromString(self._data[tensor.value : tensor.end])
+        payload = self._payloads.find(parsed)
+        if payload is None:
+            return [Piece(self._data, tensor.value, tensor.end)]
+        # In the order of their numbers, as protobuf writes fields; unknown ones come last.
+        own = [
+            (field.number, [Piece(self._data, field.start, field.end)])
+            for field in fields(self._data, tensor.value, tensor.end)
+            if field.number not in (EXTERNAL_DATA, DATA_LOCATION)
+        ]
+        own.append((payload.field, self._payload(payload)))
+        if payload.located:
+            default = varint(DATA_LOCATION << 3 | VARINT) + b"\0"
+            own.append((DATA_LOCATION, [Piece(default, 0, len(default))]))
+        own.sort(key=lambda numbered: numbered[0])
+        return [part for _, parts in own for part in parts]
+
+    def _payload(self, payload: Payload) -> list[Piece]:
+        head = varint(payload.field << 3 | BYTES) + varint(payload.value_end - payload.value)
+        whole = Piece(self._payloads.data, payload.value, payload.value_end)
+        return [Piece(head, 0, len(head)), whole]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A tensor's place in a data file, and how to read its bytes, a few MiB at a time."""
+
+    offset: int
+    length: int
+    read: Callable[[], Iterator[Buffer]]
+
+
+def lay_out(
+    model: Model, location: str, *, everything: bool
+) -> tuple[onnx.ModelProto, list[Block]]:
+    """Plan a data file for a model.
+
+    Args:
+        model: the model; not changed.
+        location: the name of the data file.
+        everything: move every tensor of `_EXTERNAL_FROM` bytes or more there; otherwise those
+            that are external already and those that were made in memory.
+
+    Returns:
+        The structure with references into the data file, and the data file's blocks in order.
+        Tensors that shared a range go on sharing it.
+
+    Raises:
+        ModelFileError: external data is missing, unsafe or contradicts its tensor.
+    """
+    slim = onnx.ModelProto()
+    slim.CopyFrom(model.skeleton)
+    blocks: list[Block] = []
+    shared: dict[Reference, int] = {}
+    end = 0
+    for tensor in all_tensors(slim):
+        payload = model.payloads.find(tensor) if model.payloads else None
+        found = _source(model, tensor, payload, _EXTERNAL_FROM if everything else SMALL + 1)
+        if found is None or (payload is not None and not everything):
+            continue
+        length, read, origin = found
+        offset = shared.get(origin) if origin else None
+        if offset is None:
+            unit = _PAGE if length >= _PAGED_FROM else _ALIGNED
+            offset = -(-end // unit) * unit
+            end = offset + length
+            blocks.append(Block(offset, length, read))
+            if origin:
+                shared[origin] = offset
+        _refer(tensor, location, offset, length, keep=payload is None)
+    return slim, blocks
+
+
+_Source = tuple[int, Callable[[], Iterator[Buffer]], Reference | None]
+
+
+def _source(
+    model: Model, tensor: onnx.TensorProto, payload: Payload | None, least: int
+) -> _Source | None:
+    """The length of a tensor's raw data, how to read it, and the external range it is now; None
+    if it stays in the model file."""
+    if payload is not None and model.payloads is not None:
+        if payload.field != RAW_DATA:
+            return None
+        part = Piece(model.payloads.data, payload.value, payload.value_end)
+        return len(part), lambda: chunks([part]), None
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        # The original is asked again when it is copied: by then `tensor` refers to the new file.
+        original = onnx.TensorProto()
+        original.CopyFrom(tensor)
+        where = model.external.check(original)
+        return where.length, lambda: model.external.pieces(original), where
+    if not tensor.HasField("raw_data"):
+        return None
+    data = tensor.raw_data
+    if len(data) < least:
+        return None
+    part = Piece(data, 0, len(data))
+    return len(data), lambda: chunks([part]), None
+
+
+def _refer(
+    tensor: onnx.TensorProto, location: str, offset: int, length: int, *, keep: bool
+) -> None:
+    """Let a tensor refer to a range of a data file; other entries, such as checksums, stay."""
+    if not keep:
+        del tensor.external_data[:]
+    entries = {entry.key: entry for entry in tensor.external_data}
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        entry = entries.get(key) or tensor.external_data.add(key=key)
+        entry.value = str(value)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.ClearField("raw_data")

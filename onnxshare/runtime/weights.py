@@ -1,0 +1,134 @@
+"""Hands a model's weights to ONNX Runtime, which never opens a data file itself.
+
+ONNX Runtime gets a model without external data: everything it reads was opened by `external.py`,
+which refuses what a hostile model could name. Small models are made whole in memory. Of large
+ones the big initializers of the main graph are handed over as arrays beside the model: views of
+the mapped files, which several sessions share, and which the limit of 2 GiB does not concern.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from onnxshare.errors import RuntimeFailure
+from onnxshare.io.load import PROTOBUF_LIMIT, Model, all_tensors
+from onnxshare.io.skeleton import SMALL
+from onnxshare.io.tensors import PLAIN, Array, raw_bytes
+
+#: Models whose weights take no more bytes than this are made whole in memory.
+WHOLE_BELOW = 128 * 2**20
+
+#: From so many bytes on, ONNX Runtime makes no copies of weights in a faster layout: each session
+#: would hold them once more.
+_PREPACKED_BELOW = 2**30
+
+#: Types that NumPy does not know by itself, and types of the same width that it does.
+_CARRIED_AS: dict[int, np.dtype[Any]] = {TensorProto.BFLOAT16: np.dtype(np.uint16)}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model as ONNX Runtime gets it.
+
+    Attributes:
+        model: a serialized model without external data.
+        handed_over: initializers beside it, by name: ONNX Runtime's values, and the arrays whose
+            memory they use, which must live as long as the session.
+        total: bytes of those.
+    """
+
+    model: bytes
+    handed_over: dict[str, tuple[Any, Array]] = field(repr=False)
+    total: int
+
+    def give(self, options: Any) -> None:
+        """Add what is handed over to ONNX Runtime's session options."""
+        if not self.handed_over:
+            return
+        values = [value for value, _ in self.handed_over.values()]
+        options.add_external_initializers(list(self.handed_over), values)
+        if self.total >= _PREPACKED_BELOW:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+
+
+def prepare(model: Model, structure: onnx.ModelProto) -> Weights:
+    """Bring a model into the form that ONNX Runtime gets.
+
+    Args:
+        model: where the weights are.
+        structure: the model's skeleton, or a changed copy of it.
+
+    Raises:
+        ModelFileError, ModelError: weights are missing, must not be read, or are damaged.
+        RuntimeFailure: weights do not fit into 2 GiB where they cannot be handed over (in
+            subgraphs, functions and `Constant` nodes).
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(structure)
+    proto.ClearField("training_info")  # which inference does not need
+    handed_over: dict[str, tuple[Any, Array]] = {}
+    token = secrets.token_hex(12)  # stands for a file that no model can name
+    if sum(_bytes(tensor) for tensor in all_tensors(proto)) > WHOLE_BELOW:
+        for tensor in proto.graph.initializer:
+            if _bytes(tensor) > SMALL and tensor.data_type in PLAIN:
+                handed_over[tensor.name] = _hand_over(model, tensor, token)
+    for tensor in all_tensors(proto):
+        if tensor.data_location == TensorProto.EXTERNAL and not _stands_for(tensor, token):
+            _make_whole(model, tensor)
+    if proto.ByteSize() > PROTOBUF_LIMIT:
+        raise RuntimeFailure(
+            "the model keeps more than 2 GiB of weights in Constant nodes, subgraphs or functions",
+            "make them initializers of the main graph",
+        )
+    total = sum(array.nbytes for _, array in handed_over.values())
+    return Weights(proto.SerializeToString(), handed_over, total)
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    try:
+        return raw_bytes(tensor)
+    except ValueError:  # strings
+        return 0
+
+
+def _stands_for(tensor: onnx.TensorProto, token: str) -> bool:
+    return any(entry.value == token for entry in tensor.external_data)
+
+
+def _hand_over(model: Model, tensor: onnx.TensorProto, token: str) -> tuple[Any, Array]:
+    import onnxruntime
+
+    array = model.read(tensor)
+    carrier = _CARRIED_AS.get(tensor.data_type)
+    make = onnxruntime.OrtValue
+    if carrier is None:
+        value = make.ortvalue_from_numpy(array)
+    else:
+        array = array.view(carrier)
+        value = make.ortvalue_from_numpy_with_onnx_type(array, tensor.data_type)
+    stub = onnx.TensorProto(
+        name=tensor.name,
+        data_type=tensor.data_type,
+        dims=tensor.dims,
+        data_location=TensorProto.EXTERNAL,
+    )
+    stub.external_data.add(key="location", value=token)
+    tensor.CopyFrom(stub)
+    return value, array
+
+
+def _make_whole(model: Model, tensor: onnx.TensorProto) -> None:
+    if model.payloads is not None and model.payloads.find(tensor) is not None:
+        name = tensor.name
+        model.payloads.fill([tensor])
+        tensor.name = name
+        return
+    tensor.raw_data = b"".join(model.external.pieces(tensor))
+    tensor.ClearField("data_location")
+    del tensor.external_data[:]
