@@ -211,6 +211,13 @@ def test_sizes_left_open_stay_as_the_model_says() -> None:
     assert shapes["y"] == (1, 7, 4)
 
 
+def test_minus_one_is_any_size() -> None:
+    """Some exporters write -1 for an open size; it must not be counted with."""
+    shapes = shapes_of(conv([-1, 2, 6, -1], (3, 2, 3, 3)))
+    assert shapes["x"] == (1, 2, 6, None)
+    assert shapes["y"][:3] == (1, 3, 4)
+
+
 def test_unknown_sizes_stay_unknown() -> None:
     shapes = shapes_of(conv(["n", 2, "h", "w"], (3, 2, 3, 3)))
     assert shapes["x"] == (1, 2, "h", "w")

@@ -146,8 +146,11 @@ def test_a_net_whose_sizes_are_computed_is_counted_whole(zoo: Path) -> None:
     lstm = 4 * 128 * (128 + 128)
     totals = inspect(zoo, "silero_vad_half").totals
     assert totals.macs == lstm + sum(p * f * c * k for p, f, c, k, _ in convolutions)
-    assert totals.params == lstm + 2 * 4 * 128 + sum(
-        f * (c * k + bias) for _, f, c, k, bias in convolutions
+    cell = lstm + 2 * 4 * 128
+    assert totals.params == cell + sum(f * (c * k + bias) for _, f, c, k, bias in convolutions)
+    # The cell's gates are cut out of its tensors and joined in another order: one step, one use.
+    assert totals.connections == cell + sum(
+        p * f * (c * k + bias) for p, f, c, k, bias in convolutions
     )
 
 
