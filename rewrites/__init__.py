@@ -1,15 +1,36 @@
 """The rewrites: each one file, its algebra on top.
 
-`ALL` is a plain tuple in the order in which rewrites run when several are asked for. Third
-parties add theirs by the entry point group `onnxshare.rewrites`.
+`ALL` is a plain tuple in the order in which rewrites run when several are asked for, each until it
+fits nowhere any more:
+
+1. `share` first, so that nothing after it un-shares what is equal: `fold-batchnorm` refuses a
+   kernel that is used twice.
+2. `fold-batchnorm` before all that look at a convolution's neighbours.
+3. `global-pool` before `pool-first`, which then finds every pooling as one.
+4. `fc-to-gap` before `fc-to-conv`: what shrinks before what only reshapes.
+5. `conv-to-fc` last: it undoes `fc-to-conv`, and takes the 1×1 convolutions that pooling left.
+
+Third parties add theirs by the entry point group `onnxshare.rewrites`.
 """
 
 from rewrites.base import Change, Rewrite, Site
 from rewrites.conv_to_fc import ConvToFc
 from rewrites.fc_to_conv import FcToConv
 from rewrites.fc_to_gap import FcToGap
+from rewrites.fold_batchnorm import FoldBatchNorm
+from rewrites.global_pool import GlobalPool
+from rewrites.pool_first import PoolFirst
+from rewrites.share import Share
 
-#: The rewrites of this project; those that shrink come before those that only reshape.
-ALL: tuple[Rewrite, ...] = (FcToGap(), FcToConv(), ConvToFc())
+#: The rewrites of this project, in the order above.
+ALL: tuple[Rewrite, ...] = (
+    Share(),
+    FoldBatchNorm(),
+    GlobalPool(),
+    PoolFirst(),
+    FcToGap(),
+    FcToConv(),
+    ConvToFc(),
+)
 
 __all__ = ["ALL", "Change", "Rewrite", "Site"]

@@ -1,0 +1,299 @@
+"""BatchNormalization after a convolution or FC → folded into its weights and bias. Exact.
+
+With constant statistics, normalisation is one scale and one shift per channel f (Ioffe and
+Szegedy, "Batch Normalization", 2015, algorithm 2):
+
+    BN(y)[f] = a[f] · (y[f] - mean[f]) + shift[f],        a[f] = scale[f] / √(variance[f] + ε),
+
+and y[f] = Σ_k W[f, k] · x[k] + b[f] is linear, so that
+
+    BN(y)[f] = Σ_k (a[f] · W[f, k]) · x[k] + (a[f] · (b[f] - mean[f]) + shift[f]).
+
+Computed in double precision and rounded once. A kernel that another node uses is not folded: each
+use would need a kernel of its own, and sharing would be lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxshare.analysis.fc import FullyConnected, bias_node, recognise
+from onnxshare.analysis.heads import Subject
+from onnxshare.edit import Editor
+from onnxshare.graph import Graph, Node, Stored
+from onnxshare.io.tensors import Array
+from rewrites.base import Change, Fitting, Options, Refusal, Site
+from rewrites.layers import bias_of
+from rewrites.uses import Users, attributes, only_reader, overridable
+
+_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+#: Before this opset element-wise operators broadcast only where told to, and BatchNormalization
+#: trains unless told not to.
+_BROADCASTS = 7
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What BatchNormalization normalises the result of.
+
+    Attributes:
+        node: the convolution, Gemm or MatMul.
+        norm: the BatchNormalization.
+        fc: the node as an FC; None for a convolution.
+        adder: the Add that gives a MatMul its bias, if there is one.
+        bias: name of the bias, if there is one.
+    """
+
+    node: Node
+    norm: Node
+    fc: FullyConnected | None = None
+    adder: Node | None = None
+    bias: str | None = None
+
+    @property
+    def weight(self) -> str:
+        """Name of the weight as the node reads it."""
+        return self.fc.weight if self.fc is not None else self.node.inputs[1]
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Names of weight, bias, scale, shift, mean and variance; no bias where there is none."""
+        return (self.weight, *filter(None, (self.bias,)), *self.norm.inputs[1:5])
+
+
+class FoldBatchNorm:
+    """Folds BatchNormalization into the convolution, Gemm or MatMul before it."""
+
+    name = "fold-batchnorm"
+
+    def sites(self, subject: Subject, options: Options) -> list[Site]:
+        """One site per BatchNormalization right after a convolution or FC."""
+        users = Users(subject.graph)
+        layers = (
+            _before(subject.graph, node)
+            for node in subject.graph.main.nodes
+            if node.standard and node.op_type == "BatchNormalization"
+        )
+        return [self._site(subject, users, layer) for layer in layers if layer is not None]
+
+    def _site(self, subject: Subject, users: Users, layer: _Layer) -> Site:
+        norm, sources = layer.norm, _sources(subject.graph, layer)
+        before = sum(stored.elements for stored in sources.values())
+        try:
+            _check(subject, layer)
+            channels = _channels(subject, layer)
+            growth = _growth(layer, sources, users, channels)
+            _check_sharing(subject.graph, layer, users, growth)
+        except Refusal as refusal:
+            return Site(self.name, norm.name, None, str(refusal), before, None, target=layer)
+        detail = f"it is folded into '{layer.node.name}'"
+        return Site(self.name, norm.name, True, None, before, before + growth, detail, layer)
+
+    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
+        """Make the change: one layer with new weights and a bias."""
+        layer: _Layer = site.target
+        scale, shift = _scale_and_shift(subject, layer)
+        weight, bias = _folded(subject, layer, scale, shift)
+        editor = Editor(subject.graph.proto, self.name)
+        gone = [layer.node, *filter(None, (layer.adder,)), layer.norm]
+        _emit(editor, layer, weight, bias)
+        for node in gone:
+            editor.remove(node)
+        output = layer.norm.outputs[0]
+        removed = tuple(node.name for node in gone)
+        return Change(site, editor.apply(), removed, editor.added, {output: output})
+
+
+def _before(graph: Graph, norm: Node) -> _Layer | None:
+    """The linear layer whose result a BatchNormalization reads; None if it reads another."""
+    node = graph.main.producers.get(norm.inputs[0])
+    if node is None or not node.standard:
+        return None
+    if node.op_type in _CONVOLUTIONS:
+        bias = node.inputs[2] if len(node.inputs) > 2 and node.inputs[2] else None
+        return _Layer(node, norm, bias=bias)
+    adder = None
+    if node.op_type == "Add":
+        adder = node
+        made = (graph.main.producers.get(name) for name in adder.inputs)
+        node = next((item for item in made if item and item.op_type == "MatMul"), adder)
+    fc = recognise(graph, node)
+    if fc is None or (adder is not None and bias_node(graph, fc) is not adder):
+        return None
+    bias = fc.bias
+    if adder is not None:
+        bias = next(name for name in adder.inputs if name != node.outputs[0])
+    return _Layer(node, norm, fc, adder, bias)
+
+
+def _sources(graph: Graph, layer: _Layer) -> dict[str, Stored]:
+    """The stored parameters of a layer and its normalisation by key; statistics are none."""
+    names = layer.constants[:-2]
+    found = (graph.source(layer.node.scope, name) for name in names)
+    return {stored.key: stored for stored in found if stored is not None}
+
+
+def _check(subject: Subject, layer: _Layer) -> None:
+    """Make sure that folding is right, whatever it costs.
+
+    Raises:
+        Refusal: it is not.
+    """
+    graph, norm = subject.graph, layer.norm
+    if _trains(graph, norm):
+        raise Refusal("it runs in training mode, with the statistics of each batch")
+    if not norm.attribute("spatial", 1):
+        raise Refusal("it normalises each position on its own (spatial=0)")
+    chain = [layer.node, *filter(None, (layer.adder,))]
+    if any(only_reader(graph, node) is None for node in chain):
+        raise Refusal(f"the result of '{chain[-1].name}' is used elsewhere too")
+    if subject.probe.shapes.dtype(norm.scope, norm.inputs[0]) not in _TYPES:
+        raise Refusal("its element type is not a float type that weights can be folded in")
+    for name in layer.constants:
+        _check_constant(graph, layer, name)
+    _check_axis(subject, layer)
+
+
+def _trains(graph: Graph, norm: Node) -> bool:
+    if graph.opset < _BROADCASTS:
+        return not norm.attribute("is_test", 0)
+    return bool(norm.attribute("training_mode", 0)) or any(norm.outputs[1:])
+
+
+def _check_constant(graph: Graph, layer: _Layer, name: str) -> None:
+    stored = graph.source(layer.node.scope, name)
+    what = "weight" if name == layer.weight else "bias" if name == layer.bias else "statistics"
+    if stored is None:
+        raise Refusal(f"'{name}' is computed, so there is no {what} to fold")
+    if stored.sparse:
+        raise Refusal(f"'{name}' is stored as a sparse tensor")
+    if overridable(graph, stored):
+        raise Refusal(f"'{stored.name}' is also an input, whose value a caller may give")
+    if stored.tensor is None and name == layer.weight:
+        raise Refusal(
+            f"its weight '{name}' is made by ConstantOfShape and takes no space; folded, it would "
+            f"be stored: {stored.elements:,} numbers"
+        )
+    while (producer := graph.main.producer(name)) is not None and name != stored.name:
+        if producer.op_type in ("DequantizeLinear", "QuantizeLinear"):
+            raise Refusal(f"its {what} '{stored.name}' is quantised")
+        name = producer.inputs[0]
+
+
+def _check_axis(subject: Subject, layer: _Layer) -> None:
+    """Axis 1 of what is normalised must be the outputs of the layer."""
+    shapes, norm = subject.probe.shapes, layer.norm
+    if layer.fc is not None and (
+        layer.fc.result_columns or len(shapes.get(norm.scope, norm.inputs[0]) or ()) != 2
+    ):
+        raise Refusal(f"it does not normalise the features of '{layer.node.name}'")
+    channels = _channels(subject, layer)
+    for name in norm.inputs[1:5]:
+        stored = subject.graph.source(norm.scope, name)
+        if stored is None or stored.elements != channels:
+            raise Refusal(f"'{name}' does not hold one number per channel")
+
+
+def _channels(subject: Subject, layer: _Layer) -> int:
+    if layer.fc is not None:
+        return layer.fc.out_features
+    sizes = subject.probe.shapes.sizes(layer.node.scope, layer.weight) or (0, 0)
+    if layer.node.op_type == "ConvTranspose":
+        return sizes[1] * int(layer.node.attribute("group", 1))
+    return sizes[0]
+
+
+def _growth(layer: _Layer, sources: dict[str, Stored], users: Users, channels: int) -> int:
+    """By how many parameters the model grows: what comes, less what nothing else uses."""
+    own = {item.name for item in (layer.node, layer.adder, layer.norm) if item is not None}
+    freed = sum(
+        stored.elements
+        for stored in sources.values()
+        if not set(users.others(stored, layer.norm)) - own
+    )
+    weight = next(iter(sources.values()), None)
+    return (weight.elements if weight is not None else 0) + channels - freed
+
+
+def _check_sharing(graph: Graph, layer: _Layer, users: Users, growth: int) -> None:
+    stored = graph.source(layer.node.scope, layer.weight)
+    others = users.others(stored, layer.node) if stored is not None else []
+    if stored is not None and others:
+        named = f"'{others[0]}'" + (f" and {len(others) - 1} more" if len(others) > 1 else "")
+        raise Refusal(
+            f"its kernel '{stored.name}' is also used by {named}: folding would un-share it, "
+            f"{growth:+,} parameters"
+        )
+
+
+def _scale_and_shift(subject: Subject, layer: _Layer) -> tuple[Array, Array]:
+    """a and c of BN(y) = a · y + c, in double precision."""
+    read = [_double(subject, layer, name) for name in layer.norm.inputs[1:5]]
+    scale, shift, mean, variance = (item.reshape(-1) for item in read)
+    epsilon = float(np.float32(layer.norm.attribute("epsilon", 1e-5)))
+    if not (variance + epsilon > 0).all():
+        raise Refusal("its variance is not positive everywhere")
+    factor = scale / np.sqrt(variance + epsilon)
+    return factor, shift - factor * mean
+
+
+def _double(subject: Subject, layer: _Layer, name: str) -> Array:
+    value = subject.probe.values.get(layer.node.scope, name)
+    if value is None:
+        raise Refusal(f"'{name}' cannot be read")
+    return value.astype(np.float64)
+
+
+def _folded(subject: Subject, layer: _Layer, scale: Array, shift: Array) -> tuple[Array, Array]:
+    """The weight and bias of the layer that gives what the normalisation gave."""
+    old = subject.probe.values.get(layer.node.scope, layer.weight)
+    if old is None:
+        raise Refusal(f"'{layer.weight}' cannot be read")
+    if layer.fc is not None:
+        _, given = bias_of(subject, layer.fc)
+    else:
+        given = _double(subject, layer, layer.bias) if layer.bias is not None else None
+    bias = shift if given is None else scale * given.astype(np.float64).reshape(-1) + shift
+    weight = old.astype(np.float64) * _spread(layer, scale, old.shape)
+    with np.errstate(over="ignore"):
+        rounded = weight.astype(old.dtype), np.asarray(bias).astype(old.dtype)
+    if not all(np.isfinite(item.astype(np.float64)).all() for item in rounded):
+        raise Refusal(f"the folded weights do not fit {old.dtype}")
+    return rounded
+
+
+def _spread(layer: _Layer, scale: Array, shape: tuple[int, ...]) -> Array:
+    """One factor per output, in a shape that multiplies the weight."""
+    if layer.fc is not None:
+        return scale[:, None] if layer.fc.stored_by_output else scale
+    if layer.node.op_type == "Conv":
+        return scale.reshape(-1, *[1] * (len(shape) - 1))
+    # [C, F/group, …]: the inputs of each group lead to that group's outputs.
+    group = int(layer.node.attribute("group", 1))
+    spread = np.repeat(scale.reshape(group, shape[1]), shape[0] // group, axis=0)
+    return spread.reshape(*shape[:2], *[1] * (len(shape) - 2))
+
+
+def _emit(editor: Editor, layer: _Layer, weight: Array, bias: Array) -> None:
+    node, output = layer.node, layer.norm.outputs[0]
+    data = layer.fc.data if layer.fc is not None else node.inputs[0]
+    stem = layer.bias or f"{layer.weight}_bias"
+    names = [
+        editor.constant(weight, f"{layer.weight}_folded"),
+        editor.constant(bias, f"{stem}_folded"),
+    ]
+    old = {"broadcast": 1} if editor.opset < _BROADCASTS else {}
+    if node.op_type == "MatMul":
+        product = editor.new_name(f"{node.outputs[0]}_folded")
+        editor.emit(node, "MatMul", [data, names[0]], product)
+        editor.emit(layer.adder or node, "Add", [product, names[1]], output, old)
+        return
+    given = attributes(node, "beta")
+    if node.op_type == "Gemm":
+        given.update(old)
+    editor.emit(node, node.op_type, [data, *names], output, given)

@@ -1,0 +1,67 @@
+"""Average pooling over the whole map, by its size or by its axes → GlobalAveragePool. Exact.
+
+A window as large as the map has one position, and the mean over all spatial axes is the same mean
+(https://onnx.ai/onnx/operators/onnx__GlobalAveragePool.html):
+
+    AveragePool(x)[n, c] = 1/S · Σ_s x[n, c, s] = ReduceMean(x; spatial axes)[n, c]
+
+for S positions. Padding under the window makes no difference where it is not counted. Where the
+window was tied to one size of the map, the layer is no longer.
+"""
+
+from __future__ import annotations
+
+from onnx import TensorProto
+
+from onnxshare.analysis.heads import Subject
+from onnxshare.edit import Editor
+from rewrites.base import Change, Fitting, Options, Site
+from rewrites.pooling import Pool, Pools
+
+#: What ONNX Runtime pools globally; its ReduceMean does double and integers too.
+_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)
+
+
+class GlobalPool:
+    """Turns average pooling over the whole map into GlobalAveragePool."""
+
+    name = "global-pool"
+
+    def sites(self, subject: Subject, options: Options) -> list[Site]:
+        """One site per AveragePool whose window covers its map, and per ReduceMean over exactly
+        the spatial axes."""
+        pools = Pools(subject)
+        found = (
+            pools.recognise(node)
+            for node in subject.graph.main.nodes
+            if node.op_type in ("AveragePool", "ReduceMean")
+        )
+        return [self._site(subject, pool) for pool in found if pool is not None]
+
+    def _site(self, subject: Subject, pool: Pool) -> Site:
+        node = pool.node
+        dtype = subject.probe.shapes.dtype(node.scope, node.inputs[0])
+        reason = pool.fault
+        if dtype not in _TYPES:
+            kind = TensorProto.DataType.Name(dtype or 0).lower()
+            reason = f"ONNX Runtime has no GlobalAveragePool for {kind}"
+        if reason is not None:
+            return Site(self.name, node.name, None, reason, 0, None, target=pool)
+        what = f"a {'×'.join(map(str, pool.window))} window over its whole map"
+        detail = f"{what if pool.window else 'ReduceMean'} becomes GlobalAveragePool"
+        detail += "" if pool.keeps else " and Flatten"
+        return Site(self.name, node.name, True, None, 0, 0, detail, pool)
+
+    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
+        """Make the change."""
+        pool: Pool = site.target
+        node = pool.node
+        editor = Editor(subject.graph.proto, self.name)
+        result = node.outputs[0] if pool.keeps else editor.new_name(f"{node.outputs[0]}_map")
+        editor.emit(node, "GlobalAveragePool", [node.inputs[0]], result)
+        if not pool.keeps:
+            editor.emit(node, "Flatten", [result], node.outputs[0], {"axis": 1})
+        editor.remove(node)
+        return Change(
+            site, editor.apply(), (node.name,), editor.added, {node.outputs[0]: node.outputs[0]}
+        )

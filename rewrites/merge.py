@@ -1,0 +1,140 @@
+"""Takes stored tensors out of a copy of a model and lets their readers read another one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+from onnx import helper
+
+from onnxshare.edit import Editor, set_property
+from onnxshare.graph import Graph, Node, Scope, Stored
+
+#: The attribute of Gemm that turns an input.
+_TURN = {0: "transA", 1: "transB"}
+
+
+def scope_of(graph: Graph, stored: Stored) -> Scope:
+    """The scope that a stored tensor is in."""
+    path = stored.key[: -len(stored.name) - 1]
+    return next(scope for scope in graph.scopes if scope.path == path)
+
+
+def position_in(scope: Scope, node: Node) -> int:
+    """The position of a node in a scope, or of the node there that holds its subgraph."""
+    while node.scope is not scope and node.scope.holder is not None:
+        node = node.scope.holder
+    return node.position
+
+
+def flips(reader: Node, name: str) -> bool:
+    """Whether a node can turn this input by itself."""
+    return (
+        reader.standard
+        and reader.op_type == "Gemm"
+        and reader.inputs.count(name) == 1
+        and reader.inputs.index(name) in _TURN
+    )
+
+
+class Merge:
+    """Replaces stored tensors by one that stays.
+
+    Args:
+        graph: the model, which is not changed.
+        rewrite: the name that new nodes carry as their origin.
+        keep: the tensor that stays.
+    """
+
+    def __init__(self, graph: Graph, rewrite: str, keep: Stored) -> None:
+        self._graph, self._rewrite, self._keep = graph, rewrite, keep
+        self._editor = Editor(graph.proto, rewrite)
+        self._proto = self._editor.apply()
+        self._copies = _paired(graph.main, self._proto.graph)
+        self._gone: dict[str, set[str]] = {}
+        self._made: dict[str, dict[int, list[onnx.NodeProto]]] = {}
+        self._added: list[str] = []
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Names of the new nodes."""
+        return tuple(self._added)
+
+    def drop(self, stored: Stored, *, turned: bool) -> None:
+        """Take a tensor out.
+
+        Args:
+            stored: a tensor that holds the same as the one that stays.
+            turned: whether it holds its transpose instead.
+        """
+        scope = scope_of(self._graph, stored)
+        readers = {id(node): node for node in scope.readers(stored.name)}.values()
+        left = [node for node in readers if turned and not flips(node, stored.name)]
+        for node in readers:
+            if node not in left:
+                self._redirect(node, stored.name, turned=turned)
+        if left:  # they go on reading the same name, which a Transpose makes now
+            self._transpose(scope, stored.name, min(position_in(scope, node) for node in left))
+        self._gone.setdefault(scope.path, set()).add(stored.name)
+
+    def _redirect(self, node: Node, name: str, *, turned: bool) -> None:
+        proto = self._copies[node.scope.path].node[node.position]
+        for place, found in enumerate(proto.input):
+            if found == name:
+                proto.input[place] = self._keep.name
+                if turned:
+                    _turn(proto, _TURN[place])
+
+    def _transpose(self, scope: Scope, name: str, position: int) -> None:
+        label = self._editor.new_name(f"{name}/Transpose")
+        node = helper.make_node("Transpose", [self._keep.name], [name], name=label, perm=[1, 0])
+        set_property(node.metadata_props, "onnxshare.rewrite", self._rewrite)
+        set_property(node.metadata_props, "onnxshare.from", name)
+        self._made.setdefault(scope.path, {}).setdefault(position, []).append(node)
+        self._added.append(label)
+
+    def apply(self) -> onnx.ModelProto:
+        """Return the model without the tensors that were dropped."""
+        for path in reversed(self._copies):  # inner graphs first: they move with their nodes
+            gone, graph = self._gone.get(path, set()), self._copies[path]
+            if not gone:
+                continue
+            made = self._made.get(path, {})
+            nodes: list[onnx.NodeProto] = []
+            for position, node in enumerate(graph.node):
+                nodes.extend(made.get(position, ()))
+                if gone.isdisjoint(node.output):
+                    nodes.append(node)
+            del graph.node[:]
+            graph.node.extend(nodes)
+            still = {name for node in nodes for name in node.output}
+            _without(graph.initializer, "name", gone)
+            _without(graph.input, "name", gone)
+            _without(graph.value_info, "name", gone - still)
+            _without(graph.quantization_annotation, "tensor_name", gone - still)
+        return self._proto
+
+
+def _paired(scope: Scope, proto: onnx.GraphProto) -> dict[str, onnx.GraphProto]:
+    """The graphs of a copied model by the paths that their originals have in the index."""
+    found = {scope.path: proto}
+    for position, children in scope.children.items():
+        inner = {item.name: item.g for item in proto.node[position].attribute}
+        for name, child in children.items():
+            found.update(_paired(child, inner[name]))
+    return found
+
+
+def _turn(gemm: onnx.NodeProto, name: str) -> None:
+    for attribute in gemm.attribute:
+        if attribute.name == name:
+            attribute.i = 1 - attribute.i
+            return
+    gemm.attribute.append(helper.make_attribute(name, 1))
+
+
+def _without(field: Any, key: str, gone: set[str]) -> None:
+    """Take entries out of a repeated field, the others left where they are."""
+    for place in reversed(range(len(field))):
+        if getattr(field[place], key) in gone:
+            del field[place]

@@ -1,0 +1,159 @@
+"""Average pooling over a whole map, however it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+
+from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.layout import data_input, elementwise
+from onnxshare.graph import Graph, Node
+from onnxshare.shapes import Shapes, infer
+
+#: The first versions of the operator sets in which these attributes or inputs exist.
+_COUNT_INCLUDE_PAD = 7
+_REDUCE_AXES_AS_INPUT = 18
+
+#: Operators that slide a kernel, and so make a map of positions whatever its rank is.
+_MAKES_MAP = frozenset("Conv ConvTranspose MaxPool AveragePool LpPool".split())
+
+#: Operators through which the map of their first input passes.
+_JOINS = frozenset("Add Sub Mul Sum Mean Max Min Concat".split())
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A node that averages over all positions of a map.
+
+    Attributes:
+        node: the node.
+        keeps: whether the result is a map of one position, else it is a vector.
+        window: the sizes that an AveragePool covers; empty for one that needs no sizes.
+        fault: why it is not quite the average, although it covers the map; None if it is.
+    """
+
+    node: Node
+    keeps: bool = True
+    window: tuple[int, ...] = ()
+    fault: str | None = None
+
+
+class Pools:
+    """Recognises pooling over whole maps in one model."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+
+    @cached_property
+    def _own(self) -> Shapes:
+        """Shapes without the sizes that the user gave: those the model itself is bound to."""
+        return infer(self._subject.graph)
+
+    def recognise(self, node: Node) -> Pool | None:
+        """The node as pooling over its whole map, or None if it is not."""
+        if not node.standard:
+            return None
+        if node.op_type == "GlobalAveragePool":
+            return Pool(node)
+        if node.op_type == "ReduceMean":
+            return self._reduction(node)
+        if node.op_type == "AveragePool":
+            return self._window(node)
+        return None
+
+    def rank(self, name: str) -> int:
+        """The rank of a tensor; 0 if unknown."""
+        main = self._subject.graph.main
+        return len(self._subject.probe.shapes.get(main, name) or ())
+
+    def spatial(self, name: str, *, own: bool = False) -> tuple[int, ...] | None:
+        """The spatial sizes of a map where all are known.
+
+        Args:
+            name: the tensor.
+            own: count only sizes that the model fixes itself.
+        """
+        shapes = self._own if own else self._subject.probe.shapes
+        shape = shapes.get(self._subject.graph.main, name) or ()
+        sizes = tuple(size for size in shape[2:] if isinstance(size, int))
+        return sizes if sizes and len(sizes) == len(shape) - 2 else None
+
+    def _reduction(self, node: Node) -> Pool | None:
+        rank = self.rank(node.inputs[0])
+        axes = self._axes(node)
+        if rank < 3 or axes is None or not is_map(self._subject.graph, node.inputs[0], rank):
+            return None
+        if sorted(axis % rank for axis in axes) != list(range(2, rank)):
+            return None
+        return Pool(node, keeps=bool(node.attribute("keepdims", 1)))
+
+    def _axes(self, node: Node) -> list[int] | None:
+        if self._subject.graph.opset < _REDUCE_AXES_AS_INPUT:
+            given = node.attribute("axes")
+            return None if given is None else [int(axis) for axis in given]
+        if len(node.inputs) < 2 or not node.inputs[1]:
+            return None
+        return self._subject.probe.values.integers(node.scope, node.inputs[1])
+
+    def _window(self, node: Node) -> Pool | None:
+        kernel = tuple(int(size) for size in node.attribute("kernel_shape", ()))
+        sizes = self.spatial(node.inputs[0])
+        if sizes is None or len(kernel) != len(sizes):
+            return None
+        axes = [self._axis(node, axis, size) for axis, size in enumerate(sizes)]
+        if not all(covers for covers, _ in axes):
+            return None
+        fault = None
+        if self.spatial(node.inputs[0], own=True) is None:
+            fault = "the size of its map is not fixed: at another size it is not the whole map"
+        elif any(padded for _, padded in axes) and self._counts_padding(node):
+            fault = "it counts its padding as zeros, so it is not the average of the map"
+        elif any(int(step) != 1 for step in node.attribute("dilations", ())):
+            fault = "it is dilated"
+        return Pool(node, True, kernel, fault)
+
+    def _counts_padding(self, node: Node) -> bool:
+        """What operator sets before 7 make of padding is not said: taken for counted."""
+        return self._subject.graph.opset < _COUNT_INCLUDE_PAD or bool(
+            node.attribute("count_include_pad", 0)
+        )
+
+    def _axis(self, node: Node, axis: int, size: int) -> tuple[bool, bool]:
+        """Whether the one window along an axis covers it, and whether it sticks out."""
+        kernel = int(node.attribute("kernel_shape")[axis])
+        stride = int((node.attribute("strides") or [1] * (axis + 1))[axis])
+        before, after = _padding(node, axis, size, kernel, stride)
+        room = size + before + after - kernel
+        steps = ceil(room / stride) if node.attribute("ceil_mode", 0) else room // stride
+        covers = steps == 0 and kernel - before >= size
+        return covers, before > 0 or kernel - before > size
+
+
+def _padding(node: Node, axis: int, size: int, kernel: int, stride: int) -> tuple[int, int]:
+    auto = node.attribute("auto_pad", "NOTSET")
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        total = max(0, (ceil(size / stride) - 1) * stride + kernel - size)
+        less = total // 2
+        return (less, total - less) if auto == "SAME_UPPER" else (total - less, less)
+    if auto == "VALID":
+        return 0, 0
+    pads = node.attribute("pads") or [0] * (2 * len(node.attribute("kernel_shape")))
+    return int(pads[axis]), int(pads[axis + len(pads) // 2])
+
+
+def is_map(graph: Graph, name: str, rank: int) -> bool:
+    """Whether the axes from 2 on are positions. With two or more of them that is taken for
+    granted; one may as well be the features of a sequence, unless a convolution made it."""
+    if rank != 3:
+        return rank > 3
+    while (node := graph.main.producers.get(name)) is not None and node.standard:
+        if node.op_type in _MAKES_MAP:
+            return True
+        before = data_input(graph, node) if elementwise(node) else None
+        if before is None and node.op_type in _JOINS:
+            before = next((n for n in node.inputs if graph.source(node.scope, n) is None), None)
+        if before is None:
+            return False
+        name = before
+    return False

@@ -1,0 +1,204 @@
+"""Equal stored tensors → one; a transposed copy → Gemm's transB, or one Transpose. Exact.
+
+Networks with tied weights are often stored untied: an exporter writes a tensor once per use, or
+an embedding E [V, D] and, as the last matrix, Eᵀ [D, V] (Press and Wolf, "Using the Output
+Embedding to Improve Language Models", 2017). Nothing is computed anew:
+
+    x · B = x · Aᵀ where B = Aᵀ bit for bit,
+    Gemm(x, B; transB = t) = Gemm(x, A; transB = 1 - t).
+
+Only parameters are merged, of two elements or more, because a single number saves nothing. Values
+behind DequantizeLinear are compared as they are stored: each reader keeps its own scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from onnx import TensorProto
+
+from onnxshare.analysis.census import take
+from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.operators import PARAM
+from onnxshare.graph import CARRIERS, Graph, Scope, Stored
+from onnxshare.io.tensors import Array
+from rewrites.base import Change, Fitting, Options, Refusal, Site
+from rewrites.equal import Copy, groups, same_bits
+from rewrites.merge import Merge, flips, position_in, scope_of
+from rewrites.uses import leaves, overridable
+
+#: Fewer elements than this are left alone.
+LEAST = 2
+
+#: Types that Transpose takes in every operator set; bfloat16 came later.
+_TURNS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+_BFLOAT16_OPSET = 13
+
+_ONLY_THE_FILE = (
+    "ONNX Runtime runs the Transpose once, when it loads the model: the file gets smaller, and the "
+    "memory it takes does not"
+)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is done with a group of equal tensors: one stays, the others go."""
+
+    keep: Copy
+    drop: tuple[Copy, ...]
+
+
+class Share:
+    """Merges equal stored tensors, and transposed copies. The node of a site is the tensor that
+    stays, or the one that cannot go."""
+
+    name = "share"
+
+    def sites(self, subject: Subject, options: Options) -> list[Site]:
+        """One site per group of equal tensors, and a refused one per tensor that cannot go."""
+        return [site for group in _groups(subject) for site in self._of(subject.graph, group)]
+
+    def _of(self, graph: Graph, group: list[Copy]) -> Iterator[Site]:
+        keep = min(group, key=lambda copy: _rank(graph, copy, group))
+        drop: list[Copy] = []
+        for copy in group:
+            reason = None if copy is keep else _why_not(graph, keep, copy)
+            if reason is not None:
+                size = copy.stored.elements
+                yield Site(self.name, copy.stored.name, None, reason, size, None)
+            elif copy is not keep:
+                drop.append(copy)
+        if drop:
+            size = keep.stored.elements
+            plan = _Plan(keep, tuple(drop))
+            yield Site(
+                self.name,
+                keep.stored.name,
+                True,
+                None,
+                size * (len(drop) + 1),
+                size,
+                _words(plan),
+                plan,
+            )
+
+    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
+        """Make the change: readers of the copies read the one tensor.
+
+        Raises:
+            Refusal: the hashes were equal and the bytes are not.
+        """
+        plan: _Plan = site.target
+        graph = subject.graph
+        kept = _read(graph, plan.keep.stored)
+        merge = Merge(graph, self.name, plan.keep.stored)
+        for copy in plan.drop:
+            turned = copy.turned != plan.keep.turned
+            if not same_bits(kept, _read(graph, copy.stored), turned=turned):
+                raise Refusal(f"'{copy.stored.name}' is not equal to it after all")
+            merge.drop(copy.stored, turned=turned)
+        removed = tuple(copy.stored.name for copy in plan.drop)
+        notes = (_ONLY_THE_FILE,) if merge.added else ()
+        return Change(site, merge.apply(), removed, merge.added, _evidence(graph, plan), notes)
+
+
+def _read(graph: Graph, stored: Stored) -> Array:
+    assert stored.tensor is not None  # only such tensors are grouped
+    return graph.model.read(stored.tensor)
+
+
+def _groups(subject: Subject) -> list[list[Copy]]:
+    graph = subject.graph
+    census = take(graph, subject.probe.shapes, subject.probe.values)
+    parameters = [
+        use.stored
+        for use in census.tensors.values()
+        if use.role == PARAM and use.stored.elements >= LEAST
+        if use.stored.tensor is not None and not overridable(graph, use.stored)
+    ]
+    return groups(parameters, lambda stored: _read(graph, stored))
+
+
+def _rank(graph: Graph, copy: Copy, group: list[Copy]) -> tuple[int, ...]:
+    """The least one stays: seen from everywhere, an output, in the orientation that needs no
+    Transpose, and before all others."""
+    scope = scope_of(graph, copy.stored)
+    producer = scope.producers.get(copy.stored.name)
+    turned = [item.stored for item in group if item.turned != copy.turned]
+    return (
+        int(scope is not graph.main),
+        int(producer is not None),
+        int(not leaves(graph, scope, copy.stored.name)),
+        sum(not flips(r, s.name) for s in turned for r in scope_of(graph, s).readers(s.name)),
+        producer.position if producer is not None else -1,
+    )
+
+
+def _why_not(graph: Graph, keep: Copy, copy: Copy) -> str | None:
+    """Why a tensor cannot be replaced by the one that stays; None if it can."""
+    scope, name = scope_of(graph, copy.stored), copy.stored.name
+    equal = f"it equals '{keep.stored.name}'"
+    if leaves(graph, scope, name):
+        return f"{equal} and is an output, whose name must stay"
+    if graph.proto.training_info:
+        return f"{equal}, but the model holds training information, which may name it"
+    readers = scope.readers(name)
+    home, made = _made_at(graph, keep.stored)
+    if any(reader.scope.home(keep.stored.name) is not home for reader in readers):
+        return f"{equal}, which cannot be seen from its own subgraph"
+    if any(position_in(home, reader) <= made for reader in readers):
+        return f"{equal}, which is made only after it is read"
+    turned = copy.turned != keep.turned
+    notes = [_annotation(graph, item.stored) for item in (keep, copy)]
+    if notes[0] != notes[1] or (turned and notes[0]):
+        return f"{equal}, but is annotated with another quantisation"
+    if turned and not all(flips(reader, name) for reader in readers) and not _can_turn(graph, copy):
+        return f"it is '{keep.stored.name}' transposed, in a type that is not transposed here"
+    return None
+
+
+def _made_at(graph: Graph, stored: Stored) -> tuple[Scope, int]:
+    """The scope of a stored tensor, and the position of its Constant node, or -1."""
+    home = scope_of(graph, stored)
+    producer = home.producers.get(stored.name)
+    return home, -1 if producer is None else producer.position
+
+
+def _can_turn(graph: Graph, copy: Copy) -> bool:
+    dtype = copy.stored.dtype
+    return dtype in _TURNS or (dtype == TensorProto.BFLOAT16 and graph.opset >= _BFLOAT16_OPSET)
+
+
+def _annotation(graph: Graph, stored: Stored) -> list[tuple[str, str]]:
+    """The quantisation parameters that the graph notes for a tensor."""
+    return sorted(
+        (entry.key, entry.value)
+        for note in scope_of(graph, stored).graph.quantization_annotation
+        if note.tensor_name == stored.name
+        for entry in note.quant_parameter_tensor_names
+    )
+
+
+def _words(plan: _Plan) -> str:
+    turned = sum(copy.turned != plan.keep.turned for copy in plan.drop)
+    equal = len(plan.drop) - turned
+    shape = "×".join(map(str, plan.keep.stored.shape))
+    parts = [f"{equal} equal"] if equal else []
+    parts += [f"{turned} transposed"] if turned else []
+    copies = "copy goes" if len(plan.drop) == 1 else "copies go"
+    return f"{' and '.join(parts)} {copies}, one {shape} tensor stays"
+
+
+def _evidence(graph: Graph, plan: _Plan) -> dict[str, str]:
+    """The results of all nodes of the main graph that read one of the tensors."""
+    readers = (
+        reader
+        for copy in plan.drop
+        for reader in scope_of(graph, copy.stored).readers(copy.stored.name)
+    )
+    return {
+        reader.outputs[0]: reader.outputs[0]
+        for reader in readers
+        if reader.scope is graph.main and reader.op_type not in CARRIERS
+    }

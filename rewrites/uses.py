@@ -1,0 +1,70 @@
+"""Who uses what: the questions that a rewrite asks before it takes a tensor away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnx import helper
+
+from onnxshare.graph import CARRIERS, Graph, Node, Scope, Stored
+
+#: From this IR version on an initializer that is also listed as an input is only a default, which
+#: a caller may override; before it, every initializer had to be listed.
+_DEFAULTS_SINCE = 4
+
+
+def attributes(node: Node, *without: str) -> dict[str, Any]:
+    """The attributes of a node as `Editor.emit` takes them."""
+    return {
+        attribute.name: helper.get_attribute_value(attribute)
+        for attribute in node.proto.attribute
+        if attribute.name not in without
+    }
+
+
+def overridable(graph: Graph, stored: Stored) -> bool:
+    """Whether a stored tensor is only the default of an input, so that its values may change."""
+    if graph.proto.ir_version < _DEFAULTS_SINCE or stored.name not in graph.main.initializers:
+        return False
+    return any(value.name == stored.name for value in graph.proto.graph.input)
+
+
+def leaves(graph: Graph, scope: Scope, name: str) -> bool:
+    """Whether a tensor of this scope is an output of its graph, or of a graph inside it."""
+    home = scope.home(name)
+    return any(name in inner.outputs and inner.home(name) is home for inner in graph.scopes)
+
+
+def only_reader(graph: Graph, node: Node) -> Node | None:
+    """The node that alone reads the first output of a node, in the same graph; None if there are
+    several, none, or the result leaves the graph."""
+    name = node.outputs[0]
+    readers = node.scope.readers(name)
+    if len(readers) != 1 or readers[0].scope is not node.scope or leaves(graph, node.scope, name):
+        return None
+    return readers[0] if readers[0].inputs.count(name) == 1 else None
+
+
+class Users:
+    """For each stored tensor the nodes that compute with it, behind layout nodes and casts."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._nodes: dict[str, set[str]] = {}
+        for node in graph.nodes():
+            carries = node.standard and node.op_type in CARRIERS
+            for position, name in enumerate(node.inputs):
+                if name and not (carries and position == 0):
+                    self._add(node.scope, name, node.name)
+        for scope in graph.scopes:
+            for name in scope.outputs:
+                self._add(scope, name, f"output '{name}'")
+
+    def _add(self, scope: Scope, name: str, user: str) -> None:
+        stored = self._graph.source(scope, name)
+        if stored is not None:
+            self._nodes.setdefault(stored.key, set()).add(user)
+
+    def others(self, stored: Stored, node: Node) -> list[str]:
+        """The users of a stored tensor beside one node."""
+        return sorted(self._nodes.get(stored.key, set()) - {node.name})
