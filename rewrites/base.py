@@ -33,10 +33,14 @@ class Options:
     Attributes:
         approximate: whether changes that are not exact may be made.
         fully_convolutional: whether outputs become maps and spatial input sizes dynamic.
+        pool_outputs: whether those maps are averaged to one answer again.
+        node: a pattern such as `fc*`; sites of other nodes are left alone.
     """
 
     approximate: bool = False
     fully_convolutional: bool = False
+    pool_outputs: bool = False
+    node: str = "*"
 
 
 @dataclass(frozen=True)

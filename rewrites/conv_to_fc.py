@@ -47,6 +47,8 @@ class ConvToFc:
         reason = None
         if any(item is None for item in stored):
             reason = "its weights are computed"
+        elif _quantised(subject.graph, node):
+            reason = "its weight is quantised"
         elif int(node.attribute("group", 1)) != 1:
             reason = "it is grouped: an FC would need weights that are zero"
         elif subject.probe.shapes.dtype(node.scope, node.inputs[0]) not in _TYPES:
@@ -108,6 +110,16 @@ def _covers(subject: Subject, node: Node) -> bool:
         and output is not None
         and prod(output[2:]) == 1
     )
+
+
+def _quantised(graph: Graph, node: Node) -> bool:
+    name = node.inputs[1]
+    while graph.stored(node.scope, name) is None:
+        producer = node.scope.producer(name)
+        if producer is None or producer.op_type == "DequantizeLinear":
+            return True
+        name = producer.inputs[0]
+    return False
 
 
 def _matrix(weight: Array) -> Array:

@@ -52,12 +52,19 @@ class Emitter:
         if self.editor is not None:
             self.editor.emit(node, op_type, inputs, output, attributes)
 
-    def copy(self, node: Node, inputs: list[str], wanted: str) -> str:
-        """Emit a copy of a node with other inputs; returns the name its output got."""
+    def copy(
+        self,
+        node: Node,
+        inputs: list[str],
+        wanted: str,
+        attributes: dict[str, object] | None = None,
+    ) -> str:
+        """Emit a copy of a node with other inputs and other values of some attributes; returns
+        the name its output got."""
         if self.editor is None:
             return wanted
         output = self.editor.new_name(wanted)
-        return self.editor.emit_copy(node, inputs, output)
+        return self.editor.emit_copy(node, inputs, output, attributes)
 
     def rename(self, name: str, wanted: str) -> None:
         """Give the output of a new node another name."""

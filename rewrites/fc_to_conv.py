@@ -9,7 +9,8 @@ from __future__ import annotations
 from onnxshare.analysis.heads import Head, Subject
 from onnxshare.edit import Editor
 from rewrites.base import Change, Fitting, Options, Refusal, Site, head_params
-from rewrites.fully_convolutional import free_sizes, slide
+from rewrites.free_sizes import free_sizes
+from rewrites.fully_convolutional import slide
 from rewrites.mirror import Mirror
 
 
@@ -45,7 +46,7 @@ class FcToConv:
         model = editor.apply()
         notes = list(mirror.notes)
         if options.fully_convolutional:
-            notes += free_sizes(subject, model, mirror)
+            notes += free_sizes(subject, model, mirror, pooled=options.pool_outputs)
         removed = tuple(
             node.name for node in sorted(mirror.replaced, key=lambda item: item.position)
         )
@@ -65,7 +66,7 @@ class FcToConv:
             elif node not in mirror.replaced:  # an Add may have become the bias already
                 mirror.carry(node)
         if options.fully_convolutional:
-            slide(subject, mirror)
+            slide(subject, mirror, pool=options.pool_outputs)
         else:
             mirror.finish()
         return mirror

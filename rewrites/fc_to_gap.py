@@ -27,7 +27,7 @@ from onnxshare.graph import Node
 from onnxshare.io.tensors import Array
 from rewrites.base import Change, Fitting, Options, Refusal, Site
 from rewrites.fit import ridge
-from rewrites.layers import bias_of
+from rewrites.layers import bias_of, quantised_weight
 from rewrites.mirror import Mirror
 
 #: Fewer samples leave nothing to fit and to hold out.
@@ -114,6 +114,8 @@ class FcToGap:
         for root in head.roots:
             layer = root.layer
             mirror.check(layer)
+            if quantised_weight(subject, layer) is not None:
+                raise Refusal(f"the weight of FC '{layer.node.name}' is quantised")
             source = mirror.twins[layer.data].name
             if source not in pooled:
                 pooled[source] = mirror.out.emit(

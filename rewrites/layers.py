@@ -7,6 +7,7 @@ from onnx import TensorProto
 
 from onnxshare.analysis.fc import FullyConnected, bias_node, per_feature, weight_by_output
 from onnxshare.analysis.heads import Subject
+from onnxshare.graph import Node
 from onnxshare.io.tensors import Array
 from onnxshare.values import Values
 from rewrites.base import Refusal
@@ -17,11 +18,10 @@ _BFLOAT16_OPSET = 22
 
 
 def check_type(subject: Subject, layer: FullyConnected) -> None:
-    """Make sure that maps can be computed in the type of an FC, and that its weight is not
-    quantised.
+    """Make sure that maps can be computed in the type of an FC.
 
     Raises:
-        Refusal: they cannot, or it is.
+        Refusal: they cannot.
     """
     graph = subject.graph
     dtype = subject.probe.shapes.dtype(graph.main, layer.data)
@@ -31,12 +31,38 @@ def check_type(subject: Subject, layer: FullyConnected) -> None:
     if not allowed:
         name = TensorProto.DataType.Name(dtype or 0).lower()
         raise Refusal(f"Conv does not compute in {name} at opset {graph.opset}")
-    name = layer.weight
-    while graph.stored(graph.main, name) is None:
-        producer = graph.main.producer(name)
-        if producer is None or producer.op_type == "DequantizeLinear":
-            raise Refusal(f"the weight of FC '{layer.node.name}' is quantised")
-        name = producer.inputs[0]
+
+
+def quantised_weight(subject: Subject, layer: FullyConnected) -> Node | None:
+    """The DequantizeLinear that makes the weight of an FC, or None for a plain weight.
+
+    Raises:
+        Refusal: the weight is quantised in a form that cannot be moved as it is stored: scales
+            that differ along the inputs or in blocks, a factor beside them, or layout nodes
+            after the DequantizeLinear.
+    """
+    graph = subject.graph
+    refusal = Refusal(f"the weight of FC '{layer.node.name}' is quantised")
+    producer = graph.main.producer(layer.weight)
+    if producer is None or producer.op_type != "DequantizeLinear":
+        name = layer.weight
+        while graph.stored(graph.main, name) is None:
+            producer = graph.main.producer(name)
+            if producer is None or producer.op_type == "DequantizeLinear":
+                raise refusal
+            name = producer.inputs[0]
+        return None
+    scale = graph.source(graph.main, producer.inputs[1])
+    if scale is None or layer.alpha != 1 or producer.attribute("block_size", 0):
+        raise refusal
+    if scale.elements > 1:
+        axis = int(producer.attribute("axis", 1)) % 2
+        if axis != (0 if layer.stored_by_output else 1):
+            raise Refusal(f"the scales of the weight of FC '{layer.node.name}' are per input")
+    values = subject.probe.values.get(graph.main, producer.inputs[0])
+    if values is None or values.ndim != 2:
+        raise refusal
+    return producer
 
 
 def bias_of(subject: Subject, layer: FullyConnected) -> tuple[str | None, Array | None]:
@@ -80,8 +106,14 @@ def moved_weight(
     weight = weight_by_output(layer, values)
     if weight is None:
         raise Refusal(f"the weight of FC '{layer.node.name}' cannot be read")
-    moved = np.empty(weight.shape, weight.dtype)
-    moved[:, order] = weight
+    moved = permuted(weight, order)
     if layer.alpha != 1:
         moved = np.asarray(moved * np.asarray(layer.alpha), weight.dtype)
     return moved.reshape(layer.out_features, *sizes)
+
+
+def permuted(weight: Array, order: Array) -> Array:
+    """A matrix `[out, columns]` with column k moved to place order[k], bit for bit."""
+    moved = np.empty(weight.shape, weight.dtype)
+    moved[:, order] = weight
+    return moved

@@ -30,7 +30,7 @@ from onnxshare.io.tensors import Array
 from onnxshare.values import Values, rearrange
 from rewrites.base import Refusal
 from rewrites.emitter import Emitter
-from rewrites.layers import bias_of, check_type, moved_weight
+from rewrites.layers import bias_of, check_type, moved_weight, permuted, quantised_weight
 from rewrites.restore import is_plain, vector_to_old
 
 
@@ -229,6 +229,7 @@ class Mirror:
             raise Refusal(f"FC '{layer.node.name}' reads something that is no part of the head")
         order = self._column_order(layer, twin)
         check_type(self._subject, layer)
+        quantised_weight(self._subject, layer)
         bias_of(self._subject, layer)
         return order
 
@@ -276,10 +277,29 @@ class Mirror:
         form = (stored.key if stored else "", layer.weight, layer.alpha, layer.stored_by_output)
         key = (f"{form}|{sizes}", order.tobytes())
         if key not in self._moved:
-            self._moved[key] = self.out.constant(
-                moved_weight(layer, self._values, order, sizes), f"{layer.weight}_map"
-            )
+            quantised = quantised_weight(self._subject, layer)
+            if quantised is not None:
+                self._moved[key] = self._quantised(layer, quantised, order, sizes)
+            else:
+                moved = moved_weight(layer, self._values, order, sizes)
+                self._moved[key] = self.out.constant(moved, f"{layer.weight}_map")
         return self._moved[key]
+
+    def _quantised(
+        self, layer: FullyConnected, node: Node, order: Array, sizes: tuple[int, ...]
+    ) -> str:
+        """Move the stored integers and dequantise them as before: same scales, same zero points,
+        along the kernel's first axis where there is one per output."""
+        stored = self._values.get(self._graph.main, node.inputs[0])
+        if stored is None:
+            raise Refusal(f"the weight of FC '{layer.node.name}' cannot be read")
+        moved = permuted(stored if layer.stored_by_output else stored.T, order)
+        name = self.out.constant(moved.reshape(layer.out_features, *sizes), f"{node.inputs[0]}_map")
+        scale = self._graph.source(self._graph.main, node.inputs[1])
+        single = scale is None or scale.elements == 1
+        return self.out.copy(
+            node, [name, *node.inputs[1:]], f"{layer.weight}_map", None if single else {"axis": 0}
+        )
 
     def _bias(self, layer: FullyConnected) -> str | None:
         name, vector = bias_of(self._subject, layer)
@@ -325,6 +345,10 @@ class Mirror:
         old nodes out."""
         for value in self._graph.main.graph.output:
             self.out.rename(self.twins[value.name].name, value.name)
+        self.remove_replaced()
+
+    def remove_replaced(self) -> None:
+        """Take all old nodes out."""
         for node in self.replaced:
             self.out.remove(node)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,17 @@ import onnx
 from onnxshare.analysis.inspection import inspect
 from onnxshare.analysis.results import Totals
 from onnxshare.comparison import Comparison
-from onnxshare.edit import set_property
 from onnxshare.errors import RewriteError, SamplesError, UsageError
 from onnxshare.inputs import Samples, read_samples
 from onnxshare.io.load import Model, ModelSource, load, with_data
-from onnxshare.io.save import save
+from onnxshare.io.save import save_model
 from onnxshare.io.tensors import Array
-from onnxshare.promise import PROMISE_KEY
-from onnxshare.promise import make as make_promise
 from onnxshare.runtime.session import iter_batches
 from onnxshare.shapes import InputShapes
-from onnxshare.validate import compare
 from rewrites import ALL
 from rewrites.base import Change, Features, Fitting, Options, Refusal, Rewrite, Site, study
 from rewrites.fc_to_gap import MIN_SAMPLES
-from rewrites.fully_convolutional import as_vectors
+from rewrites.prove import prove
 
 #: Share of the samples that a fit never sees, and on which it is measured.
 _HELD_OUT = 0.25
@@ -45,23 +42,28 @@ class RewriteResult:
     """What rewriting a model gave.
 
     Attributes:
-        model: the rewritten model; the original where nothing was done.
+        rewritten: the rewritten model, its weights where they were; the original where nothing
+            was done.
         name: what the model was read from.
         sites: every site found, with the reason where it was refused.
         changes: what was done.
         before, after: totals of both models.
         validation: the comparison of both; None if nothing was done or it was switched off.
-        external: whether the original keeps weights in external data.
     """
 
-    model: onnx.ModelProto = field(repr=False)
+    rewritten: Model = field(repr=False)
     name: str
     sites: tuple[Site, ...]
     changes: tuple[Change, ...]
     before: Totals
     after: Totals
     validation: Comparison | None
-    external: bool = False
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The rewritten model with all its weights in memory, external ones included; read when
+        first asked for. `save` does without."""
+        return with_data(self.rewritten)
 
     @property
     def passed(self) -> bool:
@@ -89,7 +91,7 @@ class RewriteResult:
         """
         if not self.passed:
             raise RewriteError(f"{self.name}: there is no proven rewrite to save")
-        return save(self.model, Path(path), external=self.external, force=force)
+        return save_model(self.rewritten, Path(path), force=force)
 
 
 def available() -> dict[str, Rewrite]:
@@ -109,6 +111,8 @@ def rewrite(
     approximate: bool = False,
     samples: Samples | str | Path | None = None,
     fully_convolutional: bool = False,
+    pool_outputs: bool = False,
+    node: str = "*",
     provider: str = "auto",
     seed: int = 0,
     validate: bool = True,
@@ -123,6 +127,8 @@ def rewrite(
         samples: real inputs: an approximation is fitted to three quarters of them and measured
             on the rest; an exact change is compared on all of them.
         fully_convolutional: with `fc-to-conv`, let outputs be maps over larger inputs.
+        pool_outputs: with that, average each map to one answer.
+        node: a pattern such as `fc*`: leave sites of other nodes alone.
         provider: where to run.
         seed: of random inputs and of the choice of held-out samples.
         validate: whether to compare at all.
@@ -133,42 +139,40 @@ def rewrite(
         UsageError: an unknown rewrite, or options that do not go together.
         SamplesError: the samples cannot be read or are too few.
     """
-    chosen = _choose(rewrites, fully_convolutional, approximate, samples)
+    options = Options(approximate, fully_convolutional, pool_outputs, node)
+    chosen = _choose(rewrites, options, samples)
     original = load(source)
     given = (
         read_samples(samples, original.skeleton) if isinstance(samples, (str, Path)) else samples
     )
-    external = bool(original.external_files())
-    whole = Model(with_data(original), original.path, original.size) if external else original
     fitting, measuring = _split(given, seed) if approximate else (None, given)
-    options = Options(approximate, fully_convolutional)
-    fit = Fitting(fitting, _features(whole, fitting, provider) if fitting is not None else None)
-    result, sites, changes = _apply_all(whole, chosen, options, fit, input_shapes)
+    fit = Fitting(fitting, _features(original, fitting, provider) if fitting is not None else None)
+    result, sites, changes = _apply_all(original, chosen, options, fit, input_shapes)
     before = inspect(original, input_shapes=input_shapes).totals
     if not changes:
-        return RewriteResult(whole.proto, original.name, sites, (), before, before, None, external)
-    proto, validation = result.proto, None
+        return RewriteResult(original, original.name, sites, (), before, before, None)
+    validation = None
     if validate or any(change.site.exact is False for change in changes):
-        proto, validation = _prove(
-            whole, result.proto, changes, measuring, options, provider=provider, seed=seed
+        result, validation = prove(
+            original, result, changes, measuring, options, provider=provider, seed=seed
         )
     shapes = None if fully_convolutional else input_shapes
-    after = inspect(proto, input_shapes=shapes).totals
-    return RewriteResult(proto, original.name, sites, changes, before, after, validation, external)
+    after = inspect(result, input_shapes=shapes).totals
+    return RewriteResult(result, original.name, sites, changes, before, after, validation)
 
 
-def _choose(
-    names: Sequence[str], fully_convolutional: bool, approximate: bool, samples: object
-) -> list[Rewrite]:
+def _choose(names: Sequence[str], options: Options, samples: object) -> list[Rewrite]:
     known = available()
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UsageError(f"there is no rewrite '{unknown[0]}'", f"there are: {', '.join(known)}")
     if not names:
         raise UsageError("no rewrite was asked for", f"there are: {', '.join(known)}")
-    if fully_convolutional and "fc-to-conv" not in names:
+    if options.fully_convolutional and "fc-to-conv" not in names:
         raise UsageError("--fully-convolutional needs --fc-to-conv")
-    if approximate and samples is None:
+    if options.pool_outputs and not options.fully_convolutional:
+        raise UsageError("--pool-outputs needs --fully-convolutional")
+    if options.approximate and samples is None:
         raise UsageError(
             "--approximate needs inputs to fit to", "give some with --samples FILE.npz or a folder"
         )
@@ -191,8 +195,8 @@ def _split(samples: Samples | None, seed: int) -> tuple[Samples | None, Samples 
 
 def _features(original: Model, samples: Samples, provider: str) -> Features:
     def run(model: onnx.ModelProto, names: tuple[str, ...]) -> Iterator[Mapping[str, Array]]:
-        whole = replace(original, skeleton=model).proto
-        return iter_batches(whole, samples.arrays, outputs=names, provider=provider)
+        subject = replace(original, skeleton=model)
+        return iter_batches(subject, samples.arrays, outputs=names, provider=provider)
 
     return run
 
@@ -211,7 +215,11 @@ def _apply_all(
         failed: set[str] = set()
         while True:
             subject = study(model, input_shapes)
-            found = [_allow(site, options, fitting) for site in rewrite.sites(subject, options)]
+            found = [
+                _allow(site, options, fitting)
+                for site in rewrite.sites(subject, options)
+                if fnmatchcase(site.node, options.node)
+            ]
             for site in found:
                 sites.setdefault((rewrite.name, site.node), site)
             ready = [site for site in found if site.refused is None and site.node not in failed]
@@ -240,64 +248,3 @@ def _allow(site: Site, options: Options, fitting: Fitting) -> Site:
 
 def _refuse(site: Site, reason: str) -> Site:
     return replace(site, refused=reason, exact=None, params_after=None)
-
-
-def _prove(
-    original: Model,
-    proto: onnx.ModelProto,
-    changes: tuple[Change, ...],
-    samples: Samples | None,
-    options: Options,
-    *,
-    provider: str,
-    seed: int,
-) -> tuple[onnx.ModelProto, Comparison]:
-    candidate = as_vectors(proto, original.proto) if options.fully_convolutional else proto
-    candidate, names = _with_evidence(candidate, original.proto, changes)
-    comparison = compare(
-        original, candidate, samples=samples, provider=provider, seed=seed, tensors=names
-    )
-    fits = [change.fit for change in changes if change.fit is not None]
-    if not fits or comparison.verdict in ("not run", "inconclusive") or _broken(comparison):
-        return proto, comparison
-    return _promise(proto, comparison, fits[0])
-
-
-def _with_evidence(
-    candidate: onnx.ModelProto, original: onnx.ModelProto, changes: tuple[Change, ...]
-) -> tuple[onnx.ModelProto, list[str]]:
-    """A copy in which the tensors that stand for old ones have their names, and those names."""
-    old = {name for node in original.graph.node for name in node.output}
-    new = {name for node in candidate.graph.node for name in node.output}
-    outputs = {value.name for value in original.graph.output}
-    names: dict[str, str] = {}
-    for change in changes:
-        if change.fit is None:  # an approximation differs, and that is no news
-            names.update(change.tensors)
-    names = {a: a if a in new else b for a, b in names.items() if a in old - outputs}
-    names = {a: b for a, b in names.items() if b in new - outputs}
-    renamed = onnx.ModelProto()
-    renamed.CopyFrom(candidate)
-    back = {b: a for a, b in names.items() if a != b}
-    for node in renamed.graph.node:
-        for field_ in (node.input, node.output):
-            for place, name in enumerate(field_):
-                if name in back:
-                    field_[place] = back[name]
-    return renamed, list(names)
-
-
-def _broken(comparison: Comparison) -> bool:
-    """Whether nothing could be measured: shapes or NaNs differ, which no approximation explains."""
-    return all(row.max_abs is None for row in comparison.outputs)
-
-
-def _promise(
-    proto: onnx.ModelProto, comparison: Comparison, fit: dict[str, Any]
-) -> tuple[onnx.ModelProto, Comparison]:
-    """Write what was measured on held-out samples into the model, as its promise."""
-    promise, words = make_promise(comparison, "fc-to-gap", fit)
-    promised = onnx.ModelProto()
-    promised.CopyFrom(proto)
-    set_property(promised.metadata_props, PROMISE_KEY, json.dumps(promise))
-    return promised, replace(comparison, verdict="approximate", reason=words)

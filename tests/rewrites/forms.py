@@ -475,17 +475,27 @@ def several_scales(net: Net) -> None:
     net.rows(net.gemm(net.node("Concat", *flats, axis=1), K + C * 2, 5), 5)
 
 
-def quantised(*, turned: bool = False) -> Callable[[Net], None]:
-    """A weight of 8 bits behind DequantizeLinear, and a Transpose."""
+def quantised(
+    *, turned: bool = False, axis: int | None = None, by_output: bool = False
+) -> Callable[[Net], None]:
+    """A weight of 8 bits behind DequantizeLinear, with one scale or one per index of an axis,
+    and perhaps a Transpose."""
 
     def build(net: Net) -> None:
-        shape = (5, K) if turned else (K, 5)
-        values = np.random.default_rng(1).integers(-128, 128, shape).astype(np.int8)
-        scale, zero = net.stored(np.float32(0.02)), net.stored(np.int8(0))
-        weight = net.node("DequantizeLinear", net.stored(values), scale, zero)
+        rng = np.random.default_rng(1)
+        shape = (5, K) if turned or by_output else (K, 5)
+        values = rng.integers(-128, 128, shape).astype(np.int8)
+        size = () if axis is None else (shape[axis],)
+        scale = net.stored(rng.uniform(0.01, 0.03, size).astype(np.float32))
+        zero = net.stored(rng.integers(-9, 10, size).astype(np.int8))
+        extra = {} if axis is None else {"axis": axis}
+        weight = net.node("DequantizeLinear", net.stored(values), scale, zero, **extra)
         if turned:
             weight = net.node("Transpose", weight, perm=[1, 0])
-        net.rows(net.node("MatMul", net.flat(), weight), 5)
+        if by_output:
+            net.rows(net.node("Gemm", net.flat(), weight, transB=1), 5)
+        else:
+            net.rows(net.node("MatMul", net.flat(), weight), 5)
 
     return build
 
@@ -767,7 +777,7 @@ FORMS: dict[str, Form] = {
     "a row is a window": Form(window_rows, refused="", left=1),
     "sliced": Form(sliced, refused="", left=1),
     "several scales": Form(several_scales, refused="", left=1),
-    "quantised weight": Form(quantised(), refused="is quantised", left=1),
+    "quantised weight, a scale per input": Form(quantised(axis=0), refused="are per input", left=1),
     "quantised weight, transposed": Form(quantised(turned=True), refused="is quantised", left=1),
     "one position": Form(one_position, refused="one position", left=1),
     "no convolution": Form(no_convolution, refused="", left=2),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, numpy_helper
 
 import onnxshare
 from onnxshare import RewriteResult
@@ -141,10 +142,20 @@ def test_labelled_models_are_there(zoo: Path) -> None:
     assert labelled & set(HEADS) == set(LABELLED)
 
 
-def test_quantised_head_is_refused(zoo: Path) -> None:
-    _, result = model_of(zoo, "derived_mnist8_qdq")
-    assert [site.refused is not None for site in result.sites] == [True]
-    assert "quantised" in (result.sites[0].refused or "")
+def test_quantised_head_keeps_its_scales_and_its_answers(zoo: Path) -> None:
+    model, result = model_of(zoo, "derived_mnist8_qdq")
+    assert result.passed
+    stored = {t.name: t for m in (model, result.model) for t in m.graph.initializer}
+    weight = next(t for t in result.model.graph.initializer if list(t.dims) == [10, 16, 4, 4])
+    assert weight.data_type == TensorProto.INT8
+    old = numpy_helper.to_array(stored["Parameter193_reshape1_quantized"])
+    # Column k of the MatMul is element (c, h, w) of the map in row-major order.
+    np.testing.assert_array_equal(
+        numpy_helper.to_array(weight), (old if len(old) == 10 else old.T).reshape(10, 16, 4, 4)
+    )
+    images, _ = digits(zoo)
+    images = images[::STEP]
+    np.testing.assert_array_equal(classified(result.model, images), classified(model, images))
 
 
 def test_model_without_a_head_has_no_site(zoo: Path) -> None:
