@@ -14,7 +14,9 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
+from onnxshare.bounded import inline_functions
 from onnxshare.errors import ModelError
+from onnxshare.io.dtypes import bytes_of
 from onnxshare.io.load import Model
 
 #: Operators whose output holds the same stored elements as their first input, in some order or
@@ -307,14 +309,7 @@ def model_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
 def _without_functions(model: Model) -> onnx.ModelProto:
     if not model.skeleton.functions:
         return model.skeleton
-    from onnx import inliner
-
-    try:
-        return inliner.inline_local_functions(model.skeleton)
-    except Exception as error:
-        raise ModelError(
-            f"{model.name}: its local functions cannot be expanded: {str(error).splitlines()[0]}"
-        ) from error
+    return inline_functions(model.skeleton, model.name)
 
 
 def _from_constant_node(node: Node, key: str, name: str) -> Stored | None:
@@ -349,37 +344,6 @@ def _from_constant_attribute(attribute: onnx.AttributeProto) -> onnx.TensorProto
         return TensorProto(data_type=TensorProto.STRING, dims=[len(texts)], string_data=texts)
     return None
 
-
-def bytes_of(elements: int, dtype: int) -> int:
-    """Bytes of so many elements of a type: 4-bit types pack two elements into one byte."""
-    return (elements * _BITS.get(dtype, 0) + 7) // 8
-
-
-_BITS: dict[int, int] = {
-    TensorProto.FLOAT: 32,
-    TensorProto.UINT8: 8,
-    TensorProto.INT8: 8,
-    TensorProto.UINT16: 16,
-    TensorProto.INT16: 16,
-    TensorProto.INT32: 32,
-    TensorProto.INT64: 64,
-    TensorProto.BOOL: 8,
-    TensorProto.FLOAT16: 16,
-    TensorProto.DOUBLE: 64,
-    TensorProto.UINT32: 32,
-    TensorProto.UINT64: 64,
-    TensorProto.COMPLEX64: 64,
-    TensorProto.COMPLEX128: 128,
-    TensorProto.BFLOAT16: 16,
-    TensorProto.FLOAT8E4M3FN: 8,
-    TensorProto.FLOAT8E4M3FNUZ: 8,
-    TensorProto.FLOAT8E5M2: 8,
-    TensorProto.FLOAT8E5M2FNUZ: 8,
-    TensorProto.FLOAT8E8M0: 8,
-    TensorProto.UINT4: 4,
-    TensorProto.INT4: 4,
-    TensorProto.FLOAT4E2M1: 4,
-}
 
 __all__ = [
     "CARRIERS",

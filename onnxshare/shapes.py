@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import TensorProto
 
-from onnxshare.errors import ModelError
+from onnxshare.bounded import infer_shapes
 from onnxshare.graph import Graph, Scope, model_inputs
 from onnxshare.input_shapes import Binding, InputShapes, bind, rows
 from onnxshare.shape_arithmetic import settle
@@ -92,28 +92,20 @@ def infer(graph: Graph, input_shapes: InputShapes | None = None, batch: int = 1)
     slim = _without_weights(graph.proto)
     binding = bind(graph, slim, dict(input_shapes or {}), batch)
     declared = _take_declared(slim)
-    inferred = _run(slim, graph.model.name)
+    inferred = infer_shapes(slim, graph.model.name)
     if _restore(slim, inferred, declared, binding.sizes):
-        inferred = _run(slim, graph.model.name)
+        inferred = infer_shapes(slim, graph.model.name)
     shapes = _collected(graph, inferred, binding)
     for _ in range(_MAX_ROUNDS):
         if not settle(graph, slim, shapes.size_and_type, Values(graph, shapes.fully_known())):
             break
-        inferred = _run(slim, graph.model.name)
+        inferred = infer_shapes(slim, graph.model.name)
         shapes = _collected(graph, inferred, binding)
     for scope in graph.scopes:
         for name, tensor in scope.initializers.items():
             shapes.known[scope.path, name] = scope.sparse.get(name, tuple(tensor.dims))
             shapes.dtypes[scope.path, name] = tensor.data_type
     return shapes
-
-
-def _run(slim: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    try:
-        return onnx.shape_inference.infer_shapes(slim, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{name}: its shapes do not fit: {reason}") from error
 
 
 def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -122,3 +122,20 @@ def _expand(body: _Body, bodies: dict[Key, _Body]) -> None:
             body.nodes += times * (called.nodes - 1)
             body.size += times * called.size
             body.depth = max(body.depth, called.depth + 1)
+
+
+def calls_fit(proto: onnx.ModelProto) -> bool:
+    """Whether every call of a local function gives it no more inputs and outputs than it has."""
+    arity = {
+        _key(function.domain, function.name, function.overload): (
+            len(function.input),
+            len(function.output),
+        )
+        for function in proto.functions
+    }
+    bodies = [node for function in proto.functions for node in function.node]
+    for node in _all_nodes([*proto.graph.node, *bodies]):
+        inputs, outputs = arity.get(_key(node.domain, node.op_type, node.overload), (None, 0))
+        if inputs is not None and (len(node.input) > inputs or len(node.output) > outputs):
+            return False
+    return True

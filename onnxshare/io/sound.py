@@ -24,7 +24,7 @@ DAMAGED = "the file is truncated or damaged: export or download it again"
 MAX_RANK = 64
 
 _RAW_DATA, _FLOAT_DATA = 9, 4
-_TYPED = {
+_TYPED: dict[int, str] = {
     TensorProto.FLOAT: "float_data",
     TensorProto.INT64: "int64_data",
     TensorProto.DOUBLE: "double_data",

@@ -1,0 +1,116 @@
+"""Calls into onnx's C++ code that a file cannot turn against the user.
+
+Its shape inference and its inliner may crash, hang or exhaust memory on a crafted file. What is
+ordinary (`ordinary.py`, and `io/functions.py` for the inliner) runs in this process, which costs
+nothing; the rest runs in a process of its own, with a limit on memory and time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError, EncodeError
+
+from onnxshare.errors import ModelError
+from onnxshare.io.functions import calls_fit
+from onnxshare.ordinary import ordinary
+
+#: Memory that another process may use, in bytes, beside several times the model itself.
+MEMORY, TIMES_MODEL = 2**30, 16
+
+#: Seconds it may take, and how many more per megabyte of the model.
+SECONDS, SECONDS_PER_MB = 8.0, 0.5
+
+
+def infer_shapes(proto: onnx.ModelProto, name: str, *, strict: bool = False) -> onnx.ModelProto:
+    """onnx's shape inference, with data propagation.
+
+    Args:
+        proto: the model without large weights.
+        name: what messages call it.
+        strict: whether what does not fit is an error wherever it is.
+
+    Raises:
+        ModelError: inference rejects the model, or needs too much time or memory for it.
+    """
+    if not ordinary(proto):
+        return _elsewhere("strict shapes" if strict else "shapes", proto, name)
+    try:
+        return onnx.shape_inference.infer_shapes(proto, strict_mode=strict, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, IndexError) as error:
+        raise _refused("shapes", name, str(error)) from error
+    except MemoryError:
+        raise _refused("shapes", name, "it needs too much memory") from None
+
+
+def inline_functions(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Expand local functions, whose expansion `io/functions.py` has bounded.
+
+    Raises:
+        ModelError: the inliner rejects the model, crashes, or needs too much time or memory.
+    """
+    if not calls_fit(proto):
+        return _elsewhere("inline", proto, name)
+    from onnx import inliner
+
+    try:
+        return inliner.inline_local_functions(proto)
+    except Exception as error:
+        raise _refused("inline", name, str(error)) from error
+
+
+def _elsewhere(task: str, proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Run a task in another process."""
+    try:
+        data = proto.SerializeToString()
+    except (EncodeError, ValueError) as error:
+        raise _refused(task, name, f"it cannot be passed on: {error}") from error
+    memory = MEMORY + TIMES_MODEL * len(data)
+    seconds = SECONDS + SECONDS_PER_MB * len(data) / 1e6
+    # Threads of a linear algebra library would reserve most of the memory, and do nothing.
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    script = Path(__file__).with_name("worker.py")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", str(script), task, str(memory)],
+            input=data,
+            capture_output=True,
+            check=False,
+            timeout=seconds,
+            env=environment,
+        )
+    except subprocess.TimeoutExpired:
+        raise _refused(task, name, f"it takes longer than {seconds:.0f} s") from None
+    if done.returncode != 0 or not done.stdout.startswith(b"+"):
+        raise _refused(task, name, _reason(done))
+    result = onnx.ModelProto()
+    try:
+        result.ParseFromString(done.stdout[1:])
+    except DecodeError as error:
+        raise _refused(task, name, "onnx answers with something unreadable") from error
+    return result
+
+
+def _reason(done: subprocess.CompletedProcess[bytes]) -> str:
+    if done.returncode == 0:
+        return done.stdout[1:].decode(errors="replace")
+    if done.returncode < 0:
+        try:
+            what = signal.Signals(-done.returncode).name
+        except ValueError:
+            what = f"signal {-done.returncode}"
+        return f"onnx crashes on it ({what})"
+    return "onnx fails on it, perhaps for want of memory"
+
+
+def _refused(task: str, name: str, reason: str) -> ModelError:
+    what = "its local functions cannot be expanded" if task == "inline" else "its shapes do not fit"
+    if reason.startswith(("it ", "onnx ")):
+        what = "expanding its functions" if task == "inline" else "inferring its shapes"
+        return ModelError(f"{name}: {what} is given up: {reason}", "simplify the model")
+    return ModelError(f"{name}: {what}: {' '.join(reason.split())[:300]}")

@@ -1,0 +1,184 @@
+"""Judges, without running anything, whether onnx's shape inference is cheap and safe on a model.
+
+A file of a few kilobytes can ask inference for tensors of a thousand axes, for shapes of 2⁴⁰
+numbers (a Concat of itself, forty times), or for a stride of 0, which versions of onnx divide by.
+What an exporter writes passes here in a few microseconds a node; anything else is no error, only
+a reason to let another process do it (`bounded.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+
+import onnx
+from onnx import AttributeProto, TensorProto, numpy_helper
+
+#: The most axes of a tensor, numbers in a computed shape, and numbers in an attribute.
+MAX_RANK, MAX_COUNT, MAX_INTS = 64, 4096, 256
+
+#: The largest size, and the largest number of elements along a computed axis.
+MAX_SIZE, MAX_FILL = 2**48, 2**24
+
+_LARGEST = 2**31
+
+#: Attributes that count or divide: less than 1 is no use to anybody.
+_POSITIVE = frozenset(
+    "strides dilations kernel_shape group blocksize block_size num_groups num_outputs hidden_size "
+    "q_num_heads kv_num_heads num_heads num_scan_inputs".split()
+)
+
+#: Attributes in which exporters write the largest and smallest number for "to the end".
+_UNBOUNDED = frozenset(("starts", "ends", "value_int", "value_ints", "seed", "ignore_index"))
+
+_INTEGERS = frozenset((TensorProto.INT32, TensorProto.INT64))
+
+#: Operators whose result grows with the values of operands: the positions of those.
+_FILLS = {"Range": (0, 1, 2), "ConstantOfShape": (0,), "Expand": (1,), "Tile": (1,)}
+
+
+def ordinary(proto: onnx.ModelProto) -> bool:
+    """Whether shape inference may run on this model in this process."""
+    try:
+        return _Weigher().graph(proto.graph)
+    except (RecursionError, ValueError, TypeError):
+        return False
+
+
+class _Weigher:
+    """Upper bounds for each tensor: its axes, and its numbers where it may be a computed shape."""
+
+    def __init__(self) -> None:
+        self.rank: dict[str, int] = {}
+        self.count: dict[str, int] = {}
+        self.constants: dict[str, TensorProto] = {}
+
+    def graph(self, graph: onnx.GraphProto) -> bool:
+        """Weigh a graph; False where something in it is out of the ordinary."""
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            dims = value.type.tensor_type.shape.dim
+            if len(dims) > MAX_RANK or any(abs(dim.dim_value) > MAX_SIZE for dim in dims):
+                return False
+            self.rank[value.name] = max(self.rank.get(value.name, 0), len(dims))
+        for tensor in graph.initializer:
+            self.constant(tensor.name, tensor)
+        return all(self.node(node) for node in graph.node)
+
+    def constant(self, name: str, tensor: TensorProto) -> None:
+        """Note a stored tensor."""
+        self.rank[name] = len(tensor.dims)
+        if tensor.data_type in _INTEGERS:
+            self.count[name] = prod(tensor.dims)
+            self.constants[name] = tensor
+
+    def node(self, node: onnx.NodeProto) -> bool:
+        """Weigh a node; False where it is out of the ordinary."""
+        op_type, inputs = node.op_type, node.input
+        known_rank, known_count = self.rank, self.count
+        rank = count = 0
+        for name in inputs:  # written out, because it is done for every node of every model
+            if known_rank.get(name, 0) > rank:
+                rank = known_rank[name]
+            if known_count.get(name, 0) > count:
+                count = known_count[name]
+        for attribute in node.attribute:
+            kind = attribute.type
+            if kind == AttributeProto.GRAPH or kind == AttributeProto.GRAPHS:
+                for graph in (attribute.g, *attribute.graphs):
+                    for value in graph.input:
+                        known_rank[value.name] = max(known_rank.get(value.name, 0), rank)
+                        known_count[value.name] = max(known_count.get(value.name, 0), count)
+                    if not self.graph(graph):
+                        return False
+                    more = op_type != "If"  # Loop and Scan stack what their bodies yield
+                    for value in graph.output:
+                        rank = max(rank, known_rank.get(value.name, 0) + more)
+                        count = max(count, known_count.get(value.name, 0))
+            elif not _plain(attribute):
+                return False
+        if op_type in _SPECIAL:
+            rank, count = self.special(node, rank, count)
+        for name in node.output:
+            known_rank[name], known_count[name] = rank, count
+        return rank <= MAX_RANK and (count <= MAX_COUNT or op_type == "Constant")
+
+    def special(self, node: onnx.NodeProto, rank: int, count: int) -> tuple[int, int]:
+        """The bounds of operators that make axes or numbers."""
+        op_type, inputs = node.op_type, node.input
+        first = inputs[0] if inputs else ""
+        if op_type == "Constant":
+            return self.stored(node)
+        if op_type == "Shape":
+            return 1, rank
+        if op_type == "Concat":
+            return rank, sum(self.count.get(name, 0) for name in inputs)
+        if op_type in ("Gather", "GatherND", "ScatterND"):
+            return sum(self.rank.get(name, 0) for name in inputs), count
+        if op_type == "Einsum":
+            return max(rank, *(len(a.s) for a in node.attribute if a.name == "equation")), 0
+        if op_type == "ConstantOfShape":
+            return self.fill(node, self.count.get(first, 0)), 0
+        if op_type in ("Reshape", "Expand", "Tile"):
+            return max(rank, self.fill(node, self.numbers(node, "shape"))), count
+        if op_type == "Range":
+            return self.fill(node, 1), count
+        return rank + max(1, self.numbers(node, "axes")), count  # Unsqueeze, OneHot, sequences
+
+    def numbers(self, node: onnx.NodeProto, attribute: str) -> int:
+        """How many numbers the second input, or in older opsets an attribute, holds."""
+        if len(node.input) > 1:
+            return self.count.get(node.input[1], 0)
+        return max((len(a.ints) for a in node.attribute if a.name == attribute), default=0)
+
+    def stored(self, node: onnx.NodeProto) -> tuple[int, int]:
+        """The bounds of a Constant node."""
+        for attribute in node.attribute:
+            if attribute.name == "value":
+                self.constant(node.output[0], attribute.t)
+                return len(attribute.t.dims), self.count.get(node.output[0], 0)
+            if attribute.name == "value_ints":
+                return 1, len(attribute.ints)
+        return 1, 1
+
+    def fill(self, node: onnx.NodeProto, rank: int) -> int:
+        """The rank, or more than is allowed where operands ask for a huge vector.
+
+        Only a vector can be taken for a shape; a matrix of any size is never filled.
+        """
+        for position in _FILLS.get(node.op_type, ()):
+            name = node.input[position] if position < len(node.input) else ""
+            tensor = self.constants.get(name)
+            if tensor is not None and self.count[name] == 1 and _largest(tensor) > MAX_FILL:
+                return MAX_RANK + 1
+        return rank
+
+
+def _largest(tensor: TensorProto) -> int:
+    if tensor.data_location == TensorProto.EXTERNAL:
+        return 0  # inference does not see it either
+    return max(map(abs, numpy_helper.to_array(tensor).reshape(-1).tolist()))
+
+
+_SPECIAL = frozenset(
+    "Constant Shape Concat Gather GatherND ScatterND Einsum ConstantOfShape Reshape Expand Tile "
+    "Range Unsqueeze OneHot SequenceConstruct SequenceInsert ConcatFromSequence "
+    "SplitToSequence".split()
+)
+
+
+def _plain(attribute: AttributeProto) -> bool:
+    kind = attribute.type
+    if kind == AttributeProto.INT:
+        return _in_bounds((attribute.i,), attribute.name)
+    if kind == AttributeProto.INTS:
+        if len(attribute.ints) > MAX_INTS and attribute.name != "value_ints":
+            return False
+        return _in_bounds(attribute.ints, attribute.name)
+    return True
+
+
+def _in_bounds(numbers: Iterable[int], name: str) -> bool:
+    if name in _UNBOUNDED:
+        return True
+    lowest = 1 if name in _POSITIVE else 1 - _LARGEST
+    return all(lowest <= number < _LARGEST for number in numbers)

@@ -1,0 +1,50 @@
+"""One call into onnx in a process of its own, with a limit on memory: run by `bounded.py`.
+
+Reads a serialized model from stdin and writes `+` and the result, or `-` and a reason, to stdout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+
+def limit_memory(size: int) -> None:
+    """Let no allocation of this process succeed beyond so many bytes, where the system can."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def work(task: str, data: bytes) -> bytes:
+    """Do one task on a serialized model and return the serialized result."""
+    import onnx
+
+    if task == "inline":
+        from onnx import inliner
+
+        model = onnx.ModelProto()
+        model.ParseFromString(data)
+        return bytes(inliner.inline_local_functions(model).SerializeToString())
+    strict = task == "strict shapes"
+    return bytes(onnx.shape_inference.infer_shapes(data, strict_mode=strict, data_prop=True))
+
+
+def main() -> None:
+    """Run one task: the arguments are its name and the memory it may use."""
+    task, size = sys.argv[1:]
+    data = sys.stdin.buffer.read()
+    limit_memory(int(size))
+    try:
+        answer = b"+" + work(task, data)
+    except MemoryError:
+        answer = b"-it needs too much memory"
+    except Exception as error:
+        answer = b"-" + " ".join(str(error).split())[:300].encode(errors="replace")
+    sys.stdout.buffer.write(answer)
+
+
+if __name__ == "__main__":
+    main()
