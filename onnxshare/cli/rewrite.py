@@ -46,6 +46,38 @@ def command(
             rich_help_panel=_REWRITES,
         ),
     ] = False,
+    share: Annotated[
+        bool,
+        typer.Option(
+            "--share",
+            help="Equal stored tensors, and transposed copies → one tensor. Exact.",
+            rich_help_panel=_REWRITES,
+        ),
+    ] = False,
+    fold_batchnorm: Annotated[
+        bool,
+        typer.Option(
+            "--fold-batchnorm",
+            help="BatchNormalization → weights and bias of the layer before it. Exact.",
+            rich_help_panel=_REWRITES,
+        ),
+    ] = False,
+    global_pool: Annotated[
+        bool,
+        typer.Option(
+            "--global-pool",
+            help="Average pooling over the whole map → GlobalAveragePool. Exact.",
+            rich_help_panel=_REWRITES,
+        ),
+    ] = False,
+    pool_first: Annotated[
+        bool,
+        typer.Option(
+            "--pool-first",
+            help="1×1 convolution, then global average pooling → pooling first. Exact.",
+            rich_help_panel=_REWRITES,
+        ),
+    ] = False,
     plugins: Annotated[
         list[str] | None,
         typer.Option(
@@ -121,7 +153,15 @@ def command(
 
     Example: onnxshare rewrite model.onnx --fc-to-gap --approximate --samples images.npz
     """
-    flags = {"fc-to-gap": fc_to_gap, "fc-to-conv": fc_to_conv, "conv-to-fc": conv_to_fc}
+    flags = {
+        "share": share,
+        "fold-batchnorm": fold_batchnorm,
+        "global-pool": global_pool,
+        "pool-first": pool_first,
+        "fc-to-gap": fc_to_gap,
+        "fc-to-conv": fc_to_conv,
+        "conv-to-fc": conv_to_fc,
+    }
     names = [name for name, wanted in flags.items() if wanted] + (plugins or [])
     path = common.model_path(model)
     shapes = common.input_shapes(input_shape)
