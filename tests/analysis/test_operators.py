@@ -139,6 +139,10 @@ LAYERS = {
     "Gemm, bias as a number": Case(
         one("Gemm", ["n", 5], tensor("w", 5, 3), tensor("b")), "Gemm", "fc", 16, 18, 15
     ),
+    "Gemm, bias computed": Case(
+        model([node("Gemm", "x w k", "y")], {"x": [1, 5], "k": [1, 3]}, ["y"], [tensor("w", 5, 3)]),
+        "Gemm", "fc", 15, 15, 15,
+    ),
     "Gemm, weight computed": Case(
         model([node("Gemm", "x k", "y")], {"x": [1, 5], "k": [5, 3]}, ["y"]),
         "Gemm", "other", 0, 0, 15,
@@ -471,6 +475,8 @@ def test_loop(built: onnx.ModelProto, steps: int | None) -> None:
     assert facts.scope != ""
     if steps is None:
         assert (facts.macs, facts.connections, report.totals.macs) == (None, None, None)
+        conditions = [f.macs for f in report.nodes if f.op_type in ("Identity", "Constant")]
+        assert conditions == [0]  # nothing stays nothing, however often
         assert report.warnings
     else:
         assert (facts.macs, facts.connections) == (25 * steps, 25 * steps)
