@@ -24,7 +24,7 @@ from onnxshare.checks.rules import (
     fc_share,
 )
 from onnxshare.errors import ModelError, ModelFileError, OnnxShareError, SamplesError, UsageError
-from onnxshare.io.load import ModelSource
+from onnxshare.io.load import ModelSource, load
 from onnxshare.shapes import InputShapes
 
 if TYPE_CHECKING:
@@ -40,6 +40,13 @@ class _How:
     judge: HeadJudge | None
     samples: Samples | str | Path | None
     provider: str
+    follow_symlinks: str | os.PathLike[str] | None
+
+    def allow(self, source: ModelSource) -> ModelSource:
+        """The model, with links to its external data allowed if they are."""
+        if self.follow_symlinks is None:
+            return source
+        return load(source, follow_symlinks=self.follow_symlinks)
 
 
 def check(
@@ -55,6 +62,7 @@ def check(
     provider: str = "auto",
     input_shapes: InputShapes | None = None,
     judge: HeadJudge | None = None,
+    follow_symlinks: str | os.PathLike[str] | None = None,
 ) -> CheckReport:
     """Check models against limits.
 
@@ -73,6 +81,8 @@ def check(
         input_shapes: sizes for symbolic inputs; as of `onnxshare.inspect`.
         judge: asks the rewrites what they could do with a head, so that findings can name
             the one that helps; as of `onnxshare.analysis.inspection.inspect`.
+        follow_symlinks: a folder that links to external data may lead into; as of
+            `onnxshare.load`.
 
     Raises:
         UsageError: no rule or no model is selected, or a limit is not one.
@@ -92,7 +102,7 @@ def check(
     models = _sources(sources, policy)
     if not models:
         raise UsageError("no model is given", "name one, or list `models` in the policy file")
-    how = _How(policy.limits, input_shapes, judge, samples, provider)
+    how = _How(policy.limits, input_shapes, judge, samples, provider, follow_symlinks)
     return CheckReport(dict(policy.limits), tuple(_check_one(model, how) for model in models))
 
 
@@ -110,6 +120,7 @@ def _sources(sources: ModelSource | Sequence[ModelSource], policy: Policy) -> li
 def _check_one(source: ModelSource, how: _How) -> ModelReport:
     name = str(source) if isinstance(source, Path) else "<model>"
     try:
+        source = how.allow(source)
         inspection = inspect(source, input_shapes=how.input_shapes, judge=how.judge)
     except Exception as error:
         return ModelReport(name, error=_reason(error, name))
@@ -140,7 +151,8 @@ def _subject(name: str, source: ModelSource, inspection: Inspection, how: _How) 
         # The only rule that runs models asks for this: the others never import onnxruntime.
         from onnxshare.validate import compare
 
-        return compare(reference, source, samples=how.samples, provider=how.provider)
+        right = how.allow(reference)
+        return compare(right, source, samples=how.samples, provider=how.provider)
 
     return Subject(name, inspection, compare)
 

@@ -83,6 +83,7 @@ def command(
             show_default=False,
         ),
     ] = None,
+    follow_symlinks: common.FollowSymlinks = None,
     output: Annotated[
         Literal["table", "json"], typer.Option("--format", help="How to print the report.")
     ] = "table",
@@ -113,6 +114,7 @@ def command(
         samples=samples,
         provider=provider,
         input_shapes=shapes,
+        follow_symlinks=follow_symlinks,
     )
     for model in report.unreadable:
         common.note(f"onnxshare: error: {model.error}")

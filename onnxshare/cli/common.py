@@ -6,12 +6,27 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from onnxshare.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxshare.io.load import Model
+
+
+#: The option that allows links to external data.
+FollowSymlinks = Annotated[
+    Path | None,
+    typer.Option(
+        "--follow-symlinks",
+        metavar="FOLDER",
+        help="Read external data through links too, if they lead into this folder, such as the "
+        "cache that a model was downloaded to.",
+        show_default=False,
+    ),
+]
 
 
 def model_path(given: Path | None) -> Path:

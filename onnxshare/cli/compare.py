@@ -32,6 +32,7 @@ def command(
     ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of the random inputs and the noise.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="How many random inputs.")] = 32,
+    follow_symlinks: common.FollowSymlinks = None,
     output: Annotated[
         Literal["table", "json"], typer.Option("--format", help="How to print the result.")
     ] = "table",
@@ -46,9 +47,11 @@ def command(
 
     Example: onnxshare compare model.onnx model.fc-to-conv.onnx --samples test.npz
     """
+    from onnxshare.io.load import load
     from onnxshare.validate import compare
 
-    comparison = compare(a, b, samples=samples, provider=provider, seed=seed, count=count)
+    left, right = (load(path, follow_symlinks=follow_symlinks) for path in (a, b))
+    comparison = compare(left, right, samples=samples, provider=provider, seed=seed, count=count)
     if output == "json":
         common.print_json(comparison.to_dict())
     else:

@@ -43,6 +43,7 @@ def command(
             show_default=False,
         ),
     ] = None,
+    follow_symlinks: common.FollowSymlinks = None,
 ) -> None:
     """Show where a model's weights sit and how often each is used in one inference.
 
@@ -55,7 +56,9 @@ def command(
     shapes = common.input_shapes(input_shape)
     import onnxshare
 
-    report = onnxshare.inspect(path, input_shapes=shapes)
+    report = onnxshare.inspect(
+        onnxshare.load(path, follow_symlinks=follow_symlinks), input_shapes=shapes
+    )
     if output == "json":
         common.print_json(report.to_dict())
     else:
