@@ -42,22 +42,27 @@ class RewriteResult:
     """What rewriting a model gave.
 
     Attributes:
+        original: the model as it was read.
         rewritten: the rewritten model, its weights where they were; the original where nothing
             was done.
-        name: what the model was read from.
         sites: every site found, with the reason where it was refused.
         changes: what was done.
         before, after: totals of both models.
         validation: the comparison of both; None if nothing was done or it was switched off.
     """
 
+    original: Model = field(repr=False)
     rewritten: Model = field(repr=False)
-    name: str
     sites: tuple[Site, ...]
     changes: tuple[Change, ...]
     before: Totals
     after: Totals
     validation: Comparison | None
+
+    @property
+    def name(self) -> str:
+        """What the model was read from."""
+        return self.original.name
 
     @cached_property
     def model(self) -> onnx.ModelProto:
@@ -150,7 +155,7 @@ def rewrite(
     result, sites, changes = _apply_all(original, chosen, options, fit, input_shapes)
     before = inspect(original, input_shapes=input_shapes).totals
     if not changes:
-        return RewriteResult(original, original.name, sites, (), before, before, None)
+        return RewriteResult(original, original, sites, (), before, before, None)
     validation = None
     if validate or any(change.site.exact is False for change in changes):
         result, validation = prove(
@@ -158,7 +163,7 @@ def rewrite(
         )
     shapes = None if fully_convolutional else input_shapes
     after = inspect(result, input_shapes=shapes).totals
-    return RewriteResult(result, original.name, sites, changes, before, after, validation)
+    return RewriteResult(original, result, sites, changes, before, after, validation)
 
 
 def _choose(names: Sequence[str], options: Options, samples: object) -> list[Rewrite]:
@@ -211,15 +216,14 @@ def _apply_all(
     """Apply each rewrite until it fits nowhere any more."""
     sites: dict[tuple[str, str], Site] = {}
     changes: list[Change] = []
+    names: dict[str, None] = {}
     for rewrite in chosen:
         failed: set[str] = set()
         while True:
             subject = study(model, input_shapes)
-            found = [
-                _allow(site, options, fitting)
-                for site in rewrite.sites(subject, options)
-                if fnmatchcase(site.node, options.node)
-            ]
+            every = [_allow(site, options, fitting) for site in rewrite.sites(subject, options)]
+            names.update(dict.fromkeys(site.node for site in every))
+            found = [site for site in every if fnmatchcase(site.node, options.node)]
             for site in found:
                 sites.setdefault((rewrite.name, site.node), site)
             ready = [site for site in found if site.refused is None and site.node not in failed]
@@ -233,6 +237,10 @@ def _apply_all(
                 continue
             changes.append(change)
             model = replace(model, skeleton=change.model)
+    if names and not sites:
+        raise UsageError(
+            f"no site matches --node '{options.node}'", f"there are: {', '.join(names)}"
+        )
     # A head that one rewrite has dealt with is not refused by the next.
     done = {(change.site.rewrite, change.site.node) for change in changes}
     nodes = {node for _, node in done} | {name for change in changes for name in change.added}

@@ -96,6 +96,23 @@ def command(
             rich_help_panel=_REWRITES,
         ),
     ] = False,
+    pool_outputs: Annotated[
+        bool,
+        typer.Option(
+            "--pool-outputs",
+            help="With --fully-convolutional: average each map to one answer.",
+            rich_help_panel=_REWRITES,
+        ),
+    ] = False,
+    node: Annotated[
+        str,
+        typer.Option(
+            metavar="PATTERN",
+            help="Leave sites alone whose node's name does not match, such as 'fc*'.",
+            rich_help_panel=_REWRITES,
+            show_default=False,
+        ),
+    ] = "*",
     approximate: Annotated[
         bool,
         typer.Option(
@@ -127,6 +144,9 @@ def command(
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite the output if it exists.")
     ] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Show which nodes went and which came.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Do everything but write the file.")
     ] = False,
@@ -142,6 +162,7 @@ def command(
             show_default=False,
         ),
     ] = None,
+    follow_symlinks: common.FollowSymlinks = None,
     output: Annotated[
         Literal["table", "json"], typer.Option("--format", help="How to print the report.")
     ] = "table",
@@ -174,7 +195,7 @@ def command(
     import onnxshare
     from onnxshare.report import rewriting
 
-    source = onnxshare.load(path)
+    source = onnxshare.load(path, follow_symlinks=follow_symlinks)
     common.check_spared(source, target)
     result = onnxshare.rewrite(
         source,
@@ -182,6 +203,8 @@ def command(
         approximate=approximate,
         samples=samples,
         fully_convolutional=fully_convolutional,
+        pool_outputs=pool_outputs,
+        node=node,
         provider=provider,
         seed=seed,
         input_shapes=shapes,
@@ -192,6 +215,6 @@ def command(
     if output == "json":
         common.print_json({**result.to_dict(), "written": str(target) if written else None})
     else:
-        rewriting.print_result(result, written)
+        rewriting.print_result(result, written, diff=diff)
     if not result.passed:
         raise typer.Exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from onnx import NodeProto
 from rich.console import Console
 from rich.text import Text
 
@@ -20,9 +21,13 @@ _FINE = 0.95
 
 
 def print_result(
-    result: RewriteResult, written: tuple[Path, int] | None, console: Console | None = None
+    result: RewriteResult,
+    written: tuple[Path, int] | None,
+    console: Console | None = None,
+    *,
+    diff: bool = False,
 ) -> None:
-    """Print the report on stdout."""
+    """Print the report on stdout, with the nodes that went and came if `diff` is set."""
     console = console or make_console()
     done = {(change.site.rewrite, change.site.node): change for change in result.changes}
     for site in result.sites:
@@ -34,6 +39,9 @@ def print_result(
         )
     if result.changes:
         console.print(_parameters(result), soft_wrap=True)
+    if diff and result.changes:
+        for line in _diff(result):
+            console.print(line, soft_wrap=True)
     if result.validation is not None:
         console.print()
         print_comparison(result.validation, console)
@@ -66,6 +74,21 @@ def _site(site: Site, change: Change | None) -> list[Text]:
         )
     lines += [Text(printable(f"    note: {note}")) for note in change.notes]
     return lines
+
+
+def _diff(result: RewriteResult) -> list[Text]:
+    """The nodes that went (-) and came (+), each in the order of its graph."""
+    old, new = result.original.skeleton.graph.node, result.rewritten.skeleton.graph.node
+    before = {node.SerializeToString() for node in old}
+    after = {node.SerializeToString() for node in new}
+    gone = [Text(f"- {_node(n)}", "red") for n in old if n.SerializeToString() not in after]
+    came = [Text(f"+ {_node(n)}", "green") for n in new if n.SerializeToString() not in before]
+    return gone + came
+
+
+def _node(node: NodeProto) -> str:
+    reads, makes = ", ".join(node.input), ", ".join(node.output)
+    return printable(f"{node.op_type} {node.name}: {reads} → {makes}")
 
 
 def _cost(validation: Comparison) -> list[Text]:

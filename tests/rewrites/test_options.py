@@ -1,0 +1,61 @@
+"""Options that choose sites and shape outputs: --node, --pool-outputs, --diff."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxshare
+from onnxshare.errors import UsageError
+from tests.rewrites.checking import run
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.parametrize("name", ["lenet5.onnx", "lenet5-torchscript.onnx"])
+def test_pooled_outputs_are_the_mean_over_all_crops(bundled: Path, name: str) -> None:
+    original = onnx.load(bundled / name)
+    result = onnxshare.rewrite(
+        original, ["fc-to-conv"], fully_convolutional=True, pool_outputs=True, provider="cpu"
+    )
+    assert result.passed
+    images = np.random.default_rng(0).random((2, 1, 40, 36), np.float32)
+    # Two poolings halve the size, so crops of 32 by 32 pixels lie 4 pixels apart.
+    crops = [images[:, :, y : y + 32, x : x + 32] for y in (0, 4, 8) for x in (0, 4)]
+    wanted = np.mean([run(original, {"image": crop})[0] for crop in crops], axis=0)
+    np.testing.assert_allclose(run(result.model, {"image": images})[0], wanted, atol=1e-4)
+    (output,) = result.model.graph.output
+    assert [d.dim_param or d.dim_value for d in output.type.tensor_type.shape.dim] == ["batch", 10]
+
+
+def test_pool_outputs_needs_maps(bundled: Path) -> None:
+    with pytest.raises(UsageError, match="needs --fully-convolutional"):
+        onnxshare.rewrite(bundled / "lenet5.onnx", ["fc-to-conv"], pool_outputs=True)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "done"), [("node_linear", True), ("node_*", True), ("*_1", False)]
+)
+def test_node_chooses_sites(bundled: Path, pattern: str, done: bool) -> None:
+    if not done:
+        with pytest.raises(UsageError, match="there are: node_linear"):
+            onnxshare.rewrite(bundled / "lenet5.onnx", ["fc-to-conv"], node=pattern)
+        return
+    assert onnxshare.rewrite(bundled / "lenet5.onnx", ["fc-to-conv"], node=pattern).changes
+
+
+def test_diff_names_the_nodes_that_went_and_came(cli: Cli, bundled: Path) -> None:
+    path = bundled / "lenet5-torchscript.onnx"
+    ran = cli("rewrite", str(path), "--fc-to-conv", "--dry-run", "--diff")
+    assert ran.returncode == 0, ran.stderr
+    lines = [line.split(":")[0] for line in ran.stdout.splitlines() if line[:2] in ("- ", "+ ")]
+    gone = ["- Flatten /Flatten", "- Gemm /fc1/Gemm", "- Relu /relu3/Relu", "- Gemm /fc2/Gemm"]
+    assert lines[:4] == gone
+    assert [line.split()[1] for line in lines if line.startswith("+")] == [
+        *("Conv", "Relu", "Conv", "Relu", "Conv", "Flatten")
+    ]
