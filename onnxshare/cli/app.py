@@ -10,6 +10,7 @@ import typer
 
 from onnxshare.cli.check import command as check
 from onnxshare.cli.compare import command as compare
+from onnxshare.cli.doctor import command as doctor
 from onnxshare.cli.inspect import command as inspect
 from onnxshare.cli.rewrite import command as rewrite
 from onnxshare.errors import OnnxShareError, printable
@@ -46,6 +47,7 @@ app.command("inspect")(inspect)
 app.command("rewrite")(rewrite)
 app.command("compare")(compare)
 app.command("check")(check)
+app.command("doctor")(doctor)
 
 
 def main() -> None:
@@ -72,6 +74,8 @@ def run(arguments: list[str]) -> int:
         # The reader of our output has gone; python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except MemoryError:
+        return _fail("there is not enough memory for this; free some, or use a smaller model")
     except Exception as error:
         if os.environ.get("ONNXSHARE_DEBUG"):
             raise

@@ -134,14 +134,23 @@ def first_line(error: BaseException) -> str:
     return text if len(text) <= 300 else text[:297] + "..."
 
 
+def try_provider(name: str) -> str:
+    """Run a small model on a provider, given by ONNX Runtime's name for it.
+
+    Returns:
+        Why that does not work; an empty string if it does.
+    """
+    with quiet():
+        return _try_session(name, {})
+
+
 def _named(request: str, wanted: str) -> Provider:
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
     for name in available:
         if name.lower().removesuffix(_SUFFIX.lower()) == wanted:
-            with quiet():
-                problem = _try_session(name, {})
+            problem = try_provider(name)
             if problem:
                 raise RuntimeFailure(
                     f"--provider {request}: does not work here: {problem}",
@@ -184,7 +193,8 @@ def _try_session(provider: str, options: Mapping[str, str]) -> str:
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
-    settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if provider != CPU:
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     ones = np.ones((1, 1, 3, 3), dtype=np.float32)
     try:
         session: Any = onnxruntime.InferenceSession(

@@ -1,0 +1,32 @@
+"""`onnxshare doctor`: what is installed, and what of it works."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from onnxshare.cli import common
+
+
+def command(
+    output: Annotated[
+        Literal["table", "json"], typer.Option("--format", help="How to print the report.")
+    ] = "table",
+) -> int:
+    """Show which versions are installed and where models really run, and why not elsewhere.
+
+    Exit code: 0 if everything needed works, 1 if something is broken.
+
+    Example: onnxshare doctor --format json
+    """
+    from onnxshare.runtime.doctor import examine
+
+    diagnosis = examine()
+    if output == "json":
+        common.print_json(diagnosis.to_dict())
+    else:
+        from onnxshare.report.diagnosis import print_diagnosis
+
+        print_diagnosis(diagnosis)
+    return 0 if diagnosis.healthy else 1
