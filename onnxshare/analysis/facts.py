@@ -14,6 +14,9 @@ from onnxshare.analysis.results import NodeFacts, Sharing, TensorInfo, WeightFac
 from onnxshare.graph import Scope, bytes_of
 from onnxshare.shapes import Shapes
 
+_NAMES = {number: name.lower() for name, number in TensorProto.DataType.items()}
+_NAMES |= {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64"}
+
 #: Kinds of layers that the literature counts when it says how deep a network is.
 WEIGHT_LAYERS = ("conv", "fc", "recurrent")
 
@@ -36,11 +39,9 @@ def declared(value: ValueInfoProto) -> TensorInfo:
 
 
 def dtype_name(dtype: int | None) -> str | None:
-    """The lower-case name of a TensorProto data type; FLOAT is `float32`, DOUBLE `float64`."""
-    if not dtype:
-        return None
-    name = TensorProto.DataType.Name(dtype).lower()
-    return {"float": "float32", "double": "float64"}.get(name, name)
+    """The lower-case name of a TensorProto data type; FLOAT is `float32`, DOUBLE `float64`. None
+    for one that this version of onnx does not know."""
+    return _NAMES.get(dtype) if dtype else None
 
 
 def node_facts(census: Census, shapes: Shapes) -> tuple[NodeFacts, ...]:

@@ -56,9 +56,9 @@ def check(proto: onnx.ModelProto, payloads: Payloads | None, name: str) -> None:
     """
     try:
         _require_model(proto, name)
-        check_functions(proto, name)
         _Checker(name, payloads).model(proto)
-    except UnicodeDecodeError as error:
+        check_functions(proto, name)
+    except UnicodeDecodeError as error:  # some versions of protobuf; see `readable`
         raise ModelFileError(f"{name}: a name in it is not valid UTF-8", DAMAGED) from error
 
 
@@ -87,19 +87,26 @@ class _Checker:
 
     def model(self, proto: onnx.ModelProto) -> None:
         """Check all graphs and functions."""
-        _ = [proto.producer_name, proto.producer_version, *(o.domain for o in proto.opset_import)]
-        _ = [text for entry in proto.metadata_props for text in (entry.key, entry.value)]
+        self.readable(proto.producer_name, proto.producer_version, proto.domain)
+        for opset in proto.opset_import:
+            self.readable(opset.domain)
+        for entry in proto.metadata_props:
+            self.readable(entry.key, entry.value)
         for training in proto.training_info:
             self.graphs += [training.initialization, training.algorithm]
         self.graphs.append(proto.graph)
         for function in proto.functions:
-            _ = [*function.input, *function.output, *function.attribute]
+            self.readable(function.name, function.domain, function.overload)
+            self.readable(*function.input, *function.output, *function.attribute)
+            for opset in function.opset_import:
+                self.readable(opset.domain)
             self.nodes(function.node)
         while self.graphs:
             self.graph(self.graphs.pop())
 
     def graph(self, graph: onnx.GraphProto) -> None:
         """Check one graph; those inside it are left for later."""
+        self.readable(graph.name)
         self.values(graph)
         tensors = [tensor.name for tensor in graph.initializer]
         tensors += [sparse.values.name for sparse in graph.sparse_initializer]
@@ -112,15 +119,23 @@ class _Checker:
 
     def values(self, graph: onnx.GraphProto) -> None:
         """Names and symbols of inputs, outputs and inner tensors can be read and differ."""
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            self.readable(value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim))
         self.distinct([value.name for value in graph.input], "input")
         self.distinct([value.name for value in graph.output], "output")
-        for value in (*graph.input, *graph.output, *graph.value_info):
-            _ = value.name
-            for dim in value.type.tensor_type.shape.dim:
-                _ = dim.dim_param
+
+    def readable(self, *texts: str) -> None:
+        """Texts are valid UTF-8: protobuf raises where they are not, or hands out bytes."""
+        try:
+            "".join(texts)
+        except (TypeError, UnicodeDecodeError) as error:
+            raise ModelFileError(
+                f"{self.name}: a name in it is not valid UTF-8", DAMAGED
+            ) from error
 
     def distinct(self, names: list[str], what: str) -> None:
-        """Every name is there, and there once."""
+        """Every name can be read, is there, and is there once."""
+        self.readable(*names)
         if "" in names:
             raise ModelError(f"{self.name}: an {what} has no name", DAMAGED)
         if len(set(names)) < len(names):
@@ -131,10 +146,11 @@ class _Checker:
     def nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
         """Names, operators and attributes of nodes."""
         for node in nodes:
-            _ = (node.name, node.domain, [*node.input, *node.output])
+            self.readable(node.name, node.domain, node.op_type, *node.input, *node.output)
             if not node.op_type:
                 raise ModelError(f"{self.name}: node '{node.name}' names no operator", DAMAGED)
             for attribute in node.attribute:
+                self.readable(attribute.name, attribute.ref_attr_name)
                 if attribute.type in _PLAIN_ATTRIBUTES:
                     if attribute.name and not (attribute.HasField("g") or attribute.HasField("t")):
                         continue
@@ -147,7 +163,6 @@ class _Checker:
 
     def attribute(self, attribute: AttributeProto) -> None:
         """The tensors of an attribute; its graphs are left for later."""
-        _ = (attribute.name, attribute.ref_attr_name)
         if attribute.HasField("t"):
             self.tensor(attribute.t)
         for tensor in attribute.tensors:
@@ -168,6 +183,7 @@ class _Checker:
 
     def tensor(self, tensor: TensorProto) -> None:
         """The dims of a tensor, and its bytes where they are in the file."""
+        self.readable(tensor.name)
         count = self.dims(tensor.dims, tensor.name)
         bits = BITS.get(tensor.data_type, 0)
         if tensor.data_location == TensorProto.EXTERNAL:
