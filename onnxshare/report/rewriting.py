@@ -34,9 +34,7 @@ def print_result(
         for line in _site(site, done.get((site.rewrite, site.node))):
             console.print(line, soft_wrap=True)
     if not result.sites:
-        console.print(
-            "There is no place in this model that was asked for, so there is nothing to do."
-        )
+        console.print("Nothing in this model fits what was asked for, so there is nothing to do.")
     if result.changes:
         console.print(_parameters(result), soft_wrap=True)
     if diff and result.changes:
