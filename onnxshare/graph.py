@@ -18,6 +18,7 @@ from onnxshare.bounded import inline_functions
 from onnxshare.errors import ModelError
 from onnxshare.io.dtypes import bytes_of
 from onnxshare.io.load import Model
+from onnxshare.stored import Stored, from_constant_node
 
 #: Operators whose output holds the same stored elements as their first input, in some order or
 #: type. QuantizeLinear counts only between a constant and a DequantizeLinear.
@@ -36,7 +37,7 @@ class Node:
 
     Attributes:
         proto: the node itself, not copied.
-        name: its own name, or one made of operator and position.
+        name: its own name, made unique in its graph, or one made of operator and position.
         position: its position within its scope.
         scope: the graph it is in.
     """
@@ -73,37 +74,6 @@ class Node:
                 value = helper.get_attribute_value(attribute)
                 return value.decode(errors="replace") if isinstance(value, bytes) else value
         return default
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A constant tensor as the model stores it.
-
-    Attributes:
-        key: unique within the model.
-        name: the tensor's name.
-        dtype: a TensorProto data type.
-        shape: its dims.
-        tensor: its payload; None for a sparse one or one that a ConstantOfShape node makes.
-        fill: the one-element tensor that fills it, for ConstantOfShape.
-        sparse: whether it is stored as a sparse tensor.
-    """
-
-    key: str
-    name: str
-    dtype: int
-    shape: tuple[int, ...]
-    tensor: onnx.TensorProto | None = field(default=None, repr=False)
-    fill: onnx.TensorProto | None = field(default=None, repr=False)
-    sparse: bool = False
-
-    @property
-    def elements(self) -> int:
-        """The number of elements."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
 
 
 @dataclass(eq=False)
@@ -186,8 +156,12 @@ class Graph:
             scope.sparse[sparse.values.name] = tuple(sparse.dims)
         scope.inputs = {value.name for value in graph.input} - set(scope.initializers)
         scope.outputs = {value.name for value in graph.output}
+        named: set[str] = set()
         for position, proto in enumerate(graph.node):
-            node = Node(proto, proto.name or f"{proto.op_type}_{position}", position, scope)
+            name = proto.name or f"{proto.op_type}_{position}"
+            name = f"{name}#{position}" if name in named else name  # two nodes may share a name
+            named.add(name)
+            node = Node(proto, name, position, scope)
             for name in filter(None, proto.input):
                 self._read(scope, name, node)
             self._descend(scope, node)
@@ -242,7 +216,7 @@ class Graph:
         if node is None or not node.standard:
             return None
         if node.op_type == "Constant":
-            return _from_constant_node(node, key, name)
+            return from_constant_node(node.proto, key, name)
         if node.op_type == "ConstantOfShape":
             return self._from_fill(node, key, name)
         return None
@@ -310,39 +284,6 @@ def _without_functions(model: Model) -> onnx.ModelProto:
     if not model.skeleton.functions:
         return model.skeleton
     return inline_functions(model.skeleton, model.name)
-
-
-def _from_constant_node(node: Node, key: str, name: str) -> Stored | None:
-    for attribute in node.proto.attribute:
-        if attribute.name == "value":
-            tensor = attribute.t
-            return Stored(key, name, tensor.data_type, tuple(tensor.dims), tensor)
-        if attribute.name == "sparse_value":
-            sparse = attribute.sparse_tensor
-            return Stored(key, name, sparse.values.data_type, tuple(sparse.dims), sparse=True)
-        made = _from_constant_attribute(attribute)
-        if made is not None:
-            return Stored(key, name, made.data_type, tuple(made.dims), made)
-    return None
-
-
-def _from_constant_attribute(attribute: onnx.AttributeProto) -> onnx.TensorProto | None:
-    if attribute.name == "value_float":
-        return helper.make_tensor("", TensorProto.FLOAT, (), [attribute.f])
-    if attribute.name == "value_int":
-        return helper.make_tensor("", TensorProto.INT64, (), [attribute.i])
-    if attribute.name == "value_floats":
-        values = list(attribute.floats)
-        return helper.make_tensor("", TensorProto.FLOAT, (len(values),), values)
-    if attribute.name == "value_ints":
-        numbers = list(attribute.ints)
-        return helper.make_tensor("", TensorProto.INT64, (len(numbers),), numbers)
-    if attribute.name == "value_string":
-        return TensorProto(data_type=TensorProto.STRING, string_data=[attribute.s])
-    if attribute.name == "value_strings":
-        texts = list(attribute.strings)
-        return TensorProto(data_type=TensorProto.STRING, dims=[len(texts)], string_data=texts)
-    return None
 
 
 __all__ = [
