@@ -13,7 +13,7 @@ from onnxshare.errors import RuntimeFailure, SamplesError
 from onnxshare.io.external import ExternalData
 from onnxshare.io.load import Model
 from onnxshare.runtime.providers import Provider, choose, first_line, quiet
-from onnxshare.runtime.weights import Weights, prepare
+from onnxshare.runtime.weights import Weights, prepare, reads
 from onnxshare.signature import batching, input_specs
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -198,22 +198,11 @@ def _drop_unneeded(graph: onnx.GraphProto) -> None:
         if needed.isdisjoint(node.output):
             continue
         kept.append(node)
-        needed.update(_reads(node))
+        needed.update(reads(node))
     kept.reverse()
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def _reads(node: onnx.NodeProto) -> set[str]:
-    """Names that a node reads, its subgraphs included (which may also read names of their own)."""
-    names = set(node.input)
-    for attribute in node.attribute:
-        for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            names.update(value.name for value in body.output)
-            for inner in body.node:
-                names |= _reads(inner)
-    return names
 
 
 def _open(weights: Weights, provider: Provider, optimise: bool) -> Any:

@@ -75,6 +75,7 @@ def prepare(model: Model, structure: onnx.ModelProto) -> Weights:
     handed_over: dict[str, tuple[Any, Array]] = {}
     token = secrets.token_hex(12)  # stands for a file that no model can name
     if sum(_bytes(tensor) for tensor in all_tensors(proto)) > WHOLE_BELOW:
+        _drop_unread(proto.graph)
         for tensor in proto.graph.initializer:
             if _bytes(tensor) > SMALL and tensor.data_type in PLAIN:
                 handed_over[tensor.name] = _hand_over(model, tensor, token)
@@ -88,6 +89,29 @@ def prepare(model: Model, structure: onnx.ModelProto) -> Weights:
         )
     total = sum(array.nbytes for _, array in handed_over.values())
     return Weights(proto.SerializeToString(), handed_over, total)
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    """Drop initializers that nothing reads, as ONNX Runtime does: it would miss them after that."""
+    needed = {value.name for value in graph.output}
+    for node in graph.node:
+        needed |= reads(node)
+    unread = {tensor.name for tensor in graph.initializer} - needed
+    for entries in (graph.initializer, graph.input):
+        for place in reversed(range(len(entries))):
+            if entries[place].name in unread:
+                del entries[place]
+
+
+def reads(node: onnx.NodeProto) -> set[str]:
+    """Names that a node reads, its subgraphs included (which may also read names of their own)."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            names.update(value.name for value in body.output)
+            for inner in body.node:
+                names |= reads(inner)
+    return names
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:
