@@ -769,9 +769,9 @@ FORMS: dict[str, Form] = {
         for opset in range(7, 23)
     },
     "IR 3": Form(shape_gather, {"opset": 9, "ir": 3}),
-    "half": Form(gemm_after("Flatten"), {"dtype": np.float16}, unproven=True),
+    "half": Form(gemm_after("Flatten"), {"dtype": np.float16}),
     "half, alpha and beta": Form(gemm(factors=(0.7, -1.3)), {"dtype": np.float16}, unproven=True),
-    "half head": Form(cast_to(TensorProto.FLOAT16), unproven=True),
+    "half head": Form(cast_to(TensorProto.FLOAT16)),
     # What must be left alone.
     "time as batch": Form(time_as_batch, {"batch": 22}, refused="axis 0 is not a batch", left=1),
     "a row is a window": Form(window_rows, refused="", left=1),

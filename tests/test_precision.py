@@ -1,0 +1,92 @@
+"""The same graph in single precision: every number keeps its value, every type follows."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import onnxshare
+from onnxshare.inputs import Samples
+from onnxshare.precision import computes_in_half, widen, widen_samples
+from tests.rewrites.checking import run
+from tests.rewrites.forms import FORMS
+
+HALF = ["half", "half head"]
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_a_wide_model_gives_what_the_half_one_gives_within_its_rounding(name: str) -> None:
+    model = FORMS[name].model()
+    wide = widen(model)
+    assert wide is not None
+    assert computes_in_half(model)
+    assert not computes_in_half(wide)
+    onnx.checker.check_model(wide, full_check=True)
+    (value,) = model.graph.input
+    sizes = [dim.dim_value or 2 for dim in value.type.tensor_type.shape.dim]
+    dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    data = np.random.default_rng(0).standard_normal(sizes).astype(dtype)
+    a = run(model, {value.name: data})[0].astype(np.float32)
+    b = run(wide, {value.name: data.astype(np.float32)})[0]
+    assert b.dtype == np.float32
+    # Some tens of half-precision roundings of 2⁻¹¹ each.
+    np.testing.assert_allclose(a, b, atol=0.02 * float(np.abs(b).max()))
+
+
+def test_attributes_and_subgraphs_are_widened_too() -> None:
+    half = numpy_helper.from_array(np.array([0.1, 65504.0], np.float16), "h")
+    inner = helper.make_graph(
+        [helper.make_node("Constant", [], ["i"], value=half)],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("i", TensorProto.FLOAT16, [2])],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["x"], ["c"], to=TensorProto.FLOAT16),
+            helper.make_node("If", ["yes"], ["f"], then_branch=inner, else_branch=inner),
+            helper.make_node("Add", ["c", "f"], ["y"]),
+        ],
+        "outer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT16, [2])],
+        [numpy_helper.from_array(np.array(True), "yes")],
+    )
+    model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 17)])
+    wide = widen(model)
+    assert wide is not None
+    onnx.checker.check_model(wide, full_check=True)
+    x = np.array([1.0, -1.0], np.float32)
+    wanted = x + np.array([0.1, 65504.0], np.float16).astype(np.float32)
+    np.testing.assert_array_equal(run(wide, {"x": x})[0], wanted)
+
+
+def test_samples_are_widened_and_others_left() -> None:
+    arrays = {"a": np.ones((3, 2), np.float16), "b": np.ones((3, 2), np.int16)}
+    wide = widen_samples(Samples(arrays, origin="x"))
+    assert {name: array.dtype.name for name, array in wide.arrays.items()} == {
+        "a": "float32",
+        "b": "int16",
+    }
+    assert wide.origin == "x"
+
+
+def test_a_channel_off_by_one_per_cent_in_half_never_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from rewrites import layers
+
+    right = layers.moved_weight
+
+    def wrong(*args: object) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
+        moved = right(*args)  # type: ignore[arg-type]
+        moved[:, 1] = (moved[:, 1].astype(np.float32) * 1.01).astype(moved.dtype)
+        return moved
+
+    monkeypatch.setattr("rewrites.mirror.moved_weight", wrong)
+    for name in HALF:
+        result = onnxshare.rewrite(FORMS[name].model(), ["fc-to-conv"], provider="cpu")
+        assert result.changes
+        assert not result.passed, name
