@@ -210,11 +210,10 @@ def _channels(subject: Subject, layer: _Layer) -> int:
 
 def _growth(layer: _Layer, sources: dict[str, Stored], users: Users, channels: int) -> int:
     """By how many parameters the model grows: what comes, less what nothing else uses."""
-    own = {item.name for item in (layer.node, layer.adder, layer.norm) if item is not None}
     freed = sum(
         stored.elements
         for stored in sources.values()
-        if not set(users.others(stored, layer.norm)) - own
+        if not users.others(stored, layer.node, layer.adder, layer.norm)
     )
     weight = next(iter(sources.values()), None)
     return (weight.elements if weight is not None else 0) + channels - freed
@@ -224,7 +223,7 @@ def _check_sharing(graph: Graph, layer: _Layer, users: Users, growth: int) -> No
     stored = graph.source(layer.node.scope, layer.weight)
     others = users.others(stored, layer.node) if stored is not None else []
     if stored is not None and others:
-        named = f"'{others[0]}'" + (f" and {len(others) - 1} more" if len(others) > 1 else "")
+        named = others[0] + (f" and {len(others) - 1} more" if len(others) > 1 else "")
         raise Refusal(
             f"its kernel '{stored.name}' is also used by {named}: folding would un-share it, "
             f"{growth:+,} parameters"

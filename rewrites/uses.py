@@ -46,25 +46,27 @@ def only_reader(graph: Graph, node: Node) -> Node | None:
 
 
 class Users:
-    """For each stored tensor the nodes that compute with it, behind layout nodes and casts."""
+    """For each stored tensor what computes with it, behind layout nodes and casts, or returns it."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._nodes: dict[str, set[str]] = {}
+        self._users: dict[str, dict[Node | str, str]] = {}
         for node in graph.nodes():
             carries = node.standard and node.op_type in CARRIERS
             for position, name in enumerate(node.inputs):
                 if name and not (carries and position == 0):
-                    self._add(node.scope, name, node.name)
+                    self._add(node.scope, name, node, f"'{node.name}'")
         for scope in graph.scopes:
             for name in scope.outputs:
-                self._add(scope, name, f"output '{name}'")
+                self._add(scope, name, f"{scope.path}:{name}", f"output '{name}'")
 
-    def _add(self, scope: Scope, name: str, user: str) -> None:
+    def _add(self, scope: Scope, name: str, user: Node | str, label: str) -> None:
         stored = self._graph.source(scope, name)
         if stored is not None:
-            self._nodes.setdefault(stored.key, set()).add(user)
+            self._users.setdefault(stored.key, {})[user] = label
 
-    def others(self, stored: Stored, node: Node) -> list[str]:
-        """The users of a stored tensor beside one node."""
-        return sorted(self._nodes.get(stored.key, set()) - {node.name})
+    def others(self, stored: Stored, *nodes: Node | None) -> list[str]:
+        """What uses a stored tensor beside some nodes, in words. Names of nodes need not be
+        unique, so it is nodes that are told apart."""
+        users = self._users.get(stored.key, {})
+        return [label for user, label in users.items() if user not in nodes]
