@@ -30,15 +30,15 @@ def resolve_reshape(shape: tuple[int, ...], target: list[int], *, allowzero: boo
     sizes = [
         shape[axis] if size == 0 and not allowzero else size for axis, size in enumerate(target)
     ]
-    total = int(np.prod(shape, dtype=np.int64))
+    total = prod(shape)
     if sizes.count(-1) > 1:
         raise ValueError("more than one -1")
     if -1 in sizes:
-        known = int(np.prod([size for size in sizes if size != -1], dtype=np.int64))
+        known = prod(size for size in sizes if size != -1)
         if known == 0 or total % known:
             raise ValueError("sizes do not divide")
         sizes[sizes.index(-1)] = total // known
-    if int(np.prod(sizes, dtype=np.int64)) != total:
+    if min(sizes, default=0) < 0 or prod(sizes) != total:
         raise ValueError("sizes do not fit")
     return sizes
 
@@ -96,7 +96,16 @@ def _unsqueeze(node: Node, inputs: Inputs) -> Array:
 
 
 def _cast(node: Node, inputs: Inputs) -> Array:
-    return _need(inputs[0]).astype(helper.tensor_dtype_to_np_dtype(int(node.attribute("to"))))
+    data = _need(inputs[0])
+    dtype = helper.tensor_dtype_to_np_dtype(int(node.attribute("to")))
+    if _is_fill(data):  # stays one element in memory
+        return np.broadcast_to(data[(0,) * data.ndim].astype(dtype), data.shape)
+    return data.astype(dtype)
+
+
+def _is_fill(data: Array) -> bool:
+    """Whether an array is one element, shown many times (a ConstantOfShape)."""
+    return data.size > 1 and not any(data.strides)
 
 
 def _slice(node: Node, inputs: Inputs) -> Array:
@@ -146,9 +155,11 @@ def _divide(left: Array, right: Array) -> Array:
 
 def _range(node: Node, inputs: Inputs) -> Array | None:
     start, limit, delta = (_need(item).reshape(-1)[0] for item in inputs)
-    if delta == 0 or (limit - start) / delta > MAX_COMPUTED:
+    # Python's numbers, because a difference of NumPy's integers may wrap around to a small one.
+    first, last, step = start.item(), limit.item(), delta.item()
+    if step == 0 or not (last - first) / step <= MAX_COMPUTED:
         return None
-    return np.arange(start, limit, delta)
+    return np.arange(first, last, step, start.dtype)
 
 
 def _fill(node: Node, inputs: Inputs) -> Array | None:
@@ -163,18 +174,18 @@ def _fill(node: Node, inputs: Inputs) -> Array | None:
 def _expand(node: Node, inputs: Inputs) -> Array | None:
     data, target = _need(inputs[0]), _list(_need(inputs[1]))
     shape = np.broadcast_shapes(data.shape, tuple(target))
-    if int(np.prod(shape, dtype=np.int64)) > MAX_COMPUTED:
-        return None
-    return np.broadcast_to(data, shape)
+    return np.broadcast_to(data, shape) if prod(shape) <= MAX_COMPUTED else None
 
 
-def _dequantise(node: Node, inputs: Inputs) -> Array:
+def _dequantise(node: Node, inputs: Inputs) -> Array | None:
     """y = (x - zero_point) · scale, per tensor, per axis or in blocks
     (https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html)."""
     data, scale = _need(inputs[0]), _need(inputs[1])
     zero = inputs[2] if len(inputs) > 2 else None
     axis = int(node.attribute("axis", 1))
     block = int(node.attribute("block_size", 0))
+    if _is_fill(data) and data.size > MAX_COMPUTED:
+        return None  # a file of no size can ask for any number of elements
     if scale.ndim and scale.size > 1:
         if block:
             scale, zero = _blocks(scale, data, axis, block), _blocks(zero, data, axis, block)
@@ -194,6 +205,8 @@ def _dequantise(node: Node, inputs: Inputs) -> Array:
 def _blocks(part: Array | None, data: Array, axis: int, block: int) -> Any:
     if part is None:
         return None
+    if not 0 < block <= data.shape[axis]:
+        raise ValueError("blocks are larger than the axis")
     repeated = np.repeat(part, block, axis=axis)
     index = [slice(None)] * data.ndim
     index[axis] = slice(0, data.shape[axis])

@@ -7,7 +7,7 @@ Local functions are inlined before indexing, so that their weights and work are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,8 +72,21 @@ class Node:
         for attribute in self.proto.attribute:
             if attribute.name == name:
                 value = helper.get_attribute_value(attribute)
-                return value.decode(errors="replace") if isinstance(value, bytes) else value
+                if isinstance(value, bytes):
+                    value = value.decode(errors="replace")
+                return self._fitting(name, value, default)
         return default
+
+    def _fitting(self, name: str, value: Any, default: Any) -> Any:
+        """The value, if it is of the kind of the default, where there is one."""
+        wanted = {int: int, float: (int, float), str: str, list: (list, Sequence)}
+        kind = wanted.get(type(default), object)
+        if value is None or not isinstance(value, kind):
+            raise ModelError(
+                f"attribute '{name}' of node '{self.name}' is not what {self.op_type} takes",
+                "the file is damaged: export or download it again",
+            )
+        return value
 
 
 @dataclass(eq=False)

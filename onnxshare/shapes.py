@@ -203,7 +203,7 @@ def _collect(graph: onnx.GraphProto, scope: Scope, shapes: Shapes) -> None:
 
 def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     if dim.HasField("dim_value"):
-        return dim.dim_value
+        return dim.dim_value if dim.dim_value >= 0 else None
     return dim.dim_param or None
 
 

@@ -8,6 +8,7 @@ size; those that compute are bounded, because a hostile file can ask for a tenso
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 import numpy as np
 from onnx import helper
@@ -108,8 +109,9 @@ class Values:
         if not layout and sum(item.size for item in inputs if item is not None) > MAX_COMPUTED:
             return None
         try:
-            result = OPERATORS[node.op_type](node, inputs)
-        except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError, KeyError):
+            with np.errstate(all="ignore"):  # a division by zero is the model's business
+                result = OPERATORS[node.op_type](node, inputs)
+        except (ValueError, IndexError, TypeError, ArithmeticError, KeyError, MemoryError):
             return None  # not ours to judge: whoever needs the value says that it is unknown
         return None if result is None else np.asarray(result)
 
@@ -137,7 +139,7 @@ class Values:
         if shape is None:
             return None
         if node.op_type == "Size":
-            return np.array(int(np.prod(shape, dtype=np.int64)), np.int64)
+            return np.array(prod(shape), np.int64) if prod(shape) < 2**63 else None
         start = int(node.attribute("start", 0))
         end = node.attribute("end")
         return np.array(shape[start : None if end is None else int(end)], np.int64)
@@ -160,7 +162,7 @@ def rearrange(node: Node, data: Array, values: Values) -> Array | None:
         return None
     try:
         return np.asarray(OPERATORS[node.op_type](node, [data, *others]))
-    except (ValueError, IndexError, TypeError, KeyError):
+    except (ValueError, IndexError, TypeError, ArithmeticError, KeyError, MemoryError):
         return None
 
 

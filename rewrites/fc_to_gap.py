@@ -21,7 +21,7 @@ import onnx
 
 from onnxshare.analysis.fc import FullyConnected, bias_elements, bias_node
 from onnxshare.analysis.heads import Head, Root, Subject
-from onnxshare.analysis.uniformity import spatial_weight, uniformity
+from onnxshare.analysis.uniformity import spatial_weight, uniformity, weight_pieces
 from onnxshare.edit import Editor
 from onnxshare.graph import Node
 from onnxshare.io.tensors import Array
@@ -180,17 +180,25 @@ def constant_over_space(subject: Subject, head: Head) -> str:
         return "no"
     answer = "exact"
     for root in head.roots:
-        weight = spatial_weight(root, head, values)
-        if weight is None:
+        pieces = weight_pieces(root, head, values)
+        if pieces is None:
             return "no"
-        if np.array_equal(weight, np.broadcast_to(weight[:, :, :1], weight.shape)):
-            continue
-        wide = weight.astype(np.float64)
-        spread = float(np.abs(wide - wide.mean(axis=2, keepdims=True)).max())
-        unit = float(np.finfo(weight.dtype).eps) if weight.dtype.kind == "f" else 0.0
-        if spread > _ROUNDING * unit * float(np.abs(wide).max()):
+        spread = largest = np.float64(0.0)
+        unit = 0.0
+        equal = True
+        for weight in pieces:
+            if np.array_equal(weight, np.broadcast_to(weight[:, :, :1], weight.shape)):
+                largest = np.maximum(largest, np.abs(weight[:, :, 0].astype(np.float64)).max())
+                continue
+            equal = False
+            wide = weight.astype(np.float64)
+            # np.maximum, unlike max, keeps a NaN: such weights are not constant.
+            spread = np.maximum(spread, np.abs(wide - wide.mean(axis=2, keepdims=True)).max())
+            largest = np.maximum(largest, np.abs(wide).max())
+            unit = float(np.finfo(weight.dtype).eps) if weight.dtype.kind == "f" else 0.0
+        if not equal and not spread <= _ROUNDING * unit * largest:
             return "no"
-        answer = "rounding"
+        answer = answer if equal else "rounding"
     return answer
 
 

@@ -135,7 +135,7 @@ def _work(operator: Operator, node: Node, shapes: Shapes, params: dict[int, Stor
     )
     try:
         return operator.work(context)
-    except (Unknown, IndexError, ValueError):
+    except (Unknown, IndexError, ValueError, TypeError, ArithmeticError):
         return None
 
 

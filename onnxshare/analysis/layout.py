@@ -17,7 +17,7 @@ from onnxshare.io.tensors import Array
 from onnxshare.values import Values, rearrange
 
 #: Maps larger than this are not followed (the index array alone would take gigabytes).
-MAX_ELEMENTS = 2**27
+MAX_ELEMENTS = 2**24
 
 #: Element-wise operators of one data input: they commute with any layout.
 UNARY = frozenset(

@@ -185,6 +185,12 @@ class _Checker:
         """The dims of a tensor, and its bytes where they are in the file."""
         self.readable(tensor.name)
         count = self.dims(tensor.dims, tensor.name)
+        if tensor.data_type not in BITS and tensor.data_type != TensorProto.STRING:
+            raise ModelError(
+                f"{self.name}: tensor '{tensor.name}' has the element type {tensor.data_type}, "
+                "which this version of onnx does not know",
+                "install a newer onnx; or the file is damaged",
+            )
         bits = BITS.get(tensor.data_type, 0)
         if tensor.data_location == TensorProto.EXTERNAL:
             payload = self.payloads.find(tensor) if self.payloads is not None else None

@@ -1,0 +1,132 @@
+"""Runs many damaged models through workers, and collects what should not have happened."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import struct
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from tests.fuzz.mutations import mutants
+
+TIME_OUT = 10.0
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Outcome:
+    """What became of the damaged models."""
+
+    ends: Counter[str] = field(default_factory=Counter)
+    bad: list[tuple[str, bytes, str]] = field(default_factory=list)
+    slowest: tuple[float, str, bytes] = (0.0, "", b"")
+    peak: int = 0
+
+    @property
+    def cases(self) -> int:
+        """How many were tried."""
+        return sum(self.ends.values())
+
+
+class Worker:
+    """One process that inspects models, started again after a crash or a hang."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, data: bytes) -> dict[str, object]:
+        """Have one model inspected."""
+        process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(struct.pack("<Q", len(data)) + data)
+            process.stdin.flush()
+        ready, _, _ = select.select([process.stdout], [], [], TIME_OUT)
+        line = process.stdout.readline() if ready else b""
+        if line:
+            answer: dict[str, object] = json.loads(line)
+            return answer
+        self.stop()
+        end = f"signal or exit {process.returncode}" if ready else "hang"
+        return {"end": "bad", "details": end, "seconds": 0.0, "peak": 0}
+
+    def stop(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("worker.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=_ROOT,
+            env={**os.environ, "PYTHONPATH": str(_ROOT), "OPENBLAS_NUM_THREADS": "1"},
+        )
+        return self._process
+
+
+def cases(seeds: Sequence[tuple[str, bytes]], count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """So many damaged models, in turn of the whole ones: a name that says how to make it again,
+    and its bytes."""
+    each = [
+        islice(mutants(data, seed * 1_000_003 + place), count // len(seeds) + 1)
+        for place, (_, data) in enumerate(seeds)
+    ]
+    numbered = (
+        (f"{name} seed {seed} case {turn} {kind}", damaged)
+        for turn, row in enumerate(zip(*each, strict=True))
+        for (name, _), (kind, damaged) in zip(seeds, row, strict=True)
+    )
+    return islice(numbered, count)
+
+
+def run(
+    seeds: Sequence[tuple[str, bytes]], count: int, *, seed: int = 0, workers: int = 2
+) -> Outcome:
+    """Inspect so many damaged models in some processes at once."""
+    outcome, lock = Outcome(), threading.Lock()
+    source = cases(seeds, count, seed)
+
+    def drain() -> None:
+        worker = Worker()
+        while True:
+            with lock:
+                case = next(source, None)
+            if case is None:
+                break
+            answer = worker.ask(case[1])
+            with lock:
+                _note(outcome, case, answer)
+        worker.stop()
+
+    threads = [threading.Thread(target=drain) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcome
+
+
+def _note(outcome: Outcome, case: tuple[str, bytes], answer: dict[str, object]) -> None:
+    end, seconds, peak = str(answer["end"]), answer["seconds"], answer["peak"]
+    assert isinstance(seconds, float)
+    assert isinstance(peak, int)
+    if end == "bad":
+        outcome.bad.append((case[0], case[1], str(answer["details"])))
+    outcome.ends[end] += 1
+    outcome.slowest = max(outcome.slowest, (seconds, *case))
+    outcome.peak = max(outcome.peak, peak)
