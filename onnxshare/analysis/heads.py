@@ -34,6 +34,15 @@ _KEEPS_MAP = frozenset(
 _SEVERAL = 3
 
 
+#: What puts flattened maps together or cuts them, in words.
+_PIECES = {
+    "Concat": "several flattened tensors in one",
+    "Slice": "a part of a flattened map",
+    "Gather": "a part of a flattened map",
+    "Split": "a part of a flattened map",
+}
+
+
 @dataclass(frozen=True)
 class Root:
     """An FC that reads a feature map.
@@ -153,6 +162,7 @@ def find_heads(graph: Graph, make_probe: Callable[[], Probe]) -> list[Head]:
     chained: dict[str, list[tuple[FullyConnected, tuple[Node, ...]]]] = {}
     home: dict[str, str] = {}
     probed: Probe | None = None
+    refused: list[Head] = []
     for layer in layers:
         path = layout.back(graph, graph.main, layer.data)
         previous = by_output.get(path.base)
@@ -168,15 +178,33 @@ def find_heads(graph: Graph, make_probe: Callable[[], Probe]) -> list[Head]:
         probed = probed or make_probe()
         shape = probed.shapes.get(graph.main, name)
         if shape is None or len(shape) < 3 or not _reads_whole_rows(layer, probed, graph):
+            reason = _pieces(graph, probed, path.base)
+            if reason is not None:
+                refused.append(Head(path.base, (), (Root(layer, ()),), (layer,), (), reason))
             continue
         home[layer.node.outputs[0]] = name
         chained.setdefault(name, [])
         roots.setdefault(name, []).append(Root(layer, nodes))
-    return [
-        _judge(graph, probed, name, found, chained[name])
-        for name, found in roots.items()
+    found = [
+        _judge(graph, probed, name, of_map, chained[name])
+        for name, of_map in roots.items()
         if probed is not None
     ]
+    return sorted([*found, *refused], key=lambda head: head.layers[0].node.position)
+
+
+def _pieces(graph: Graph, probed: Probe, name: str) -> str | None:
+    """Why an FC that reads pieces of flattened maps is no site; None if it reads none."""
+    node = graph.main.producers.get(name)
+    words = None if node is None else _PIECES.get(node.op_type)
+    if node is None or words is None:
+        return None
+    for source in node.inputs if node.op_type == "Concat" else node.inputs[:1]:
+        map_name, moved = _feature_map(layout.back(graph, graph.main, source))
+        sizes = probed.shapes.sizes(graph.main, map_name)
+        if moved and sizes is not None and len(sizes) > 2 and prod(sizes[2:]) > 1:
+            return f"it reads {words} ({node.op_type} '{node.name}'), which is not taken apart yet"
+    return None
 
 
 def _feature_map(path: layout.Path) -> tuple[str, tuple[Node, ...]]:

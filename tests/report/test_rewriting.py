@@ -52,7 +52,7 @@ def test_parameters_before_and_after() -> None:
     ("name", "expected"),
     [
         ("time as batch", "axis 0 is not a batch"),
-        ("quantised weight", "is quantised"),
+        ("quantised weight, transposed", "is quantised"),
         ("one position", "one position"),
     ],
 )

@@ -775,8 +775,8 @@ FORMS: dict[str, Form] = {
     # What must be left alone.
     "time as batch": Form(time_as_batch, {"batch": 22}, refused="axis 0 is not a batch", left=1),
     "a row is a window": Form(window_rows, refused="", left=1),
-    "sliced": Form(sliced, refused="", left=1),
-    "several scales": Form(several_scales, refused="", left=1),
+    "sliced": Form(sliced, refused="a part of a flattened map", left=1),
+    "several scales": Form(several_scales, refused="several flattened tensors", left=1),
     "quantised weight, a scale per input": Form(quantised(axis=0), refused="are per input", left=1),
     "quantised weight, transposed": Form(quantised(turned=True), refused="is quantised", left=1),
     "one position": Form(one_position, refused="one position", left=1),
