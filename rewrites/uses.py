@@ -46,7 +46,7 @@ def only_reader(graph: Graph, node: Node) -> Node | None:
 
 
 class Users:
-    """For each stored tensor what computes with it, behind layout nodes and casts, or returns it."""
+    """For each stored tensor what computes with it, or returns it, behind layout nodes and casts."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -66,7 +66,6 @@ class Users:
             self._users.setdefault(stored.key, {})[user] = label
 
     def others(self, stored: Stored, *nodes: Node | None) -> list[str]:
-        """What uses a stored tensor beside some nodes, in words. Names of nodes need not be
-        unique, so it is nodes that are told apart."""
+        """What uses a stored tensor beside some nodes, in words."""
         users = self._users.get(stored.key, {})
         return [label for user, label in users.items() if user not in nodes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -586,7 +587,7 @@ def filled_in(model: onnx.ModelProto, seed: int = 0) -> onnx.ModelProto:
             kept.append(node)
             continue
         shape, name = [int(size) for size in shapes[node.input[0]]], node.output[0]
-        values: Array = random.standard_normal(shape) / max(1, np.prod(shape[1:])) ** 0.5
+        values: Array = random.standard_normal(shape) / prod(shape[1:]) ** 0.5
         values = np.abs(values) + 0.5 if name in variances else values
         made.append(numpy_helper.from_array(values.astype(np.float32), name))
     filled = onnx.ModelProto()
