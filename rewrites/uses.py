@@ -46,7 +46,7 @@ def only_reader(graph: Graph, node: Node) -> Node | None:
 
 
 class Users:
-    """For each stored tensor what computes with it, or returns it, behind layout nodes and casts."""
+    """For each stored tensor what computes with it or returns it, behind layout nodes and casts."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
