@@ -8,7 +8,7 @@ from onnx import TensorProto
 from onnxshare.analysis.fc import FullyConnected, bias_node, per_feature, weight_by_output
 from onnxshare.analysis.heads import Subject
 from onnxshare.graph import Node
-from onnxshare.io.tensors import Array
+from onnxshare.io.tensors import Array, release
 from onnxshare.values import Values
 from rewrites.base import Refusal
 
@@ -95,6 +95,10 @@ def bias_of(subject: Subject, layer: FullyConnected) -> tuple[str | None, Array 
     return (name if value.shape == vector.shape else None), vector
 
 
+#: Bytes of a weight that are moved at once, and then no longer needed.
+_MOVED_AT_ONCE = 2**25
+
+
 def moved_weight(
     layer: FullyConnected, values: Values, order: Array, sizes: tuple[int, ...]
 ) -> Array:
@@ -114,6 +118,12 @@ def moved_weight(
 
 def permuted(weight: Array, order: Array) -> Array:
     """A matrix `[out, columns]` with column k moved to place order[k], bit for bit."""
+    if np.array_equal(order, np.arange(order.size)):
+        return weight  # stored in the order of the map already: still a view of the file
     moved = np.empty(weight.shape, weight.dtype)
-    moved[:, order] = weight
+    rows = max(1, _MOVED_AT_ONCE // max(1, weight[:1].nbytes))
+    for start in range(0, len(weight), rows):
+        part = weight[start : start + rows]
+        moved[start : start + rows, order] = part
+        release(part)
     return moved
