@@ -10,7 +10,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxshare.graph import Node, opset_version
-from onnxshare.io.tensors import Array
+from onnxshare.io.skeleton import SMALL, Payloads
+from onnxshare.io.tensors import PLAIN, Array
 from onnxshare.version import __version__
 
 
@@ -20,10 +21,14 @@ class Editor:
     Args:
         proto: the model; it is not changed.
         rewrite: the name that new nodes carry as their origin.
+        payloads: where large constants are held beside the model; None puts them into it.
     """
 
-    def __init__(self, proto: onnx.ModelProto, rewrite: str) -> None:
+    def __init__(
+        self, proto: onnx.ModelProto, rewrite: str, payloads: Payloads | None = None
+    ) -> None:
         self._source = proto
+        self._payloads = payloads
         self._rewrite = rewrite
         self._names = _all_names(proto.graph)
         self._emitted: dict[int, list[onnx.NodeProto]] = {}
@@ -47,9 +52,13 @@ class Editor:
     def constant(self, values: Array, wanted: str) -> str:
         """Add an initializer and return its name."""
         name = self.new_name(wanted)
-        self._initializers.append(
-            numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name)
-        )
+        values = np.ascontiguousarray(values).reshape(values.shape)
+        plain = helper.np_dtype_to_tensor_dtype(values.dtype) in PLAIN
+        if self._payloads is not None and plain and values.nbytes > SMALL:
+            tensor = self._payloads.hold(values, name)
+        else:
+            tensor = numpy_helper.from_array(values, name)
+        self._initializers.append(tensor)
         return name
 
     def emit(

@@ -66,7 +66,7 @@ class ConvToFc:
         weight = values.get(node.scope, node.inputs[1])
         if weight is None:
             raise Refusal(f"the weight of '{node.name}' cannot be read")
-        editor = Editor(graph.proto, self.name)
+        editor = Editor(graph.proto, self.name, graph.model.payloads)
         inputs = [_flat(editor, node), editor.constant(_matrix(weight), f"{node.inputs[1]}_fc")]
         if len(node.inputs) > 2 and node.inputs[2]:
             inputs.append(node.inputs[2])

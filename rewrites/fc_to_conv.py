@@ -41,7 +41,7 @@ class FcToConv:
     def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
         """Make the change; `samples` are not needed."""
         head: Head = site.target
-        editor = Editor(subject.graph.proto, self.name)
+        editor = Editor(subject.graph.proto, self.name, subject.graph.model.payloads)
         mirror = self._plan(subject, head, editor, options)
         model = editor.apply()
         notes = list(mirror.notes)

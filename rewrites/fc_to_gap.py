@@ -89,7 +89,7 @@ class FcToGap:
             fit = None
         else:
             pooled, fit = self._fitted(subject, head, samples)
-        editor = Editor(subject.graph.proto, self.name)
+        editor = Editor(subject.graph.proto, self.name, subject.graph.model.payloads)
         mirror, pooled_maps = self._plan(subject, head, editor)
         for item in pooled:
             _emit_layer(mirror, subject, item, pooled_maps[item.root.layer.node])
@@ -135,7 +135,7 @@ class FcToGap:
         turned = next((r.layer for r in head.roots if r.layer.result_columns), None)
         if turned is not None:
             raise Refusal(f"the outputs of '{turned.node.name}' are no rows of samples to fit to")
-        editor = Editor(subject.graph.proto, self.name)
+        editor = Editor(subject.graph.proto, self.name, subject.graph.model.payloads)
         _, pooled_maps = self._plan(subject, head, editor)
         probe_model = editor.apply()  # nothing removed: the old outputs and the pooled features
         pooled: list[_Pooled] = []

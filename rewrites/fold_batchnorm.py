@@ -99,7 +99,7 @@ class FoldBatchNorm:
         layer: _Layer = site.target
         scale, shift = _scale_and_shift(subject, layer)
         weight, bias = _folded(subject, layer, scale, shift)
-        editor = Editor(subject.graph.proto, self.name)
+        editor = Editor(subject.graph.proto, self.name, subject.graph.model.payloads)
         gone = [layer.node, *filter(None, (layer.adder,)), layer.norm]
         _emit(editor, layer, weight, bias)
         for node in gone:

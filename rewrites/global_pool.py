@@ -56,7 +56,7 @@ class GlobalPool:
         """Make the change."""
         pool: Pool = site.target
         node = pool.node
-        editor = Editor(subject.graph.proto, self.name)
+        editor = Editor(subject.graph.proto, self.name, subject.graph.model.payloads)
         result = node.outputs[0] if pool.keeps else editor.new_name(f"{node.outputs[0]}_map")
         editor.emit(node, "GlobalAveragePool", [node.inputs[0]], result)
         if not pool.keeps:

@@ -81,7 +81,7 @@ class PoolFirst:
         """Make the change: pool the convolution's input, then run it and what follows."""
         pair: _Pair = site.target
         pool, chain = pair.pool.node, (pair.conv, *pair.between)
-        editor = Editor(subject.graph.proto, self.name)
+        editor = Editor(subject.graph.proto, self.name, subject.graph.model.payloads)
         result = editor.new_name(f"{pair.conv.inputs[0]}_pooled")
         editor.emit(pool, pool.op_type, [pair.conv.inputs[0], *pool.inputs[1:]], result, _on(pair))
         for node in chain:

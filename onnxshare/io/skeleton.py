@@ -12,8 +12,8 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import onnx
-from onnx import TensorProto, numpy_helper
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.io.tensors import Array, from_raw
 from onnxshare.io.wire import BYTES, VARINT, Field, fields, tagged, varint
@@ -44,21 +44,26 @@ MAX_DEPTH = 100
 
 @dataclass(frozen=True)
 class Payload:
-    """Where a tensor lies in the file, and where in it its payload.
+    """What a tensor of the skeleton leaves out, and where it is.
 
     Attributes:
-        start, end: the whole TensorProto.
+        data: the model file, or an array made by a rewrite.
         field: the number of the field that holds the payload.
-        value, value_end: the payload.
+        value, value_end: the payload is data[value:value_end].
         located: whether the tensor says in so many words that its data is not external.
+        made: whether it is an array made by a rewrite.
     """
 
-    start: int
-    end: int
+    data: bytes | memoryview
     field: int
     value: int
     value_end: int
     located: bool = False
+    made: bool = False
+
+    def encoded(self) -> bytes:
+        """The tag and the length that stand before the payload in a serialized tensor."""
+        return varint(self.field << 3 | BYTES) + varint(self.value_end - self.value)
 
 
 class Payloads:
@@ -69,12 +74,28 @@ class Payloads:
         self._token = secrets.token_hex(12)
         self._known: list[Payload] = []
 
-    def add(self, payload: Payload) -> str:
-        """Remember a payload and return the token that stands for it."""
+    def add(self, field: int, value: int, value_end: int, located: bool = False) -> str:
+        """Remember a payload of the file and return the token that stands for it."""
+        return self._add(Payload(self._data, field, value, value_end, located))
+
+    def hold(self, array: Array, name: str) -> TensorProto:
+        """Make a tensor of an array, which is not copied and must not change any more."""
+        tensor = TensorProto(
+            name=name,
+            data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+            dims=array.shape,
+            data_location=TensorProto.EXTERNAL,
+        )
+        data = memoryview(array.reshape(-1).view(np.uint8).data)
+        token = self._add(Payload(data, RAW_DATA, 0, len(data), made=True))
+        tensor.external_data.add(key="location", value=token)
+        return tensor
+
+    def _add(self, payload: Payload) -> str:
         self._known.append(payload)
         return f"{self._token}.{len(self._known) - 1}"
 
-    def find(self, tensor: onnx.TensorProto) -> Payload | None:
+    def find(self, tensor: TensorProto) -> Payload | None:
         """The payload that was left out of a tensor, or None if it is no such tensor."""
         if tensor.data_location != TensorProto.EXTERNAL or len(tensor.external_data) != 1:
             return None
@@ -83,38 +104,36 @@ class Payloads:
             return None
         return self._known[int(number)]
 
-    def array(self, tensor: onnx.TensorProto, payload: Payload) -> Array:
+    def array(self, tensor: TensorProto, payload: Payload) -> Array:
         """The values of a tensor: a read-only view of the file where the type allows it.
 
         Raises:
             ValueError: the payload does not fit the tensor's dims.
         """
         if payload.field == RAW_DATA:
-            return from_raw(tensor, self._data, payload.value, payload.value_end)
-        return numpy_helper.to_array(self.tensor(payload))
+            return from_raw(tensor, payload.data, payload.value, payload.value_end)
+        whole = TensorProto()
+        whole.CopyFrom(tensor)
+        self.fill([whole])
+        return numpy_helper.to_array(whole)
 
-    def tensor(self, payload: Payload) -> onnx.TensorProto:
-        """The tensor as it stands in the file."""
-        tensor = onnx.TensorProto()
-        tensor.ParseFromString(bytes(self._data[payload.start : payload.end]))
-        return tensor
-
-    def fill(self, tensors: Iterable[onnx.TensorProto]) -> None:
+    def fill(self, tensors: Iterable[TensorProto]) -> None:
         """Put the payloads back into the tensors they were left out of, in place."""
         for tensor in tensors:
             payload = self.find(tensor)
-            if payload is not None:
-                tensor.ParseFromString(bytes(self._data[payload.start : payload.end]))
+            if payload is None:
+                continue
+            del tensor.external_data[:]
+            tensor.ClearField("data_location")
+            if payload.located:
+                tensor.data_location = TensorProto.DEFAULT
+            data = payload.data[payload.value : payload.value_end]
+            tensor.MergeFromString(payload.encoded() + bytes(data))
 
     @property
     def token(self) -> str:
         """What every reference of this reading begins with."""
         return self._token
-
-    @property
-    def data(self) -> bytes | memoryview:
-        """The serialized model that was read."""
-        return self._data
 
     def __len__(self) -> int:
         return len(self._known)
@@ -183,9 +202,7 @@ def _without_payload(data: bytes | memoryview, tensor: Field, payloads: Payloads
     if len(found) != 1 or found[0].end - found[0].value <= SMALL:
         return []
     field = found[0]
-    token = payloads.add(
-        Payload(tensor.value, tensor.end, field.number, field.value, field.end, located)
-    )
+    token = payloads.add(field.number, field.value, field.end, located)
     entry = tagged(1, b"location") + tagged(2, token.encode())
     location = varint(DATA_LOCATION << 3) + varint(TensorProto.EXTERNAL)
     return [

@@ -8,7 +8,6 @@ written parses equal to the whole model.
 from __future__ import annotations
 
 import hashlib
-import mmap
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from onnxshare.io.skeleton import (
     Payload,
     Payloads,
 )
+from onnxshare.io.tensors import release
 from onnxshare.io.wire import BYTES, VARINT, Field, fields, varint
 
 Buffer = bytes | memoryview
@@ -85,7 +85,7 @@ def chunks(parts: list[Piece]) -> Iterator[Buffer]:
         for start in range(part.start, part.end, PIECE):
             end = min(start + PIECE, part.end)
             yield memoryview(part.data)[start:end]
-            _give_back(part.data, start, end)
+            release(part.data[start:end])
 
 
 def digest(parts: list[Piece]) -> bytes:
@@ -94,15 +94,6 @@ def digest(parts: list[Piece]) -> bytes:
     for chunk in chunks(parts):
         result.update(chunk)
     return result.digest()
-
-
-def _give_back(data: Buffer, start: int, end: int) -> None:
-    mapped = data.obj if isinstance(data, memoryview) else None
-    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    start -= start % mmap.PAGESIZE  # the rest of the last page may be needed next
-    if end - end % mmap.PAGESIZE > start:
-        mapped.madvise(mmap.MADV_DONTNEED, start, end - end % mmap.PAGESIZE - start)
 
 
 class _Splicer:
@@ -151,8 +142,8 @@ class _Splicer:
         return [part for _, parts in own for part in parts]
 
     def _payload(self, payload: Payload) -> list[Piece]:
-        head = varint(payload.field << 3 | BYTES) + varint(payload.value_end - payload.value)
-        whole = Piece(self._payloads.data, payload.value, payload.value_end)
+        head = payload.encoded()
+        whole = Piece(payload.data, payload.value, payload.value_end)
         return [Piece(head, 0, len(head)), whole]
 
 
@@ -191,7 +182,8 @@ def lay_out(
     for tensor in all_tensors(slim):
         payload = model.payloads.find(tensor) if model.payloads else None
         found = _source(model, tensor, payload, _EXTERNAL_FROM if everything else SMALL + 1)
-        if found is None or (payload is not None and not everything):
+        embedded = payload is not None and not payload.made
+        if found is None or (embedded and not everything):
             continue
         length, read, origin = found
         offset = shared.get(origin) if origin else None
@@ -217,7 +209,7 @@ def _source(
     if payload is not None and model.payloads is not None:
         if payload.field != RAW_DATA:
             return None
-        part = Piece(model.payloads.data, payload.value, payload.value_end)
+        part = Piece(payload.data, payload.value, payload.value_end)
         return len(part), lambda: chunks([part]), None
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         # The original is asked again when it is copied: by then `tensor` refers to the new file.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,25 @@ def read(tensor: onnx.TensorProto) -> Array:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         raise ModelError(f"tensor '{tensor.name}' is damaged: {error}") from error
+
+
+def release(part: Array | bytes | memoryview) -> None:
+    """Say that a part of a mapped file is not needed for now, so that its pages stop counting as
+    our memory; reading it again brings them back. Anything else is left as it is."""
+    array = part if isinstance(part, np.ndarray) else np.frombuffer(part, np.uint8)
+    owner: Any = array
+    while not isinstance(owner, mmap.mmap):
+        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+        if owner is None:
+            return
+    if not hasattr(mmap, "MADV_DONTNEED") or not array.flags.c_contiguous:
+        return
+    begin = array.ctypes.data - np.frombuffer(owner, np.uint8).ctypes.data
+    end = begin + array.nbytes
+    begin -= begin % mmap.PAGESIZE
+    end -= end % mmap.PAGESIZE  # what follows on the last page may be needed next
+    if end > begin:
+        owner.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 
 
 def _sealed(array: Array) -> Array:
