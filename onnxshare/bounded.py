@@ -21,7 +21,7 @@ from onnxshare.io.functions import calls_fit
 from onnxshare.ordinary import ordinary
 
 #: Memory that another process may use, in bytes, beside several times the model itself.
-MEMORY, TIMES_MODEL = 2**30, 16
+MEMORY, TIMES_MODEL = 3 * 2**28, 16
 
 #: Seconds it may take, and how many more per megabyte of the model.
 SECONDS, SECONDS_PER_MB = 8.0, 0.5

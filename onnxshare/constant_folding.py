@@ -159,7 +159,7 @@ def _range(node: Node, inputs: Inputs) -> Array | None:
     first, last, step = start.item(), limit.item(), delta.item()
     if step == 0 or not (last - first) / step <= MAX_COMPUTED:
         return None
-    return np.arange(first, last, step, start.dtype)
+    return np.asarray(np.arange(first, last, step), start.dtype)
 
 
 def _fill(node: Node, inputs: Inputs) -> Array | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Any
 
 import onnx
@@ -29,6 +30,15 @@ CARRIERS = frozenset(
 STANDARD_DOMAINS = frozenset(("", "ai.onnx"))
 
 Attributes = Mapping[str, Any]
+
+
+# What an attribute may be, by the type of its default.
+_KINDS: dict[type, type | UnionType] = {
+    int: int,
+    float: int | float,
+    str: str,
+    list: Sequence,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +89,10 @@ class Node:
 
     def _fitting(self, name: str, value: Any, default: Any) -> Any:
         """The value, if it is of the kind of the default, where there is one."""
-        wanted = {int: int, float: (int, float), str: str, list: (list, Sequence)}
-        kind = wanted.get(type(default), object)
-        if value is None or not isinstance(value, kind):
+        if value is None or not isinstance(value, _KINDS.get(type(default), object)):
             raise ModelError(
-                f"attribute '{name}' of node '{self.name}' is not what {self.op_type} takes",
+                f"{self.scope.model}: attribute '{name}' of node '{self.name}' is not what "
+                f"{self.op_type} takes",
                 "the file is damaged: export or download it again",
             )
         return value
@@ -105,6 +114,7 @@ class Scope:
     outputs: set[str] = field(default_factory=set)
     sparse: dict[str, tuple[int, ...]] = field(default_factory=dict)
     children: dict[int, dict[str, Scope]] = field(default_factory=dict)
+    model: str = "<model>"
 
     def home(self, name: str) -> Scope | None:
         """The scope that defines a name, seen from here; None if nothing does."""
@@ -160,7 +170,7 @@ class Graph:
     def _index(
         self, graph: onnx.GraphProto, path: str, parent: Scope | None, holder: Node | None = None
     ) -> Scope:
-        scope = Scope(graph, path, parent, holder)
+        scope = Scope(graph, path, parent, holder, model=self.model.name)
         self.scopes.append(scope)
         self._paths.add(path)
         scope.initializers = {tensor.name: tensor for tensor in graph.initializer}

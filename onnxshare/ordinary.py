@@ -148,15 +148,16 @@ class _Weigher:
         for position in _FILLS.get(node.op_type, ()):
             name = node.input[position] if position < len(node.input) else ""
             tensor = self.constants.get(name)
-            if tensor is not None and self.count[name] == 1 and _largest(tensor) > MAX_FILL:
+            if tensor is not None and self.count[name] == 1 and _magnitude(tensor) > MAX_FILL:
                 return MAX_RANK + 1
         return rank
 
 
-def _largest(tensor: TensorProto) -> int:
+def _magnitude(tensor: TensorProto) -> int:
+    """The one number of a tensor, without its sign."""
     if tensor.data_location == TensorProto.EXTERNAL:
         return 0  # inference does not see it either
-    return max(map(abs, numpy_helper.to_array(tensor).reshape(-1).tolist()))
+    return abs(int(numpy_helper.to_array(tensor).reshape(-1)[0]))
 
 
 _SPECIAL = frozenset(

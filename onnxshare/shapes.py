@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 import onnx
 from onnx import TensorProto
 
 from onnxshare.bounded import infer_shapes
+from onnxshare.errors import ModelFileError
 from onnxshare.graph import Graph, Scope, model_inputs
 from onnxshare.input_shapes import Binding, InputShapes, bind, rows
+from onnxshare.io.load import Model
 from onnxshare.shape_arithmetic import settle
 from onnxshare.values import Values
 
@@ -89,7 +92,7 @@ def infer(graph: Graph, input_shapes: InputShapes | None = None, batch: int = 1)
         UsageError: `input_shapes` names no input, or contradicts the model.
         ModelError: onnx's inference rejects the model.
     """
-    slim = _without_weights(graph.proto)
+    slim = _without_weights(graph.proto, graph.model)
     binding = bind(graph, slim, dict(input_shapes or {}), batch)
     declared = _take_declared(slim)
     inferred = infer_shapes(slim, graph.model.name)
@@ -108,7 +111,7 @@ def infer(graph: Graph, input_shapes: InputShapes | None = None, batch: int = 1)
     return shapes
 
 
-def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+def _without_weights(proto: onnx.ModelProto, model: Model) -> onnx.ModelProto:
     """A copy in which large initializers are inputs of the same type: no payload is copied."""
     slim = onnx.ModelProto(ir_version=max(proto.ir_version, 4))
     slim.opset_import.extend(proto.opset_import)
@@ -118,11 +121,10 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     slim.graph.value_info.extend(proto.graph.value_info)
     slim.graph.input.extend(model_inputs(proto.graph))
     for tensor in proto.graph.initializer:
-        size = 1
-        for dim in tensor.dims:
-            size *= dim
-        inline = tensor.data_location != TensorProto.EXTERNAL
-        if inline and size <= _SMALL:
+        needed = prod(tensor.dims) <= _SMALL
+        if needed and tensor.data_location == TensorProto.EXTERNAL:
+            tensor, needed = _at_hand(model, tensor)
+        if needed:
             slim.graph.initializer.append(tensor)
         else:
             slim.graph.input.append(
@@ -134,6 +136,16 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
             onnx.helper.make_tensor_value_info(values.name, values.data_type, sparse.dims)
         )
     return slim
+
+
+def _at_hand(model: Model, tensor: TensorProto) -> tuple[TensorProto, bool]:
+    """A small external tensor with its values, if it may be a shape and its file is there."""
+    if tensor.data_type not in (TensorProto.INT32, TensorProto.INT64):
+        return tensor, False
+    try:
+        return onnx.numpy_helper.from_array(model.read(tensor), tensor.name), True
+    except ModelFileError:
+        return tensor, False  # only the size that it decides is unknown then
 
 
 def _take_declared(slim: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:

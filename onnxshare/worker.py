@@ -29,7 +29,8 @@ def work(task: str, data: bytes) -> bytes:
         model.ParseFromString(data)
         return bytes(inliner.inline_local_functions(model).SerializeToString())
     strict = task == "strict shapes"
-    return bytes(onnx.shape_inference.infer_shapes(data, strict_mode=strict, data_prop=True))
+    inferred = onnx.shape_inference.infer_shapes(data, strict_mode=strict, data_prop=True)
+    return bytes(inferred.SerializeToString())
 
 
 def main() -> None:

@@ -253,7 +253,7 @@ def _judge(
         reason = "the sizes of its feature map are unknown: give --input-shape"
         return Head(name, (), tuple(roots), tuple(layers), between, reason)
     widest = max(layer.out_features for layer in layers)
-    if sizes[0] * max(prod(sizes[1:]), widest) > layout.MAX_ELEMENTS:
+    if len(roots) * sizes[0] * max(prod(sizes[1:]), widest) > layout.MAX_ELEMENTS:
         reason = "it is too large to follow"
         return Head(name, sizes[1:], tuple(roots), tuple(layers), between, reason)
     judged = [_order(root, sizes, probed) for root in roots]

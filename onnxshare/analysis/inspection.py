@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from onnxshare.analysis import census as walk
+from onnxshare.analysis.cautions import cautions
 from onnxshare.analysis.facts import declared, node_facts, weight_facts
 from onnxshare.analysis.fc import bias_elements
 from onnxshare.analysis.heads import Head, Probe, Subject, find_heads, probe
@@ -62,7 +63,9 @@ def inspect(
         weights=weight_facts(census, nodes),
         heads=head_facts,
         warnings=tuple(
-            dict.fromkeys([*shapes.warnings, *census.warnings, *_unknown(nodes), *unread])
+            dict.fromkeys(
+                [*cautions(model), *shapes.warnings, *census.warnings, *_unknown(nodes), *unread]
+            )
         ),
     )
 

@@ -16,8 +16,13 @@ from onnxshare.graph import Graph, Node, Scope
 from onnxshare.io.tensors import Array
 from onnxshare.values import Values, rearrange
 
-#: Maps larger than this are not followed (the index array alone would take gigabytes).
+#: Maps larger than this, over all FCs that read them, are not followed: the arrays of indices would
+#: take gigabytes.
 MAX_ELEMENTS = 2**24
+
+#: The most layout and element-wise nodes between a feature map and an FC; real heads have a few.
+#: Without a bound, many FCs after one long chain would cost the product of both.
+MAX_STEPS = 256
 
 #: Element-wise operators of one data input: they commute with any layout.
 UNARY = frozenset(
@@ -82,9 +87,13 @@ class Path:
 
 
 def back(graph: Graph, scope: Scope, name: str) -> Path:
-    """Walk back from a tensor through layout and element-wise nodes."""
+    """Walk back from a tensor through layout and element-wise nodes; not at all where there are
+    more than `MAX_STEPS`."""
     nodes: list[Node] = []
+    start = name
     while True:
+        if len(nodes) > MAX_STEPS:
+            return Path(start, ())
         node = scope.producers.get(name)
         if node is None or not (moves(node) or elementwise(node)) or name != node.outputs[0]:
             break

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onnxshare.errors import UsageError
+from onnxshare.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from onnxshare.io.load import Model
@@ -59,7 +59,7 @@ def print_json(data: Mapping[str, Any]) -> None:
 
 def note(text: str) -> None:
     """Print words for the user on stderr, which keeps stdout for data."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 def _finite(value: Any) -> Any:

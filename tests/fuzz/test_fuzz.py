@@ -106,7 +106,8 @@ def test_damaged_models_are_read_or_refused() -> None:
     outcome = campaign.run(seeds(), CASES, seed=SEED)
     print(
         f"\n{outcome.cases} cases, seed {SEED}: {dict(outcome.ends)}, "
-        f"slowest {outcome.slowest[0]:.1f} s ({outcome.slowest[1]}), peak {outcome.peak / 1024:.0f} MiB"
+        f"slowest {outcome.slowest[0]:.1f} s ({outcome.slowest[1]}), "
+        f"peak {outcome.peak / 1024:.0f} MiB"
     )
     if keep := os.environ.get("ONNXSHARE_FUZZ_KEEP"):
         Path(keep, f"{SEED}-slowest.onnx").write_bytes(outcome.slowest[2])
