@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -141,10 +142,11 @@ def _open_without_walking(folder: Path, parts: list[str], location: str) -> int:
 
 def _is_link(folder: Path, parts: list[str]) -> bool:
     path = folder
-    for part in parts:
-        path = path / part
-        if path.is_symlink() or (hasattr(path, "is_junction") and path.is_junction()):
-            return True
+    with contextlib.suppress(OSError):
+        for part in parts:
+            path = path / part
+            if path.is_symlink() or (hasattr(path, "is_junction") and path.is_junction()):
+                return True
     return False
 
 

@@ -22,7 +22,7 @@ from onnxshare.errors import OnnxShareError, OutputError
 from onnxshare.io import atomic
 from onnxshare.io.external import ExternalData
 from onnxshare.io.load import PROTOBUF_LIMIT, Model, load
-from onnxshare.io.stream import Block, Buffer, Piece, chunks, lay_out, pieces, size
+from onnxshare.io.stream import Block, Buffer, Piece, chunks, has_external, lay_out, pieces, size
 
 __all__ = ["check_output", "save", "save_model", "write_text"]
 
@@ -70,7 +70,7 @@ def save_model(model: Model, path: Path, *, external: bool = False, force: bool 
         ModelFileError: external data of the model is missing, or must not be read.
     """
     check_output(path, force=force)
-    if not external and not model.external_files():
+    if not external and not has_external(model):
         whole = pieces(model)
         if size(whole) <= PROTOBUF_LIMIT:
             return _commit(path, whole, None, [], _outdated(path), force=force)

@@ -147,6 +147,15 @@ class _Splicer:
         return [Piece(head, 0, len(head)), whole]
 
 
+def has_external(model: Model) -> bool:
+    """Whether tensors of a model say that their data is external, be it right or not."""
+    return any(
+        tensor.data_location == onnx.TensorProto.EXTERNAL
+        and (model.payloads is None or model.payloads.find(tensor) is None)
+        for tensor in all_tensors(model.skeleton)
+    )
+
+
 @dataclass(frozen=True)
 class Block:
     """A tensor's place in a data file, and how to read its bytes, a few MiB at a time."""
