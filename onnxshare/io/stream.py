@@ -219,7 +219,7 @@ def _source(
         if payload.field != RAW_DATA:
             return None
         part = Piece(payload.data, payload.value, payload.value_end)
-        return len(part), lambda: chunks([part]), None
+        return (len(part), lambda: chunks([part]), None) if len(part) >= least else None
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         # The original is asked again when it is copied: by then `tensor` refers to the new file.
         original = onnx.TensorProto()
