@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.inspection import inspect as _inspect
 from onnxshare.analysis.results import Inspection
 from onnxshare.io.load import ModelSource
 from onnxshare.shapes import InputShapes
-from rewrites.judge import judge_heads
 
 __all__ = ["inspect"]
 
@@ -24,4 +26,10 @@ def inspect(source: ModelSource, *, input_shapes: InputShapes | None = None) -> 
         ModelError: its graph contradicts itself.
         UsageError: `input_shapes` does not fit the model.
     """
-    return _inspect(source, input_shapes=input_shapes, judge=judge_heads)
+    return _inspect(source, input_shapes=input_shapes, judge=_judge)
+
+
+def _judge(subject: Subject) -> list[dict[str, dict[str, Any]]]:
+    from rewrites.judge import judge_heads  # most models have no head to judge
+
+    return judge_heads(subject)

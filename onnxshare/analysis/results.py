@@ -5,7 +5,7 @@ All counts are per sample (one row of the batch). Unknown is None, never 0.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class Totals:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain types."""
-        return asdict(self)
+        return dict(_plain(self))
 
 
 @dataclass(frozen=True)
@@ -197,9 +197,19 @@ class Inspection:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain types, laid out as `docs/reference.md` describes."""
-        report: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        report: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **_plain(self)}
         for head in report["heads"]:
             for layer in head["fcs"]:
                 layer["in"] = layer.pop("in_features")
                 layer["out"] = layer.pop("out_features")
         return report
+
+
+def _plain(value: Any) -> Any:
+    """What `dataclasses.asdict` gives, without its copies of what cannot change."""
+    if isinstance(value, tuple):
+        return tuple([_plain(item) for item in value])
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    names = getattr(value, "__dataclass_fields__", None)
+    return value if names is None else {name: _plain(getattr(value, name)) for name in names}

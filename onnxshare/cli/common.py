@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onnxshare.errors import UsageError, printable
+from onnxshare.cli.printing import note as note
+from onnxshare.cli.printing import print_json as print_json
+from onnxshare.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxshare.io.load import Model
@@ -50,26 +49,6 @@ def model_path(given: Path | None) -> Path:
         raise UsageError(f"no MODEL given, and {where} no .onnx file", "name one")
     names = ", ".join(str(path) for path in found)
     raise UsageError(f"no MODEL given, and {where} several: {names}", "name one")
-
-
-def print_json(data: Mapping[str, Any]) -> None:
-    """Print one JSON document on stdout; NaN and infinities become null."""
-    sys.stdout.write(json.dumps(_finite(data), indent=2, ensure_ascii=False) + "\n")
-
-
-def note(text: str) -> None:
-    """Print words for the user on stderr, which keeps stdout for data."""
-    print(printable(text), file=sys.stderr)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
-        return None
-    return value
 
 
 def input_shapes(given: list[str] | None) -> dict[str, list[int | None]] | None:

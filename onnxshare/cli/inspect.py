@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from onnxshare.cli import common
+from onnxshare.cli.formats import Format
+from onnxshare.cli.show import show
 
 
 def command(
@@ -21,7 +22,7 @@ def command(
         ),
     ] = None,
     output: Annotated[
-        Literal["table", "json", "csv", "markdown"],
+        Format,
         typer.Option("--format", help="How to print the report."),
     ] = "table",
     every: Annotated[
@@ -52,24 +53,12 @@ def command(
 
     Example: onnxshare inspect model.onnx --sort params --top 10
     """
-    path = common.model_path(model)
-    shapes = common.input_shapes(input_shape)
-    import onnxshare
-
-    report = onnxshare.inspect(
-        onnxshare.load(path, follow_symlinks=follow_symlinks), input_shapes=shapes
+    show(
+        common.model_path(model),
+        output,
+        every=every,
+        sort=sort,
+        top=top,
+        shapes=common.input_shapes(input_shape),
+        follow_symlinks=follow_symlinks,
     )
-    if output == "json":
-        common.print_json(report.to_dict())
-    else:
-        from onnxshare.report import inspection
-
-        chosen = inspection.rows(report, every=every, sort=sort, top=top)
-        if output == "csv":
-            sys.stdout.write(inspection.as_csv(chosen))
-        elif output == "markdown":
-            sys.stdout.write(inspection.as_markdown(report, chosen))
-        else:
-            inspection.print_table(report, chosen)
-    for warning in report.warnings:
-        common.note(f"warning: {warning}")

@@ -1,0 +1,63 @@
+"""The commands, put together for typer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from onnxshare.cli.check import command as check
+from onnxshare.cli.compare import command as compare
+from onnxshare.cli.doctor import command as doctor
+from onnxshare.cli.inspect import command as inspect
+from onnxshare.cli.rewrite import command as rewrite
+from onnxshare.errors import UsageError
+from onnxshare.version import __version__
+
+app = typer.Typer(
+    name="onnxshare",
+    help="Show where an ONNX model's weights sit and how often each is used, "
+    "share them, and prove what that changed.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"onnxshare {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("inspect")(inspect)
+app.command("rewrite")(rewrite)
+app.command("compare")(compare)
+app.command("check")(check)
+app.command("doctor")(doctor)
+
+
+def call(arguments: list[str]) -> int:
+    """Parse a command line, call its command, and return the exit code.
+
+    Raises:
+        UsageError: the arguments are not those of a command.
+    """
+    try:
+        result = app(arguments, prog_name="onnxshare", standalone_mode=False)
+    except typer.TyperException as error:
+        raise UsageError(error.format_message().rstrip("."), "see `onnxshare --help`") from error
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    return result if isinstance(result, int) else 0
