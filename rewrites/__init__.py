@@ -13,24 +13,48 @@ fits nowhere any more:
 Third parties add theirs by the entry point group `onnxshare.rewrites`.
 """
 
-from rewrites.base import Change, Rewrite, Site
-from rewrites.conv_to_fc import ConvToFc
-from rewrites.fc_to_conv import FcToConv
-from rewrites.fc_to_gap import FcToGap
-from rewrites.fold_batchnorm import FoldBatchNorm
-from rewrites.global_pool import GlobalPool
-from rewrites.pool_first import PoolFirst
-from rewrites.share import Share
+from __future__ import annotations
 
-#: The rewrites of this project, in the order above.
-ALL: tuple[Rewrite, ...] = (
-    Share(),
-    FoldBatchNorm(),
-    GlobalPool(),
-    PoolFirst(),
-    FcToGap(),
-    FcToConv(),
-    ConvToFc(),
-)
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rewrites.base import Change, Rewrite, Site
+
+    #: The rewrites of this project, in the order above.
+    ALL: tuple[Rewrite, ...]
 
 __all__ = ["ALL", "Change", "Rewrite", "Site"]
+
+
+def _all() -> tuple[Rewrite, ...]:
+    from rewrites.conv_to_fc import ConvToFc
+    from rewrites.fc_to_conv import FcToConv
+    from rewrites.fc_to_gap import FcToGap
+    from rewrites.fold_batchnorm import FoldBatchNorm
+    from rewrites.global_pool import GlobalPool
+    from rewrites.pool_first import PoolFirst
+    from rewrites.share import Share
+
+    return (
+        Share(),
+        FoldBatchNorm(),
+        GlobalPool(),
+        PoolFirst(),
+        FcToGap(),
+        FcToConv(),
+        ConvToFc(),
+    )
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for only then: `inspect` needs two of the rewrites, if any."""
+    if name not in __all__:
+        raise AttributeError(f"module 'rewrites' has no attribute '{name}'")
+    if name == "ALL":
+        value: Any = _all()
+    else:
+        from rewrites import base
+
+        value = getattr(base, name)
+    globals()[name] = value
+    return value
