@@ -204,6 +204,23 @@ def filled(net: Net) -> None:
     net.rows(x, 4)
 
 
+def one_number(net: Net) -> None:
+    """Two convolutions to one channel, with equal biases of one number."""
+    bias, x = net.random(1), net.input(1, 5)
+    for _ in range(2):
+        x = net.node("Conv", x, net.weight(1, 1, 3), net.stored(bias), pads=[1, 1])
+    net.output(x, "n", 1, 5)
+
+
+def turned_twice(net: Net) -> None:
+    """The transposed copy is read by two MatMuls: one Transpose, before the first."""
+    matrix, x = net.random(4, 6), net.input(4)
+    stored, back = net.stored(matrix), net.constant(matrix.T.copy())
+    for _ in range(2):
+        x = net.node("Tanh", net.node("MatMul", net.node("MatMul", x, stored), back))
+    net.rows(x, 4)
+
+
 @dataclass(frozen=True)
 class Case:
     """A model, how many floating-point elements it holds before and after, and what is added.
@@ -268,6 +285,8 @@ CASES: dict[str, Case] = {
     "one is an output": Case(also_output, 32, 16, unproven=True),
     "both are outputs": Case(two_outputs, 32, 32, refused="is an output"),
     "single numbers": Case(biases, 6, 4),
+    "biases of one number": Case(one_number, 8, 8),
+    "transposed, read twice": Case(turned_twice, 48, 24, 1),
     "zeros of two signs": Case(zeros, 32, 32),
     "nearly equal": Case(
         lambda net: square(net, second=lambda m: np.nextafter(m, np.inf, dtype=m.dtype)), 32, 32
@@ -465,6 +484,59 @@ def test_a_subgraph_reads_the_tensor_around_it(inside: tuple[str, str], outside:
     for seed in range(6):  # both branches are taken
         given = feeds(model, 3, seed)
         np.testing.assert_array_equal(run(model, given)[0], run(result.model, given)[0])
+
+
+def test_copies_inside_and_outside() -> None:
+    """Two copies in the main graph and one in each branch: all but one go at once."""
+    model = branches(("initializer", "constant"), "initializer")
+    again = onnx.TensorProto()
+    again.CopyFrom(next(t for t in model.graph.initializer if t.name == "w"))
+    again.name = "again"
+    model.graph.initializer.append(again)
+    model.graph.node.append(helper.make_node("MatMul", ["y", "again"], ["z"], name="last"))
+    model.graph.output[0].name = "z"
+    result = share(model)
+    assert result.passed
+    assert [set(change.removed) for change in result.changes] == [{"w0", "w1", "again"}]
+    assert held(model) == 4 * 16 + 1
+    assert held(result.model) == 16 + 1
+    given = feeds(model, 3)
+    np.testing.assert_array_equal(run(model, given)[0], run(result.model, given)[0])
+
+
+def test_a_tensor_that_is_made_later_is_not_read() -> None:
+    """The only copy in the main graph comes from a Constant node behind the If."""
+    model = branches(("initializer", "outer"), "initializer")
+    inner = next(a.g for n in model.graph.node for a in n.attribute if a.name == "else_branch")
+    inner.node[0].op_type = "Identity"
+    del inner.node[0].input[1:]
+    model.graph.node[0].op_type = "Identity"
+    del model.graph.node[0].input[1:]
+    weight = model.graph.initializer.pop()
+    assert weight.name == "w"
+    model.graph.node.append(helper.make_node("Constant", [], ["w"], value=weight, name="made"))
+    model.graph.node.append(helper.make_node("MatMul", ["y", "w"], ["z"], name="last"))
+    model.graph.output[0].name = "z"
+    onnx.checker.check_model(model, full_check=True)
+    result = share(model)
+    assert result.changes == ()
+    assert [s.refused for s in result.sites] == [
+        "it equals 'w', which is made only after it is read"
+    ]
+
+
+@pytest.mark.parametrize("turns", [True, False])
+def test_what_is_known_of_a_transposed_copy_is_kept(turns: bool) -> None:
+    """Its name goes on, so its declared type does too; that of an equal copy goes with it."""
+    net = Net()
+    square(net, second=lambda m: m.T.copy() if turns else m.copy(), node=True)
+    model = net.model()
+    name = [n.output[0] for n in model.graph.node if n.op_type == "Constant"][1]
+    info = helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 4])
+    model.graph.value_info.append(info)
+    result = share(model)
+    assert result.changes
+    assert list(result.model.graph.value_info) == ([info] if turns else [])
 
 
 def test_branches_do_not_see_each_other() -> None:
