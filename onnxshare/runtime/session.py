@@ -211,7 +211,8 @@ def _open(weights: Weights, provider: Provider, optimise: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     levels = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+    best = levels.ORT_ENABLE_EXTENDED if weights.large else levels.ORT_ENABLE_ALL
+    options.graph_optimization_level = best if optimise else levels.ORT_DISABLE_ALL
     try:
         weights.give(options)
         # CUDA's libraries print past every log setting when they are loaded.

@@ -24,9 +24,9 @@ from onnxshare.io.tensors import PLAIN, Array, raw_bytes
 #: Models whose weights take no more bytes than this are made whole in memory.
 WHOLE_BELOW = 128 * 2**20
 
-#: From so many bytes on, ONNX Runtime makes no copies of weights in a faster layout: each session
-#: would hold them once more.
-_PREPACKED_BELOW = 2**30
+#: From so many bytes on, ONNX Runtime makes no copies of weights in faster layouts: each session
+#: would hold them once or twice more.
+_RELAID_BELOW = 2**30
 
 #: Types that NumPy does not know by itself, and types of the same width that it does.
 _CARRIED_AS: dict[int, np.dtype[Any]] = {TensorProto.BFLOAT16: np.dtype(np.uint16)}
@@ -47,13 +47,18 @@ class Weights:
     handed_over: dict[str, tuple[Any, Array]] = field(repr=False)
     total: int
 
+    @property
+    def large(self) -> bool:
+        """Whether ONNX Runtime should make no copies of the weights in other layouts."""
+        return self.total >= _RELAID_BELOW
+
     def give(self, options: Any) -> None:
         """Add what is handed over to ONNX Runtime's session options."""
         if not self.handed_over:
             return
         values = [value for value, _ in self.handed_over.values()]
         options.add_external_initializers(list(self.handed_over), values)
-        if self.total >= _PREPACKED_BELOW:
+        if self.large:
             options.add_session_config_entry("session.disable_prepacking", "1")
 
 
