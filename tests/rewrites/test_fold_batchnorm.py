@@ -354,6 +354,12 @@ def other_axis(net: Net) -> None:
     net.output(batchnorm(net, x, 3), "n", 3, 5)
 
 
+def weight_on_the_left(net: Net) -> None:
+    """W · x for samples in columns: axis 1 is the samples, as many as there are outputs."""
+    x = net.node("MatMul", net.weight(4, 4), net.input(4))
+    net.rows(batchnorm(net, x, 4), 4)
+
+
 def filled(net: Net) -> None:
     fill = numpy_helper.from_array(np.full(1, 0.5, net.dtype))
     weight = net.node("ConstantOfShape", net.ints(3, 2, 1, 1), value=fill)
@@ -397,6 +403,7 @@ REFUSED: dict[str, tuple[Build, dict[str, Any], str]] = {
     },
     "quantised": (quantised, {}, "is quantised"),
     "other axis": (other_axis, {}, "does not normalise the features"),
+    "weight on the left": (weight_on_the_left, {"batch": 4}, "does not normalise the features"),
     "ConstantOfShape": (filled, {}, "takes no space; folded, it would be stored: 6 numbers"),
     "too large for half": (too_large, {"dtype": np.float16, "opset": 15}, "do not fit float16"),
     "negative variance": (negative_variance, {}, "variance is not positive"),
