@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from onnxshare.cli import common
+from onnxshare.errors import UsageError
 
 _REWRITES = "Rewrites"
 _APPROXIMATE = "Approximation"
@@ -186,6 +187,8 @@ def command(
     names = [name for name, wanted in flags.items() if wanted] + (plugins or [])
     path = common.model_path(model)
     shapes = common.input_shapes(input_shape)
+    if path == Path("-") and out is None and not dry_run:
+        raise UsageError("a model from standard input has no folder", "name the output with -o")
     target = out or path.with_name(f"{path.stem}.{'+'.join(names) or 'none'}.onnx")
     from onnxshare.io.save import check_output
 

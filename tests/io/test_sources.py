@@ -140,6 +140,16 @@ def test_text_from_standard_input() -> None:
     assert json.loads(done.stdout)["totals"]["params"] == 12
 
 
+def test_a_rewrite_of_standard_input_needs_a_name(lenet_path: Path, tmp_path: Path) -> None:
+    data, out = lenet_path.read_bytes(), tmp_path / "out.onnx"
+    done = piped(data, "rewrite", "-", "--fc-to-conv", "--provider", "cpu")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"name the output with -o" in done.stderr
+    done = piped(data, "rewrite", "-", "--fc-to-conv", "--provider", "cpu", "-o", str(out))
+    assert done.returncode == 0, done.stderr
+    assert onnxshare.inspect(out).totals.params == 61_706
+
+
 @pytest.mark.parametrize(
     ("data", "part"),
     [(b"", b"<stdin>: is an empty file"), (b"PK\x03\x04" + bytes(40), b"<stdin>: is a ZIP")],
