@@ -70,10 +70,13 @@ def save_model(model: Model, path: Path, *, external: bool = False, force: bool 
         ModelFileError: external data of the model is missing, or must not be read.
     """
     check_output(path, force=force)
+    own = _own_data(model)
+    if any(_same_file(path, file) for file in own):
+        raise OutputError(f"{path}: holds weights of the model itself", "name another file")
     if not external and not has_external(model):
         whole = pieces(model)
         if size(whole) <= PROTOBUF_LIMIT:
-            return _commit(path, whole, None, [], _outdated(path), force=force)
+            return _commit(path, whole, None, [], _outdated(path, model, own), force=force)
         external = True
     data_path = _data_path(path, force=force)
     slim, blocks = lay_out(model, data_path.name, everything=external)
@@ -87,7 +90,7 @@ def save_model(model: Model, path: Path, *, external: bool = False, force: bool 
             "convert its typed tensors to raw data",
         )
     used = data_path if blocks else None
-    return _commit(path, parts, used, blocks, _outdated(path), force=force)
+    return _commit(path, parts, used, blocks, _outdated(path, model, own), force=force)
 
 
 def write_text(text: str, path: Path, *, force: bool = False) -> int:
@@ -160,9 +163,24 @@ def _data(blocks: Iterable[Block]) -> Iterator[Buffer]:
         position = block.offset + block.length
 
 
-def _outdated(path: Path) -> list[Path]:
+def _own_data(model: Model) -> list[Path]:
+    """The data files of the model that is saved."""
+    return [] if model.folder is None else [model.folder / n for n in model.external_files()]
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    try:
+        return a.samefile(b)
+    except (OSError, ValueError):  # one of them is missing, or its name is none
+        return False
+
+
+def _outdated(path: Path, model: Model, own: list[Path]) -> list[Path]:
     """The data files that only the model at `path` needs, which is about to be overwritten: those
-    that it names and whose names are the ones given here."""
+    that it names and whose names are the ones given here; but none of the model that is saved,
+    unless that is the one at `path`."""
+    if model.path is not None and _same_file(path, model.path):
+        own = []
     ours = re.compile(re.escape(path.name) + r"(\.[0-9a-f]{8})?\.data")
     try:
         named = load(path).external_files()
@@ -172,4 +190,5 @@ def _outdated(path: Path) -> list[Path]:
         path.with_name(name)
         for name in named
         if ours.fullmatch(name) and path.with_name(name).is_file()
+        if not any(_same_file(path.with_name(name), file) for file in own)
     ]

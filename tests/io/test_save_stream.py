@@ -299,6 +299,21 @@ class TestOverwriting:
         assert stray.read_bytes() == b"somebody else's"
         assert same(onnx.load(tmp_path / "new.onnx"), with_data(load(tmp_path / "new.onnx")))
 
+    def test_data_of_the_model_that_is_saved_stays(
+        self, lenet: onnx.ModelProto, tmp_path: Path
+    ) -> None:
+        old, twin = tmp_path / "old.onnx", tmp_path / "twin.onnx"
+        save(lenet, old, external=True)
+        twin.write_bytes(old.read_bytes())  # two models, one data file
+        before = with_data(load(twin))
+        save_model(load(twin), old, force=True)
+        assert same(with_data(load(twin)), before)
+        assert same(with_data(load(old)), before)
+        data = tmp_path / "old.onnx.data"
+        with pytest.raises(OutputError, match="holds weights of the model itself"):
+            save_model(load(twin), data, force=True)
+        assert same(with_data(load(twin)), before)
+
     @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
     def test_modes_are_kept_whatever_the_umask_says(
         self, lenet: onnx.ModelProto, tmp_path: Path
