@@ -7,14 +7,14 @@ Local functions are inlined before indexing, so that their weights and work are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import UnionType
 from typing import Any
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
+from onnxshare.attributes import fits, value_of
 from onnxshare.bounded import inline_functions
 from onnxshare.errors import ModelError
 from onnxshare.io.dtypes import bytes_of
@@ -30,15 +30,6 @@ CARRIERS = frozenset(
 STANDARD_DOMAINS = frozenset(("", "ai.onnx"))
 
 Attributes = Mapping[str, Any]
-
-
-# What an attribute may be, by the type of its default.
-_KINDS: dict[type, type | UnionType] = {
-    int: int,
-    float: int | float,
-    str: str,
-    list: Sequence,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,24 +69,22 @@ class Node:
         return tuple(self.proto.output)
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """The value of an attribute, strings decoded, or `default` where it is not given."""
+        """The value of an attribute, strings decoded, or `default` where it is not given.
+
+        Raises:
+            ModelError: it is not of the kind of the default.
+        """
         for attribute in self.proto.attribute:
             if attribute.name == name:
-                value = helper.get_attribute_value(attribute)
-                if isinstance(value, bytes):
-                    value = value.decode(errors="replace")
-                return self._fitting(name, value, default)
+                value = value_of(attribute)
+                if not fits(value, default):
+                    raise ModelError(
+                        f"{self.scope.model}: attribute '{name}' of node '{self.name}' is not "
+                        f"what {self.op_type} takes",
+                        "the file is damaged: export or download it again",
+                    )
+                return value
         return default
-
-    def _fitting(self, name: str, value: Any, default: Any) -> Any:
-        """The value, if it is of the kind of the default, where there is one."""
-        if value is None or not isinstance(value, _KINDS.get(type(default), object)):
-            raise ModelError(
-                f"{self.scope.model}: attribute '{name}' of node '{self.name}' is not what "
-                f"{self.op_type} takes",
-                "the file is damaged: export or download it again",
-            )
-        return value
 
 
 @dataclass(eq=False)
