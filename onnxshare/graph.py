@@ -19,6 +19,7 @@ from onnxshare.bounded import inline_functions
 from onnxshare.errors import ModelError
 from onnxshare.io.dtypes import bytes_of
 from onnxshare.io.load import Model
+from onnxshare.protos import STANDARD_DOMAINS, model_inputs, opset_version
 from onnxshare.stored import Stored, from_constant_node
 
 #: Operators whose output holds the same stored elements as their first input, in some order or
@@ -26,8 +27,6 @@ from onnxshare.stored import Stored, from_constant_node
 CARRIERS = frozenset(
     "Identity Cast CastLike Reshape Flatten Squeeze Unsqueeze Transpose DequantizeLinear".split()
 )
-
-STANDARD_DOMAINS = frozenset(("", "ai.onnx"))
 
 Attributes = Mapping[str, Any]
 
@@ -280,18 +279,6 @@ class Graph:
         return Stored(key, name, dtype, tuple(dims), None, fill)
 
 
-def opset_version(proto: onnx.ModelProto) -> int:
-    """The version of the default operator set; 1 where the model does not name it."""
-    versions = [o.version for o in proto.opset_import if o.domain in STANDARD_DOMAINS]
-    return max(versions, default=1)
-
-
-def model_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    """The inputs a user must feed: those that are not initializers (IR version 3 lists both)."""
-    stored = {tensor.name for tensor in graph.initializer}
-    return [value for value in graph.input if value.name not in stored]
-
-
 def _without_functions(model: Model) -> onnx.ModelProto:
     if not model.skeleton.functions:
         return model.skeleton
@@ -300,6 +287,7 @@ def _without_functions(model: Model) -> onnx.ModelProto:
 
 __all__ = [
     "CARRIERS",
+    "STANDARD_DOMAINS",
     "Graph",
     "Node",
     "Scope",
