@@ -81,7 +81,7 @@ def test_a_channel_off_by_one_per_cent_in_half_never_passes(
     right = layers.moved_weight
 
     def wrong(*args: object) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
-        moved = right(*args)  # type: ignore[arg-type]
+        moved = right(*args).copy()  # type: ignore[arg-type]
         moved[:, 1] = (moved[:, 1].astype(np.float32) * 1.01).astype(moved.dtype)
         return moved
 
