@@ -14,6 +14,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
+from onnxshare.arity import check_arity
 from onnxshare.attributes import fits, value_of
 from onnxshare.bounded import inline_functions
 from onnxshare.errors import ModelError
@@ -169,6 +170,7 @@ class Graph:
         scope.outputs = {value.name for value in graph.output}
         named: set[str] = set()
         for position, proto in enumerate(graph.node):
+            check_arity(proto, self.opset, self.model.name)
             name = proto.name or f"{proto.op_type}_{position}"
             name = f"{name}#{position}" if name in named else name  # two nodes may share a name
             named.add(name)

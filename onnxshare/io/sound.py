@@ -120,7 +120,10 @@ class _Checker:
     def values(self, graph: onnx.GraphProto) -> None:
         """Names and symbols of inputs, outputs and inner tensors can be read and differ."""
         for value in (*graph.input, *graph.output, *graph.value_info):
-            self.readable(value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim))
+            tensor_type = value.type.tensor_type
+            self.readable(value.name, *(dim.dim_param for dim in tensor_type.shape.dim))
+            if tensor_type.elem_type:
+                self.known(tensor_type.elem_type, value.name)
         self.distinct([value.name for value in graph.input], "input")
         self.distinct([value.name for value in graph.output], "output")
 
@@ -132,6 +135,15 @@ class _Checker:
             raise ModelFileError(
                 f"{self.name}: a name in it is not valid UTF-8", DAMAGED
             ) from error
+
+    def known(self, dtype: int, tensor: str) -> None:
+        """An element type is one that this version of onnx knows."""
+        if dtype not in BITS and dtype != TensorProto.STRING:
+            raise ModelError(
+                f"{self.name}: tensor '{tensor}' has the element type {dtype}, which this version "
+                "of onnx does not know",
+                "install a newer onnx; or the file is damaged",
+            )
 
     def distinct(self, names: list[str], what: str) -> None:
         """Every name can be read, is there, and is there once."""
@@ -185,12 +197,7 @@ class _Checker:
         """The dims of a tensor, and its bytes where they are in the file."""
         self.readable(tensor.name)
         count = self.dims(tensor.dims, tensor.name)
-        if tensor.data_type not in BITS and tensor.data_type != TensorProto.STRING:
-            raise ModelError(
-                f"{self.name}: tensor '{tensor.name}' has the element type {tensor.data_type}, "
-                "which this version of onnx does not know",
-                "install a newer onnx; or the file is damaged",
-            )
+        self.known(tensor.data_type, tensor.name)
         bits = BITS.get(tensor.data_type, 0)
         if tensor.data_location == TensorProto.EXTERNAL:
             payload = self.payloads.find(tensor) if self.payloads is not None else None

@@ -29,7 +29,7 @@ class Outcome:
     ends: Counter[str] = field(default_factory=Counter)
     bad: list[tuple[str, bytes, str]] = field(default_factory=list)
     slowest: tuple[float, str, bytes] = (0.0, "", b"")
-    peak: int = 0
+    largest: tuple[int, str, bytes] = (0, "", b"")
 
     @property
     def cases(self) -> int:
@@ -129,4 +129,4 @@ def _note(outcome: Outcome, case: tuple[str, bytes], answer: dict[str, object]) 
         outcome.bad.append((case[0], case[1], str(answer["details"])))
     outcome.ends[end] += 1
     outcome.slowest = max(outcome.slowest, (seconds, *case))
-    outcome.peak = max(outcome.peak, peak)
+    outcome.largest = max(outcome.largest, (peak, *case))

@@ -192,6 +192,12 @@ def two_inputs() -> onnx.ModelProto:
     return model([node("Relu", "x", "y")], [info("x", [1]), info("x", [2])], ["y"])
 
 
+def strange_input() -> onnx.ModelProto:
+    built = net()
+    built.graph.input[0].type.tensor_type.elem_type = 99
+    return built
+
+
 def mistyped() -> onnx.ModelProto:
     built = net()
     attribute = built.graph.node[1].attribute.add(name="axis", type=AttributeProto.INT)
@@ -290,6 +296,15 @@ UNSOUND = {
     "unknown element type": (lambda: raw([3, 4], 48, 99), ["'w' has the element type 99"]),
     "attribute that hides a graph": (mistyped, ["attribute 'axis'", "Relu:y"]),
     "attribute of another kind": (wrong_attribute, ["attribute 'alpha'", "Gemm"]),
+    "unknown type of an input": (strange_input, ["'x' has the element type 99"]),
+    "too few inputs": (
+        lambda: model([node("Gemm", "x", "y")], {"x": [1, 4]}, ["y"]),
+        ["'Gemm:y' has 1 inputs", "Gemm needs 2"],
+    ),
+    "no outputs": (
+        lambda: model([helper.make_node("Relu", ["x"], [])], {"x": [1, 4]}, ["x"]),
+        ["'Relu' has 0 outputs", "Relu needs 1"],
+    ),
     "cycle": (cycle, ["'b'", "Add:a", "topological order"]),
     "wrong order": (disorder, ["'a'", "Relu:b", "topological order"]),
     "function that calls itself": (
