@@ -163,8 +163,11 @@ def find_heads(graph: Graph, make_probe: Callable[[], Probe]) -> list[Head]:
     home: dict[str, str] = {}
     probed: Probe | None = None
     refused: list[Head] = []
+    paths: dict[str, layout.Path] = {}
     for layer in layers:
-        path = layout.back(graph, graph.main, layer.data)
+        if layer.data not in paths:  # many layers may read one tensor
+            paths[layer.data] = layout.back(graph, graph.main, layer.data)
+        path = paths[layer.data]
         previous = by_output.get(path.base)
         if previous is not None:
             map_name = home.get(previous.node.outputs[0])

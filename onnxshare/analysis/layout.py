@@ -39,6 +39,8 @@ PER_FEATURE = frozenset(("BatchNormalization",))
 
 QUANTISERS = frozenset(("QuantizeLinear", "DequantizeLinear"))
 
+_ELEMENTWISE = UNARY | WITH_CONSTANT | PER_FEATURE | QUANTISERS
+
 _MOVES = frozenset("Reshape Flatten Squeeze Unsqueeze Transpose".split())
 
 
@@ -53,7 +55,7 @@ def elementwise(node: Node) -> bool:
         return False
     if node.op_type == "Dropout":
         return not trains(node)
-    return node.op_type in UNARY | WITH_CONSTANT | PER_FEATURE | QUANTISERS
+    return node.op_type in _ELEMENTWISE
 
 
 def trains(node: Node) -> bool:
