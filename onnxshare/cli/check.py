@@ -75,14 +75,7 @@ def command(
             "pyproject.toml, of the current folder.",
         ),
     ] = None,
-    input_shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME:SIZES",
-            help="Sizes of an input, such as image:1,3,224,224. May be given several times.",
-            show_default=False,
-        ),
-    ] = None,
+    input_shape: common.InputShape = None,
     follow_symlinks: common.FollowSymlinks = None,
     output: Annotated[
         Literal["table", "json"], typer.Option("--format", help="How to print the report.")

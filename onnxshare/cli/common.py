@@ -15,6 +15,27 @@ if TYPE_CHECKING:
     from onnxshare.io.load import Model
 
 
+#: The one model of a command.
+OneModel = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="The model; - reads standard input. Left out: the one that the policy file names, "
+        "or the only .onnx file of the current folder.",
+        show_default=False,
+    ),
+]
+
+#: Sizes for symbolic inputs.
+InputShape = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME:SIZES",
+        help="Sizes of an input, such as image:1,3,224,224. May be given several times.",
+        show_default=False,
+    ),
+]
+
 #: The option that allows links to external data.
 FollowSymlinks = Annotated[
     Path | None,

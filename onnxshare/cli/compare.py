@@ -39,9 +39,9 @@ def command(
 ) -> None:
     """Run two models on the same inputs and judge whether they are the same function.
 
-    The tolerance is model A's own rounding noise, measured per output channel. Verdicts:
-    identical, equivalent, approximate (a declared approximation that keeps its promise),
-    different, inconclusive (the outputs hardly move with the inputs), not run.
+    The tolerance is model A's own rounding noise, measured per output channel. Verdicts: identical,
+    equivalent, approximate (a declared approximation that keeps its promise), different,
+    inconclusive (the outputs hardly move with the inputs), not run.
 
     Exit code: 0 for the first three, 1 for the others, 2 if a file cannot be read.
 

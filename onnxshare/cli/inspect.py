@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -13,14 +12,7 @@ from onnxshare.cli.show import show
 
 
 def command(
-    model: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[MODEL]",
-            help="The model. Left out: the only .onnx file of the current folder.",
-            show_default=False,
-        ),
-    ] = None,
+    model: common.OneModel = None,
     output: Annotated[
         Format,
         typer.Option("--format", help="How to print the report."),
@@ -36,14 +28,7 @@ def command(
         int | None,
         typer.Option(metavar="N", min=1, help="Show only the first N rows.", show_default=False),
     ] = None,
-    input_shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME:SIZES",
-            help="Sizes of an input, such as image:1,3,224,224. May be given several times.",
-            show_default=False,
-        ),
-    ] = None,
+    input_shape: common.InputShape = None,
     follow_symlinks: common.FollowSymlinks = None,
 ) -> None:
     """Show where a model's weights sit and how often each is used in one inference.

@@ -15,14 +15,7 @@ _APPROXIMATE = "Approximation"
 
 
 def command(
-    model: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[MODEL]",
-            help="The model. Left out: the only .onnx file of the current folder.",
-            show_default=False,
-        ),
-    ] = None,
+    model: common.OneModel = None,
     fc_to_gap: Annotated[
         bool,
         typer.Option(
@@ -155,14 +148,7 @@ def command(
         str, typer.Option(metavar="NAME", help="Where to run: auto, cpu, cuda or a provider.")
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of random inputs and held-out samples.")] = 0,
-    input_shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME:SIZES",
-            help="Sizes of an input, such as image:1,3,224,224. May be given several times.",
-            show_default=False,
-        ),
-    ] = None,
+    input_shape: common.InputShape = None,
     follow_symlinks: common.FollowSymlinks = None,
     output: Annotated[
         Literal["table", "json"], typer.Option("--format", help="How to print the report.")

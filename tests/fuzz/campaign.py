@@ -129,4 +129,5 @@ def _note(outcome: Outcome, case: tuple[str, bytes], answer: dict[str, object]) 
         outcome.bad.append((case[0], case[1], str(answer["details"])))
     outcome.ends[end] += 1
     outcome.slowest = max(outcome.slowest, (seconds, *case))
-    outcome.largest = max(outcome.largest, (peak, *case))
+    if peak > outcome.largest[0]:  # a worker's peak stays what it was: the first is the cause
+        outcome.largest = (peak, *case)
