@@ -40,18 +40,32 @@ _FILLS = {"Range": (0, 1, 2), "ConstantOfShape": (0,), "Expand": (1,), "Tile": (
 def ordinary(proto: onnx.ModelProto) -> bool:
     """Whether shape inference may run on this model in this process."""
     try:
-        return _Weigher().graph(proto.graph)
+        weigher = _Weigher()
+        weigher.inputs(proto.graph)
+        return weigher.graph(proto.graph)
     except (RecursionError, ValueError, TypeError):
         return False
 
 
 class _Weigher:
-    """Upper bounds for each tensor: its axes, and its numbers where it may be a computed shape."""
+    """Upper bounds for each tensor: its axes, and its numbers where it may be a computed shape.
+
+    Numbers are known of constants, of what Shape answers, and of what is computed from these. A
+    tensor of any other origin may have any number of elements, and is no ordinary shape.
+    """
 
     def __init__(self) -> None:
         self.rank: dict[str, int] = {}
         self.count: dict[str, int] = {}
         self.constants: dict[str, TensorProto] = {}
+        self.shape_of: dict[str, str] = {}
+
+    def inputs(self, graph: onnx.GraphProto) -> None:
+        """Note inputs that may be shapes; a size that is not known makes no axes."""
+        for value in graph.input:
+            given, dims = value.type.tensor_type, value.type.tensor_type.shape.dim
+            if given.elem_type in _INTEGERS and given.HasField("shape") and len(dims) <= 1:
+                self.count[value.name] = max(1, dims[0].dim_value if dims else 1)
 
     def graph(self, graph: onnx.GraphProto) -> bool:
         """Weigh a graph; False where something in it is out of the ordinary."""
@@ -67,40 +81,50 @@ class _Weigher:
     def constant(self, name: str, tensor: TensorProto) -> None:
         """Note a stored tensor."""
         self.rank[name] = len(tensor.dims)
+        size = prod(tensor.dims)
         if tensor.data_type in _INTEGERS:
-            self.count[name] = prod(tensor.dims)
+            self.count[name] = size
             self.constants[name] = tensor
+        elif size <= MAX_RANK:  # factors of sizes
+            self.count[name] = size
 
     def node(self, node: onnx.NodeProto) -> bool:
         """Weigh a node; False where it is out of the ordinary."""
         op_type, inputs = node.op_type, node.input
         known_rank, known_count = self.rank, self.count
         rank = count = 0
+        known = op_type in _FOLLOWED
         for name in inputs:  # written out, because it is done for every node of every model
             if known_rank.get(name, 0) > rank:
                 rank = known_rank[name]
-            if known_count.get(name, 0) > count:
-                count = known_count[name]
+            if name in known_count:
+                count = max(count, known_count[name])
+            elif name:
+                known = False
         for attribute in node.attribute:
             kind = attribute.type
             if kind == AttributeProto.GRAPH or kind == AttributeProto.GRAPHS:
                 for graph in (attribute.g, *attribute.graphs):
                     for value in graph.input:
                         known_rank[value.name] = max(known_rank.get(value.name, 0), rank)
-                        known_count[value.name] = max(known_count.get(value.name, 0), count)
                     if not self.graph(graph):
                         return False
                     more = op_type != "If"  # Loop and Scan stack what their bodies yield
                     for value in graph.output:
                         rank = max(rank, known_rank.get(value.name, 0) + more)
                         count = max(count, known_count.get(value.name, 0))
+                    known = op_type == "If" and all(v.name in known_count for v in graph.output)
             elif not _plain(attribute):
                 return False
         if op_type in _SPECIAL:
             rank, count = self.special(node, rank, count)
+            known |= op_type in ("Shape", "Constant", "ConstantOfShape")
         for name in node.output:
-            known_rank[name], known_count[name] = rank, count
-        return rank <= MAX_RANK and (count <= MAX_COUNT or op_type == "Constant")
+            known_rank[name] = rank
+            if known:
+                known_count[name] = count
+        # Many numbers are no harm as long as no shape is made of them, but a Concat may double.
+        return rank <= MAX_RANK and (count <= MAX_COUNT or op_type in _STORED)
 
     def special(self, node: onnx.NodeProto, rank: int, count: int) -> tuple[int, int]:
         """The bounds of operators that make axes or numbers."""
@@ -109,6 +133,7 @@ class _Weigher:
         if op_type == "Constant":
             return self.stored(node)
         if op_type == "Shape":
+            self.shape_of.update(dict.fromkeys(node.output, first))
             return 1, rank
         if op_type == "Concat":
             return rank, sum(self.count.get(name, 0) for name in inputs)
@@ -117,18 +142,29 @@ class _Weigher:
         if op_type == "Einsum":
             return max(rank, *(len(a.s) for a in node.attribute if a.name == "equation")), 0
         if op_type == "ConstantOfShape":
-            return self.fill(node, self.count.get(first, 0)), 0
+            return self.fill(node, self.count.get(first, MAX_RANK + 1)), self.filled(first)
         if op_type in ("Reshape", "Expand", "Tile"):
-            return max(rank, self.fill(node, self.numbers(node, "shape"))), count
+            return max(rank, self.fill(node, self.numbers(node, "shape", 1))), count
         if op_type == "Range":
             return self.fill(node, 1), count
-        return rank + max(1, self.numbers(node, "axes")), count  # Unsqueeze, OneHot, sequences
+        if op_type in ("Unsqueeze", "Col2Im", "MaxUnpool"):
+            position = 2 if op_type == "MaxUnpool" else 1
+            return rank + self.numbers(node, "axes", position), count
+        return rank + 1, count  # OneHot, sequences
 
-    def numbers(self, node: onnx.NodeProto, attribute: str) -> int:
-        """How many numbers the second input, or in older opsets an attribute, holds."""
-        if len(node.input) > 1:
-            return self.count.get(node.input[1], 0)
+    def numbers(self, node: onnx.NodeProto, attribute: str, position: int) -> int:
+        """How many numbers an input, or in older opsets an attribute, holds."""
+        if len(node.input) > position and node.input[position]:
+            return self.count.get(node.input[position], MAX_RANK + 1)
         return max((len(a.ints) for a in node.attribute if a.name == attribute), default=0)
+
+    def filled(self, shape: str) -> int:
+        """How many numbers a ConstantOfShape makes, where it makes as many as another tensor
+        has, as exporters write it; too many for a shape otherwise."""
+        tensor = self.constants.get(shape)
+        if tensor is not None and self.count[shape] <= 1:
+            return _magnitude(tensor) if self.count[shape] else 1
+        return self.count.get(self.shape_of.get(shape, ""), MAX_COUNT)
 
     def stored(self, node: onnx.NodeProto) -> tuple[int, int]:
         """The bounds of a Constant node."""
@@ -160,9 +196,20 @@ def _magnitude(tensor: TensorProto) -> int:
     return abs(int(numpy_helper.to_array(tensor).reshape(-1)[0]))
 
 
+#: Operators through which computed shapes go: they make no more numbers than their inputs have,
+#: or `special` says how many.
+_FOLLOWED = frozenset(
+    "Identity Cast CastLike Squeeze Unsqueeze Gather GatherElements Slice Split Concat Reshape "
+    "Flatten Transpose Add Sub Mul Div Mod Pow Min Max Neg Abs Sign Floor Ceil Round Sqrt Equal "
+    "Greater GreaterOrEqual Less LessOrEqual Not And Or Where Clip ScatterND ScatterElements "
+    "ReduceProd ReduceSum ReduceMax ReduceMin ReduceMean Size Shape Constant".split()
+)
+
+_STORED = frozenset(("Constant", "ConstantOfShape"))
+
 _SPECIAL = frozenset(
     "Constant Shape Concat Gather GatherND ScatterND Einsum ConstantOfShape Reshape Expand Tile "
-    "Range Unsqueeze OneHot SequenceConstruct SequenceInsert ConcatFromSequence "
+    "Range Unsqueeze Col2Im MaxUnpool OneHot SequenceConstruct SequenceInsert ConcatFromSequence "
     "SplitToSequence".split()
 )
 

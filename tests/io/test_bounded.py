@@ -138,6 +138,17 @@ HOSTILE: dict[str, Callable[[], onnx.ModelProto]] = {
     ),
     "feature map of 2^26": lambda: head_of([2**13, 2**13]),
     "feature map of 2^62": lambda: head_of([2**31, 2**31]),
+    "shape of 2^31 numbers, given": lambda: model(
+        [node("Expand", "x s", "y")],
+        [info("x", [1, 4]), info("s", [2**31], TensorProto.INT64)],
+        ["y"],
+    ),
+    "shape of 10^9 numbers, flattened": lambda: model(
+        [node("Reshape", "d all", "s"), node("Reshape", "x s", "y")],
+        [info("x", [1, 4]), info("d", [10**5, 10**4], TensorProto.INT64)],
+        ["y"],
+        [constant("all", [-1])],
+    ),
     "division by zero": divided,
     "blocks of 2^40": blocks,
     "Conv with a stride of 0": lambda: conv(["n", 1, 8, 8], (2, 1, 3, 3), strides=[0, 0]),
@@ -266,6 +277,32 @@ def test_what_is_odd_is_seen(kind: str) -> None:
     [
         pytest.param(conv(["n", 3, 32, 32], (8, 3, 3, 3), strides=[2, 2]), id="conv"),
         pytest.param(doubled(5), id="a few doublings"),
+        pytest.param(
+            model(
+                [
+                    node("Shape", "x", "h"),
+                    node("Gather", "h zero", "n"),
+                    node("Mul", "n two", "m"),
+                    node("Unsqueeze", "m zeros", "u"),
+                    node("Concat", "u minus", "s", axis=0),
+                    node("Shape", "s", "k"),
+                    node("ConstantOfShape", "k", "ones"),
+                    node("Equal", "s ones", "same"),
+                    node("Where", "same ones s", "e"),
+                    node("Expand", "x e", "y"),
+                ],
+                {"x": ["n", 1]},
+                ["y"],
+                [constant("zero", 0), constant("two", 2), constant("zeros", [0]),
+                 constant("minus", [-1])],
+            ),
+            id="sizes as PyTorch computes them",
+        ),
+        pytest.param(
+            model([node("Reshape", "x s", "y")],
+                  [info("x", [1, 4]), info("s", [2], TensorProto.INT64)], ["y"]),
+            id="shape that is given",
+        ),
         pytest.param(filled([4, 2**40], node("Identity", "f", "w")), id="large matrix"),
         pytest.param(
             model(
