@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 
 from onnxshare.analysis.heads import Subject
+from onnxshare.bounded import infer_shapes
+from onnxshare.errors import ModelError
 from onnxshare.graph import Node, model_inputs
 from rewrites.base import Refusal
 from rewrites.mirror import Mirror
@@ -121,8 +123,8 @@ def _accepts_more(model: onnx.ModelProto, rank: int, maps: list[str]) -> bool:
     for value in trial.graph.output:
         value.type.tensor_type.ClearField("shape")
     try:
-        inferred = onnx.shape_inference.infer_shapes(trial, strict_mode=True, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        inferred = infer_shapes(trial, "the rewritten model", strict=True)
+    except ModelError:
         return False
     shapes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
