@@ -366,3 +366,15 @@ def test_pieces_of_a_model_from_memory() -> None:
     proto = everything()
     data = b"".join(stream.chunks(stream.pieces(Model(proto))))
     assert same(onnx.ModelProto.FromString(data), proto)
+
+
+def test_every_node_model_is_the_same_after_load_save_load(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
+    count = 0
+    for name, model in node_models():
+        first.write_bytes(model.SerializeToString())
+        save_model(load(first), second, force=True)
+        again = load(second).proto.SerializeToString(deterministic=True)
+        assert again == onnx.load(first).SerializeToString(deterministic=True), name
+        count += 1
+    assert count > 1500
