@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 
 from onnxshare.errors import SamplesError
+from onnxshare.io.tensors import Array
 from onnxshare.signature import Batching, InputSpec, batching, input_specs
 
 __all__ = ["Array", "InputSpec", "Samples", "input_specs", "random_samples", "read_samples"]
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: The key of the labels in an `.npz` file.
 LABELS = "labels"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx
@@ -13,11 +12,10 @@ from onnx import TensorProto, numpy_helper
 
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import Model, all_tensors
+from onnxshare.io.tensors import Array
 from onnxshare.runtime.providers import Provider
 from onnxshare.runtime.session import Session
 from onnxshare.statistics import is_float
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Runs with inputs (or weights) moved by one rounding error.
 DRAWS = 3

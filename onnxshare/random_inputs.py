@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnx
 
 from onnxshare.errors import SamplesError
+from onnxshare.io.tensors import Array
 from onnxshare.signature import Batching, InputSpec, batching, input_specs
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Above this many bytes random inputs are refused.
 MAX_BYTES = 2 * 2**30

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from onnxshare.io.tensors import Array
+
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 #: Outputs of up to this many elements per sample are judged element by element below rank 4.

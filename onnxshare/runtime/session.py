@@ -12,11 +12,10 @@ import onnx
 from onnxshare.errors import RuntimeFailure, SamplesError
 from onnxshare.io.external import ExternalData
 from onnxshare.io.load import Model
+from onnxshare.io.tensors import Array
 from onnxshare.runtime.providers import Provider, choose, first_line, quiet
 from onnxshare.runtime.weights import Weights, prepare, reads
 from onnxshare.signature import batching, input_specs
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Session:
