@@ -47,6 +47,19 @@ class OutputComparison:
 
 
 @dataclass(frozen=True)
+class WeightProof:
+    """What became of the weights that a rewrite touched.
+
+    Attributes:
+        moved: tensors that are bit for bit an old one, in the order that the rewrite states.
+        recomputed: new floating-point tensors that were computed from old ones.
+    """
+
+    moved: int
+    recomputed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two models run on the same inputs, and what follows from it.
 
@@ -59,6 +72,7 @@ class Comparison:
         origin: where the samples come from, in words.
         seed: the seed of the random samples and of the noise measurement.
         accuracy: share of samples that `a` and `b` classify as labelled; None without labels.
+        weights: what became of the weights; None where no rewrite states it.
         latency: not measured yet.
         first_divergence: not searched for yet.
     """
@@ -71,6 +85,7 @@ class Comparison:
     origin: str = ""
     seed: int = 0
     accuracy: Mapping[str, float] | None = None
+    weights: WeightProof | None = None
     latency: None = None
     first_divergence: None = None
 
@@ -81,4 +96,10 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain types, laid out as `docs/reference.md` describes."""
-        return {**asdict(self), "outputs": [asdict(row) for row in self.outputs]}
+        plain = {**asdict(self), "outputs": [asdict(row) for row in self.outputs]}
+        if self.weights is not None:
+            plain["weights"] = {
+                "moved": self.weights.moved,
+                "recomputed": list(self.weights.recomputed),
+            }
+        return plain

@@ -14,6 +14,7 @@ from onnxshare.graph import Graph
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
 from onnxshare.shapes import InputShapes, infer
+from rewrites.moved import Moved
 
 if TYPE_CHECKING:
     from onnxshare.inputs import Samples
@@ -93,6 +94,7 @@ class Change:
             outputs, such as each FC's result before a ReLU or softmax hides part of it.
         notes: what the user should know.
         fit: figures of an approximation on samples it was not fitted to; None if exact.
+        moved: constants that went from one place to another bit for bit; checked before a run.
     """
 
     site: Site
@@ -102,6 +104,7 @@ class Change:
     tensors: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     fit: dict[str, Any] | None = None
+    moved: tuple[Moved, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The change as plain types, without the model."""

@@ -19,6 +19,7 @@ from onnxshare.edit import Editor
 from onnxshare.graph import Graph, Node
 from onnxshare.io.tensors import Array
 from rewrites.base import Change, Fitting, Options, Refusal, Site
+from rewrites.moved import Moved
 
 
 class ConvToFc:
@@ -67,7 +68,8 @@ class ConvToFc:
         if weight is None:
             raise Refusal(f"the weight of '{node.name}' cannot be read")
         editor = Editor(graph.proto, self.name, graph.model.payloads)
-        inputs = [_flat(editor, node), editor.constant(_matrix(weight), f"{node.inputs[1]}_fc")]
+        matrix = editor.constant(_matrix(weight), f"{node.inputs[1]}_fc")
+        inputs = [_flat(editor, node), matrix]
         if len(node.inputs) > 2 and node.inputs[2]:
             inputs.append(node.inputs[2])
         elif graph.opset < 11:  # where Gemm must have a bias
@@ -77,7 +79,12 @@ class ConvToFc:
         _back_to_map(editor, node, rows, len(_sizes(subject, node)) - 2)
         editor.remove(node)
         return Change(
-            site, editor.apply(), (node.name,), editor.added, {name: name for name in node.outputs}
+            site,
+            editor.apply(),
+            (node.name,),
+            editor.added,
+            {name: name for name in node.outputs},
+            moved=(Moved(node.inputs[1], matrix),),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnxshare.edit import Editor
 from onnxshare.graph import Node
 from onnxshare.io.tensors import Array
+from rewrites.moved import Moved
 
 
 class Emitter:
@@ -16,6 +17,7 @@ class Emitter:
 
     def __init__(self, editor: Editor | None) -> None:
         self.editor = editor
+        self.moved: list[Moved] = []
 
     @property
     def pretends(self) -> bool:
@@ -25,6 +27,22 @@ class Emitter:
     def constant(self, values: Array, wanted: str) -> str:
         """Add a constant; returns the name it got."""
         return wanted if self.editor is None else self.editor.constant(values, wanted)
+
+    def move(
+        self,
+        values: Array,
+        wanted: str,
+        source: str,
+        *,
+        turned: bool = False,
+        order: Array | None = None,
+    ) -> str:
+        """Add a constant that holds an old one, `source`, bit for bit; see `Moved` for the order.
+        Returns the name it got."""
+        name = self.constant(values, wanted)
+        if self.editor is not None:
+            self.moved.append(Moved(source, name, turned, order))
+        return name
 
     def emit(
         self,

@@ -50,7 +50,15 @@ class FcToConv:
         removed = tuple(
             node.name for node in sorted(mirror.replaced, key=lambda item: item.position)
         )
-        return Change(site, model, removed, editor.added, mirror.evidence, tuple(notes))
+        return Change(
+            site,
+            model,
+            removed,
+            editor.added,
+            mirror.evidence,
+            tuple(notes),
+            moved=tuple(mirror.out.moved),
+        )
 
     def _plan(
         self, subject: Subject, head: Head, editor: Editor | None, options: Options

@@ -282,8 +282,15 @@ class Mirror:
                 self._moved[key] = self._quantised(layer, quantised, order, sizes)
             else:
                 moved = moved_weight(layer, self._values, order, sizes)
-                self._moved[key] = self.out.constant(moved, f"{layer.weight}_map")
+                self._moved[key] = self._place(layer, moved, order)
         return self._moved[key]
+
+    def _place(self, layer: FullyConnected, kernel: Array, order: Array) -> str:
+        wanted = f"{layer.weight}_map"
+        if layer.alpha != 1:
+            return self.out.constant(kernel, wanted)
+        turned = not layer.stored_by_output
+        return self.out.move(kernel, wanted, layer.weight, turned=turned, order=order)
 
     def _quantised(
         self, layer: FullyConnected, node: Node, order: Array, sizes: tuple[int, ...]
@@ -294,7 +301,13 @@ class Mirror:
         if stored is None:
             raise Refusal(f"the weight of FC '{layer.node.name}' cannot be read")
         moved = permuted(stored if layer.stored_by_output else stored.T, order)
-        name = self.out.constant(moved.reshape(layer.out_features, *sizes), f"{node.inputs[0]}_map")
+        name = self.out.move(
+            moved.reshape(layer.out_features, *sizes),
+            f"{node.inputs[0]}_map",
+            node.inputs[0],
+            turned=not layer.stored_by_output,
+            order=order,
+        )
         scale = self._graph.source(self._graph.main, node.inputs[1])
         single = scale is None or scale.elements == 1
         return self.out.copy(

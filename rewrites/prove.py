@@ -15,9 +15,11 @@ from onnxshare.io.load import Model, with_data
 from onnxshare.precision import computes_in_half, widen, widen_samples
 from onnxshare.promise import PROMISE_KEY
 from onnxshare.promise import make as make_promise
+from onnxshare.runtime.providers import choose
 from onnxshare.validate import compare
 from rewrites.base import Change, Options
 from rewrites.fully_convolutional import as_vectors
+from rewrites.moved import Moved, prove_weights
 
 
 def prove(
@@ -44,6 +46,9 @@ def prove(
     Returns:
         The rewritten model, an approximation with its promise written into it, and the comparison.
     """
+    weights, problem = prove_weights(_steps(original, changes))
+    if problem is not None:
+        return result, Comparison("different", problem, choose(provider).label, weights=weights)
     candidate = result.skeleton
     if options.fully_convolutional:
         candidate = as_vectors(candidate, original.skeleton)
@@ -54,10 +59,24 @@ def prove(
     )
     if comparison.verdict == "inconclusive" and computes_in_half(original.skeleton):
         comparison = _in_single(original, rewritten, samples, names, comparison, provider, seed)
+    comparison = replace(comparison, weights=weights)
     fits = [change.fit for change in changes if change.fit is not None]
     if not fits or comparison.verdict in ("not run", "inconclusive") or _broken(comparison):
         return result, comparison
     return _promise(result, comparison, fits[0])
+
+
+def _steps(
+    original: Model, changes: tuple[Change, ...]
+) -> list[tuple[Model, Model, tuple[Moved, ...]]]:
+    """Each change with the model before and after it."""
+    steps = []
+    before = original
+    for change in changes:
+        after = replace(original, skeleton=change.model)
+        steps.append((before, after, change.moved))
+        before = after
+    return steps
 
 
 def _in_single(

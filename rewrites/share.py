@@ -26,6 +26,7 @@ from onnxshare.io.tensors import Array
 from rewrites.base import Change, Fitting, Options, Refusal, Site
 from rewrites.equal import Copy, groups, same_bits
 from rewrites.merge import Merge, flips, position_in, scope_of
+from rewrites.moved import Moved
 from rewrites.uses import leaves, overridable
 
 #: Fewer elements than this are left alone.
@@ -100,7 +101,20 @@ class Share:
             merge.drop(copy.stored, turned=turned)
         removed = tuple(copy.stored.name for copy in plan.drop)
         notes = (_ONLY_THE_FILE,) if merge.added else ()
-        return Change(site, merge.apply(), removed, merge.added, _evidence(graph, plan), notes)
+        moved = tuple(_moved(graph, plan.keep, copy) for copy in plan.drop)
+        return Change(
+            site, merge.apply(), removed, merge.added, _evidence(graph, plan), notes, moved=moved
+        )
+
+
+def _moved(graph: Graph, keep: Copy, copy: Copy) -> Moved:
+    return Moved(
+        copy.stored.name,
+        keep.stored.name,
+        turned=copy.turned != keep.turned,
+        source_scope=scope_of(graph, copy.stored).path,
+        target_scope=scope_of(graph, keep.stored).path,
+    )
 
 
 def _read(graph: Graph, stored: Stored) -> Array:

@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from onnxshare.comparison import Comparison, OutputComparison
+from onnxshare.comparison import Comparison, OutputComparison, WeightProof
 from onnxshare.errors import printable
 
 _WIDTH_IN_A_PIPE = 100
@@ -75,8 +75,21 @@ def _parts(comparison: Comparison) -> list[RenderableType]:
     if comparison.accuracy is not None:
         a, b = comparison.accuracy["a"], comparison.accuracy["b"]
         parts.append(Text(f"accuracy: A {a:.2%}, B {b:.2%} ({(b - a) * 100:+.2f} points)"))
+    if comparison.weights is not None:
+        parts.append(Text(printable(_weights(comparison.weights))))
     parts.append(_sentence(comparison))
     return parts
+
+
+def _weights(proof: WeightProof) -> str:
+    words = []
+    if proof.moved:
+        words.append(f"moved, bit-equal ({proof.moved} tensor{'' if proof.moved == 1 else 's'})")
+    if proof.recomputed:
+        shown = ", ".join(f"'{name}'" for name in proof.recomputed[:3])
+        more = len(proof.recomputed) - 3
+        words.append(f"recomputed: {shown}{f' and {more} more' if more > 0 else ''}")
+    return f"weights: {'; '.join(words) or 'as they were'}"
 
 
 def _table(comparison: Comparison) -> Table:

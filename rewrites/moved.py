@@ -1,0 +1,137 @@
+"""Weights that were moved, not computed anew: the claim, and the proof that it holds.
+
+A rewrite states which constant of the old model became which constant of the new one, and in what
+order. The claim is checked byte by byte, a block of rows at a time, before anything is run. It
+says nothing about whether the order is the right one: that is for the runs to show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxshare.comparison import WeightProof
+from onnxshare.graph import Graph
+from onnxshare.io.load import Model
+from onnxshare.io.tensors import Array, release
+from onnxshare.values import Values
+
+#: Bytes that are compared at once.
+_STEP = 2**22
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A constant of the old model that became one of the new model, bit for bit.
+
+    Both are taken as matrices of as many rows as the source has (one, if it is a vector). Column
+    k of the source, or of its transpose, is column order[k] of the target.
+
+    Attributes:
+        source: the old tensor: stored, or made from a stored one by layout nodes alone.
+        target: the new tensor.
+        turned: whether the source is a matrix that is taken transposed.
+        order: where each column went; None if it stayed where it was.
+        source_scope, target_scope: paths of the graphs they are in; "" is the main graph.
+    """
+
+    source: str
+    target: str
+    turned: bool = False
+    order: Array | None = field(default=None, repr=False, compare=False)
+    source_scope: str = ""
+    target_scope: str = ""
+
+
+def prove_weights(
+    steps: Sequence[tuple[Model, Model, tuple[Moved, ...]]],
+) -> tuple[WeightProof, str | None]:
+    """Check the claims of a chain of changes.
+
+    Args:
+        steps: per change the model before, the model after, and what it claims.
+
+    Returns:
+        How many tensors were moved, and which were computed; and the first claim that does not
+        hold, in words, or None.
+    """
+    count = 0
+    computed: dict[str, None] = {}
+    known: tuple[Model, Values, Graph] | None = None
+    for before, after, claims in steps:
+        computed.update(dict.fromkeys(_computed(before, after, claims)))
+        if not claims:
+            known = None
+            continue
+        old = known if known is not None and known[0] is before else _indexed(before)
+        new = _indexed(after)
+        for claim in claims:
+            problem = _check(claim, old, new)
+            if problem is not None:
+                return WeightProof(count, tuple(computed)), problem
+            count += 1
+        known = new
+    left = {tensor.name for tensor in steps[-1][1].skeleton.graph.initializer} if steps else set()
+    return WeightProof(count, tuple(name for name in computed if name in left)), None
+
+
+def _indexed(model: Model) -> tuple[Model, Values, Graph]:
+    graph = Graph(model)
+    return model, Values(graph), graph
+
+
+def _computed(before: Model, after: Model, claims: tuple[Moved, ...]) -> Iterator[str]:
+    """New floating-point constants that no claim covers."""
+    old = {tensor.name for tensor in before.skeleton.graph.initializer}
+    old.update(claim.target for claim in claims)
+    for tensor in after.skeleton.graph.initializer:
+        if tensor.data_type in _FLOATS and tensor.name not in old:
+            yield tensor.name
+
+
+def _check(
+    claim: Moved, old: tuple[Model, Values, Graph], new: tuple[Model, Values, Graph]
+) -> str | None:
+    source = _value(old, claim.source_scope, claim.source)
+    target = _value(new, claim.target_scope, claim.target)
+    if source is None or target is None:
+        missing = claim.source if source is None else claim.target
+        return f"weight '{missing}' is not there, although it is said to have been moved"
+    if not _holds(source, target, claim):
+        return f"weight '{claim.target}' is not '{claim.source}' moved as it is said to be"
+    return None
+
+
+def _value(index: tuple[Model, Values, Graph], path: str, name: str) -> Array | None:
+    scope = next((scope for scope in index[2].scopes if scope.path == path), None)
+    return None if scope is None else index[1].get(scope, name)
+
+
+def _holds(source: Array, target: Array, claim: Moved) -> bool:
+    if source.dtype != target.dtype or source.size != target.size:
+        return False
+    if claim.turned:
+        if source.ndim != 2:
+            return False
+        source = source.T
+    rows = len(source) if source.ndim > 1 else 1
+    old, new = (array.reshape(rows, -1) for array in (source, target))
+    order = claim.order
+    if order is not None and not np.array_equal(np.sort(order), np.arange(old.shape[1])):
+        return False  # no permutation: some column is lost
+    step = max(1, _STEP // max(1, old[:1].nbytes))
+    for start in range(0, rows, step):
+        part = new[start : start + step]
+        if _bytes(old[start : start + step]) != _bytes(part if order is None else part[:, order]):
+            return False
+        release(part)
+    return True
+
+
+def _bytes(array: Array) -> bytes:
+    return np.ascontiguousarray(array).tobytes()
