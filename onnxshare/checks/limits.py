@@ -1,39 +1,52 @@
-"""Reads and writes limits: `5M`, `95%`, 0.5, and back into words."""
+"""Reads and writes limits: `5M`, `95%`, `20MiB`, 0.5, `true`, and back into words."""
 
 from __future__ import annotations
 
 import math
+import re
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
-#: What a limit counts: whole things, a share of a whole, a plain ratio, or another model.
-Unit = Literal["count", "share", "ratio", "model"]
+#: What a limit is: a count of things, bytes, a share of a whole, a plain ratio, another model, a
+#: version such as 1.17, a list of names, or just whether the rule is on.
+Unit = Literal["count", "bytes", "share", "ratio", "model", "version", "names", "flag"]
+
+#: A limit as it is kept; `onnxshare.checks.results.Limit`.
+Parsed = bool | int | float | str | tuple[str, ...]
 
 _SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BYTES = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_BYTES |= {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "b": 1}
 _MOST_DIGITS = 30  # 1e999999999 would take for ever to write out
 _EXAMPLES = {
     "count": "a whole number such as 5000000 or 5M",
     "share": "a share between 0 and 1, or a percentage such as 95%",
     "ratio": "a number such as 10 or 2.5",
+    "bytes": "a size such as 20MiB, 5MB or 1048576",
     "model": "the path of a model",
+    "version": 'a version in quotes, such as "1.17"',
+    "names": "a list of names",
+    "flag": "true or false",
 }
 
 
-def parse_limit(value: object, unit: Unit) -> int | float | str:
+def parse_limit(value: object, unit: Unit) -> Parsed:
     """Return a limit from an option or a policy file.
 
     Args:
-        value: a number, or text: a number with an optional suffix k, M, G or T, or with %.
+        value: a number, or text: a number with an optional suffix k, M, G or T, or with %; for
+            names a list, or text with commas.
         unit: what it must be.
 
     Raises:
         ValueError: it is not; the message says what is expected.
     """
-    if unit == "model":
-        if isinstance(value, str) and value:
-            return value
-        raise ValueError(_expected(value, unit))
-    number = _number(value, percent=unit == "share")
+    if unit in ("model", "version", "names", "flag"):
+        word = _word(value, unit)
+        if word is None:
+            raise ValueError(_expected(value, unit))
+        return word
+    number = _number(value, unit)
     if number is None or number < 0:
         raise ValueError(_expected(value, unit))
     if unit == "share":
@@ -47,7 +60,28 @@ def parse_limit(value: object, unit: Unit) -> int | float | str:
     return int(number)
 
 
-def show(value: int | float | str, unit: Unit, *, beside: int | float | str | None = None) -> str:
+def _word(value: object, unit: Unit) -> Parsed | None:
+    """A limit that is no number; None if the value is not one."""
+    if unit == "flag":
+        spelled = {"true": True, "false": False}
+        value = spelled.get(value.lower(), value) if isinstance(value, str) else value
+        return value if isinstance(value, bool) else None
+    if unit == "version" and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # a float is none: 1.10 would be read as 1.1
+    if unit == "names":
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, (list, tuple)) or not names:
+            return None
+        words = [name.strip() for name in names if isinstance(name, str)]
+        return tuple(words) if len(words) == len(names) and all(words) else None
+    if not isinstance(value, str) or not value:
+        return None
+    if unit == "version" and not re.fullmatch(r"\d+(\.\d+)*", value):
+        return None
+    return value
+
+
+def show(value: Parsed, unit: Unit, *, beside: Parsed | None = None) -> str:
     """Return a value in words: `61,706`, `95.8%`, `2.5`.
 
     Args:
@@ -57,11 +91,17 @@ def show(value: int | float | str, unit: Unit, *, beside: int | float | str | No
     """
     if isinstance(value, str):
         return value
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     if unit == "count":
         return f"{value:,.0f}"
+    if unit == "bytes":
+        return _size(value, beside if isinstance(beside, (int, float)) else None)
     for digits in range(1, 12):
         text = _rounded(value, unit, digits)
-        if beside is None or beside == value or isinstance(beside, str):
+        if not isinstance(beside, (int, float)) or beside == value:
             break
         if text != _rounded(beside, unit, digits):
             break
@@ -74,7 +114,18 @@ def _rounded(value: float, unit: Unit, digits: int) -> str:
     return text + "%" if unit == "share" else text
 
 
-def _number(value: object, *, percent: bool) -> Decimal | None:
+def _size(value: float, beside: float | None) -> str:
+    """Bytes in the largest unit that keeps them above 1, exact where rounding would hide a
+    difference."""
+    for name, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if abs(value) >= factor:
+            text, other = f"{value / factor:,.1f}", f"{(beside or 0) / factor:,.1f}"
+            same = beside is not None and beside != value and text == other
+            return f"{value:,.0f} bytes" if same else f"{text} {name}"
+    return f"{value:,.0f} bytes"
+
+
+def _number(value: object, unit: Unit) -> Decimal | None:
     """Exact, so that "1.2G" is 1,200,000,000 and not a float beside it."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
@@ -83,9 +134,11 @@ def _number(value: object, *, percent: bool) -> Decimal | None:
     text = value.strip()
     factor = Decimal(1)
     if text.endswith("%"):
-        if not percent:
+        if unit != "share":
             return None
         text, factor = text[:-1], Decimal("0.01")
+    elif unit == "bytes" and (named := re.fullmatch(r"([\d.]+)\s*([kmgt]i?b|b)", text.lower())):
+        text, factor = named[1], Decimal(_BYTES[named[2]])
     elif text[-1:].lower() in _SUFFIXES:
         text, factor = text[:-1], Decimal(_SUFFIXES[text[-1].lower()])
     try:

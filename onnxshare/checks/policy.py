@@ -1,24 +1,56 @@
-"""The policy file: which models are checked, and what they must keep."""
+"""What is checked against what: the policy, and how options change it."""
 
 from __future__ import annotations
 
+import datetime
 import difflib
-import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from onnxshare.checks.limits import parse_limit
 from onnxshare.checks.results import Limit
-from onnxshare.checks.rules import BY_OPTION, RULES
+from onnxshare.checks.rules import BY_CODE, BY_OPTION, RULES
 from onnxshare.errors import UsageError
+from onnxshare.shapes import InputShapes
 
-#: The file that is looked for first; `[tool.onnxshare]` in PYPROJECT comes second.
-POLICY_FILE = "onnxshare.toml"
-PYPROJECT = "pyproject.toml"
 
-_KEYS = ("models", "check")
+@dataclass(frozen=True)
+class ModelEntry:
+    """Models that a policy names, and what is special about them.
+
+    Attributes:
+        path: a path, folder or glob, relative to the current folder.
+        limits: put over the policy's; False switches a rule off.
+        input_shapes: sizes for symbolic inputs, or None.
+        samples: inputs for the rules that run models, or None.
+        line: the line of the policy file that names the path, from 1; None if there is no file.
+    """
+
+    path: str
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    input_shapes: InputShapes | None = None
+    samples: str | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Allow:
+    """Findings that are known and accepted.
+
+    Attributes:
+        rule: the code of the rule.
+        reason: why they are; never empty.
+        model: a glob of paths of models.
+        node: a pattern of node names; findings about the whole model match `*` only.
+        expires: the last day on which it holds, or None.
+    """
+
+    rule: str
+    reason: str
+    model: str = "*"
+    node: str = "*"
+    expires: datetime.date | None = None
 
 
 @dataclass(frozen=True)
@@ -28,143 +60,137 @@ class Policy:
     Attributes:
         limits: the selected rules: option name to limit. Paths in it are relative to the
             current folder, whatever folder the file is in.
-        models: paths, folders and globs, relative to the current folder too.
+        models: the models to check, with what is special about them.
         path: the file, or None where there is none.
+        warn: codes of the rules that only warn.
+        allow: findings that do not count.
+        baseline: the baseline file that is compared with, or None.
     """
 
     limits: Mapping[str, Limit] = field(default_factory=dict)
-    models: tuple[str, ...] = ()
+    models: tuple[ModelEntry, ...] = ()
     path: Path | None = None
+    warn: frozenset[str] = frozenset()
+    allow: tuple[Allow, ...] = ()
+    baseline: Path | None = None
 
-    def with_options(self, options: Mapping[str, object]) -> Policy:
+    def with_options(
+        self,
+        options: Mapping[str, object],
+        *,
+        select: Sequence[str] = (),
+        ignore: Sequence[str] = (),
+        warn: Sequence[str] = (),
+    ) -> Policy:
         """Return this policy with options put over its limits; None leaves one as it is.
 
         Args:
             options: option name (`max-params`) to what the user gave.
+            select: codes or names of rules to add, with their default limit where none is set.
+            ignore: codes or names of rules to leave out.
+            warn: codes or names of rules that only warn.
 
         Raises:
-            UsageError: a value is not what its rule needs; every one is named.
+            UsageError: a value is not what its rule needs, or there is no such rule; every one
+                is named.
         """
         problems: list[str] = []
         given = {name: value for name, value in options.items() if value is not None}
-        limits = _read_limits(given, "--", problems)
-        _fail_on(problems, "")
-        merged = {**self.limits, **limits}
-        ordered = {rule.option: merged[rule.option] for rule in RULES if rule.option in merged}
-        return Policy(ordered, self.models, self.path)
+        report_unknown(given, BY_OPTION, "--", problems)
+        limits = {**self.limits, **read_limits(given, "--", problems)}
+        for code in find_codes(select, "--select", problems):
+            rule = BY_CODE[code]
+            if limits.get(rule.option, False) is not False:
+                continue
+            if rule.default is None:
+                problems.append(f"--select {code}: needs a limit, give --{rule.option}")
+            else:
+                limits[rule.option] = rule.default
+        out = set(find_codes(ignore, "--ignore", problems))
+        quiet = find_codes(warn, "--warn", problems)
+        fail_on(problems, "")
+        entries = tuple(replace(entry, limits=_without(entry.limits, out)) for entry in self.models)
+        return replace(
+            self, limits=_without(limits, out), models=entries, warn=self.warn | set(quiet)
+        )
+
+    def limits_for(self, entries: Iterable[ModelEntry]) -> dict[str, Limit]:
+        """The rules for a model that these entries name, in the order of their codes."""
+        merged = dict(self.limits)
+        for entry in entries:
+            merged.update(entry.limits)
+        return ordered(merged)
 
 
-def find_policy(folder: Path | None = None) -> Policy:
-    """Return the policy of a folder (the current one, if not given), or an empty one.
+def ordered(limits: Mapping[str, Limit]) -> dict[str, Limit]:
+    """The limits in the order of the rules, without those that are switched off."""
+    return {
+        rule.option: limits[rule.option]
+        for rule in RULES
+        if limits.get(rule.option, False) is not False
+    }
 
-    `onnxshare.toml` comes first, then `[tool.onnxshare]` in `pyproject.toml`.
 
-    Raises:
-        UsageError: as `read_policy`.
+def _without(limits: Mapping[str, Limit], codes: set[str]) -> dict[str, Limit]:
+    return {name: value for name, value in limits.items() if BY_OPTION[name].code not in codes}
+
+
+def read_limits(values: Mapping[str, object], prefix: str, problems: list[str]) -> dict[str, Limit]:
+    """Parse the limits among `values`; what is none of them is left to `report_unknown`.
+
+    Args:
+        values: option name to what was given; False switches a rule off.
+        prefix: what messages put before a name: `--` or `check.`.
+        problems: gets one line for each value that is no limit.
     """
-    own = POLICY_FILE if folder is None else folder / POLICY_FILE
-    if Path(own).is_file():
-        return read_policy(Path(own))
-    project = Path(PYPROJECT) if folder is None else folder / PYPROJECT
-    if project.is_file() and _tool_table(_read_toml(project), project) is not None:
-        return read_policy(project)
-    return Policy()
-
-
-def read_policy(path: Path) -> Policy:
-    """Read one policy file; a `pyproject.toml` must have a table `[tool.onnxshare]`.
-
-    Raises:
-        UsageError: the file cannot be read or is not valid; every problem is named at once,
-            with the path of its key.
-    """
-    document = _read_toml(path)
-    prefix = ""
-    if path.name == PYPROJECT:
-        table = _tool_table(document, path)
-        if table is None:
-            raise UsageError(f"{path}: has no table [tool.onnxshare]", "add it, or name another")
-        document, prefix = table, "tool.onnxshare."
-    problems: list[str] = []
-    policy = _read_document(document, prefix, path, problems)
-    _fail_on(problems, f"{path}: ")
-    return policy
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file", "check the path after --config") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: is not UTF-8 text", "give a TOML file") from None
-    except ValueError as error:
-        raise UsageError(f"{path}: is not valid TOML: {error}", "mend it") from error
-
-
-def _tool_table(document: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
-    tool = document.get("tool")
-    table = tool.get("onnxshare") if isinstance(tool, dict) else None
-    if table is None or isinstance(table, dict):
-        return table
-    raise UsageError(f"{path}: tool.onnxshare: expected a table", "write [tool.onnxshare]")
-
-
-def _read_document(
-    document: Mapping[str, Any], prefix: str, path: Path, problems: list[str]
-) -> Policy:
-    _report_unknown(document, _KEYS, prefix, problems)
-    models = document.get("models", [])
-    if not isinstance(models, list) or not all(isinstance(item, str) and item for item in models):
-        problems.append(f'{prefix}models: expected a list of paths, such as ["models/*.onnx"]')
-        models = []
-    table = document.get("check", {})
-    if not isinstance(table, dict):
-        problems.append(f"{prefix}check: expected a table, [{prefix}check]")
-        table = {}
-    _report_unknown(table, BY_OPTION, f"{prefix}check.", problems)
-    limits = _read_limits(table, f"{prefix}check.", problems)
-    for option, limit in limits.items():
-        if BY_OPTION[option].unit == "model":
-            limits[option] = _beside(path, str(limit))
-    return Policy(limits, tuple(_beside(path, model) for model in models), path)
-
-
-def _read_limits(
-    values: Mapping[str, object], prefix: str, problems: list[str]
-) -> dict[str, Limit]:
     limits: dict[str, Limit] = {}
     for rule in RULES:
-        if rule.option not in values:
+        value = values.get(rule.option)
+        if value is None:
+            continue
+        if value is False:
+            limits[rule.option] = False
             continue
         try:
-            limits[rule.option] = parse_limit(values[rule.option], rule.unit)
+            limits[rule.option] = parse_limit(value, rule.unit)
         except ValueError as error:
             problems.append(f"{prefix}{rule.option}: {error}")
     return limits
 
 
-def _report_unknown(
-    table: Mapping[str, Any], known: Iterable[str], prefix: str, problems: list[str]
+def find_codes(words: Iterable[str], where: str, problems: list[str]) -> list[str]:
+    """The codes that codes, families (`WS`) or names of rules stand for."""
+    codes: list[str] = []
+    for word in words:
+        found = [rule.code for rule in RULES if word in (rule.code, rule.code[:2], rule.name)]
+        codes.extend(found)
+        if not found:
+            names = [*BY_CODE, *(rule.name for rule in RULES)]
+            problems.append(f"{where} {word}: no such rule, {_hint(word, names, 'rules')}")
+    return codes
+
+
+def report_unknown(
+    table: Mapping[str, object], known: Iterable[str], prefix: str, problems: list[str]
 ) -> None:
+    """Add a line for each key that is not known, with the one that may have been meant."""
     names = list(known)
     for key in table:
-        if key in names:
-            continue
-        near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(names)}"
-        problems.append(f"{prefix}{key}: unknown key, {hint}")
+        if key not in names:
+            problems.append(f"{prefix}{key}: unknown key, {_hint(key, names, 'keys')}")
 
 
-def _beside(path: Path, name: str) -> str:
-    """A path in a policy file is meant relative to that file."""
-    return str(path.parent / name)
+def _hint(word: str, names: list[str], what: str) -> str:
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"the {what} are {', '.join(names)}"
 
 
-def _fail_on(problems: list[str], start: str) -> None:
+def fail_on(problems: list[str], start: str) -> None:
+    """Raise all problems as one.
+
+    Raises:
+        UsageError: there are some.
+    """
     if problems:
         count = f"{len(problems)} errors: " if len(problems) > 1 else ""
         raise UsageError(f"{start}{count}{'; '.join(problems)}")

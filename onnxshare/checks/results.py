@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 #: Version of the JSON layout; it changes when a field changes its meaning or goes away.
 SCHEMA_VERSION = 1
 
-#: A limit as a rule reads it: a number, or the path of a reference model.
-Limit = int | float | str
+#: A limit as a rule reads it: a number, the path of a reference model, a version, yes, or names.
+Limit = bool | int | float | str | tuple[str, ...]
+
+#: An error fails the check; a warning is only reported.
+Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule that one model does not keep.
+    """One rule that one model does not keep, once per place.
 
     Attributes:
         code: the rule's stable code, such as `WS101`.
@@ -23,26 +27,66 @@ class Finding:
         message: what was measured, in words.
         measured: the value itself; None where it could not be judged.
         limit: the limit that it is held against.
+        bound: the limit in words, such as `at most 5,000,000`; empty for a rule without one.
         fix: the command that would help.
+        node: the node it is about; None: the whole model.
+        severity: whether it fails the check.
     """
 
     code: str
     rule: str
     model: str
     message: str
-    measured: int | float | str | None
+    measured: Limit | None
     limit: Limit
+    bound: str
     fix: str
+    node: str | None = None
+    severity: Severity = "error"
+
+    @property
+    def text(self) -> str:
+        """The message with the limit that it is held against."""
+        return f"{self.message}; the limit is {self.bound}" if self.bound else self.message
+
+    @property
+    def fingerprint(self) -> str:
+        """What stays the same from run to run, whatever is measured: rule, model and node."""
+        key = "\0".join((self.code, self.model.replace("\\", "/"), self.node or ""))
+        return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Silenced:
+    """A finding that does not count.
+
+    Attributes:
+        finding: the finding.
+        by: what silenced it: an `allow` entry of the policy, or the baseline.
+        reason: the reason that the entry gives; empty for the baseline.
+    """
+
+    finding: Finding
+    by: Literal["allow", "baseline"]
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What the rules measure, whether or not a rule was selected; unknown is None."""
+    """What the rules measure, whether or not a rule was selected; unknown is None.
+
+    Attributes:
+        params, macs, peak_activation_bytes, sharing_ratio: as of `inspect`'s totals.
+        fc_share: parameters used by fully connected layers / all parameters.
+        file_bytes: the model file and its external data.
+    """
 
     params: int
     fc_share: float
     sharing_ratio: float | None
     macs: int | None
+    file_bytes: int | None = None
+    peak_activation_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,12 +96,16 @@ class ModelReport:
     Attributes:
         path: the model's path, or `<model>` for one from memory.
         findings: the rules that it does not keep, in the order of their codes.
+        silenced: findings that an `allow` entry or the baseline silences.
+        limits: the rules it was held against: option name to limit.
         metrics: what was measured; None where the model could not be read.
         error: why the model, or what it is compared with, could not be read; else None.
     """
 
     path: str
     findings: tuple[Finding, ...] = ()
+    silenced: tuple[Silenced, ...] = ()
+    limits: dict[str, Limit] = field(default_factory=dict)
     metrics: Metrics | None = None
     error: str | None = None
 
@@ -67,17 +115,33 @@ class CheckReport:
     """Everything that `check` reports.
 
     Attributes:
-        limits: the selected rules: option name to limit.
+        limits: the selected rules: option name to limit; a model may have its own.
         models: one part per model, in the order they were given.
+        policy: the policy file, or None.
+        stale: what the baseline, or an `allow` entry, names and no model does any more, in words.
+        before: per model what the baseline says was measured.
     """
 
     limits: dict[str, Limit]
     models: tuple[ModelReport, ...]
+    policy: str | None = None
+    stale: tuple[str, ...] = ()
+    before: dict[str, dict[str, int | float | None]] = field(default_factory=dict)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """The findings of all models."""
         return tuple(finding for model in self.models for finding in model.findings)
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that fail the check."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    @property
+    def silenced(self) -> tuple[Silenced, ...]:
+        """The findings of all models that do not count."""
+        return tuple(item for model in self.models for item in model.silenced)
 
     @property
     def unreadable(self) -> tuple[ModelReport, ...]:
@@ -86,15 +150,15 @@ class CheckReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every model was read and keeps every rule."""
-        return not self.findings and not self.unreadable
+        """Whether every model was read and keeps every rule, those that only warn apart."""
+        return not self.errors and not self.unreadable
 
     @property
     def exit_code(self) -> int:
-        """0: passed; 1: there are findings; 2: a model could not be read."""
+        """0: passed; 1: there are findings that fail; 2: a model could not be read."""
         if self.unreadable:
             return 2
-        return 1 if self.findings else 0
+        return 1 if self.errors else 0
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain types."""
@@ -104,8 +168,12 @@ class CheckReport:
             "summary": {
                 "models": len(self.models),
                 "findings": len(self.findings),
+                "warnings": len(self.findings) - len(self.errors),
+                "silenced": len(self.silenced),
                 "unreadable": len(self.unreadable),
             },
             "limits": dict(self.limits),
+            "policy": self.policy,
+            "stale": list(self.stale),
             "models": [asdict(model) for model in self.models],
         }

@@ -10,21 +10,16 @@ from typing import TYPE_CHECKING
 
 from onnxshare.analysis.inspection import HeadJudge, inspect
 from onnxshare.analysis.results import Inspection
-from onnxshare.checks.models import find_models
+from onnxshare.checks.baseline import Baseline
+from onnxshare.checks.plan import Job, plan
 from onnxshare.checks.policy import Policy
-from onnxshare.checks.results import CheckReport, Finding, Limit, Metrics, ModelReport
-from onnxshare.checks.rules import (
-    BY_OPTION,
-    RULES,
-    Problem,
-    Rule,
-    Subject,
-    Verdict,
-    command,
-    fc_share,
-)
+from onnxshare.checks.results import CheckReport, Finding, Metrics, ModelReport
+from onnxshare.checks.rule import Problem, Rule, Subject, Verdict, command
+from onnxshare.checks.rules import BY_OPTION, RULES
+from onnxshare.checks.rules.sharing import fc_share
+from onnxshare.checks.silence import silence
 from onnxshare.errors import ModelError, ModelFileError, OnnxShareError, SamplesError, UsageError
-from onnxshare.io.load import ModelSource, load
+from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.shapes import InputShapes
 
 if TYPE_CHECKING:
@@ -32,20 +27,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _How:
-    """What is the same for every model."""
+class How:
+    """What is the same for every model.
 
-    limits: Mapping[str, Limit]
+    Attributes:
+        input_shapes, judge, samples, provider, follow_symlinks: as of `check`.
+        warn: codes of the rules that only warn.
+        before: per model what the baseline says was measured.
+    """
+
     input_shapes: InputShapes | None
     judge: HeadJudge | None
     samples: Samples | str | Path | None
     provider: str
     follow_symlinks: str | os.PathLike[str] | None
+    warn: frozenset[str]
+    before: Mapping[str, Mapping[str, int | float | None]]
 
-    def allow(self, source: ModelSource) -> ModelSource:
+    def load(self, source: ModelSource) -> Model:
         """The model, with links to its external data allowed if they are."""
-        if self.follow_symlinks is None:
-            return source
         return load(source, follow_symlinks=self.follow_symlinks)
 
 
@@ -53,16 +53,16 @@ def check(
     sources: ModelSource | Sequence[ModelSource],
     *,
     policy: Policy | None = None,
-    max_params: int | str | None = None,
-    max_fc_share: float | str | None = None,
-    min_sharing_ratio: float | str | None = None,
-    max_macs: int | str | None = None,
-    equivalent_to: str | os.PathLike[str] | None = None,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    warn: Sequence[str] = (),
+    baseline: Baseline | None = None,
     samples: Samples | str | Path | None = None,
     provider: str = "auto",
     input_shapes: InputShapes | None = None,
     judge: HeadJudge | None = None,
     follow_symlinks: str | os.PathLike[str] | None = None,
+    **limits: object,
 ) -> CheckReport:
     """Check models against limits.
 
@@ -71,95 +71,130 @@ def check(
             and anything that `onnxshare.load` takes will do.
         policy: limits from a file (`read_policy`); the limits given here come first. Its
             models are checked only if `sources` is empty.
-        max_params: the most parameters, such as 5_000_000 or "5M".
-        max_fc_share: the largest share of parameters in fully connected layers: 0.5 or "50%".
-        min_sharing_ratio: how often a parameter must be used per sample, on average.
-        max_macs: the most multiply-accumulates per sample.
-        equivalent_to: the model that each must be equivalent to. Only this rule runs models.
-        samples: inputs for `equivalent_to`; as of `onnxshare.compare`.
-        provider: where `equivalent_to` runs; as of `onnxshare.compare`.
+        select: codes or names of rules to add, with their default limits.
+        ignore: codes or names of rules to leave out.
+        warn: codes or names of rules that only warn.
+        baseline: findings that were there before, and what was measured then.
+        samples: inputs for the rules that run models; as of `onnxshare.compare`.
+        provider: where these run; as of `onnxshare.compare`.
         input_shapes: sizes for symbolic inputs; as of `onnxshare.inspect`.
         judge: asks the rewrites what they could do with a head, so that findings can name
             the one that helps; as of `onnxshare.analysis.inspection.inspect`.
         follow_symlinks: a folder that links to external data may lead into; as of
             `onnxshare.load`.
+        limits: the limits of rules by the names of their options, with underscores:
+            `max_params="5M"`, `max_fc_share=0.5`, `equivalent_to="reference.onnx"`.
 
     Raises:
-        UsageError: no rule or no model is selected, or a limit is not one.
+        UsageError: no rule or no model is selected, there is no such rule, or a limit is not one.
     """
-    policy = (policy or Policy()).with_options(
-        {
-            "max-params": max_params,
-            "max-fc-share": max_fc_share,
-            "min-sharing-ratio": min_sharing_ratio,
-            "max-macs": max_macs,
-            "equivalent-to": None if equivalent_to is None else os.fspath(equivalent_to),
-        }
-    )
-    if not policy.limits:
-        options = ", ".join(f"--{rule.option}" for rule in RULES)
-        raise UsageError("no rule is selected", f"give at least one of {options}")
-    models = _sources(sources, policy)
-    if not models:
+    options = {
+        name.replace("_", "-"): os.fspath(value) if isinstance(value, os.PathLike) else value
+        for name, value in limits.items()
+    }
+    policy = (policy or Policy()).with_options(options, select=select, ignore=ignore, warn=warn)
+    jobs = plan(sources, policy)
+    if not jobs:
         raise UsageError("no model is given", "name one, or list `models` in the policy file")
-    how = _How(policy.limits, input_shapes, judge, samples, provider, follow_symlinks)
-    return CheckReport(dict(policy.limits), tuple(_check_one(model, how) for model in models))
+    if not any(job.limits for job in jobs):
+        known = ", ".join(f"--{rule.option}" for rule in RULES)
+        raise UsageError("no rule is selected", f"give at least one of {known}, or --select RULE")
+    before = {} if baseline is None else baseline.metrics
+    how = How(input_shapes, judge, samples, provider, follow_symlinks, policy.warn, before)
+    reports = [check_one(job, how) for job in jobs]
+    kept, stale = silence(reports, policy.allow, baseline)
+    path = None if policy.path is None else str(policy.path)
+    return CheckReport(
+        dict(policy.limits), kept, path, stale, {k: dict(v) for k, v in before.items()}
+    )
 
 
-def _sources(sources: ModelSource | Sequence[ModelSource], policy: Policy) -> list[ModelSource]:
-    given = list(sources) if isinstance(sources, (list, tuple)) else [sources]
-    models: list[ModelSource] = []
-    for source in given or policy.models:
-        if isinstance(source, (str, os.PathLike)):
-            models.extend(path for path in find_models([source]) if path not in models)
-        else:
-            models.append(source)
-    return models
-
-
-def _check_one(source: ModelSource, how: _How) -> ModelReport:
-    name = str(source) if isinstance(source, Path) else "<model>"
+def check_one(job: Job, how: How) -> ModelReport:
+    """Hold one model against its limits; whatever goes wrong is its own."""
+    name = job.name
     try:
-        source = how.allow(source)
-        inspection = inspect(source, input_shapes=how.input_shapes, judge=how.judge)
+        model = how.load(job.source)
+        shapes = job.input_shapes or how.input_shapes
+        inspection = inspect(model, input_shapes=shapes, judge=how.judge)
+        name = inspection.model.path or name
+        subject = _subject(name, model, inspection, job, how)
+    except UsageError as error:
+        # Sizes that do not fit one of several models are that model's error.
+        return ModelReport(name, limits=job.limits, error=str(error))
     except Exception as error:
-        return ModelReport(name, error=_reason(error, name))
-    name = inspection.model.path or name
-    totals = inspection.totals
-    metrics = Metrics(totals.params, fc_share(totals), totals.sharing_ratio, totals.macs)
-    subject = _subject(name, source, inspection, how)
+        return ModelReport(name, limits=job.limits, error=_reason(error, name))
     findings: list[Finding] = []
     unread: str | None = None
-    for option, limit in how.limits.items():
+    for option, limit in job.limits.items():
         rule = BY_OPTION[option]
         try:
-            problem = rule.judge(subject, limit)
+            problems = list(rule.judge(subject, limit))
         except UsageError:  # such as an unknown provider: every model would say the same
             raise
         except (ModelFileError, ModelError, SamplesError) as error:
             unread = str(error)
             continue
         except OnnxShareError as error:
-            problem = Problem(f"cannot be judged: {error}", None, command("inspect", name))
-        if problem is not None:
-            findings.append(_finding(rule, name, problem, limit))
-    return ModelReport(name, tuple(findings), metrics, unread)
+            problems = [Problem(f"cannot be judged: {error}", None, command("inspect", name))]
+        findings.extend(_finding(rule, problem, job, name, how) for problem in problems)
+    return ModelReport(name, tuple(findings), (), job.limits, subject.metrics, unread)
 
 
-def _subject(name: str, source: ModelSource, inspection: Inspection, how: _How) -> Subject:
+def _subject(name: str, model: Model, inspection: Inspection, job: Job, how: How) -> Subject:
+    samples = job.samples if how.samples is None else how.samples
+
     def compare(reference: str) -> Verdict:
-        # The only rule that runs models asks for this: the others never import onnxruntime.
+        # The only rules that run models ask for this: the others never import onnxruntime.
         from onnxshare.validate import compare
 
-        right = how.allow(reference)
-        return compare(right, source, samples=how.samples, provider=how.provider)
+        right = reference if how.follow_symlinks is None else how.load(reference)
+        return compare(right, model, samples=samples, provider=how.provider)
 
-    return Subject(name, inspection, compare)
+    def loads() -> str | None:
+        from onnxshare.errors import RuntimeFailure
+        from onnxshare.runtime.session import Session
+
+        try:
+            Session(model, provider="cpu")
+        except RuntimeFailure as error:
+            return error.cause
+        return None
+
+    before = how.before.get(posix(name))
+    return Subject(name, inspection, model, compare, loads, _metrics(inspection), before)
 
 
-def _finding(rule: Rule, name: str, problem: Problem, limit: Limit) -> Finding:
+def _metrics(inspection: Inspection) -> Metrics:
+    totals = inspection.totals
+    return Metrics(
+        totals.params,
+        fc_share(totals),
+        totals.sharing_ratio,
+        totals.macs,
+        inspection.model.bytes,
+        totals.peak_activation_bytes,
+    )
+
+
+def posix(name: str) -> str:
+    """A model's path as baselines hold it, the same on every system."""
+    return name.replace("\\", "/") if os.name == "nt" else name
+
+
+def _finding(rule: Rule, problem: Problem, job: Job, name: str, how: How) -> Finding:
+    limit, measured = job.limits[rule.option], problem.measured
+    beside = measured if isinstance(measured, (int, float)) else None
     return Finding(
-        rule.code, rule.name, name, problem.message, problem.measured, limit, problem.fix
+        rule.code,
+        rule.name,
+        name,
+        problem.message,
+        measured,
+        limit,
+        rule.bound(limit, beside),
+        problem.fix,
+        problem.node,
+        "warning" if rule.code in how.warn else "error",
     )
 
 

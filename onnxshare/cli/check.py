@@ -88,14 +88,14 @@ def command(
 
     Example: onnxshare check models/ --max-params 5M --max-fc-share 50%
     """
-    from onnxshare.checks.policy import find_policy, read_policy
+    from onnxshare.checks.policy_file import find_policy, read_policy
 
     shapes = common.input_shapes(input_shape)
     import onnxshare
 
     policy = find_policy() if config is None else read_policy(config)
     given: list[Path | str] = list(models or ())
-    given = given or list(policy.models) or [common.model_path(None)]
+    given = given or [entry.path for entry in policy.models] or [common.model_path(None)]
     report = onnxshare.check(
         given,
         policy=policy,

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxshare.checks.policy import Policy, find_policy, read_policy
+from onnxshare.checks.policy import Policy
+from onnxshare.checks.policy_file import find_policy, read_policy
 from onnxshare.errors import UsageError
 
 GOOD = """
@@ -38,7 +39,11 @@ def test_reads_every_key_with_paths_beside_the_file(tmp_path: Path) -> None:
         "max-macs": 1_200_000_000,
         "equivalent-to": str(tmp_path / "ref.onnx"),
     }
-    assert policy.models == (str(tmp_path / "models" / "*.onnx"), str(tmp_path / "other.onnx"))
+    assert [entry.path for entry in policy.models] == [
+        str(tmp_path / "models" / "*.onnx"),
+        str(tmp_path / "other.onnx"),
+    ]
+    assert [entry.line for entry in policy.models] == [2, 2]
     assert policy.path == tmp_path / "onnxshare.toml"
 
 
@@ -48,7 +53,7 @@ def test_paths_stay_short_in_the_current_folder(
     write(tmp_path / "onnxshare.toml", GOOD)
     monkeypatch.chdir(tmp_path)
     policy = find_policy()
-    assert policy.models == (str(Path("models/*.onnx")), "other.onnx")
+    assert [entry.path for entry in policy.models] == [str(Path("models/*.onnx")), "other.onnx"]
     assert policy.limits["equivalent-to"] == "ref.onnx"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.inspection import inspect
-from onnxshare.checks.policy import Policy
+from onnxshare.checks.policy import ModelEntry, Policy
 from onnxshare.checks.results import CheckReport
 from onnxshare.checks.run import check
 from onnxshare.errors import RuntimeFailure, SamplesError, UsageError
@@ -106,7 +106,7 @@ def test_a_crash_on_one_model_is_reported_with_it(
     lenet_path: Path, lenet: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def crash(source: Any, **options: Any) -> Any:
-        if source == lenet_path:
+        if source.name == str(lenet_path):
             raise KeyError("boom")
         return inspect(source, **options)
 
@@ -133,7 +133,7 @@ def test_a_model_named_twice_is_checked_once(lenet_path: Path) -> None:
 
 
 def test_the_policy_gives_limits_and_models(lenet_path: Path) -> None:
-    policy = Policy({"max-params": 1, "max-macs": 1}, (str(lenet_path),))
+    policy = Policy({"max-params": 1, "max-macs": 1}, (ModelEntry(str(lenet_path)),))
     report = check([], policy=policy, max_macs="1G")
     assert report.limits == {"max-params": 1, "max-macs": 10**9}
     assert codes(report) == ["BG202"]
@@ -156,7 +156,13 @@ def test_the_report_as_plain_types(lenet_path: Path) -> None:
     document = check([lenet_path, lenet_path.parent / "no.onnx"], max_params=1).to_dict()
     assert document["schema_version"] == 1
     assert document["passed"] is False
-    assert document["summary"] == {"models": 2, "findings": 1, "unreadable": 1}
+    assert document["summary"] == {
+        "models": 2,
+        "findings": 1,
+        "warnings": 0,
+        "silenced": 0,
+        "unreadable": 1,
+    }
     assert document["limits"] == {"max-params": 1}
     (finding,) = document["models"][0]["findings"]
     assert finding["code"] == "BG202"

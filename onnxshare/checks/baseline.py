@@ -1,0 +1,125 @@
+"""The baseline: what was found and measured before, so that only what is new or worse fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnxshare.checks.results import CheckReport, Finding, Metrics
+from onnxshare.errors import UsageError
+from onnxshare.io.atomic import move, temporary, write
+
+#: Version of the file's layout.
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a baseline file holds.
+
+    Attributes:
+        findings: by fingerprint the code, model, node and message of each known finding.
+        metrics: by model what was measured.
+        path: the file.
+    """
+
+    findings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, int | float | None]] = field(default_factory=dict)
+    path: Path | None = None
+
+    def knows(self, finding: Finding) -> bool:
+        """Whether the finding was there before. A regression against the baseline never was."""
+        return finding.fingerprint in self.findings and not finding.code.startswith("RG")
+
+    def stale(self, models: Iterable[str], met: set[str]) -> list[str]:
+        """The known findings of these models that were not found any more, in words."""
+        checked = {model.replace("\\", "/") for model in models}
+        return [
+            f"baseline {item['code']} {item['model']}"
+            + (f" {item['node']}" if item.get("node") else "")
+            + ": not found any more, write the baseline anew"
+            for fingerprint, item in self.findings.items()
+            if item["model"] in checked and fingerprint not in met
+        ]
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read a baseline file.
+
+    Raises:
+        UsageError: it cannot be read, or is no baseline.
+    """
+    remedy = "write it anew with --write-baseline"
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file", remedy) from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError):
+        raise UsageError(f"{path}: is not a baseline", remedy) from None
+    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+        raise UsageError(f"{path}: is not a baseline of this version", remedy)
+    findings: Any = document.get("findings")
+    metrics: Any = document.get("metrics")
+    good = isinstance(findings, list) and all(map(_is_known, findings)) and _are_metrics(metrics)
+    if not good:
+        raise UsageError(f"{path}: is not a baseline", remedy)
+    return Baseline({item["fingerprint"]: item for item in findings}, metrics, path)
+
+
+def _is_known(item: object) -> bool:
+    needed = ("fingerprint", "code", "model")
+    return isinstance(item, dict) and all(isinstance(item.get(key), str) for key in needed)
+
+
+def _are_metrics(metrics: object) -> bool:
+    names = Metrics.__dataclass_fields__
+    return isinstance(metrics, dict) and all(
+        isinstance(values, dict)
+        and all(name in names and _is_number(value) for name, value in values.items())
+        for values in metrics.values()
+    )
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def write_baseline(report: CheckReport, path: Path) -> int:
+    """Write what was found and measured as the new baseline, and return the number of findings.
+
+    Findings that an `allow` entry silences are left to it.
+
+    Raises:
+        OutputError: the file cannot be written; the old one is kept.
+    """
+    known = [item.finding for item in report.silenced if item.by == "baseline"]
+    findings = [f for f in (*report.findings, *known) if not f.code.startswith("RG")]
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "findings": sorted(map(_entry, findings), key=lambda item: json.dumps(item)),
+        "metrics": {
+            model.path.replace("\\", "/"): asdict(model.metrics)
+            for model in sorted(report.models, key=lambda model: model.path)
+            if model.metrics is not None
+        },
+    }
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    with temporary(path) as name:
+        write(name, [text.encode(errors="backslashreplace")], path)
+        move(name, path, force=True)
+    return len(findings)
+
+
+def _entry(finding: Finding) -> dict[str, str | None]:
+    return {
+        "code": finding.code,
+        "model": finding.model.replace("\\", "/"),
+        "node": finding.node,
+        "fingerprint": finding.fingerprint,
+        "message": finding.message,
+    }

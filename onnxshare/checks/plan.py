@@ -1,0 +1,82 @@
+"""Which models are checked, each against which limits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxshare.checks.models import find_models
+from onnxshare.checks.policy import ModelEntry, Policy
+from onnxshare.checks.results import Limit
+from onnxshare.errors import UsageError
+from onnxshare.io.load import ModelSource
+from onnxshare.shapes import InputShapes
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to check.
+
+    Attributes:
+        source: the model.
+        name: its path, or `<model>`.
+        limits: the rules for it: option name to limit.
+        input_shapes, samples: what the policy gives for it, or None.
+    """
+
+    source: ModelSource
+    name: str
+    limits: dict[str, Limit]
+    input_shapes: InputShapes | None = None
+    samples: str | None = None
+
+
+def plan(sources: ModelSource | Sequence[ModelSource], policy: Policy) -> list[Job]:
+    """Return a job for each model that the sources, or else the policy, name, each file once.
+
+    A policy's entries apply to the files they match, however the user names these. Where several
+    match, later ones are put over earlier ones.
+
+    Raises:
+        UsageError: a folder or a glob holds no model.
+    """
+    given = list(sources) if isinstance(sources, (list, tuple)) else [sources]
+    entries = _Entries(policy.models)
+    jobs: list[Job] = []
+    seen: set[Path] = set()
+    for source in given or [entry.path for entry in policy.models]:
+        if not isinstance(source, (str, os.PathLike)):
+            jobs.append(Job(source, "<model>", policy.limits_for(())))
+            continue
+        for path in find_models([source]):
+            if path not in seen:
+                seen.add(path)
+                jobs.append(_job(path, policy, entries.of(path)))
+    return jobs
+
+
+def _job(path: Path, policy: Policy, entries: list[ModelEntry]) -> Job:
+    limits = policy.limits_for(entries)
+    shapes = [entry.input_shapes for entry in entries if entry.input_shapes]
+    samples = [entry.samples for entry in entries if entry.samples]
+    last = samples[-1] if samples else None
+    return Job(path, str(path), limits, shapes[-1] if shapes else None, last)
+
+
+class _Entries:
+    """The entries of a policy by the files that they match; the globs are expanded once."""
+
+    def __init__(self, entries: Sequence[ModelEntry]) -> None:
+        self._matches: dict[Path, list[ModelEntry]] = {}
+        for entry in entries:
+            try:
+                paths = find_models([entry.path])
+            except UsageError:  # matters only where its models are to be checked
+                continue
+            for path in paths:
+                self._matches.setdefault(path.resolve(), []).append(entry)
+
+    def of(self, path: Path) -> list[ModelEntry]:
+        return self._matches.get(path.resolve(), []) if self._matches else []

@@ -1,0 +1,145 @@
+"""What a rule is: it measures a model, holds that against a limit, and says what would help."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from onnxshare.analysis.results import HeadFacts, Inspection
+from onnxshare.checks.limits import Unit, show
+from onnxshare.checks.results import Limit, Metrics
+
+if TYPE_CHECKING:
+    from onnxshare.io.load import Model
+
+#: What a rule needs beyond the plain inspection, which costs time: content hashes of the weights,
+#: or ONNX Runtime.
+Need = Literal["hashes", "runtime"]
+
+
+class Verdict(Protocol):
+    """What a rule needs to know of a comparison (`onnxshare.validate.Comparison` has it)."""
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in one or two words."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is this verdict."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the comparison is a success."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model, as the rules see it.
+
+    Attributes:
+        name: its path, or `<model>`.
+        inspection: what the analyser found.
+        model: the model itself, its weights unread.
+        compare: compares a reference model with this one; only called by rules that need it.
+        loads: None if ONNX Runtime loads the model, else its words; only called by rules that
+            need it.
+        before: what the baseline says was measured of this model, or None.
+        metrics: the same of the model as it is now.
+    """
+
+    name: str
+    inspection: Inspection
+    model: Model
+    compare: Callable[[str], Verdict]
+    loads: Callable[[], str | None]
+    metrics: Metrics
+    before: Mapping[str, int | float | None] | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one model.
+
+    Attributes:
+        message: what was measured, in words.
+        measured: the value itself; None where it could not be judged.
+        fix: the command that would help.
+        node: the name of the node it is about; None: the whole model.
+    """
+
+    message: str
+    measured: Limit | None
+    fix: str
+    node: str | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        code: stable, never used again for something else.
+        name: what a finding is called.
+        option: the key in `[check]`, and with `--` the option of the command.
+        unit: what its limit is, which decides how it is read and shown.
+        default: the limit where the rule is selected by its code alone; None: one must be given.
+        measures: exactly what is measured, in one sentence.
+        why: why it matters in deployment.
+        mend: how to fix a finding.
+        judge: yields what is wrong with a model under a limit.
+        needs: what it needs that costs time.
+    """
+
+    code: str
+    name: str
+    option: str
+    unit: Unit
+    default: Limit | None
+    measures: str
+    why: str
+    mend: str
+    judge: Callable[[Subject, Any], Iterable[Problem]]
+    needs: frozenset[Need] = field(default_factory=frozenset)
+
+    def bound(self, limit: Limit, measured: Limit | None = None) -> str:
+        """The limit in words: `at most 5,000,000`, `at least 10`; empty for a rule without one."""
+        if self.unit == "flag":
+            return ""
+        if self.unit == "model":
+            return f"equivalent to {limit}"
+        text = show(limit, self.unit, beside=measured)
+        if self.option.startswith("min-"):
+            return f"at least {text}"
+        return f"at most {text}" if self.option.startswith("max-") else text
+
+
+def unknown(subject: Subject, what: str) -> Problem:
+    """An unknown value is never a silent pass."""
+    warnings = subject.inspection.warnings
+    why = f" ({warnings[-1]})" if warnings else ""  # the last one sums up what is unknown
+    return Problem(f"cannot be judged: {what}{why}", None, command("inspect", subject.name))
+
+
+def command(verb: str, *arguments: str) -> str:
+    """An onnxshare command line that can be pasted into a shell."""
+    return " ".join(["onnxshare", verb, *(shlex.quote(argument) for argument in arguments)])
+
+
+def shrink_head(subject: Subject) -> str:
+    """The rewrite that removes most weights, if some head allows it; else where they are."""
+    offers = [_gap_offer(head) for head in subject.inspection.heads]
+    if "exact" in offers:
+        return command("rewrite", subject.name, "--fc-to-gap")
+    if "approximate" in offers:
+        return command("rewrite", subject.name, "--fc-to-gap", "--approximate", "--samples", "FILE")
+    return command("inspect", subject.name, "--sort", "params")
+
+
+def _gap_offer(head: HeadFacts) -> str | None:
+    offer = head.rewrites.get("fc-to-gap")
+    if offer is None or offer.get("refused"):
+        return None
+    return "exact" if offer.get("exact") else "approximate"
