@@ -14,11 +14,13 @@ import onnx
 from onnx import TensorProto
 
 from onnxshare.bounded import infer_shapes
+from onnxshare.contrib_shapes import RULES
 from onnxshare.errors import ModelFileError
 from onnxshare.graph import Graph, Scope, model_inputs
 from onnxshare.input_shapes import Binding, InputShapes, bind, rows
 from onnxshare.io.load import Model
 from onnxshare.shape_arithmetic import settle
+from onnxshare.stand_ins import stand_in
 from onnxshare.values import Values
 
 #: Initializers above this size are hidden from inference, which needs only small ones (shapes).
@@ -93,6 +95,7 @@ def infer(graph: Graph, input_shapes: InputShapes | None = None, batch: int = 1)
         ModelError: onnx's inference rejects the model.
     """
     slim = _without_weights(graph.proto, graph.model)
+    stand_in(slim, RULES)
     binding = bind(graph, slim, dict(input_shapes or {}), batch)
     declared = _take_declared(slim)
     inferred = infer_shapes(slim, graph.model.name)

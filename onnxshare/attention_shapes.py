@@ -1,0 +1,107 @@
+"""Shapes of ONNX Runtime's attention and embedding operators, as standard operators of the same
+shapes (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
+
+from __future__ import annotations
+
+from onnx import TensorProto
+
+from onnxshare.stand_ins import Body, NoRule
+
+
+def attention(body: Body, past: int = 4, like: int | None = None) -> None:
+    """Attention, QAttention: the weight holds the columns of query, key and value side by side."""
+    sizes = body.attribute("qkv_hidden_sizes", [])
+    if len(sizes) == 3:
+        value = _columns(body, sizes[0] + sizes[1], sizes[2])
+        key = _columns(body, sizes[0], sizes[1])
+    else:
+        _, key, value = body.ops(3, "Split", body.input(1), axis=1, num_outputs=3)
+    result = body.op("MatMul", body.input(0), value)
+    body.output(0, result if like is None else body.op("CastLike", result, body.input(like)))
+    if body.attribute("past_present_share_buffer", 0):
+        return body.output(1, body.input(past))
+    if not body.wants(1):
+        return None
+    new = _heads(body, body.op("MatMul", body.input(0), key), body.attribute("num_heads", 0))
+    new = body.op("Unsqueeze", new, body.integers(0))
+    present = body.op("Concat", new, new, axis=0)
+    if like is not None:
+        present = body.op("CastLike", present, body.input(like))
+    if body.has(past):
+        present = body.op("Concat", body.input(past), present, axis=3)
+    return body.output(1, present)
+
+
+def _columns(body: Body, start: int, count: int) -> str:
+    return body.op(
+        "Slice",
+        body.input(1),
+        body.integers(start),
+        body.integers(start + count),
+        body.integers(1),
+    )
+
+
+def _heads(body: Body, rows: str, heads: int) -> str:
+    """[batch, steps, heads · size] as [batch, heads, steps, size]."""
+    if heads < 1:
+        raise NoRule
+    split = body.op("Reshape", rows, body.integers(0, 0, heads, -1))
+    return body.op("Transpose", split, perm=[0, 2, 1, 3])
+
+
+def quantised_attention(body: Body) -> None:
+    """QAttention: as Attention, the scales between bias and mask."""
+    attention(body, past=8, like=3)
+
+
+def multi_head_attention(body: Body) -> None:
+    """Without a key, all three are packed in the query as [batch, steps, heads, 3, size]; without
+    a value, key and value are packed in the key. A value may be [batch, heads, steps, size]."""
+    if not body.has(1):
+        query = body.op("Slice", body.input(0), *(body.integers(n) for n in (0, 1, 3)))
+        return body.output(0, body.op("Reshape", query, body.integers(0, 0, -1)))
+    if not body.has(2):
+        return body.output(0, body.input(0))
+    value = body.op("Reshape", body.first(body.input(2), 0, -2), body.integers(1, 1, -1))
+    rows = body.op("ReduceSum", body.input(0), body.integers(-1))
+    body.output(0, body.op("Add", rows, value))
+    for position in (1, 2):
+        if body.wants(position) and body.has(5 + position):
+            new = _heads(body, body.input(position), body.attribute("num_heads", 0))
+            body.output(position, body.op("Concat", body.input(5 + position), new, axis=2))
+    return None
+
+
+def group_query_attention(body: Body) -> None:
+    """Without a key, the query holds the heads of all three. How long the present keys are depends
+    on data, unless there is no past."""
+    heads, groups = body.attribute("num_heads", 0), body.attribute("kv_num_heads", 0)
+    if body.has(1):
+        body.output(0, body.input(0))
+        new = [_heads(body, body.input(position), groups) for position in (1, 2)]
+    else:
+        split = body.op("Reshape", body.input(0), body.integers(0, 0, heads + 2 * groups, -1))
+        query = body.op("Slice", split, *(body.integers(n) for n in (0, heads, 2)))
+        body.output(0, body.op("Reshape", query, body.integers(0, 0, -1)))
+        key = body.op("Slice", split, *(body.integers(n) for n in (heads, heads + groups, 2)))
+        new = [body.op("Transpose", key, perm=[0, 2, 1, 3])] * 2
+    for position in (1, 2):
+        if not body.has(2 + position):
+            body.output(position, new[position - 1])
+
+
+def embeddings(body: Body, like: int | None = None) -> None:
+    """EmbedLayerNormalization: the rows of the words; the mask has one number per sample."""
+    rows = body.op("Gather", body.input(2), body.input(0))
+    rows = rows if like is None else body.op("CastLike", rows, body.input(like))
+    body.output(0, rows)
+    body.output(2, rows)
+    if body.attribute("mask_index_type", 1) == 1:
+        mask = body.op("ReduceMax", body.input(0), body.integers(1), keepdims=0)
+        body.output(1, body.op("Cast", mask, to=TensorProto.INT32))
+
+
+def quantised_embeddings(body: Body) -> None:
+    """QEmbedLayerNormalization: the rows are scaled."""
+    embeddings(body, like=8)

@@ -1,0 +1,233 @@
+"""Shapes of the operators that ONNX Runtime adds to the standard, as standard operators of the
+same shapes (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md).
+
+An operator without a rule here, and an output that a rule leaves out, is unknown.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from onnx import TensorProto
+
+from onnxshare import attention_shapes
+from onnxshare.stand_ins import Body, NoRule, Rule
+
+_WINDOW = ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "ceil_mode")
+
+
+def _same(body: Body, *outputs: int) -> None:
+    """Outputs shaped like the first input."""
+    for position in outputs or (0,):
+        body.output(position, body.input(0))
+
+
+def _same_twice(body: Body) -> None:
+    _same(body, 0, 1)
+
+
+def _convolution(body: Body, weight: int = 1) -> None:
+    body.output(0, _conv(body, body.input(0), weight))
+
+
+def _conv(body: Body, data: str, weight: int) -> str:
+    attributes = body.attributes("kernel_shape", "strides", "dilations", "pads", "auto_pad")
+    attributes["group"] = body.attribute("group", 1)
+    return body.op("Conv", data, body.input(weight), **attributes)
+
+
+def _last_to_second(body: Body, data: str, rank: int) -> str:
+    return body.op("Transpose", data, perm=[0, rank - 1, *range(1, rank - 1)])
+
+
+def _second_to_last(body: Body, data: str, rank: int) -> str:
+    return body.op("Transpose", data, perm=[0, *range(2, rank), 1])
+
+
+def _channels_last_convolution(body: Body, weight: int = 1) -> None:
+    kernel = body.attribute("kernel_shape", [])
+    rank = len(kernel) + 2 if kernel else body.rank(weight)
+    turned = _last_to_second(body, body.input(0), rank)
+    body.output(0, _second_to_last(body, _conv(body, turned, weight), rank))
+
+
+def _quantised_convolution(body: Body) -> None:
+    data = _channels_last_convolution if body.attribute("channels_last", 0) else _convolution
+    data(body, 3)
+
+
+def _pool(body: Body, op_type: str, channels_last: bool) -> None:
+    attributes = body.attributes(*_WINDOW)
+    if "kernel_shape" not in attributes:
+        raise NoRule
+    if op_type == "AveragePool":
+        attributes.pop("dilations", None)
+    rank = len(attributes["kernel_shape"]) + 2
+    data = body.input(0)
+    if channels_last:
+        data = _last_to_second(body, data, rank)
+    result = body.op(op_type, data, **attributes)
+    body.output(0, _second_to_last(body, result, rank) if channels_last else result)
+
+
+def _channels_last_max_pool(body: Body) -> None:
+    _pool(body, "MaxPool", True)
+
+
+def _quantised_average_pool(body: Body) -> None:
+    _pool(body, "AveragePool", bool(body.attribute("channels_last", 0)))
+
+
+def _quantised_global_pool(body: Body) -> None:
+    if body.attribute("channels_last", 0):
+        raise NoRule  # which axes are spatial depends on the rank
+    body.output(0, body.op("GlobalAveragePool", body.input(0)))
+
+
+def _gemm(body: Body, right: int = 1) -> None:
+    body.output(0, _product(body, right))
+
+
+def _product(body: Body, right: int) -> str:
+    return body.op(
+        "Gemm",
+        body.input(0),
+        body.input(right),
+        transA=body.attribute("transA", 0),
+        transB=body.attribute("transB", 0),
+    )
+
+
+def _quantised_gemm(body: Body) -> None:
+    body.output(0, body.op("CastLike", _product(body, 3), f"i{8 if body.has(8) else 1}"))
+
+
+def _matmul(body: Body) -> None:
+    body.output(0, body.op("MatMul", body.input(0), body.input(1)))
+
+
+def _integer_matmul(body: Body) -> None:
+    product = body.op("MatMul", body.input(0), body.input(1))
+    body.output(0, body.op("CastLike", product, body.input(2)))
+
+
+def _wide_matmul(body: Body) -> None:
+    product = body.op("MatMul", body.input(0), body.input(1))
+    body.output(0, body.op("Cast", product, to=TensorProto.INT32))
+
+
+def _fused_matmul(body: Body) -> None:
+    """transA and transB swap the last two axes; here the inner axis is summed up, which says where
+    rows and columns are whatever the number of axes."""
+    if body.attribute("transBatchA", 0) or body.attribute("transBatchB", 0):
+        raise NoRule  # where the rows are depends on the number of axes
+    turned = body.attribute("transA", 0), body.attribute("transB", 0)
+    if turned == (0, 0):
+        return _matmul(body)
+    rows = body.op("ReduceSum", body.input(0), body.integers(-2 if turned[0] else -1), keepdims=0)
+    columns = body.op(
+        "ReduceSum", body.input(1), body.integers(-1 if turned[1] else -2), keepdims=0
+    )
+    rows = body.op("Unsqueeze", rows, body.integers(-1))
+    columns = body.op("Unsqueeze", columns, body.integers(-2))
+    return body.output(0, body.op("MatMul", rows, columns))
+
+
+def _packed_matmul(body: Body) -> None:
+    """A weight stored in blocks: its sizes are the attributes K and N."""
+    inner, columns = body.attribute("K", 0), body.attribute("N", 0)
+    if min(inner, columns) < 1:
+        raise NoRule
+    weight = body.op("ConstantOfShape", body.integers(inner, columns))
+    body.output(0, body.op("MatMul", body.input(0), body.op("CastLike", weight, body.input(0))))
+
+
+def _lstm(body: Body) -> None:
+    attributes = body.attributes("hidden_size", "direction", "layout")
+    inputs = [body.input(position) for position in range(3)]
+    for position, result in enumerate(body.ops(3, "LSTM", *inputs, **attributes)):
+        body.output(position, result)
+
+
+def _skip_normalisation(body: Body) -> None:
+    """The result, the mean and deviation of each row, and the sum of the operands."""
+    body.output(0, body.input(0))
+    rows = body.op("ReduceMean", body.input(0), body.integers(-1))
+    body.output(1, rows)
+    body.output(2, rows)
+    body.output(3, body.input(0))
+
+
+def _binary(body: Body, right: int, to: int | None = None) -> None:
+    result = body.op("Add", body.input(0), body.input(right))
+    body.output(0, result if to is None else body.op("Cast", result, to=to))
+
+
+def _quantised_concat(body: Body) -> None:
+    parts = [body.input(position) for position in range(2, body.inputs, 3)]
+    body.output(0, body.op("Concat", *parts, axis=body.attribute("axis")))
+
+
+def _quantised_mean(body: Body) -> None:
+    axes = body.attribute("axes", [])
+    inputs = [body.input(0), *([body.integers(*axes)] if axes else [])]
+    body.output(0, body.op("ReduceMean", *inputs, keepdims=body.attribute("keepdims", 1)))
+
+
+def _quantise(body: Body) -> None:
+    if body.has(2):
+        return body.output(0, body.op("CastLike", body.input(0), body.input(2)))
+    return body.output(0, body.op("Cast", body.input(0), to=TensorProto.UINT8))
+
+
+def _split_gelu(body: Body) -> None:
+    body.output(0, body.ops(2, "Split", body.input(0), axis=-1, num_outputs=2)[0])
+
+
+_RULES: dict[Rule, str] = {
+    _same: "Gelu QuickGelu BiasGelu FastGelu BiasSoftmax BiasAdd GroupNorm RotaryEmbedding MoE "
+    "QMoE QLinearSigmoid QLinearLeakyRelu QLinearSoftmax QOrderedGelu QOrderedLayerNormalization "
+    "Inverse Trilu GemmaRotaryEmbedding",
+    _same_twice: "SkipGroupNorm",
+    _convolution: "FusedConv",
+    _channels_last_convolution: "NhwcConv NhwcFusedConv",
+    _quantised_convolution: "QLinearConv",
+    _channels_last_max_pool: "NhwcMaxPool",
+    _quantised_average_pool: "QLinearAveragePool",
+    _quantised_global_pool: "QLinearGlobalAveragePool",
+    _gemm: "FusedGemm",
+    _quantised_gemm: "QGemm",
+    _matmul: "GemmFastGelu DynamicQuantizeMatMul",
+    _integer_matmul: "MatMulIntegerToFloat",
+    _wide_matmul: "MatMulInteger16",
+    _fused_matmul: "FusedMatMul TransposeMatMul FusedMatMulActivation",
+    _packed_matmul: "MatMulNBits MatMulBnb4",
+    _lstm: "DynamicQuantizeLSTM",
+    attention_shapes.attention: "Attention",
+    attention_shapes.quantised_attention: "QAttention",
+    attention_shapes.multi_head_attention: "MultiHeadAttention",
+    attention_shapes.group_query_attention: "GroupQueryAttention",
+    attention_shapes.embeddings: "EmbedLayerNormalization",
+    attention_shapes.quantised_embeddings: "QEmbedLayerNormalization",
+    _skip_normalisation: "SkipLayerNormalization SkipSimplifiedLayerNormalization",
+    partial(_binary, right=3): "QLinearAdd QLinearMul",
+    partial(_binary, right=2, to=TensorProto.INT32): "MulInteger",
+    _quantised_concat: "QLinearConcat",
+    _quantised_mean: "QLinearReduceMean",
+    _quantise: "QuantizeLinear",
+    lambda body: body.output(
+        0, body.op("CastLike", body.input(0), body.input(1))
+    ): "DequantizeLinear",
+    lambda body: body.output(
+        0, body.op("Where", *(body.input(n) for n in (0, 1, 4)))
+    ): "QLinearWhere",
+    lambda body: body.output(0, body.op("Gather", body.input(0), body.input(1))): "TorchEmbedding",
+    _split_gelu: "BiasSplitGelu",
+}
+
+#: (domain, operator) → the rule for its shapes. ONNX Runtime writes some into the default domain.
+RULES: dict[tuple[str, str], Rule] = {
+    **{("com.microsoft", name): rule for rule, names in _RULES.items() for name in names.split()},
+    ("", "SimplifiedLayerNormalization"): _same,
+    ("", "SkipSimplifiedLayerNormalization"): _skip_normalisation,
+}

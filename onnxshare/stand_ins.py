@@ -1,0 +1,185 @@
+"""Lets onnx's shape inference go through operators that it has no rule for.
+
+In the copy that inference reads, each such node calls a local function of standard operators whose
+result has the same shape and type; what it computes is of no account. One run of inference is
+enough then, however many such nodes follow each other, and symbolic sizes are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxshare.attributes import fits, value_of
+
+#: The domain of the functions, and the standard operators' version that they are written in.
+DOMAIN, OPSET = "onnxshare.stand_in", 18
+
+
+class NoRule(Exception):
+    """The shapes of a node cannot be told from what is known before inference."""
+
+
+class Body:
+    """The function that stands in for one node, while a rule writes it.
+
+    Args:
+        node: the node.
+        ranks: number of axes of stored tensors, by name.
+    """
+
+    def __init__(self, node: onnx.NodeProto, ranks: Mapping[str, int]) -> None:
+        self._node = node
+        self._ranks = ranks
+        self.nodes: list[onnx.NodeProto] = []
+        self._given: set[int] = set()
+
+    def has(self, position: int) -> bool:
+        """Whether the node has an input at a position."""
+        return position < len(self._node.input) and bool(self._node.input[position])
+
+    def wants(self, position: int) -> bool:
+        """Whether the node names an output at a position."""
+        return position < len(self._node.output) and bool(self._node.output[position])
+
+    def input(self, position: int) -> str:
+        """The name of an input within the function.
+
+        Raises:
+            NoRule: it is left out.
+        """
+        if not self.has(position):
+            raise NoRule
+        return f"i{position}"
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs the node lists."""
+        return len(self._node.input)
+
+    def rank(self, position: int) -> int:
+        """The number of axes of a stored input.
+
+        Raises:
+            NoRule: it is not stored.
+        """
+        name = self._node.input[position] if self.has(position) else ""
+        if name not in self._ranks:
+            raise NoRule
+        return self._ranks[name]
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """The value of an attribute of the node, or `default`.
+
+        Raises:
+            NoRule: it is not of the kind of the default.
+        """
+        for attribute in self._node.attribute:
+            if attribute.name == name:
+                value = value_of(attribute)
+                if not fits(value, default):
+                    raise NoRule
+                return value
+        return default
+
+    def attributes(self, *names: str) -> dict[str, Any]:
+        """Those of these attributes that the node has."""
+        found = {name: self.attribute(name) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
+        """Add a standard node and name its output."""
+        return self.ops(1, op_type, *inputs, **attributes)[0]
+
+    def ops(self, count: int, op_type: str, *inputs: str, **attributes: Any) -> list[str]:
+        """Add a standard node and name its first outputs."""
+        results = [f"t{len(self.nodes)}.{position}" for position in range(count)]
+        self.nodes.append(helper.make_node(op_type, inputs, results, **attributes))
+        return results
+
+    def integers(self, *values: int) -> str:
+        """Add a vector of sizes or axes."""
+        return self.op("Constant", value=numpy_helper.from_array(np.array(values, np.int64)))
+
+    def first(self, data: str, *axes: int) -> str:
+        """Add a slice that keeps one position along some axes."""
+        zeros, ones = self.integers(*(0 for _ in axes)), self.integers(*(1 for _ in axes))
+        return self.op("Slice", data, zeros, ones, self.integers(*axes))
+
+    def output(self, position: int, result: str) -> None:
+        """Say which tensor has the shape and type of an output, if the node wants it."""
+        if self.wants(position):
+            self.nodes.append(helper.make_node("Identity", [result], [f"o{position}"]))
+            self._given.add(position)
+
+    def function(self) -> onnx.FunctionProto:
+        """The function, without a name; an output that no rule gave stays unknown."""
+        for position in range(len(self._node.output)):
+            if position not in self._given:
+                unknown = helper.make_node("Unknown", [], [f"o{position}"], domain=DOMAIN)
+                self.nodes.append(unknown)
+        return helper.make_function(
+            DOMAIN,
+            "",
+            [f"i{position}" for position in range(len(self._node.input))],
+            [f"o{position}" for position in range(len(self._node.output))],
+            self.nodes,
+            [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
+        )
+
+
+#: Writes the body for an operator.
+Rule = Callable[[Body], None]
+
+
+def stand_in(model: onnx.ModelProto, rules: Mapping[tuple[str, str], Rule]) -> None:
+    """Replace the nodes that a table has rules for, subgraphs included, by calls of functions.
+
+    Args:
+        model: the copy that inference reads; it is changed, its nodes keep their places.
+        rules: (domain, operator) → rule.
+    """
+    domains = {domain for domain, _ in rules}
+    if not domains & {entry.domain for entry in model.opset_import}:
+        return
+    names: dict[bytes, str] = {}
+    for node, ranks in _nodes(model.graph, {}):
+        rule = rules.get((node.domain, node.op_type))
+        if rule is None:
+            continue
+        body = Body(node, ranks)
+        try:
+            rule(body)
+            function = body.function()
+        except (NoRule, TypeError, ValueError, OverflowError):
+            continue
+        key = function.SerializeToString()
+        if key not in names:
+            names[key] = function.name = f"{node.op_type}.{len(names)}"
+            model.functions.append(function)
+        node.domain, node.op_type = DOMAIN, names[key]
+    if names:
+        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+
+
+def _nodes(
+    graph: onnx.GraphProto, around: Mapping[str, int]
+) -> Iterator[tuple[onnx.NodeProto, Mapping[str, int]]]:
+    """All nodes with the numbers of axes of the stored tensors that they see."""
+    ranks = {**around, **{tensor.name: len(tensor.dims) for tensor in graph.initializer}}
+    for value in graph.input:
+        if value.type.tensor_type.HasField("shape"):
+            ranks[value.name] = len(value.type.tensor_type.shape.dim)
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in _graphs(attribute):
+                yield from _nodes(inner, ranks)
+        yield node, ranks
+
+
+def _graphs(attribute: onnx.AttributeProto) -> Sequence[onnx.GraphProto]:
+    return [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
