@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from onnxshare.analysis.duplicates import Progress
 from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.inspection import inspect as _inspect
 from onnxshare.analysis.results import Inspection
@@ -13,20 +14,30 @@ from onnxshare.shapes import InputShapes
 __all__ = ["inspect"]
 
 
-def inspect(source: ModelSource, *, input_shapes: InputShapes | None = None) -> Inspection:
+def inspect(
+    source: ModelSource,
+    *,
+    input_shapes: InputShapes | None = None,
+    hashes: bool = False,
+    progress: Progress | None = None,
+) -> Inspection:
     """Report where the weights of a model sit and how often each is used, per sample.
 
     Args:
         source: the model: a path, bytes, a binary file, a ModelProto, an `onnx_ir.Model` …; it
             is not changed.
         input_shapes: sizes for inputs whose sizes are symbolic: `{"image": (1, 3, 224, 224)}`.
+        hashes: read all weights too, hash them, and find those that hold the same.
+        progress: told now and then how many bytes of how many have been read for that.
 
     Raises:
         ModelFileError: the source is no readable model.
         ModelError: its graph contradicts itself.
         UsageError: `input_shapes` does not fit the model.
     """
-    return _inspect(source, input_shapes=input_shapes, judge=_judge)
+    return _inspect(
+        source, input_shapes=input_shapes, judge=_judge, hashes=hashes, progress=progress
+    )
 
 
 def _judge(subject: Subject) -> list[dict[str, dict[str, Any]]]:

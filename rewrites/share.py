@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from onnx import TensorProto
 
 from onnxshare.analysis.census import take
+from onnxshare.analysis.equality import Copy, groups
 from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.operators import PARAM
+from onnxshare.contents import same_bits
 from onnxshare.graph import CARRIERS, Graph, Scope, Stored
 from onnxshare.io.tensors import Array
 from rewrites.base import Change, Fitting, Options, Refusal, Site
-from rewrites.equal import Copy, groups, same_bits
 from rewrites.merge import Merge, flips, position_in, scope_of
 from rewrites.moved import Moved
 from rewrites.uses import leaves, overridable
@@ -96,7 +97,8 @@ class Share:
         merge = Merge(graph, self.name, plan.keep.stored)
         for copy in plan.drop:
             turned = copy.turned != plan.keep.turned
-            if not same_bits(kept, _read(graph, copy.stored), turned=turned):
+            axes = (1, 0) if turned else None
+            if not same_bits(kept, _read(graph, copy.stored), axes):
                 raise Refusal(f"'{copy.stored.name}' is not equal to it after all")
             merge.drop(copy.stored, turned=turned)
         removed = tuple(copy.stored.name for copy in plan.drop)

@@ -7,6 +7,7 @@ from typing import Any
 
 from onnxshare.analysis import census as walk
 from onnxshare.analysis.cautions import cautions
+from onnxshare.analysis.duplicates import Progress, hashed
 from onnxshare.analysis.facts import declared, node_facts, weight_facts
 from onnxshare.analysis.fc import bias_elements
 from onnxshare.analysis.heads import Head, Probe, Subject, find_heads, probe
@@ -28,6 +29,8 @@ def inspect(
     *,
     input_shapes: InputShapes | None = None,
     judge: HeadJudge | None = None,
+    hashes: bool = False,
+    progress: Progress | None = None,
 ) -> Inspection:
     """Report where the weights of a model sit and how often each is used, per sample.
 
@@ -35,6 +38,8 @@ def inspect(
         source: the model: a path, bytes, a file, a ModelProto …; it is not changed.
         input_shapes: sizes for inputs whose sizes are symbolic: name → sizes.
         judge: asks the rewrites what they could do with a head; None leaves that out.
+        hashes: also read all weights and find those that hold the same (`duplicates.hashed`).
+        progress: told how many bytes of how many have been read for that.
 
     Raises:
         ModelFileError: the source is no readable model.
@@ -55,12 +60,15 @@ def inspect(
     heads = find_heads(graph, make_probe)
     subject = Subject(graph, probed[0], tuple(heads)) if heads else None
     nodes = node_facts(census, shapes)
+    weights = weight_facts(census, nodes)
+    if hashes:
+        weights = hashed(graph, values, census, weights, progress)
     head_facts, unread = _head_facts(subject, judge)
     return Inspection(
         model=_model_info(model),
         totals=add_up(graph, shapes, census, nodes, heads),
         nodes=nodes,
-        weights=weight_facts(census, nodes),
+        weights=weights,
         heads=head_facts,
         warnings=tuple(
             dict.fromkeys(

@@ -95,7 +95,19 @@ class NodeFacts:
 
 @dataclass(frozen=True)
 class WeightFacts:
-    """One stored parameter tensor and all its uses."""
+    """One stored parameter tensor and all its uses. What follows `sharing_ratio` is known only
+    where hashes were asked for.
+
+    Attributes:
+        same_as: the first tensor, in order of use, that holds the same.
+        transposed_of: the first tensor that this one is a transpose of.
+        hash: equal for equal type, dims and bytes, in this and in other models
+            (`onnxshare.contents.Content`).
+        uniform: whether all elements are the same bits, so that being equal means little.
+        same_after: `dequantize` if the two are equal only as the real numbers they stand for; None
+            if bit for bit.
+        permutation: the order of axes in which `transposed_of`, transposed, is this tensor.
+    """
 
     name: str
     dtype: str
@@ -107,6 +119,10 @@ class WeightFacts:
     sharing_ratio: float | None
     same_as: str | None = None
     transposed_of: str | None = None
+    hash: str | None = None
+    uniform: bool | None = None
+    same_after: str | None = None
+    permutation: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

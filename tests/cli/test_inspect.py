@@ -30,7 +30,7 @@ KEYS = {
     "nodes": "name op_type domain scope kind inputs outputs weights params params_new connections "
     "sharing_ratio sharing macs flops unshared_params dense_params receptive_field",
     "weights": "name dtype shape params bytes used_by connections sharing_ratio same_as "
-    "transposed_of",
+    "transposed_of hash uniform same_after permutation",
     "heads": "nodes feature_map channels spatial fcs layout uniformity rewrites",
 }
 TENSOR = {"name", "dtype", "shape"}

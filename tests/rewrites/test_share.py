@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
 from onnxshare import RewriteResult
-from rewrites import equal, merge
+from onnxshare.analysis import equality
+from onnxshare.contents import Content
+from rewrites import merge
 from tests.rewrites.checking import (
     assert_same_results,
     dead,
@@ -604,8 +605,8 @@ def test_filled_tensors_take_no_space_and_are_left_alone(onnx_light: Path, light
 
 def test_equal_hashes_are_not_trusted(monkeypatch: Patch) -> None:
     """Tensors of one type and shape, all of the same hash: the bytes decide."""
-    monkeypatch.setattr(equal, "_digest", lambda shape, values: hashlib.blake2b(b"").digest())
-    monkeypatch.setattr(equal, "_first_look", lambda values: ())
+    monkeypatch.setattr(equality, "content", lambda values, dtype: Content("", (0, 0), False))
+    monkeypatch.setattr(equality, "_first_look", lambda values: ())
     net = Net()
     square(net, second=lambda matrix: matrix + np.float32(1))
     result = share(net.model())
@@ -631,22 +632,11 @@ def test_merged_without_transposing(monkeypatch: Patch, name: str, seed: int) ->
 @pytest.mark.parametrize("seed", range(3))
 def test_merged_with_another(monkeypatch: Patch, seed: int) -> None:
     """Tensors of one shape taken for equal never pass."""
-    monkeypatch.setattr(equal, "_first_look", lambda values: ())
-    monkeypatch.setattr(equal, "_digest", lambda shape, values: repr(shape).encode())
+    monkeypatch.setattr(equality, "_first_look", lambda values: ())
+    monkeypatch.setattr(equality, "content", lambda values, dtype: Content("", (0, 0), False))
     monkeypatch.setattr("rewrites.share.same_bits", lambda *a, **k: True)
     net = Net(seed=seed)
     square(net, second=lambda matrix: matrix * np.float32(1.001))
     result = share(net.model())
     assert result.changes
     assert not result.passed
-
-
-@pytest.mark.parametrize("turns", [False, True])
-def test_same_bits(turns: bool) -> None:
-    random = np.random.default_rng(1)
-    for rows, columns in ((1, 7), (5, 3), (700, 900)):
-        one = random.standard_normal((rows, columns)).astype(np.float32)
-        other = one.T.copy() if turns else one.copy()
-        assert equal.same_bits(one, other, turned=turns)
-        other.reshape(-1)[-1] = np.nextafter(other.reshape(-1)[-1], np.float32(9))
-        assert not equal.same_bits(one, other, turned=turns)

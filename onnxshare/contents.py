@@ -1,0 +1,214 @@
+"""What stored tensors hold, looked at a piece at a time: no tensor is copied whole.
+
+Bits are compared, not values: NaN equals itself, and -0.0 is not 0.0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxshare.io.tensors import Array, release
+
+#: Bytes of one step.
+PIECE = 2**20
+
+#: Axes of a tensor are tried in every order up to this rank: 120 orders.
+HIGHEST_RANK = 5
+
+_DIGEST_BYTES = 16
+
+#: Told after each step how many bytes have been read since the last one.
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What identifies the elements of a tensor.
+
+    Attributes:
+        hash: 32 hexadecimal digits, equal for equal type, dims and bytes: BLAKE2b of the type's
+            number, the dims and the BLAKE2b of every MiB (of which a constant has only one).
+        bag: 128 bits that do not depend on the order of the elements: sums of hashed elements.
+            Tensors of one type that hold the same elements in any order have the same.
+        uniform: whether all elements are the same bits.
+    """
+
+    hash: str
+    bag: tuple[int, int]
+    uniform: bool
+
+
+def content(array: Array, dtype: int, progress: Progress | None = None) -> Content:
+    """Read a tensor once.
+
+    Args:
+        array: its elements.
+        dtype: its TensorProto data type.
+        progress: told of every step.
+    """
+    if _filled(array):
+        return _content_of_fill(array, dtype)
+    return content_of_pieces(pieces(array, progress), dtype, array.shape)
+
+
+def content_of_pieces(parts: Iterator[Array], dtype: int, shape: tuple[int, ...]) -> Content:
+    """As `content`, of elements that come in pieces as `pieces` would cut them."""
+    outer = hashlib.blake2b(_header(dtype, shape), digest_size=_DIGEST_BYTES)
+    bag, first, uniform = (0, 0), None, True
+    for part in parts:
+        outer.update(_digest(part))
+        bits = _bits(part)
+        first = bits[:1].copy() if first is None else first
+        uniform = uniform and bool((bits == first).all())
+        bag = _together(bag, _bag(bits))
+    return Content(outer.hexdigest(), bag, uniform)
+
+
+def pieces(array: Array, progress: Progress | None = None) -> Iterator[Array]:
+    """The elements in the order of C, in flat pieces of at most `PIECE` bytes; pages of a mapped
+    file are given back when the next one is asked for."""
+    step = max(1, PIECE // max(1, array.itemsize))
+    if array.dtype.kind == "O":
+        array = _packed_strings(array)
+        step = PIECE
+    filled = _filled(array)
+    flat = array[(0,) * array.ndim].reshape(1) if filled else np.ascontiguousarray(array)
+    flat = flat.reshape(-1)
+    for start in range(0, array.size, step):
+        count = min(step, array.size - start)
+        part = np.repeat(flat, count) if filled else flat[start : start + count]
+        yield part
+        release(part)
+        if progress is not None:
+            progress(part.nbytes)
+
+
+def same_bits(one: Array, other: Array, permutation: tuple[int, ...] | None = None) -> bool:
+    """Whether two arrays hold the same bytes, `other` being `one.transpose(permutation)`."""
+    if one.dtype != other.dtype or one.dtype.kind == "O":
+        return bool(one.dtype == other.dtype and np.array_equal(one, other))
+    turned = one if permutation is None else one.transpose(permutation)
+    if turned.shape != other.shape:
+        return False
+    return all(
+        bool(np.array_equal(_bits(turned[place]), _bits(other[place])))
+        for place in _places(turned.shape, max(1, PIECE // max(1, one.itemsize)))
+    )
+
+
+def permutation_between(
+    one: Array, other: Array, highest_rank: int = HIGHEST_RANK
+) -> tuple[int, ...] | None:
+    """The order of axes in which `one.transpose(order)` is `other`, bit for bit; None if there is
+    none, or if the rank is above `highest_rank`."""
+    if not 2 <= one.ndim <= highest_rank or one.ndim != other.ndim or one.dtype.kind == "O":
+        return None
+    for order in itertools.permutations(range(one.ndim)):
+        if tuple(one.shape[axis] for axis in order) != other.shape:
+            continue
+        if order != tuple(range(one.ndim)) and same_bits(one, other, order):
+            return order
+    return None
+
+
+def _places(shape: tuple[int, ...], step: int) -> Iterator[tuple[slice, ...]]:
+    """Places that together cover an array, each of at most `step` elements."""
+    inner = 1
+    for size in shape[1:]:
+        inner *= size
+    if not shape or 0 in shape:
+        yield ()
+    elif inner > step:
+        for row in range(shape[0]):
+            for rest in _places(shape[1:], step):
+                yield (slice(row, row + 1), *rest)
+    else:
+        rows = max(1, step // inner)
+        for start in range(0, shape[0], rows):
+            yield (slice(start, start + rows),)
+
+
+def _filled(array: Array) -> bool:
+    """Whether one element stands for all, as in what a ConstantOfShape node makes."""
+    return array.size > 1 and all(
+        step == 0 for step, size in zip(array.strides, array.shape, strict=True) if size > 1
+    )
+
+
+def _content_of_fill(array: Array, dtype: int) -> Content:
+    step = max(1, PIECE // array.itemsize)
+    element = array[(0,) * array.ndim].reshape(1)
+    whole, rest = divmod(array.size, step)
+    outer = hashlib.blake2b(_header(dtype, array.shape), digest_size=_DIGEST_BYTES)
+    digest = _digest(np.repeat(element, step))
+    for _ in range(whole):
+        outer.update(digest)
+    if rest:
+        outer.update(_digest(np.repeat(element, rest)))
+    one, two = _bag(_bits(element))
+    bag = (one * array.size % 2**64, two * array.size % 2**64)
+    return Content(outer.hexdigest(), bag, True)
+
+
+def _header(dtype: int, shape: tuple[int, ...]) -> bytes:
+    return f"{dtype}:{','.join(map(str, shape))};".encode()
+
+
+def _digest(part: Array) -> bytes:
+    data = np.ascontiguousarray(part).view(np.uint8).data
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
+
+
+def _bits(part: Array) -> Array:
+    """The elements as unsigned integers; elements of 16 bytes as two."""
+    kept = np.ascontiguousarray(part)
+    if kept.itemsize > 8:
+        return kept.reshape(-1).view(np.uint64)
+    return kept.reshape(-1).view(f"u{kept.itemsize}")
+
+
+def _bag(bits: Array) -> tuple[int, int]:
+    """Two sums, modulo 2⁶⁴, that do not depend on the order of the elements."""
+    with np.errstate(over="ignore"):
+        if bits.itemsize <= 2:  # few values: count them
+            counts = np.bincount(bits, minlength=256**bits.itemsize).astype(np.uint64)
+            mixed = _mix(np.arange(len(counts), dtype=np.uint64))
+            return int((counts * mixed).sum()), int((counts * mixed * mixed).sum())
+        mixed = _mix(bits.astype(np.uint64))
+        one = int(mixed.sum())
+        mixed *= mixed
+        return one, int(mixed.sum())
+
+
+def _mix(numbers: Array) -> Array:
+    """Scatter numbers over 64 bits, in place: the finaliser of SplitMix64 (Steele, Lea and Flood,
+    "Fast Splittable Pseudorandom Number Generators", 2014)."""
+    numbers += np.uint64(0x9E3779B97F4A7C15)
+    spare = numbers >> np.uint64(30)
+    numbers ^= spare
+    numbers *= np.uint64(0xBF58476D1CE4E5B9)
+    np.right_shift(numbers, np.uint64(27), out=spare)
+    numbers ^= spare
+    numbers *= np.uint64(0x94D049BB133111EB)
+    np.right_shift(numbers, np.uint64(31), out=spare)
+    numbers ^= spare
+    return numbers
+
+
+def _together(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    return (one[0] + other[0]) % 2**64, (one[1] + other[1]) % 2**64
+
+
+def _packed_strings(array: Array) -> Array:
+    """Strings as bytes, each after its length, so that no two lists look alike."""
+    texts = [
+        item if isinstance(item, bytes) else str(item).encode(errors="surrogateescape")
+        for item in array.reshape(-1)
+    ]
+    data = b"".join(len(text).to_bytes(8, "little") + text for text in texts)
+    return np.frombuffer(data, np.uint8)
