@@ -8,7 +8,8 @@ from onnxshare.analysis.duplicates import Progress
 from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.inspection import inspect as _inspect
 from onnxshare.analysis.results import Inspection
-from onnxshare.io.load import ModelSource
+from onnxshare.io.load import ModelSource, load
+from onnxshare.named_sizes import Dims, with_dims
 from onnxshare.shapes import InputShapes
 
 __all__ = ["inspect"]
@@ -18,6 +19,7 @@ def inspect(
     source: ModelSource,
     *,
     input_shapes: InputShapes | None = None,
+    dims: Dims | None = None,
     hashes: bool = False,
     progress: Progress | None = None,
 ) -> Inspection:
@@ -27,17 +29,18 @@ def inspect(
         source: the model: a path, bytes, a binary file, a ModelProto, an `onnx_ir.Model` …; it
             is not changed.
         input_shapes: sizes for inputs whose sizes are symbolic: `{"image": (1, 3, 224, 224)}`.
+        dims: sizes by symbol, in all inputs that have it: `{"batch": 1}`.
         hashes: read all weights too, hash them, and find those that hold the same.
         progress: told now and then how many bytes of how many have been read for that.
 
     Raises:
         ModelFileError: the source is no readable model.
         ModelError: its graph contradicts itself.
-        UsageError: `input_shapes` does not fit the model.
+        UsageError: `input_shapes` or `dims` do not fit the model.
     """
-    return _inspect(
-        source, input_shapes=input_shapes, judge=_judge, hashes=hashes, progress=progress
-    )
+    model = load(source)
+    shapes = with_dims(model, input_shapes, dims)
+    return _inspect(model, input_shapes=shapes, judge=_judge, hashes=hashes, progress=progress)
 
 
 def _judge(subject: Subject) -> list[dict[str, dict[str, Any]]]:

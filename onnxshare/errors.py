@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 
 def printable(text: str) -> str:
@@ -16,6 +17,14 @@ def printable(text: str) -> str:
 def _disturbs(char: str) -> bool:
     category = unicodedata.category(char)
     return category[0] == "C" or category in ("Zl", "Zp")
+
+
+def hint(word: str, names: Sequence[str], what: str) -> str:
+    """What may have been meant by a word that is none of some names, such as keys."""
+    import difflib
+
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"the {what} are {', '.join(names)}"
 
 
 class OnnxShareError(Exception):

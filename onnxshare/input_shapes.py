@@ -60,7 +60,12 @@ def bind(
             if dim.HasField("dim_value") and dim.dim_value < 0:
                 dim.ClearField("dim_value")  # some exporters write -1 for "any", as runtimes know
         if value.name in given:
-            sizes.update(_set_shape(value, given[value.name], graph.model.name))
+            for symbol, size in _set_shape(value, given[value.name], graph.model.name).items():
+                if sizes.setdefault(symbol, size) != size:
+                    raise UsageError(
+                        f"'{symbol}' of {graph.model.name} cannot be both {sizes[symbol]} and "
+                        f"{size}, which it would be in input '{value.name}'"
+                    )
     sequences = _sequences(graph)
     symbols: list[str] = []
     for value in inputs:

@@ -21,6 +21,7 @@ from onnxshare.inputs import Samples, read_samples
 from onnxshare.io.load import Model, ModelSource, load, with_data
 from onnxshare.io.save import save_model
 from onnxshare.io.tensors import Array
+from onnxshare.named_sizes import Dims, with_dims
 from onnxshare.runtime.session import iter_batches
 from onnxshare.shapes import InputShapes
 from rewrites import ALL
@@ -122,6 +123,7 @@ def rewrite(
     seed: int = 0,
     validate: bool = True,
     input_shapes: InputShapes | None = None,
+    dims: Dims | None = None,
 ) -> RewriteResult:
     """Rewrite a model and compare the result with the original. The source is not changed.
 
@@ -138,6 +140,7 @@ def rewrite(
         seed: of random inputs and of the choice of held-out samples.
         validate: whether to compare at all.
         input_shapes: sizes for inputs whose sizes are symbolic.
+        dims: sizes by symbol: `{"batch": 1}`.
 
     Raises:
         ModelFileError, ModelError: the model cannot be read or contradicts itself.
@@ -147,6 +150,7 @@ def rewrite(
     options = Options(approximate, fully_convolutional, pool_outputs, node)
     chosen = _choose(rewrites, options, samples)
     original = load(source)
+    input_shapes = with_dims(original, input_shapes, dims)
     given = (
         read_samples(samples, original.skeleton) if isinstance(samples, (str, Path)) else samples
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from onnxshare.checks.limits import parse_limit
 from onnxshare.checks.results import Limit
 from onnxshare.checks.rules import BY_CODE, BY_OPTION, RULES
-from onnxshare.errors import UsageError
+from onnxshare.errors import UsageError, hint
 from onnxshare.shapes import InputShapes
 
 
@@ -166,7 +165,7 @@ def find_codes(words: Iterable[str], where: str, problems: list[str]) -> list[st
         codes.extend(found)
         if not found:
             names = [*BY_CODE, *(rule.name for rule in RULES)]
-            problems.append(f"{where} {word}: no such rule, {_hint(word, names, 'rules')}")
+            problems.append(f"{where} {word}: no such rule, {hint(word, names, 'rules')}")
     return codes
 
 
@@ -177,12 +176,7 @@ def report_unknown(
     names = list(known)
     for key in table:
         if key not in names:
-            problems.append(f"{prefix}{key}: unknown key, {_hint(key, names, 'keys')}")
-
-
-def _hint(word: str, names: list[str], what: str) -> str:
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"the {what} are {', '.join(names)}"
+            problems.append(f"{prefix}{key}: unknown key, {hint(key, names, 'keys')}")
 
 
 def fail_on(problems: list[str], start: str) -> None:

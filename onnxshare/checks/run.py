@@ -20,6 +20,7 @@ from onnxshare.checks.rules.sharing import fc_share
 from onnxshare.checks.silence import silence
 from onnxshare.errors import ModelError, ModelFileError, OnnxShareError, SamplesError, UsageError
 from onnxshare.io.load import Model, ModelSource, load
+from onnxshare.named_sizes import Dims, with_dims
 from onnxshare.shapes import InputShapes
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class How:
     """What is the same for every model.
 
     Attributes:
-        input_shapes, judge, samples, provider, follow_symlinks: as of `check`.
+        input_shapes, dims, judge, samples, provider, follow_symlinks: as of `check`.
         warn: codes of the rules that only warn.
         before: per model what the baseline says was measured.
     """
@@ -43,6 +44,7 @@ class How:
     follow_symlinks: str | os.PathLike[str] | None
     warn: frozenset[str]
     before: Mapping[str, Mapping[str, int | float | None]]
+    dims: Dims | None = None
 
     def load(self, source: ModelSource) -> Model:
         """The model, with links to its external data allowed if they are."""
@@ -60,6 +62,7 @@ def check(
     samples: Samples | str | Path | None = None,
     provider: str = "auto",
     input_shapes: InputShapes | None = None,
+    dims: Dims | None = None,
     judge: HeadJudge | None = None,
     follow_symlinks: str | os.PathLike[str] | None = None,
     **limits: object,
@@ -78,6 +81,7 @@ def check(
         samples: inputs for the rules that run models; as of `onnxshare.compare`.
         provider: where these run; as of `onnxshare.compare`.
         input_shapes: sizes for symbolic inputs; as of `onnxshare.inspect`.
+        dims: sizes by symbol; as of `onnxshare.inspect`.
         judge: asks the rewrites what they could do with a head, so that findings can name
             the one that helps; as of `onnxshare.analysis.inspection.inspect`.
         follow_symlinks: a folder that links to external data may lead into; as of
@@ -100,7 +104,7 @@ def check(
         known = ", ".join(f"--{rule.option}" for rule in RULES)
         raise UsageError("no rule is selected", f"give at least one of {known}, or --select RULE")
     before = {} if baseline is None else baseline.metrics
-    how = How(input_shapes, judge, samples, provider, follow_symlinks, policy.warn, before)
+    how = How(input_shapes, judge, samples, provider, follow_symlinks, policy.warn, before, dims)
     reports = [check_one(job, how) for job in jobs]
     kept, stale = silence(reports, policy.allow, baseline)
     path = None if policy.path is None else str(policy.path)
@@ -114,7 +118,7 @@ def check_one(job: Job, how: How) -> ModelReport:
     name = job.name
     try:
         model = how.load(job.source)
-        shapes = job.input_shapes or how.input_shapes
+        shapes = with_dims(model, job.input_shapes or how.input_shapes, how.dims)
         inspection = inspect(model, input_shapes=shapes, judge=how.judge)
         name = inspection.model.path or name
         subject = _subject(name, model, inspection, job, how)

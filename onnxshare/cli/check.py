@@ -76,6 +76,7 @@ def command(
         ),
     ] = None,
     input_shape: common.InputShape = None,
+    dim: common.Dim = None,
     follow_symlinks: common.FollowSymlinks = None,
     output: Annotated[
         Literal["table", "json"], typer.Option("--format", help="How to print the report.")
@@ -90,7 +91,7 @@ def command(
     """
     from onnxshare.checks.policy_file import find_policy, read_policy
 
-    shapes = common.input_shapes(input_shape)
+    shapes, dims = common.input_shapes(input_shape), common.dims(dim)
     import onnxshare
 
     policy = find_policy() if config is None else read_policy(config)
@@ -107,6 +108,7 @@ def command(
         samples=samples,
         provider=provider,
         input_shapes=shapes,
+        dims=dims,
         follow_symlinks=follow_symlinks,
     )
     for model in report.unreadable:

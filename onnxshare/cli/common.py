@@ -36,6 +36,17 @@ InputShape = Annotated[
     ),
 ]
 
+#: Sizes by symbol.
+Dim = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=SIZE",
+        help="The size that a symbolic size stands for, such as batch=1. May be given several "
+        "times.",
+        show_default=False,
+    ),
+]
+
 #: The option that allows links to external data.
 FollowSymlinks = Annotated[
     Path | None,
@@ -94,6 +105,24 @@ def input_shapes(given: list[str] | None) -> dict[str, list[int | None]] | None:
                 f"--input-shape '{text}' is not NAME:SIZES", "write it like image:1,3,224,224"
             )
     return shapes
+
+
+def dims(given: list[str] | None) -> dict[str, int] | None:
+    """Parse `batch=1`.
+
+    Raises:
+        UsageError: an option is not of that form, or contradicts another.
+    """
+    if not given:
+        return None
+    sizes: dict[str, int] = {}
+    for text in given:
+        name, equals, number = text.rpartition("=")
+        if not (equals and name and number.isascii() and number.isdigit() and int(number)):
+            raise UsageError(f"--dim '{text}' is not NAME=SIZE", "write it like batch=1")
+        if sizes.setdefault(name, int(number)) != int(number):
+            raise UsageError(f"--dim gives '{name}' two sizes, {sizes[name]} and {number}")
+    return sizes
 
 
 def check_distinct(source: Path, target: Path) -> None:

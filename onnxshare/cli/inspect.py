@@ -29,6 +29,7 @@ def command(
         typer.Option(metavar="N", min=1, help="Show only the first N rows.", show_default=False),
     ] = None,
     input_shape: common.InputShape = None,
+    dim: common.Dim = None,
     follow_symlinks: common.FollowSymlinks = None,
 ) -> None:
     """Show where a model's weights sit and how often each is used in one inference.
@@ -45,5 +46,6 @@ def command(
         sort=sort,
         top=top,
         shapes=common.input_shapes(input_shape),
+        dims=common.dims(dim),
         follow_symlinks=follow_symlinks,
     )

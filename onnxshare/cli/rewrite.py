@@ -149,6 +149,7 @@ def command(
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of random inputs and held-out samples.")] = 0,
     input_shape: common.InputShape = None,
+    dim: common.Dim = None,
     follow_symlinks: common.FollowSymlinks = None,
     output: Annotated[
         Literal["table", "json"], typer.Option("--format", help="How to print the report.")
@@ -172,7 +173,7 @@ def command(
     }
     names = [name for name, wanted in flags.items() if wanted] + (plugins or [])
     path = common.model_path(model)
-    shapes = common.input_shapes(input_shape)
+    shapes, dims = common.input_shapes(input_shape), common.dims(dim)
     if path == Path("-") and out is None and not dry_run:
         raise UsageError("a model from standard input has no folder", "name the output with -o")
     target = out or path.with_name(f"{path.stem}.{'+'.join(names) or 'none'}.onnx")
@@ -197,6 +198,7 @@ def command(
         provider=provider,
         seed=seed,
         input_shapes=shapes,
+        dims=dims,
     )
     written = None
     if result.passed and not dry_run:

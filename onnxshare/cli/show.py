@@ -10,6 +10,7 @@ from onnxshare.cli.formats import Format
 from onnxshare.cli.printing import note, print_json
 
 if TYPE_CHECKING:
+    from onnxshare.named_sizes import Dims
     from onnxshare.shapes import InputShapes
 
 
@@ -21,13 +22,14 @@ def show(
     sort: str = "graph",
     top: int | None = None,
     shapes: InputShapes | None = None,
+    dims: Dims | None = None,
     follow_symlinks: Path | None = None,
 ) -> None:
     """Inspect a model and print the report; the options are those of the command."""
     import onnxshare
 
     report = onnxshare.inspect(
-        onnxshare.load(path, follow_symlinks=follow_symlinks), input_shapes=shapes
+        onnxshare.load(path, follow_symlinks=follow_symlinks), input_shapes=shapes, dims=dims
     )
     if output == "json":
         print_json(report.to_dict())

@@ -1,0 +1,74 @@
+"""Sizes by the names that a model gives them: `{"batch": 1}`, `--dim batch=1`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral
+
+import onnx
+
+from onnxshare.errors import UsageError, hint
+from onnxshare.input_shapes import InputShapes
+from onnxshare.io.load import Model
+from onnxshare.protos import model_inputs
+
+#: Sizes given by the user: symbolic size → size.
+Dims = Mapping[str, int]
+
+
+def with_dims(
+    model: Model, input_shapes: InputShapes | None, dims: Dims | None
+) -> InputShapes | None:
+    """The sizes of inputs that sizes by name amount to.
+
+    Args:
+        model: the model, whose inputs have symbolic sizes.
+        input_shapes: sizes by input, which stay as they are.
+        dims: sizes by symbol.
+
+    Raises:
+        UsageError: no input has such a symbolic size, a size is not positive, or it contradicts
+            `input_shapes`.
+    """
+    if not dims:
+        return input_shapes
+    inputs = model_inputs(model.skeleton.graph)
+    _check(model.name, inputs, dims)
+    shapes = {name: list(sizes) for name, sizes in (input_shapes or {}).items()}
+    for value in inputs:
+        symbols = [dim.dim_param for dim in value.type.tensor_type.shape.dim]
+        if not any(symbol in dims for symbol in symbols):
+            continue
+        sizes = shapes.setdefault(value.name, [None] * len(symbols))
+        if len(sizes) != len(symbols):
+            continue  # whoever uses the sizes says that they do not fit
+        for axis, symbol in enumerate(symbols):
+            if symbol not in dims:
+                continue
+            if sizes[axis] not in (None, dims[symbol]):
+                raise UsageError(
+                    f"--input-shape makes '{symbol}' of input '{value.name}' {sizes[axis]}, and "
+                    f"--dim makes it {dims[symbol]}",
+                    "give one of them",
+                )
+            sizes[axis] = dims[symbol]
+    return shapes
+
+
+def _check(model: str, inputs: list[onnx.ValueInfoProto], dims: Dims) -> None:
+    known = {
+        dim.dim_param: None
+        for value in inputs
+        for dim in value.type.tensor_type.shape.dim
+        if dim.dim_param
+    }
+    for symbol, size in dims.items():
+        if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
+            raise UsageError(f"--dim {symbol}={size}: a size is a whole number above 0")
+        if symbol not in known:
+            raise UsageError(
+                f"--dim names '{symbol}', which is no symbolic size of an input of {model}",
+                hint(symbol, list(known), "symbolic sizes")
+                if known
+                else "its inputs have no symbolic sizes",
+            )
