@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxshare.analysis.results import Totals
+from onnxshare.analysis.results import HeadFacts, Totals, WeightFacts
 from onnxshare.checks.limits import show
-from onnxshare.checks.rule import Problem, Rule, Subject, shrink_head, unknown
+from onnxshare.checks.rule import Problem, Rule, Subject, command, shrink_head, unknown
 
 
 def fc_share(totals: Totals) -> float:
@@ -39,6 +39,81 @@ def _min_sharing_ratio(subject: Subject, limit: float) -> Iterator[Problem]:
         )
 
 
+def single_use_share(weights: tuple[WeightFacts, ...]) -> float | None:
+    """The parameters that are used at most once per sample, as a share of all; None if unknown."""
+    total = sum(weight.params for weight in weights)
+    if any(weight.connections is None for weight in weights):
+        return None
+    single = sum(w.params for w in weights if (w.connections or 0) <= w.params)
+    return single / total if total else 0.0
+
+
+def _max_single_use(subject: Subject, limit: float) -> Iterator[Problem]:
+    weights = subject.inspection.weights
+    share = single_use_share(weights)
+    if share is None:
+        yield unknown(subject, "how often some weights are used is unknown")
+    elif share > limit:
+        largest = max(
+            (w for w in weights if (w.connections or 0) <= w.params), key=lambda w: w.params
+        )
+        yield Problem(
+            f"{show(share, 'share', beside=limit)} of the parameters are used at most once per "
+            f"sample, most of them in '{largest.name}'",
+            share,
+            shrink_head(subject),
+        )
+
+
+def _convolution_form(subject: Subject, limit: bool) -> Iterator[Problem]:
+    for head in subject.inspection.heads:
+        offer = head.rewrites.get("fc-to-conv", {})
+        if offer.get("exact"):
+            node = _first_fc(head)
+            yield Problem(
+                f"this fully connected layer behind a {_size(head)} map has an exact form as a "
+                "convolution",
+                None,
+                command("rewrite", subject.name, "--fc-to-conv"),
+                node,
+            )
+
+
+def _gap_is_exact(subject: Subject, limit: bool) -> Iterator[Problem]:
+    for head in subject.inspection.heads:
+        offer = head.rewrites.get("fc-to-gap", {})
+        if offer.get("exact"):
+            node, before, after = _first_fc(head), offer["params_before"], offer["params_after"]
+            yield Problem(
+                f"the weights behind the {_size(head)} map are constant over space: global average "
+                f"pooling does the same with {after:,} parameters instead of {before:,}",
+                before - after,
+                command("rewrite", subject.name, "--fc-to-gap"),
+                node,
+            )
+
+
+def _size_locked(subject: Subject, limit: bool) -> Iterator[Problem]:
+    for head in subject.inspection.heads:
+        if any(size != 1 for size in head.spatial):
+            node = _first_fc(head)
+            offer = head.rewrites.get("fc-to-conv", {})
+            fix = command("inspect", subject.name)
+            if offer.get("exact"):
+                fix = command("rewrite", subject.name, "--fc-to-conv", "--fully-convolutional")
+            yield Problem(
+                f"only inputs that give a {_size(head)} map here are accepted", None, fix, node
+            )
+
+
+def _first_fc(head: HeadFacts) -> str | None:
+    return head.fcs[0].node if head.fcs else None
+
+
+def _size(head: HeadFacts) -> str:
+    return "×".join(map(str, (head.channels, *head.spatial)))
+
+
 RULES: tuple[Rule, ...] = (
     Rule(
         "WS101",
@@ -64,5 +139,54 @@ RULES: tuple[Rule, ...] = (
         "of memory and not of arithmetic.",
         "Share weights over positions: convolutions and pooling instead of fully connected layers.",
         _min_sharing_ratio,
+    ),
+    Rule(
+        "WS103",
+        "single-use-weights",
+        "max-single-use-share",
+        "share",
+        0.9,
+        "parameters of tensors that are used at most once per sample / all parameters; embeddings "
+        "and locally connected layers count, not only fully connected ones",
+        "A weight that is read for one multiplication makes the model wait for memory.",
+        "See `onnxshare inspect --by weight` for the tensors, and share them or make them smaller.",
+        _max_single_use,
+    ),
+    Rule(
+        "WS104",
+        "convolution-form",
+        "convolution-form",
+        "flag",
+        True,
+        "heads whose first fully connected layer has an exact form as a convolution over the whole "
+        "feature map",
+        "As a convolution the layer accepts larger inputs and gives a map of answers, and compilers "
+        "for accelerators that know convolutions only can take it.",
+        "`onnxshare rewrite --fc-to-conv` makes it; the number of weights stays.",
+        _convolution_form,
+    ),
+    Rule(
+        "WS105",
+        "gap-is-exact",
+        "gap-is-exact",
+        "flag",
+        True,
+        "heads whose weights are constant over space, so that global average pooling before a "
+        "smaller layer computes the same",
+        "The weights are stored once per position for nothing.",
+        "`onnxshare rewrite --fc-to-gap` removes them and changes nothing but rounding.",
+        _gap_is_exact,
+    ),
+    Rule(
+        "WS108",
+        "size-locked",
+        "size-locked",
+        "flag",
+        True,
+        "heads whose fully connected layer accepts one size of feature map only, and so the model "
+        "one size of input",
+        "Larger inputs have to be cut or scaled, where the convolutions alone would take any size.",
+        "`onnxshare rewrite --fc-to-conv --fully-convolutional` lets the model take larger inputs.",
+        _size_locked,
     ),
 )
