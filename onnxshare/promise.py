@@ -52,6 +52,11 @@ def promise_of(a: onnx.ModelProto, b: onnx.ModelProto) -> Promise | None:
     return None
 
 
+def declared(proto: onnx.ModelProto) -> Promise | None:
+    """What a model promises as an approximation, of whatever model; None if it is none."""
+    return _read(next((e.value for e in proto.metadata_props if e.key == PROMISE_KEY), None))
+
+
 def _read(text: str | None) -> Promise | None:
     try:
         data = json.loads(text or "")

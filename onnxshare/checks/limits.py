@@ -7,9 +7,11 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
+from onnxshare.checks.targets import parse_target
+
 #: What a limit is: a count of things, bytes, a share of a whole, a plain ratio, another model, a
-#: version such as 1.17, a list of names, or just whether the rule is on.
-Unit = Literal["count", "bytes", "share", "ratio", "model", "version", "names", "flag"]
+#: target runtime, a list of names, or just whether the rule is on.
+Unit = Literal["count", "bytes", "share", "ratio", "model", "target", "names", "flag"]
 
 #: A limit as it is kept; `onnxshare.checks.results.Limit`.
 Parsed = bool | int | float | str | tuple[str, ...]
@@ -24,7 +26,7 @@ _EXAMPLES = {
     "ratio": "a number such as 10 or 2.5",
     "bytes": "a size such as 20MiB, 5MB or 1048576",
     "model": "the path of a model",
-    "version": 'a version in quotes, such as "1.17"',
+    "target": "a target such as 'onnxruntime 1.20'",
     "names": "a list of names",
     "flag": "true or false",
 }
@@ -41,7 +43,7 @@ def parse_limit(value: object, unit: Unit) -> Parsed:
     Raises:
         ValueError: it is not; the message says what is expected.
     """
-    if unit in ("model", "version", "names", "flag"):
+    if unit in ("model", "target", "names", "flag"):
         word = _word(value, unit)
         if word is None:
             raise ValueError(_expected(value, unit))
@@ -66,8 +68,6 @@ def _word(value: object, unit: Unit) -> Parsed | None:
         spelled = {"true": True, "false": False}
         value = spelled.get(value.lower(), value) if isinstance(value, str) else value
         return value if isinstance(value, bool) else None
-    if unit == "version" and isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)  # a float is none: 1.10 would be read as 1.1
     if unit == "names":
         names = value.split(",") if isinstance(value, str) else value
         if not isinstance(names, (list, tuple)) or not names:
@@ -76,8 +76,8 @@ def _word(value: object, unit: Unit) -> Parsed | None:
         return tuple(words) if len(words) == len(names) and all(words) else None
     if not isinstance(value, str) or not value:
         return None
-    if unit == "version" and not re.fullmatch(r"\d+(\.\d+)*", value):
-        return None
+    if unit == "target":
+        parse_target(value)  # its own words say what is wrong
     return value
 
 

@@ -48,6 +48,8 @@ class Subject:
             need it.
         before: what the baseline says was measured of this model, or None.
         metrics: the same of the model as it is now.
+        reference: the model that this one must be equivalent to, or None.
+        selected: the codes of the rules that it is held against.
     """
 
     name: str
@@ -57,6 +59,8 @@ class Subject:
     loads: Callable[[], str | None]
     metrics: Metrics
     before: Mapping[str, int | float | None] | None = None
+    reference: str | None = None
+    selected: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -116,10 +116,11 @@ def check(
 def check_one(job: Job, how: How) -> ModelReport:
     """Hold one model against its limits; whatever goes wrong is its own."""
     name = job.name
+    hashes = any("hashes" in BY_OPTION[option].needs for option in job.limits)
     try:
         model = how.load(job.source)
         shapes = with_dims(model, job.input_shapes or how.input_shapes, how.dims)
-        inspection = inspect(model, input_shapes=shapes, judge=how.judge)
+        inspection = inspect(model, input_shapes=shapes, judge=how.judge, hashes=hashes)
         name = inspection.model.path or name
         subject = _subject(name, model, inspection, job, how)
     except UsageError as error:
@@ -164,8 +165,18 @@ def _subject(name: str, model: Model, inspection: Inspection, job: Job, how: How
             return error.cause
         return None
 
-    before = how.before.get(posix(name))
-    return Subject(name, inspection, model, compare, loads, _metrics(inspection), before)
+    reference = job.limits.get("equivalent-to")
+    return Subject(
+        name,
+        inspection,
+        model,
+        compare,
+        loads,
+        _metrics(inspection),
+        how.before.get(posix(name)),
+        None if reference is None else str(reference),
+        frozenset(BY_OPTION[option].code for option in job.limits),
+    )
 
 
 def _metrics(inspection: Inspection) -> Metrics:

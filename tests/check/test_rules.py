@@ -77,9 +77,26 @@ def test_codes_names_and_options_are_unique() -> None:
     assert {rule.code: rule.option for rule in RULES} == {
         "WS101": "max-fc-share",
         "WS102": "min-sharing-ratio",
+        "WS103": "max-single-use-share",
+        "WS104": "convolution-form",
+        "WS105": "gap-is-exact",
+        "WS106": "max-duplicate-bytes",
+        "WS107": "max-transposed-bytes",
+        "WS108": "size-locked",
+        "BG201": "max-file-size",
         "BG202": "max-params",
         "BG203": "max-macs",
+        "BG204": "max-activation-memory",
+        "BG205": "max-protobuf-share",
         "EQ301": "equivalent-to",
+        "EQ302": "min-agreement",
+        "DP401": "target",
+        "DP402": "operators",
+        "DP403": "loads",
+        "DP404": "named-dims",
+        "DP405": "external-data",
+        "DP406": "licenses",
+        "RG501": "max-regression",
     }
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
+from onnxshare.checks.limits import show
 from onnxshare.checks.rule import Problem, Rule, Subject, command, shrink_head, unknown
+from onnxshare.io.sources import PROTOBUF_LIMIT
 
 
 def _max_params(subject: Subject, limit: int) -> Iterator[Problem]:
@@ -25,7 +29,61 @@ def _max_macs(subject: Subject, limit: int) -> Iterator[Problem]:
         )
 
 
+def _max_file_size(subject: Subject, limit: int) -> Iterator[Problem]:
+    size = subject.inspection.model.bytes
+    if size is None:
+        yield unknown(subject, "a model from memory has no file")
+    elif size > limit:
+        yield Problem(
+            f"{show(size, 'bytes', beside=limit)} of model file and external data",
+            size,
+            shrink_head(subject),
+        )
+
+
+def _max_activation(subject: Subject, limit: int) -> Iterator[Problem]:
+    peak = subject.inspection.totals.peak_activation_bytes
+    if peak is None:
+        yield unknown(subject, "the peak of activation memory is unknown")
+    elif peak > limit:
+        yield Problem(
+            f"{show(peak, 'bytes', beside=limit)} of activations live at once, per sample",
+            peak,
+            command("inspect", subject.name),
+        )
+
+
+def _max_protobuf(subject: Subject, limit: float) -> Iterator[Problem]:
+    size = subject.model.size or 0
+    share = size / PROTOBUF_LIMIT
+    if share > limit:
+        name = Path(subject.name)
+        split = name.with_name(f"{name.stem}.external.onnx")
+        script = (
+            f"import onnx; onnx.save(onnx.load({str(name)!r}), {str(split)!r}, "
+            "save_as_external_data=True)"
+        )
+        yield Problem(
+            f"the model file is {show(size, 'bytes')}, {show(share, 'share', beside=limit)} of the "
+            "2 GiB that a protobuf can hold",
+            share,
+            f"python -c {shlex.quote(script)}",
+        )
+
+
 RULES: tuple[Rule, ...] = (
+    Rule(
+        "BG201",
+        "file-size",
+        "max-file-size",
+        "bytes",
+        None,
+        "bytes of the model file and of the external data files it names",
+        "It is what is downloaded, and what a device must have room for.",
+        "Rewrite the head, merge equal tensors (`onnxshare rewrite --share`), or store the weights "
+        "in fewer bits.",
+        _max_file_size,
+    ),
     Rule(
         "BG202",
         "params",
@@ -48,5 +106,28 @@ RULES: tuple[Rule, ...] = (
         "Arithmetic is what a small processor runs out of first.",
         "See `onnxshare inspect --sort macs` for the layers that need most.",
         _max_macs,
+    ),
+    Rule(
+        "BG204",
+        "activation-memory",
+        "max-activation-memory",
+        "bytes",
+        None,
+        "the largest sum of live activations in graph order, per sample, nothing reused in place",
+        "Beside the weights, the device must hold what is being computed.",
+        "See `onnxshare inspect` for the sizes; a smaller input or an earlier stride lowers them.",
+        _max_activation,
+    ),
+    Rule(
+        "BG205",
+        "near-2-gib",
+        "max-protobuf-share",
+        "share",
+        0.9,
+        "bytes of the model file, external data left out / 2 GiB",
+        "A protobuf of 2 GiB or more can be neither written nor read; the next, slightly larger "
+        "version of the model fails in the exporter or on the device.",
+        "Save the weights as external data.",
+        _max_protobuf,
     ),
 )

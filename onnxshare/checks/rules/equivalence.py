@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+from onnxshare.checks.limits import show
 from onnxshare.checks.rule import Problem, Rule, Subject, command
+
+if TYPE_CHECKING:
+    from onnxshare.promise import Promise
 
 
 def _equivalent_to(subject: Subject, reference: str) -> Iterator[Problem]:
+    if "EQ302" in subject.selected and _promise(subject) is not None:
+        return  # an approximation that says so is not equivalent, and EQ302 judges it
     comparison = subject.compare(reference)
     # `compare` also passes an approximation that keeps its promise; equivalent it is not.
     if comparison.passed and comparison.verdict in ("identical", "equivalent"):
@@ -17,6 +24,45 @@ def _equivalent_to(subject: Subject, reference: str) -> Iterator[Problem]:
         what = f"cannot be judged: {what}"
     reason = f": {comparison.reason}" if comparison.reason else ""
     yield Problem(what + reason, comparison.verdict, command("compare", reference, subject.name))
+
+
+def _min_agreement(subject: Subject, limit: float) -> Iterator[Problem]:
+    promise = _promise(subject)
+    if promise is None:
+        return
+    fix = command("inspect", subject.name)
+    if subject.reference is not None:
+        fix = command("compare", subject.reference, subject.name)
+        comparison = subject.compare(subject.reference)
+        if not comparison.passed:
+            yield Problem(
+                f"an approximation by {promise.rewrite} does not keep its promise: the verdict is "
+                f"{comparison.verdict}: {comparison.reason}",
+                comparison.verdict,
+                fix,
+            )
+            return
+    agreement = promise.agreement_low
+    if agreement is None and limit > 0:
+        yield Problem(
+            f"an approximation by {promise.rewrite} promises no agreement of classes, only "
+            f"{promise.sqnr_low:.1f} dB of signal over error",
+            None,
+            fix,
+        )
+    elif agreement is not None and agreement < limit:
+        share = show(agreement, "share", beside=limit)
+        yield Problem(
+            f"an approximation by {promise.rewrite} promises the same class on {share} only",
+            agreement,
+            fix,
+        )
+
+
+def _promise(subject: Subject) -> Promise | None:
+    from onnxshare.promise import declared  # imports onnx, which the list of rules does not need
+
+    return declared(subject.model.skeleton)
 
 
 RULES: tuple[Rule, ...] = (
@@ -30,6 +76,19 @@ RULES: tuple[Rule, ...] = (
         "What was tested in training is the reference; what is shipped must be the same function.",
         "See with `onnxshare compare` where the two part.",
         _equivalent_to,
+        frozenset({"runtime"}),
+    ),
+    Rule(
+        "EQ302",
+        "approximate",
+        "min-agreement",
+        "share",
+        1.0,
+        "the agreement that a model rewritten approximately promises in its metadata, and, where a "
+        "reference is given, whether it keeps the promise; 100% allows no approximation",
+        "An approximate model must not reach a device unnoticed.",
+        "Allow it with `min-agreement`, at the agreement you need, or rewrite exactly.",
+        _min_agreement,
         frozenset({"runtime"}),
     ),
 )

@@ -65,6 +65,37 @@ def _max_single_use(subject: Subject, limit: float) -> Iterator[Problem]:
         )
 
 
+def _max_duplicate(subject: Subject, limit: int) -> Iterator[Problem]:
+    # What is equal only once dequantised is stored in another form: no merge gives that back.
+    copies = [w for w in subject.inspection.weights if w.same_as and w.same_after is None]
+    wasted = sum(weight.bytes for weight in copies)
+    if wasted > limit:
+        largest = max(copies, key=lambda weight: weight.bytes)
+        yield Problem(
+            f"{show(wasted, 'bytes', beside=limit)} of weights are stored more than once: "
+            f"{_count(copies)}, the largest '{largest.name}', equal to '{largest.same_as}'",
+            wasted,
+            command("rewrite", subject.name, "--share"),
+        )
+
+
+def _max_transposed(subject: Subject, limit: int) -> Iterator[Problem]:
+    copies = [weight for weight in subject.inspection.weights if weight.transposed_of]
+    wasted = sum(weight.bytes for weight in copies)
+    if wasted > limit:
+        largest = max(copies, key=lambda weight: weight.bytes)
+        yield Problem(
+            f"{show(wasted, 'bytes', beside=limit)} of weights are transposed copies of others: "
+            f"{_count(copies)}, the largest '{largest.name}', of '{largest.transposed_of}'",
+            wasted,
+            command("rewrite", subject.name, "--share"),
+        )
+
+
+def _count(copies: list[WeightFacts]) -> str:
+    return f"{len(copies)} {'copy' if len(copies) == 1 else 'copies'}"
+
+
 def _convolution_form(subject: Subject, limit: bool) -> Iterator[Problem]:
     for head in subject.inspection.heads:
         offer = head.rewrites.get("fc-to-conv", {})
@@ -160,7 +191,7 @@ RULES: tuple[Rule, ...] = (
         True,
         "heads whose first fully connected layer has an exact form as a convolution over the whole "
         "feature map",
-        "As a convolution the layer accepts larger inputs and gives a map of answers, and compilers "
+        "As a convolution the layer takes larger inputs and gives a map of answers, and compilers "
         "for accelerators that know convolutions only can take it.",
         "`onnxshare rewrite --fc-to-conv` makes it; the number of weights stays.",
         _convolution_form,
@@ -176,6 +207,31 @@ RULES: tuple[Rule, ...] = (
         "The weights are stored once per position for nothing.",
         "`onnxshare rewrite --fc-to-gap` removes them and changes nothing but rounding.",
         _gap_is_exact,
+    ),
+    Rule(
+        "WS106",
+        "duplicate-weights",
+        "max-duplicate-bytes",
+        "bytes",
+        65536,
+        "bytes of parameter tensors that equal an earlier one byte for byte",
+        "Each copy is shipped, loaded and cached apart.",
+        "`onnxshare rewrite --share` keeps one of each.",
+        _max_duplicate,
+        frozenset({"hashes"}),
+    ),
+    Rule(
+        "WS107",
+        "transposed-duplicate",
+        "max-transposed-bytes",
+        "bytes",
+        65536,
+        "bytes of parameter tensors that are a transpose of an earlier one",
+        "Tied weights, such as those of an embedding and the output layer, are often exported "
+        "twice, once transposed.",
+        "`onnxshare rewrite --share` keeps one of each and transposes it where needed.",
+        _max_transposed,
+        frozenset({"hashes"}),
     ),
     Rule(
         "WS108",

@@ -1,0 +1,57 @@
+"""RG: whether a model got worse since the baseline was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from onnxshare.checks.limits import Unit, show
+from onnxshare.checks.rule import Problem, Rule, Subject, command
+
+#: What may not grow, and what may not shrink, with the name and the unit that it is shown in.
+_METRICS: dict[str, tuple[str, Unit, bool]] = {
+    "file_bytes": ("file size", "bytes", True),
+    "params": ("parameters", "count", True),
+    "fc_share": ("share of parameters in fully connected layers", "share", True),
+    "sharing_ratio": ("uses per parameter", "ratio", False),
+    "macs": ("multiply-accumulates", "count", True),
+    "peak_activation_bytes": ("activation memory", "bytes", True),
+}
+
+
+def _max_regression(subject: Subject, limit: float) -> Iterator[Problem]:
+    now = asdict(subject.metrics)
+    for name, (words, unit, grows) in _METRICS.items():
+        old, new = (subject.before or {}).get(name), now[name]
+        if old is None:
+            continue
+        fix = command("inspect", subject.name)
+        if new is None:
+            yield Problem(f"{words}: was {show(old, unit)}, and is unknown now", None, fix)
+            continue
+        change = (new - old) / abs(old) if old else float(new != old)
+        worse = change if grows else -change
+        if worse > limit + 1e-12:
+            yield Problem(
+                f"{words}: {show(old, unit, beside=new)} → {show(new, unit, beside=old)} "
+                f"({change:+.1%})",
+                change,
+                fix,
+            )
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "RG501",
+        "regression",
+        "max-regression",
+        "share",
+        0.0,
+        "how much worse file size, parameters, share of parameters in fully connected layers, uses "
+        "per parameter, multiply-accumulates and activation memory are than in the baseline, as a "
+        "share of it",
+        "Growth in small steps passes every fixed budget until it is too late.",
+        "Find what grew with `onnxshare diff OLD NEW`; if it is meant, write the baseline anew.",
+        _max_regression,
+    ),
+)
