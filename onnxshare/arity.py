@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
-import onnx
 from onnx import defs
 
 from onnxshare.errors import ModelError
-from onnxshare.protos import STANDARD_DOMAINS
+
+if TYPE_CHECKING:
+    from onnxshare.graph import Node
 
 
 @functools.cache
@@ -21,27 +23,24 @@ def least(op_type: str, opset: int) -> tuple[int, int]:
     return schema.min_input, schema.min_output
 
 
-def check_arity(node: onnx.NodeProto, opset: int, model: str) -> None:
+def check_arity(node: Node, opset: int) -> None:
     """Refuse a node of the standard that has too few inputs or outputs.
 
     Args:
         node: the node.
         opset: the version of the standard.
-        model: what the message calls the model.
 
     Raises:
         ModelError: it has.
     """
-    if node.domain not in STANDARD_DOMAINS:
-        return
     inputs, outputs = least(node.op_type, opset)
     for what, found, wanted in (
-        ("inputs", len(node.input), inputs),
-        ("outputs", len(node.output), outputs),
+        ("inputs", len(node.inputs), inputs),
+        ("outputs", len(node.outputs), outputs),
     ):
         if found < wanted:
             raise ModelError(
-                f"{model}: node '{node.name or node.op_type}' has {found} {what}, and "
-                f"{node.op_type} needs {wanted}",
+                f"{node.scope.model}: node '{node.proto.name or node.op_type}' has {found} {what}, "
+                f"and {node.op_type} needs {wanted}",
                 "the file is damaged: export or download it again",
             )

@@ -7,7 +7,7 @@ Local functions are inlined before indexing, so that their weights and work are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,44 +29,56 @@ CARRIERS = frozenset(
     "Identity Cast CastLike Reshape Flatten Squeeze Unsqueeze Transpose DequantizeLinear".split()
 )
 
-Attributes = Mapping[str, Any]
+#: Operators that make a stored tensor.
+_STORING = frozenset(("Constant", "ConstantOfShape"))
 
 
-@dataclass(frozen=True, eq=False)
 class Node:
-    """A node with its place.
+    """A node with its place. What is asked of every node is read from the protobuf once.
 
     Attributes:
         proto: the node itself, not copied.
         name: its own name, made unique in its graph, or one made of operator and position.
         position: its position within its scope.
         scope: the graph it is in.
+        op_type: the operator's name.
+        domain: the operator's domain, as the node gives it.
+        standard: whether the operator belongs to the ONNX standard's default domain.
+        inputs: names of the inputs; "" for one that is left out.
+        outputs: names of the outputs; "" for one that is left out.
     """
 
-    proto: onnx.NodeProto
-    name: str
-    position: int
-    scope: Scope
+    __slots__ = (
+        "domain",
+        "inputs",
+        "name",
+        "op_type",
+        "outputs",
+        "position",
+        "proto",
+        "scope",
+        "standard",
+    )
 
-    @property
-    def op_type(self) -> str:
-        """The operator's name."""
-        return self.proto.op_type
+    def __init__(self, proto: onnx.NodeProto, position: int, scope: Scope) -> None:
+        self.proto = proto
+        self.position = position
+        self.scope = scope
+        self.op_type: str = proto.op_type
+        self.domain: str = proto.domain
+        self.standard = self.domain in STANDARD_DOMAINS
+        self.inputs: tuple[str, ...] = tuple(proto.input)
+        self.outputs: tuple[str, ...] = tuple(proto.output)
+        self.name: str = proto.name or f"{self.op_type}_{position}"
 
-    @property
-    def standard(self) -> bool:
-        """Whether the operator belongs to the ONNX standard's default domain."""
-        return self.proto.domain in STANDARD_DOMAINS
+    def __repr__(self) -> str:
+        return f"Node({self.op_type} '{self.name}')"
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Names of the inputs; "" for one that is left out."""
-        return tuple(self.proto.input)
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs; "" for one that is left out."""
-        return tuple(self.proto.output)
+    def at(self, position: int) -> Node:
+        """The node as if it stood at another position of its scope."""
+        moved = Node(self.proto, position, self.scope)
+        moved.name = self.name
+        return moved
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """The value of an attribute, strings decoded, or `default` where it is not given.
@@ -103,6 +115,7 @@ class Scope:
     outputs: set[str] = field(default_factory=set)
     sparse: dict[str, tuple[int, ...]] = field(default_factory=dict)
     children: dict[int, dict[str, Scope]] = field(default_factory=dict)
+    sources: dict[str, Stored | None] = field(default_factory=dict)
     model: str = "<model>"
 
     def home(self, name: str) -> Scope | None:
@@ -138,9 +151,12 @@ class Graph:
         self.proto = _without_functions(model)
         self.opset = opset_version(self.proto)
         self.scopes: list[Scope] = []
+        #: (domain, operator) of all nodes.
+        self.operators: set[tuple[str, str]] = set()
         self._paths: set[str] = set()
         self.main = self._index(self.proto.graph, "", None)
-        self._sources: dict[tuple[str, str], Stored | None] = {}
+        #: What has been worked out about this graph, by who worked it out.
+        self.memo: dict[str, Any] = {}
 
     def nodes(self) -> Iterator[Node]:
         """All nodes in graph order; those of subgraphs follow the node that holds them."""
@@ -170,21 +186,19 @@ class Graph:
         scope.outputs = {value.name for value in graph.output}
         named: set[str] = set()
         for position, proto in enumerate(graph.node):
-            check_arity(proto, self.opset, self.model.name)
-            name = proto.name or f"{proto.op_type}_{position}"
-            name = f"{name}#{position}" if name in named else name  # two nodes may share a name
-            named.add(name)
-            node = Node(proto, name, position, scope)
-            for name in filter(None, proto.input):
-                self._read(scope, name, node)
-            self._descend(scope, node)
-            for name in filter(None, proto.output):
-                if name in scope.producers or name in scope.inputs or name in scope.initializers:
-                    raise ModelError(
-                        f"{self.model.name}: tensor '{name}' is produced twice, again by node "
-                        f"'{node.name}'"
-                    )
-                scope.producers[name] = node
+            node = Node(proto, position, scope)
+            if node.standard:
+                check_arity(node, self.opset)
+            if node.name in named:  # two nodes may share a name
+                node.name = f"{node.name}#{position}"
+            named.add(node.name)
+            self.operators.add((node.domain, node.op_type))
+            for name in node.inputs:
+                if name:
+                    self._read(scope, name, node)
+            if proto.attribute:
+                self._descend(scope, node)
+            self._produce(scope, node)
             scope.nodes.append(node)
         for value in graph.output:
             if scope.home(value.name) is None:
@@ -201,14 +215,29 @@ class Graph:
                 scope.children.setdefault(node.position, {})[attribute.name] = child
 
     def _read(self, scope: Scope, name: str, node: Node) -> None:
+        readers = scope.consumers.get(name)
+        if readers is not None:
+            readers.append(node)
+            return
         home = scope.home(name)
         if home is None:
             raise ModelError(
-                f"{self.model.name}: node '{node.name}' reads tensor '{name}', which no earlier "
-                "node produces",
+                f"{self.model.name}: node '{node.name}' ({node.op_type}) reads tensor '{name}', "
+                "which no earlier node produces",
                 "the graph is damaged or not in topological order",
             )
         home.consumers.setdefault(name, []).append(node)
+
+    def _produce(self, scope: Scope, node: Node) -> None:
+        for name in node.outputs:
+            if not name:
+                continue
+            if name in scope.producers or name in scope.inputs or name in scope.initializers:
+                raise ModelError(
+                    f"{self.model.name}: tensor '{name}' is produced twice, again by node "
+                    f"'{node.name}'"
+                )
+            scope.producers[name] = node
 
     def is_output(self, scope: Scope, name: str) -> bool:
         """Whether a tensor is an output of its graph."""
@@ -237,31 +266,37 @@ class Graph:
     def source(self, scope: Scope, name: str) -> Stored | None:
         """The stored tensor whose elements a name carries, through layout nodes, casts and
         (de)quantisation; None if the name depends on the model's inputs."""
+        if name in scope.sources:
+            return scope.sources[name]
         home = scope.home(name)
         if home is None:
             return None
-        return self._trace(home, name)
+        found = self._trace(home, name)
+        scope.sources[name] = found
+        return found
 
     def _trace(self, scope: Scope, name: str) -> Stored | None:
-        passed: list[tuple[str, str]] = []
+        passed: list[tuple[Scope, str]] = []
         found: Stored | None = None
-        while (key := (scope.path, name)) not in self._sources:
-            passed.append(key)
-            found = self.stored(scope, name)
+        while name not in scope.sources:
+            passed.append((scope, name))
             node = scope.producers.get(name)
+            if node is None or node.op_type in _STORING:
+                found = self.stored(scope, name)
             if found is not None or node is None or not self._carries(node, name):
                 break
             name = node.inputs[0]
             scope = scope.home(name) or scope
         else:
-            found = self._sources[key]
-        self._sources.update(dict.fromkeys(passed, found))
+            found = scope.sources[name]
+        for where, carrier in passed:
+            where.sources[carrier] = found
         return found
 
     def _carries(self, node: Node, name: str) -> bool:
-        if not node.standard or not node.inputs or name != node.outputs[0]:
+        if node.op_type not in CARRIERS and not self._fake_quantised(node):
             return False
-        return node.op_type in CARRIERS or self._fake_quantised(node)
+        return node.standard and bool(node.inputs) and name == node.outputs[0]
 
     def _fake_quantised(self, node: Node) -> bool:
         if node.op_type != "QuantizeLinear":

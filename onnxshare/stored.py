@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
 
 import onnx
 from onnx import TensorProto, helper
@@ -30,13 +32,10 @@ class Stored:
     fill: onnx.TensorProto | None = field(default=None, repr=False)
     sparse: bool = False
 
-    @property
+    @cached_property
     def elements(self) -> int:
         """The number of elements."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
+        return prod(self.shape)
 
 
 def from_constant_node(node: onnx.NodeProto, key: str, name: str) -> Stored | None:

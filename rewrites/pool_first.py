@@ -12,7 +12,7 @@ one shift per channel, and commutes in the same way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from onnxshare.analysis.heads import Subject
@@ -90,7 +90,7 @@ class PoolFirst:
                 result,
                 (pool.outputs[0] if last else editor.new_name(f"{node.outputs[0]}_pooled")),
             )
-            origin = replace(node, position=pool.position)  # behind the pooling, not in its place
+            origin = node.at(pool.position)  # behind the pooling, not in its place
             editor.emit(origin, node.op_type, [before, *node.inputs[1:]], result, attributes(node))
         if not pair.pool.keeps:
             editor.emit(pool, "Flatten", [result], pool.outputs[0], {"axis": 1})

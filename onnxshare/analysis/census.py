@@ -81,7 +81,7 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
     for node in graph.nodes():
         if node.scope.path not in times:
             times[node.scope.path] = _times(node.scope, shapes, values)
-        operator = lookup(node.proto.domain, node.op_type)
+        operator = lookup(node.domain, node.op_type)
         if node in biases:
             operator = _BIAS
         census.nodes.append(_look(node, operator, graph, shapes, census, times[node.scope.path]))
@@ -111,7 +111,7 @@ def _look(
     for key in distinct:
         census.tensors[key].users.append(node.name)
     if operator is UNKNOWN:
-        label = f"{node.proto.domain or 'ai.onnx'}.{node.op_type}"
+        label = f"{node.domain or 'ai.onnx'}.{node.op_type}"
         census.warnings.append(
             f"operator {label} is not known: its MACs and the uses of its weights are not counted"
         )

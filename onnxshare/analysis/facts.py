@@ -70,7 +70,7 @@ def _one_node(use: NodeUse, census: Census, shapes: Shapes, new: int) -> NodeFac
     return NodeFacts(
         name=node.name,
         op_type=node.op_type,
-        domain=node.proto.domain,
+        domain=node.domain,
         scope=node.scope.path,
         kind=kind,
         inputs=node.inputs,

@@ -1,0 +1,78 @@
+"""A copy of a model for shape inference to read: without large weights, and without what the file
+says of inner and output shapes."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import TensorProto
+
+from onnxshare.errors import ModelFileError
+from onnxshare.graph import Graph, model_inputs
+from onnxshare.io.load import Model
+from onnxshare.stored import Stored
+
+#: Initializers above this size are hidden from inference, which needs only small ones (shapes).
+_SMALL = 4096
+
+_EXTERNAL = TensorProto.EXTERNAL
+
+
+def without_weights(graph: Graph) -> onnx.ModelProto:
+    """A copy in which large initializers are inputs of the same type: no payload is copied.
+
+    Args:
+        graph: the indexed model.
+    """
+    proto = graph.proto
+    slim = onnx.ModelProto(ir_version=max(proto.ir_version, 4))
+    slim.opset_import.extend(proto.opset_import)
+    tensors, hidden = _visible(graph)
+    if graph.model.payloads is None:  # it may hold any amount of weights: copy around them
+        slim.graph.name = proto.graph.name
+        slim.graph.node.MergeFrom(proto.graph.node)
+        slim.graph.initializer.extend(tensors)
+    else:  # large payloads are left in the file: one copy is several times as fast as many
+        slim.graph.CopyFrom(proto.graph)
+        for name in ("value_info", "output", "input", "sparse_initializer", "metadata_props"):
+            slim.graph.ClearField(name)
+        if hidden or any(tensor.data_location == _EXTERNAL for tensor in proto.graph.initializer):
+            slim.graph.ClearField("initializer")
+            slim.graph.initializer.extend(tensors)
+    slim.graph.input.extend(model_inputs(proto.graph))
+    for value in proto.graph.output:
+        slim.graph.output.add(name=value.name)
+    types: dict[tuple[int, tuple[int, ...]], onnx.TypeProto] = {}
+    for stored in hidden:
+        key = (stored.dtype, stored.shape)
+        if key not in types:
+            types[key] = onnx.helper.make_tensor_type_proto(*key)
+        slim.graph.input.add(name=stored.name, type=types[key])
+    return slim
+
+
+def _visible(graph: Graph) -> tuple[list[TensorProto], list[Stored]]:
+    """The initializers whose values inference may read, and the others."""
+    tensors: list[TensorProto] = []
+    hidden: list[Stored] = []
+    for name, tensor in graph.main.initializers.items():
+        stored = graph.source(graph.main, name)
+        if stored is None:
+            continue
+        readable = stored.elements <= _SMALL and not stored.sparse
+        if readable and tensor.data_location == _EXTERNAL:
+            tensor, readable = _at_hand(graph.model, tensor)
+        if readable:
+            tensors.append(tensor)
+        else:
+            hidden.append(stored)
+    return tensors, hidden
+
+
+def _at_hand(model: Model, tensor: TensorProto) -> tuple[TensorProto, bool]:
+    """A small external tensor with its values, if it may be a shape and its file is there."""
+    if tensor.data_type not in (TensorProto.INT32, TensorProto.INT64):
+        return tensor, False
+    try:
+        return onnx.numpy_helper.from_array(model.read(tensor), tensor.name), True
+    except ModelFileError:
+        return tensor, False  # only the size that it decides is unknown then

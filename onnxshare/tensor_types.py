@@ -1,0 +1,71 @@
+"""The element type and shape of a tensor, each different one made once.
+
+A model of thousands of tensors has a few dozen types; equal ones are one object, so that they
+cost nothing to keep and little to compare.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import onnx
+
+#: A shape as reported: known sizes, names of symbolic ones, None where nothing is known.
+Shape = tuple[int | str | None, ...]
+
+
+class TensorType(NamedTuple):
+    """What is known of a tensor.
+
+    Attributes:
+        dtype: a TensorProto data type; None if unknown.
+        shape: known sizes, names of symbolic ones, None for unknown ones; None without a rank.
+        sizes: the shape if every size is known.
+    """
+
+    dtype: int | None
+    shape: Shape | None
+    sizes: tuple[int, ...] | None
+
+
+NOTHING = TensorType(None, None, None)
+
+
+class TypeTable:
+    """Hands out types, equal ones as one object."""
+
+    def __init__(self) -> None:
+        self._read: dict[bytes, TensorType | None] = {}
+        self._made: dict[tuple[int | None, Shape | None], TensorType] = {}
+
+    def of(self, proto: onnx.TypeProto) -> TensorType | None:
+        """The type that a message says; None for a sequence, a map or an optional."""
+        key = proto.SerializeToString()
+        if key not in self._read:
+            self._read[key] = self._parse(proto)
+        return self._read[key]
+
+    def make(self, dtype: int | None, shape: Shape | None) -> TensorType:
+        """The type of these parts."""
+        found = self._made.get((dtype, shape))
+        if found is None:
+            sizes = None
+            if shape is not None and all(isinstance(size, int) for size in shape):
+                sizes = tuple(size for size in shape if isinstance(size, int))
+            found = self._made[dtype, shape] = TensorType(dtype, shape, sizes)
+        return found
+
+    def _parse(self, proto: onnx.TypeProto) -> TensorType | None:
+        if not proto.HasField("tensor_type"):
+            return None
+        tensor_type = proto.tensor_type
+        shape = None
+        if tensor_type.HasField("shape"):
+            shape = tuple(_size(dim) for dim in tensor_type.shape.dim)
+        return self.make(tensor_type.elem_type or None, shape)
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return dim.dim_value if dim.dim_value >= 0 else None
+    return dim.dim_param or None
