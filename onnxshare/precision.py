@@ -42,7 +42,7 @@ def widen(proto: onnx.ModelProto) -> onnx.ModelProto | None:
 
 def widen_samples(samples: Samples) -> Samples:
     """The same samples with half precision as float32."""
-    arrays = {
+    arrays = {  # half precision is for small samples: all are read at once
         name: array.astype(np.float32) if array.dtype.itemsize == 2 and _is_half(array) else array
         for name, array in samples.arrays.items()
     }

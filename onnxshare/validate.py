@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import onnx
 
 from onnxshare.comparison import Comparison
 from onnxshare.errors import RuntimeFailure, UsageError
-from onnxshare.inputs import Array, Samples, random_samples, read_samples
+from onnxshare.inputs import Array, ImageOptions, Samples, random_samples, read_samples
 from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.io.stream import digest, pieces, size
 from onnxshare.noise import NoiseMeter
@@ -37,6 +38,7 @@ def compare(
     seed: int = 0,
     count: int = 32,
     tensors: Sequence[str] = (),
+    images: ImageOptions | None = None,
 ) -> Comparison:
     """Run two models on the same inputs and judge whether they are the same function.
 
@@ -52,6 +54,7 @@ def compare(
         count: how many random samples.
         tensors: internal tensors of both models, compared beside the outputs: evidence for
             outputs that a later operator, such as a saturated softmax, keeps from moving.
+        images: how image files become inputs.
 
     Raises:
         ModelFileError, ModelError: a model cannot be read, or has inputs that are not tensors.
@@ -67,7 +70,7 @@ def compare(
     if reason:
         return Comparison("different", reason, chosen.label)
     internal = _internal_names(left.skeleton, right.skeleton, tensors)
-    inputs = _samples_for(left.skeleton, right.skeleton, samples, count, seed)
+    inputs = _samples_for(left.skeleton, right.skeleton, samples, count, seed, images)
     try:
         judged = _Run(left, right, inputs, chosen, seed, internal).judge()
     except RuntimeFailure as error:
@@ -134,7 +137,7 @@ class _Run:
         ]
 
     def _add(self, start: int, stop: int) -> None:
-        part = self._samples.take(self._order[start:stop])
+        part = self._part(self._order[start:stop])
         ours = _run("A", self._a, part, self._batch)
         theirs = _run("B", self._b, part, self._batch)
         measure = start < NOISE_SAMPLES
@@ -145,6 +148,11 @@ class _Run:
             if moved is not None:
                 tally.add_response(ours[name], moved[name])
 
+    def _part(self, rows: Array) -> Samples:
+        """These samples, read once for all the runs on them."""
+        part = self._samples.take(rows)
+        return replace(part, arrays=dict(part.arrays))
+
     def _look_again(self, judged: Sequence[Judged]) -> None:
         """Measure the noise at the very samples whose errors seem too large."""
         rows: list[int] = []
@@ -154,7 +162,7 @@ class _Run:
                 rows.extend(int(row) for row in item.tally.worst_row[worst_first])
         # Outputs without a batch axis have rows that are runs, not samples.
         known = [row for row in dict.fromkeys(rows) if row < self._samples.count]
-        part = self._samples.take(self._order[known[:NOISE_SAMPLES] or slice(NOISE_SAMPLES)])
+        part = self._part(self._order[known[:NOISE_SAMPLES] or slice(NOISE_SAMPLES)])
         ours = self._a.run(part.arrays, self._batch)
         own = self._noise.deeper(part.arrays, self._batch)
         moved = self._noise.response(part.arrays, self._batch)
@@ -187,12 +195,15 @@ def _samples_for(
     samples: Samples | str | Path | None,
     count: int,
     seed: int,
+    images: ImageOptions | None,
 ) -> Samples:
     # The model that fixes more sizes says what both can take.
     stricter = min((a, b), key=_dynamic)
     if samples is None:
         return random_samples(stricter, count, seed)
-    return samples if isinstance(samples, Samples) else read_samples(samples, stricter)
+    return (
+        samples if isinstance(samples, Samples) else read_samples(samples, stricter, images=images)
+    )
 
 
 def _dynamic(proto: onnx.ModelProto) -> int:
@@ -203,8 +214,7 @@ def _dynamic(proto: onnx.ModelProto) -> int:
 
 def _batch_size(a: onnx.ModelProto, samples: Samples) -> int:
     """Samples per run: few of large inputs, and whole batches of a model that fixes its batch."""
-    total = sum(array.nbytes for array in samples.arrays.values())
-    size = int(_BATCH_BYTES // max(1, total // max(1, samples.count)))
+    size = int(_BATCH_BYTES // max(1, samples.nbytes // max(1, samples.count)))
     size = max(1, min(size, _MOST_PER_BATCH))
     fixed = batching(input_specs(a)).size or 1
     return max(1, size // fixed) * fixed

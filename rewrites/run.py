@@ -17,12 +17,12 @@ from onnxshare.analysis.inspection import inspect
 from onnxshare.analysis.results import Totals
 from onnxshare.comparison import Comparison
 from onnxshare.errors import RewriteError, SamplesError, UsageError
-from onnxshare.inputs import Samples, read_samples
+from onnxshare.inputs import ImageOptions, Samples, read_samples
 from onnxshare.io.load import Model, ModelSource, load, with_data
 from onnxshare.io.save import save_model
 from onnxshare.io.tensors import Array
 from onnxshare.named_sizes import Dims, with_dims
-from onnxshare.runtime.session import iter_batches
+from onnxshare.runtime.session import Session
 from onnxshare.shapes import InputShapes
 from rewrites import ALL
 from rewrites.base import Change, Features, Fitting, Options, Refusal, Rewrite, Site, study
@@ -31,6 +31,9 @@ from rewrites.prove import prove
 
 #: Share of the samples that a fit never sees, and on which it is measured.
 _HELD_OUT = 0.25
+
+#: Samples that are read from their files at once, and run.
+_READ_AT_ONCE = 64
 
 _WAY_OUT = (
     "allow an approximation fitted to your data with --approximate --samples FILE, "
@@ -124,6 +127,7 @@ def rewrite(
     validate: bool = True,
     input_shapes: InputShapes | None = None,
     dims: Dims | None = None,
+    images: ImageOptions | None = None,
 ) -> RewriteResult:
     """Rewrite a model and compare the result with the original. The source is not changed.
 
@@ -141,6 +145,7 @@ def rewrite(
         validate: whether to compare at all.
         input_shapes: sizes for inputs whose sizes are symbolic.
         dims: sizes by symbol: `{"batch": 1}`.
+        images: how image files become inputs.
 
     Raises:
         ModelFileError, ModelError: the model cannot be read or contradicts itself.
@@ -152,7 +157,9 @@ def rewrite(
     original = load(source)
     input_shapes = with_dims(original, input_shapes, dims)
     given = (
-        read_samples(samples, original.skeleton) if isinstance(samples, (str, Path)) else samples
+        read_samples(samples, original.skeleton, images=images)
+        if isinstance(samples, (str, Path))
+        else samples
     )
     fitting, measuring = _split(given, seed) if approximate else (None, given)
     fit = Fitting(fitting, _features(original, fitting, provider) if fitting is not None else None)
@@ -204,8 +211,9 @@ def _split(samples: Samples | None, seed: int) -> tuple[Samples | None, Samples 
 
 def _features(original: Model, samples: Samples, provider: str) -> Features:
     def run(model: onnx.ModelProto, names: tuple[str, ...]) -> Iterator[Mapping[str, Array]]:
-        subject = replace(original, skeleton=model)
-        return iter_batches(subject, samples.arrays, outputs=names, provider=provider)
+        session = Session(replace(original, skeleton=model), provider=provider, outputs=names)
+        for part in samples.batches(_READ_AT_ONCE):
+            yield from session.iter_batches(dict(part.arrays))
 
     return run
 

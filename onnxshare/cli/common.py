@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -43,6 +43,39 @@ Dim = Annotated[
         metavar="NAME=SIZE",
         help="The size that a symbolic size stands for, such as batch=1. May be given several "
         "times.",
+        show_default=False,
+    ),
+]
+
+_IMAGES = "Images as samples"
+
+#: How pixels become numbers.
+Normalize = Annotated[
+    str,
+    typer.Option(
+        metavar="SCALE",
+        help="Pixels as they are (0-255), 0-1, -1..1, imagenet, or MEAN/STD for pixels from 0 to "
+        "255, each one number or one per channel.",
+        rich_help_panel=_IMAGES,
+    ),
+]
+
+#: Where the channels are.
+Layout = Annotated[
+    Literal["auto", "nchw", "nhwc"],
+    typer.Option(
+        help="Where the channels go; auto: as the input's shape says.", rich_help_panel=_IMAGES
+    ),
+]
+
+#: How images are scaled.
+Resize = Annotated[
+    str,
+    typer.Option(
+        metavar="SIDE|HEIGHTxWIDTH",
+        help="Scale the shorter side, or both, before the centre is cropped to the model's size. "
+        "Left out: as little as covers it.",
+        rich_help_panel=_IMAGES,
         show_default=False,
     ),
 ]

@@ -17,8 +17,8 @@ def command(
         Path | None,
         typer.Option(
             metavar="FILE|FOLDER",
-            help="Inputs: an .npz with the inputs' names as keys (and 'labels', if known), "
-            "an .npy, or a folder of .npy files. Left out: random ones.",
+            help="Inputs: an .npz with the inputs' names as keys (and 'labels', if known), an "
+            ".npy, ONNX test data (.pb), an image, or a folder of these. Left out: random ones.",
             show_default=False,
         ),
     ] = None,
@@ -32,6 +32,9 @@ def command(
     ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of the random inputs and the noise.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="How many random inputs.")] = 32,
+    normalize: common.Normalize = "0-255",
+    layout: common.Layout = "auto",
+    resize: common.Resize = "",
     follow_symlinks: common.FollowSymlinks = None,
     output: Annotated[
         Literal["table", "json"], typer.Option("--format", help="How to print the result.")
@@ -47,11 +50,20 @@ def command(
 
     Example: onnxshare compare model.onnx model.fc-to-conv.onnx --samples test.npz
     """
+    from onnxshare.inputs import ImageOptions
     from onnxshare.io.load import load
     from onnxshare.validate import compare
 
     left, right = (load(path, follow_symlinks=follow_symlinks) for path in (a, b))
-    comparison = compare(left, right, samples=samples, provider=provider, seed=seed, count=count)
+    comparison = compare(
+        left,
+        right,
+        samples=samples,
+        provider=provider,
+        seed=seed,
+        count=count,
+        images=ImageOptions(normalize, layout, resize),
+    )
     if output == "json":
         common.print_json(comparison.to_dict())
     else:

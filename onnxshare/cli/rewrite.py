@@ -118,8 +118,8 @@ def command(
     samples: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="Real inputs: a .npz, a .npy or a folder of .npy files. Exact changes are "
+            metavar="FILE|FOLDER",
+            help="Real inputs: an .npz, an .npy, an image or a folder of these. Exact changes are "
             "compared on them; approximations are fitted to three quarters of them and "
             "measured on the rest.",
             show_default=False,
@@ -148,6 +148,9 @@ def command(
         str, typer.Option(metavar="NAME", help="Where to run: auto, cpu, cuda or a provider.")
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of random inputs and held-out samples.")] = 0,
+    normalize: common.Normalize = "0-255",
+    layout: common.Layout = "auto",
+    resize: common.Resize = "",
     input_shape: common.InputShape = None,
     dim: common.Dim = None,
     follow_symlinks: common.FollowSymlinks = None,
@@ -183,6 +186,7 @@ def command(
     if names and not dry_run and path.is_file():
         check_output(target, force=force)
     import onnxshare
+    from onnxshare.inputs import ImageOptions
     from onnxshare.report import rewriting
 
     source = onnxshare.load(path, follow_symlinks=follow_symlinks)
@@ -199,6 +203,7 @@ def command(
         seed=seed,
         input_shapes=shapes,
         dims=dims,
+        images=ImageOptions(normalize, layout, resize),
     )
     written = None
     if result.passed and not dry_run:
