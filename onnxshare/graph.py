@@ -248,6 +248,12 @@ class Graph:
         home = scope.home(name)
         if home is None:
             return None
+        node = home.producers.get(name)
+        if name in home.initializers or (node is not None and node.op_type in _STORING):
+            return self.source(home, name)
+        return None
+
+    def _stored(self, home: Scope, name: str) -> Stored | None:
         key = f"{home.path}:{name}"
         if name in home.initializers:
             tensor = home.initializers[name]
@@ -282,7 +288,7 @@ class Graph:
             passed.append((scope, name))
             node = scope.producers.get(name)
             if node is None or node.op_type in _STORING:
-                found = self.stored(scope, name)
+                found = self._stored(scope, name)
             if found is not None or node is None or not self._carries(node, name):
                 break
             name = node.inputs[0]

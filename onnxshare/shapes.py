@@ -63,8 +63,10 @@ class Shapes:
 
     def size_and_type(self, scope: Scope, name: str) -> tuple[tuple[int, ...], int] | None:
         """Sizes and element type; None if either is unknown."""
-        dtype, _, sizes = self.type_of(scope, name)
-        return None if sizes is None or dtype is None else (sizes, dtype)
+        found = self.type_of(scope, name)
+        if found.sizes is None or found.dtype is None:
+            return None
+        return found.sizes, found.dtype
 
     def types_in(self, path: str) -> dict[str, TensorType]:
         """The types of the tensors that a scope defines."""

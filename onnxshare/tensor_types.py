@@ -6,7 +6,7 @@ cost nothing to keep and little to compare.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import onnx
 
@@ -14,8 +14,9 @@ import onnx
 Shape = tuple[int | str | None, ...]
 
 
-class TensorType(NamedTuple):
-    """What is known of a tensor.
+@dataclass(frozen=True, eq=False, slots=True)
+class TensorType:
+    """What is known of a tensor. Compared by identity: a table makes each only once.
 
     Attributes:
         dtype: a TensorProto data type; None if unknown.
@@ -36,7 +37,7 @@ class TypeTable:
 
     def __init__(self) -> None:
         self._read: dict[bytes, TensorType | None] = {}
-        self._made: dict[tuple[int | None, Shape | None], TensorType] = {}
+        self._made: dict[tuple[int | None, Shape | None], TensorType] = {(None, None): NOTHING}
 
     def of(self, proto: onnx.TypeProto) -> TensorType | None:
         """The type that a message says; None for a sequence, a map or an optional."""

@@ -17,7 +17,8 @@ from onnxshare.analysis.operators import (
     Operator,
     lookup,
 )
-from onnxshare.analysis.work import Context, Unknown, Work
+from onnxshare.analysis.pattern import Pattern, Patterns
+from onnxshare.analysis.work import Work
 from onnxshare.graph import Graph, Node, Scope, Stored
 from onnxshare.shape_arithmetic import taken_branch
 from onnxshare.shapes import Shapes
@@ -39,29 +40,35 @@ class TensorUse:
     users: list[str] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(slots=True)
 class NodeUse:
     """A node with what it does in one run.
 
     Attributes:
         node: the node.
-        operator: its row in the table of operators.
-        work: its work in one execution; None if unknown.
+        pattern: what it has in common with nodes that do the same.
         params: the parameter tensors it uses, each once.
         slots: the parameter tensor of each input that is one.
-        read_as: sizes of its parameter inputs as it reads them, behind layout nodes.
         times: how often one run executes it; None if unknown.
         counted: False in the smaller branch of an If.
     """
 
     node: Node
-    operator: Operator
-    work: Work | None
+    pattern: Pattern
     params: list[Stored]
     slots: dict[int, Stored]
-    read_as: tuple[tuple[int, ...], ...]
     times: int | None
     counted: bool = True
+
+    @property
+    def operator(self) -> Operator:
+        """Its row in the table of operators."""
+        return self.pattern.operator
+
+    @property
+    def work(self) -> Work | None:
+        """Its work in one execution; None if unknown."""
+        return self.pattern.work
 
 
 @dataclass
@@ -76,15 +83,15 @@ class Census:
 def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
     """Walk over all nodes of a graph, subgraphs included; the cost grows with their number."""
     census = Census([], {}, [])
+    patterns = Patterns(graph, shapes)
     biases = {bias_node(graph, layer) for layer in fully_connected(graph)}
     times: dict[str, int | None] = {}
     for node in graph.nodes():
-        if node.scope.path not in times:
-            times[node.scope.path] = _times(node.scope, shapes, values)
-        operator = lookup(node.domain, node.op_type)
-        if node in biases:
-            operator = _BIAS
-        census.nodes.append(_look(node, operator, graph, shapes, census, times[node.scope.path]))
+        path = node.scope.path
+        if path not in times:
+            times[path] = _times(node.scope, shapes, values)
+        operator = _BIAS if node in biases else lookup(node.domain, node.op_type)
+        census.nodes.append(_look(node, operator, graph, census, patterns, times[path]))
     _choose_branches(census, graph, values)
     return census
 
@@ -93,50 +100,38 @@ def _look(
     node: Node,
     operator: Operator,
     graph: Graph,
-    shapes: Shapes,
     census: Census,
+    patterns: Patterns,
     times: int | None,
 ) -> NodeUse:
-    params: dict[int, Stored] = {}
+    scope, known = node.scope, node.scope.sources
+    constants: dict[int, Stored] = {}
     for position, name in enumerate(node.inputs):
-        stored = graph.source(node.scope, name) if name else None
-        if stored is None:
-            continue
-        role = operator.role(position, stored, shapes.dtype(node.scope, name) or stored.dtype)
-        tensor = census.tensors.setdefault(stored.key, TensorUse(stored))
-        tensor.role = min(tensor.role, role, key=_STRENGTH.index)
+        if name:
+            stored = known[name] if name in known else graph.source(scope, name)
+            if stored is not None:
+                constants[position] = stored
+    pattern = patterns.of(node, operator, constants)
+    slots: dict[int, Stored] = {}
+    params: list[Stored] = []
+    for position, role in pattern.roles:
+        stored = constants[position]
+        tensor = census.tensors.get(stored.key)
+        if tensor is None:
+            tensor = census.tensors[stored.key] = TensorUse(stored, role)
+        elif tensor.role != role:
+            tensor.role = min(tensor.role, role, key=_STRENGTH.index)
         if role == PARAM:
-            params[position] = stored
-    distinct = {stored.key: stored for stored in params.values()}
-    for key in distinct:
-        census.tensors[key].users.append(node.name)
+            if stored not in slots.values():
+                params.append(stored)
+                tensor.users.append(node.name)
+            slots[position] = stored
     if operator is UNKNOWN:
         label = f"{node.domain or 'ai.onnx'}.{node.op_type}"
         census.warnings.append(
             f"operator {label} is not known: its MACs and the uses of its weights are not counted"
         )
-    work = _work(operator, node, shapes, params)
-    read_as = tuple(
-        shapes.sizes(node.scope, node.inputs[position]) or stored.shape
-        for position, stored in params.items()
-    )
-    return NodeUse(node, operator, work, list(distinct.values()), params, read_as, times)
-
-
-def _work(operator: Operator, node: Node, shapes: Shapes, params: dict[int, Stored]) -> Work | None:
-    if operator.work is None:
-        return None
-    context = Context(
-        node,
-        tuple(shapes.sizes(node.scope, name) if name else None for name in node.inputs),
-        tuple(shapes.sizes(node.scope, name) if name else None for name in node.outputs),
-        tuple(params.get(position) for position in range(len(node.inputs))),
-        shapes.batch,
-    )
-    try:
-        return operator.work(context)
-    except (Unknown, IndexError, ValueError, TypeError, ArithmeticError):
-        return None
+    return NodeUse(node, pattern, params, slots, times)
 
 
 def _times(scope: Scope, shapes: Shapes, values: Values) -> int | None:

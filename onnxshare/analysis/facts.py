@@ -10,7 +10,8 @@ from onnx import TensorProto, ValueInfoProto
 
 from onnxshare.analysis.census import Census, NodeUse
 from onnxshare.analysis.operators import PARAM
-from onnxshare.analysis.results import NodeFacts, Sharing, TensorInfo, WeightFacts
+from onnxshare.analysis.pattern import Pattern
+from onnxshare.analysis.results import NodeFacts, Sharing, TensorInfo, WeightFacts, variant
 from onnxshare.graph import Scope, bytes_of
 from onnxshare.shapes import Shapes
 
@@ -23,7 +24,8 @@ WEIGHT_LAYERS = ("conv", "fc", "recurrent")
 
 def tensor_info(scope: Scope, name: str, shapes: Shapes) -> TensorInfo:
     """Name, type and shape of a tensor."""
-    return TensorInfo(name, dtype_name(shapes.dtype(scope, name)), shapes.get(scope, name))
+    found = shapes.type_of(scope, name)
+    return TensorInfo(name, dtype_name(found.dtype), found.shape)
 
 
 def declared(value: ValueInfoProto) -> TensorInfo:
@@ -48,16 +50,45 @@ def node_facts(census: Census, shapes: Shapes) -> tuple[NodeFacts, ...]:
     """The facts of every node, in graph order."""
     known: set[str] = set()
     facts = []
+    alike: dict[tuple[Pattern, int | None, int], NodeFacts] = {}
     for use in census.nodes:
-        new = sum(stored.elements for stored in use.params if stored.key not in known)
-        known.update(stored.key for stored in use.params)
-        facts.append(_one_node(use, census, shapes, new))
+        params = new = 0
+        for stored in use.params:
+            params += stored.elements
+            if stored.key not in known:
+                known.add(stored.key)
+                new += stored.elements
+        key = (use.pattern, use.times, params)
+        pattern = alike.get(key)
+        if pattern is None:
+            pattern = alike[key] = _of_pattern(use, params)
+        facts.append(_one_node(pattern, use, census, shapes, new))
     return tuple(facts)
 
 
-def _one_node(use: NodeUse, census: Census, shapes: Shapes, new: int) -> NodeFacts:
-    node, work, times = use.node, use.work, use.times
-    params = sum(stored.elements for stored in use.params)
+def _one_node(
+    pattern: NodeFacts, use: NodeUse, census: Census, shapes: Shapes, new: int
+) -> NodeFacts:
+    """The facts of one of the nodes of a pattern."""
+    node, scope = use.node, use.node.scope
+    own = {
+        "name": node.name,
+        "scope": scope.path,
+        "inputs": node.inputs,
+        "outputs": tuple([tensor_info(scope, name, shapes) for name in node.outputs if name]),
+        "weights": tuple([stored.name for stored in use.params]),
+        "params_new": new,
+    }
+    if use.params and use.work is not None:
+        tied = max([len(census.tensors[stored.key].users) for stored in use.params])
+        if tied > 1:
+            own["sharing"] = replace(pattern.sharing, tied=tied)
+    return variant(pattern, own)
+
+
+def _of_pattern(use: NodeUse, params: int) -> NodeFacts:
+    """What the facts of all nodes of a pattern have in common; names are left out."""
+    work, times = use.work, use.times
     macs = flops = connections = None
     if work is not None:
         macs = _repeated(work.macs, times)
@@ -65,22 +96,25 @@ def _one_node(use: NodeUse, census: Census, shapes: Shapes, new: int) -> NodeFac
         connections = _repeated(work.connections, times)
     if not use.params:
         connections = 0
+    sharing = Sharing()
+    if use.params and work is not None:
+        sharing = replace(work.sharing, temporal=work.sharing.temporal * (times or 1), tied=1)
     kind = node_kind(use)
     layer = work if kind in WEIGHT_LAYERS or _locally_connected(use) else None
     return NodeFacts(
-        name=node.name,
-        op_type=node.op_type,
-        domain=node.domain,
-        scope=node.scope.path,
+        name="",
+        op_type=use.node.op_type,
+        domain=use.node.domain,
+        scope="",
         kind=kind,
-        inputs=node.inputs,
-        outputs=tuple(tensor_info(node.scope, name, shapes) for name in node.outputs if name),
-        weights=tuple(stored.name for stored in use.params),
+        inputs=(),
+        outputs=(),
+        weights=(),
         params=params,
-        params_new=new,
+        params_new=0,
         connections=connections,
         sharing_ratio=connections / params if connections is not None and params else None,
-        sharing=_sharing(use, census),
+        sharing=sharing,
         macs=macs,
         flops=flops,
         unshared_params=layer.unshared if layer and params else None,
@@ -96,20 +130,12 @@ def _repeated(amount: int, times: int | None) -> int | None:
     return None if times is None else amount * times
 
 
-def _sharing(use: NodeUse, census: Census) -> Sharing:
-    if not use.params or use.work is None:
-        return Sharing()
-    tied = max(len(census.tensors[stored.key].users) for stored in use.params)
-    temporal = use.work.sharing.temporal * (use.times or 1)
-    return replace(use.work.sharing, temporal=temporal, tied=tied)
-
-
 def node_kind(use: NodeUse) -> str:
     """The kind of a node. A matrix product without a stored matrix is no FC, and one with a
     matrix per position is a locally connected layer; a Gather of anything but weights is layout."""
     kind = use.operator.kind
     if kind == "fc" and (
-        _locally_connected(use) or not any(len(sizes) > 1 for sizes in use.read_as)
+        _locally_connected(use) or not any(len(sizes) > 1 for sizes in use.pattern.read_as)
     ):
         return "other"
     if kind == "embedding" and not use.params:
@@ -119,7 +145,7 @@ def node_kind(use: NodeUse) -> str:
 
 def _locally_connected(use: NodeUse) -> bool:
     return use.node.op_type in ("MatMul", "MatMulInteger") and any(
-        len(sizes) > 2 and prod(sizes[:-2]) > 1 for sizes in use.read_as
+        len(sizes) > 2 and prod(sizes[:-2]) > 1 for sizes in use.pattern.read_as
     )
 
 

@@ -41,6 +41,9 @@ class FullyConnected:
     beta: float = 1.0
 
 
+_PRODUCTS = frozenset(("Gemm", "MatMul"))
+
+
 def recognise(graph: Graph, node: Node) -> FullyConnected | None:
     """Return the node as a fully connected layer, or None if it is not one with a stored matrix."""
     if not node.standard:
@@ -54,8 +57,11 @@ def recognise(graph: Graph, node: Node) -> FullyConnected | None:
 
 def fully_connected(graph: Graph) -> list[FullyConnected]:
     """All FCs of the main graph with a stored weight matrix, in graph order."""
-    found = (recognise(graph, node) for node in graph.main.nodes)
-    return [layer for layer in found if layer is not None]
+    if "fully connected" not in graph.memo:
+        found = (recognise(graph, n) for n in graph.main.nodes if n.op_type in _PRODUCTS)
+        graph.memo["fully connected"] = [layer for layer in found if layer is not None]
+    layers: list[FullyConnected] = graph.memo["fully connected"]
+    return layers
 
 
 def _gemm(graph: Graph, node: Node) -> FullyConnected | None:
@@ -118,6 +124,9 @@ def matrix_shape(graph: Graph, node: Node, name: str) -> tuple[int, int] | None:
 def _behind_layout(graph: Graph, node: Node, name: str) -> tuple[int, ...] | None:
     from onnxshare.values import rearrange
 
+    direct = graph.stored(node.scope, name)
+    if direct is not None:
+        return direct.shape if direct.elements < 2**63 else None
     chain: list[Node] = []
     scope = node.scope
     while (stored := graph.stored(scope, name)) is None:
@@ -142,6 +151,13 @@ def _behind_layout(graph: Graph, node: Node, name: str) -> tuple[int, ...] | Non
 def bias_node(graph: Graph, layer: FullyConnected) -> Node | None:
     """The Add that follows a MatMul as its only reader and gives it its bias, as `[out]` or
     `[1, out]`; None if there is none. An Add of any other shape is an Add like others."""
+    found: dict[Node, Node | None] = graph.memo.setdefault("bias nodes", {})
+    if layer.node not in found:
+        found[layer.node] = _bias_node(graph, layer)
+    return found[layer.node]
+
+
+def _bias_node(graph: Graph, layer: FullyConnected) -> Node | None:
     if layer.node.op_type != "MatMul" or layer.result_columns:
         return None
     result = layer.node.outputs[0]

@@ -93,6 +93,19 @@ class NodeFacts:
     receptive_field: dict[str, list[int]] | None
 
 
+def variant(facts: NodeFacts, own: dict[str, Any]) -> NodeFacts:
+    """As `dataclasses.replace`, several times as fast: thousands of nodes differ only in names.
+
+    Args:
+        facts: what is copied.
+        own: the fields that differ, by name.
+    """
+    made = object.__new__(NodeFacts)
+    made.__dict__.update(facts.__dict__)
+    made.__dict__.update(own)
+    return made
+
+
 @dataclass(frozen=True)
 class WeightFacts:
     """One stored parameter tensor and all its uses. What follows `sharing_ratio` is known only

@@ -61,6 +61,9 @@ class Work:
 class Context:
     """A node with what is known about its tensors.
 
+    A formula's answer may depend on the operator, its attributes, and the types and sizes of what
+    it reads and makes, on no name and no value: nodes that agree in these are asked once.
+
     Attributes:
         node: the node.
         inputs: sizes per input; None where unknown or left out.

@@ -1,0 +1,121 @@
+"""What nodes have in common that do the same: worked out once for all of them.
+
+Networks repeat themselves: of thousands of nodes a few dozen differ in more than their names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxshare.analysis.formulas import nothing
+from onnxshare.analysis.operators import PARAM, Operator
+from onnxshare.analysis.work import Context, Unknown, Work
+from onnxshare.graph import Graph, Node, Stored
+from onnxshare.shapes import Shapes
+from onnxshare.tensor_types import NOTHING, TensorType
+
+Key = tuple[object, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Pattern:
+    """An operator with attributes, operands and results of certain types.
+
+    Attributes:
+        operator: its row in the table of operators.
+        work: the work of one execution; None if unknown.
+        roles: what the constants count as, by input, in order.
+        read_as: sizes of its parameter inputs as it reads them, behind layout nodes.
+    """
+
+    operator: Operator
+    work: Work | None
+    roles: tuple[tuple[int, str], ...]
+    read_as: tuple[tuple[int, ...], ...]
+
+
+class Patterns:
+    """The patterns of one graph.
+
+    Args:
+        graph: the graph.
+        shapes: the shapes of its tensors.
+    """
+
+    def __init__(self, graph: Graph, shapes: Shapes) -> None:
+        self._graph = graph
+        self._shapes = shapes
+        self._known: dict[Key, Pattern] = {}
+
+    def of(self, node: Node, operator: Operator, constants: dict[int, Stored]) -> Pattern:
+        """The pattern of a node.
+
+        Args:
+            node: the node.
+            operator: its row in the table of operators.
+            constants: the stored tensor that each constant input carries.
+        """
+        inputs, outputs = self._types(node, node.inputs), self._types(node, node.outputs)
+        key = (
+            operator,
+            node.domain,
+            node.op_type,
+            _attributes(node, operator),
+            inputs,
+            outputs,
+            tuple([(place, item.dtype, item.shape) for place, item in constants.items()]),
+        )
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._make(node, operator, constants, inputs, outputs)
+        return found
+
+    def _types(self, node: Node, names: tuple[str, ...]) -> tuple[TensorType, ...]:
+        scope = node.scope
+        if scope.parent is not None:
+            type_of = self._shapes.type_of
+            return tuple([type_of(scope, name) if name else NOTHING for name in names])
+        types = self._shapes.types_in(scope.path)
+        return tuple([types.get(name, NOTHING) for name in names])
+
+    def _make(
+        self,
+        node: Node,
+        operator: Operator,
+        constants: dict[int, Stored],
+        inputs: tuple[TensorType, ...],
+        outputs: tuple[TensorType, ...],
+    ) -> Pattern:
+        roles = tuple(
+            (place, operator.role(place, stored, inputs[place].dtype or stored.dtype))
+            for place, stored in constants.items()
+        )
+        params = {place: constants[place] for place, role in roles if role == PARAM}
+        context = Context(
+            node,
+            tuple(found.sizes for found in inputs),
+            tuple(found.sizes for found in outputs),
+            tuple(params.get(place) for place in range(len(inputs))),
+            self._shapes.batch,
+        )
+        read_as = tuple(inputs[place].sizes or stored.shape for place, stored in params.items())
+        return Pattern(operator, _work(operator, context), roles, read_as)
+
+
+def _attributes(node: Node, operator: Operator) -> bytes:
+    """The attributes, where the work may depend on them."""
+    if operator.work is None or operator.work is nothing:
+        return b""
+    attributes = node.proto.attribute
+    if not attributes:
+        return b""
+    return b"".join([attribute.SerializeToString() for attribute in attributes])
+
+
+def _work(operator: Operator, context: Context) -> Work | None:
+    if operator.work is None:
+        return None
+    try:
+        return operator.work(context)
+    except (Unknown, IndexError, ValueError, TypeError, ArithmeticError):
+        return None
