@@ -70,3 +70,7 @@ class RewriteError(OnnxShareError):
 
 class RuntimeFailure(OnnxShareError):
     """ONNX Runtime could not load or run a model."""
+
+
+class OutOfMemory(RuntimeFailure):
+    """ONNX Runtime needs more memory than it may have; smaller batches may need less."""

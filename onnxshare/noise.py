@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +13,6 @@ from onnx import TensorProto, numpy_helper
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import Model, all_tensors
 from onnxshare.io.tensors import Array
-from onnxshare.runtime.providers import Provider
 from onnxshare.runtime.session import Session
 from onnxshare.statistics import is_float
 
@@ -62,8 +61,6 @@ class NoiseMeter:
         model: Model,
         session: Session,
         *,
-        outputs: Sequence[str],
-        provider: Provider,
         seed: int,
     ) -> None:
         """Prepare the runs; `session` is the model as it is compared."""
@@ -72,25 +69,24 @@ class NoiseMeter:
         self._unit = working_epsilon(proto)
         self.quantised = any(_rounds_data(node) for node in proto.graph.node)
         self._random = np.random.default_rng([seed, 1])
-        self._others: list[Session] = []
-
         self._model = model
-        self._provider, self._outputs = provider, outputs
-        # Some models load only when they are optimised: then the draws must do.
-        with contextlib.suppress(RuntimeFailure):
-            self._others.append(self._open(model, optimise=False))
+        self._plain: Session | None = None
 
     def runs(self, inputs: Mapping[str, Array], batch: int) -> list[dict[str, Array]]:
         """Return the outputs of every way to run these inputs."""
-        results = []
-        for other in self._others:
-            with contextlib.suppress(RuntimeFailure):
-                results.append(other.run(inputs, batch))
-        if not any(is_float(array) for array in inputs.values()):
-            return results + self.deeper(inputs, batch)
-        for _ in range(DRAWS):
-            with contextlib.suppress(RuntimeFailure):
-                results.append(self._session.run(self._moved(inputs, self._unit), batch))
+        if any(is_float(array) for array in inputs.values()):
+            results = []
+            for _ in range(DRAWS):
+                with contextlib.suppress(RuntimeFailure):
+                    results.append(self._session.run(self._moved(inputs, self._unit), batch))
+        else:
+            results = self.deeper(inputs, batch)
+        # Last, because where memory is short it takes the place of the other session. Some models
+        # load only when they are optimised: then the draws must do.
+        with contextlib.suppress(RuntimeFailure):
+            if self._plain is None:
+                self._plain = self._session.variant(optimise=False)
+            results.append(self._plain.run(inputs, batch))
         return results
 
     def deeper(self, inputs: Mapping[str, Array], batch: int) -> list[dict[str, Array]]:
@@ -105,7 +101,7 @@ class NoiseMeter:
                 results.append(self._session.run(self._moved(inputs, QUANTISED), batch))
             with contextlib.suppress(RuntimeFailure):
                 moved = _moved_weights(self._model, self._unit, self._random)
-                results.append(self._open(moved, optimise=True).run(inputs, batch))
+                results.append(self._session.variant(moved).run(inputs, batch))
         return results
 
     def response(self, inputs: Mapping[str, Array], batch: int) -> dict[str, Array] | None:
@@ -115,9 +111,6 @@ class NoiseMeter:
         with contextlib.suppress(RuntimeFailure):
             return self._session.run(self._moved(inputs, VISIBLE), batch)
         return None
-
-    def _open(self, model: Model, *, optimise: bool) -> Session:
-        return Session(model, provider=self._provider, outputs=self._outputs, optimise=optimise)
 
     def _moved(self, inputs: Mapping[str, Array], step: float) -> dict[str, Array]:
         return {

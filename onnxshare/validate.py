@@ -16,8 +16,10 @@ from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.io.stream import digest, pieces, size
 from onnxshare.noise import NoiseMeter
 from onnxshare.promise import promise_of
-from onnxshare.runtime.providers import Provider, choose
+from onnxshare.runtime.limits import Limits
+from onnxshare.runtime.providers import choose
 from onnxshare.runtime.session import Session
+from onnxshare.runtime.sessions import Sessions
 from onnxshare.signature import batching, input_specs, structural_difference
 from onnxshare.statistics import Tally
 from onnxshare.verdict import Judged, decide, judge
@@ -27,6 +29,9 @@ NOISE_SAMPLES = 32
 
 _BATCH_BYTES = 8 * 2**20
 _MOST_PER_BATCH = 32
+
+#: Bytes of samples that are run at once where sessions run in turn.
+_STEP_BYTES = 2**28
 
 
 def compare(
@@ -39,6 +44,7 @@ def compare(
     count: int = 32,
     tensors: Sequence[str] = (),
     images: ImageOptions | None = None,
+    limits: Limits | None = None,
 ) -> Comparison:
     """Run two models on the same inputs and judge whether they are the same function.
 
@@ -55,6 +61,7 @@ def compare(
         tensors: internal tensors of both models, compared beside the outputs: evidence for
             outputs that a later operator, such as a saturated softmax, keeps from moving.
         images: how image files become inputs.
+        limits: what each model may take, and whether it runs in a process of its own.
 
     Raises:
         ModelFileError, ModelError: a model cannot be read, or has inputs that are not tensors.
@@ -70,13 +77,14 @@ def compare(
     if reason:
         return Comparison("different", reason, chosen.label)
     internal = _internal_names(left.skeleton, right.skeleton, tensors)
-    inputs = _samples_for(left.skeleton, right.skeleton, samples, count, seed, images)
-    try:
-        judged = _Run(left, right, inputs, chosen, seed, internal).judge()
-    except RuntimeFailure as error:
-        return Comparison(
-            "not run", str(error), chosen.label, (), inputs.count, inputs.origin, seed
-        )
+    with Sessions({"A": left, "B": right}, chosen, limits) as sessions:
+        inputs = _samples_for(left.skeleton, right.skeleton, samples, count, seed, images)
+        try:
+            judged = _Run(left, inputs, sessions, seed, internal).judge()
+        except RuntimeFailure as error:
+            return Comparison(
+                "not run", str(error), chosen.label, (), inputs.count, inputs.origin, seed
+            )
     covers = {
         value.name: _upstream(left.skeleton, value.name, internal)
         for value in left.skeleton.graph.output
@@ -101,21 +109,23 @@ class _Run:
     def __init__(
         self,
         a: Model,
-        b: Model,
         samples: Samples,
-        provider: Provider,
+        sessions: Sessions,
         seed: int,
         internal: Sequence[str],
     ) -> None:
         self._samples = samples
         outputs = [value.name for value in a.skeleton.graph.output]
         names = list(dict.fromkeys([*outputs, *internal]))
-        self._a = _open(a, "A", provider, names)
-        self._b = _open(b, "B", provider, names)
-        self._noise = NoiseMeter(a, self._a, outputs=names, provider=provider, seed=seed)
+        self._a = _open(sessions, "A", names)
+        self._b = _open(sessions, "B", names)
+        self._noise = NoiseMeter(a, self._a, seed=seed)
         self._tallies = {name: Tally(name) for name in names}
         self._internal = set(internal) - set(outputs)
         self._batch = _batch_size(a.skeleton, samples)
+        self._step = self._batch
+        if sessions.in_turn:  # the sessions change places after each step
+            self._step = _most_at_once(samples)
         # Shuffled, so that those the noise is measured on, the first, stand for all.
         self._order = np.arange(samples.count)
         if samples.count > NOISE_SAMPLES:
@@ -123,8 +133,8 @@ class _Run:
 
     def judge(self) -> list[Judged]:
         """Run everything; look a second time at samples that seem to differ."""
-        for start in range(0, self._samples.count, self._batch):
-            self._add(start, min(start + self._batch, self._samples.count))
+        for start in range(0, self._samples.count, self._step):
+            self._add(start, min(start + self._step, self._samples.count))
         judged = self._judged()
         if any(item.excess for item in judged):
             self._look_again(judged)
@@ -139,10 +149,10 @@ class _Run:
     def _add(self, start: int, stop: int) -> None:
         part = self._part(self._order[start:stop])
         ours = _run("A", self._a, part, self._batch)
-        theirs = _run("B", self._b, part, self._batch)
         measure = start < NOISE_SAMPLES
-        own = self._noise.runs(part.arrays, self._batch) if measure else []
         moved = self._noise.response(part.arrays, self._batch) if measure else None
+        own = self._noise.runs(part.arrays, self._batch) if measure else []
+        theirs = _run("B", self._b, part, self._batch)
         for name, tally in self._tallies.items():
             tally.add(ours[name], theirs[name], [run[name] for run in own], part.labels)
             if moved is not None:
@@ -175,9 +185,9 @@ class _Run:
                 tally.add_response(ours[name], moved[name])
 
 
-def _open(model: Model, letter: str, provider: Provider, outputs: Sequence[str]) -> Session:
+def _open(sessions: Sessions, letter: str, outputs: Sequence[str]) -> Session:
     try:
-        return Session(model, provider=provider, outputs=outputs)
+        return sessions.open(letter, outputs)
     except RuntimeFailure as error:
         raise RuntimeFailure(f"model {letter}: {error.cause}", error.remedy) from error
 
@@ -218,6 +228,11 @@ def _batch_size(a: onnx.ModelProto, samples: Samples) -> int:
     size = max(1, min(size, _MOST_PER_BATCH))
     fixed = batching(input_specs(a)).size or 1
     return max(1, size // fixed) * fixed
+
+
+def _most_at_once(samples: Samples) -> int:
+    """Samples that are run by one session after the other, whose outputs are kept meanwhile."""
+    return max(NOISE_SAMPLES, int(_STEP_BYTES // max(1, samples.nbytes // max(1, samples.count))))
 
 
 def _same_bytes(a: Model, b: Model) -> bool:

@@ -19,6 +19,15 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True)
+def _in_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models run in this process, which is faster, but where a test is marked `isolated`."""
+    if "isolated" not in request.keywords:
+        from onnxshare.runtime import limits
+
+        monkeypatch.setattr(limits, "DEFAULT", limits.Limits(in_process=True))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository's root."""

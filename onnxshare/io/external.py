@@ -11,7 +11,6 @@ share files in either way, and the user has named the cache.
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ import onnx
 
 from onnxshare.errors import ModelFileError
 from onnxshare.io.confined import Refused, open_below, open_real
+from onnxshare.io.mapped import map_descriptor
 from onnxshare.io.tensors import Array, from_raw, raw_bytes
 
 #: Bytes that are copied at once.
@@ -173,7 +173,7 @@ class ExternalData:
     def _map(self, location: str, file: int) -> memoryview:
         known = self._maps.pop(location, None)
         if known is None or len(known) != os.fstat(file).st_size:
-            known = memoryview(mmap.mmap(file, 0, access=mmap.ACCESS_READ))
+            known = map_descriptor(file)
         self._maps[location] = known
         while len(self._maps) > _KEPT_MAPS:
             self._maps.popitem(last=False)

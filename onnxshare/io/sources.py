@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 import sys
 from pathlib import Path
 
 from onnxshare.errors import ModelFileError, UsageError
+from onnxshare.io.mapped import map_descriptor
 
 #: A protobuf message cannot be larger than 2 GiB.
 PROTOBUF_LIMIT = 2**31 - 1
@@ -50,7 +50,7 @@ def map_file(path: Path) -> memoryview:
         _require_regular(path, info.st_mode)
         if info.st_size == 0:
             return memoryview(b"")
-        return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+        return map_descriptor(descriptor)
     except (OSError, ValueError) as error:
         raise ModelFileError(f"{path}: cannot be read: {_reason(error)}") from error
     finally:

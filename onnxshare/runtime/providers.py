@@ -94,11 +94,18 @@ def probe_cuda() -> tuple[str, str]:
 
         if CUDA not in onnxruntime.get_available_providers():
             return "", "this ONNX Runtime was built without CUDA"
-        if hasattr(onnxruntime, "preload_dlls"):
-            with contextlib.suppress(Exception):
-                onnxruntime.preload_dlls()
+        preload(CUDA)
         problem = _try_session(CUDA, CUDA_OPTIONS)
     return ("", f"ONNX Runtime cannot use the GPU: {problem}") if problem else (device, "")
+
+
+def preload(provider: str) -> None:
+    """Load NVIDIA's libraries, if CUDA is to be used, from where their Python packages put them."""
+    import onnxruntime
+
+    if provider == CUDA and hasattr(onnxruntime, "preload_dlls"):
+        with quiet(), contextlib.suppress(Exception):
+            onnxruntime.preload_dlls()
 
 
 @contextlib.contextmanager

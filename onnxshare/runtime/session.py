@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 
-from onnxshare.errors import RuntimeFailure, SamplesError
+from onnxshare.errors import OutOfMemory, RuntimeFailure, SamplesError
 from onnxshare.io.external import ExternalData
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
-from onnxshare.runtime.providers import Provider, choose, first_line, quiet
-from onnxshare.runtime.weights import Weights, prepare, reads
+from onnxshare.runtime import limits as limits_
+from onnxshare.runtime.engine import Settings
+from onnxshare.runtime.hosts import ChildHost, Host, LocalHost, Opened
+from onnxshare.runtime.limits import Limits
+from onnxshare.runtime.providers import Provider, choose
+from onnxshare.runtime.weights import prepare, reads
 from onnxshare.signature import batching, input_specs
 
 
@@ -24,6 +28,9 @@ class Session:
     Attributes:
         provider: where it runs.
         output_names: what each run returns, in order.
+        on_cpu: nodes that the provider left to the CPU, by name; none for the CPU itself.
+        peak: the most memory of its process (resident, in bytes) after its first samples were
+            run, while no other session was there; None where that cannot be told.
     """
 
     def __init__(
@@ -34,6 +41,8 @@ class Session:
         outputs: Sequence[str] | None = None,
         optimise: bool = True,
         folder: Path | None = None,
+        host: Host | None = None,
+        later: bool = False,
     ) -> None:
         """Load a model; it is not changed.
 
@@ -44,6 +53,8 @@ class Session:
                 what they do not need is not computed.
             optimise: with all of ONNX Runtime's graph optimisations, or with none.
             folder: where the external data of a ModelProto lies.
+            host: where the session lives; None for this process.
+            later: load it when it is first run, and what would be raised is raised then.
 
         Raises:
             RuntimeFailure: ONNX Runtime cannot load the model.
@@ -58,11 +69,69 @@ class Session:
         # How outputs follow the samples, found out by the first run: one row each, or not.
         self._rows: dict[str, bool] = {}
         self._limit: int | None = None
-        wanted = proto if outputs is None else _with_outputs(proto, outputs)
-        self.output_names = tuple(value.name for value in wanted.graph.output)
-        weights = prepare(model, wanted)
-        self._session = _open(weights, self.provider, optimise)
-        self._arrays = weights.handed_over  # whose memory the session uses
+        self._model, self._outputs = model, outputs
+        self._wanted = proto if outputs is None else _with_outputs(proto, outputs)
+        self.output_names = tuple(value.name for value in self._wanted.graph.output)
+        self._host = LocalHost() if host is None else host
+        self._later = later
+        self._settings = Settings(
+            self.provider.name, self.provider.label, dict(self.provider.options), optimise
+        )
+        self._opened: Opened | None = None
+        self._failure: RuntimeFailure | None = None
+        self.on_cpu: tuple[str, ...] = ()
+        self.peak: int | None = None
+        if not later:
+            self._open()
+
+    def variant(self, model: Model | None = None, *, optimise: bool = True) -> Session:
+        """Another session in the same place, with the same provider and outputs.
+
+        Args:
+            model: a changed copy of the model; None for the same one.
+            optimise: as of `Session`.
+
+        Raises: as `Session`.
+        """
+        return Session(
+            self._model if model is None else model,
+            provider=self.provider,
+            outputs=self._outputs,
+            optimise=optimise,
+            host=self._host,
+            later=self._later,
+        )
+
+    def __del__(self) -> None:
+        opened = getattr(self, "_opened", None)
+        if opened is not None:
+            self._host.close(opened)
+
+    def _open(self) -> Opened:
+        """The session in its place: opened, or opened again where the place was stopped."""
+        if self._failure is not None:
+            raise self._failure
+        if self._opened is None or self._opened.generation != self._host.generation:
+            try:
+                self._opened = self._host.open(prepare(self._model, self._wanted), self._settings)
+            except RuntimeFailure as failure:
+                self._failure = failure
+                raise
+            self.on_cpu = self._opened.on_cpu
+        return self._opened
+
+    def _values(self, feed: Mapping[str, Array]) -> list[Array]:
+        opened = self._open()
+        try:
+            values = self._host.run(opened, self.output_names, feed)
+        except RuntimeFailure as failure:
+            died = self._host.generation != opened.generation
+            if died and not isinstance(failure, OutOfMemory):  # it would only die again
+                self._failure = failure
+            raise
+        if self.peak is None and self._host.opened == 1:
+            self.peak = self._host.peak
+        return values
 
     def run(self, inputs: Mapping[str, Array], batch: int = 64) -> dict[str, Array]:
         """Run all samples and return every output with the samples on axis 0.
@@ -107,7 +176,8 @@ class Session:
             try:
                 results = self._run_group(inputs, start, size, count)
             except RuntimeFailure:
-                # A dynamic batch that some Reshape inside fixes at 1 after all.
+                # A dynamic batch that some Reshape inside fixes at 1 after all, or that is too
+                # large for the memory there is.
                 if self._batching.size or size == 1 or start:
                     raise
                 size = self._limit = 1
@@ -136,13 +206,8 @@ class Session:
         for name in self._inputs:
             group = inputs[name][start : start + size] if real == size else inputs[name][rows]
             feed[name] = group[0] if whole else group
-        try:
-            values = self._session.run(list(self.output_names), feed)
-        except Exception as error:
-            raise RuntimeFailure(f"ONNX Runtime cannot run it: {first_line(error)}") from error
         results = {}
-        for name, value in zip(self.output_names, values, strict=True):
-            array = np.asarray(value)
+        for name, array in zip(self.output_names, self._values(feed), strict=True):
             follows = self._rows.setdefault(
                 name, not whole and array.ndim > 0 and array.shape[0] == size
             )
@@ -157,10 +222,11 @@ def run_model(
     provider: Provider | str = "auto",
     folder: Path | None = None,
     batch: int = 64,
+    limits: Limits | None = None,
 ) -> dict[str, Array]:
     """Run a model once over all samples; see `Session` and `Session.run`."""
-    session = Session(model, provider=provider, outputs=outputs, folder=folder)
-    return session.run(samples, batch)
+    with _alone(model, provider, outputs, folder, limits) as session:
+        return session.run(samples, batch)
 
 
 def iter_batches(
@@ -170,10 +236,29 @@ def iter_batches(
     provider: Provider | str = "auto",
     folder: Path | None = None,
     batch: int = 64,
+    limits: Limits | None = None,
 ) -> Iterator[dict[str, Array]]:
     """Run a model over all samples, yielding group by group; see `Session.iter_batches`."""
-    session = Session(model, provider=provider, outputs=outputs, folder=folder)
-    yield from session.iter_batches(samples, batch)
+    with _alone(model, provider, outputs, folder, limits) as session:
+        yield from session.iter_batches(samples, batch)
+
+
+@contextlib.contextmanager
+def _alone(
+    model: Model | onnx.ModelProto,
+    provider: Provider | str,
+    outputs: Sequence[str] | None,
+    folder: Path | None,
+    limits: Limits | None,
+) -> Iterator[Session]:
+    """A session with a place of its own, which is stopped in the end."""
+    limits = limits_.DEFAULT if limits is None else limits
+    chosen = choose(provider) if isinstance(provider, str) else provider
+    host: Host = LocalHost() if limits.in_process else ChildHost(limits, chosen)
+    try:
+        yield Session(model, provider=chosen, outputs=outputs, folder=folder, host=host)
+    finally:
+        host.stop()
 
 
 def _with_outputs(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
@@ -202,25 +287,3 @@ def _drop_unneeded(graph: onnx.GraphProto) -> None:
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def _open(weights: Weights, provider: Provider, optimise: bool) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    levels = onnxruntime.GraphOptimizationLevel
-    best = levels.ORT_ENABLE_EXTENDED if weights.large else levels.ORT_ENABLE_ALL
-    options.graph_optimization_level = best if optimise else levels.ORT_DISABLE_ALL
-    try:
-        weights.give(options)
-        # CUDA's libraries print past every log setting when they are loaded.
-        with quiet():
-            session = onnxruntime.InferenceSession(
-                weights.model, options, providers=provider.session_argument, enable_fallback=0
-            )
-    except Exception as error:
-        raise RuntimeFailure(f"ONNX Runtime cannot load it: {first_line(error)}") from error
-    if provider.name not in session.get_providers():
-        raise RuntimeFailure(f"ONNX Runtime left {provider.label} and took the CPU instead")
-    return session

@@ -24,10 +24,6 @@ from onnxshare.io.tensors import PLAIN, Array, raw_bytes
 #: Models whose weights take no more bytes than this are made whole in memory.
 WHOLE_BELOW = 128 * 2**20
 
-#: From so many bytes on, ONNX Runtime makes no copies of weights in faster layouts: each session
-#: would hold them once or twice more.
-_RELAID_BELOW = 2**30
-
 #: Types that NumPy does not know by itself, and types of the same width that it does.
 _CARRIED_AS: dict[int, np.dtype[Any]] = {TensorProto.BFLOAT16: np.dtype(np.uint16)}
 
@@ -38,28 +34,19 @@ class Weights:
 
     Attributes:
         model: a serialized model without external data.
-        handed_over: initializers beside it, by name: ONNX Runtime's values, and the arrays whose
-            memory they use, which must live as long as the session.
+        handed_over: initializers beside it, by name: ONNX's number of their type, and the values
+            in a NumPy type of the same width.
         total: bytes of those.
     """
 
     model: bytes
-    handed_over: dict[str, tuple[Any, Array]] = field(repr=False)
+    handed_over: dict[str, tuple[int, Array]] = field(repr=False)
     total: int
 
     @property
-    def large(self) -> bool:
-        """Whether ONNX Runtime should make no copies of the weights in other layouts."""
-        return self.total >= _RELAID_BELOW
-
-    def give(self, options: Any) -> None:
-        """Add what is handed over to ONNX Runtime's session options."""
-        if not self.handed_over:
-            return
-        values = [value for value, _ in self.handed_over.values()]
-        options.add_external_initializers(list(self.handed_over), values)
-        if self.large:
-            options.add_session_config_entry("session.disable_prepacking", "1")
+    def size(self) -> int:
+        """Bytes of all of it."""
+        return len(self.model) + self.total
 
 
 def prepare(model: Model, structure: onnx.ModelProto) -> Weights:
@@ -77,7 +64,7 @@ def prepare(model: Model, structure: onnx.ModelProto) -> Weights:
     proto = onnx.ModelProto()
     proto.CopyFrom(structure)
     proto.ClearField("training_info")  # which inference does not need
-    handed_over: dict[str, tuple[Any, Array]] = {}
+    handed_over: dict[str, tuple[int, Array]] = {}
     token = secrets.token_hex(12)  # stands for a file that no model can name
     if sum(_bytes(tensor) for tensor in all_tensors(proto)) > WHOLE_BELOW:
         _drop_unread(proto.graph)
@@ -130,17 +117,11 @@ def _stands_for(tensor: onnx.TensorProto, token: str) -> bool:
     return any(entry.value == token for entry in tensor.external_data)
 
 
-def _hand_over(model: Model, tensor: onnx.TensorProto, token: str) -> tuple[Any, Array]:
-    import onnxruntime
-
+def _hand_over(model: Model, tensor: onnx.TensorProto, token: str) -> tuple[int, Array]:
     array = model.read(tensor)
     carrier = _CARRIED_AS.get(tensor.data_type)
-    make = onnxruntime.OrtValue
-    if carrier is None:
-        value = make.ortvalue_from_numpy(array)
-    else:
+    if carrier is not None:
         array = array.view(carrier)
-        value = make.ortvalue_from_numpy_with_onnx_type(array, tensor.data_type)
     stub = onnx.TensorProto(
         name=tensor.name,
         data_type=tensor.data_type,
@@ -149,7 +130,7 @@ def _hand_over(model: Model, tensor: onnx.TensorProto, token: str) -> tuple[Any,
     )
     stub.external_data.add(key="location", value=token)
     tensor.CopyFrom(stub)
-    return value, array
+    return stub.data_type, array
 
 
 def _make_whole(model: Model, tensor: onnx.TensorProto) -> None:

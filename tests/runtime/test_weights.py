@@ -12,7 +12,7 @@ from onnxshare.errors import ModelFileError, RuntimeFailure
 from onnxshare.io.load import Model, all_tensors, load
 from onnxshare.io.save import save
 from onnxshare.io.tensors import Array
-from onnxshare.runtime import weights
+from onnxshare.runtime import engine, weights
 from onnxshare.runtime.session import Session, run_model
 from onnxshare.runtime.weights import prepare
 
@@ -70,7 +70,7 @@ def test_the_results_are_the_same(
     optimise: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(weights, "_RELAID_BELOW", limit)
+    monkeypatch.setattr(engine, "RELAID_BELOW", limit)
     names = ["y", "f5"]
     with monkeypatch.context() as whole:
         whole.setattr(weights, "WHOLE_BELOW", 2**30)

@@ -1,0 +1,151 @@
+"""A process that holds a model's sessions, so that a crash, a hang or a lack of memory is its own.
+
+Started by `process.py`; it answers messages (`frames.py`) until its standard input ends, and then
+it is gone at once, whatever it is doing: nothing outlives the process that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+from typing import IO
+
+import numpy as np
+
+from onnxshare.errors import RuntimeFailure
+from onnxshare.runtime import frames, memory
+from onnxshare.runtime.engine import Array, Engine, Initializer, Settings
+
+#: The most bytes that this process may write into a file: it has none to write.
+_MOST_WRITTEN = 2**20
+
+_PR_SET_PDEATHSIG = 1
+
+Message = tuple[frames.Header, list[Array]]
+
+
+class Worker:
+    """Does what messages ask for."""
+
+    def __init__(self, files: socket.socket | None) -> None:
+        self._engine = Engine()
+        self._files = files
+
+    def answer(self, header: frames.Header, arrays: list[Array]) -> Message:
+        """Do one thing, and close the sessions that are no longer needed."""
+        for number in header.get("closed", ()):
+            self._engine.close(number)
+        work = {"open": self._open, "run": self._run}[header["op"]]
+        return work(header, arrays)
+
+    def _open(self, header: frames.Header, arrays: list[Array]) -> Message:
+        settings = Settings(**header["settings"])
+        weights = self._weights(header)
+        number, left = self._engine.open(arrays[0].tobytes(), weights, settings)
+        return {"session": number, "on_cpu": left}, []
+
+    def _run(self, header: frames.Header, arrays: list[Array]) -> Message:
+        feed = dict(zip(header["inputs"], arrays, strict=True))
+        return {}, self._engine.run(header["session"], header["outputs"], feed)
+
+    def _weights(self, header: frames.Header) -> list[Initializer]:
+        """The weights in the files that come with the message, mapped."""
+        maps = []
+        for file in self._receive(header):
+            maps.append(mmap.mmap(file, 0, access=mmap.ACCESS_READ))
+            os.close(file)
+        found = []
+        for item in header["weights"]:
+            shape, dtype = item["shape"], np.dtype(item["dtype"])
+            count = int(np.prod(shape, dtype=np.int64))
+            values = np.frombuffer(maps[item["file"]], dtype, count, item["offset"]).reshape(shape)
+            found.append(Initializer(item["name"], item["data_type"], values))
+        return found
+
+    def _receive(self, header: frames.Header) -> list[int]:
+        if "paths" in header:  # where descriptors cannot be sent: files in a private folder
+            return [os.open(path, os.O_RDONLY | os.O_BINARY) for path in header["paths"]]  # type: ignore[attr-defined, unused-ignore]
+        files: list[int] = []
+        while self._files is not None and len(files) < header["files"]:
+            files += socket.recv_fds(self._files, 1, header["files"])[1]
+        return files
+
+
+def main(parent: int, limit: int, files: int) -> None:
+    """Answer messages on the standard streams.
+
+    Args:
+        parent: the process that started this one.
+        limit: the most bytes of memory; 0 for no limit.
+        files: the descriptor of the socket over which files come; -1 for none.
+    """
+    replies = _own_output()
+    _die_with(parent)
+    _restrain(limit)
+    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
+    worker = Worker(None if files < 0 else socket.socket(fileno=files))
+    while True:
+        header, arrays = inbox.get()
+        try:
+            answer, results = worker.answer(header, arrays)
+        except RuntimeFailure as error:
+            answer, results = {"failure": error.cause, "remedy": error.remedy}, []
+        except MemoryError:
+            answer, results = {"failure": "out of memory", "remedy": ""}, []
+        except Exception as error:
+            words = f"{type(error).__name__}: {error}"
+            answer, results = {"failure": f"it cannot be handed over: {words}", "remedy": ""}, []
+        del header, arrays
+        frames.send(replies, {**answer, "peak": memory.peak()}, results)
+
+
+def _own_output() -> IO[bytes]:
+    """Keep standard output for messages: what libraries print goes to standard error."""
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(kept, "wb")
+
+
+def _listen(inbox: queue.SimpleQueue[Message]) -> None:
+    """Read messages as they come, so that the end of the input is seen during a run, too."""
+    source = os.fdopen(0, "rb", buffering=0, closefd=False)
+    try:
+        while True:
+            inbox.put(frames.receive(source))
+    except (frames.Closed, OSError):
+        os._exit(0)
+    except BaseException:  # such as a lack of memory for what comes
+        os._exit(70)
+
+
+def _die_with(parent: int) -> None:
+    """Where the system can, be killed when the parent dies: then no lock can be in the way."""
+    # Ctrl-C is the parent's business.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _restrain(limit: int) -> None:
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if limit:
+            memory.limit(limit)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (_MOST_WRITTEN, _MOST_WRITTEN))
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write("1000")  # if the machine runs out of memory all the same, this process goes

@@ -1,0 +1,182 @@
+"""ONNX Runtime's sessions, held by number: the same in this process and in one of its own.
+
+Imports NumPy and ONNX Runtime alone, so that a process of its own starts fast.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxshare.errors import RuntimeFailure
+from onnxshare.runtime.providers import CPU, first_line, preload, quiet
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: From so many bytes of weights on, ONNX Runtime makes no copies of them in faster layouts: each
+#: session would hold them once or twice more.
+RELAID_BELOW = 2**30
+
+#: ONNX's number of bfloat16, which NumPy does not know by itself.
+_BFLOAT16 = 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a session runs.
+
+    Attributes:
+        provider: ONNX Runtime's name of the provider.
+        label: the provider in words.
+        options: the provider's options.
+        optimise: with all of ONNX Runtime's graph optimisations, or with none.
+        threads: threads that share an operator's work, which then wait without spinning, as
+            fits a measurement; None leaves both to ONNX Runtime.
+    """
+
+    provider: str
+    label: str
+    options: Mapping[str, str]
+    optimise: bool = True
+    threads: int | None = None
+
+    @property
+    def providers(self) -> list[tuple[str, dict[str, str]]]:
+        """What an `InferenceSession` takes: the provider, then the CPU for what it lacks."""
+        chain = [(self.provider, dict(self.options))]
+        return chain if self.provider == CPU else [*chain, (CPU, {})]
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """A weight beside the model: its name, ONNX's number of its type, and its values."""
+
+    name: str
+    data_type: int
+    values: Array
+
+
+class Engine:
+    """Sessions, by number."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[int, tuple[Any, Any]] = {}
+        self._numbers = itertools.count()
+
+    def open(
+        self, model: bytes, weights: Sequence[Initializer], settings: Settings
+    ) -> tuple[int, list[str]]:
+        """Load a model.
+
+        Returns:
+            The session's number, and the names of the nodes that a provider other than the CPU
+            left to the CPU.
+
+        Raises:
+            RuntimeFailure: ONNX Runtime cannot load it.
+        """
+        import onnxruntime
+
+        options = self._options(weights, settings)
+        preload(settings.provider)
+        try:
+            values = _give(weights, options)
+            # CUDA's libraries print past every log setting when they are loaded.
+            with quiet():
+                session = onnxruntime.InferenceSession(
+                    model, options, providers=settings.providers, enable_fallback=0
+                )
+        except Exception as error:
+            raise RuntimeFailure(f"ONNX Runtime cannot load it: {first_line(error)}") from error
+        if settings.provider not in session.get_providers():
+            raise RuntimeFailure(f"ONNX Runtime left {settings.label} and took the CPU instead")
+        number = next(self._numbers)
+        self._sessions[number] = session, values
+        return number, [] if settings.provider == CPU else _on_cpu(session)
+
+    def run(self, number: int, names: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
+        """Run a session and return the outputs that are named.
+
+        Raises:
+            RuntimeFailure: ONNX Runtime cannot run it, or an output is no tensor.
+        """
+        try:
+            values = self._sessions[number][0].run(list(names), dict(feed))
+        except Exception as error:
+            raise RuntimeFailure(f"ONNX Runtime cannot run it: {first_line(error)}") from error
+        return [_as_array(name, value) for name, value in zip(names, values, strict=True)]
+
+    def close(self, number: int) -> None:
+        """Forget a session."""
+        self._sessions.pop(number, None)
+
+    def session(self, number: int) -> Any:
+        """ONNX Runtime's own object."""
+        return self._sessions[number][0]
+
+    def _options(self, weights: Sequence[Initializer], settings: Settings) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        levels = onnxruntime.GraphOptimizationLevel
+        large = sum(weight.values.nbytes for weight in weights) >= RELAID_BELOW
+        best = levels.ORT_ENABLE_EXTENDED if large else levels.ORT_ENABLE_ALL
+        options.graph_optimization_level = best if settings.optimise else levels.ORT_DISABLE_ALL
+        if large:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        if settings.threads is not None:
+            options.intra_op_num_threads = settings.threads
+            options.inter_op_num_threads = 1
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if settings.provider != CPU:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        return options
+
+
+def _give(weights: Sequence[Initializer], options: Any) -> list[Any]:
+    """Add weights to session options; what is returned must live as long as the session."""
+    from onnxruntime import OrtValue
+
+    values = [
+        OrtValue.ortvalue_from_numpy_with_onnx_type(weight.values, weight.data_type)
+        if weight.data_type == _BFLOAT16
+        else OrtValue.ortvalue_from_numpy(weight.values)
+        for weight in weights
+    ]
+    if weights:
+        options.add_external_initializers([weight.name for weight in weights], values)
+    return [values, list(weights)]
+
+
+def _on_cpu(session: Any) -> list[str]:
+    """The nodes that run on the CPU, by name, or by operator where they have none."""
+    return [
+        node.name or node.op_type
+        for part in session.get_provider_graph_assignment_info()
+        if part.ep_name == CPU
+        for node in part.get_nodes()
+    ]
+
+
+def _as_array(name: str, value: Any) -> Array:
+    """An output as an array of numbers or strings; a table of scores by class becomes a row each,
+    in the order of the classes.
+
+    Raises:
+        RuntimeFailure: it is something else.
+    """
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        classes = sorted(value[0], key=str)
+        value = [[row.get(name) for name in classes] for row in value]
+    try:
+        array: Array = np.asarray(value)
+    except ValueError:
+        raise RuntimeFailure(f"output '{name}' is a sequence of tensors of other shapes") from None
+    if array.dtype.kind == "O" and not all(isinstance(item, str) for item in array.flat):
+        raise RuntimeFailure(f"output '{name}' is not a tensor")
+    return array

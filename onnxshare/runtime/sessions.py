@@ -1,0 +1,99 @@
+"""The sessions of one comparison: each model's in a place of its own, all ended together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from onnxshare.io.load import Model, all_tensors
+from onnxshare.io.tensors import raw_bytes
+from onnxshare.runtime import limits as limits_
+from onnxshare.runtime import memory
+from onnxshare.runtime.hosts import ChildHost, Host, InTurn, LocalHost
+from onnxshare.runtime.limits import Limits
+from onnxshare.runtime.providers import CPU, Provider
+from onnxshare.runtime.session import Session
+
+#: Memory that a session takes, in bytes of its weights: a copy, and what it computes.
+_PER_WEIGHT = 1.5
+
+#: Sessions that are open side by side unless memory is short: the first model twice (with and
+#: without optimisations) in one process, and the second model.
+_SIDE_BY_SIDE = 3
+
+#: Models smaller than this are never run in turn.
+_SMALL = 2**28
+
+
+class Sessions:
+    """Opens sessions of several models; as a context, it ends them all.
+
+    Attributes:
+        in_turn: whether memory is so short that one session is open at a time. Sessions are then
+            opened when they run, so those that run often should run many samples at once.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        provider: Provider,
+        limits: Limits | None = None,
+    ) -> None:
+        """Start the processes, which do their imports while this one goes on.
+
+        Args:
+            models: by the names that `open` takes.
+            provider: where they run.
+            limits: what they may take.
+        """
+        limits = limits_.DEFAULT if limits is None else limits
+        self._models, self._provider = models, provider
+        self.in_turn = provider.name == CPU and _is_short(list(models.values()), limits)
+        self._places: dict[str, Host] = {}
+        for name in models:
+            self._places[name] = (
+                LocalHost()
+                if limits.in_process
+                else ChildHost(limits, provider, start=not self.in_turn)
+            )
+        everywhere = list(self._places.values())
+        if self.in_turn:
+            self._places = {n: InTurn(place, everywhere) for n, place in self._places.items()}
+
+    def __enter__(self) -> Sessions:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for place in self._places.values():
+            place.stop()
+
+    def open(self, name: str, outputs: Sequence[str] | None = None) -> Session:
+        """A session of a model; see `Session`."""
+        return Session(
+            self._models[name],
+            provider=self._provider,
+            outputs=outputs,
+            host=self._places[name],
+            later=self.in_turn,
+        )
+
+
+def _is_short(models: Sequence[Model], limits: Limits) -> bool:
+    """Whether the sessions of all models do not fit into memory side by side."""
+    largest = max((_weights(model) for model in models), default=0)
+    free, need = memory.available(), _PER_WEIGHT * largest
+    if largest < _SMALL or free is None:
+        return False
+    if limits.memory is not None and (_SIDE_BY_SIDE - 1) * need > limits.memory:
+        return True
+    return _SIDE_BY_SIDE * need > free
+
+
+def _weights(model: Model) -> int:
+    """Bytes of a model's weights."""
+    total = 0
+    for tensor in all_tensors(model.skeleton):
+        try:
+            total += raw_bytes(tensor)
+        except ValueError:  # strings
+            continue
+    return total
