@@ -9,6 +9,7 @@ from math import prod
 from onnx import TensorProto, ValueInfoProto
 
 from onnxshare.analysis.census import Census, NodeUse
+from onnxshare.analysis.modules import module_of
 from onnxshare.analysis.operators import PARAM
 from onnxshare.analysis.pattern import Pattern
 from onnxshare.analysis.results import NodeFacts, Sharing, TensorInfo, WeightFacts, variant
@@ -120,6 +121,7 @@ def _of_pattern(use: NodeUse, params: int) -> NodeFacts:
         unshared_params=layer.unshared if layer and params else None,
         dense_params=layer.dense if layer and params else None,
         receptive_field=None,
+        module=module_of(node.proto),
     )
 
 

@@ -71,6 +71,7 @@ class NodeFacts:
         unshared_params: weights of the locally connected layer of the same shape, no biases.
         dense_params: weights of an FC between the same input and output, no biases.
         receptive_field: size, stride and start per axis, or None.
+        module: where the source program had it, as exporters note it: `layer1/0/conv1`.
     """
 
     name: str
@@ -91,6 +92,7 @@ class NodeFacts:
     unshared_params: int | None
     dense_params: int | None
     receptive_field: dict[str, list[int]] | None
+    module: str = ""
 
 
 def variant(facts: NodeFacts, own: dict[str, Any]) -> NodeFacts:

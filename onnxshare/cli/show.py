@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxshare.cli.formats import Format
+from onnxshare.cli.formats import Format, Wanted
 from onnxshare.cli.printing import note, print_json
 
 if TYPE_CHECKING:
+    from onnxshare.analysis.results import Inspection
+    from onnxshare.io.load import Model
     from onnxshare.named_sizes import Dims
     from onnxshare.shapes import InputShapes
 
@@ -17,10 +19,9 @@ if TYPE_CHECKING:
 def show(
     path: Path,
     output: Format,
+    wanted: Wanted | None = None,
     *,
-    every: bool = False,
-    sort: str = "graph",
-    top: int | None = None,
+    hashes: bool = False,
     shapes: InputShapes | None = None,
     dims: Dims | None = None,
     follow_symlinks: Path | None = None,
@@ -28,20 +29,48 @@ def show(
     """Inspect a model and print the report; the options are those of the command."""
     import onnxshare
 
-    report = onnxshare.inspect(
-        onnxshare.load(path, follow_symlinks=follow_symlinks), input_shapes=shapes, dims=dims
-    )
+    model = onnxshare.load(path, follow_symlinks=follow_symlinks)
+    if hashes:
+        report = _hashed(model, shapes, dims)
+    else:
+        report = onnxshare.inspect(model, input_shapes=shapes, dims=dims)
     if output == "json":
         print_json(report.to_dict())
     else:
-        from onnxshare.report import inspection
-
-        chosen = inspection.rows(report, every=every, sort=sort, top=top)
-        if output == "csv":
-            sys.stdout.write(inspection.as_csv(chosen))
-        elif output == "markdown":
-            sys.stdout.write(inspection.as_markdown(report, chosen))
-        else:
-            inspection.print_table(report, chosen)
+        _print(report, output, wanted or Wanted())
     for warning in report.warnings:
         note(f"warning: {warning}")
+
+
+def _hashed(model: Model, shapes: InputShapes | None, dims: Dims | None) -> Inspection:
+    import onnxshare
+    from onnxshare.cli.progress import Bar
+
+    with Bar("reading weights") as bar:
+        return onnxshare.inspect(model, input_shapes=shapes, dims=dims, hashes=True, progress=bar)
+
+
+def _print(report: Inspection, output: Format, wanted: Wanted) -> None:
+    from onnxshare.report import inspection, views
+
+    view = None
+    if not wanted.summary:
+        view = views.make_view(
+            report,
+            wanted.by,
+            columns=wanted.columns,
+            every=wanted.every,
+            sort=wanted.sort,
+            top=wanted.top,
+            depth=views.DEPTH if wanted.depth is None else wanted.depth,
+        )
+    if output == "csv":
+        sys.stdout.write(inspection.as_csv(report, view))
+    elif output == "markdown":
+        sys.stdout.write(inspection.as_markdown(report, view))
+    elif output == "html":
+        from onnxshare.report.html import as_html
+
+        sys.stdout.write(as_html(report, view))
+    else:
+        inspection.print_table(report, view)

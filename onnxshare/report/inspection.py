@@ -10,56 +10,40 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnxshare.analysis.results import Inspection, NodeFacts
+from onnxshare.analysis.results import Inspection
 from onnxshare.errors import printable
 from onnxshare.report import numbers
+from onnxshare.report.columns import Column, Row, cell, record
 from onnxshare.report.console import make_console
+from onnxshare.report.equal_weights import describe_equal
 from onnxshare.report.summary import describe
-
-#: How `--sort` orders the rows; `graph` keeps the order of the graph.
-SORTS = ("graph", "params", "macs", "sharing")
-
-_BAR = 12
+from onnxshare.report.views import View, amount, count_of, totals_of
 
 
-def rows(
-    report: Inspection, *, every: bool = False, sort: str = "graph", top: int | None = None
-) -> list[NodeFacts]:
-    """The nodes to show: those that hold parameters or multiply, or all of them.
+def print_table(report: Inspection, view: View | None, console: Console | None = None) -> None:
+    """Print the table and, in words, where the unshared weights are and what changes that.
 
     Args:
         report: what was found.
-        every: show nodes without parameters and MACs too.
-        sort: one of `SORTS`; largest first, unknown last.
-        top: show only so many.
+        view: the rows and columns; None for the totals instead.
+        console: where to; None for stdout.
     """
-    chosen = [n for n in report.nodes if every or n.params or n.macs is None or n.macs > 0]
-    if sort != "graph":
-        chosen.sort(key=lambda node: _rank(node, sort), reverse=True)
-    return chosen if top is None else chosen[:top]
-
-
-def _rank(node: NodeFacts, sort: str) -> float:
-    value = {"params": node.params, "macs": node.macs, "sharing": node.sharing_ratio}[sort]
-    return -1.0 if value is None else float(value)
-
-
-def print_table(
-    report: Inspection, chosen: Sequence[NodeFacts], console: Console | None = None
-) -> None:
-    """Print the table and, in words, where the unshared weights are and what changes that."""
     console = console or make_console()
-    for line in _title(report):
+    for line in title(report):
         console.print(line, soft_wrap=True)
     console.print()
-    console.print(_table(report, chosen, console.width))
-    console.print(_legend(report, chosen), soft_wrap=True)
+    if view is None:
+        console.print(_totals(report))
+    else:
+        console.print(_table(report, view, console.width))
+        console.print(_legend(report, view), soft_wrap=True)
     console.print()
-    for line in describe(report):
+    for line in notes(report):
         console.print(line, soft_wrap=not console.is_terminal)
 
 
-def _title(report: Inspection) -> list[Text]:
+def title(report: Inspection) -> list[Text]:
+    """Which model it is, and its inputs and outputs."""
     model = report.model
     facts = [
         model.producer,
@@ -77,31 +61,59 @@ def _title(report: Inspection) -> list[Text]:
     ]
 
 
-#: Columns in their order; numbers stand to the right.
-_COLUMNS = ("layer", "operator", "output", "params", "of all", "bar", "sharing", "MACs")
-_TO_THE_RIGHT = ("params", "of all", "sharing", "MACs")
+def notes(report: Inspection) -> list[Text]:
+    """What a reader should know beyond the rows."""
+    return [*describe(report), *describe_equal(report)]
+
+
+def _totals(report: Inspection) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, _GAP, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    for field, words, value in totals_of(report):
+        table.add_row(words, amount(field, value))
+    return table
+
 
 #: What is left out first where there is no room for all: half a number would be a wrong one.
-_DISPENSABLE = ("bar", "of all", "output", "operator", "MACs")
+_DISPENSABLE = (
+    *("bar", "bytes", "macs_share", "params_share", "dtype", "output", "used_by", "shape"),
+    *("hash", "op_type", "macs"),
+)
 
 _GAP = 2
 _NARROWEST_LAYER = 12
 
 
-def _table(report: Inspection, chosen: Sequence[NodeFacts], width: int) -> Table:
+def _footer(report: Inspection, view: View) -> dict[str, str]:
     totals = report.totals
-    body = [_cells(node, totals.params) for node in chosen]
     footer = {
-        "layer": Text("total"),
-        "params": Text(numbers.exact(totals.params)),
-        "sharing": Text(numbers.times(totals.sharing_ratio)),
-        "MACs": Text(numbers.rounded(totals.macs)),
+        "params": numbers.exact(totals.params),
+        "params_new": numbers.exact(totals.params),
+        "connections": numbers.rounded(totals.connections),
+        "sharing_ratio": numbers.times(totals.sharing_ratio),
+        "macs": numbers.rounded(totals.macs),
+        "flops": numbers.rounded(totals.flops),
+        "bytes": numbers.size(totals.param_bytes),
+        "nodes": numbers.exact(len(report.nodes)),
     }
+    if view.kind == "node":  # a tensor that several nodes use is in several rows
+        del footer["nodes"]
+    first = next((c.name for c in view.columns if c.name not in ("number", *footer)), "")
+    return {first: "total", **footer}
+
+
+def _table(report: Inspection, view: View, width: int) -> Table:
+    body = [{c.name: cell(c, row, report.totals) for c in view.columns} for row in view.rows]
+    footer = _footer(report, view)
     widths = {
-        name: max(cells.get(name, Text(name)).cell_len for cells in [*body, footer, {}])
-        for name in _COLUMNS
+        column.name: max(
+            Text(cells.get(column.name, column.title)).cell_len for cells in [*body, footer, {}]
+        )
+        for column in view.columns
     }
-    kept = _fitting(widths, width)
+    kept = view.columns if view.chosen else _fitting(view.columns, widths, width)
+    flexible = _flexible(kept)
     table = Table(
         box=None,
         pad_edge=False,
@@ -110,126 +122,102 @@ def _table(report: Inspection, chosen: Sequence[NodeFacts], width: int) -> Table
         show_footer=True,
         padding=(0, _GAP, 0, 0),
     )
-    for name in kept:
+    for column in kept:
+        room = _room(widths, kept, width) if column.name == flexible else widths[column.name]
+        fixed = column.right or column.name == "bar" or not view.chosen
         table.add_column(
-            "" if name == "bar" else name,
-            footer.get(name, ""),
-            justify="right" if name in _TO_THE_RIGHT else "left",
+            column.title,
+            Text(footer.get(column.name, "")),
+            justify="right" if column.right else "left",
             overflow="fold",
-            width=_layer_width(widths, kept, width) if name == "layer" else widths[name],
+            width=room if fixed else None,
+            no_wrap=fixed and view.chosen,
         )
-    for node, cells in zip(chosen, body, strict=True):
-        table.add_row(*(cells[name] for name in kept), style=_style(node))
+    for row, cells in zip(view.rows, body, strict=True):
+        texts = (Text(cells[c.name], "blue" if c.name == "bar" else "") for c in kept)
+        table.add_row(*texts, style=_style(row))
     return table
 
 
-def _fitting(widths: dict[str, int], width: int) -> list[str]:
+def _fitting(columns: Sequence[Column], widths: dict[str, int], width: int) -> tuple[Column, ...]:
     """The columns there is room for; names of layers can be folded, numbers cannot."""
-    kept = list(_COLUMNS)
+    kept = list(columns)
+    flexible = _flexible(kept)
     for name in _DISPENSABLE:
-        if _layer_width(widths, kept, width) >= min(widths["layer"], _NARROWEST_LAYER):
+        if _room(widths, kept, width) >= min(widths[flexible], _NARROWEST_LAYER):
             break
-        kept.remove(name)
-    return kept
+        kept = [column for column in kept if column.name != name or name == flexible]
+    return tuple(kept)
 
 
-def _layer_width(widths: dict[str, int], kept: Sequence[str], width: int) -> int:
-    others = sum(widths[name] + _GAP for name in kept if name != "layer")
-    return max(1, min(widths["layer"], width - others))
+def _flexible(columns: Sequence[Column]) -> str:
+    """The column that can be folded: that of names, else the first."""
+    names = [column.name for column in columns]
+    return "name" if "name" in names else names[0]
 
 
-def _legend(report: Inspection, chosen: Sequence[NodeFacts]) -> Text:
-    shown = f"{len(chosen)} of {len(report.nodes)} nodes (--all shows every one); "
-    shown = shown if len(chosen) < len(report.nodes) else ""
-    return Text(f"{shown}sharing: uses of a weight per inference", "dim")
+def _room(widths: dict[str, int], kept: Sequence[Column], width: int) -> int:
+    flexible = _flexible(kept)
+    others = sum(widths[column.name] + _GAP for column in kept if column.name != flexible)
+    return max(1, min(widths[flexible], width - others))
 
 
-def _cells(node: NodeFacts, params: int) -> dict[str, Text]:
-    name = f"{node.scope}/{node.name}" if node.scope else node.name
-    holds = bool(node.params)
-    return {
-        "layer": Text(printable(name)),
-        "operator": Text(printable(node.op_type)),
-        "output": Text(_output(node, batch=False)),
-        "params": Text(numbers.exact(node.params) if holds else ""),
-        "of all": Text(numbers.share(node.params_new, params) if holds else ""),
-        "bar": _bar(node.params_new, params),
-        "sharing": Text(numbers.times(node.sharing_ratio) if holds else ""),
-        "MACs": Text(numbers.rounded(node.macs) if node.macs != 0 else ""),
-    }
+def _legend(report: Inspection, view: View) -> Text:
+    words = "sharing: uses of a weight per inference"
+    if view.kind == "layer":
+        totals = report.totals
+        words = (
+            f"{totals.weight_layers} weight layers (convolutions, FCs, recurrent cells), "
+            f"{numbers.exact(totals.params)} parameters ({numbers.size(totals.param_bytes)}), "
+            f"{numbers.exact(totals.statistics)} running means and variances; {words}"
+        )
+    return Text(count_of(view) + words, "dim")
 
 
-def _output(node: NodeFacts, *, batch: bool) -> str:
-    return printable(numbers.shape(node.outputs[0], batch=batch)) if node.outputs else ""
-
-
-def _bar(part: int, whole: int) -> Text:
-    filled = round(8 * _BAR * part / whole) if whole else 0
-    partial = " ▏▎▍▌▋▊▉"[filled % 8] if filled % 8 else ""
-    return Text(("█" * (filled // 8) + partial).ljust(_BAR), "blue")
-
-
-def _style(node: NodeFacts) -> str:
+def _style(row: Row) -> str:
     """FCs that use each weight once stand out."""
-    unshared = node.kind == "fc" and node.sharing_ratio is not None and node.sharing_ratio <= 1
+    unshared = (
+        getattr(row, "kind", "") == "fc"
+        and row.sharing_ratio is not None
+        and row.sharing_ratio <= 1
+    )
     return "yellow" if unshared else ""
 
 
-_FIELDS = (
-    "name",
-    "op_type",
-    "scope",
-    "kind",
-    "output",
-    "params",
-    "params_new",
-    "connections",
-    "sharing_ratio",
-    "macs",
-    "flops",
-)
-
-
-def _record(node: NodeFacts) -> list[str]:
-    record = []
-    for name in _FIELDS:
-        if name == "output":
-            record.append(_output(node, batch=True))
-            continue
-        value = getattr(node, name)
-        record.append("" if value is None else printable(str(value)))
-    return record
-
-
-def as_csv(chosen: Sequence[NodeFacts]) -> str:
-    """The rows as CSV with a header; unknown values are empty."""
+def as_csv(report: Inspection, view: View | None) -> str:
+    """The rows as CSV with a header, or the totals without a view; unknown values are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_FIELDS)
-    writer.writerows(_record(node) for node in chosen)
+    if view is None:
+        writer.writerow(("total", "value"))
+        writer.writerows((field, "" if v is None else v) for field, _, v in totals_of(report))
+        return text.getvalue()
+    writer.writerow(column.name for column in view.fields)
+    writer.writerows(record(view.fields, row, report.totals) for row in view.rows)
     return text.getvalue()
 
 
-def as_markdown(report: Inspection, chosen: Sequence[NodeFacts]) -> str:
-    """The rows as a Markdown table with the totals as its last row."""
-    totals = report.totals
-    lines = [
-        "| layer | operator | output | params | of all | sharing | MACs |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    lines += [
-        "| " + " | ".join(_marked(cell) for cell in _plain(node, totals.params)) + " |"
-        for node in chosen
-    ]
-    lines.append(
-        f"| **total** | | | {numbers.exact(totals.params)} | | "
-        f"{numbers.times(totals.sharing_ratio)} | {numbers.rounded(totals.macs)} |"
-    )
-    return "\n".join(lines) + "\n"
+def as_markdown(report: Inspection, view: View | None) -> str:
+    """The rows as a Markdown table with the totals as its last row, or the totals alone."""
+    if view is None:
+        rows = [[words, amount(field, value)] for field, words, value in totals_of(report)]
+        return _markdown(["total", "value"], ["---", "---:"], rows)
+    columns = [column for column in view.columns if column.name != "bar"]
+    footer = _footer(report, view)
+    rows = [[cell(column, row, report.totals) for column in columns] for row in view.rows]
+    last = [footer.get(column.name, "") for column in columns]
+    total = _line(["**total**" if text == "total" else _marked(text) for text in last])
+    marks = ["---:" if column.right else "---" for column in columns]
+    return _markdown([column.title for column in columns], marks, rows) + total
 
 
-def _plain(node: NodeFacts, params: int) -> list[str]:
-    return [cell.plain for name, cell in _cells(node, params).items() if name != "bar"]
+def _markdown(titles: list[str], marks: list[str], rows: list[list[str]]) -> str:
+    body = (_line([_marked(text) for text in row]) for row in rows)
+    return "".join([_line(titles), _line(marks), *body])
+
+
+def _line(cells: list[str]) -> str:
+    return "|" + "".join(f" {text} |" if text else " |" for text in cells) + "\n"
 
 
 def _marked(text: str) -> str:

@@ -24,7 +24,7 @@ def look(data: bytes) -> tuple[str, str]:
     """Load and inspect a model as the command line does: the kind of end, and details."""
     import onnxshare
     from onnxshare.cli.common import print_json
-    from onnxshare.report import inspection
+    from onnxshare.report import inspection, views
 
     try:
         report = onnxshare.inspect(data)
@@ -32,7 +32,8 @@ def look(data: bytes) -> tuple[str, str]:
         with redirect_stdout(data_out):
             print_json(report.to_dict())
         with redirect_stdout(table):
-            inspection.print_table(report, inspection.rows(report, every=True))
+            for kind in views.KINDS:
+                inspection.print_table(report, views.make_view(report, kind, every=True))
         if "\x1b" in table.getvalue() or json.loads(data_out.getvalue())["schema_version"] != 1:
             return "bad", "the report is not what it should be"
         return "read", ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from typing import Any
 
 import onnx
 import pytest
@@ -13,7 +14,8 @@ from rich.console import Console
 import onnxshare
 from onnxshare.analysis.results import Inspection, NodeFacts, TensorInfo
 from onnxshare.report import numbers
-from onnxshare.report.inspection import as_csv, as_markdown, print_table, rows
+from onnxshare.report.inspection import as_csv, as_markdown, print_table
+from onnxshare.report.views import make_view
 from tests.builders import info, model, node, tensor
 
 
@@ -26,7 +28,7 @@ def printed(report: Inspection, *, width: int = 100, colour: bool = False) -> st
         force_terminal=colour,
         color_system="standard" if colour else None,
     )
-    print_table(report, rows(report), console)
+    print_table(report, make_view(report), console)
     return text.getvalue()
 
 
@@ -98,7 +100,11 @@ def test_shape() -> None:
     assert numbers.shape(TensorInfo("x", None, ())) == "1"
 
 
-def names(chosen: list[NodeFacts]) -> list[str]:
+def rows(report: Inspection, **how: Any) -> tuple[NodeFacts, ...]:
+    return make_view(report, **how).rows
+
+
+def names(chosen: tuple[NodeFacts, ...]) -> list[str]:
     return [facts.name for facts in chosen]
 
 
@@ -171,7 +177,7 @@ def test_colours_only_on_a_terminal(report: Inspection) -> None:
 
 
 def test_csv_parses_back_and_adds_up(report: Inspection) -> None:
-    table = list(csv.DictReader(io.StringIO(as_csv(rows(report, every=True)))))
+    table = list(csv.DictReader(io.StringIO(as_csv(report, make_view(report, every=True)))))
     assert len(table) == len(report.nodes)
     assert sum(int(row["params_new"]) for row in table) == 61_706
     assert sum(int(row["macs"]) for row in table) == 117_600 + 240_000 + 48_000 + 10_080 + 840
@@ -187,7 +193,7 @@ def cells(line: str) -> list[str]:
 
 
 def test_markdown_parses_back(report: Inspection) -> None:
-    header, rule, *body = as_markdown(report, rows(report)).splitlines()
+    header, rule, *body = as_markdown(report, make_view(report)).splitlines()
     assert cells(header) == ["layer", "operator", "output", "params", "of all", "sharing", "MACs"]
     assert {len(cells(line)) for line in (rule, *body)} == {7}
     assert {row[0]: row[3] for row in map(cells, body[:-1])} == PARAMS
@@ -224,13 +230,13 @@ def control_characters(text: str) -> set[str]:
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_names_are_shown_and_do_nothing(kind: str) -> None:
     report = hostile(HOSTILE[kind])
-    chosen = rows(report, every=True)
+    chosen = make_view(report, every=True)
     plain = printed(hostile("plain"), width=300)
-    for text in (printed(report, width=300), as_csv(chosen), as_markdown(report, chosen)):
+    for text in (printed(report, width=300), as_csv(report, chosen), as_markdown(report, chosen)):
         assert not control_characters(text)
     assert len(printed(report, width=300).splitlines()) == len(plain.splitlines())
-    assert len(as_markdown(report, chosen).splitlines()) == 2 + len(chosen) + 1
-    (first, _) = csv.DictReader(io.StringIO(as_csv(chosen)))
+    assert len(as_markdown(report, chosen).splitlines()) == 2 + len(chosen.rows) + 1
+    (first, _) = csv.DictReader(io.StringIO(as_csv(report, chosen)))
     assert first["name"] == escaped(HOSTILE[kind])
     assert printed(report, width=300).count(escaped(HOSTILE[kind])) == plain.count("plain")
     assert cells(as_markdown(report, chosen).splitlines()[2])[0] == first["name"]

@@ -1,0 +1,233 @@
+"""The one table of columns: what `--columns` can name, and how each is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from typing import Any
+
+from onnxshare.analysis.results import NodeFacts, TensorInfo, Totals, WeightFacts
+from onnxshare.errors import UsageError, hint, printable
+from onnxshare.report import numbers
+from onnxshare.report.groups import Group
+
+#: A row is the facts of a node or a weight, or a group of nodes.
+Row = Any
+
+#: Characters of the widest bar.
+BAR = 12
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: as `--columns` takes it and CSV heads it.
+        title: the head in tables.
+        value: the plain value of a row, for CSV.
+        text: what a person reads, given the totals of the model.
+        right: whether it stands to the right, as numbers do.
+    """
+
+    name: str
+    title: str
+    value: Callable[[Row, Totals], Any]
+    text: Callable[[Row, Totals], str]
+    right: bool = False
+
+
+#: Titles other than the field's name, and the operator's and layer's in the words of a reader.
+_TITLES = {
+    "name": "layer",
+    "op_type": "operator",
+    "sharing_ratio": "sharing",
+    "macs": "MACs",
+    "flops": "FLOPs",
+    "params_new": "new params",
+    "used_by": "used by",
+    "sharing": "factors",
+    "same_after": "same after",
+    "transposed_of": "transposed of",
+    "dense_params": "dense form",
+    "unshared_params": "unshared form",
+    "receptive_field": "receptive field",
+}
+
+#: Names of columns other than the field's: `sharing` is what tables call the ratio.
+_NAMES = {"sharing": "factors"}
+
+#: Numbers that are read in another form than in full.
+_NUMBERS: dict[str, Callable[[Any], str]] = {
+    "macs": numbers.rounded,
+    "flops": numbers.rounded,
+    "connections": numbers.rounded,
+    "sharing_ratio": numbers.times,
+}
+
+#: Where nothing is better said by nothing.
+_BLANK_ZERO = ("params", "params_new", "connections", "macs", "flops")
+
+
+def columns_of(kind: str) -> dict[str, Column]:
+    """The columns of a view by name, in the order in which they are listed."""
+    row = {"node": NodeFacts, "weight": WeightFacts}.get(kind, Group)
+    found = [_field(item.name) for item in fields(row) if item.name != "outputs"]
+    if row is not WeightFacts:
+        found.append(Column("output", "output", _output, lambda r, t: _output(r, t, batch=False)))
+        found.append(_share("macs_share", "of MACs", "macs", "macs"))
+    found += [
+        _share(
+            "params_share", "of all", "params" if row is WeightFacts else "params_new", "params"
+        ),
+        Column("bar", "", lambda row, totals: "", _bar),
+    ]
+    if row is WeightFacts:
+        found.append(Column("equal_to", "same as", _equal_to, _equal_to))
+    absent = _ABSENT.get(kind, ())
+    return {
+        column.name: replace(column, title=_HEADS.get((kind, column.name), column.title))
+        for column in found
+        if column.name not in absent
+    }
+
+
+#: What stands over the names of this kind of row.
+_HEADS = {("weight", "name"): "weight", ("scope", "name"): "module", ("layer", "number"): "#"}
+
+
+#: Fields that a group of this kind has no use for.
+_ABSENT = {
+    "op": ("name", "number", "output", "depth", "kind"),
+    "scope": ("op_type", "domain", "number", "output", "depth", "kind"),
+    "layer": ("depth",),
+}
+
+
+def choose(kind: str, names: Sequence[str]) -> tuple[Column, ...]:
+    """The columns that a user names, by name or by title.
+
+    Raises:
+        UsageError: there is no such column.
+    """
+    known = columns_of(kind)
+    titles = {c.title.casefold(): c for c in known.values() if c.title}
+    chosen = []
+    for name in names:
+        column = known.get(name.strip()) or titles.get(name.strip().casefold())
+        if column is None:
+            raise UsageError(
+                f"--columns: there is no column '{name}' in the view by {kind}",
+                hint(name, list(known), "columns"),
+            )
+        chosen.append(column)
+    return tuple(chosen)
+
+
+def cell(column: Column, row: Row, totals: Totals) -> str:
+    """One cell as a person reads it, without characters that disturb a terminal."""
+    return printable(column.text(row, totals))
+
+
+def record(columns: Sequence[Column], row: Row, totals: Totals) -> list[str]:
+    """One row of plain values for CSV; unknown ones are empty."""
+    return [printable(_plain(column.value(row, totals))) for column in columns]
+
+
+def _field(name: str) -> Column:
+    right = name in (*_NUMBERS, *_BLANK_ZERO, "bytes", "number", "nodes") or name.endswith("params")
+
+    def text(row: Row, totals: Totals) -> str:
+        value = getattr(row, name)
+        if name == "name":
+            return _layer(row)
+        if (name in _BLANK_ZERO and value == 0) or (name == "sharing_ratio" and not row.params):
+            return ""
+        return _NUMBERS[name](value) if name in _NUMBERS else _readable(name, value)
+
+    title = _TITLES.get(name, name.replace("_", " "))
+    return Column(
+        _NAMES.get(name, name), title, lambda row, totals: getattr(row, name), text, right
+    )
+
+
+def _layer(row: Row) -> str:
+    """A node's name with the subgraph it is in; a module below the one that holds it."""
+    depth = getattr(row, "depth", 0)
+    if depth:
+        return "  " * (depth - 1) + str(row.name).rpartition("/")[2]
+    scope = getattr(row, "scope", "")
+    return f"{scope}/{row.name}" if scope else str(row.name)
+
+
+def _share(name: str, title: str, part: str, whole: str) -> Column:
+    def value(row: Row, totals: Totals) -> float | None:
+        of, all_of = getattr(row, part, None), getattr(totals, whole)
+        return of / all_of if all_of and of is not None else None
+
+    def text(row: Row, totals: Totals) -> str:
+        of, all_of = getattr(row, part, None), getattr(totals, whole)
+        if of is None or all_of is None:
+            return "–"
+        holds = row.params if whole == "params" else of
+        return numbers.share(of, all_of) if holds else ""
+
+    return Column(name, title, value, text, right=True)
+
+
+def _bar(row: Row, totals: Totals) -> str:
+    part, whole = getattr(row, "params_new", row.params), totals.params
+    filled = round(8 * BAR * part / whole) if whole else 0
+    partial = " ▏▎▍▌▋▊▉"[filled % 8] if filled % 8 else ""
+    return ("█" * (filled // 8) + partial).ljust(BAR)
+
+
+def _equal_to(row: Row, totals: Totals) -> str:
+    """What a weight equals, and how."""
+    if row.same_as:
+        return f"{row.same_as}, dequantised" if row.same_after else str(row.same_as)
+    return f"{row.transposed_of}, transposed" if row.transposed_of else ""
+
+
+def _output(row: Row, totals: Totals, *, batch: bool = True) -> str:
+    outputs: Sequence[TensorInfo] = row.outputs
+    return numbers.shape(outputs[0], batch=batch) if outputs else ""
+
+
+def _readable(name: str, value: Any) -> str:
+    if value is None:
+        return "–" if name not in _WORDS else ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return numbers.size(value) if name.endswith("bytes") else numbers.exact(value)
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if name == "shape":
+        return "×".join(map(str, value)) or "1"
+    if name == "hash":
+        return str(value)[:12]
+    if isinstance(value, (tuple, list)):
+        return ", ".join(str(item) for item in value)
+    if isinstance(value, Mapping) or is_dataclass(value):
+        items = value if isinstance(value, Mapping) else asdict(value)  # type: ignore[arg-type]
+        words = (f"{key} {_readable('', item)}" for key, item in items.items() if item != 1)
+        return ", ".join(words)
+    return str(value)
+
+
+#: Fields that are words, so that nothing means that there is nothing to say.
+_WORDS = ("same_as", "same_after", "transposed_of", "permutation", "op_type", "hash", "uniform")
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, (tuple, list)) and all(isinstance(item, (str, int)) for item in value):
+        return " ".join(map(str, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return json.dumps(asdict(value), ensure_ascii=False)
+    if isinstance(value, (Mapping, tuple, list)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)

@@ -1,0 +1,169 @@
+"""Nodes put together: by operator, by module, and by layer as a summary in Keras shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from onnxshare.analysis.facts import WEIGHT_LAYERS
+from onnxshare.analysis.results import Inspection, NodeFacts, TensorInfo
+
+
+@dataclass(frozen=True)
+class Group:
+    """Several nodes as one row. Sums with an unknown term are unknown.
+
+    Attributes:
+        number: which weight layer it is, counted from 1; None for anything else.
+        name: of the layer, or the path of the module.
+        op_type: the operator that names the group.
+        domain: its domain.
+        kind: the kind of a layer.
+        depth: how deep a module is, counted from 1; 0 for no module.
+        outputs: of its first node.
+        nodes: how many nodes.
+        params: parameters, each tensor counted at its first use in the model.
+        params_new: the same.
+        connections, macs, flops: sums.
+        sharing_ratio: connections / params; None without params.
+    """
+
+    number: int | None
+    name: str
+    op_type: str
+    domain: str
+    kind: str
+    depth: int
+    outputs: tuple[TensorInfo, ...]
+    nodes: int
+    params: int
+    params_new: int
+    connections: int | None
+    sharing_ratio: float | None
+    macs: int | None
+    flops: int | None
+
+
+def by_operator(report: Inspection) -> list[Group]:
+    """One row per operator, in order of first appearance."""
+    found: dict[tuple[str, str], list[NodeFacts]] = {}
+    for node in report.nodes:
+        found.setdefault((node.domain, node.op_type), []).append(node)
+    return [_group(nodes, nodes[0].op_type, op_type=nodes[0].op_type) for nodes in found.values()]
+
+
+def by_module(report: Inspection, depth: int) -> list[Group]:
+    """One row per module, those of a module right below it, down to a depth.
+
+    Nodes outside all modules are in a row without a name, if there are any.
+    """
+    found: dict[tuple[str, ...], list[NodeFacts]] = {}
+    for node in report.nodes:
+        path = tuple(filter(None, (*node.scope.split("/"), *node.module.split("/"))))
+        if not path:
+            found.setdefault((), []).append(node)
+        for size in range(1, min(depth, len(path)) + 1):
+            found.setdefault(path[:size], []).append(node)
+    order = {path: place for place, path in enumerate(found)}
+
+    def place(path: tuple[str, ...]) -> list[int]:
+        return [order[path[:size]] for size in range(1, len(path) + 1)] or [order[path]]
+
+    return [
+        _group(
+            found[path], "/".join(path) or "(outside all modules)", depth=len(path) if path else 0
+        )
+        for path in sorted(found, key=place)
+    ]
+
+
+def by_layer(report: Inspection) -> list[Group]:
+    """One row per layer that holds parameters, in graph order.
+
+    A layer is a convolution, an FC, a recurrent cell or any other node with parameters. What only
+    follows it (bias, normalisation, activation, layout) belongs to it; where branches meet, it
+    ends. Weight layers are numbered, as the literature counts them.
+    """
+    layers: list[list[NodeFacts]] = []
+    made_by: dict[tuple[str, str], int] = {}
+    for node in report.nodes:
+        layer = _followed(node, made_by)
+        if _begins(node, layer):
+            layer = len(layers)
+            layers.append([node])
+        elif layer is not None:
+            layers[layer].append(node)
+        if layer is not None:
+            made_by.update({(node.scope, output.name): layer for output in node.outputs})
+    rows = []
+    number = 0
+    for nodes in layers:
+        head = nodes[0]
+        counted = head.kind in WEIGHT_LAYERS
+        number += counted
+        rows.append(
+            _group(
+                nodes,
+                f"{head.scope}/{head.name}" if head.scope else head.name,
+                op_type=head.op_type,
+                kind=head.kind,
+                number=number if counted else None,
+            )
+        )
+    return rows
+
+
+#: Kinds of nodes that belong to the layer before them.
+_FOLLOWERS = ("norm", "elementwise", "layout")
+
+
+def _begins(node: NodeFacts, layer: int | None) -> bool:
+    if not node.params:
+        return False
+    return layer is None or node.kind not in ("norm", "elementwise")
+
+
+def _followed(node: NodeFacts, made_by: dict[tuple[str, str], int]) -> int | None:
+    """The one layer whose result a node goes on with."""
+    if node.kind not in _FOLLOWERS:
+        return None
+    layers = {made_by[node.scope, name] for name in node.inputs if (node.scope, name) in made_by}
+    return layers.pop() if len(layers) == 1 else None
+
+
+def _group(
+    nodes: Sequence[NodeFacts],
+    name: str,
+    *,
+    op_type: str = "",
+    kind: str = "",
+    number: int | None = None,
+    depth: int = 0,
+) -> Group:
+    params = sum(node.params_new for node in nodes)
+    connections = _sum(node.connections for node in nodes)
+    return Group(
+        number=number,
+        name=name,
+        op_type=op_type,
+        domain=nodes[0].domain,
+        kind=kind,
+        depth=depth,
+        outputs=nodes[0].outputs,
+        nodes=len(nodes),
+        params=params,
+        params_new=params,
+        connections=connections,
+        sharing_ratio=connections / params if connections is not None and params else None,
+        macs=_sum(node.macs for node in nodes),
+        flops=_sum(node.flops for node in nodes),
+    )
+
+
+def _sum(terms: Iterable[int | None]) -> int | None:
+    total = 0
+    for term in terms:
+        if term is None:
+            return None
+        total += term
+    return total
