@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import onnx
 
 from onnxshare.analysis.fc import bias_elements
-from onnxshare.analysis.heads import Head, Subject, find_heads, probe
+from onnxshare.analysis.head_search import find_heads
+from onnxshare.analysis.heads import Head, Subject, probe
 from onnxshare.graph import Graph
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
@@ -160,4 +161,5 @@ def head_params(graph: Graph, head: Head) -> int:
     return sum(
         layer.in_features * layer.out_features + bias_elements(graph, layer)
         for layer in head.layers
+        if layer.stored
     )

@@ -35,13 +35,14 @@ class Emitter:
         source: str,
         *,
         turned: bool = False,
+        columns: Array | None = None,
         order: Array | None = None,
     ) -> str:
-        """Add a constant that holds an old one, `source`, bit for bit; see `Moved` for the order.
-        Returns the name it got."""
+        """Add a constant that holds an old one, `source`, or some of its columns, bit for bit; see
+        `Moved` for the order. Returns the name it got."""
         name = self.constant(values, wanted)
         if self.editor is not None:
-            self.moved.append(Moved(source, name, turned, order))
+            self.moved.append(Moved(source, name, turned, order, columns=columns))
         return name
 
     def emit(

@@ -67,6 +67,12 @@ class FcToConv:
         if sizes is None:
             raise Refusal("the sizes of its feature map are unknown: give --input-shape")
         mirror = Mirror(subject, editor, head.feature_map, sizes)
+        for name in head.joined:
+            more = subject.probe.shapes.sizes(subject.graph.main, name)
+            if more is None:
+                raise Refusal(f"the sizes of '{name}' are unknown: give --input-shape")
+            reader = next(node for node in head.nodes if name in node.inputs)
+            mirror.also(reader, name, more)
         layers = {layer.node: layer for layer in head.layers}
         for node in head.nodes:
             if node in layers:
@@ -83,6 +89,9 @@ class FcToConv:
 def _describe(head: Head) -> str:
     size = "×".join(str(length) for length in head.spatial)
     count = len(head.layers)
+    if head.joined:
+        one = "one FC becomes" if count == 1 else f"{_word(count)} FCs become"
+        return f"{one} convolutions, split by the {_word(1 + len(head.joined))} tensors it reads"
     if count == 1:
         return f"one FC becomes a {size} convolution"
     first, later = len(head.roots), count - len(head.roots)

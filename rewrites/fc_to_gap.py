@@ -61,6 +61,8 @@ class FcToGap:
         reason = head.refused
         if reason is None and head.shared:
             reason = "its feature map has one position: it is pooled already"
+        if reason is None and head.joined:
+            reason = "its FC reads several feature maps"
         if reason is None:
             try:
                 self._plan(subject, head, None)

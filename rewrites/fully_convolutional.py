@@ -15,8 +15,9 @@ from onnxshare.analysis import layout
 from onnxshare.analysis.heads import Subject
 from onnxshare.graph import Node, model_inputs
 from rewrites.base import Refusal
-from rewrites.mirror import Mirror, Twin
+from rewrites.mirror import Mirror
 from rewrites.restore import is_plain
+from rewrites.twins import one
 
 _SOFTMAX = frozenset(("Softmax", "LogSoftmax"))
 
@@ -100,7 +101,7 @@ def _softmax(subject: Subject, mirror: Mirror, node: Node) -> None:
         name = mirror.out.emit(node, "Transpose", [twin.name], f"{wanted}_last", {"perm": last})
         name = mirror.out.emit(node, node.op_type, [name], f"{wanted}_soft", {"axis": rank - 1})
         name = mirror.out.emit(node, "Transpose", [name], wanted, {"perm": back})
-    mirror.twins[node.outputs[0]] = Twin(name, twin.sizes, twin.index, vector=True)
+    mirror.twins[node.outputs[0]] = one(name, twin.sizes, twin.index, vector=True)
     mirror.replaced.add(node)
 
 

@@ -11,6 +11,7 @@ from onnxshare.graph import Node
 from onnxshare.io.tensors import Array, release
 from onnxshare.values import Values
 from rewrites.base import Refusal
+from rewrites.twins import Columns
 
 #: What Conv and GlobalAveragePool compute in; bfloat16 only since opset 22.
 _MAP_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -99,10 +100,9 @@ def bias_of(subject: Subject, layer: FullyConnected) -> tuple[str | None, Array 
 _MOVED_AT_ONCE = 2**25
 
 
-def moved_weight(
-    layer: FullyConnected, values: Values, order: Array, sizes: tuple[int, ...]
-) -> Array:
-    """The kernel `[out, C, spatial…]` of the convolution that an FC is: W'[f, k(c, s)] = W[f, k].
+def moved_weight(layer: FullyConnected, values: Values, read: Columns) -> Array:
+    """The kernel `[out, C, spatial…]` of the convolution that an FC is, or that those of its
+    columns are that read one of several maps: W'[f, c, s] = W[f, k].
 
     Raises:
         Refusal: the weight's values cannot be had.
@@ -110,20 +110,25 @@ def moved_weight(
     weight = weight_by_output(layer, values)
     if weight is None:
         raise Refusal(f"the weight of FC '{layer.node.name}' cannot be read")
-    moved = permuted(weight, order)
+    moved = permuted(weight, read)
     if layer.alpha != 1:
         moved = np.asarray(moved * np.asarray(layer.alpha), weight.dtype)
-    return moved.reshape(layer.out_features, *sizes)
+    return moved.reshape(layer.out_features, *read.part.sizes)
 
 
-def permuted(weight: Array, order: Array) -> Array:
-    """A matrix `[out, columns]` with column k moved to place order[k], bit for bit."""
+def permuted(weight: Array, read: Columns) -> Array:
+    """Some columns of a matrix `[out, columns]`, each moved to its place, bit for bit."""
+    columns, order = read.columns, read.order
     if np.array_equal(order, np.arange(order.size)):
-        return weight  # stored in the order of the map already: still a view of the file
-    moved = np.empty(weight.shape, weight.dtype)
+        if columns is None:
+            return weight  # stored in the order of the map already: still a view of the file
+        first = int(columns[0]) if columns.size else 0
+        if np.array_equal(columns, np.arange(first, first + columns.size)):
+            return weight[:, first : first + columns.size]
+    moved = np.empty((len(weight), order.size), weight.dtype)
     rows = max(1, _MOVED_AT_ONCE // max(1, weight[:1].nbytes))
     for start in range(0, len(weight), rows):
         part = weight[start : start + rows]
-        moved[start : start + rows, order] = part
+        moved[start : start + rows, order] = part if columns is None else part[:, columns]
         release(part)
     return moved

@@ -16,8 +16,7 @@ be folded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,26 +28,12 @@ from onnxshare.graph import Graph, Node
 from onnxshare.io.tensors import Array
 from onnxshare.values import Values, rearrange
 from rewrites.base import Refusal
+from rewrites.convolutions import Convolutions
 from rewrites.emitter import Emitter
-from rewrites.layers import bias_of, check_type, moved_weight, permuted, quantised_weight
+from rewrites.layers import bias_of, check_type, quantised_weight
 from rewrites.restore import is_plain, vector_to_old
-
-
-@dataclass(frozen=True)
-class Twin:
-    """The map that stands for a tensor of the head.
-
-    Attributes:
-        name: its name in the new graph.
-        sizes: `(C, spatial…)`.
-        index: for each element of the old tensor its index in the twin, batch included.
-        vector: whether it holds an FC's output: one position, features as channels.
-    """
-
-    name: str
-    sizes: tuple[int, ...]
-    index: Array
-    vector: bool = False
+from rewrites.steps import Steps
+from rewrites.twins import Columns, Twin, columns_of, join, one
 
 
 class Mirror:
@@ -68,20 +53,41 @@ class Mirror:
         self._graph: Graph = subject.graph
         self._values: Values = subject.probe.values
         self.out = Emitter(editor)
-        self._moved: dict[tuple[str, bytes], str] = {}
+        self._steps = Steps(subject, self.out)
+        self._convolutions = Convolutions(subject, self.out)
         self.samples = sizes[0]
-        self.twins = {feature_map: Twin(feature_map, sizes[1:], layout.index_of(sizes))}
+        self.twins = {feature_map: one(feature_map, sizes[1:], layout.index_of(sizes))}
         self.replaced: set[Node] = set()
         self.notes: list[str] = []
         self.evidence: dict[str, str] = {}
         self._given: set[Node] = set()
 
+    def also(self, node: Node, name: str, sizes: tuple[int, ...]) -> None:
+        """Take a further tensor as a part of the head.
+
+        Args:
+            node: a node that reads it.
+            name: the tensor: a feature map, or a vector `[N, F]`, which becomes a map.
+            sizes: its sizes.
+        """
+        index = layout.index_of(sizes)
+        if len(sizes) > 2:
+            self.twins[name] = one(name, sizes[1:], index)
+            return
+        ones = [1] * self.rank
+        shape = self.out.constant(np.array([0, -1, *ones], np.int64), f"{name}_as_map")
+        made = self.out.emit(node, "Reshape", [name, shape], f"{name}_map")
+        self.twins[name] = one(made, (sizes[1], *ones), index)
+
     def carry(self, node: Node) -> None:
-        """Make the twin of a layout or element-wise node's output.
+        """Make the twin of a layout or element-wise node's output, or of a Concat's.
 
         Raises:
             Refusal: the node cannot be carried over.
         """
+        if layout.joins(node):
+            self._join(node)
+            return
         data = layout.data_input(self._graph, node)
         twin = self.twins.get(data) if data is not None else None
         if data is None or twin is None:
@@ -94,112 +100,33 @@ class Mirror:
         elif node.op_type in ("Identity", "Dropout"):
             self._add(node, twin)
         elif node.op_type == "BatchNormalization":
-            self._normalise(node, twin)
+            made, note = self._steps.normalise(node, twin)
+            self.notes += [note] if note else []
+            self._add(node, made)
         else:
-            self._elementwise(node, data, twin)
+            self._add(node, self._steps.elementwise(node, data, twin))
+
+    def _join(self, node: Node) -> None:
+        twins = [self.twins.get(name) for name in node.inputs]
+        known = [twin for twin in twins if twin is not None]
+        if len(known) < len(twins) or any(twin.vector for twin in known):
+            raise Refusal(f"{node.op_type} '{node.name}' reads something that is no feature map")
+        self._add(node, join(node, known, int(node.attribute("axis", 1))))
 
     def _add(self, node: Node, twin: Twin) -> None:
         self.twins[node.outputs[0]] = twin
         self.replaced.add(node)
 
-    def _elementwise(self, node: Node, data: str, twin: Twin) -> None:
-        shared: dict[str, str] = {}
-        inputs = []
-        for name in node.inputs:
-            if name == data:
-                inputs.append(twin.name)
-            elif not name:
-                inputs.append("")
-            else:
-                inputs.append(shared.setdefault(name, self._operand(node, name, twin)))
-        self._add(node, self._copy(node, inputs, twin))
-
-    def _operand(self, node: Node, name: str, twin: Twin) -> str:
-        """A constant operand, moved to where its elements went; single elements stay as named."""
-        stored = self._graph.source(self._graph.main, name)
-        if node.op_type in layout.QUANTISERS or node.op_type == "Clip":
-            if stored is not None and stored.elements == 1:
-                return name
-            raise Refusal(f"'{name}' of node '{node.name}' is computed, or one per channel")
-        value = self._values.get(self._graph.main, name)
-        if value is None:
-            raise Refusal(f"the constant '{name}' of node '{node.name}' cannot be read")
-        try:
-            spread = np.broadcast_to(value, twin.index.shape)
-        except ValueError:
-            raise Refusal(
-                f"the constant '{name}' of node '{node.name}' changes the shape of its data"
-            ) from None
-        if value.size == 1 and value.ndim <= len(twin.sizes) + 1:
-            return name
-        return self.out.constant(self._to_map(spread, twin, node), f"{name}_map")
-
-    def _to_map(self, spread: Array, twin: Twin, node: Node) -> Array:
-        """Values given for each element of the old tensor, as `[C, spatial…]` of the twin, with
-        axes along which they do not change reduced to size 1."""
-        samples = twin.index.size // prod(twin.sizes)
-        flat = np.empty(twin.index.size, spread.dtype)
-        flat[twin.index.reshape(-1)] = spread.reshape(-1)
-        by_sample = flat.reshape(samples, *twin.sizes)
-        if not _same(by_sample, by_sample[:1]):
-            raise Refusal(f"a constant of node '{node.name}' differs between samples")
-        result: Array = by_sample[0]
-        for axis in range(1, result.ndim):
-            first = result.take([0], axis=axis)
-            if _same(result, first):
-                result = first
-        return result
-
-    def _normalise(self, node: Node, twin: Twin) -> None:
-        """BatchNormalization after an FC normalises channels as before; before it, the features
-        are elements of the map, so it becomes a product and a sum:
-
-            γ · (x − μ) / √(σ² + ε) + β = x · s + (β − μ · s),  s = γ / √(σ² + ε)
-        """
-        if layout.trains(node) or twin.index.ndim != 2:
-            raise Refusal(f"BatchNormalization '{node.name}' is not in its inference form")
-        if twin.vector:
-            if not is_plain(twin.index, self.samples) or not node.attribute("spatial", 1):
-                raise Refusal(f"BatchNormalization '{node.name}' is not over features")
-            self._add(node, self._copy(node, [twin.name, *node.inputs[1:]], twin))
-            return
-        parts = [self._values.get(self._graph.main, name) for name in node.inputs[1:5]]
-        if any(part is None for part in parts):
-            raise Refusal(f"the constants of BatchNormalization '{node.name}' cannot be read")
-        scale, shift, mean, variance = (np.asarray(p, np.float64) for p in parts)
-        dtype = np.asarray(parts[0]).dtype
-        factor = scale / np.sqrt(variance + float(node.attribute("epsilon", 1e-5)))
-        offset = shift - mean * factor
-        name = twin.name
-        for op_type, vector in (("Mul", factor), ("Add", offset)):
-            spread = np.broadcast_to(vector.astype(dtype), twin.index.shape)
-            operand = self.out.constant(self._to_map(spread, twin, node), f"{node.name}_{op_type}")
-            name = self.out.emit(node, op_type, [name, operand], f"{node.outputs[0]}_{op_type}")
-        self.notes.append(f"BatchNormalization '{node.name}' was folded into a product and a sum")
-        self._add(node, replace(twin, name=name))
-
-    def _copy(self, node: Node, inputs: list[str], twin: Twin) -> Twin:
-        return replace(twin, name=self.out.copy(node, inputs, f"{node.outputs[0]}_map"))
-
     def connect(self, layer: FullyConnected) -> None:
-        """Make the twin of an FC's output: a convolution that covers the whole map.
+        """Make the twin of an FC's output: convolutions that cover the whole maps.
 
         Raises:
             Refusal: the FC cannot be written as a convolution.
         """
-        order = self.check(layer)
-        twin = self.twins[layer.data]
+        read = self.check(layer)
         adder = bias_node(self._graph, layer)
-        bias = self._bias(layer)
-        weight = self._weight(layer, order, twin.sizes)
         last = adder or layer.node
-        name = self.out.emit(
-            layer.node,
-            "Conv",
-            [twin.name, weight, *([bias] if bias else [])],
-            f"{last.outputs[0]}_map",
-            {"kernel_shape": list(twin.sizes[1:])},
-        )
+        name = self._convolutions.emit(layer, read, f"{last.outputs[0]}_map")
         made = self._vector(layer, name)
         if is_plain(made.index, self.samples):
             self.evidence[last.outputs[0]] = name
@@ -214,12 +141,13 @@ class Mirror:
         if layer.result_columns and twin.index.ndim == 2:
             index = index.T
         else:
-            index = index.reshape(self._result_shape(layer, twin))
-        return Twin(name, (layer.out_features, *(1 for _ in twin.sizes[1:])), index, vector=True)
+            leading = twin.index.T.shape[:-1] if layer.columns else twin.index.shape[:-1]
+            index = index.reshape((*leading, layer.out_features))
+        return one(name, (layer.out_features, *(1 for _ in range(self.rank))), index, vector=True)
 
-    def check(self, layer: FullyConnected) -> Array:
+    def check(self, layer: FullyConnected) -> tuple[Columns, ...]:
         """Make sure that an FC reads whole samples, in a type and with constants that can be
-        moved; return the order of its columns.
+        moved; return which of its columns read which map, and in which order.
 
         Raises:
             Refusal: it does not.
@@ -227,11 +155,22 @@ class Mirror:
         twin = self.twins.get(layer.data)
         if twin is None:
             raise Refusal(f"FC '{layer.node.name}' reads something that is no part of the head")
-        order = self._column_order(layer, twin)
+        read = self._columns(layer, twin)
         check_type(self._subject, layer)
         quantised_weight(self._subject, layer)
         bias_of(self._subject, layer)
-        return order
+        return read
+
+    def _columns(self, layer: FullyConnected, twin: Twin) -> tuple[Columns, ...]:
+        index = by_rows(layer, twin.index)
+        if index is None:
+            raise Refusal(f"FC '{layer.node.name}' multiplies a stack of matrices")
+        columns = index.shape[-1] if index.ndim else 1
+        if columns != layer.in_features:
+            raise Refusal(
+                f"FC '{layer.node.name}' expects {layer.in_features} columns and gets {columns}"
+            )
+        return columns_of(twin, index.reshape(-1, columns))
 
     def give_back(self, layer: FullyConnected, rows: str) -> None:
         """Let a tensor `[N, F]` made by new nodes take the place of an FC's output, bias added."""
@@ -249,79 +188,6 @@ class Mirror:
 
     def _restore(self, node: Node, source: str, index: Array, name: str) -> None:
         vector_to_old(self._subject, self.out, node, source, index, name, self.samples)
-
-    def _column_order(self, layer: FullyConnected, twin: Twin) -> Array:
-        index = by_rows(layer, twin.index)
-        if index is None:
-            raise Refusal(f"FC '{layer.node.name}' multiplies a stack of matrices")
-        columns = index.shape[-1] if index.ndim else 1
-        if columns != layer.in_features:
-            raise Refusal(
-                f"FC '{layer.node.name}' expects {layer.in_features} columns and gets {columns}"
-            )
-        samples = twin.index.size // prod(twin.sizes)
-        order = layout.column_order(index.reshape(-1, columns), (samples, *twin.sizes))
-        if isinstance(order, str):
-            raise Refusal(order)
-        return order
-
-    def _result_shape(self, layer: FullyConnected, twin: Twin) -> tuple[int, ...]:
-        leading = twin.index.T.shape[:-1] if layer.columns else twin.index.shape[:-1]
-        return (*leading, layer.out_features)
-
-    def _weight(self, layer: FullyConnected, order: Array, sizes: tuple[int, ...]) -> str:
-        if self.out.pretends:
-            return "weight"
-        stored = self._graph.source(self._graph.main, layer.weight)
-        # An FC that shares its weight with another keeps sharing it, if it reads it alike.
-        form = (stored.key if stored else "", layer.weight, layer.alpha, layer.stored_by_output)
-        key = (f"{form}|{sizes}", order.tobytes())
-        if key not in self._moved:
-            quantised = quantised_weight(self._subject, layer)
-            if quantised is not None:
-                self._moved[key] = self._quantised(layer, quantised, order, sizes)
-            else:
-                moved = moved_weight(layer, self._values, order, sizes)
-                self._moved[key] = self._place(layer, moved, order)
-        return self._moved[key]
-
-    def _place(self, layer: FullyConnected, kernel: Array, order: Array) -> str:
-        wanted = f"{layer.weight}_map"
-        if layer.alpha != 1:
-            return self.out.constant(kernel, wanted)
-        turned = not layer.stored_by_output
-        return self.out.move(kernel, wanted, layer.weight, turned=turned, order=order)
-
-    def _quantised(
-        self, layer: FullyConnected, node: Node, order: Array, sizes: tuple[int, ...]
-    ) -> str:
-        """Move the stored integers and dequantise them as before: same scales, same zero points,
-        along the kernel's first axis where there is one per output."""
-        stored = self._values.get(self._graph.main, node.inputs[0])
-        if stored is None:
-            raise Refusal(f"the weight of FC '{layer.node.name}' cannot be read")
-        moved = permuted(stored if layer.stored_by_output else stored.T, order)
-        name = self.out.move(
-            moved.reshape(layer.out_features, *sizes),
-            f"{node.inputs[0]}_map",
-            node.inputs[0],
-            turned=not layer.stored_by_output,
-            order=order,
-        )
-        scale = self._graph.source(self._graph.main, node.inputs[1])
-        single = scale is None or scale.elements == 1
-        return self.out.copy(
-            node, [name, *node.inputs[1:]], f"{layer.weight}_map", None if single else {"axis": 0}
-        )
-
-    def _bias(self, layer: FullyConnected) -> str | None:
-        name, vector = bias_of(self._subject, layer)
-        if vector is None:
-            return None
-        producer = self._graph.main.producer(name) if name else None
-        if name and (producer is None or producer.position < layer.node.position):
-            return name
-        return self.out.constant(vector, f"{layer.node.outputs[0]}_bias")
 
     def finish(self) -> None:
         """Take the old nodes out, and give back under its old name and shape whatever the rest
@@ -351,7 +217,7 @@ class Mirror:
     @property
     def rank(self) -> int:
         """The number of spatial axes."""
-        return len(next(iter(self.twins.values())).sizes) - 1
+        return len(next(iter(self.twins.values())).parts[0].sizes) - 1
 
     def rename_outputs(self) -> None:
         """Let the maps that stand for the graph's outputs take over their names, and take all
@@ -370,8 +236,3 @@ class Mirror:
         return self._graph.is_output(self._graph.main, name) or any(
             reader not in leaving for reader in readers
         )
-
-
-def _same(values: Array, reference: Array) -> bool:
-    """Whether values equal a reference that broadcasts to them."""
-    return bool(np.array_equal(values, np.broadcast_to(reference, values.shape)))

@@ -30,7 +30,8 @@ class Moved:
     """A constant of the old model that became one of the new model, bit for bit.
 
     Both are taken as matrices of as many rows as the source has (one, if it is a vector). Column
-    k of the source, or of its transpose, is column order[k] of the target.
+    k of the source, or of its transpose, is column order[k] of the target; where only some columns
+    were taken, k counts those.
 
     Attributes:
         source: the old tensor: stored, or made from a stored one by layout nodes alone.
@@ -38,6 +39,7 @@ class Moved:
         turned: whether the source is a matrix that is taken transposed.
         order: where each column went; None if it stayed where it was.
         source_scope, target_scope: paths of the graphs they are in; "" is the main graph.
+        columns: which columns of the source were taken, ascending; None for all.
     """
 
     source: str
@@ -46,6 +48,7 @@ class Moved:
     order: Array | None = field(default=None, repr=False, compare=False)
     source_scope: str = ""
     target_scope: str = ""
+    columns: Array | None = field(default=None, repr=False, compare=False)
 
 
 def prove_weights(
@@ -113,24 +116,38 @@ def _value(index: tuple[Model, Values, Graph], path: str, name: str) -> Array | 
 
 
 def _holds(source: Array, target: Array, claim: Moved) -> bool:
-    if source.dtype != target.dtype or source.size != target.size:
-        return False
     if claim.turned:
         if source.ndim != 2:
             return False
         source = source.T
     rows = len(source) if source.ndim > 1 else 1
-    old, new = (array.reshape(rows, -1) for array in (source, target))
-    order = claim.order
-    if order is not None and not np.array_equal(np.sort(order), np.arange(old.shape[1])):
+    old, columns, order = source.reshape(rows, -1), claim.columns, claim.order
+    if columns is not None:
+        if not _ascend(columns, old.shape[1]):
+            return False
+        if columns[-1] - columns[0] + 1 == columns.size:  # side by side: a view will do
+            old, columns = old[:, columns[0] : columns[-1] + 1], None
+    width = old.shape[1] if columns is None else columns.size
+    if source.dtype != target.dtype or target.size != rows * width:
+        return False
+    if order is not None and not np.array_equal(np.sort(order), np.arange(width)):
         return False  # no permutation: some column is lost
+    new = target.reshape(rows, -1)
     step = max(1, _STEP // max(1, old[:1].nbytes))
     for start in range(0, rows, step):
-        part = new[start : start + step]
-        if _bytes(old[start : start + step]) != _bytes(part if order is None else part[:, order]):
+        taken, part = old[start : start + step], new[start : start + step]
+        taken = taken if columns is None else taken[:, columns]
+        if _bytes(taken) != _bytes(part if order is None else part[:, order]):
             return False
         release(part)
     return True
+
+
+def _ascend(columns: Array, count: int) -> bool:
+    """Whether these are numbers of columns, each once and in order."""
+    return bool(
+        columns.size and columns[0] >= 0 and columns[-1] < count and np.all(np.diff(columns) > 0)
+    )
 
 
 def _bytes(array: Array) -> bytes:

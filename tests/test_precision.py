@@ -85,7 +85,7 @@ def test_a_channel_off_by_one_per_cent_in_half_never_passes(
         moved[:, 1] = (moved[:, 1].astype(np.float32) * 1.01).astype(moved.dtype)
         return moved
 
-    monkeypatch.setattr("rewrites.mirror.moved_weight", wrong)
+    monkeypatch.setattr("rewrites.kernels.moved_weight", wrong)
     for name in HALF:
         result = onnxshare.rewrite(FORMS[name].model(), ["fc-to-conv"], provider="cpu")
         assert result.changes

@@ -26,6 +26,7 @@ class FullyConnected:
         columns: whether x comes as [in, rows] (transA, or a weight on the left of MatMul).
         result_columns: whether y is [out, rows] (a weight on the left of MatMul).
         alpha, beta: the factors of Gemm.
+        stored: whether the weight is a stored matrix; False for what only looks like an FC.
     """
 
     node: Node
@@ -39,6 +40,7 @@ class FullyConnected:
     result_columns: bool = False
     alpha: float = 1.0
     beta: float = 1.0
+    stored: bool = True
 
 
 _PRODUCTS = frozenset(("Gemm", "MatMul"))

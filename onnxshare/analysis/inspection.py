@@ -10,7 +10,8 @@ from onnxshare.analysis.cautions import cautions
 from onnxshare.analysis.duplicates import Progress, hashed
 from onnxshare.analysis.facts import declared, node_facts, weight_facts
 from onnxshare.analysis.fc import bias_elements
-from onnxshare.analysis.heads import Head, Probe, Subject, find_heads, probe
+from onnxshare.analysis.head_search import find_heads
+from onnxshare.analysis.heads import Head, Probe, Subject, probe
 from onnxshare.analysis.results import HeadFacts, HeadLayer, Inspection, ModelInfo, NodeFacts
 from onnxshare.analysis.totals import add_up
 from onnxshare.analysis.uniformity import uniformity

@@ -49,6 +49,11 @@ def moves(node: Node) -> bool:
     return node.standard and node.op_type in _MOVES
 
 
+def joins(node: Node) -> bool:
+    """Whether a node puts tensors side by side."""
+    return node.standard and node.op_type == "Concat"
+
+
 def elementwise(node: Node) -> bool:
     """Whether a node works on each element on its own (its constants aside)."""
     if not node.standard:

@@ -53,7 +53,8 @@ def add_up(
             | _with_biases(graph, fully_connected(graph)),
         ),
         fc_after_conv_params=_params_of(
-            census, _with_biases(graph, [layer for head in heads for layer in head.layers])
+            census,
+            _with_biases(graph, [x for head in heads if head.roots for x in head.layers]),
         ),
         peak_activation_bytes=peak_activation_bytes(graph, shapes),
     )

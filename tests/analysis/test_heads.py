@@ -56,7 +56,7 @@ def test_rows_that_mix_samples_are_refused() -> None:
     assert head.uniformity is None
 
 
-def test_an_fc_at_every_position_is_no_head() -> None:
+def test_an_fc_at_every_position_is_refused() -> None:
     """[n, 4, 9] · [9, 5]: a 1-D layer shared by the channels, not one that reads whole maps."""
     built = model(
         [_CONV, node("Reshape", "map to", "rows"), node("MatMul", "rows w", "y")],
@@ -65,7 +65,9 @@ def test_an_fc_at_every_position_is_no_head() -> None:
         [tensor("k", 4, 1, 3, 3), tensor("w", 9, 5), constant("to", [0, 4, 9])],
     )
     report = onnxshare.inspect(built)
-    assert report.heads == ()
+    (head,) = report.heads
+    assert "applied to 4 rows of each sample" in head.rewrites["fc-to-conv"]["refused"]
+    assert "applied to 4 rows of each sample" in head.rewrites["fc-to-gap"]["refused"]
     assert report.totals.fc_after_conv_params == 0
 
 

@@ -221,7 +221,7 @@ def test_failed_validation_writes_nothing(
     from rewrites import layers
 
     right = layers.moved_weight
-    monkeypatch.setattr("rewrites.mirror.moved_weight", lambda *a: right(*a) * np.float32(1.01))
+    monkeypatch.setattr("rewrites.kernels.moved_weight", lambda *a: right(*a) * np.float32(1.01))
     before = contents()
     result = rewrite(cli, model, "--fc-to-conv")
     assert result.returncode == 1

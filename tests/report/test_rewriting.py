@@ -73,7 +73,7 @@ def test_a_failed_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     from rewrites import layers
 
     right = layers.moved_weight
-    monkeypatch.setattr("rewrites.mirror.moved_weight", lambda *a: right(*a)[::-1].copy())
+    monkeypatch.setattr("rewrites.kernels.moved_weight", lambda *a: right(*a)[::-1].copy())
     text = printed(result_of(FORMS["flatten"].model()))
     assert "different" in text
     assert "nothing was written" in text

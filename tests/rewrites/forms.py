@@ -148,6 +148,7 @@ class Form:
             there is nothing to rewrite and so no site.
         left: how many Gemm and MatMul stay.
         batches: with how many samples it is run.
+        split: whether its FC reads several maps and becomes several convolutions.
         unproven: whether the comparison cannot tell, although the rewrite is right: outputs
             without the batch in front, few bits, or results that never move.
     """
@@ -158,6 +159,7 @@ class Form:
     left: int = 0
     batches: tuple[int, ...] = (1, 3)
     unproven: bool = False
+    split: bool = False
 
     def model(self, seed: int = 0) -> onnx.ModelProto:
         """The model, its weights drawn with a seed."""
@@ -467,12 +469,134 @@ def sliced(net: Net) -> None:
     net.rows(net.gemm(x, 20, 5), 5)
 
 
-def several_scales(net: Net) -> None:
-    image = net.input(2, 5, 6)
-    first = net.trunk(image=image)
+def scales(net: Net, *, last: bool = False) -> list[str]:
+    """A trunk's map and a pooled one of half its size, each flattened, perhaps channels last."""
+    first = net.trunk(image=net.input(2, 5, 6))
     second = net.node("MaxPool", first, kernel_shape=[2, 2], strides=[2, 2])
-    flats = [net.node("Flatten", item) for item in (first, second)]
-    net.rows(net.gemm(net.node("Concat", *flats, axis=1), K + C * 2, 5), 5)
+    flats = []
+    for item in (first, second):
+        if last:
+            item = net.node("Transpose", item, perm=[0, 2, 3, 1])
+        flats.append(net.node("Flatten", item))
+    return flats
+
+
+#: What both maps of `scales` hold: 3 × 3 × 4 and 3 × 1 × 2.
+BOTH = K + C * 2
+
+
+def joined(
+    *tail: str, last: bool = False, alpha: float = 1.0, beta: float = 1.0, by_output: bool = False
+) -> Callable[[Net], None]:
+    """Several scales side by side, steps with a constant per element, an FC, and one after it."""
+
+    def build(net: Net) -> None:
+        x = net.node("Concat", *scales(net, last=last), axis=-1 if last else 1)
+        for op_type in tail:
+            if op_type == "BatchNormalization":
+                x = batchnorm(net, x, BOTH)
+            elif op_type in ("Mul", "PRelu", "Add"):
+                x = net.node(op_type, x, net.weight(BOTH))
+            else:
+                x = net.node(op_type, x)
+        weight = net.weight(*((6, BOTH) if by_output else (BOTH, 6)))
+        x = net.node(
+            "Gemm", x, weight, net.weight(6), transB=int(by_output), alpha=alpha, beta=beta
+        )
+        net.rows(net.matmul(net.node("Relu", x), 6, 5), 5)
+
+    return build
+
+
+def pyramid(net: Net) -> None:
+    """Spatial pyramid pooling: 4, 2 and 1 positions of one map, as SPP-net joins them."""
+    x = net.trunk(4, 4, image=net.input(2, 6, 6))
+    flats = []
+    for size in (1, 2, 4):
+        pooled = net.node("MaxPool", x, kernel_shape=[size, size], strides=[size, size])
+        flats.append(net.node("Reshape", pooled, net.ints(0, -1)))
+    net.rows(net.gemm(net.node("Concat", *flats, axis=1), C * (16 + 4 + 1), 5), 5)
+
+
+def map_and_vector(net: Net) -> None:
+    """A flattened map beside a vector that the model is given: speed, age, a goal."""
+    x = net.node("Concat", net.flat(), net.input(4), axis=1)
+    net.rows(net.gemm(net.node("Relu", net.gemm(x, K + 4, 6)), 6, 5), 5)
+
+
+def map_and_embedding(net: Net) -> None:
+    """A vector first, which has gone through an FC of its own."""
+    vector = net.node("Tanh", net.gemm(net.input(4), 4, 3))
+    x = net.node("Concat", vector, net.flat(), axis=1)
+    net.rows(net.matmul(x, K + 3, 5), 5)
+
+
+def map_and_its_own_features(net: Net) -> None:
+    """A flattened map beside what an FC made of it: two heads, one after the other."""
+    flat = net.flat()
+    features = net.node("Relu", net.gemm(flat, K, 4))
+    net.rows(net.gemm(net.node("Concat", flat, features, axis=1), K + 4, 5), 5)
+
+
+def nested_concats(net: Net) -> None:
+    first, second = scales(net)
+    inner = net.node("Relu", net.node("Concat", first, second, axis=1))
+    x = net.node("Concat", inner, net.input(2), axis=1)
+    net.rows(net.gemm(x, BOTH + 2, 5), 5)
+
+
+def two_readers_of_one_concat(net: Net) -> None:
+    x = net.node("Concat", *scales(net), axis=1)
+    net.rows(net.gemm(x, BOTH, 5), 5)
+    net.rows(net.matmul(net.node("Tanh", x), BOTH, 2), 2)
+
+
+def kernels_of_several_widths(net: Net) -> None:
+    """1-D convolutions of several widths over one text, joined: TextCNN before its pooling."""
+    text = net.input(2, 8)
+    maps = [net.node("Conv", text, net.weight(3, 2, width)) for width in (2, 3, 4)]
+    x = net.node("Concat", *(net.node("Flatten", item) for item in maps), axis=1)
+    net.rows(net.gemm(x, 3 * (7 + 6 + 5), 5), 5)
+
+
+def detection(net: Net) -> None:
+    """As SSD joins its scales: channels last, one row of boxes per sample."""
+    maps = [net.node("Reshape", item, net.ints(0, -1)) for item in scales(net, last=True)]
+    turned = net.node("Transpose", net.node("Concat", *maps, axis=1), perm=[1, 0])
+    net.rows(net.node("Gemm", turned, net.weight(5, BOTH), net.weight(5), transA=1, transB=1), 5)
+
+
+def joined_quantised(net: Net) -> None:
+    """Several scales, and a weight of 8 bits with a scale per output."""
+    rng = np.random.default_rng(1)
+    values = rng.integers(-128, 128, (5, BOTH)).astype(np.int8)
+    scale = net.stored(rng.uniform(0.01, 0.03, 5).astype(np.float32))
+    zero = net.stored(rng.integers(-9, 10, 5).astype(np.int8))
+    weight = net.node("DequantizeLinear", net.stored(values), scale, zero, axis=0)
+    net.rows(net.node("Gemm", net.node("Concat", *scales(net), axis=1), weight, transB=1), 5)
+
+
+def joined_with_a_constant(net: Net) -> None:
+    x = net.node("Concat", net.flat(), net.weight(1, 2), axis=1)
+    net.rows(net.gemm(x, K + 2, 5), 5)
+
+
+def joined_of_other_ranks(net: Net) -> None:
+    line = net.node("Conv", net.input(2, 6), net.weight(3, 2, 3))
+    x = net.node("Concat", net.flat(), net.node("Flatten", line), axis=1)
+    net.rows(net.gemm(x, K + 12, 5), 5)
+
+
+def joined_with_itself(net: Net) -> None:
+    flat = net.flat()
+    net.rows(net.gemm(net.node("Concat", flat, flat, axis=1), 2 * K, 5), 5)
+
+
+def sum_of_two_maps(net: Net) -> None:
+    """Two flattened maps added: what the FC reads is in neither of them."""
+    image = net.input(2, H + 2, W + 2)
+    flats = [net.node("Flatten", net.trunk(image=image)) for _ in range(2)]
+    net.rows(net.gemm(net.node("Add", *flats), K, 5), 5)
 
 
 def quantised(
@@ -772,17 +896,44 @@ FORMS: dict[str, Form] = {
     "half": Form(gemm_after("Flatten"), {"dtype": np.float16}),
     "half, alpha and beta": Form(gemm(factors=(0.7, -1.3)), {"dtype": np.float16}, unproven=True),
     "half head": Form(cast_to(TensorProto.FLOAT16)),
+    # Several maps in one vector.
+    "several scales": Form(joined(), split=True),
+    "several scales, channels last": Form(joined(last=True), split=True),
+    "several scales, transB, alpha": Form(joined(by_output=True, alpha=0.7, beta=2.0), split=True),
+    "several scales, Relu and Dropout": Form(joined("Relu", "Dropout"), split=True),
+    "several scales, a factor per element": Form(joined("Mul", "Add", last=True), split=True),
+    "several scales, PRelu per element": Form(joined("PRelu", last=True), split=True),
+    "several scales, BatchNormalization before": Form(joined("BatchNormalization"), split=True),
+    "several scales, half": Form(joined(last=True), {"dtype": np.float16}, split=True),
+    "several scales, opset 7": Form(joined(), {"opset": 7, "ir": 3}, split=True),
+    "several scales, batch of 3": Form(joined(), {"batch": 3}, batches=(3,), split=True),
+    "pyramid pooling": Form(pyramid, split=True),
+    "detection": Form(detection, split=True),
+    "kernels of several widths": Form(kernels_of_several_widths, split=True),
+    "map and vector": Form(map_and_vector, split=True),
+    "map and vector, one sample": Form(map_and_vector, ONE, batches=_ONE, split=True),
+    "vector and map": Form(map_and_embedding, left=1, split=True),
+    "map and its own features": Form(map_and_its_own_features, split=True),
+    "nested Concats": Form(nested_concats, split=True),
+    "a map joined with itself": Form(joined_with_itself, split=True),
+    "two readers of one Concat": Form(two_readers_of_one_concat, split=True),
     # What must be left alone.
+    "joined with a constant": Form(
+        joined_with_a_constant, ONE, refused="which is no feature map", batches=_ONE, left=1
+    ),
+    "joined maps of other ranks": Form(
+        joined_of_other_ranks, refused="different numbers of axes", left=1
+    ),
+    "sum of two maps": Form(sum_of_two_maps, refused="more than a rearranged", left=1),
     "time as batch": Form(time_as_batch, {"batch": 22}, refused="axis 0 is not a batch", left=1),
-    "a row is a window": Form(window_rows, refused="", left=1),
+    "a row is a window": Form(window_rows, refused="2 rows of each sample", left=1),
     "sliced": Form(sliced, refused="a part of a flattened map", left=1),
-    "several scales": Form(several_scales, refused="several flattened tensors", left=1),
     "quantised weight, a scale per input": Form(quantised(axis=0), refused="are per input", left=1),
     "quantised weight, transposed": Form(quantised(turned=True), refused="is quantised", left=1),
     "one position": Form(one_position, refused="one position", left=1),
     "no convolution": Form(no_convolution, refused="", left=2),
-    "an FC per position": Form(per_position, refused="", left=1),
-    "computed weight": Form(computed_weight, {"batch": 1}, refused="", left=1),
+    "an FC per position": Form(per_position, refused="12 rows of each sample", left=1),
+    "computed weight": Form(computed_weight, {"batch": 1}, refused="is computed", left=1),
     "computed bias": Form(computed_bias, {"batch": 1}, refused="is computed", left=1),
     "rows mixed between FCs": Form(mixed_rows, refused="each row is a window", left=2),
     "bias adds an axis": Form(added_axis(1, 1, 5)),

@@ -41,11 +41,13 @@ def test_round_trip(name: str) -> None:
     assert result.validation is not None
     # Where the verdict cannot tell, the results below do.
     assert result.validation.verdict in ("equivalent", "identical", "inconclusive")
-    assert convolutions(result.model) == convolutions(model)
-    fcs = [sum(n.op_type in FC for n in m.graph.node) for m in (result.model, model)]
-    assert fcs[0] == fcs[1]
+    if not form.split:  # an FC that reads several maps comes back as several
+        assert convolutions(result.model) == convolutions(model)
+        fcs = [sum(n.op_type in FC for n in m.graph.node) for m in (result.model, model)]
+        assert fcs[0] == fcs[1]
     assert interface(result.model) == interface(model)
-    assert set(values_of(floats(result.model))) == set(values_of(floats(there)))
+    made = {0.0}  # below opset 11 a Gemm must have a bias
+    assert set(values_of(floats(result.model))) - made == set(values_of(floats(there))) - made
     onnx.checker.check_model(result.model, full_check=True)
     step = 0.05 * 1.001 if name == "data through 8 bits" else 0.0
     for batch in form.batches:

@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 import onnxshare
 from onnxshare.io.load import Model
-from rewrites.mirror import Mirror
+from rewrites import layers
 from rewrites.moved import Moved, prove_weights
 from tests.builders import model, node
 
@@ -89,14 +89,14 @@ def test_a_folded_factor_is_computed_and_said(lenet: onnx.ModelProto) -> None:
 def test_weights_that_are_not_what_was_claimed_are_different_without_a_run(
     lenet: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = Mirror._place
+    right = layers.moved_weight
 
-    def off_by_one_bit(self: Mirror, layer: Any, kernel: Array, order: Array) -> str:
-        kernel = kernel.copy()
+    def off_by_one_bit(*arguments: Any) -> Array:
+        kernel = right(*arguments).copy()
         kernel.reshape(-1).view(np.uint32)[0] ^= 1
-        return right(self, layer, kernel, order)
+        return kernel
 
-    monkeypatch.setattr(Mirror, "_place", off_by_one_bit)
+    monkeypatch.setattr("rewrites.kernels.moved_weight", off_by_one_bit)
     result = onnxshare.rewrite(lenet, ["fc-to-conv"], provider="cpu")
     assert not result.passed
     assert result.validation is not None
@@ -110,12 +110,11 @@ def test_a_wrong_order_that_is_claimed_as_written_is_caught_by_running(
 ) -> None:
     """Channels taken for the last axis, in the weight and in the claim alike."""
 
-    def wrong(self: Mirror, layer: Any, twin: Any) -> Array:
-        channels, *spatial = twin.sizes
-        order = np.arange(layer.in_features).reshape(channels, *spatial)
+    def wrong(index: Array, sizes: tuple[int, ...]) -> Array:
+        order = np.arange(index.shape[1]).reshape(sizes[1:])
         return np.ascontiguousarray(np.moveaxis(order, 0, -1)).reshape(-1)
 
-    monkeypatch.setattr(Mirror, "_column_order", wrong)
+    monkeypatch.setattr("onnxshare.analysis.layout.column_order", wrong)
     result = onnxshare.rewrite(lenet, ["fc-to-conv"], provider="cpu")
     assert not result.passed
     assert weights_of(result).moved == 3

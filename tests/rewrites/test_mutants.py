@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pytest
 import onnxshare
 from onnxshare.analysis import fc, layout
 from onnxshare.errors import RewriteError
-from rewrites import layers
+from rewrites import layers, twins
+from rewrites.convolutions import Convolutions
 from rewrites.mirror import Mirror
+from rewrites.steps import Steps
 from tests.rewrites.forms import FORMS, Net
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -32,7 +35,7 @@ def on_kernel(change: Callable[[Array], Array]) -> Mutant:
             kernel = right(*arguments)
             return np.ascontiguousarray(change(kernel.copy())).reshape(kernel.shape)
 
-        patch.setattr("rewrites.mirror.moved_weight", wrong)
+        patch.setattr("rewrites.kernels.moved_weight", wrong)
 
     return apply
 
@@ -67,7 +70,7 @@ def one_column_lost(kernel: Array) -> Array:
 
 def no_bias(patch: Patch) -> None:
     right = layers.bias_of
-    patch.setattr("rewrites.mirror.bias_of", lambda *a: right(*a) and (None, None))
+    patch.setattr("rewrites.kernels.bias_of", lambda *a: right(*a) and (None, None))
 
 
 def bias_of_another(patch: Patch) -> None:
@@ -78,7 +81,7 @@ def bias_of_another(patch: Patch) -> None:
         _, vector = right(*arguments)
         return None, None if vector is None else vector[::-1].copy()
 
-    patch.setattr("rewrites.mirror.bias_of", wrong)
+    patch.setattr("rewrites.kernels.bias_of", wrong)
 
 
 def factor_ignored(name: str) -> Mutant:
@@ -131,19 +134,47 @@ def order_inverted(patch: Patch) -> None:
 
 def constants_not_moved(patch: Patch) -> None:
     """A constant per element of the vector put on the map as it is."""
-    right = Mirror._to_map
+    right = twins.constants_of
 
-    def wrong(self: Mirror, spread: Array, twin: Any, node: Any) -> Array:
-        made = right(self, spread, twin, node)
-        first = spread.reshape(-1)[: int(np.prod(twin.sizes))]
-        return first.reshape(twin.sizes) if made.size == first.size else made
+    def wrong(twin: Any, spread: Array, node: Any) -> list[Array]:
+        made = right(twin, spread, node)
+        first = spread.reshape(-1)[: made[0].size]
+        whole = int(np.prod(twin.parts[0].sizes))
+        return [first.reshape(made[0].shape) if made[0].size == whole else made[0], *made[1:]]
 
-    patch.setattr(Mirror, "_to_map", wrong)
+    patch.setattr("rewrites.steps.constants_of", wrong)
 
 
 def activation_lost(patch: Patch) -> None:
     """What stands between two FCs is left out."""
-    patch.setattr(Mirror, "_elementwise", lambda self, node, data, twin: self._add(node, twin))
+    patch.setattr(Steps, "elementwise", lambda self, node, data, twin: twin)
+
+
+def one_map_lost(patch: Patch) -> None:
+    """Of several maps, the last one is left out of the sum."""
+    right = Convolutions.emit
+
+    def wrong(self: Convolutions, layer: Any, read: tuple[Any, ...], wanted: str) -> str:
+        return right(self, layer, read[: max(1, len(read) - 1)], wanted)
+
+    patch.setattr(Convolutions, "emit", wrong)
+
+
+def columns_of_another(patch: Patch) -> None:
+    """Each map gets the columns that stand one further on."""
+    right = twins.columns_of
+
+    def wrong(twin: Any, rows: Array) -> Any:
+        read = right(twin, rows)
+        total = rows.shape[1]
+        return tuple(
+            replace(item, columns=np.sort((item.columns + 1) % total))
+            if item.columns is not None
+            else item
+            for item in read
+        )
+
+    patch.setattr("rewrites.mirror.columns_of", wrong)
 
 
 #: What shows in any model.
@@ -171,6 +202,13 @@ PARTICULAR: dict[str, tuple[Mutant, str]] = {
     "slope not moved": (constants_not_moved, "bias of the flattened layout"),
     "activation lost": (activation_lost, "channels last"),
     "PRelu lost": (activation_lost, "PRelu between"),
+    "one scale lost": (one_map_lost, "several scales"),
+    "the vector lost": (one_map_lost, "map and vector"),
+    "columns of another scale": (columns_of_another, "several scales"),
+    "columns of another scale, transB": (columns_of_another, "several scales, transB, alpha"),
+    "alpha of several scales": (factor_ignored("alpha"), "several scales, transB, alpha"),
+    "order of several scales": (order_ignored, "several scales, channels last"),
+    "factor of several scales": (constants_not_moved, "several scales, a factor per element"),
 }
 
 MODELS = ["lenet5", "vgg_small", "vgg_small-torchscript"]

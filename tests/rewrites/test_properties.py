@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 
 import onnx
@@ -39,7 +39,10 @@ class Built:
     name: str
     features: int
     spatial: tuple[int, ...]
-    layout: list[str] = field(default_factory=list)
+    channels: int = 0
+
+    def __post_init__(self) -> None:
+        self.channels = self.features
 
 
 def flatten(draw: Callable[..., int], built: Built) -> None:
@@ -73,6 +76,24 @@ def flatten(draw: Callable[..., int], built: Built) -> None:
         )
         x = net.node("Flatten", x)
     built.name, built.features = x, total
+
+
+def join(draw: Callable[..., int], built: Built, trunk: str) -> None:
+    """Perhaps put another scale of the trunk's map, or a vector, beside the flattened map."""
+    net, what = built.net, draw(st.integers(0, 5))
+    if what > 2:
+        return
+    if what == 0:
+        more, features = net.input(3), 3
+    else:
+        last = built.spatial[-1]
+        step = [*(1 for _ in built.spatial[1:]), min(what, last)]
+        pooled = net.node("MaxPool", trunk, kernel_shape=step, strides=step)
+        other = Built(net, pooled, built.channels, (*built.spatial[:-1], last // step[-1]))
+        flatten(draw, other)
+        more, features = other.name, other.features
+    parts = [built.name, more] if draw(st.booleans()) else [more, built.name]
+    built.name, built.features = net.node("Concat", *parts, axis=1), built.features + features
 
 
 def between(draw: Callable[..., int], built: Built) -> None:
@@ -134,7 +155,9 @@ def nets(draw: Callable[..., int]) -> onnx.ModelProto:
     spatial = tuple(draw(st.integers(1, 4)) for _ in range(rank))
     channels = draw(st.integers(1, 4))
     built = Built(net, net.trunk(*spatial, channels=channels), channels, spatial)
+    trunk = built.name
     flatten(draw, built)
+    join(draw, built, trunk)
     exits: list[tuple[str, int]] = []
     for _ in range(draw(st.integers(1, 3))):
         between(draw, built)

@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 import onnxshare
 from tests.rewrites.checking import feeds, run
-from tests.rewrites.forms import Form, quantised
+from tests.rewrites.forms import BOTH, Form, joined_quantised, quantised
 
 FORMS = {
     "one scale": Form(quantised()),
@@ -65,6 +65,24 @@ def test_there_is_no_way_back_that_would_store_floats(name: str) -> None:
 
 
 def test_a_wrong_order_of_the_integers_never_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rewrites.mirror.permuted", lambda weight, order: weight[:, ::-1])
+    monkeypatch.setattr("rewrites.kernels.permuted", lambda weight, read: weight[:, ::-1])
     for form in FORMS.values():
         assert not onnxshare.rewrite(form.model(), ["fc-to-conv"], provider="cpu").passed
+
+
+def test_integers_that_read_several_maps_are_split() -> None:
+    """Each map gets its columns, all of them the same scales."""
+    model = Form(joined_quantised).model()
+    result = onnxshare.rewrite(model, ["fc-to-conv"], provider="cpu")
+    assert result.passed
+    stored = {t.name: t for t in result.model.graph.initializer}
+    kernels = [numpy_helper.to_array(t) for t in stored.values() if t.data_type == 3]
+    pieces = [item.reshape(5, -1) for item in kernels if item.ndim == 4]
+    np.testing.assert_array_equal(np.concatenate(pieces, axis=1), integers(model))
+    assert [piece.shape[1] for piece in pieces] == [36, BOTH - 36]
+    made = [n for n in result.model.graph.node if n.op_type == "DequantizeLinear"]
+    assert len({tuple(node.input[1:]) for node in made}) == 1
+    for batch in (1, 3):
+        data = feeds(model, batch)
+        for a, b in zip(run(model, data), run(result.model, data), strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5 * float(np.abs(a).max()))

@@ -1,0 +1,112 @@
+"""What looks like a head and is none, and why: said instead of passed over in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import prod
+
+from onnxshare.analysis import layout
+from onnxshare.analysis.fc import FullyConnected, recognise
+from onnxshare.analysis.heads import SEVERAL, Head, Probe
+from onnxshare.analysis.joined import feature_map
+from onnxshare.graph import Graph, Node
+
+#: What takes a part of a tensor.
+_CUTS = frozenset(("Slice", "Gather", "Split"))
+
+
+def rows_per_sample(graph: Graph, probe: Probe, layer: FullyConnected) -> int:
+    """How many rows of each sample an FC multiplies: 1 where it reads whole samples."""
+    shape = probe.shapes.sizes(graph.main, layer.data)
+    if shape is None or layer.columns:
+        return 1
+    samples = max(1, SEVERAL if probe.dynamic else probe.shapes.batch)
+    return max(1, prod(shape[:-1]) // samples)
+
+
+def several_rows(graph: Graph, probe: Probe, layer: FullyConnected) -> str | None:
+    """Why an FC that is applied to several rows of each sample is no site."""
+    rows = rows_per_sample(graph, probe, layer)
+    if rows == 1:
+        return None
+    return (
+        f"it is applied to {rows} rows of each sample (its positions, or windows of it), so its "
+        "weights are shared over them already"
+    )
+
+
+def not_followed(graph: Graph, probe: Probe, layer: FullyConnected, base: str) -> str | None:
+    """Why an FC that reads something else than a rearranged map is no site; None where it has
+    nothing to do with one."""
+    shape = probe.shapes.get(graph.main, base)
+    if shape is None:
+        return f"the shape of '{base}', which it comes after, is unknown: give --input-shape"
+    node = graph.main.producers.get(base)
+    if node is None:
+        return None
+    if node.op_type in _CUTS:
+        inputs, words = node.inputs[:1], "a part of a flattened map"
+    else:
+        inputs, words = node.inputs, "more than a rearranged feature map"
+    if any(_flattened(graph, probe, name) for name in inputs if name):
+        return f"it reads {words} ({node.op_type} '{node.name}'), which cannot be followed"
+    return None
+
+
+def _flattened(graph: Graph, probe: Probe, name: str) -> bool:
+    """Whether a tensor is a map of several positions, flattened."""
+    source, steps = feature_map(layout.back(graph, graph.main, name))
+    sizes = probe.shapes.sizes(graph.main, source)
+    return bool(steps) and sizes is not None and len(sizes) > 2 and prod(sizes[2:]) > 1
+
+
+def unstored(
+    graph: Graph,
+    after: set[str],
+    back: Callable[[str], layout.Path],
+    make_probe: Callable[[], Probe],
+) -> Iterator[Head]:
+    """Products of a flattened map with something that is no stored matrix.
+
+    Args:
+        graph: the model.
+        after: the tensors that come from a convolution.
+        back: the path to a tensor.
+        make_probe: the shapes; called only if there is a product after a convolution.
+    """
+    for node in graph.main.nodes:
+        if not node.standard or node.op_type not in ("Gemm", "MatMul"):
+            continue
+        if recognise(graph, node) is not None:
+            continue
+        sides = (0,) if node.op_type == "Gemm" else (0, 1)
+        for side in sides:
+            name, steps = feature_map(back(node.inputs[side]))
+            if not steps or steps[0].inputs[0] not in after:
+                continue
+            head = _unstored(graph, make_probe(), node, side, name)
+            if head is not None:
+                yield head
+                break
+
+
+def _unstored(graph: Graph, probe: Probe, node: Node, side: int, name: str) -> Head | None:
+    data, other = node.inputs[side], node.inputs[1 - side]
+    sizes = probe.shapes.sizes(graph.main, name)
+    flat = probe.shapes.sizes(graph.main, data)
+    weight = probe.shapes.sizes(graph.main, other)
+    if sizes is None or flat is None or weight is None or len(sizes) < 3:
+        return None
+    features = prod(sizes[1:])
+    if prod(sizes[2:]) == 1 or len(flat) > 2 or features not in flat or len(weight) > 3:
+        return None
+    maker = graph.main.producer(other)
+    if graph.source(node.scope, other) is not None:
+        reason = f"its weight '{other}' is stored, but in a form that cannot be followed"
+    elif maker is None:
+        reason = f"its weight '{other}' is an input of the model"
+    else:
+        reason = f"its weight is computed ({maker.op_type} '{maker.name}'), not stored"
+    outputs = prod(weight) // features
+    layer = FullyConnected(node, data, other, None, features, outputs, False, stored=False)
+    return Head(name, sizes[1:], (), (layer,), (), reason)

@@ -1,0 +1,99 @@
+"""Brings the weights of FCs into the new graph as the kernels of convolutions, each once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxshare.analysis.fc import FullyConnected
+from onnxshare.analysis.heads import Subject
+from onnxshare.graph import Node
+from onnxshare.io.tensors import Array
+from rewrites.base import Refusal
+from rewrites.emitter import Emitter
+from rewrites.layers import bias_of, moved_weight, permuted, quantised_weight
+from rewrites.twins import Columns
+
+
+class Kernels:
+    """The kernels and biases of one head.
+
+    Args:
+        subject: the model.
+        out: where constants are emitted.
+    """
+
+    def __init__(self, subject: Subject, out: Emitter) -> None:
+        self._subject, self._out = subject, out
+        self._graph, self._values = subject.graph, subject.probe.values
+        self._known: dict[tuple[str, ...], str] = {}
+
+    def weight(self, layer: FullyConnected, read: Columns) -> str:
+        """The kernel `[out, C, spatial…]` of the columns that read one map.
+
+        An FC that shares its weight with another keeps sharing it, if it reads it alike.
+
+        Raises:
+            Refusal: the weight's values cannot be had.
+        """
+        if self._out.pretends:
+            return "weight"
+        stored = self._graph.source(self._graph.main, layer.weight)
+        key = (
+            stored.key if stored else "",
+            layer.weight,
+            f"{layer.alpha} {layer.stored_by_output} {read.part.sizes}",
+            "" if read.columns is None else read.columns.tobytes().hex(),
+            read.order.tobytes().hex(),
+        )
+        if key not in self._known:
+            quantised = quantised_weight(self._subject, layer)
+            if quantised is not None:
+                self._known[key] = self._quantised(layer, quantised, read)
+            else:
+                kernel = moved_weight(layer, self._values, read)
+                self._known[key] = self._place(layer, kernel, read)
+        return self._known[key]
+
+    def _place(self, layer: FullyConnected, kernel: Array, read: Columns) -> str:
+        wanted = f"{layer.weight}_map"
+        if layer.alpha != 1:
+            return self._out.constant(kernel, wanted)
+        return self._out.move(
+            kernel,
+            wanted,
+            layer.weight,
+            turned=not layer.stored_by_output,
+            columns=read.columns,
+            order=read.order,
+        )
+
+    def _quantised(self, layer: FullyConnected, node: Node, read: Columns) -> str:
+        """Move the stored integers and dequantise them as before: same scales, same zero points,
+        along the kernel's first axis where there is one per output."""
+        stored = self._values.get(self._graph.main, node.inputs[0])
+        if stored is None:
+            raise Refusal(f"the weight of FC '{layer.node.name}' cannot be read")
+        moved = permuted(stored if layer.stored_by_output else stored.T, read)
+        name = self._out.move(
+            moved.reshape(layer.out_features, *read.part.sizes),
+            f"{node.inputs[0]}_map",
+            node.inputs[0],
+            turned=not layer.stored_by_output,
+            columns=read.columns,
+            order=read.order,
+        )
+        scale = self._graph.source(self._graph.main, node.inputs[1])
+        single = scale is None or scale.elements == 1
+        return self._out.copy(
+            node, [name, *node.inputs[1:]], f"{layer.weight}_map", None if single else {"axis": 0}
+        )
+
+    def bias(self, layer: FullyConnected) -> str | None:
+        """The name of the bias `[out]`, Gemm's beta applied; None without one."""
+        name, vector = bias_of(self._subject, layer)
+        if vector is None:
+            return None
+        producer = self._graph.main.producer(name) if name else None
+        if name and (producer is None or producer.position < layer.node.position):
+            return name
+        return self._out.constant(np.asarray(vector), f"{layer.node.outputs[0]}_bias")
