@@ -10,7 +10,7 @@ from typing import Any
 
 from onnxshare.checks.results import CheckReport, Finding, Metrics
 from onnxshare.errors import UsageError
-from onnxshare.io.atomic import move, temporary, write
+from onnxshare.io.atomic import replace_text
 
 #: Version of the file's layout.
 SCHEMA_VERSION = 1
@@ -108,10 +108,7 @@ def write_baseline(report: CheckReport, path: Path) -> int:
             if model.metrics is not None
         },
     }
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    with temporary(path) as name:
-        write(name, [text.encode(errors="backslashreplace")], path)
-        move(name, path, force=True)
+    replace_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     return len(findings)
 
 

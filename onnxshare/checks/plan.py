@@ -24,6 +24,7 @@ class Job:
         name: its path, or `<model>`.
         limits: the rules for it: option name to limit.
         input_shapes, samples: what the policy gives for it, or None.
+        line: the line of the policy file that names it, or None.
     """
 
     source: ModelSource
@@ -31,6 +32,7 @@ class Job:
     limits: dict[str, Limit]
     input_shapes: InputShapes | None = None
     samples: str | None = None
+    line: int | None = None
 
 
 def plan(sources: ModelSource | Sequence[ModelSource], policy: Policy) -> list[Job]:
@@ -61,8 +63,14 @@ def _job(path: Path, policy: Policy, entries: list[ModelEntry]) -> Job:
     limits = policy.limits_for(entries)
     shapes = [entry.input_shapes for entry in entries if entry.input_shapes]
     samples = [entry.samples for entry in entries if entry.samples]
-    last = samples[-1] if samples else None
-    return Job(path, str(path), limits, shapes[-1] if shapes else None, last)
+    return Job(
+        path,
+        str(path),
+        limits,
+        shapes[-1] if shapes else None,
+        samples[-1] if samples else None,
+        entries[-1].line if entries else None,
+    )
 
 
 class _Entries:

@@ -76,7 +76,6 @@ class Policy:
     def with_options(
         self,
         options: Mapping[str, object],
-        *,
         select: Sequence[str] = (),
         ignore: Sequence[str] = (),
         warn: Sequence[str] = (),

@@ -100,6 +100,7 @@ class ModelReport:
         limits: the rules it was held against: option name to limit.
         metrics: what was measured; None where the model could not be read.
         error: why the model, or what it is compared with, could not be read; else None.
+        line: the line of the policy file that names the model, from 1, or None.
     """
 
     path: str
@@ -108,6 +109,7 @@ class ModelReport:
     limits: dict[str, Limit] = field(default_factory=dict)
     metrics: Metrics | None = None
     error: str | None = None
+    line: int | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,13 @@ class CheckReport:
     policy: str | None = None
     stale: tuple[str, ...] = ()
     before: dict[str, dict[str, int | float | None]] = field(default_factory=dict)
+
+    def anchor(self, model: ModelReport) -> tuple[str, int]:
+        """Where a person can change something about a model, for tools that want a file and a
+        line: the policy file where it names the model, else the model file, which has no lines."""
+        if self.policy is not None and model.line is not None:
+            return self.policy, model.line
+        return model.path, 1
 
     @property
     def findings(self) -> tuple[Finding, ...]:

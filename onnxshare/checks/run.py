@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxshare.analysis.inspection import HeadJudge, inspect
 from onnxshare.analysis.results import Inspection
 from onnxshare.checks.baseline import Baseline
+from onnxshare.checks.parallel import each
 from onnxshare.checks.plan import Job, plan
 from onnxshare.checks.policy import Policy
+from onnxshare.checks.presets import DEFAULT
 from onnxshare.checks.results import CheckReport, Finding, Metrics, ModelReport
 from onnxshare.checks.rule import Problem, Rule, Subject, Verdict, command
-from onnxshare.checks.rules import BY_OPTION, RULES
+from onnxshare.checks.rules import BY_OPTION
 from onnxshare.checks.rules.sharing import fc_share
 from onnxshare.checks.silence import silence
 from onnxshare.errors import ModelError, ModelFileError, OnnxShareError, SamplesError, UsageError
@@ -65,9 +68,11 @@ def check(
     dims: Dims | None = None,
     judge: HeadJudge | None = None,
     follow_symlinks: str | os.PathLike[str] | None = None,
+    jobs: int | None = 1,
+    progress: Callable[[Iterable[ModelReport], int], Iterable[ModelReport]] | None = None,
     **limits: object,
 ) -> CheckReport:
-    """Check models against limits.
+    """Check models against limits; without any, against the few that `presets.DEFAULT` has.
 
     Args:
         sources: one model or several; paths may be folders and globs (see `find_models`),
@@ -86,31 +91,50 @@ def check(
             the one that helps; as of `onnxshare.analysis.inspection.inspect`.
         follow_symlinks: a folder that links to external data may lead into; as of
             `onnxshare.load`.
+        jobs: how many models are checked at once, in processes of their own; None is one per
+            processor.
+        progress: shows how far it has come; as of `parallel.each`.
         limits: the limits of rules by the names of their options, with underscores:
             `max_params="5M"`, `max_fc_share=0.5`, `equivalent_to="reference.onnx"`.
 
     Raises:
-        UsageError: no rule or no model is selected, there is no such rule, or a limit is not one.
+        UsageError: no model is given, there is no such rule, or a limit is not one.
     """
     options = {
         name.replace("_", "-"): os.fspath(value) if isinstance(value, os.PathLike) else value
         for name, value in limits.items()
     }
-    policy = (policy or Policy()).with_options(options, select=select, ignore=ignore, warn=warn)
-    jobs = plan(sources, policy)
-    if not jobs:
+    policy = _choose(policy or Policy(), options, select, ignore, warn, baseline)
+    planned = plan(sources, policy)
+    if not planned:
         raise UsageError("no model is given", "name one, or list `models` in the policy file")
-    if not any(job.limits for job in jobs):
-        known = ", ".join(f"--{rule.option}" for rule in RULES)
-        raise UsageError("no rule is selected", f"give at least one of {known}, or --select RULE")
+    if not any(job.limits for job in planned):
+        raise UsageError("every rule is left out", "see `onnxshare rules`, and select one")
     before = {} if baseline is None else baseline.metrics
     how = How(input_shapes, judge, samples, provider, follow_symlinks, policy.warn, before, dims)
-    reports = [check_one(job, how) for job in jobs]
+    reports = each(partial(check_one, how=how), planned, jobs, progress)
     kept, stale = silence(reports, policy.allow, baseline)
     path = None if policy.path is None else str(policy.path)
     return CheckReport(
         dict(policy.limits), kept, path, stale, {k: dict(v) for k, v in before.items()}
     )
+
+
+def _choose(
+    policy: Policy,
+    options: Mapping[str, object],
+    select: Sequence[str],
+    ignore: Sequence[str],
+    warn: Sequence[str],
+    baseline: Baseline | None,
+) -> Policy:
+    """The policy with the options put over it; the default rules where nobody selects any."""
+    chosen = policy.with_options(options, select)
+    if not chosen.limits and not any(entry.limits for entry in chosen.models):
+        chosen = policy.with_options(DEFAULT.limits, (), (), DEFAULT.warn)
+    if baseline is not None and "max-regression" not in chosen.limits:
+        chosen = chosen.with_options({}, ["RG501"])
+    return chosen.with_options({}, (), ignore, warn)
 
 
 def check_one(job: Job, how: How) -> ModelReport:
@@ -125,9 +149,9 @@ def check_one(job: Job, how: How) -> ModelReport:
         subject = _subject(name, model, inspection, job, how)
     except UsageError as error:
         # Sizes that do not fit one of several models are that model's error.
-        return ModelReport(name, limits=job.limits, error=str(error))
+        return ModelReport(name, limits=job.limits, error=str(error), line=job.line)
     except Exception as error:
-        return ModelReport(name, limits=job.limits, error=_reason(error, name))
+        return ModelReport(name, limits=job.limits, error=_reason(error, name), line=job.line)
     findings: list[Finding] = []
     unread: str | None = None
     for option, limit in job.limits.items():
@@ -142,7 +166,7 @@ def check_one(job: Job, how: How) -> ModelReport:
         except OnnxShareError as error:
             problems = [Problem(f"cannot be judged: {error}", None, command("inspect", name))]
         findings.extend(_finding(rule, problem, job, name, how) for problem in problems)
-    return ModelReport(name, tuple(findings), (), job.limits, subject.metrics, unread)
+    return ModelReport(name, tuple(findings), (), job.limits, subject.metrics, unread, job.line)
 
 
 def _subject(name: str, model: Model, inspection: Inspection, job: Job, how: How) -> Subject:

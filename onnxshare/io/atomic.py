@@ -60,6 +60,17 @@ def write(
     return written
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file, in place of one that may be there.
+
+    Raises:
+        OutputError: it cannot be written; what was there is kept.
+    """
+    with temporary(path) as name:
+        write(name, [text.encode(errors="backslashreplace")], path, mode_of(path))
+        move(name, path, force=True)
+
+
 def move(name: Path, path: Path, *, force: bool) -> None:
     """Give a file its final name, and make sure that the disk knows.
 

@@ -1,0 +1,141 @@
+"""What `onnxshare check` does with its options: parse, merge, print, write; no logic of rules."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxshare.cli.printing import note
+from onnxshare.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxshare.checks.baseline import Baseline
+    from onnxshare.checks.policy import Policy
+    from onnxshare.checks.results import CheckReport
+
+#: Variables that say what options say begin with this.
+VARIABLES = "ONNXSHARE_"
+
+
+def policy(config: Path | None, *, isolated: bool) -> Policy:
+    """The policy file that counts, with variables such as ONNXSHARE_MAX_PARAMS put over it.
+
+    Raises:
+        UsageError: it is not valid.
+    """
+    from onnxshare.checks.policy import Policy
+    from onnxshare.checks.policy_file import find_policy, read_policy
+
+    found = Policy() if isolated else find_policy()
+    if config is not None:
+        found = read_policy(config)
+    return found if isolated else with_variables(found)
+
+
+def named_limits(given: Sequence[str] | None) -> dict[str, str]:
+    """Parse `--limit NAME=LIMIT`.
+
+    Raises:
+        UsageError: one is not of that form.
+    """
+    limits: dict[str, str] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not (equals and name.strip() and value.strip()):
+            raise UsageError(f"--limit '{text}' is not NAME=LIMIT", "see `onnxshare rules`")
+        limits[name.strip()] = value.strip()
+    return limits
+
+
+def with_variables(policy: Policy) -> Policy:
+    """The policy with the variables put over it.
+
+    Raises:
+        UsageError: a limit or the name of a rule is not one.
+    """
+    return policy.with_options(*_variables())
+
+
+def _variables() -> tuple[dict[str, object], list[str], list[str], list[str]]:
+    """What variables such as ONNXSHARE_MAX_PARAMS and ONNXSHARE_SELECT say."""
+    from onnxshare.checks.rules import RULES
+
+    limits: dict[str, object] = {}
+    for rule in RULES:
+        value = os.environ.get(VARIABLES + rule.option.upper().replace("-", "_"))
+        if value:
+            limits[rule.option] = value
+    lists = [split([os.environ.get(VARIABLES + name, "")]) for name in ("SELECT", "IGNORE", "WARN")]
+    return limits, lists[0], lists[1], lists[2]
+
+
+def split(given: Sequence[str] | None) -> list[str]:
+    """The words of options that take several, with commas or given several times."""
+    return [word.strip() for text in given or () for word in text.split(",") if word.strip()]
+
+
+def known(path: Path | None, policy: Policy) -> Baseline | None:
+    """The baseline: the option's, else the policy's, which need not exist yet.
+
+    Raises:
+        UsageError: the file is no baseline, or the option's does not exist.
+    """
+    from onnxshare.checks.baseline import read_baseline
+
+    if path is None and policy.baseline is not None and policy.baseline.exists():
+        path = policy.baseline
+    return None if path is None else read_baseline(path)
+
+
+def report_files(given: Sequence[str] | None) -> list[tuple[str, Path]]:
+    """Parse `--report FORMAT=FILE`.
+
+    Raises:
+        UsageError: one is not of that form, or there is no such format.
+    """
+    from onnxshare.report.checks import FORMATS
+
+    found: list[tuple[str, Path]] = []
+    for text in given or ():
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise UsageError(f"--report '{text}' is not FORMAT=FILE", "such as sarif=check.sarif")
+        if name not in FORMATS:
+            raise UsageError(f"--report {text}: there is no format '{name}'", ", ".join(FORMATS))
+        found.append((name, Path(path)))
+    return found
+
+
+def print_report(report: CheckReport, name: str) -> None:
+    """Print the report on stdout, with colours where these are for a person."""
+    from onnxshare.report.checks import render
+    from onnxshare.report.checks.text import print_findings
+
+    if name in ("full", "concise"):
+        print_findings(report, fixes=name == "full")
+    else:
+        sys.stdout.write(render(report, name))
+
+
+def write_report(report: CheckReport, name: str, path: Path) -> None:
+    """Write the report to a file, whole or not at all.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from onnxshare.io.atomic import replace_text
+    from onnxshare.report.checks import render
+
+    replace_text(path, render(report, name))
+
+
+def write_known(report: CheckReport, path: Path) -> int:
+    """Write the baseline, say so, and return the exit code: 0."""
+    from onnxshare.checks.baseline import write_baseline
+
+    count = write_baseline(report, path)
+    note(f"wrote {path}: {count} known finding{'' if count == 1 else 's'}")
+    return 0

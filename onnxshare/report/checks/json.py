@@ -1,0 +1,11 @@
+"""The report of `check` as JSON, laid out as `docs/reference.md` describes."""
+
+from __future__ import annotations
+
+from onnxshare.checks.results import CheckReport
+from onnxshare.report.documents import json_text
+
+
+def render(report: CheckReport) -> str:
+    """The report as one JSON document."""
+    return json_text(report.to_dict())

@@ -1,0 +1,90 @@
+"""The report of `check` as JUnit XML: a suite per model, a test case per rule.
+
+Form: the schema of the JUnit tasks of Apache Ant, which most CI systems read.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+
+from junitparser import Error, Failure, JUnitXml, Properties, Skipped, TestCase, TestSuite
+
+from onnxshare.checks.results import CheckReport, Finding, ModelReport
+from onnxshare.checks.rules import BY_OPTION
+
+#: What XML 1.0 cannot hold, not even escaped.
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def render(report: CheckReport) -> str:
+    """Findings that fail are failures, those that only warn are system output, silenced ones are
+    skipped, and a model that could not be read is an error."""
+    document = JUnitXml("onnxshare")
+    for number, model in enumerate(report.models):
+        document.add_testsuite(_suite(model, number))
+    document.update_statistics()
+    for name in ("tests", "failures", "errors", "skipped", "time", "name"):
+        document._elem.attrib.pop(name, None)  # the schema knows them for suites only
+    for suite in document:
+        suite._elem.attrib.pop("skipped", None)
+    text: bytes = document.tostring()
+    return text.decode() + "\n"
+
+
+def _suite(model: ModelReport, number: int) -> TestSuite:
+    suite = TestSuite(_text(model.path))
+    suite._elem.set("package", "onnxshare")
+    suite._elem.set("id", str(number))
+    suite.hostname = "localhost"
+    suite.timestamp = _now().strftime("%Y-%m-%dT%H:%M:%S")
+    suite.append(Properties())
+    if model.error is not None:
+        case = _case(model, "readable")
+        case.result = [Error(_text(model.error), "unreadable")]
+        suite.add_testcase(case)
+    for option in model.limits:
+        rule = BY_OPTION[option]
+        suite.add_testcase(_judged(model, rule.code, f"{rule.code} {rule.name}"))
+    warnings = [_words(f) for f in model.findings if f.severity == "warning"]
+    for name, text in (("system-out", "\n".join(warnings)), ("system-err", "")):
+        element = suite._elem.makeelement(name, {})
+        element.text = _text(text)
+        suite._elem.append(element)
+    return suite
+
+
+def _judged(model: ModelReport, code: str, name: str) -> TestCase:
+    case = _case(model, name)
+    found = [finding for finding in model.findings if finding.code == code]
+    failing = [finding for finding in found if finding.severity == "error"]
+    if failing:
+        # The schema has room for one failure a case.
+        failure = Failure(_text(failing[0].text), code)
+        failure.text = _text("\n".join(map(_words, failing)))
+        case.result = [failure]
+    elif any(item.finding.code == code for item in model.silenced):
+        case.result = [Skipped()]
+    return case
+
+
+def _case(model: ModelReport, name: str) -> TestCase:
+    return TestCase(name, _text(model.path), 0.0)
+
+
+def _words(finding: Finding) -> str:
+    where = f"{finding.node}: " if finding.node else ""
+    return f"{finding.code} {where}{finding.text}\nfix: {finding.fix}"
+
+
+def _text(words: str) -> str:
+    return _FORBIDDEN.sub("\ufffd", words)
+
+
+def _now() -> datetime.datetime:
+    """The time, which SOURCE_DATE_EPOCH fixes for reports that must be equal byte for byte."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if epoch.isdigit():
+        return datetime.datetime.fromtimestamp(int(epoch), datetime.UTC)
+    return datetime.datetime.now(datetime.UTC)
