@@ -79,6 +79,7 @@ def _one_node(
         "outputs": tuple([tensor_info(scope, name, shapes) for name in node.outputs if name]),
         "weights": tuple([stored.name for stored in use.params]),
         "params_new": new,
+        "module": module_of(node.proto),
     }
     if use.params and use.work is not None:
         tied = max([len(census.tensors[stored.key].users) for stored in use.params])
@@ -121,7 +122,6 @@ def _of_pattern(use: NodeUse, params: int) -> NodeFacts:
         unshared_params=layer.unshared if layer and params else None,
         dense_params=layer.dense if layer and params else None,
         receptive_field=None,
-        module=module_of(node.proto),
     )
 
 
