@@ -29,7 +29,8 @@ class TensorType:
     sizes: tuple[int, ...] | None
 
 
-NOTHING = TensorType(None, None, None)
+#: Of a tensor of which nothing is known, and of an input that is left out.
+NOTHING, ABSENT = TensorType(None, None, None), TensorType(None, None, None)
 
 
 class TypeTable:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from onnxshare.analysis.fc import bias_node, fully_connected
-from onnxshare.analysis.formulas import bias
+from onnxshare.analysis.formulas.elementwise import bias
+from onnxshare.analysis.held import as_read
 from onnxshare.analysis.operators import (
     CONSTANT,
     PARAM,
@@ -26,6 +27,9 @@ from onnxshare.values import Values
 
 #: The Add that gives an FC its bias: a bias is a parameter even where it is one number.
 _BIAS = Operator("elementwise", (PARAM, PARAM), bias)
+
+#: Operators that run a subgraph once: a branch, or what is done to all scores at once.
+_ONCE = frozenset(("If", "FlexAttention"))
 
 #: Stronger roles first: a tensor used as a weight anywhere is a parameter.
 _STRENGTH = (PARAM, STATISTIC, QUANTIZATION, CONSTANT, STRUCTURE)
@@ -111,6 +115,8 @@ def _look(
             stored = known[name] if name in known else graph.source(scope, name)
             if stored is not None:
                 constants[position] = stored
+    if operator.held or operator.unpack:
+        constants = as_read(node, operator, constants)
     pattern = patterns.of(node, operator, constants)
     slots: dict[int, Stored] = {}
     params: list[Stored] = []
@@ -139,8 +145,10 @@ def _times(scope: Scope, shapes: Shapes, values: Values) -> int | None:
     times = 1
     while scope.holder is not None:
         holder = scope.holder
-        steps: int | None = 1
-        if holder.op_type == "Loop":
+        steps: int | None = None
+        if holder.op_type in _ONCE:
+            steps = 1
+        elif holder.op_type == "Loop":
             steps = _loop_steps(holder, scope, values)
         elif holder.op_type == "Scan":
             steps = _scan_steps(holder, shapes)

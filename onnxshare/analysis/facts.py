@@ -94,8 +94,11 @@ def _of_pattern(use: NodeUse, params: int) -> NodeFacts:
     macs = flops = connections = None
     if work is not None:
         macs = _repeated(work.macs, times)
-        flops = _repeated(2 * work.macs + work.extra_flops, times)
+        if work.extra_flops is not None:
+            flops = _repeated(2 * work.macs + work.extra_flops, times)
         connections = _repeated(work.connections, times)
+    elif not use.operator.has_macs:
+        macs = 0
     if not use.params:
         connections = 0
     sharing = Sharing()

@@ -98,7 +98,7 @@ def _bytes_on_disk(model: Model) -> int | None:
 
 def _unknown(nodes: tuple[NodeFacts, ...]) -> list[str]:
     """One line for the nodes whose sizes stayed unknown, not one each."""
-    names = [facts.name for facts in nodes if facts.macs is None]
+    names = [f.name for f in nodes if None in (f.macs, f.connections, f.flops)]
     if not names:
         return []
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxshare.analysis.formulas import nothing
+from onnxshare.analysis.formulas.elementwise import nothing
 from onnxshare.analysis.operators import PARAM, Operator
 from onnxshare.analysis.work import Context, Unknown, Work
 from onnxshare.graph import Graph, Node, Stored
 from onnxshare.shapes import Shapes
-from onnxshare.tensor_types import NOTHING, TensorType
+from onnxshare.tensor_types import ABSENT, NOTHING, TensorType
 
 Key = tuple[object, ...]
 
@@ -74,9 +74,9 @@ class Patterns:
         scope = node.scope
         if scope.parent is not None:
             type_of = self._shapes.type_of
-            return tuple([type_of(scope, name) if name else NOTHING for name in names])
+            return tuple([type_of(scope, name) if name else ABSENT for name in names])
         types = self._shapes.types_in(scope.path)
-        return tuple([types.get(name, NOTHING) for name in names])
+        return tuple([types.get(name, NOTHING) if name else ABSENT for name in names])
 
     def _make(
         self,
@@ -87,7 +87,9 @@ class Patterns:
         outputs: tuple[TensorType, ...],
     ) -> Pattern:
         roles = tuple(
-            (place, operator.role(place, stored, inputs[place].dtype or stored.dtype))
+            (place, operator.held[-1 - place].role)
+            if place < 0
+            else (place, operator.role(place, stored, inputs[place].dtype or stored.dtype))
             for place, stored in constants.items()
         )
         params = {place: constants[place] for place, role in roles if role == PARAM}
@@ -97,8 +99,12 @@ class Patterns:
             tuple(found.sizes for found in outputs),
             tuple(params.get(place) for place in range(len(inputs))),
             self._shapes.batch,
+            {place: stored for place, stored in params.items() if place < 0},
         )
-        read_as = tuple(inputs[place].sizes or stored.shape for place, stored in params.items())
+        read_as = tuple(
+            stored.shape if place < 0 or operator.unpack else inputs[place].sizes or stored.shape
+            for place, stored in params.items()
+        )
         return Pattern(operator, _work(operator, context), roles, read_as)
 
 

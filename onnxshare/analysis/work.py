@@ -42,7 +42,8 @@ class Work:
         connections: uses of stored parameters.
         sharing: the factors of the sharing ratio.
         macs: multiply-accumulates, bias not counted.
-        extra_flops: arithmetic that is no multiply-accumulate, one per element and operation.
+        extra_flops: arithmetic that is no multiply-accumulate, one per element and operation; None
+            where it depends on data.
         unshared: weights if no two positions shared them, biases left out.
         dense: weights of an FC between the same input and output, biases left out.
         uses: the connections by input, where its weights are not all used equally often.
@@ -51,7 +52,7 @@ class Work:
     connections: int = 0
     sharing: Sharing = field(default_factory=Sharing)
     macs: int = 0
-    extra_flops: int = 0
+    extra_flops: int | None = 0
     unshared: int | None = None
     dense: int | None = None
     uses: dict[int, int] | None = None
@@ -70,6 +71,7 @@ class Context:
         outputs: sizes per output.
         constants: per input the stored parameter it carries, or None.
         batch: rows of one run, which totals are divided by.
+        held: parameters that the node holds in attributes, by their (negative) slots.
     """
 
     node: Node
@@ -77,6 +79,7 @@ class Context:
     outputs: tuple[Sizes | None, ...]
     constants: tuple[Stored | None, ...]
     batch: int = 1
+    held: dict[int, Stored] = field(default_factory=dict)
 
     def input(self, position: int) -> Sizes:
         """Sizes of an input.
@@ -96,12 +99,23 @@ class Context:
         Raises:
             Unknown: they are not known.
         """
-        if not self.outputs or self.outputs[0] is None:
+        return self.result(0)
+
+    def result(self, position: int) -> Sizes:
+        """Sizes of an output.
+
+        Raises:
+            Unknown: they are not known.
+        """
+        sizes = self.outputs[position] if position < len(self.outputs) else None
+        if sizes is None:
             raise Unknown
-        return self.outputs[0]
+        return sizes
 
     def constant(self, position: int) -> Stored | None:
-        """The stored parameter that an input carries, or None."""
+        """The stored parameter that an input carries or an attribute holds, or None."""
+        if position < 0:
+            return self.held.get(position)
         return self.constants[position] if position < len(self.constants) else None
 
     def weights(self, position: int) -> int:
@@ -112,6 +126,15 @@ class Context:
     def has(self, position: int) -> bool:
         """Whether an input is there."""
         return position < len(self.node.inputs) and bool(self.node.inputs[position])
+
+    def rows(self) -> int:
+        """Rows of features in the first input, per sample.
+
+        Raises:
+            Unknown: its sizes are not known.
+        """
+        sizes = self.input(0)
+        return self.per_sample(sizes) // sizes[-1] if sizes and sizes[-1] else 0
 
     def per_sample(self, sizes: Sizes) -> int:
         """Elements of a tensor that belong to one sample."""

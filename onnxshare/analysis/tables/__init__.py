@@ -1,0 +1,1 @@
+"""The rows of the table of operators, by who defines them."""
