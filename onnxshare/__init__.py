@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from onnxshare.comparison import Comparison
     from onnxshare.gate import check
     from onnxshare.io.load import Model, load
+    from onnxshare.runtime.run_limits import RunLimits
     from onnxshare.validate import compare
     from rewrites.run import RewriteResult, rewrite
 
@@ -29,6 +30,7 @@ __all__ = [
     "Model",
     "OnnxShareError",
     "RewriteResult",
+    "RunLimits",
     "__version__",
     "check",
     "compare",
@@ -43,6 +45,7 @@ _HOMES = {
     "Inspection": "onnxshare.analysis.results",
     "Model": "onnxshare.io.load",
     "RewriteResult": "rewrites.run",
+    "RunLimits": "onnxshare.runtime.run_limits",
     "check": "onnxshare.gate",
     "compare": "onnxshare.validate",
     "inspect": "onnxshare.api",

@@ -16,8 +16,8 @@ from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.io.stream import digest, pieces, size
 from onnxshare.noise import NoiseMeter
 from onnxshare.promise import promise_of
-from onnxshare.runtime.limits import Limits
 from onnxshare.runtime.providers import choose
+from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import Session
 from onnxshare.runtime.sessions import Sessions
 from onnxshare.signature import batching, input_specs, structural_difference
@@ -44,7 +44,7 @@ def compare(
     count: int = 32,
     tensors: Sequence[str] = (),
     images: ImageOptions | None = None,
-    limits: Limits | None = None,
+    run_limits: RunLimits | None = None,
 ) -> Comparison:
     """Run two models on the same inputs and judge whether they are the same function.
 
@@ -61,7 +61,7 @@ def compare(
         tensors: internal tensors of both models, compared beside the outputs: evidence for
             outputs that a later operator, such as a saturated softmax, keeps from moving.
         images: how image files become inputs.
-        limits: what each model may take, and whether it runs in a process of its own.
+        run_limits: what each model may take, and whether it runs in a process of its own.
 
     Raises:
         ModelFileError, ModelError: a model cannot be read, or has inputs that are not tensors.
@@ -77,7 +77,7 @@ def compare(
     if reason:
         return Comparison("different", reason, chosen.label)
     internal = _internal_names(left.skeleton, right.skeleton, tensors)
-    with Sessions({"A": left, "B": right}, chosen, limits) as sessions:
+    with Sessions({"A": left, "B": right}, chosen, run_limits) as sessions:
         inputs = _samples_for(left.skeleton, right.skeleton, samples, count, seed, images)
         try:
             judged = _Run(left, inputs, sessions, seed, internal).judge()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import onnx
@@ -16,6 +18,7 @@ from onnxshare.precision import computes_in_half, widen, widen_samples
 from onnxshare.promise import PROMISE_KEY
 from onnxshare.promise import make as make_promise
 from onnxshare.runtime.providers import choose
+from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.validate import compare
 from rewrites.base import Change, Options
 from rewrites.fully_convolutional import as_vectors
@@ -31,6 +34,7 @@ def prove(
     *,
     provider: str,
     seed: int,
+    run_limits: RunLimits | None = None,
 ) -> tuple[Model, Comparison]:
     """Run a rewritten model and the original on the same inputs.
 
@@ -42,6 +46,7 @@ def prove(
         options: what was asked for.
         provider: where to run.
         seed: of random inputs.
+        run_limits: what a model may take when it runs.
 
     Returns:
         The rewritten model, an approximation with its promise written into it, and the comparison.
@@ -54,11 +59,10 @@ def prove(
         candidate = as_vectors(candidate, original.skeleton)
     candidate, names = _with_evidence(candidate, original.skeleton, changes)
     rewritten = replace(result, skeleton=candidate)
-    comparison = compare(
-        original, rewritten, samples=samples, provider=provider, seed=seed, tensors=names
-    )
+    run = partial(compare, provider=provider, seed=seed, tensors=names, run_limits=run_limits)
+    comparison = run(original, rewritten, samples=samples)
     if comparison.verdict == "inconclusive" and computes_in_half(original.skeleton):
-        comparison = _in_single(original, rewritten, samples, names, comparison, provider, seed)
+        comparison = _in_single(original, rewritten, samples, comparison, run)
     comparison = replace(comparison, weights=weights)
     fits = [change.fit for change in changes if change.fit is not None]
     if not fits or comparison.verdict in ("not run", "inconclusive") or _broken(comparison):
@@ -83,24 +87,16 @@ def _in_single(
     original: Model,
     rewritten: Model,
     samples: Samples | None,
-    names: list[str],
     found: Comparison,
-    provider: str,
-    seed: int,
+    run: Callable[..., Comparison],
 ) -> Comparison:
     """Compare both graphs in float32. A rewrite moves weights and computes none, so what holds
     there holds of the graphs; in half precision they did not differ by more than rounding."""
     wide = [widen(with_data(model)) for model in (original, rewritten)]
     if wide[0] is None or wide[1] is None:
         return found
-    single = compare(
-        wide[0],
-        wide[1],
-        samples=None if samples is None else widen_samples(samples),
-        provider=provider,
-        seed=seed,
-        tensors=names,
-    )
+    wide_samples = None if samples is None else widen_samples(samples)
+    single = run(wide[0], wide[1], samples=wide_samples)
     if not single.passed:  # factors folded into weights of few digits are rounded there too
         return found
     if single.verdict == "identical":

@@ -16,13 +16,14 @@ import onnx
 from onnxshare.analysis.inspection import inspect
 from onnxshare.analysis.results import Totals
 from onnxshare.comparison import Comparison
-from onnxshare.errors import RewriteError, SamplesError, UsageError
+from onnxshare.errors import RewriteError, RuntimeFailure, SamplesError, UsageError
 from onnxshare.inputs import ImageOptions, Samples, read_samples
 from onnxshare.io.load import Model, ModelSource, load, with_data
 from onnxshare.io.save import save_model
 from onnxshare.io.tensors import Array
 from onnxshare.named_sizes import Dims, with_dims
-from onnxshare.runtime.session import Session
+from onnxshare.runtime.run_limits import RunLimits
+from onnxshare.runtime.session import opened
 from onnxshare.shapes import InputShapes
 from rewrites import ALL
 from rewrites.base import Change, Features, Fitting, Options, Refusal, Rewrite, Site, study
@@ -128,6 +129,7 @@ def rewrite(
     input_shapes: InputShapes | None = None,
     dims: Dims | None = None,
     images: ImageOptions | None = None,
+    run_limits: RunLimits | None = None,
 ) -> RewriteResult:
     """Rewrite a model and compare the result with the original. The source is not changed.
 
@@ -146,6 +148,7 @@ def rewrite(
         input_shapes: sizes for inputs whose sizes are symbolic.
         dims: sizes by symbol: `{"batch": 1}`.
         images: how image files become inputs.
+        run_limits: what a model may take when it runs; as of `onnxshare.compare`.
 
     Raises:
         ModelFileError, ModelError: the model cannot be read or contradicts itself.
@@ -162,7 +165,9 @@ def rewrite(
         else samples
     )
     fitting, measuring = _split(given, seed) if approximate else (None, given)
-    fit = Fitting(fitting, _features(original, fitting, provider) if fitting is not None else None)
+    fit = Fitting(None, None)
+    if fitting is not None:
+        fit = Fitting(fitting, _features(original, fitting, provider, run_limits))
     result, sites, changes = _apply_all(original, chosen, options, fit, input_shapes)
     before = inspect(original, input_shapes=input_shapes).totals
     if not changes:
@@ -170,7 +175,14 @@ def rewrite(
     validation = None
     if validate or any(change.site.exact is False for change in changes):
         result, validation = prove(
-            original, result, changes, measuring, options, provider=provider, seed=seed
+            original,
+            result,
+            changes,
+            measuring,
+            options,
+            provider=provider,
+            seed=seed,
+            run_limits=run_limits,
         )
     shapes = None if fully_convolutional else input_shapes
     after = inspect(result, input_shapes=shapes).totals
@@ -209,11 +221,17 @@ def _split(samples: Samples | None, seed: int) -> tuple[Samples | None, Samples 
     return samples.take(order[held:].tolist()), samples.take(order[:held].tolist())
 
 
-def _features(original: Model, samples: Samples, provider: str) -> Features:
+def _features(
+    original: Model, samples: Samples, provider: str, run_limits: RunLimits | None
+) -> Features:
     def run(model: onnx.ModelProto, names: tuple[str, ...]) -> Iterator[Mapping[str, Array]]:
-        session = Session(replace(original, skeleton=model), provider=provider, outputs=names)
-        for part in samples.batches(_READ_AT_ONCE):
-            yield from session.iter_batches(dict(part.arrays))
+        subject = replace(original, skeleton=model)
+        try:
+            with opened(subject, provider, names, run_limits=run_limits) as session:
+                for part in samples.batches(_READ_AT_ONCE):
+                    yield from session.iter_batches(dict(part.arrays))
+        except RuntimeFailure as error:
+            raise Refusal(f"nothing can be fitted: {error}") from error
 
     return run
 

@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def _in_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Models run in this process, which is faster, but where a test is marked `isolated`."""
     if "isolated" not in request.keywords:
-        from onnxshare.runtime import limits
+        from onnxshare.runtime import run_limits
 
-        monkeypatch.setattr(limits, "DEFAULT", limits.Limits(in_process=True))
+        monkeypatch.setattr(run_limits, "DEFAULT", run_limits.RunLimits(in_process=True))
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ from onnxshare.shapes import InputShapes
 
 if TYPE_CHECKING:
     from onnxshare.inputs import Samples
+    from onnxshare.runtime.run_limits import RunLimits
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class How:
     """What is the same for every model.
 
     Attributes:
-        input_shapes, dims, judge, samples, provider, follow_symlinks: as of `check`.
+        input_shapes, dims, judge, samples, provider, follow_symlinks, run_limits: as of `check`.
         warn: codes of the rules that only warn.
         before: per model what the baseline says was measured.
     """
@@ -48,6 +49,7 @@ class How:
     warn: frozenset[str]
     before: Mapping[str, Mapping[str, int | float | None]]
     dims: Dims | None = None
+    run_limits: RunLimits | None = None
 
     def load(self, source: ModelSource) -> Model:
         """The model, with links to its external data allowed if they are."""
@@ -70,6 +72,7 @@ def check(
     follow_symlinks: str | os.PathLike[str] | None = None,
     jobs: int | None = 1,
     progress: Callable[[Iterable[ModelReport], int], Iterable[ModelReport]] | None = None,
+    run_limits: RunLimits | None = None,
     **limits: object,
 ) -> CheckReport:
     """Check models against limits; without any, against the few that `presets.DEFAULT` has.
@@ -94,6 +97,7 @@ def check(
         jobs: how many models are checked at once, in processes of their own; None is one per
             processor.
         progress: shows how far it has come; as of `parallel.each`.
+        run_limits: what a model may take when it runs; as of `onnxshare.compare`.
         limits: the limits of rules by the names of their options, with underscores:
             `max_params="5M"`, `max_fc_share=0.5`, `equivalent_to="reference.onnx"`.
 
@@ -111,7 +115,17 @@ def check(
     if not any(job.limits for job in planned):
         raise UsageError("every rule is left out", "see `onnxshare rules`, and select one")
     before = {} if baseline is None else baseline.metrics
-    how = How(input_shapes, judge, samples, provider, follow_symlinks, policy.warn, before, dims)
+    how = How(
+        input_shapes,
+        judge,
+        samples,
+        provider,
+        follow_symlinks,
+        policy.warn,
+        before,
+        dims,
+        run_limits,
+    )
     reports = each(partial(check_one, how=how), planned, jobs, progress)
     kept, stale = silence(reports, policy.allow, baseline)
     path = None if policy.path is None else str(policy.path)
@@ -177,17 +191,19 @@ def _subject(name: str, model: Model, inspection: Inspection, job: Job, how: How
         from onnxshare.validate import compare
 
         right = reference if how.follow_symlinks is None else how.load(reference)
-        return compare(right, model, samples=samples, provider=how.provider)
+        return compare(
+            right, model, samples=samples, provider=how.provider, run_limits=how.run_limits
+        )
 
     def loads() -> str | None:
         from onnxshare.errors import RuntimeFailure
-        from onnxshare.runtime.session import Session
+        from onnxshare.runtime.session import opened
 
         try:
-            Session(model, provider="cpu")
+            with opened(model, "cpu", run_limits=how.run_limits):
+                return None
         except RuntimeFailure as error:
             return error.cause
-        return None
 
     reference = job.limits.get("equivalent-to")
     return Subject(

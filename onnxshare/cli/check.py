@@ -157,6 +157,9 @@ def command(
             metavar="N", min=1, help="How many models at once. Left out: one per processor."
         ),
     ] = None,
+    in_process: common.InProcess = False,
+    timeout: common.Timeout = None,
+    memory_limit: common.MemoryLimit = None,
     input_shape: common.InputShape = None,
     dim: common.Dim = None,
     follow_symlinks: common.FollowSymlinks = None,
@@ -202,6 +205,7 @@ def command(
         provider=provider,
         input_shapes=shapes,
         dims=sizes,
+        run_limits=common.run_limits(in_process, timeout, memory_limit),
         follow_symlinks=follow_symlinks,
         jobs=jobs,
     )

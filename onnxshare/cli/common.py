@@ -13,6 +13,7 @@ from onnxshare.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxshare.io.load import Model
+    from onnxshare.runtime.run_limits import RunLimits
 
 
 #: The one model of a command.
@@ -91,6 +92,58 @@ FollowSymlinks = Annotated[
         show_default=False,
     ),
 ]
+
+
+_ISOLATION = "How models run"
+
+#: Whether models run in this process.
+InProcess = Annotated[
+    bool,
+    typer.Option(
+        "--in-process",
+        help="Run models in this process: a little faster, but a model that crashes ONNX Runtime "
+        "takes it along, and nothing limits time or memory.",
+        rich_help_panel=_ISOLATION,
+    ),
+]
+
+#: How long a step may take.
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="The most seconds for loading a model, and for each group of samples. Left out: "
+        "at least 60, more for large models and samples.",
+        rich_help_panel=_ISOLATION,
+        show_default=False,
+    ),
+]
+
+#: How much memory a process may take.
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="The most memory for each model on the CPU, such as 4GB or 512MiB (Linux only). "
+        "Left out: 90% of what is free.",
+        rich_help_panel=_ISOLATION,
+        show_default=False,
+    ),
+]
+
+
+def run_limits(in_process: bool, timeout: float | None, memory_limit: str | None) -> RunLimits:
+    """What a model may take, from the options.
+
+    Raises:
+        UsageError: they are not what they should be, or do not go together.
+    """
+    from onnxshare.runtime.run_limits import DEFAULT, RunLimits, parse_memory
+
+    if not in_process and timeout is None and memory_limit is None:
+        return DEFAULT
+    memory = None if memory_limit is None else parse_memory(memory_limit)
+    return RunLimits(in_process, timeout, memory)
 
 
 def model_path(given: Path | None) -> Path:

@@ -35,6 +35,9 @@ def command(
     normalize: common.Normalize = "0-255",
     layout: common.Layout = "auto",
     resize: common.Resize = "",
+    in_process: common.InProcess = False,
+    timeout: common.Timeout = None,
+    memory_limit: common.MemoryLimit = None,
     follow_symlinks: common.FollowSymlinks = None,
     output: Annotated[
         Literal["table", "json"], typer.Option("--format", help="How to print the result.")
@@ -63,6 +66,7 @@ def command(
         seed=seed,
         count=count,
         images=ImageOptions(normalize, layout, resize),
+        run_limits=common.run_limits(in_process, timeout, memory_limit),
     )
     if output == "json":
         common.print_json(comparison.to_dict())

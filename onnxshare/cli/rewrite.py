@@ -151,6 +151,9 @@ def command(
     normalize: common.Normalize = "0-255",
     layout: common.Layout = "auto",
     resize: common.Resize = "",
+    in_process: common.InProcess = False,
+    timeout: common.Timeout = None,
+    memory_limit: common.MemoryLimit = None,
     input_shape: common.InputShape = None,
     dim: common.Dim = None,
     follow_symlinks: common.FollowSymlinks = None,
@@ -203,6 +206,7 @@ def command(
         seed=seed,
         input_shapes=shapes,
         dims=dims,
+        run_limits=common.run_limits(in_process, timeout, memory_limit),
         images=ImageOptions(normalize, layout, resize),
     )
     written = None

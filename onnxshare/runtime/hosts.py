@@ -12,9 +12,9 @@ from onnxshare.io.tensors import Array
 from onnxshare.runtime import memory
 from onnxshare.runtime.engine import Engine, Initializer, Settings
 from onnxshare.runtime.frames import Header
-from onnxshare.runtime.limits import Limits
 from onnxshare.runtime.process import ChildProcess
 from onnxshare.runtime.providers import CPU, Provider
+from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.weights import Weights
 
 #: The share of the free memory that a model's process may take unless the user says otherwise.
@@ -102,7 +102,7 @@ class LocalHost:
 class ChildHost:
     """Sessions in a process of their own, which is started anew when it has died."""
 
-    def __init__(self, limits: Limits, provider: Provider, *, start: bool = True) -> None:
+    def __init__(self, limits: RunLimits, provider: Provider, *, start: bool = True) -> None:
         """Start the process, which does its imports while this one goes on; or only when it is
         needed."""
         self.generation = self.opened = 0
@@ -224,7 +224,7 @@ class InTurn:
         return self._place.peak
 
 
-def _allowed(limits: Limits) -> int | None:
+def _allowed(limits: RunLimits) -> int | None:
     """The most memory that a process may take; None where nobody can tell or hold it to that."""
     if not memory.can_limit():
         return None

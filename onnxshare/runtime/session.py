@@ -13,11 +13,11 @@ from onnxshare.errors import OutOfMemory, RuntimeFailure, SamplesError
 from onnxshare.io.external import ExternalData
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
-from onnxshare.runtime import limits as limits_
+from onnxshare.runtime import run_limits as defaults
 from onnxshare.runtime.engine import Settings
 from onnxshare.runtime.hosts import ChildHost, Host, LocalHost, Opened
-from onnxshare.runtime.limits import Limits
 from onnxshare.runtime.providers import Provider, choose
+from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.weights import prepare, reads
 from onnxshare.signature import batching, input_specs
 
@@ -222,10 +222,10 @@ def run_model(
     provider: Provider | str = "auto",
     folder: Path | None = None,
     batch: int = 64,
-    limits: Limits | None = None,
+    run_limits: RunLimits | None = None,
 ) -> dict[str, Array]:
     """Run a model once over all samples; see `Session` and `Session.run`."""
-    with _alone(model, provider, outputs, folder, limits) as session:
+    with opened(model, provider, outputs, folder, run_limits) as session:
         return session.run(samples, batch)
 
 
@@ -236,23 +236,24 @@ def iter_batches(
     provider: Provider | str = "auto",
     folder: Path | None = None,
     batch: int = 64,
-    limits: Limits | None = None,
+    run_limits: RunLimits | None = None,
 ) -> Iterator[dict[str, Array]]:
     """Run a model over all samples, yielding group by group; see `Session.iter_batches`."""
-    with _alone(model, provider, outputs, folder, limits) as session:
+    with opened(model, provider, outputs, folder, run_limits) as session:
         yield from session.iter_batches(samples, batch)
 
 
 @contextlib.contextmanager
-def _alone(
+def opened(
     model: Model | onnx.ModelProto,
-    provider: Provider | str,
-    outputs: Sequence[str] | None,
-    folder: Path | None,
-    limits: Limits | None,
+    provider: Provider | str = "auto",
+    outputs: Sequence[str] | None = None,
+    folder: Path | None = None,
+    run_limits: RunLimits | None = None,
 ) -> Iterator[Session]:
-    """A session with a place of its own, which is stopped in the end."""
-    limits = limits_.DEFAULT if limits is None else limits
+    """A session in a place of its own, a process unless the limits say otherwise, which is stopped
+    in the end; see `Session`."""
+    limits = defaults.DEFAULT if run_limits is None else run_limits
     chosen = choose(provider) if isinstance(provider, str) else provider
     host: Host = LocalHost() if limits.in_process else ChildHost(limits, chosen)
     try:

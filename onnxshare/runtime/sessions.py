@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from onnxshare.io.load import Model, all_tensors
 from onnxshare.io.tensors import raw_bytes
-from onnxshare.runtime import limits as limits_
 from onnxshare.runtime import memory
+from onnxshare.runtime import run_limits as defaults
 from onnxshare.runtime.hosts import ChildHost, Host, InTurn, LocalHost
-from onnxshare.runtime.limits import Limits
 from onnxshare.runtime.providers import CPU, Provider
+from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import Session
 
 #: Memory that a session takes, in bytes of its weights: a copy, and what it computes.
@@ -36,7 +36,7 @@ class Sessions:
         self,
         models: Mapping[str, Model],
         provider: Provider,
-        limits: Limits | None = None,
+        limits: RunLimits | None = None,
     ) -> None:
         """Start the processes, which do their imports while this one goes on.
 
@@ -45,7 +45,7 @@ class Sessions:
             provider: where they run.
             limits: what they may take.
         """
-        limits = limits_.DEFAULT if limits is None else limits
+        limits = defaults.DEFAULT if limits is None else limits
         self._models, self._provider = models, provider
         self.in_turn = provider.name == CPU and _is_short(list(models.values()), limits)
         self._places: dict[str, Host] = {}
@@ -77,7 +77,7 @@ class Sessions:
         )
 
 
-def _is_short(models: Sequence[Model], limits: Limits) -> bool:
+def _is_short(models: Sequence[Model], limits: RunLimits) -> bool:
     """Whether the sessions of all models do not fit into memory side by side."""
     largest = max((_weights(model) for model in models), default=0)
     free, need = memory.available(), _PER_WEIGHT * largest

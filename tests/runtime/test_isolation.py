@@ -11,8 +11,8 @@ import pytest
 import onnxshare
 from onnxshare.errors import RuntimeFailure
 from onnxshare.runtime.hosts import ChildHost
-from onnxshare.runtime.limits import Limits
 from onnxshare.runtime.providers import choose
+from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import Session
 from tests.runtime import hostile
 
@@ -29,11 +29,13 @@ X = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
 Make = Callable[[], onnx.ModelProto]
 
 CASES = [
-    pytest.param(hostile.crash, Limits(), "crashes on it (SIGFPE)", id="crash", marks=TRAPS),
-    pytest.param(hostile.hang, Limits(timeout=0.7), "takes longer than 0.7 s to run it", id="hang"),
-    pytest.param(hostile.gorge, Limits(), "needs more memory", id="at once", marks=LIMITED),
+    pytest.param(hostile.crash, RunLimits(), "crashes on it (SIGFPE)", id="crash", marks=TRAPS),
     pytest.param(
-        hostile.swell, Limits(memory=2**29), "(0.537 GB)", id="little by little", marks=LIMITED
+        hostile.hang, RunLimits(timeout=0.7), "takes longer than 0.7 s to run it", id="hang"
+    ),
+    pytest.param(hostile.gorge, RunLimits(), "needs more memory", id="at once", marks=LIMITED),
+    pytest.param(
+        hostile.swell, RunLimits(memory=2**29), "(0.537 GB)", id="little by little", marks=LIMITED
     ),
 ]
 
@@ -41,10 +43,10 @@ CASES = [
 @pytest.mark.parametrize(("make", "limits", "words"), CASES)
 @pytest.mark.parametrize("letter", ["A", "B"])
 def test_a_model_that_turns_on_onnx_runtime_is_not_run(
-    make: Make, limits: Limits, words: str, letter: str
+    make: Make, limits: RunLimits, words: str, letter: str
 ) -> None:
     pair = [hostile.harmless(), make()] if letter == "B" else [make(), hostile.harmless()]
-    result = onnxshare.compare(*pair, provider="cpu", limits=limits)
+    result = onnxshare.compare(*pair, provider="cpu", run_limits=limits)
     assert (result.verdict, result.passed) == ("not run", False)
     assert result.reason.startswith(f"model {letter}: ")
     assert words in result.reason
@@ -52,7 +54,9 @@ def test_a_model_that_turns_on_onnx_runtime_is_not_run(
 
 
 @pytest.mark.parametrize(("make", "limits", "words"), CASES)
-def test_a_place_is_usable_after_a_model_died_in_it(make: Make, limits: Limits, words: str) -> None:
+def test_a_place_is_usable_after_a_model_died_in_it(
+    make: Make, limits: RunLimits, words: str
+) -> None:
     host = ChildHost(limits, CPU)
     try:
         bad = Session(make(), provider=CPU, host=host)

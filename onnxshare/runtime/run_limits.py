@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from onnxshare.errors import UsageError
+from onnxshare.runtime import memory
 
 #: Less than this holds no ONNX Runtime.
 LEAST_MEMORY = 256 * 2**20
@@ -14,7 +16,7 @@ _BASE, _PER_GB, _PER_SAMPLE, _PER_MB = 60.0, 120.0, 1.0, 2.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class RunLimits:
     """How models run.
 
     Attributes:
@@ -33,6 +35,13 @@ class Limits:
     def __post_init__(self) -> None:
         if self.timeout is not None and not self.timeout > 0:
             raise UsageError(f"a time-out of {self.timeout:g} s lets nothing run", "give more")
+        if self.in_process and (self.timeout is not None or self.memory is not None):
+            raise UsageError("limits on time and memory need a process", "leave --in-process out")
+        if self.memory is not None and not memory.can_limit():
+            raise UsageError(
+                "this system cannot hold a process to a limit of memory: only Linux can",
+                "leave --memory-limit out",
+            )
         if self.memory is not None and self.memory < LEAST_MEMORY:
             raise UsageError(
                 f"a memory limit of {self.memory} bytes is too small for ONNX Runtime",
@@ -52,5 +61,18 @@ class Limits:
         return self.to_load(weights) + _PER_SAMPLE * samples + _PER_MB * size / 1e6
 
 
+def parse_memory(text: str) -> int:
+    """Bytes, written such as 4GB, 4G (10⁹ each), 512MiB or 1073741824.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    if found is None or (found[3] and not found[2]):
+        raise UsageError(f"--memory-limit '{text}' is no size", "write it like 4GB or 512MiB")
+    unit = (1024 if found[3] else 1000) ** " kmgt".index(found[2] or " ")
+    return int(float(found[1]) * unit)
+
+
 #: What holds unless a caller says otherwise.
-DEFAULT = Limits()
+DEFAULT = RunLimits()
