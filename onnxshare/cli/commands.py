@@ -9,8 +9,10 @@ import typer
 from onnxshare.cli.check import command as check
 from onnxshare.cli.compare import command as compare
 from onnxshare.cli.doctor import command as doctor
+from onnxshare.cli.init import command as init
 from onnxshare.cli.inspect import command as inspect
 from onnxshare.cli.rewrite import command as rewrite
+from onnxshare.cli.rules import explain, rules
 from onnxshare.errors import UsageError
 from onnxshare.version import __version__
 
@@ -45,6 +47,9 @@ app.command("inspect")(inspect)
 app.command("rewrite")(rewrite)
 app.command("compare")(compare)
 app.command("check")(check)
+app.command("init")(init)
+app.command("rules")(rules)
+app.command("explain")(explain)
 app.command("doctor")(doctor)
 
 

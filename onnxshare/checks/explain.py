@@ -1,0 +1,80 @@
+"""The pages of the rules: what each measures, why it matters, how to mend what it finds."""
+
+from __future__ import annotations
+
+from onnxshare.checks.limits import show
+from onnxshare.checks.rule import Rule
+from onnxshare.checks.rules import RULES
+
+#: The families of codes, in their order.
+FAMILIES = {
+    "WS": "Weight sharing",
+    "BG": "Budgets",
+    "EQ": "Equivalence",
+    "DP": "Deployment",
+    "RG": "Regression",
+}
+
+#: What a limit of each unit looks like in a policy file.
+_EXAMPLES = {
+    "count": '"5M"',
+    "bytes": '"20MiB"',
+    "share": '"50%"',
+    "ratio": "20",
+    "model": '"reference.onnx"',
+    "target": '"onnxruntime 1.20"',
+    "names": '["*"]',
+    "flag": "true",
+}
+
+
+def page(rule: Rule) -> str:
+    """The page of one rule, as Markdown."""
+    return "\n".join(
+        [
+            f"### {rule.code} {rule.name}",
+            "",
+            f"**Measures** {rule.measures}.",
+            "",
+            f"**Why.** {rule.why}",
+            "",
+            f"**Mend.** {rule.mend}",
+            "",
+            f"**Default limit:** {default(rule)}.{_needs(rule)}",
+            "",
+            "```toml",
+            "[check]",
+            f"{rule.option} = {example(rule)}",
+            "```",
+            "",
+        ]
+    )
+
+
+def default(rule: Rule) -> str:
+    """The limit that `--select` takes, in words."""
+    if rule.default is None:
+        return "none, so one must be given"
+    return "on" if rule.unit == "flag" else show(rule.default, rule.unit)
+
+
+def example(rule: Rule) -> str:
+    """A limit as a policy file has it."""
+    if rule.unit == "names" and isinstance(rule.default, tuple):
+        return "[" + ", ".join(f'"{name}"' for name in rule.default) + "]"
+    return _EXAMPLES[rule.unit]
+
+
+def all_pages() -> str:
+    """The pages of all rules, family by family; `docs/rules.md` holds them."""
+    parts = []
+    for family, title in FAMILIES.items():
+        parts.append(f"## {title}\n")
+        parts.extend(page(rule) for rule in RULES if rule.code.startswith(family))
+    return "\n".join(parts)
+
+
+def _needs(rule: Rule) -> str:
+    if "runtime" in rule.needs:
+        return " Runs ONNX Runtime."
+    return " Reads all weights." if "hashes" in rule.needs else ""

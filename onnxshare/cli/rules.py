@@ -1,0 +1,67 @@
+"""`onnxshare rules` and `onnxshare explain`: what the checks measure, and why."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from onnxshare.cli import common
+
+
+def rules(
+    output: Annotated[
+        Literal["table", "json"], typer.Option("--format", help="How to print the list.")
+    ] = "table",
+) -> None:
+    """List the rules of `onnxshare check`: code, name, option and default limit.
+
+    Example: onnxshare rules
+    """
+    from onnxshare.checks.explain import default
+    from onnxshare.checks.rules import RULES
+
+    if output == "json":
+        fields = ("code", "name", "option", "unit", "default", "measures", "why", "mend")
+        found = [{field: getattr(rule, field) for field in fields} for rule in RULES]
+        common.print_json({"schema_version": 1, "rules": found})
+        return
+    from rich.table import Table
+
+    from onnxshare.report.console import make_console
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("code", "name", "limit", "default"):
+        table.add_column(title, no_wrap=True)
+    for rule in RULES:
+        table.add_row(rule.code, rule.name, rule.option, default(rule))
+    console = make_console()
+    console.print(table)
+    console.print("\n`onnxshare explain CODE` says what a rule measures and why.", soft_wrap=True)
+
+
+def explain(
+    rule: Annotated[str, typer.Argument(metavar="RULE", help="Its code or name, such as WS101.")],
+) -> None:
+    """Explain a rule of `onnxshare check`: what it measures, why, and how to mend what it finds.
+
+    Example: onnxshare explain WS101
+    """
+    from onnxshare.checks.explain import page
+    from onnxshare.checks.policy import fail_on, find_codes
+    from onnxshare.checks.rules import BY_CODE
+
+    problems: list[str] = []
+    word = rule.upper() if rule.upper() in BY_CODE else rule
+    codes = find_codes([word], "explain", problems)
+    fail_on(problems, "")
+    text = "\n".join(page(BY_CODE[code]) for code in codes)
+    if not sys.stdout.isatty():
+        sys.stdout.write(text)
+        return
+    from rich.markdown import Markdown
+
+    from onnxshare.report.console import make_console
+
+    make_console().print(Markdown(text))
