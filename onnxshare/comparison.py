@@ -26,9 +26,12 @@ class OutputComparison:
         tolerance: what rounding explains, in the channel that comes closest to (or goes
             furthest over) it.
         worst: error over tolerance in that channel; above 1 is more than rounding.
+        worst_channel: the index of that channel: along axis 1 of maps, else of the element.
         live: share of the channels that answer to the inputs clearly enough to judge them by.
         argmax_agreement: share of samples with the same largest class.
         confidence_low: its one-sided 95 % Clopper-Pearson lower bound.
+        top5_agreement: share of samples with the same five largest classes, in any order.
+        top5_confidence_low: its one-sided 95 % Clopper-Pearson lower bound.
     """
 
     name: str
@@ -44,6 +47,31 @@ class OutputComparison:
     live: float | None = None
     argmax_agreement: float | None = None
     confidence_low: float | None = None
+    worst_channel: int | None = None
+    top5_agreement: float | None = None
+    top5_confidence_low: float | None = None
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first tensor of both models, in topological order, that differs by more than rounding.
+
+    Attributes:
+        tensor: its name.
+        node_a, node_b: the nodes that make it.
+        error: largest |a - b|; None where they cannot be subtracted.
+        tolerance: what rounding explains, in the channel that is furthest over it.
+        problem: a difference that no tolerance excuses, in words, or an empty string.
+        is_output: whether it is an output, so that no tensor inside that both have differs.
+    """
+
+    tensor: str
+    node_a: str
+    node_b: str
+    error: float | None
+    tolerance: float | None
+    problem: str = ""
+    is_output: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +102,8 @@ class Comparison:
         accuracy: share of samples that `a` and `b` classify as labelled; None without labels.
         weights: what became of the weights; None where no rewrite states it.
         latency: not measured yet.
-        first_divergence: not searched for yet.
+        first_divergence: where they part, if the verdict is `different`; None if not, or if no
+            tensor that both have by name could be compared.
     """
 
     verdict: str
@@ -87,7 +116,7 @@ class Comparison:
     accuracy: Mapping[str, float] | None = None
     weights: WeightProof | None = None
     latency: None = None
-    first_divergence: None = None
+    first_divergence: Divergence | None = None
 
     @property
     def passed(self) -> bool:

@@ -68,6 +68,7 @@ class Tally:
         numeric: whether the tensor is floating-point, and so judged by tolerance.
         classes: the size of the class axis, or 0 where there is none.
         agree: rows with the same arg-max.
+        agree_five: rows with the same five largest classes.
         worst_row: per channel the sample with the largest error.
         discrete: whether values jump by whole steps, which any channel may do once in a while.
     """
@@ -83,6 +84,7 @@ class Tally:
         self.epsilon = 0.0
         self.classes = 0
         self.agree = 0
+        self.agree_five = 0
         self.right = [0, 0]
         self.worst_row = self.error = self.noise = self.largest = np.zeros(0)
         self.response: Floats | None = None
@@ -187,6 +189,8 @@ class Tally:
             return
         best_a, best_b = rows.argmax(axis=1), b.reshape(len(b), -1).argmax(axis=1)
         self.agree += int((best_a == best_b).sum())
+        if self.classes > 5:
+            self.agree_five += int((_five(rows) == _five(b.reshape(len(b), -1))).all(axis=1).sum())
         if labels is not None and len(labels) == len(rows):
             self.right[0] += int((best_a == labels).sum())
             self.right[1] += int((best_b == labels).sum())
@@ -252,6 +256,11 @@ class Spread:
     def energy(self) -> float:
         """The sum over all channels."""
         return float(self._squares.sum())
+
+
+def _five(rows: Array) -> Array:
+    """The five largest of each row, by their places."""
+    return np.sort(np.argpartition(rows, -5, axis=1)[:, -5:], axis=1)
 
 
 def _decibels(signal: float, error: float) -> float | None:

@@ -93,10 +93,9 @@ def tolerances(tally: Tally) -> Floats:
 
 def judge(tally: Tally, *, internal: bool) -> Judged:
     """Measure one tensor's errors against its tolerances."""
-    agreement = tally.agree / tally.samples if tally.classes else None
-    low = agreement_lower_bound(tally.agree, tally.samples) if tally.classes else None
+    classes = _classes(tally)
     if tally.problem or not tally.numeric or not tally.error.size:
-        row = OutputComparison(tally.name, internal, argmax_agreement=agreement, confidence_low=low)
+        row = OutputComparison(tally.name, internal, **classes)
         return Judged(tally, row, bool(tally.problem), np.zeros(0, dtype=np.bool_), np.zeros(0))
     allowed = tolerances(tally)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -112,10 +111,24 @@ def judge(tally: Tally, *, internal: bool) -> Judged:
         tolerance=float(allowed[worst]),
         worst=float(ratio[worst]),
         live=float(live.mean()),
-        argmax_agreement=agreement,
-        confidence_low=low,
+        worst_channel=worst,
+        **classes,
     )
     return Judged(tally, row, float(ratio[worst]) > 1.0, live, ratio)
+
+
+def _classes(tally: Tally) -> dict[str, Any]:
+    """Agreement of the classes, and how low it may be in truth."""
+    if not tally.classes:
+        return {}
+    found = {
+        "argmax_agreement": tally.agree / tally.samples,
+        "confidence_low": agreement_lower_bound(tally.agree, tally.samples),
+    }
+    if tally.classes > 5:
+        found["top5_agreement"] = tally.agree_five / tally.samples
+        found["top5_confidence_low"] = agreement_lower_bound(tally.agree_five, tally.samples)
+    return found
 
 
 def decide(

@@ -112,6 +112,13 @@ def test_the_figures_of_a_known_difference() -> None:
     cosine = (a * b).sum() / math.sqrt((a**2).sum() * (b**2).sum())
     assert row.cosine == pytest.approx(cosine, rel=1e-6)
     assert row.argmax_agreement == (a.argmax(1) == b.argmax(1)).mean()
+    fives = [np.sort(np.argsort(scores, axis=1)[:, -5:], axis=1) for scores in (a, b)]
+    agree = int((fives[0] == fives[1]).all(axis=1).sum())
+    assert 0 < agree < len(X)
+    assert row.top5_agreement == agree / len(X)
+    assert row.top5_confidence_low == agreement_lower_bound(agree, len(X))
+    assert row.worst_channel is not None
+    assert row.worst_channel > 0  # the first has the smallest shift
 
 
 def test_accuracy_of_both_where_labels_are_given() -> None:

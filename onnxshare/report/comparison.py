@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from onnxshare.comparison import Comparison, OutputComparison, WeightProof
+from onnxshare.comparison import Comparison, Divergence, OutputComparison, WeightProof
 from onnxshare.errors import printable
 
 _WIDTH_IN_A_PIPE = 100
@@ -30,12 +30,13 @@ _Cell = Callable[[OutputComparison], str | None]
 _COLUMNS: tuple[tuple[str, _Cell], ...] = (
     ("max error", lambda row: _number(row.max_abs)),
     ("of tolerance", lambda row: _times(row.worst)),
+    ("channel", lambda row: None if row.worst_channel is None else str(row.worst_channel)),
     ("relative", lambda row: _number(row.max_rel)),
     ("RMSE", lambda row: _number(row.rmse)),
-    ("SQNR", lambda row: None if row.sqnr_db is None else f"{row.sqnr_db:.0f} dB"),
+    ("SQNR", lambda row: _decibels(row.sqnr_db)),
+    ("centred", lambda row: _decibels(row.sqnr_centred_db)),
+    ("cosine", lambda row: _number(row.cosine, 4)),
     ("live", lambda row: _percent(row.live, 0)),
-    ("same class", lambda row: None if row.internal else _percent(row.argmax_agreement, 2)),
-    ("at least", lambda row: None if row.internal else _percent(row.confidence_low, 2)),
 )
 
 
@@ -43,9 +44,10 @@ def render_text(comparison: Comparison) -> RenderableType:
     """Return the table and the sentence, ready for a rich console.
 
     Columns: the largest error; error over tolerance in the channel that comes nearest to its
-    own (each has one: 100 % is all that rounding explains); largest error over largest value;
-    root mean squared error; signal to error; the share of channels that move with the inputs;
-    the share of samples with the same class, and its 95 % lower bound.
+    own (each has one: 100 % is all that rounding explains), and that channel; largest error over
+    largest value; root mean squared error; signal to error, and the same with each channel's mean
+    taken off the signal; cosine; the share of channels that move with the inputs. Then a line per
+    output that has classes, with 95 % lower bounds.
     """
     return Group(*_parts(comparison))
 
@@ -72,13 +74,38 @@ def _parts(comparison: Comparison) -> list[RenderableType]:
     parts: list[RenderableType] = []
     if comparison.outputs:
         parts.append(_table(comparison))
+    parts += [Text(printable(line)) for line in map(_classes, comparison.outputs) if line]
     if comparison.accuracy is not None:
         a, b = comparison.accuracy["a"], comparison.accuracy["b"]
         parts.append(Text(f"accuracy: A {a:.2%}, B {b:.2%} ({(b - a) * 100:+.2f} points)"))
     if comparison.weights is not None:
         parts.append(Text(printable(_weights(comparison.weights))))
+    if comparison.first_divergence is not None:
+        parts.append(Text(printable(_parting(comparison.first_divergence))))
     parts.append(_sentence(comparison))
     return parts
+
+
+def _classes(row: OutputComparison) -> str:
+    """How often an output's largest classes agree, and how low that may be in truth."""
+    if row.internal or row.argmax_agreement is None:
+        return ""
+    words = [f"same class on {row.argmax_agreement:.2%} (at least {row.confidence_low or 0:.2%})"]
+    if row.top5_agreement is not None:
+        words.append(
+            f"same top 5 on {row.top5_agreement:.2%} (at least {row.top5_confidence_low or 0:.2%})"
+        )
+    return f"{row.name}: {', '.join(words)}"
+
+
+def _parting(found: Divergence) -> str:
+    nodes = f"node '{found.node_a}' of A"
+    if found.node_b != found.node_a:
+        nodes += f", '{found.node_b}' of B"
+    size = found.problem or f"error {found.error:.3g}, tolerance {found.tolerance:.2g}"
+    if found.is_output:
+        return f"they part at the output '{found.tensor}' ({nodes}): {size}"
+    return f"they part at tensor '{found.tensor}' ({nodes}): {size}"
 
 
 def _weights(proof: WeightProof) -> str:
@@ -130,8 +157,12 @@ def _sentence(comparison: Comparison) -> Text:
     )
 
 
-def _number(value: float | None) -> str | None:
-    return None if value is None else f"{value:.2g}"
+def _number(value: float | None, digits: int = 2) -> str | None:
+    return None if value is None else f"{value:.{digits}g}"
+
+
+def _decibels(value: float | None) -> str | None:
+    return None if value is None else f"{value:.0f} dB"
 
 
 def _times(value: float | None) -> str | None:

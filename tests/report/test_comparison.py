@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from onnxshare.comparison import Comparison, OutputComparison
+from onnxshare.comparison import Comparison, Divergence, OutputComparison, WeightProof
 from onnxshare.report.comparison import print_comparison, render_text, sentence
 
 ROW = OutputComparison(
@@ -20,6 +20,10 @@ ROW = OutputComparison(
     live=1.0,
     argmax_agreement=1.0,
     confidence_low=0.9106,
+    worst_channel=7,
+    sqnr_centred_db=128.6,
+    top5_agreement=0.96875,
+    top5_confidence_low=0.8601,
 )
 
 
@@ -38,12 +42,13 @@ def test_a_row_per_output_and_one_sentence() -> None:
     )
     lines = shown(comparison).splitlines()
     assert lines[0].split() == (
-        "output max error of tolerance relative RMSE SQNR live same class at least".split()
+        "output max error of tolerance channel relative RMSE SQNR centred cosine live".split()
     )
-    assert lines[1].split() == (
-        "scores 3.2e-06 16% 4.1e-07 5e-07 131 dB 100% 100.00% 91.06%".split()
+    assert lines[1].split() == ("scores 3.2e-06 16% 7 4.1e-07 5e-07 131 dB 129 dB 1 100%".split())
+    assert lines[2].split() == "fc (internal) 1.5 80× – – – – – – 50%".split()
+    assert lines[3] == (
+        "scores: same class on 100.00% (at least 91.06%), same top 5 on 96.88% (at least 86.01%)"
     )
-    assert lines[2].split() == "fc (internal) 1.5 80× – – – 50% – –".split()
     assert sentence(comparison) == (
         "different: the reason (CPU: no NVIDIA driver; 32 random samples, seed 0)"
     )
@@ -65,6 +70,38 @@ def test_accuracy_of_both() -> None:
         "approximate", "why", "CPU", (ROW,), 9, "t.npz", accuracy={"a": 0.9, "b": 0.885}
     )
     assert "accuracy: A 90.00%, B 88.50% (-1.50 points)" in shown(comparison)
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        (
+            Divergence("t", "conv1", "conv1", 0.25, 1e-5),
+            "they part at tensor 't' (node 'conv1' of A): error 0.25, tolerance 1e-05",
+        ),
+        (
+            Divergence("y", "fc", "conv", None, None, "has shape 1×2 in A and 1×3 in B", True),
+            "they part at the output 'y' (node 'fc' of A, 'conv' of B): has shape 1×2 in A and "
+            "1×3 in B",
+        ),
+    ],
+)
+def test_where_they_part(found: Divergence, line: str) -> None:
+    comparison = Comparison("different", "why", "CPU", (ROW,), first_divergence=found)
+    assert line in shown(comparison, 200).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("proof", "line"),
+    [
+        (WeightProof(1), "weights: moved, bit-equal (1 tensor)"),
+        (WeightProof(3, ("w",)), "weights: moved, bit-equal (3 tensors); recomputed: 'w'"),
+        (WeightProof(0, tuple("abcde")), "weights: recomputed: 'a', 'b', 'c' and 2 more"),
+        (WeightProof(0), "weights: as they were"),
+    ],
+)
+def test_what_became_of_the_weights(proof: WeightProof, line: str) -> None:
+    assert line in shown(Comparison("equivalent", "why", "CPU", weights=proof)).splitlines()
 
 
 def test_names_from_a_file_can_neither_colour_nor_move_anything() -> None:
@@ -91,8 +128,8 @@ def test_printing_in_a_pipe(
     out, err = capsys.readouterr()
     assert err == ""
     assert "\x1b" not in out
-    # The table's two lines, and the sentence in one.
-    assert len(out.splitlines()) == 3
+    # The table's two lines, that of the classes, and the sentence in one.
+    assert len(out.splitlines()) == 4
 
 
 def test_colours_follow_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,168 @@
+"""Two models run over all samples: the figures of every compared tensor, and A's own noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from onnxshare.comparison import Divergence
+from onnxshare.divergence import first_divergence
+from onnxshare.errors import RuntimeFailure
+from onnxshare.inputs import Array, Samples
+from onnxshare.io.load import Model
+from onnxshare.noise import NoiseMeter
+from onnxshare.runtime.session import Session
+from onnxshare.runtime.sessions import Sessions
+from onnxshare.signature import batching, input_specs
+from onnxshare.statistics import Tally
+from onnxshare.verdict import Judged, judge
+
+#: Noise is measured on this many samples; later ones count only if they seem to differ.
+NOISE_SAMPLES = 32
+
+_BATCH_BYTES = 8 * 2**20
+_MOST_PER_BATCH = 32
+
+#: Bytes of samples that are run at once where sessions run in turn.
+_STEP_BYTES = 2**28
+
+
+class Measurement:
+    """Both models and the noise of the first, over all samples.
+
+    Attributes:
+        a: the model that is right.
+        b: the model to be judged by it.
+        samples: the inputs.
+    """
+
+    def __init__(
+        self,
+        a: Model,
+        b: Model,
+        samples: Samples,
+        sessions: Sessions,
+        seed: int,
+        internal: Sequence[str],
+    ) -> None:
+        """Open both models.
+
+        Raises:
+            RuntimeFailure: one of them cannot be loaded.
+        """
+        self.a, self.b, self.samples = a, b, samples
+        self._sessions, self._seed = sessions, seed
+        outputs = [value.name for value in a.skeleton.graph.output]
+        names = list(dict.fromkeys([*outputs, *internal]))
+        self._a = _open(sessions, "A", names)
+        self._b = _open(sessions, "B", names)
+        self._noise = NoiseMeter(a, self._a, seed=seed)
+        self._tallies = {name: Tally(name) for name in names}
+        self._internal = set(internal) - set(outputs)
+        self._batch = _batch_size(a.skeleton, samples)
+        self._step = self._batch
+        if sessions.in_turn:  # the sessions change places after each step
+            self._step = _most_at_once(samples)
+        # Shuffled, so that those the noise is measured on, the first, stand for all.
+        self._order = np.arange(samples.count)
+        if samples.count > NOISE_SAMPLES:
+            self._order = np.random.default_rng([seed, 2]).permutation(samples.count)
+
+    def judge(self) -> list[Judged]:
+        """Run everything; look a second time at samples that seem to differ."""
+        for start in range(0, self.samples.count, self._step):
+            self._add(start, min(start + self._step, self.samples.count))
+        judged = self._judged()
+        if any(item.excess for item in judged):
+            self._look_again(judged)
+            judged = self._judged()
+        return judged
+
+    def parting(self, judged: Sequence[Judged]) -> Divergence | None:
+        """Find where the models part, on the samples that differ most."""
+        worst: list[int] = []
+        for item in judged:
+            if item.excess and item.ratio.size:
+                rows = item.tally.worst_row[np.argsort(-item.ratio)]
+                worst += [int(self._order[int(row)]) for row in rows if row < self.samples.count]
+        return first_divergence(
+            self.a,
+            self.b,
+            self.samples,
+            list(dict.fromkeys(worst)),
+            opener=lambda letter, names: _open(self._sessions, letter, names),
+            seed=self._seed,
+        )
+
+    def _judged(self) -> list[Judged]:
+        return [
+            judge(tally, internal=name in self._internal) for name, tally in self._tallies.items()
+        ]
+
+    def _add(self, start: int, stop: int) -> None:
+        part = self._part(self._order[start:stop])
+        ours = _run("A", self._a, part, self._batch)
+        measure = start < NOISE_SAMPLES
+        moved = self._noise.response(part.arrays, self._batch) if measure else None
+        own = self._noise.runs(part.arrays, self._batch) if measure else []
+        theirs = _run("B", self._b, part, self._batch)
+        for name, tally in self._tallies.items():
+            tally.add(ours[name], theirs[name], [run[name] for run in own], part.labels)
+            if moved is not None:
+                tally.add_response(ours[name], moved[name])
+
+    def _part(self, rows: Array) -> Samples:
+        """These samples, read once for all the runs on them."""
+        part = self.samples.take(rows)
+        return replace(part, arrays=dict(part.arrays))
+
+    def _look_again(self, judged: Sequence[Judged]) -> None:
+        """Measure the noise at the very samples whose errors seem too large."""
+        rows: list[int] = []
+        for item in judged:
+            if item.excess and not item.tally.problem:
+                worst_first = np.argsort(-item.ratio)
+                rows.extend(int(row) for row in item.tally.worst_row[worst_first])
+        # Outputs without a batch axis have rows that are runs, not samples.
+        known = [row for row in dict.fromkeys(rows) if row < self.samples.count]
+        part = self._part(self._order[known[:NOISE_SAMPLES] or slice(NOISE_SAMPLES)])
+        ours = self._a.run(part.arrays, self._batch)
+        own = self._noise.deeper(part.arrays, self._batch)
+        moved = self._noise.response(part.arrays, self._batch)
+        if any(row >= NOISE_SAMPLES for row in known):
+            own += self._noise.runs(part.arrays, self._batch)
+        for name, tally in self._tallies.items():
+            tally.discrete = self._noise.quantised
+            tally.add_noise(ours[name], [run[name] for run in own])
+            if moved is not None:
+                tally.add_response(ours[name], moved[name])
+
+
+def _open(sessions: Sessions, letter: str, outputs: Sequence[str]) -> Session:
+    try:
+        return sessions.open(letter, outputs)
+    except RuntimeFailure as error:
+        raise RuntimeFailure(f"model {letter}: {error.cause}", error.remedy) from error
+
+
+def _run(letter: str, session: Session, samples: Samples, batch: int) -> dict[str, Array]:
+    try:
+        return session.run(samples.arrays, batch)
+    except RuntimeFailure as error:
+        raise RuntimeFailure(f"model {letter}: {error.cause}", error.remedy) from error
+
+
+def _batch_size(a: onnx.ModelProto, samples: Samples) -> int:
+    """Samples per run: few of large inputs, and whole batches of a model that fixes its batch."""
+    size = int(_BATCH_BYTES // max(1, samples.nbytes // max(1, samples.count)))
+    size = max(1, min(size, _MOST_PER_BATCH))
+    fixed = batching(input_specs(a)).size or 1
+    return max(1, size // fixed) * fixed
+
+
+def _most_at_once(samples: Samples) -> int:
+    """Samples that are run by one session after the other, whose outputs are kept meanwhile."""
+    return max(NOISE_SAMPLES, int(_STEP_BYTES // max(1, samples.nbytes // max(1, samples.count))))
