@@ -98,6 +98,10 @@ def _product(body: Body, right: int) -> str:
     )
 
 
+def _distances(body: Body) -> None:
+    body.output(0, body.op("Gemm", body.input(0), body.input(1), transB=1))
+
+
 def _quantised_gemm(body: Body) -> None:
     body.output(0, body.op("CastLike", _product(body, 3), f"i{8 if body.has(8) else 1}"))
 
@@ -197,6 +201,7 @@ _RULES: dict[Rule, str] = {
     _quantised_global_pool: "QLinearGlobalAveragePool",
     _gemm: "FusedGemm",
     _quantised_gemm: "QGemm",
+    _distances: "CDist",
     _matmul: "GemmFastGelu DynamicQuantizeMatMul",
     _integer_matmul: "MatMulIntegerToFloat",
     _wide_matmul: "MatMulInteger16",

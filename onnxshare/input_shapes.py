@@ -14,7 +14,9 @@ from onnxshare.graph import Graph, model_inputs
 InputShapes = Mapping[str, Sequence[int | None]]
 
 #: Cells that read [steps, batch, features] unless their attribute `layout` is 1.
-_RECURRENT = frozenset(("RNN", "GRU", "LSTM"))
+_RECURRENT = frozenset(
+    (("", "RNN"), ("", "GRU"), ("", "LSTM"), ("com.microsoft", "DynamicQuantizeLSTM"))
+)
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ def _sequences(graph: Graph) -> frozenset[str]:
     """The inputs that a recurrent cell reads as they are, so that their axis 0 is time."""
     found = set()
     for node in graph.main.nodes:
-        if node.op_type in _RECURRENT and node.standard and not node.attribute("layout", 0):
+        domain = "" if node.standard else node.domain
+        if (domain, node.op_type) in _RECURRENT and not node.attribute("layout", 0):
             name = node.inputs[0]
             while (maker := graph.main.producers.get(name)) and maker.op_type in _SAME_AXES:
                 name = maker.inputs[0]

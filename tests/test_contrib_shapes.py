@@ -346,6 +346,7 @@ CASES = {
         "DequantizeLinear", {"x": bytes_(2, 3, dtype=np.int16)},
         {"s": scale(), "z": zero(np.int16)},
     ),
+    "CDist": Case("CDist", {"x": floats(3, 2)}, {"y": floats(4, 2)}, {"metric": "euclidean"}),
     "Gelu": Case("Gelu", {"x": floats(2, 3)}),
     "QuickGelu": Case("QuickGelu", {"x": floats(2, 3)}),
     "BiasGelu": Case("BiasGelu", {"x": floats(2, 3)}, {"b": floats(3)}),
@@ -431,7 +432,7 @@ ELSEWHERE = {
         Case("FusedMatMul", {"x": floats(3, 2, 5), "y": floats(2, 5, 4)}, {}, {"transBatchA": 1}),
         [None],
     ),
-    "no rule": (Case("CDist", {"x": floats(3, 2), "y": floats(4, 2)}), [None]),
+    "no rule": (Case("MurmurHash3", {"x": whole(3, 2)}), [None]),
 }
 
 

@@ -19,6 +19,9 @@ from onnxshare.shapes import Shapes
 _NAMES = {number: name.lower() for name, number in TensorProto.DataType.items()}
 _NAMES |= {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64"}
 
+#: Operators whose right operand may be a stack of matrices, one for each position of the left.
+_PRODUCTS = frozenset("MatMul MatMulInteger QLinearMatMul FusedMatMul TransposeMatMul".split())
+
 #: Kinds of layers that the literature counts when it says how deep a network is.
 WEIGHT_LAYERS = ("conv", "fc", "recurrent")
 
@@ -149,7 +152,7 @@ def node_kind(use: NodeUse) -> str:
 
 
 def _locally_connected(use: NodeUse) -> bool:
-    return use.node.op_type in ("MatMul", "MatMulInteger") and any(
+    return use.node.op_type in _PRODUCTS and any(
         len(sizes) > 2 and prod(sizes[:-2]) > 1 for sizes in use.pattern.read_as
     )
 
