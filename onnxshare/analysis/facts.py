@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import prod
 
@@ -12,8 +12,9 @@ from onnxshare.analysis.census import Census, NodeUse
 from onnxshare.analysis.modules import module_of
 from onnxshare.analysis.operators import PARAM
 from onnxshare.analysis.pattern import Pattern
+from onnxshare.analysis.receptive_field import Fields
 from onnxshare.analysis.results import NodeFacts, Sharing, TensorInfo, WeightFacts, variant
-from onnxshare.graph import Scope, bytes_of
+from onnxshare.graph import Node, Scope, bytes_of
 from onnxshare.shapes import Shapes
 
 _NAMES = {number: name.lower() for name, number in TensorProto.DataType.items()}
@@ -50,8 +51,16 @@ def dtype_name(dtype: int | None) -> str | None:
     return _NAMES.get(dtype) if dtype else None
 
 
-def node_facts(census: Census, shapes: Shapes) -> tuple[NodeFacts, ...]:
-    """The facts of every node, in graph order."""
+def node_facts(
+    census: Census, shapes: Shapes, sees: Callable[[Node], Fields]
+) -> tuple[NodeFacts, ...]:
+    """The facts of every node, in graph order.
+
+    Args:
+        census: the nodes and what they use.
+        shapes: the shapes of all tensors.
+        sees: gives the receptive field of a node.
+    """
     known: set[str] = set()
     facts = []
     alike: dict[tuple[Pattern, int | None, int], NodeFacts] = {}
@@ -66,12 +75,12 @@ def node_facts(census: Census, shapes: Shapes) -> tuple[NodeFacts, ...]:
         pattern = alike.get(key)
         if pattern is None:
             pattern = alike[key] = _of_pattern(use, params)
-        facts.append(_one_node(pattern, use, census, shapes, new))
+        facts.append(_one_node(pattern, use, census, shapes, new, sees(use.node)))
     return tuple(facts)
 
 
 def _one_node(
-    pattern: NodeFacts, use: NodeUse, census: Census, shapes: Shapes, new: int
+    pattern: NodeFacts, use: NodeUse, census: Census, shapes: Shapes, new: int, seen: Fields
 ) -> NodeFacts:
     """The facts of one of the nodes of a pattern."""
     node, scope = use.node, use.node.scope
@@ -83,6 +92,9 @@ def _one_node(
         "weights": tuple([stored.name for stored in use.params]),
         "params_new": new,
         "module": module_of(node.proto),
+        "receptive_field": seen.field,
+        "receptive_field_note": seen.note,
+        "receptive_fields": seen.by_input,
     }
     if use.params and use.work is not None:
         tied = max([len(census.tensors[stored.key].users) for stored in use.params])
@@ -128,6 +140,8 @@ def _of_pattern(use: NodeUse, params: int) -> NodeFacts:
         unshared_params=layer.unshared if layer and params else None,
         dense_params=layer.dense if layer and params else None,
         receptive_field=None,
+        receptive_field_note=None,
+        receptive_fields={},
     )
 
 

@@ -12,6 +12,7 @@ from onnxshare.analysis.facts import declared, node_facts, weight_facts
 from onnxshare.analysis.fc import bias_elements
 from onnxshare.analysis.head_search import find_heads
 from onnxshare.analysis.heads import Head, Probe, Subject, probe
+from onnxshare.analysis.receptive_field import ReceptiveFields
 from onnxshare.analysis.results import HeadFacts, HeadLayer, Inspection, ModelInfo, NodeFacts
 from onnxshare.analysis.totals import add_up
 from onnxshare.analysis.uniformity import uniformity
@@ -60,7 +61,7 @@ def inspect(
 
     heads = find_heads(graph, make_probe)
     subject = Subject(graph, probed[0], tuple(heads)) if heads else None
-    nodes = node_facts(census, shapes)
+    nodes = node_facts(census, shapes, ReceptiveFields(graph, shapes, values).of)
     weights = weight_facts(census, nodes)
     if hashes:
         weights = hashed(graph, values, census, weights, progress)

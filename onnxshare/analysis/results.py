@@ -70,7 +70,10 @@ class NodeFacts:
         flops: 2 · macs + element-wise work.
         unshared_params: weights of the locally connected layer of the same shape, no biases.
         dense_params: weights of an FC between the same input and output, no biases.
-        receptive_field: size, stride and start per axis, or None.
+        receptive_field: size, stride and start per spatial axis, on the first image-like input
+            that the node depends on, or None.
+        receptive_field_note: why there is none ("whole input", "not an image" …), or a remark.
+        receptive_fields: where several inputs are image-like: the field on each by name.
         module: where the source program had it, as exporters note it: `layer1/0/conv1`.
     """
 
@@ -91,7 +94,9 @@ class NodeFacts:
     flops: int | None
     unshared_params: int | None
     dense_params: int | None
-    receptive_field: dict[str, list[int]] | None
+    receptive_field: dict[str, list[int | float]] | None
+    receptive_field_note: str | None
+    receptive_fields: dict[str, dict[str, list[int | float]] | None]
     module: str = ""
 
 

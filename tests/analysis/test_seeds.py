@@ -295,6 +295,22 @@ def test_row_11_output_sizes(
     assert result.shape == reported
 
 
+def test_row_12_receptive_field() -> None:
+    """Three 1-D convolutions of kernel 3: each widens the field by 2, from 1 to 7."""
+    built = builders.model(
+        [
+            builders.node("Conv", "x w", "a"),
+            builders.node("Conv", "a w", "b"),
+            builders.node("Conv", "b w", "y"),
+        ],
+        {"x": ["n", 1, "length"]},
+        ["y"],
+        [builders.tensor("w", 1, 1, 3)],
+    )
+    fields = [facts.receptive_field for facts in onnxshare.inspect(built).nodes]
+    assert fields == [{"size": [size], "stride": [1], "start": [0]} for size in (3, 5, 7)]
+
+
 @pytest.mark.parametrize(
     ("data", "weight"),
     [
