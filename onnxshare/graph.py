@@ -155,6 +155,8 @@ class Graph:
         self.operators: set[tuple[str, str]] = set()
         self._paths: set[str] = set()
         self.main = self._index(self.proto.graph, "", None)
+        #: The inputs a user must feed: those that are not initializers.
+        self.inputs = [v for v in self.proto.graph.input if v.name in self.main.inputs]
         #: What has been worked out about this graph, by who worked it out.
         self.memo: dict[str, Any] = {}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx
 
 from onnxshare.errors import UsageError
-from onnxshare.graph import Graph, model_inputs
+from onnxshare.graph import Graph
 
 #: Sizes given by the user: input name → sizes, None for "leave as it is".
 InputShapes = Mapping[str, Sequence[int | None]]
@@ -48,7 +48,7 @@ def bind(
     Raises:
         UsageError: `given` names no input, or contradicts the model.
     """
-    names = {value.name for value in model_inputs(graph.proto.graph)}
+    names = {value.name for value in graph.inputs}
     unknown = sorted(set(given) - names)
     if unknown:
         raise UsageError(
@@ -84,7 +84,7 @@ def rows(graph: Graph, inferred: onnx.ModelProto, binding: Binding) -> int:
     share; 1 otherwise, and where axis 0 is time."""
     if binding.batch_symbols or binding.sequences:
         return 1
-    names = {value.name for value in model_inputs(graph.proto.graph)}
+    names = {value.name for value in graph.inputs}
     ends = [value for value in inferred.graph.input if value.name in names]
     first: set[int] = set()
     for value in [*ends, *inferred.graph.output]:

@@ -59,6 +59,8 @@ class _Weigher:
         self.count: dict[str, int] = {}
         self.constants: dict[str, TensorProto] = {}
         self.shape_of: dict[str, str] = {}
+        self.grows = False
+        self.seen: set[bytes] = set()
 
     def inputs(self, graph: onnx.GraphProto) -> None:
         """Note inputs that may be shapes; a size that is not known makes no axes."""
@@ -74,9 +76,31 @@ class _Weigher:
             if len(dims) > MAX_RANK or any(abs(dim.dim_value) > MAX_SIZE for dim in dims):
                 return False
             self.rank[value.name] = max(self.rank.get(value.name, 0), len(dims))
+        if not self.rank_grows(graph):
+            return all(map(self.plain, graph.node))
         for tensor in graph.initializer:
             self.constant(tensor.name, tensor)
         return all(self.node(node) for node in graph.node)
+
+    def rank_grows(self, graph: onnx.GraphProto) -> bool:
+        """Whether a node may have more axes than what it reads, or make a shape. Where none may,
+        no tensor has more than the inputs and the initializers, which are bounded already."""
+        self.grows = self.grows or not _GROWING.isdisjoint([node.op_type for node in graph.node])
+        return self.grows
+
+    def plain(self, node: onnx.NodeProto) -> bool:
+        """Whether the attributes of a node are; equal ones are looked at once."""
+        for attribute in node.attribute:
+            kind = attribute.type
+            if kind == AttributeProto.GRAPH or kind == AttributeProto.GRAPHS:
+                return False  # of an operator that is not known to hold graphs
+            if kind == AttributeProto.INT or kind == AttributeProto.INTS:
+                key = attribute.SerializeToString()
+                if key not in self.seen:
+                    if not _plain(attribute):
+                        return False
+                    self.seen.add(key)
+        return True
 
     def constant(self, name: str, tensor: TensorProto) -> None:
         """Note a stored tensor."""
@@ -138,12 +162,17 @@ class _Weigher:
         if op_type == "Concat":
             return rank, sum(self.count.get(name, 0) for name in inputs)
         if op_type in ("Gather", "GatherND", "ScatterND"):
-            return sum(self.rank.get(name, 0) for name in inputs), count
+            rank = sum(self.rank.get(name, 0) for name in inputs)
+            if op_type == "Gather" and self.rank.get(first, 0) == 1:
+                return rank - 1, self.count.get(inputs[-1], count)  # a number for each index
+            return rank, count
         if op_type == "Einsum":
             return max(rank, *(len(a.s) for a in node.attribute if a.name == "equation")), 0
         if op_type == "ConstantOfShape":
             return self.fill(node, self.count.get(first, MAX_RANK + 1)), self.filled(first)
-        if op_type in ("Reshape", "Expand", "Tile"):
+        if op_type == "Reshape":
+            return self.numbers(node, "shape", 1), count
+        if op_type in ("Expand", "Tile"):
             return max(rank, self.fill(node, self.numbers(node, "shape", 1))), count
         if op_type == "Range":
             return self.fill(node, 1), count
@@ -212,6 +241,8 @@ _SPECIAL = frozenset(
     "Range Unsqueeze Col2Im MaxUnpool OneHot SequenceConstruct SequenceInsert ConcatFromSequence "
     "SplitToSequence".split()
 )
+
+_GROWING = _SPECIAL | {"If", "Loop", "Scan"}
 
 
 def _plain(attribute: AttributeProto) -> bool:

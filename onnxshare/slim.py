@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto
 
 from onnxshare.errors import ModelFileError
-from onnxshare.graph import Graph, model_inputs
+from onnxshare.graph import Graph
 from onnxshare.io.load import Model
 from onnxshare.stored import Stored
 
@@ -26,7 +26,7 @@ def without_weights(graph: Graph) -> onnx.ModelProto:
     proto = graph.proto
     slim = onnx.ModelProto(ir_version=max(proto.ir_version, 4))
     slim.opset_import.extend(proto.opset_import)
-    tensors, hidden = _visible(graph)
+    tensors, hidden, all_copied = _visible(graph)
     if graph.model.payloads is None:  # it may hold any amount of weights: copy around them
         slim.graph.name = proto.graph.name
         slim.graph.node.MergeFrom(proto.graph.node)
@@ -35,10 +35,10 @@ def without_weights(graph: Graph) -> onnx.ModelProto:
         slim.graph.CopyFrom(proto.graph)
         for name in ("value_info", "output", "input", "sparse_initializer", "metadata_props"):
             slim.graph.ClearField(name)
-        if hidden or any(tensor.data_location == _EXTERNAL for tensor in proto.graph.initializer):
+        if not all_copied:
             slim.graph.ClearField("initializer")
             slim.graph.initializer.extend(tensors)
-    slim.graph.input.extend(model_inputs(proto.graph))
+    slim.graph.input.extend(graph.inputs)
     for value in proto.graph.output:
         slim.graph.output.add(name=value.name)
     types: dict[tuple[int, tuple[int, ...]], onnx.TypeProto] = {}
@@ -50,10 +50,12 @@ def without_weights(graph: Graph) -> onnx.ModelProto:
     return slim
 
 
-def _visible(graph: Graph) -> tuple[list[TensorProto], list[Stored]]:
-    """The initializers whose values inference may read, and the others."""
+def _visible(graph: Graph) -> tuple[list[TensorProto], list[Stored], bool]:
+    """The initializers whose values inference may read, the others, and whether there are no
+    others and all are read from where they are."""
     tensors: list[TensorProto] = []
     hidden: list[Stored] = []
+    as_they_are = True
     for name, tensor in graph.main.initializers.items():
         stored = graph.source(graph.main, name)
         if stored is None:
@@ -61,11 +63,12 @@ def _visible(graph: Graph) -> tuple[list[TensorProto], list[Stored]]:
         readable = stored.elements <= _SMALL and not stored.sparse
         if readable and tensor.data_location == _EXTERNAL:
             tensor, readable = _at_hand(graph.model, tensor)
+            as_they_are = False
         if readable:
             tensors.append(tensor)
         else:
             hidden.append(stored)
-    return tensors, hidden
+    return tensors, hidden, as_they_are and not hidden
 
 
 def _at_hand(model: Model, tensor: TensorProto) -> tuple[TensorProto, bool]:

@@ -8,7 +8,7 @@ from math import prod
 
 from onnx import TensorProto, ValueInfoProto
 
-from onnxshare.analysis.census import Census, NodeUse
+from onnxshare.analysis.census import Census, NodeUse, TensorUse
 from onnxshare.analysis.modules import module_of
 from onnxshare.analysis.operators import PARAM
 from onnxshare.analysis.pattern import Pattern
@@ -189,24 +189,30 @@ def weight_facts(census: Census, nodes: tuple[NodeFacts, ...]) -> tuple[WeightFa
     """The facts of every parameter tensor, in order of first use."""
     connections: dict[str, int | None] = {}
     for use, facts in zip(census.nodes, nodes, strict=True):
+        if not use.params:
+            continue
         for key, count in _uses(use, facts):
             before = connections.get(key, 0)
             connections[key] = None if before is None or count is None else before + count
     return tuple(
-        WeightFacts(
-            name=tensor.stored.name,
-            dtype=dtype_name(tensor.stored.dtype) or "undefined",
-            shape=tensor.stored.shape,
-            params=tensor.stored.elements,
-            bytes=bytes_of(tensor.stored.elements, tensor.stored.dtype),
-            used_by=tuple(tensor.users),
-            connections=(uses := connections.get(key, 0)),
-            sharing_ratio=(
-                uses / tensor.stored.elements
-                if uses is not None and tensor.stored.elements
-                else None
-            ),
-        )
-        for key, tensor in census.tensors.items()
-        if tensor.role == PARAM
+        [
+            _one_weight(tensor, connections.get(key, 0))
+            for key, tensor in census.tensors.items()
+            if tensor.role == PARAM
+        ]
+    )
+
+
+def _one_weight(tensor: TensorUse, uses: int | None) -> WeightFacts:
+    stored = tensor.stored
+    elements = stored.elements
+    return WeightFacts(  # by position, which is twice as fast
+        stored.name,
+        dtype_name(stored.dtype) or "undefined",
+        stored.shape,
+        elements,
+        bytes_of(elements, stored.dtype),
+        tuple(tensor.users),
+        uses,
+        uses / elements if uses is not None and elements else None,
     )

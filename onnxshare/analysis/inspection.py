@@ -16,8 +16,9 @@ from onnxshare.analysis.receptive_field import ReceptiveFields
 from onnxshare.analysis.results import HeadFacts, HeadLayer, Inspection, ModelInfo, NodeFacts
 from onnxshare.analysis.totals import add_up
 from onnxshare.analysis.uniformity import uniformity
+from onnxshare.collector import paused
 from onnxshare.errors import ModelFileError
-from onnxshare.graph import Graph, model_inputs
+from onnxshare.graph import Graph
 from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.shapes import InputShapes, infer
 from onnxshare.values import Values
@@ -26,6 +27,7 @@ from onnxshare.values import Values
 HeadJudge = Callable[[Subject], list[dict[str, dict[str, Any]]]]
 
 
+@paused()
 def inspect(
     source: ModelSource,
     *,
@@ -67,7 +69,7 @@ def inspect(
         weights = hashed(graph, values, census, weights, progress)
     head_facts, unread = _head_facts(subject, judge)
     return Inspection(
-        model=_model_info(model),
+        model=_model_info(graph),
         totals=add_up(graph, shapes, census, nodes, heads),
         nodes=nodes,
         weights=weights,
@@ -80,12 +82,13 @@ def inspect(
     )
 
 
-def _model_info(model: Model) -> ModelInfo:
+def _model_info(graph: Graph) -> ModelInfo:
+    model = graph.model
     facts = model.to_dict()
     facts["bytes"] = _bytes_on_disk(model)
     return ModelInfo(
         **facts,
-        inputs=tuple(declared(value) for value in model_inputs(model.skeleton.graph)),
+        inputs=tuple(declared(value) for value in graph.inputs),
         outputs=tuple(declared(value) for value in model.skeleton.graph.output),
     )
 

@@ -17,7 +17,7 @@ from onnxshare.io.external import ExternalData
 from onnxshare.io.nesting import nested_too_deep
 from onnxshare.io.skeleton import Payloads, skim
 from onnxshare.io.sniff import describe
-from onnxshare.io.sound import DAMAGED, check
+from onnxshare.io.sound import DAMAGED, PLAIN_ATTRIBUTES, check
 from onnxshare.io.sources import PROTOBUF_LIMIT as PROTOBUF_LIMIT
 from onnxshare.io.sources import map_file, read_stdin
 from onnxshare.io.tensors import Array, read
@@ -75,16 +75,20 @@ class Model:
         except (ValueError, TypeError) as error:
             raise ModelError(f"tensor '{tensor.name}' is damaged: {error}") from error
 
-    def external_files(self) -> tuple[str, ...]:
-        """The locations of external data, as the model names them, each once."""
+    @cached_property
+    def _external_files(self) -> tuple[str, ...]:
         names: dict[str, None] = {}
-        for tensor in all_tensors(self.skeleton):
+        for tensor in all_tensors(self.skeleton, by_type=True):
             if tensor.data_location != onnx.TensorProto.EXTERNAL:
                 continue
             if self.payloads is not None and self.payloads.find(tensor) is not None:
                 continue
             names.update((e.value, None) for e in tensor.external_data if e.key == "location")
         return tuple(names)
+
+    def external_files(self) -> tuple[str, ...]:
+        """The locations of external data, as the model names them, each once."""
+        return self._external_files
 
     @property
     def name(self) -> str:
@@ -167,9 +171,14 @@ def with_data(model: Model) -> onnx.ModelProto:
     return proto
 
 
-def all_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+def all_tensors(proto: onnx.ModelProto, *, by_type: bool = False) -> list[onnx.TensorProto]:
     """Every tensor of a model: initializers and attributes, dense and sparse, in subgraphs,
-    functions and training information too."""
+    functions and training information too.
+
+    Args:
+        proto: the model.
+        by_type: leave out, for speed, what an attribute holds against its own type.
+    """
     tensors: list[onnx.TensorProto] = []
     graphs = [proto.graph]
     for training in proto.training_info:
@@ -184,6 +193,8 @@ def all_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
             nodes.extend(graph.node)
             continue
         for attribute in nodes.pop().attribute:
+            if by_type and attribute.type in PLAIN_ATTRIBUTES:
+                continue
             if attribute.HasField("t"):
                 tensors.append(attribute.t)
             tensors.extend(attribute.tensors)

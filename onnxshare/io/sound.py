@@ -30,7 +30,8 @@ _TYPED: dict[int, str] = {
     TensorProto.DOUBLE: "double_data",
     TensorProto.STRING: "string_data",
 }
-_PLAIN_ATTRIBUTES = frozenset(
+#: Types of attributes that hold neither tensors nor graphs.
+PLAIN_ATTRIBUTES = frozenset(
     (
         AttributeProto.FLOAT,
         AttributeProto.INT,
@@ -163,7 +164,7 @@ class _Checker:
                 raise ModelError(f"{self.name}: node '{node.name}' names no operator", DAMAGED)
             for attribute in node.attribute:
                 self.readable(attribute.name, attribute.ref_attr_name)
-                if attribute.type in _PLAIN_ATTRIBUTES:
+                if attribute.type in PLAIN_ATTRIBUTES:
                     if attribute.name and not (attribute.HasField("g") or attribute.HasField("t")):
                         continue
                     raise ModelError(
