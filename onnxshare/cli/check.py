@@ -107,6 +107,14 @@ def command(
             rich_help_panel=_RULES,
         ),
     ] = None,
+    changed_since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMIT",
+            help="Check only the models that changed since this commit of git.",
+            show_default=False,
+        ),
+    ] = None,
     isolated: Annotated[
         bool,
         typer.Option(
@@ -179,6 +187,11 @@ def command(
     policy = checking.policy(config, isolated=isolated)
     given: list[Path | str] = list(models or ())
     given = given or [entry.path for entry in policy.models] or [common.model_path(None)]
+    if changed_since is not None:
+        given = checking.only_changed(given, changed_since, policy)
+        if not given:
+            common.note(f"no model changed since {changed_since}")
+            return 0
     limits = {
         "max-params": max_params,
         "max-macs": max_macs,

@@ -35,6 +35,18 @@ def policy(config: Path | None, *, isolated: bool) -> Policy:
     return found if isolated else with_variables(found)
 
 
+def only_changed(models: Sequence[Path | str], revision: str, policy: Policy) -> list[Path | str]:
+    """Those of the models that changed since a commit.
+
+    Raises:
+        UsageError: git does not know.
+    """
+    from onnxshare.checks.changed import changed_since
+    from onnxshare.checks.models import find_models
+
+    return list(changed_since(find_models(models), revision, policy.path))
+
+
 def named_limits(given: Sequence[str] | None) -> dict[str, str]:
     """Parse `--limit NAME=LIMIT`.
 

@@ -1,0 +1,49 @@
+"""What the GitHub Action runs: `onnxshare check` with reports, its exit code kept for later.
+
+It reads the inputs from variables, never from text put into a script, so that a file name or a
+branch name can run nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+
+def setting(name: str) -> str:
+    """An input of the Action."""
+    return os.environ.get(f"ONNXSHARE_ACTION_{name}", "").strip()
+
+
+def main() -> int:
+    """Check, write the reports, and note the exit code; 0 unless that itself fails."""
+    paths = [line.strip() for line in setting("PATHS").splitlines() if line.strip()]
+    summary = os.environ.get("GITHUB_STEP_SUMMARY", "")
+    arguments = ["--format", "github"]
+    for option, name in (("--config", "POLICY"), ("--baseline", "BASELINE")):
+        if setting(name):
+            arguments += [option, setting(name)]
+    if setting("SARIF"):
+        arguments += ["--report", f"sarif={setting('SARIF')}"]
+    table = Path(f"{summary}.onnxshare") if summary and setting("SUMMARY") != "false" else None
+    if table is not None:
+        arguments += ["--report", f"markdown={table}"]
+    arguments += shlex.split(setting("ARGUMENTS"))
+    if setting("CHANGED_ONLY") == "true":
+        arguments += ["--changed-since", setting("BASE") or "HEAD~1"]
+    command = [sys.executable, "-m", "onnxshare", "check", *arguments, "--", *paths]
+    code = subprocess.run(command, check=False).returncode
+    if table is not None and table.exists():
+        with open(summary, "a", encoding="utf-8") as file:
+            file.write(table.read_text(encoding="utf-8"))
+        table.unlink()
+    with open(os.environ.get("GITHUB_OUTPUT", os.devnull), "a", encoding="utf-8") as file:
+        file.write(f"exit-code={code}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
