@@ -115,8 +115,8 @@ def as_vectors(model: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelP
         value.CopyFrom(shapes[value.name])
     wanted = {value.name: value for value in original.graph.output}
     for value in copy.graph.output:
-        dims, old = (v.type.tensor_type.shape.dim for v in (value, wanted[value.name]))
-        if len(dims) == len(old):  # pooled: it has its old shape already
+        rank, old = len(value.type.tensor_type.shape.dim), _rank(wanted[value.name])
+        if rank == old:  # pooled: it has its old shape already
             continue
         inner = f"{value.name}/map"
         for node in copy.graph.node:
@@ -131,11 +131,17 @@ def as_vectors(model: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelP
     return copy
 
 
+def _rank(value: onnx.ValueInfoProto) -> int:
+    """The declared rank; an FC's result has two axes where none is."""
+    known = value.type.tensor_type.HasField("shape")
+    return len(value.type.tensor_type.shape.dim) if known else 2
+
+
 def _restore(
     source: str, name: str, wanted: onnx.ValueInfoProto, model: onnx.ModelProto
 ) -> list[onnx.NodeProto]:
     dims = wanted.type.tensor_type.shape.dim
-    if len(dims) == 2:
+    if _rank(wanted) == 2:
         return [onnx.helper.make_node("Flatten", [source], [name], axis=1)]
     sizes = [dim.dim_value if dim.dim_value else -1 for dim in dims]
     shape = onnx.numpy_helper.from_array(np.array(sizes, np.int64), f"{name}/shape")
