@@ -28,6 +28,15 @@ def _in_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(run_limits, "DEFAULT", run_limits.RunLimits(in_process=True))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures that tests record as `summary`."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, figure in report.user_properties:
+                if name == "summary":
+                    terminalreporter.write_line(str(figure))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository's root."""

@@ -27,10 +27,10 @@ def matmul(context: Context, left: int = 0, right: int = 1, bias: int = 99) -> W
 def fused_matmul(context: Context) -> Work:
     """com.microsoft FusedMatMul: as MatMul, either operand transposed
     (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
-    axis = -1
-    if context.node.attribute("transA", 0):
-        axis = 0 if context.node.attribute("transBatchA", 0) else -2
-    return product(context, 0, 1, 99, context.input(0)[axis])
+    if context.node.attribute("transBatchA", 0):
+        raise Unknown  # the rows stand before the batch
+    inner = context.input(0)[-2 if context.node.attribute("transA", 0) else -1]
+    return product(context, 0, 1, 99, inner)
 
 
 def block_matmul(context: Context) -> Work:
