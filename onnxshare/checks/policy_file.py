@@ -121,7 +121,13 @@ class _Reader:
             problems: list[str] = []
             find_codes(given, f"{prefix}check.{key}:", problems)
             self.problems.extend(problems)
-        return policy if self.problems else policy.with_options({}, **words)
+        if self.problems:
+            return policy
+        try:
+            return policy.with_options({}, **words)
+        except UsageError as error:
+            self.problems.append(f"{prefix}check: {error.cause}")
+            return policy
 
     def _limits(self, table: Mapping[str, Any], prefix: str) -> dict[str, Limit]:
         limits = read_limits(table, prefix, self.problems)

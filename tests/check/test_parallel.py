@@ -1,0 +1,65 @@
+"""Several models at once: the same report, and a crash takes one model only."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import onnx
+import pytest
+
+from onnxshare.checks.parallel import each
+from onnxshare.checks.plan import Job
+from onnxshare.checks.results import ModelReport
+from onnxshare.checks.run import check
+from tests.check.pairs import lenet, small
+
+
+def crash(job: Job) -> ModelReport:
+    if job.name == "bad":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return ModelReport(job.name)
+
+
+def jobs(*names: str) -> list[Job]:
+    return [Job(Path(name), name, {}) for name in names]
+
+
+def test_a_crash_takes_one_model_only() -> None:
+    reports = each(crash, jobs("a", "bad", "b", "c"), 2)
+    assert [report.path for report in reports] == ["a", "bad", "b", "c"]
+    assert [report.error is None for report in reports] == [True, False, True, True]
+    assert reports[1].error == "bad: checking it crashed the interpreter; is the file damaged?"
+
+
+def test_the_same_report_as_one_by_one(tmp_path: Path) -> None:
+    for number in range(4):
+        onnx.save(lenet() if number % 2 else small(), tmp_path / f"{number}.onnx")
+    (tmp_path / "z.onnx").write_bytes(b"no model")
+    one = check(tmp_path, max_params="1k", jobs=1)
+    two = check(tmp_path, max_params="1k", jobs=2)
+    assert one == two
+    assert [len(model.findings) for model in two.models] == [0, 1, 0, 1, 0]
+
+
+def test_progress_is_told_of_each_model(tmp_path: Path) -> None:
+    for number in range(3):
+        onnx.save(small(), tmp_path / f"{number}.onnx")
+    seen: list[tuple[str, int]] = []
+
+    def progress(reports: object, count: int) -> list[ModelReport]:
+        kept = []
+        for report in reports:  # type: ignore[attr-defined]
+            seen.append((Path(report.path).name, count))
+            kept.append(report)
+        return kept
+
+    assert check(tmp_path, max_params="1k", progress=progress).passed
+    assert seen == [("0.onnx", 3), ("1.onnx", 3), ("2.onnx", 3)]
+
+
+@pytest.mark.parametrize("wanted", [None, 1, 5])
+def test_models_from_memory_stay_here(wanted: int | None) -> None:
+    report = check([small(), lenet()], max_params="1k", jobs=wanted)
+    assert [len(model.findings) for model in report.models] == [0, 1]
