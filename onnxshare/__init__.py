@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from onnxshare.api import inspect
     from onnxshare.checks.results import CheckReport
     from onnxshare.comparison import Comparison
+    from onnxshare.differences.results import Difference
+    from onnxshare.differences.run import diff
     from onnxshare.gate import check
     from onnxshare.io.load import Model, load
     from onnxshare.runtime.run_limits import RunLimits
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckReport",
     "Comparison",
+    "Difference",
     "Inspection",
     "Model",
     "OnnxShareError",
@@ -34,6 +37,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "diff",
     "inspect",
     "load",
     "rewrite",
@@ -42,12 +46,14 @@ __all__ = [
 _HOMES = {
     "CheckReport": "onnxshare.checks.results",
     "Comparison": "onnxshare.comparison",
+    "Difference": "onnxshare.differences.results",
     "Inspection": "onnxshare.analysis.results",
     "Model": "onnxshare.io.load",
     "RewriteResult": "rewrites.run",
     "RunLimits": "onnxshare.runtime.run_limits",
     "check": "onnxshare.gate",
     "compare": "onnxshare.validate",
+    "diff": "onnxshare.differences.run",
     "inspect": "onnxshare.api",
     "load": "onnxshare.io.load",
     "rewrite": "rewrites.run",

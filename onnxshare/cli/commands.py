@@ -8,6 +8,7 @@ import typer
 
 from onnxshare.cli.check import command as check
 from onnxshare.cli.compare import command as compare
+from onnxshare.cli.diff import command as diff
 from onnxshare.cli.doctor import command as doctor
 from onnxshare.cli.init import command as init
 from onnxshare.cli.inspect import command as inspect
@@ -46,6 +47,7 @@ def _options(
 app.command("inspect")(inspect)
 app.command("rewrite")(rewrite)
 app.command("compare")(compare)
+app.command("diff")(diff)
 app.command("check")(check)
 app.command("init")(init)
 app.command("rules")(rules)

@@ -44,10 +44,16 @@ def show(
 
 def _hashed(model: Model, shapes: InputShapes | None, dims: Dims | None) -> Inspection:
     import onnxshare
-    from onnxshare.cli.progress import Bar
+    from onnxshare.cli.progress import Bars
 
-    with Bar("reading weights") as bar:
-        return onnxshare.inspect(model, input_shapes=shapes, dims=dims, hashes=True, progress=bar)
+    with Bars() as bars:
+        return onnxshare.inspect(
+            model,
+            input_shapes=shapes,
+            dims=dims,
+            hashes=True,
+            progress=lambda done, total: bars(model.name, done, total),
+        )
 
 
 def _print(report: Inspection, output: Format, wanted: Wanted) -> None:

@@ -158,10 +158,15 @@ _WORDS = {
 }
 
 
+def words_of(field: str) -> str:
+    """What a total is called."""
+    return _WORDS.get(field, field.replace("_", " "))
+
+
 def totals_of(report: Inspection) -> list[tuple[str, str, object]]:
     """The totals: field, words for it, value."""
     return [
-        (item.name, _WORDS.get(item.name, item.name.replace("_", " ")), value)
+        (item.name, words_of(item.name), value)
         for item in fields(report.totals)
         for value in (getattr(report.totals, item.name),)
     ]

@@ -1,0 +1,274 @@
+"""Which node of model B is which of model A, and what changed in it.
+
+Matched in this order, each node once: the same name and operator, then the same first output and
+operator, unless the weights say that it is another node; the same weights; the same name or first
+output with another operator; at last, nodes of one operator that stand in order between the same
+matched nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from onnxshare.analysis.results import NodeFacts
+from onnxshare.differences.attributes import attribute_changes
+from onnxshare.differences.results import Change, LayerChange
+from onnxshare.differences.side import Side
+from onnxshare.differences.weights import Matching
+from onnxshare.graph import Node, Scope
+
+Key = Callable[[Side, int], Any]
+
+#: Where the value of an input comes from.
+Origin = tuple[Any, ...]
+
+
+class Layers:
+    """Matches the nodes of two models.
+
+    Args:
+        a: model A.
+        b: model B.
+        weights: which tensor is which.
+    """
+
+    def __init__(self, a: Side, b: Side, weights: Matching) -> None:
+        self._a, self._b, self._weights = a, b, weights
+        self._left = dict.fromkeys(range(len(a.nodes)))
+        self._right = dict.fromkeys(range(len(b.nodes)))
+        self._partner: dict[int, tuple[int, str]] = {}
+        self._changed = {
+            (change.before, change.after)
+            for change in weights.changes
+            if change.change not in ("renamed", "merged", "copied")
+        }
+        self._match()
+        self._places = [
+            {id(node): place for place, (node, _) in enumerate(side.nodes)} for side in (a, b)
+        ]
+
+    def changes(self) -> tuple[tuple[LayerChange, ...], int]:
+        """The nodes that changed, in the order of B, then those that went; and how many stayed."""
+        sources = {other: (one, by) for one, (other, by) in self._partner.items()}
+        found, same = [], 0
+        for place in range(len(self._b.nodes)):
+            if place not in sources:
+                found.append(_alone("added", self._b.nodes[place][1]))
+                continue
+            one, by = sources[place]
+            change = self._compare(one, place, by)
+            same += change is None
+            found += [] if change is None else [change]
+        found += [_alone("removed", self._a.nodes[place][1]) for place in self._left]
+        return tuple(found), same
+
+    def origins_match(self, one: Origin | None, other: Origin | None) -> bool:
+        """Whether a value of A comes from where one of B does."""
+        return self._translated(one) == other
+
+    def origin(self, side: Side, scope: Scope, name: str) -> Origin | None:
+        """Where the value of a name comes from: a tensor, a node's output, an input."""
+        if not name:
+            return None
+        home = scope.home(name)
+        if home is None:
+            return None
+        key = f"{home.path}:{name}"
+        if key in side.tensors:
+            return ("tensor", key)
+        node = home.producers.get(name)
+        if node is None:
+            return ("input", home.path, name)
+        place = self._places[side is self._b].get(id(node))
+        return ("node", place, node.outputs.index(name))
+
+    def _translated(self, origin: Origin | None) -> Origin | None:
+        if origin is None or origin[0] == "input":
+            return origin
+        if origin[0] == "tensor":
+            known = self._weights.same_values.get(origin[1]) or self._weights.partner.get(origin[1])
+            return ("tensor", known)
+        partner = self._partner.get(origin[1])
+        return ("node", None if partner is None else partner[0], origin[2])
+
+    # Matching.
+
+    def _match(self) -> None:
+        self._pair("name", _named, unless=self._moved)
+        self._pair("output", _output, unless=self._moved)
+        self._pair("weights", self._by_weight)
+        self._pair("name", lambda side, place: _named(side, place, any_operator=True))
+        self._pair("output", lambda side, place: _output(side, place, any_operator=True))
+        segments = {id(self._a): self._segments(0), id(self._b): self._segments(1)}
+
+        def position(side: Side, place: int) -> Any:
+            node = side.nodes[place][0]
+            return segments[id(side)][place], node.scope.path, node.proto.domain, node.op_type
+
+        self._pair("position", position)
+
+    def _pair(
+        self, by: str, key: Key, unless: Callable[[int, int], bool] = lambda one, other: False
+    ) -> None:
+        """Pair what is left of both sides, in order, by a key; None matches nothing."""
+        waiting: dict[Any, list[int]] = {}
+        for place in self._right:
+            waiting.setdefault(key(self._b, place), []).append(place)
+        waiting.pop(None, None)
+        for places in waiting.values():
+            places.reverse()
+        for one in list(self._left):
+            places = waiting.get(key(self._a, one), [])
+            if places and not unless(one, places[-1]):
+                other = places.pop()
+                del self._left[one], self._right[other]
+                self._partner[one] = (other, by)
+
+    def _by_weight(self, side: Side, place: int) -> str | None:
+        """The main weight of a node, by its key in B."""
+        main = _main_weight(side, place)
+        if main is None or side is self._b:
+            return main
+        return self._weights.same_values.get(main) or self._weights.partner.get(main)
+
+    def _moved(self, one: int, other: int) -> bool:
+        """Whether the weights of both say that they are not the same node."""
+        left, right = _main_weight(self._a, one), _main_weight(self._b, other)
+        if left is None or right is None:
+            return False
+        return self._weights.same_values.get(left, right) != right
+
+    def _segments(self, side: int) -> list[int]:
+        """For each node the last matched one before it, as a place in B; -1 before all."""
+        matched = {(other if side else one): other for one, (other, _) in self._partner.items()}
+        last, found = -1, []
+        for place in range(len((self._b if side else self._a).nodes)):
+            last = matched.get(place, last)
+            found.append(last)
+        return found
+
+    # Comparing.
+
+    def _compare(self, one: int, other: int, by: str) -> LayerChange | None:
+        (left, old), (right, new) = self._a.nodes[one], self._b.nodes[other]
+        changes = [
+            Change(name, before, after)
+            for name, before, after in _fields(old, new)
+            if before != after
+        ]
+        if old.op_type == new.op_type:  # attributes of two operators have nothing in common
+            changes += attribute_changes(left, right, self._a.graph.proto, self._b.graph.proto)
+        changes += self._inputs(left, right)
+        changes += self._results(left, right)
+        changes += self._values(left, right)
+        before, after = _label(old), _label(new)
+        if not changes and (before == after or not (left.proto.name or right.proto.name)):
+            return None
+        return LayerChange(
+            change="changed" if changes else "renamed",
+            before=before,
+            after=after,
+            op_type=new.op_type,
+            params=new.params,
+            matched_by=by,
+            changes=tuple(changes),
+        )
+
+    def _inputs(self, left: Node, right: Node) -> list[Change]:
+        old = [self.origin(self._a, left.scope, name) for name in left.inputs]
+        new = [self.origin(self._b, right.scope, name) for name in right.inputs]
+        if [self._translated(item) for item in old] == new:
+            return []
+        return [Change("inputs", list(left.inputs), list(right.inputs))]
+
+    def _results(self, left: Node, right: Node) -> list[Change]:
+        """What the subgraphs of a node return."""
+        old, new = self._a.graph.subgraphs(left), self._b.graph.subgraphs(right)
+        found = []
+        for name in dict.fromkeys([*old, *new]):
+            sides = ((self._a, old.get(name)), (self._b, new.get(name)))
+            names = [[v.name for v in s.graph.output] if s else None for _, s in sides]
+            origins = [
+                [self.origin(side, scope, value.name) for value in scope.graph.output]
+                if scope
+                else None
+                for side, scope in sides
+            ]
+            if [self._translated(item) for item in origins[0] or ()] != (origins[1] or []):
+                found.append(Change(f"outputs of {name}", *names))
+        return found
+
+    def _values(self, left: Node, right: Node) -> list[Change]:
+        """The tensors that both read and that are no longer the same."""
+        found = []
+        for name in left.inputs:
+            origin = self.origin(self._a, left.scope, name)
+            translated = self._translated(origin)
+            if origin is None or origin[0] != "tensor" or translated is None:
+                continue
+            if translated[1] is None:
+                continue
+            pair = (self._a.tensors[origin[1]].name, self._b.tensors[translated[1]].name)
+            if pair in self._changed:
+                found.append(Change("weights", *pair))
+        return found
+
+
+def _fields(old: NodeFacts, new: NodeFacts) -> Iterator[tuple[str, Any, Any]]:
+    yield "op_type", old.op_type, new.op_type
+    yield "domain", old.domain, new.domain
+    yield "output", _shapes(old), _shapes(new)
+    yield "dtype", _dtypes(old), _dtypes(new)
+    yield "params", old.params, new.params
+    yield "macs", old.macs, new.macs
+    yield "sharing_ratio", old.sharing_ratio, new.sharing_ratio
+
+
+def _shapes(facts: NodeFacts) -> str:
+    return ", ".join(
+        "×".join("?" if size is None else str(size) for size in output.shape or ()) or "1"
+        if output.shape is not None
+        else "?"
+        for output in facts.outputs
+    )
+
+
+def _dtypes(facts: NodeFacts) -> str:
+    return ", ".join(output.dtype or "?" for output in facts.outputs)
+
+
+def _label(facts: NodeFacts) -> str:
+    return f"{facts.scope}/{facts.name}" if facts.scope else facts.name
+
+
+def _alone(change: str, facts: NodeFacts) -> LayerChange:
+    before = _label(facts) if change == "removed" else None
+    after = _label(facts) if change == "added" else None
+    return LayerChange(change, before, after, facts.op_type, facts.params, None)
+
+
+def _named(side: Side, place: int, any_operator: bool = False) -> Any:
+    node = side.nodes[place][0]
+    if not node.proto.name:
+        return None  # a name made of its position says nothing
+    return (node.scope.path, node.name, "" if any_operator else (node.proto.domain, node.op_type))
+
+
+def _output(side: Side, place: int, any_operator: bool = False) -> Any:
+    node = side.nodes[place][0]
+    name = next(filter(None, node.outputs), None)
+    if name is None:
+        return None
+    return (node.scope.path, name, "" if any_operator else (node.proto.domain, node.op_type))
+
+
+def _main_weight(side: Side, place: int) -> str | None:
+    """The largest tensor that only this node reads."""
+    node = side.nodes[place][0]
+    found = []
+    for name in filter(None, node.inputs):
+        stored = side.graph.source(node.scope, name)
+        if stored is not None and not side.contents[stored.key].uniform:
+            found.append(stored)
+    return max(found, key=lambda stored: stored.elements).key if found else None

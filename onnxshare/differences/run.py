@@ -1,0 +1,155 @@
+"""`onnxshare.diff`: what changed between two models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any
+
+import onnx
+
+from onnxshare.analysis.facts import declared
+from onnxshare.analysis.results import TensorInfo, Totals
+from onnxshare.differences.layers import Layers
+from onnxshare.differences.results import Change, Difference, PortChange, TotalChange
+from onnxshare.differences.side import Side, study
+from onnxshare.differences.weights import by_importance, match
+from onnxshare.graph import model_inputs
+from onnxshare.io.load import Model, ModelSource, load
+from onnxshare.io.stream import digest, pieces
+
+#: Told which model is read, and how many bytes of how many have been.
+Progress = Callable[[str, int, int], None]
+
+
+def diff(a: ModelSource, b: ModelSource, *, progress: Progress | None = None) -> Difference:
+    """Say what changed from one model to another; neither is run, and neither is changed.
+
+    All tensors of both are read once, a piece at a time, and compared by their bytes; those that
+    changed are read again. Nodes and tensors are matched as `layers.py` and `weights.py` say.
+    Local functions are expanded first.
+
+    Args:
+        a: the model before: a path, bytes, a file, a ModelProto …
+        b: the model after.
+        progress: told now and then how far the reading is.
+
+    Raises:
+        ModelFileError: a model or its external data cannot be read.
+        ModelError: a graph contradicts itself.
+    """
+    one, other = (_study(load(source), progress) for source in (a, b))
+    weights = match(one, other)
+    layers = Layers(one, other, weights)
+    changed, same = layers.changes()
+    ports = tuple(_ports(one, other, layers))
+    about = tuple(_about(one.model.skeleton, other.model.skeleton))
+    notes: tuple[str, ...] = ()
+    differs = bool(weights.changes or changed or ports or about)
+    if not differs and digest(pieces(one.model)) != digest(pieces(other.model)):
+        differs, notes = True, (_ELSEWHERE,)
+    return Difference(
+        a=one.model.name,
+        b=other.model.name,
+        differs=differs,
+        totals=_totals(one.report.totals, other.report.totals),
+        layers=changed,
+        weights=by_importance(weights.changes),
+        ports=ports,
+        model=about,
+        same_layers=same,
+        same_weights=weights.same,
+        notes=notes,
+    )
+
+
+_ELSEWHERE = (
+    "the files differ only in what is not compared one by one: names of inner tensors, declared "
+    "inner shapes, annotations and texts of nodes, the order of initializers, where data is stored"
+)
+
+
+def _study(model: Model, progress: Progress | None) -> Side:
+    if progress is None:
+        return study(model)
+    return study(model, lambda done, total: progress(model.name, done, total))
+
+
+def _totals(before: Totals, after: Totals) -> tuple[TotalChange, ...]:
+    found = []
+    for item in fields(Totals):
+        old, new = getattr(before, item.name), getattr(after, item.name)
+        if not all(value is None or isinstance(value, (int, float)) for value in (old, new)):
+            continue
+        known = old is not None and new is not None
+        found.append(
+            TotalChange(
+                item.name,
+                old,
+                new,
+                new - old if known else None,
+                new / old if known and old else None,
+            )
+        )
+    return tuple(found)
+
+
+def _ports(a: Side, b: Side, layers: Layers) -> Iterator[PortChange]:
+    graphs = [side.model.skeleton.graph for side in (a, b)]
+    inputs, outputs = [model_inputs(graph) for graph in graphs], [list(g.output) for g in graphs]
+    for side, (old, new) in (("input", inputs), ("output", outputs)):
+        before = {value.name: declared(value) for value in old}
+        after = {value.name: declared(value) for value in new}
+        for name in dict.fromkeys([*before, *after]):
+            if name not in before or name not in after:
+                yield PortChange(side, name, "removed" if name in before else "added")
+                continue
+            changes = list(_port(before[name], after[name]))
+            if side == "output":
+                changes += _made(a, b, layers, name)
+            if changes:
+                yield PortChange(side, name, "changed", tuple(changes))
+        kept = [name for name in before if name in after]
+        order = [name for name in after if name in before]
+        if kept != order:
+            yield PortChange(side, "(all)", "changed", (Change("order", kept, order),))
+
+
+def _port(old: TensorInfo, new: TensorInfo) -> Iterator[Change]:
+    if old.dtype != new.dtype:
+        yield Change("dtype", old.dtype, new.dtype)
+    if old.shape != new.shape:
+        yield Change("shape", old.shape, new.shape)
+
+
+def _made(a: Side, b: Side, layers: Layers, name: str) -> list[Change]:
+    """Whether an output is made by another node than before."""
+    old, new = (layers.origin(side, side.graph.main, name) for side in (a, b))
+    if layers.origins_match(old, new):
+        return []
+    makers = [side.graph.main.producer(name) for side in (a, b)]
+    return [Change("made by", *(None if maker is None else maker.name for maker in makers))]
+
+
+def _about(before: onnx.ModelProto, after: onnx.ModelProto) -> Iterator[Change]:
+    old, new = _facts(before), _facts(after)
+    for name in dict.fromkeys([*old, *new]):
+        if old.get(name) != new.get(name):
+            yield Change(name, old.get(name), new.get(name))
+
+
+def _facts(model: onnx.ModelProto) -> dict[str, Any]:
+    """What is compared of the model itself."""
+    facts: dict[str, Any] = {
+        "ir_version": model.ir_version,
+        **{f"opset {opset.domain or 'ai.onnx'}": opset.version for opset in model.opset_import},
+        "producer": " ".join(filter(None, (model.producer_name, model.producer_version))),
+        "domain": model.domain,
+        "model_version": model.model_version,
+        "doc_string": model.doc_string,
+        "graph name": model.graph.name,
+        "functions": [f"{item.domain}.{item.name}" for item in model.functions],
+        "training": len(model.training_info),
+    }
+    facts.update({f"metadata {item.key}": item.value for item in model.metadata_props})
+    return facts

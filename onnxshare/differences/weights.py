@@ -1,0 +1,251 @@
+"""Which stored tensor of model B is which of model A, and what happened to it.
+
+Matched in this order, each tensor once: the same name and bytes; the same bytes under another
+name; the same name; the same elements in another order or other dims, under another name; for
+tensors whose elements are all alike, the same bytes under another name at last, because zeros
+equal zeros for no deep reason. What is left was added or removed, or merged with an equal one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from onnxshare.analysis.facts import dtype_name
+from onnxshare.contents import HIGHEST_RANK, permutation_between, same_bits
+from onnxshare.differences.results import WeightChange
+from onnxshare.differences.side import Side
+from onnxshare.io.tensors import Array, release
+
+#: Fewer elements are not matched by their content alone: too many are alike by chance.
+LEAST = 16
+
+#: Elements of one step when values are compared.
+_STEP = 2**17
+
+
+@dataclass
+class Matching:
+    """Which tensor is which, by key.
+
+    Attributes:
+        partner: key in A → key in B, for tensors that are the same one.
+        same_values: key in A → key in B, also for merged ones, where readers see the same.
+        changes: what changed.
+        same: how many stayed as they were.
+    """
+
+    partner: dict[str, str] = field(default_factory=dict)
+    same_values: dict[str, str] = field(default_factory=dict)
+    changes: list[WeightChange] = field(default_factory=list)
+    same: int = 0
+
+
+def match(a: Side, b: Side) -> Matching:
+    """Match the stored tensors of two models and say what changed; cost is linear in their size."""
+    return _Matcher(a, b).run()
+
+
+Key = Callable[[Side, str], Any]
+
+
+class _Matcher:
+    def __init__(self, a: Side, b: Side) -> None:
+        self.a, self.b = a, b
+        self.left, self.right = dict.fromkeys(a.tensors), dict.fromkeys(b.tensors)
+        self.found = Matching()
+
+    def run(self) -> Matching:
+        self._pair(lambda side, key: (key, side.contents[key].hash), self._keep)
+        self._pair(_telling_hash, self._rename)
+        self._pair(lambda side, key: key, self._compare)
+        self._pair(_bag, self._moved)
+        self._pair(lambda side, key: side.contents[key].hash, self._rename)
+        self._leave()
+        return self.found
+
+    def _pair(self, key: Key, act: Callable[[str, str], None]) -> None:
+        """Pair what is left of both sides, in order, by a key; None matches nothing."""
+        waiting: dict[Any, list[str]] = {}
+        for name in self.right:
+            waiting.setdefault(key(self.b, name), []).append(name)
+        waiting.pop(None, None)
+        for names in waiting.values():
+            names.reverse()
+        for name in list(self.left):
+            names = waiting.get(key(self.a, name), [])
+            if names:
+                other = names.pop()
+                del self.left[name], self.right[other]
+                self.found.partner[name] = other
+                act(name, other)
+
+    def _keep(self, one: str, other: str) -> None:
+        self.found.same += 1
+        self.found.same_values[one] = other
+
+    def _rename(self, one: str, other: str) -> None:
+        self.found.same_values[one] = other
+        self._add("renamed", one, other)
+
+    def _moved(self, one: str, other: str) -> None:
+        change, permutation = _rearranged(self.a, self.b, one, other)
+        self._add(change, one, other, permutation=permutation)
+
+    def _compare(self, one: str, other: str) -> None:
+        """Two tensors of one name and of other bytes."""
+        left, right = self.a.tensors[one], self.b.tensors[other]
+        if _bag(self.a, one, least=2) == _bag(self.b, other, least=2) is not None:
+            self._moved(one, other)
+            return
+        change = "changed"
+        if left.dtype != right.dtype:
+            change = "retyped"
+        elif left.shape != right.shape:
+            change = "resized"
+        figures: tuple[float | None, float | None] = (None, None)
+        if left.shape == right.shape:
+            figures = _distance(self.a.array(one), self.b.array(other))
+        self._add(change, one, other, max_abs=figures[0], max_rel=figures[1])
+
+    def _leave(self) -> None:
+        """What is left over: added, removed, or held by an equal tensor."""
+        twin = _twins(self.b)
+        for key in self.left:
+            held = twin(self.a, key)
+            if held is None:
+                self._add("removed", key, None)
+                continue
+            permutation = None
+            if self.a.contents[key].hash == self.b.contents[held].hash:
+                self.found.same_values[key] = held
+            else:
+                permutation = _rearranged(self.a, self.b, key, held)[1]
+            self._add("merged", key, held, permutation=permutation)
+        twin = _twins(self.a)
+        for key in self.right:
+            held = twin(self.b, key)
+            self._add("added" if held is None else "copied", held, key)
+
+    def _add(self, change: str, one: str | None, other: str | None, **figures: Any) -> None:
+        left = None if one is None else self.a.tensors[one]
+        right = None if other is None else self.b.tensors[other]
+        self.found.changes.append(
+            WeightChange(
+                change=change,
+                before=None if left is None else left.name,
+                after=None if right is None else right.name,
+                parameter=(left is not None and left.name in self.a.parameters)
+                or (right is not None and right.name in self.b.parameters),
+                dtype=(
+                    None if left is None else dtype_name(left.dtype),
+                    None if right is None else dtype_name(right.dtype),
+                ),
+                shape=(
+                    None if left is None else left.shape,
+                    None if right is None else right.shape,
+                ),
+                **figures,
+            )
+        )
+
+
+def _twins(side: Side) -> Callable[[Side, str], str | None]:
+    """Finds the tensor of a side that holds the same as one of the other, in any order."""
+    same = {_telling_hash(side, key): key for key in reversed(side.tensors)}
+    alike = {_bag(side, key): key for key in reversed(side.tensors)}
+
+    def twin(other: Side, key: str) -> str | None:
+        hashed, bag = _telling_hash(other, key), _bag(other, key)
+        if hashed is None or bag is None:
+            return None
+        return same.get(hashed) or alike.get(bag)
+
+    return twin
+
+
+def _telling_hash(side: Side, key: str) -> str | None:
+    """The hash of a tensor that is not equal to others for no deep reason."""
+    known = side.contents[key]
+    return None if known.uniform or side.tensors[key].elements < LEAST else known.hash
+
+
+def _bag(side: Side, key: str, least: int = LEAST) -> Any:
+    """Type, number and digest of the elements in any order; None where they tell too little."""
+    stored, known = side.tensors[key], side.contents[key]
+    if known.uniform and least == LEAST:
+        return None
+    return None if stored.elements < least else (stored.dtype, stored.elements, known.bag)
+
+
+def _rearranged(a: Side, b: Side, one: str, other: str) -> tuple[str, tuple[int, ...] | None]:
+    """How the elements of a tensor were rearranged."""
+    if a.contents[one].uniform:
+        return "reshaped", None
+    left, right = a.array(one), b.array(other)
+    if left is None or right is None or left.dtype.kind == "O":
+        return "reordered", None
+    try:
+        if left.size and same_bits(left.reshape(-1), right.reshape(-1)):
+            return "reshaped", None
+        permutation = permutation_between(left, right, HIGHEST_RANK)
+        if permutation is not None:
+            return "transposed", permutation
+        for rows in {right.shape[0], left.shape[0]}:
+            one_way, way_back = _as_matrix(left, rows), _as_matrix(right, left.size // rows)
+            if (
+                one_way is not None
+                and way_back is not None
+                and same_bits(one_way, way_back, (1, 0))
+            ):
+                return "transposed and reshaped", None
+        return "reordered", None
+    finally:
+        release(left)
+        release(right)
+
+
+def _as_matrix(array: Array, rows: int) -> Array | None:
+    return array.reshape(rows, -1) if rows and array.size % rows == 0 else None
+
+
+def _distance(one: Array | None, other: Array | None) -> tuple[float | None, float | None]:
+    """Largest |a - b|, and that over the largest |a|; None where the two are not numbers of one
+    kind. A number on one side and none (NaN) on the other are infinitely far apart."""
+    if one is None or other is None or _kind(one) != _kind(other) or _kind(one) is None:
+        return None, None
+    largest = scale = 0.0
+    for left, right in zip(_steps(one), _steps(other), strict=True):
+        with np.errstate(all="ignore"):
+            apart = np.abs(left - right)
+        apart[(left == right) | (np.isnan(left) & np.isnan(right))] = 0
+        apart[np.isnan(apart)] = np.inf
+        largest = max(largest, float(apart.max(initial=0)))
+        scale = max(scale, float(np.nanmax(np.abs(left), initial=0)))
+    return largest, largest / scale if scale and np.isfinite(scale) else None
+
+
+def _kind(array: Array) -> str | None:
+    name = array.dtype.name
+    if name.startswith(("float", "bfloat", "complex")):
+        return "real"
+    return "whole" if name.startswith(("int", "uint", "bool")) else None
+
+
+def _steps(array: Array) -> Iterator[Array]:
+    wide = np.complex128 if array.dtype.kind == "c" else np.float64
+    filled = array.size > 1 and not any(array.strides)
+    flat = array[(0,) * array.ndim].reshape(1) if filled else array.reshape(-1)
+    for start in range(0, array.size, _STEP):
+        count = min(_STEP, array.size - start)
+        part = np.repeat(flat, count) if filled else flat[start : start + count]
+        yield part.astype(wide)
+        release(part)
+
+
+def by_importance(changes: Iterable[WeightChange]) -> tuple[WeightChange, ...]:
+    """Parameters before other tensors, else in the order found."""
+    return tuple(sorted(changes, key=lambda change: not change.parameter))
