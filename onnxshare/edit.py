@@ -68,6 +68,8 @@ class Editor:
         inputs: Iterable[str],
         output: str,
         attributes: Mapping[str, Any] | None = None,
+        *,
+        others: Iterable[str] = (),
     ) -> str:
         """Put a new node at the place of an old one, after those put there before.
 
@@ -77,11 +79,13 @@ class Editor:
             inputs: names of its inputs.
             output: the name of its output, already reserved.
             attributes: its attributes.
+            others: names of its further outputs.
 
         Returns:
             The name of the output.
         """
-        node = helper.make_node(op_type, list(inputs), [output], **dict(attributes or {}))
+        outputs = [output, *others]
+        node = helper.make_node(op_type, list(inputs), outputs, **dict(attributes or {}))
         node.name = self.new_name(f"{origin.name}/{op_type}")
         self._place(node, origin)
         return output
@@ -92,15 +96,18 @@ class Editor:
         inputs: list[str],
         output: str,
         attributes: Mapping[str, Any] | None = None,
+        *,
+        keep_others: bool = False,
     ) -> str:
-        """Put a copy of a node, with other inputs, one other output and other values of some
-        attributes, at its place."""
+        """Put a copy of a node, with other inputs, another first output and other values of some
+        attributes, at its place; `keep_others` lets it keep its further outputs."""
         node = onnx.NodeProto()
         node.CopyFrom(origin.proto)
         del node.input[:]
         node.input.extend(inputs)
+        others = list(node.output[1:]) if keep_others else []
         del node.output[:]
-        node.output.append(output)
+        node.output.extend([output, *others])
         changed = dict(attributes or {})
         kept = [attribute for attribute in node.attribute if attribute.name not in changed]
         del node.attribute[:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnxshare.analysis.fc import FullyConnected
 from onnxshare.analysis.heads import Subject
 from rewrites.emitter import Emitter
+from rewrites.integers import Data, fused_attributes, quantised, to_floats, with_scales
 from rewrites.kernels import Kernels
 from rewrites.twins import Columns
 
@@ -18,7 +19,7 @@ class Convolutions:
     """
 
     def __init__(self, subject: Subject, out: Emitter) -> None:
-        self._out = out
+        self._subject, self._out = subject, out
         self._kernels = Kernels(subject, out)
 
     def emit(self, layer: FullyConnected, read: tuple[Columns, ...], wanted: str) -> str:
@@ -39,16 +40,29 @@ class Convolutions:
             The name of the result, a map `[N, F, 1, …]`.
         """
         bias = self._kernels.bias(layer)
-        total = ""
+        plain = wanted if layer.plain else f"{wanted}_sum"
+        total, data = "", Data("")
         for place, columns in enumerate(read):
-            weight = self._kernels.weight(layer, columns)
-            inputs = [columns.part.name, weight, *([bias] if bias and place == 0 else [])]
-            name = wanted if len(read) == 1 else f"{wanted}_{place + 1}"
-            kernel: dict[str, object] = {"kernel_shape": list(columns.part.sizes[1:])}
-            made = self._out.emit(layer.node, "Conv", inputs, name, kernel)
+            name = plain if len(read) == 1 else f"{wanted}_{place + 1}"
+            data = quantised(self._out, layer, columns.part.name)
+            made = self._one(layer, columns, data, bias if place == 0 else None, name)
             if total:
-                last = place == len(read) - 1
-                sum_name = wanted if last else f"{wanted}_sum"
-                made = self._out.emit(layer.node, "Add", [total, made], sum_name)
+                name = plain if place == len(read) - 1 else f"{wanted}_sum"
+                made = self._out.emit(layer.node, "Add", [total, made], name)
             total = made
-        return total
+        rank = len(read[0].part.sizes) - 1
+        total = to_floats(self._subject, self._out, layer, data, total, wanted, rank)
+        if layer.activation is None:
+            return total
+        attributes = fused_attributes(layer)
+        return self._out.emit(layer.node, layer.activation, [total], wanted, attributes)
+
+    def _one(
+        self, layer: FullyConnected, read: Columns, data: Data, bias: str | None, wanted: str
+    ) -> str:
+        kernel = [self._kernels.weight(layer, read), *([bias] if bias else [])]
+        op_type, inputs = "Conv", [data.name, *kernel]
+        if layer.arithmetic != "float":
+            op_type, inputs = with_scales(self._subject, self._out, layer, data, kernel)
+        sizes: dict[str, object] = {"kernel_shape": list(read.part.sizes[1:])}
+        return self._out.emit(layer.node, op_type, inputs, wanted, sizes)

@@ -59,6 +59,16 @@ class Emitter:
         output = self.editor.new_name(wanted)
         return self.editor.emit(node, op_type, inputs, output, attributes)
 
+    def emit_several(
+        self, node: Node, op_type: str, inputs: list[str], wanted: list[str]
+    ) -> list[str]:
+        """Emit a node of several outputs at the place of an old one; returns their names."""
+        if self.editor is None:
+            return wanted
+        first, *others = (self.editor.new_name(name) for name in wanted)
+        self.editor.emit(node, op_type, inputs, first, others=others)
+        return [first, *others]
+
     def emit_as(
         self,
         node: Node,
@@ -77,13 +87,15 @@ class Emitter:
         inputs: list[str],
         wanted: str,
         attributes: dict[str, object] | None = None,
+        *,
+        keep_others: bool = False,
     ) -> str:
-        """Emit a copy of a node with other inputs and other values of some attributes; returns
-        the name its output got."""
+        """Emit a copy of a node with other inputs and other values of some attributes, and with
+        its outputs after the first if `keep_others` is set; returns the name its output got."""
         if self.editor is None:
             return wanted
         output = self.editor.new_name(wanted)
-        return self.editor.emit_copy(node, inputs, output, attributes)
+        return self.editor.emit_copy(node, inputs, output, attributes, keep_others=keep_others)
 
     def rename(self, name: str, wanted: str) -> None:
         """Give the output of a new node another name."""

@@ -30,6 +30,7 @@ from onnxshare.values import Values, rearrange
 from rewrites.base import Refusal
 from rewrites.convolutions import Convolutions
 from rewrites.emitter import Emitter
+from rewrites.integers import check_integers
 from rewrites.layers import bias_of, check_type, quantised_weight
 from rewrites.restore import is_plain, vector_to_old
 from rewrites.steps import Steps
@@ -103,6 +104,8 @@ class Mirror:
             made, note = self._steps.normalise(node, twin)
             self.notes += [note] if note else []
             self._add(node, made)
+        elif node.op_type == "DynamicQuantizeLinear":
+            self._add(node, self._steps.quantise(node, twin))
         else:
             self._add(node, self._steps.elementwise(node, data, twin))
 
@@ -123,7 +126,7 @@ class Mirror:
         Raises:
             Refusal: the FC cannot be written as a convolution.
         """
-        read = self.check(layer)
+        read = self._check(layer)
         adder = bias_node(self._graph, layer)
         last = adder or layer.node
         name = self._convolutions.emit(layer, read, f"{last.outputs[0]}_map")
@@ -150,14 +153,22 @@ class Mirror:
         moved; return which of its columns read which map, and in which order.
 
         Raises:
-            Refusal: it does not.
+            Refusal: it does not, or it computes in integers or has an activation fused to it.
         """
+        if not layer.plain:
+            raise Refusal(f"FC '{layer.node.name}' is a {layer.node.op_type}")
+        return self._check(layer)
+
+    def _check(self, layer: FullyConnected) -> tuple[Columns, ...]:
         twin = self.twins.get(layer.data)
         if twin is None:
             raise Refusal(f"FC '{layer.node.name}' reads something that is no part of the head")
         read = self._columns(layer, twin)
-        check_type(self._subject, layer)
-        quantised_weight(self._subject, layer)
+        if layer.arithmetic == "float":
+            check_type(self._subject, layer)
+            quantised_weight(self._subject, layer)
+        else:
+            check_integers(self._subject, layer, parts=len(read))
         bias_of(self._subject, layer)
         return read
 
@@ -201,12 +212,15 @@ class Mirror:
         carried = self.replaced - self._given
         for node in sorted(carried, key=lambda item: item.position, reverse=True):
             name, twin = node.outputs[0], self.twins[node.outputs[0]]
-            if any(self._needed(extra, leaving) for extra in node.outputs[1:] if extra):
+            kept = node.op_type == "DynamicQuantizeLinear"  # its scale has kept its name
+            if not kept and any(self._needed(o, leaving) for o in node.outputs[1:] if o):
                 raise Refusal(f"node '{node.name}' has a second output that is read")
             if not self._needed(name, leaving):
                 continue
             if twin.vector:
                 restored.append((node, twin))
+            elif kept:
+                raise Refusal(f"'{name}' is read beside the head")
             else:
                 leaving.discard(node)  # a flattened map that others read too stays as it is
         for node, twin in reversed(restored):

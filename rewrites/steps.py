@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -55,6 +56,8 @@ class Steps:
         """A constant operand per map, moved to where its elements went; single elements stay as
         named."""
         stored = self._graph.source(self._graph.main, name)
+        if stored is None and layout.dynamic_scale(self._graph, self._graph.main, name):
+            return self._dynamic(node, name, twin)
         if node.op_type in layout.QUANTISERS or node.op_type == "Clip":
             if stored is not None and stored.elements == 1:
                 return [name] * len(twin.parts)
@@ -66,6 +69,31 @@ class Steps:
         if value.size == 1 and value.ndim <= len(twin.parts[0].sizes) + 1:
             return [name] * len(twin.parts)
         return self._constants(spread, twin, node, f"{name}_map")
+
+    def _dynamic(self, node: Node, name: str, twin: Twin) -> list[str]:
+        """A scale that is computed: one number as it is, one per output along the channels."""
+        sizes = self._subject.probe.shapes.sizes(self._graph.main, name)
+        if sizes is not None and len(sizes) < 2 and prod(sizes) == 1:
+            return [name] * len(twin.parts)
+        channels = twin.parts[0].sizes[0]
+        if not twin.vector or sizes != (channels,) or not is_plain(twin.index, twin.samples):
+            raise Refusal(f"the scale '{name}' of node '{node.name}' is computed")
+        shape = [channels, *(1 for _ in twin.parts[0].sizes[1:])]
+        target = self._out.constant(np.array(shape, np.int64), f"{name}_shape")
+        return [self._out.emit(node, "Reshape", [name, target], f"{name}_map")]
+
+    def quantise(self, node: Node, twin: Twin) -> Twin:
+        """DynamicQuantizeLinear takes one range over the whole tensor, in any layout the same:
+        scale and zero point stay under their names.
+
+        Raises:
+            Refusal: the tensor is several maps, each with a range of its own.
+        """
+        if len(twin.parts) > 1:
+            raise Refusal(f"{node.op_type} '{node.name}' takes its range over several maps")
+        part = twin.parts[0]
+        name = self._out.copy(node, [part.name], f"{node.outputs[0]}_map", keep_others=True)
+        return replace(twin, parts=(replace(part, name=name),))
 
     def _constants(self, spread: Array, twin: Twin, node: Node, wanted: str) -> list[str]:
         return [self._out.constant(item, wanted) for item in constants_of(twin, spread, node)]

@@ -6,10 +6,17 @@ from collections.abc import Callable, Iterator
 from math import prod
 
 from onnxshare.analysis import layout
-from onnxshare.analysis.fc import FullyConnected, recognise
+from onnxshare.analysis.fc import FullyConnected, fully_connected
 from onnxshare.analysis.heads import SEVERAL, Head, Probe
 from onnxshare.analysis.joined import feature_map
 from onnxshare.graph import Graph, Node
+
+#: Products whose weight may be on either side, and all of them.
+_EITHER_SIDE = frozenset(("MatMul", "FusedMatMul", "MatMulInteger"))
+_PRODUCTS = _EITHER_SIDE | frozenset(
+    "Gemm FusedGemm QGemm QLinearMatMul MatMulIntegerToFloat DynamicQuantizeMatMul "
+    "MatMulNBits MatMulBnb4 MatMulFpQ4 GemmFloat8".split()
+)
 
 #: What takes a part of a tensor.
 _CUTS = frozenset(("Slice", "Gather", "Split"))
@@ -74,12 +81,11 @@ def unstored(
         back: the path to a tensor.
         make_probe: the shapes; called only if there is a product after a convolution.
     """
+    known = {layer.node for layer in fully_connected(graph)}
     for node in graph.main.nodes:
-        if not node.standard or node.op_type not in ("Gemm", "MatMul"):
+        if node.op_type not in _PRODUCTS or node in known or len(node.inputs) < 2:
             continue
-        if recognise(graph, node) is not None:
-            continue
-        sides = (0,) if node.op_type == "Gemm" else (0, 1)
+        sides = (0, 1) if node.op_type in _EITHER_SIDE else (0,)
         for side in sides:
             name, steps = feature_map(back(node.inputs[side]))
             if not steps or steps[0].inputs[0] not in after:
@@ -90,23 +96,28 @@ def unstored(
                 break
 
 
+def _weight(node: Node, side: int) -> int:
+    """At which input the weight is, the data being at `side`."""
+    return 3 if node.op_type in ("QGemm", "QLinearMatMul") else 1 - side
+
+
 def _unstored(graph: Graph, probe: Probe, node: Node, side: int, name: str) -> Head | None:
-    data, other = node.inputs[side], node.inputs[1 - side]
+    data, other = node.inputs[side], node.inputs[_weight(node, side)]
     sizes = probe.shapes.sizes(graph.main, name)
     flat = probe.shapes.sizes(graph.main, data)
-    weight = probe.shapes.sizes(graph.main, other)
-    if sizes is None or flat is None or weight is None or len(sizes) < 3:
+    result = probe.shapes.sizes(graph.main, node.outputs[0])
+    if sizes is None or flat is None or len(sizes) < 3:
         return None
     features = prod(sizes[1:])
-    if prod(sizes[2:]) == 1 or len(flat) > 2 or features not in flat or len(weight) > 3:
+    if prod(sizes[2:]) == 1 or len(flat) > 2 or features not in flat:
         return None
     maker = graph.main.producer(other)
     if graph.source(node.scope, other) is not None:
-        reason = f"its weight '{other}' is stored, but in a form that cannot be followed"
+        reason = f"its weight '{other}' is stored in a form of {node.op_type} that is not rewritten"
     elif maker is None:
         reason = f"its weight '{other}' is an input of the model"
     else:
         reason = f"its weight is computed ({maker.op_type} '{maker.name}'), not stored"
-    outputs = prod(weight) // features
+    outputs = result[-1] if result else 0
     layer = FullyConnected(node, data, other, None, features, outputs, False, stored=False)
     return Head(name, sizes[1:], (), (layer,), (), reason)

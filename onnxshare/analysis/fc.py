@@ -27,6 +27,10 @@ class FullyConnected:
         result_columns: whether y is [out, rows] (a weight on the left of MatMul).
         alpha, beta: the factors of Gemm.
         stored: whether the weight is a stored matrix; False for what only looks like an FC.
+        arithmetic: float; integer, whose results are sums of 32 bits; scaled, where these are made
+            floats; dynamic, where the data is floats too and quantised first; quantized, where
+            the sums are scaled back to 8 bits.
+        activation: what a fused operator applies to the result; None without.
     """
 
     node: Node
@@ -41,13 +45,21 @@ class FullyConnected:
     alpha: float = 1.0
     beta: float = 1.0
     stored: bool = True
+    arithmetic: str = "float"
+    activation: str | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it computes in floating point and nothing is fused to it."""
+        return self.arithmetic == "float" and self.activation is None
 
 
 _PRODUCTS = frozenset(("Gemm", "MatMul"))
 
 
 def recognise(graph: Graph, node: Node) -> FullyConnected | None:
-    """Return the node as a fully connected layer, or None if it is not one with a stored matrix."""
+    """Return a Gemm or MatMul as a fully connected layer, or None if it is not one with a stored
+    matrix."""
     if not node.standard:
         return None
     if node.op_type == "Gemm":
@@ -58,9 +70,16 @@ def recognise(graph: Graph, node: Node) -> FullyConnected | None:
 
 
 def fully_connected(graph: Graph) -> list[FullyConnected]:
-    """All FCs of the main graph with a stored weight matrix, in graph order."""
+    """All FCs of the main graph with a stored weight matrix, in graph order, those in integers and
+    fused ones included."""
+    from onnxshare.analysis.fused_fc import OPERATORS, recognise_fused
+
     if "fully connected" not in graph.memo:
-        found = (recognise(graph, n) for n in graph.main.nodes if n.op_type in _PRODUCTS)
+        found = [
+            recognise(graph, n) if n.op_type in _PRODUCTS else recognise_fused(graph, n)
+            for n in graph.main.nodes
+            if n.op_type in _PRODUCTS or n.op_type in OPERATORS
+        ]
         graph.memo["fully connected"] = [layer for layer in found if layer is not None]
     layers: list[FullyConnected] = graph.memo["fully connected"]
     return layers
@@ -160,7 +179,7 @@ def bias_node(graph: Graph, layer: FullyConnected) -> Node | None:
 
 
 def _bias_node(graph: Graph, layer: FullyConnected) -> Node | None:
-    if layer.node.op_type != "MatMul" or layer.result_columns:
+    if layer.node.op_type not in ("MatMul", "FusedMatMul") or layer.result_columns:
         return None
     result = layer.node.outputs[0]
     readers = layer.node.scope.readers(result)

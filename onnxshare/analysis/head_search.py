@@ -25,7 +25,7 @@ _KEEPS_MAP = frozenset(
     "Upsample Slice Split DepthToSpace SpaceToDepth Softmax LogSoftmax LpNormalization "
     "MeanVarianceNormalization LayerNormalization QLinearAdd QLinearGlobalAveragePool "
     "QLinearAveragePool QLinearConcat DynamicQuantizeLinear Where Add Sub Mul Div Min Max "
-    "Pow BatchNormalization Gather ReorderInput ReorderOutput".split()
+    "Pow BatchNormalization Gather ReorderInput ReorderOutput NhwcMaxPool".split()
 )
 
 

@@ -25,13 +25,27 @@ class Join:
 
 
 def feature_map(path: layout.Path) -> tuple[str, tuple[Node, ...]]:
-    """The tensor before the first node that changes the layout, and the nodes from there on."""
+    """The tensor before the first node that changes the layout, and the nodes from there on.
+
+    A map that ONNX Runtime holds channels last counts from where it is turned back.
+    """
     for position, node in enumerate(path.nodes):
-        if layout.moves(node):
+        if layout.moves(node) and not _turns_back(node):
             name = path.base if position == 0 else path.nodes[position - 1].outputs[0]
             return name, path.nodes[position:]
     last = path.nodes[-1].outputs[0] if path.nodes else path.base
     return last, ()
+
+
+def _turns_back(node: Node) -> bool:
+    """Whether a Transpose brings the result of a channels-last kernel to channels first."""
+    maker = node.scope.producers.get(node.inputs[0])
+    if node.op_type != "Transpose" or maker is None or maker.proto.domain != "com.microsoft":
+        return False
+    order = list(node.attribute("perm", []))
+    first = [0, len(order) - 1, *range(1, len(order) - 1)]
+    nhwc = maker.op_type.startswith("Nhwc") or bool(maker.attribute("channels_last", 0))
+    return nhwc and len(order) > 2 and order == first
 
 
 def join_of(graph: Graph, probe: Probe, name: str, after: set[str]) -> Join | str | None:

@@ -41,6 +41,12 @@ QUANTISERS = frozenset(("QuantizeLinear", "DequantizeLinear"))
 
 _ELEMENTWISE = UNARY | WITH_CONSTANT | PER_FEATURE | QUANTISERS
 
+#: Element-wise operators of ONNX Runtime's own, with scales and zero points of single elements.
+_CONTRIB = frozenset("QLinearAdd QLinearMul QLinearSigmoid QLinearLeakyRelu Gelu QuickGelu".split())
+
+#: How many products of scales a dynamic scale may be away from the DynamicQuantizeLinear.
+_SCALES = 4
+
 _MOVES = frozenset("Reshape Flatten Squeeze Unsqueeze Transpose".split())
 
 
@@ -57,10 +63,26 @@ def joins(node: Node) -> bool:
 def elementwise(node: Node) -> bool:
     """Whether a node works on each element on its own (its constants aside)."""
     if not node.standard:
-        return False
+        return node.proto.domain == "com.microsoft" and node.op_type in _CONTRIB
     if node.op_type == "Dropout":
         return not trains(node)
-    return node.op_type in _ELEMENTWISE
+    return node.op_type in _ELEMENTWISE or node.op_type == "DynamicQuantizeLinear"
+
+
+def dynamic_scale(graph: Graph, scope: Scope, name: str) -> bool:
+    """Whether a tensor is the scale of dynamically quantised data, perhaps times stored scales:
+    computed, but one number for the whole tensor, or one per output."""
+    for _ in range(_SCALES):
+        node = scope.producers.get(name)
+        if node is None or not node.standard:
+            return False
+        if node.op_type == "DynamicQuantizeLinear":
+            return name in node.outputs[1:2]
+        varying = [item for item in node.inputs if item and graph.source(scope, item) is None]
+        if node.op_type != "Mul" or len(varying) != 1:
+            return False
+        name = varying[0]
+    return False
 
 
 def trains(node: Node) -> bool:
@@ -77,6 +99,8 @@ def data_input(graph: Graph, node: Node) -> str | None:
         name = node.inputs[0]
         return name if graph.source(node.scope, name) is None else None
     varying = [name for name in node.inputs if name and graph.source(node.scope, name) is None]
+    if len(varying) == 2 and node.op_type == "Mul":
+        varying = [name for name in varying if not dynamic_scale(graph, node.scope, name)]
     return varying[0] if len(varying) == 1 else None
 
 

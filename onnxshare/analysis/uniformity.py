@@ -53,7 +53,7 @@ def spatial_weight(
         at_most: return only about so many elements: evenly spaced outputs or channels,
             whichever lie together in the file, so that the rest is not even read.
     """
-    weight = weight_by_output(root.layer, values)
+    weight = weight_by_output(root.layer, values) if root.layer.arithmetic == "float" else None
     if weight is None or root.order is None:
         return None
     positions = prod(head.spatial)
