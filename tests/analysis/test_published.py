@@ -1,185 +1,45 @@
 """Networks whose figures are published: the `light_*` models of the onnx wheel, whose weights are
 made by ConstantOfShape nodes.
 
-Every figure is derived here, layer by layer, from the papers' descriptions.
+Every figure is derived layer by layer from the papers' descriptions, in `networks.py`; the MACs
+also from the shapes that ONNX Runtime has when it runs the file.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
+from onnx import helper
 
 import onnxshare
+from tests.analysis.layers import Conv, Fc, Layers, Norm
+from tests.analysis.networks import NETWORKS
 
 
-@dataclass(frozen=True)
-class Conv:
-    """A convolution with bias: filters, kernel, channels it reads (per group), output positions."""
-
-    filters: int
-    kernel: int
-    channels: int
-    side: int
-    bias: bool = True
-
-    @property
-    def params(self) -> int:
-        return self.filters * (self.kernel**2 * self.channels + self.bias)
-
-    @property
-    def macs(self) -> int:
-        return self.side**2 * self.filters * self.kernel**2 * self.channels
-
-
-@dataclass(frozen=True)
-class Fc:
-    """A fully connected layer with bias."""
-
-    inputs: int
-    outputs: int
-
-    @property
-    def params(self) -> int:
-        return (self.inputs + 1) * self.outputs
-
-    @property
-    def macs(self) -> int:
-        return self.inputs * self.outputs
-
-
-Layers = list[Conv | Fc]
-
-# Krizhevsky et al., 2012: 224×224, convolutions 2, 4 and 5 in two groups. Unpadded 11×11 with
-# stride 4 gives 54 rows, pooling 3/2 then 26, and 12 (Caffe's 227×227 gives 55, 27 and 13).
-ALEXNET: Layers = [
-    Conv(96, 11, 3, 54),
-    Conv(256, 5, 96 // 2, 26),
-    Conv(384, 3, 256, 12),
-    Conv(384, 3, 384 // 2, 12),
-    Conv(256, 3, 384 // 2, 12),
-    Fc(256 * 6 * 6, 4096),
-    Fc(4096, 4096),
-    Fc(4096, 1000),
-]
-
-# Simonyan and Zisserman, 2014, configuration E: 3×3 with padding 1, halved after each block.
-VGG_19: Layers = [
-    *(Conv(64, 3, channels, 224) for channels in (3, 64)),
-    *(Conv(128, 3, channels, 112) for channels in (64, 128)),
-    *(Conv(256, 3, channels, 56) for channels in (128, 256, 256, 256)),
-    *(Conv(512, 3, channels, 28) for channels in (256, 512, 512, 512)),
-    *(Conv(512, 3, 512, 14) for _ in range(4)),
-    Fc(512 * 7 * 7, 4096),
-    Fc(4096, 4096),
-    Fc(4096, 1000),
-]
-
-
-def bottlenecks(width: int, reads: int, side: int, blocks: int, shrinks: bool) -> Layers:
-    """A stage of ResNet-50: 1×1, 3×3, 1×1 to four times the width; a 1×1 shortcut in the first.
-
-    The stride is in the 3×3, so the first 1×1 still works at the size before.
-    """
-    stage: Layers = []
-    for block in range(blocks):
-        channels = reads if block == 0 else 4 * width
-        before = 2 * side if shrinks and block == 0 else side
-        stage += [
-            Conv(width, 1, channels, before, bias=False),
-            Conv(width, 3, width, side, bias=False),
-            Conv(4 * width, 1, width, side, bias=False),
-        ]
-    return [*stage, Conv(4 * width, 1, reads, side, bias=False)]
-
-
-# He et al., 2015; no convolution has a bias, each is followed by a batch normalisation.
-RESNET_50: Layers = [
-    Conv(64, 7, 3, 112, bias=False),
-    *bottlenecks(64, 64, 56, 3, False),
-    *bottlenecks(128, 256, 28, 4, True),
-    *bottlenecks(256, 512, 14, 6, True),
-    *bottlenecks(512, 1024, 7, 3, True),
-    Fc(2048, 1000),
-]
-
-
-def fire(reads: int, squeeze: int, expand: int, side: int) -> Layers:
-    """A Fire module: 1×1 squeeze, then 1×1 and 3×3 side by side."""
-    return [
-        Conv(squeeze, 1, reads, side),
-        Conv(expand, 1, squeeze, side),
-        Conv(expand, 3, squeeze, side),
-    ]
-
-
-# Iandola et al., 2016, version 1.1: 3×3 with stride 2 first, pooling after it and fires 3 and 5.
-SQUEEZENET: Layers = [
-    Conv(64, 3, 3, 111),
-    *fire(64, 16, 64, 55),
-    *fire(128, 16, 64, 55),
-    *fire(128, 32, 128, 27),
-    *fire(256, 32, 128, 27),
-    *fire(256, 48, 192, 13),
-    *fire(384, 48, 192, 13),
-    *fire(384, 64, 256, 13),
-    *fire(512, 64, 256, 13),
-    Conv(1000, 1, 512, 13),
-]
-
-
-def params(layers: Layers) -> int:
-    return sum(layer.params for layer in layers)
-
-
-def macs(layers: Layers) -> int:
-    return sum(layer.macs for layer in layers)
-
-
-def normalised_channels(layers: Layers) -> int:
-    """Channels that a batch normalisation follows: one scale, shift, mean and variance each."""
-    return sum(layer.filters for layer in layers if isinstance(layer, Conv) and not layer.bias)
-
-
-@dataclass(frozen=True)
-class Published:
-    """A file, its layers, and the figures that are published for them."""
-
-    file: str
-    layers: Layers
-    params: int
-    macs: int
-    fc_params: int
-    depth: int
-    statistics: int = 0
-
-
-NETWORKS = {
-    "AlexNet": Published("light_bvlc_alexnet", ALEXNET, 60_965_224, 654_560_384, 58_631_144, 8),
-    "VGG-19": Published("light_vgg19", VGG_19, 143_667_240, 19_632_062_464, 123_642_856, 19),
-    "ResNet-50": Published(
-        "light_resnet50", RESNET_50, 25_557_032, 4_089_184_256, 2_049_000, 54, 53_120
-    ),
-    "SqueezeNet": Published("light_squeezenet", SQUEEZENET, 1_235_496, 349_151_936, 0, 26),
-}
+def weighted(layers: Layers) -> list[Conv | Fc]:
+    return [layer for layer in layers if not isinstance(layer, Norm)]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_derivation_gives_the_published_figures(name: str) -> None:
-    """The list of layers above is right: it gives the published figures without our analyser."""
+    """The list of layers is right: it gives the published figures without our analyser."""
     published, layers = NETWORKS[name], NETWORKS[name].layers
-    channels = normalised_channels(layers)
-    assert params(layers) + 2 * channels == published.params
-    assert 2 * channels == published.statistics
-    assert macs(layers) == published.macs
+    assert sum(layer.params for layer in layers) == published.params
+    norms = [layer for layer in layers if isinstance(layer, Norm)]
+    assert sum(norm.statistics for norm in norms) == published.statistics
+    assert sum(layer.macs for layer in weighted(layers)) == published.macs
     assert sum(layer.params for layer in layers if isinstance(layer, Fc)) == published.fc_params
-    assert len(layers) == published.depth
+    assert len(weighted(layers)) == published.depth
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_published_figures(name: str, onnx_light: Path) -> None:
-    published, layers = NETWORKS[name], NETWORKS[name].layers
+    published = NETWORKS[name]
     totals = onnxshare.inspect(onnx_light / f"{published.file}.onnx").totals
     assert totals.params == published.params
     assert totals.statistics == published.statistics
@@ -188,26 +48,63 @@ def test_published_figures(name: str, onnx_light: Path) -> None:
     assert totals.fc_params == published.fc_params
     assert totals.fc_after_conv_params == published.fc_params
     assert totals.param_bytes == 4 * published.params
-    uses = sum(
-        layer.macs + layer.side**2 * layer.filters * layer.bias
-        if isinstance(layer, Conv)
-        else layer.params
-        for layer in layers
-    )
-    normalised = sum(
-        2 * layer.side**2 * layer.filters
-        for layer in layers
-        if isinstance(layer, Conv) and not layer.bias
-    )
-    assert totals.connections == uses + normalised
+    assert totals.connections == sum(layer.uses for layer in published.layers)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_layers_one_by_one(name: str, onnx_light: Path) -> None:
-    published, layers = NETWORKS[name], NETWORKS[name].layers
+    published = NETWORKS[name]
     report = onnxshare.inspect(onnx_light / f"{published.file}.onnx")
     found = [(f.params, f.macs) for f in report.nodes if f.op_type in ("Conv", "Gemm")]
-    assert sorted(found) == sorted((layer.params, layer.macs) for layer in layers)
+    wanted = [(layer.params, layer.macs) for layer in weighted(published.layers)]
+    assert sorted(found) == sorted(wanted)
+
+
+def shapes_at_run_time(path: Path, names: set[str]) -> dict[str, tuple[int, ...]]:
+    """The shapes that tensors have when ONNX Runtime runs a model: their Shape is put out."""
+    model = onnx.load(path)
+    for position, name in enumerate(sorted(names)):
+        model.graph.node.append(helper.make_node("Shape", [name], [f"size{position}"]))
+        value = helper.make_tensor_value_info(f"size{position}", onnx.TensorProto.INT64, None)
+        model.graph.output.append(value)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    feed = {item.name: np.zeros(item.shape, np.float32) for item in session.get_inputs()}
+    sizes = session.run([f"size{position}" for position in range(len(names))], feed)
+    return {
+        name: tuple(int(size) for size in np.asarray(shape))
+        for name, shape in zip(sorted(names), sizes, strict=True)
+    }
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_macs_from_the_shapes_of_onnx_runtime(name: str, onnx_light: Path) -> None:
+    """Every output element of a convolution adds one product per element of a filter, and every one
+    of an FC one per input: counted from what ONNX Runtime ran on, node by node."""
+    path = onnx_light / f"{NETWORKS[name].file}.onnx"
+    layers = [node for node in onnx.load(path).graph.node if node.op_type in ("Conv", "Gemm")]
+    names = {tensor for node in layers for tensor in (node.input[1], node.output[0])}
+    shapes = shapes_at_run_time(path, names)
+    counted = {}
+    for node in layers:
+        weight, output = shapes[node.input[1]], shapes[node.output[0]]
+        by_output = node.op_type == "Conv" or any(
+            a.name == "transB" and a.i for a in node.attribute
+        )
+        products = prod(weight[1:]) if by_output else weight[0]
+        counted[node.output[0]] = prod(output) * products
+    report = onnxshare.inspect(path)
+    told = {
+        facts.outputs[0].name: facts.macs
+        for facts in report.nodes
+        if facts.op_type in ("Conv", "Gemm")
+    }
+    assert told == counted
+    assert report.totals.macs == sum(counted.values())
 
 
 @pytest.mark.parametrize(
