@@ -21,7 +21,7 @@ from onnxshare.errors import ModelError
 from onnxshare.io.dtypes import bytes_of
 from onnxshare.io.load import Model
 from onnxshare.protos import STANDARD_DOMAINS, model_inputs, opset_version
-from onnxshare.stored import Stored, from_constant_node
+from onnxshare.stored import Stored, from_constant_node, from_sparse
 
 #: Operators whose output holds the same stored elements as their first input, in some order or
 #: type. QuantizeLinear counts only between a constant and a DequantizeLinear.
@@ -113,7 +113,7 @@ class Scope:
     initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
     inputs: set[str] = field(default_factory=set)
     outputs: set[str] = field(default_factory=set)
-    sparse: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    sparse: dict[str, onnx.SparseTensorProto] = field(default_factory=dict)
     children: dict[int, dict[str, Scope]] = field(default_factory=dict)
     sources: dict[str, Stored | None] = field(default_factory=dict)
     model: str = "<model>"
@@ -183,7 +183,7 @@ class Graph:
         scope.initializers = {tensor.name: tensor for tensor in graph.initializer}
         for sparse in graph.sparse_initializer:
             scope.initializers.setdefault(sparse.values.name, sparse.values)
-            scope.sparse[sparse.values.name] = tuple(sparse.dims)
+            scope.sparse[sparse.values.name] = sparse
         scope.inputs = {value.name for value in graph.input} - set(scope.initializers)
         scope.outputs = {value.name for value in graph.output}
         named: set[str] = set()
@@ -260,7 +260,7 @@ class Graph:
         if name in home.initializers:
             tensor = home.initializers[name]
             if name in home.sparse:
-                return Stored(key, name, tensor.data_type, home.sparse[name], sparse=True)
+                return from_sparse(home.sparse[name], key, name)
             return Stored(key, name, tensor.data_type, tuple(tensor.dims), tensor)
         node = home.producers.get(name)
         if node is None or not node.standard:

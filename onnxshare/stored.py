@@ -9,6 +9,8 @@ from math import prod
 import onnx
 from onnx import TensorProto, helper
 
+from onnxshare.io.dtypes import bytes_of
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -22,6 +24,7 @@ class Stored:
         tensor: its payload; None for a sparse one or one that a ConstantOfShape node makes.
         fill: the one-element tensor that fills it, for ConstantOfShape.
         sparse: whether it is stored as a sparse tensor.
+        packed: bytes of a sparse tensor: its values and their indices.
     """
 
     key: str
@@ -31,11 +34,26 @@ class Stored:
     tensor: onnx.TensorProto | None = field(default=None, repr=False)
     fill: onnx.TensorProto | None = field(default=None, repr=False)
     sparse: bool = False
+    packed: int = 0
 
     @cached_property
     def elements(self) -> int:
         """The number of elements."""
         return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in the type it is stored in: narrow types share bytes, a sparse tensor takes what
+        its values and indices take, and one that ConstantOfShape makes what it takes when made."""
+        return self.packed if self.sparse else bytes_of(self.elements, self.dtype)
+
+
+def from_sparse(sparse: onnx.SparseTensorProto, key: str, name: str) -> Stored:
+    """A sparse tensor: a value and, as int64, its index for each element that is not 0."""
+    values = sparse.values
+    packed = bytes_of(prod(values.dims), values.data_type)
+    packed += bytes_of(prod(sparse.indices.dims), TensorProto.INT64)
+    return Stored(key, name, values.data_type, tuple(sparse.dims), sparse=True, packed=packed)
 
 
 def from_constant_node(node: onnx.NodeProto, key: str, name: str) -> Stored | None:
@@ -45,8 +63,7 @@ def from_constant_node(node: onnx.NodeProto, key: str, name: str) -> Stored | No
             tensor = attribute.t
             return Stored(key, name, tensor.data_type, tuple(tensor.dims), tensor)
         if attribute.name == "sparse_value":
-            sparse = attribute.sparse_tensor
-            return Stored(key, name, sparse.values.data_type, tuple(sparse.dims), sparse=True)
+            return from_sparse(attribute.sparse_tensor, key, name)
         made = _from_constant_attribute(attribute)
         if made is not None:
             return Stored(key, name, made.data_type, tuple(made.dims), made)

@@ -14,7 +14,8 @@ from onnxshare.analysis.operators import PARAM
 from onnxshare.analysis.pattern import Pattern
 from onnxshare.analysis.receptive_field import Fields
 from onnxshare.analysis.results import NodeFacts, Sharing, TensorInfo, WeightFacts, variant
-from onnxshare.graph import Node, Scope, bytes_of
+from onnxshare.analysis.traffic import bound_by, intensity, weights_moved
+from onnxshare.graph import Node, Scope
 from onnxshare.shapes import Shapes
 
 _NAMES = {number: name.lower() for name, number in TensorProto.DataType.items()}
@@ -109,8 +110,8 @@ def _of_pattern(use: NodeUse, params: int) -> NodeFacts:
     macs = flops = connections = None
     if work is not None:
         macs = _repeated(work.macs, times)
-        if work.extra_flops is not None:
-            flops = _repeated(2 * work.macs + work.extra_flops, times)
+        if work.flops is not None:
+            flops = _repeated(work.flops, times)
         connections = _repeated(work.connections, times)
     elif not use.operator.has_macs:
         macs = 0
@@ -119,6 +120,10 @@ def _of_pattern(use: NodeUse, params: int) -> NodeFacts:
     sharing = Sharing()
     if use.params and work is not None:
         sharing = replace(work.sharing, temporal=work.sharing.temporal * (times or 1), tied=1)
+    held = sum(stored.bytes for stored in use.params)
+    weights = weights_moved(held, params, work.connections if work is not None else None)
+    activations = use.pattern.activations
+    ratio = intensity(work.flops if work is not None else None, weights, activations)
     kind = node_kind(use)
     layer = work if kind in WEIGHT_LAYERS or _locally_connected(use) else None
     return NodeFacts(
@@ -142,6 +147,10 @@ def _of_pattern(use: NodeUse, params: int) -> NodeFacts:
         receptive_field=None,
         receptive_field_note=None,
         receptive_fields={},
+        param_bytes=held,
+        activation_bytes=None if activations is None else _repeated(activations, times),
+        arithmetic_intensity=ratio,
+        bound_by=bound_by(ratio, weights, activations),
     )
 
 
@@ -211,7 +220,7 @@ def _one_weight(tensor: TensorUse, uses: int | None) -> WeightFacts:
         dtype_name(stored.dtype) or "undefined",
         stored.shape,
         elements,
-        bytes_of(elements, stored.dtype),
+        stored.bytes,
         tuple(tensor.users),
         uses,
         uses / elements if uses is not None and elements else None,

@@ -2,62 +2,90 @@
 
 from __future__ import annotations
 
-from math import prod
+from dataclasses import dataclass
 
-from onnxshare.graph import Graph, bytes_of
+from onnxshare.analysis.traffic import tensor_bytes
+from onnxshare.graph import Graph, Scope
 from onnxshare.shapes import Shapes
 
 
-def peak_activation_bytes(graph: Graph, shapes: Shapes) -> int | None:
-    """The largest sum of live activations, for one run of the main graph; None if sizes are
-    unknown.
+@dataclass(frozen=True)
+class Peak:
+    """The largest sum of live activations and the first node at which it is reached; None and None
+    where a size is unknown. There is no node where the inputs alone are the most."""
+
+    bytes: int | None
+    node: str | None
+
+
+def peak_activations(graph: Graph, shapes: Shapes) -> Peak:
+    """The largest sum of live activations in one run of the main graph, for one sample.
 
     Assumes that nodes run in graph order, that each output has memory of its own (nothing is
-    computed in place or aliased), that a tensor lives until its last reader has run, inputs
-    included, and outputs until the end. Constants and the inside of subgraphs are left out.
+    computed in place, no view shares memory), that a tensor lives until its last reader has run,
+    inputs included, that outputs live until the end, and that what nobody reads is not made.
+    Constants, also behind layout nodes, and the inside of subgraphs are left out; what subgraphs
+    read from around them lives until the node that holds them has run. Memory that an operator
+    needs for its own work is not counted.
     """
     main = graph.main
-    last_use: dict[str, int] = {}
-    for node in main.nodes:
-        for name in filter(None, node.inputs):
-            last_use[name] = node.position
-    for scope in graph.scopes[1:]:
-        outer = scope
-        while outer.parent is not None and outer.parent is not main:
-            outer = outer.parent
-        if outer.holder is None:
-            continue
-        for node in scope.nodes:
-            for name in filter(None, node.inputs):
-                last_use[name] = max(last_use.get(name, 0), outer.holder.position)
-    for value in main.graph.output:
-        last_use[value.name] = len(main.nodes)
-    freed: dict[int, list[str]] = {}
-    for name, position in last_use.items():
-        freed.setdefault(position, []).append(name)
+    types, batch = shapes.types_in(main.path), shapes.batch
+    last = _last_uses(graph)
+    freed = _freed(last)
     sizes: dict[str, int] = {}
-    for name in main.inputs:
-        size = _bytes(graph, shapes, name)
-        if size is None:
-            return None
-        sizes[name] = size
-    live = peak = sum(sizes.values())
-    for node in main.nodes:
-        for name in filter(None, node.outputs):
-            if name not in last_use or graph.source(main, name) is not None:
-                continue
-            size = _bytes(graph, shapes, name)
+    for value in main.graph.input:
+        name = value.name
+        if name in main.inputs:
+            size = tensor_bytes(types[name], batch) if name in types else None
             if size is None:
-                return None
+                return Peak(None, None)
+            sizes[name] = size
+    live = most = sum(sizes.values())
+    at = None
+    for node in main.nodes:
+        for name in node.outputs:
+            if name not in last or graph.source(main, name) is not None:
+                continue
+            size = tensor_bytes(types[name], batch) if name in types else None
+            if size is None:
+                return Peak(None, None)
             sizes[name] = size
             live += size
-        peak = max(peak, live)
-        live -= sum(sizes.pop(name, 0) for name in freed.get(node.position, ()))
-    return peak
+        if live > most:
+            most, at = live, node.name
+        for name in freed.get(node.position, ()):
+            live -= sizes.pop(name, 0)
+    return Peak(most, at)
 
 
-def _bytes(graph: Graph, shapes: Shapes, name: str) -> int | None:
-    sizes, dtype = shapes.sizes(graph.main, name), shapes.dtype(graph.main, name)
-    if sizes is None or dtype is None:
-        return None
-    return bytes_of(prod(sizes), dtype) // shapes.batch
+def _last_uses(graph: Graph) -> dict[str, int]:
+    """The position of the last node that needs each tensor of the main graph."""
+    main = graph.main
+    last: dict[str, int] = {}
+    for node in main.nodes:
+        for name in node.inputs:
+            last[name] = node.position
+    for scope in graph.scopes[1:]:
+        holder = _holder(scope, main)
+        names = [value.name for value in scope.graph.output]
+        for name in [*names, *(name for node in scope.nodes for name in node.inputs)]:
+            if scope.home(name) is main:
+                last[name] = max(last.get(name, 0), holder)
+    for value in main.graph.output:
+        last[value.name] = len(main.nodes)
+    return last
+
+
+def _holder(scope: Scope, main: Scope) -> int:
+    """The position of the node of the main graph that a subgraph is inside."""
+    while scope.holder is not None and scope.holder.scope is not main:
+        scope = scope.holder.scope
+    return scope.holder.position if scope.holder is not None else 0
+
+
+def _freed(last: dict[str, int]) -> dict[int, list[str]]:
+    """The tensors that nobody needs any more, by the position after which."""
+    freed: dict[int, list[str]] = {}
+    for name, position in last.items():
+        freed.setdefault(position, []).append(name)
+    return freed

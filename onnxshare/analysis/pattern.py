@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from onnxshare.analysis.formulas.elementwise import nothing
 from onnxshare.analysis.operators import PARAM, Operator
+from onnxshare.analysis.traffic import activation_bytes
 from onnxshare.analysis.work import Context, Unknown, Work
 from onnxshare.graph import Graph, Node, Stored
 from onnxshare.shapes import Shapes
@@ -26,12 +27,15 @@ class Pattern:
         work: the work of one execution; None if unknown.
         roles: what the constants count as, by input, in order.
         read_as: sizes of its parameter inputs as it reads them, behind layout nodes.
+        activations: bytes per sample of what it reads and makes, constants left out; None if
+            unknown.
     """
 
     operator: Operator
     work: Work | None
     roles: tuple[tuple[int, str], ...]
     read_as: tuple[tuple[int, ...], ...]
+    activations: int | None
 
 
 class Patterns:
@@ -105,7 +109,14 @@ class Patterns:
             stored.shape if place < 0 or operator.unpack else inputs[place].sizes or stored.shape
             for place, stored in params.items()
         )
-        return Pattern(operator, _work(operator, context), roles, read_as)
+        moved = [found for place, found in enumerate(inputs) if place not in constants]
+        constant = node.op_type in ("Constant", "ConstantOfShape")
+        if constant or (inputs and all(found is ABSENT for found in moved)):
+            moved = []  # what it makes is a constant too
+        else:
+            moved += outputs
+        activations = activation_bytes(moved, self._shapes.batch)
+        return Pattern(operator, _work(operator, context), roles, read_as, activations)
 
 
 def _attributes(node: Node, operator: Operator) -> bytes:

@@ -74,6 +74,12 @@ class NodeFacts:
             that the node depends on, or None.
         receptive_field_note: why there is none ("whole input", "not an image" …), or a remark.
         receptive_fields: where several inputs are image-like: the field on each by name.
+        param_bytes: bytes of the parameters it uses, as they are stored.
+        activation_bytes: bytes per sample that it reads and writes, constants left out.
+        arithmetic_intensity: FLOPs per byte of weights and activations; None where nothing is
+            computed.
+        bound_by: what takes its time on a machine that does 10 FLOPs per byte: weights,
+            activations or arithmetic.
         module: where the source program had it, as exporters note it: `layer1/0/conv1`.
     """
 
@@ -97,6 +103,10 @@ class NodeFacts:
     receptive_field: dict[str, list[int | float]] | None
     receptive_field_note: str | None
     receptive_fields: dict[str, dict[str, list[int | float]] | None]
+    param_bytes: int
+    activation_bytes: int | None
+    arithmetic_intensity: float | None
+    bound_by: str | None
     module: str = ""
 
 
@@ -193,11 +203,15 @@ class Totals:
         quantization: scales and zero points.
         unused: elements of constant tensors that nothing reads.
         param_bytes: bytes of the parameters as they are stored.
+        param_bytes_by_dtype: the same by element type.
+        weight_bound_layers: nodes that are bound by reading their weights (`bound_by`).
+        weight_bound_bytes: bytes of the parameters that those use, each tensor once.
         connections, sharing_ratio, macs, flops: as of nodes; None where a node's is unknown.
         weight_layers: nodes of kind conv, fc or recurrent that hold weights.
         fc_params: parameters used by FCs.
         fc_after_conv_params: parameters of the FCs in heads (after a feature map).
         peak_activation_bytes: largest sum of live activations in graph order.
+        peak_activation_node: the node at which it is reached; None where the inputs are the most.
     """
 
     params: int
@@ -206,6 +220,9 @@ class Totals:
     quantization: int
     unused: int
     param_bytes: int
+    param_bytes_by_dtype: dict[str, int]
+    weight_bound_layers: int
+    weight_bound_bytes: int
     connections: int | None
     sharing_ratio: float | None
     macs: int | None
@@ -214,6 +231,7 @@ class Totals:
     fc_params: int
     fc_after_conv_params: int
     peak_activation_bytes: int | None
+    peak_activation_node: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain types."""

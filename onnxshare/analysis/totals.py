@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from onnxshare.analysis.census import Census
-from onnxshare.analysis.facts import WEIGHT_LAYERS, node_kind
+from onnxshare.analysis.facts import WEIGHT_LAYERS, dtype_name, node_kind
 from onnxshare.analysis.fc import FullyConnected, bias_node, fully_connected
 from onnxshare.analysis.heads import Head
-from onnxshare.analysis.memory import peak_activation_bytes
+from onnxshare.analysis.memory import peak_activations
 from onnxshare.analysis.operators import CONSTANT, PARAM, QUANTIZATION, STATISTIC
 from onnxshare.analysis.results import NodeFacts, Totals
-from onnxshare.graph import Graph, Node, bytes_of
+from onnxshare.graph import Graph, Node, Stored
 from onnxshare.shapes import Shapes
 
 
@@ -25,11 +25,15 @@ def add_up(
 ) -> Totals:
     """Sum over nodes and tensors; a sum with an unknown term is unknown."""
     elements: Counter[str] = Counter()
+    by_dtype: Counter[str] = Counter()
     for tensor in census.tensors.values():
         elements[tensor.role] += tensor.stored.elements
+        if tensor.role == PARAM:
+            by_dtype[dtype_name(tensor.stored.dtype) or "undefined"] += tensor.stored.bytes
     params = elements[PARAM]
     counted = [f for f, use in zip(nodes, census.nodes, strict=True) if use.counted]
     connections = _sum(facts.connections for facts in counted)
+    peak = peak_activations(graph, shapes)
     layers = [facts for facts in nodes if facts.kind in WEIGHT_LAYERS and facts.params]
     return Totals(
         params=params,
@@ -37,11 +41,10 @@ def add_up(
         constants=elements[CONSTANT],
         quantization=elements[QUANTIZATION],
         unused=_unused(graph),
-        param_bytes=sum(
-            bytes_of(tensor.stored.elements, tensor.stored.dtype)
-            for tensor in census.tensors.values()
-            if tensor.role == PARAM
-        ),
+        param_bytes=sum(by_dtype.values()),
+        param_bytes_by_dtype=dict(by_dtype),
+        weight_bound_layers=sum(facts.bound_by == "weights" for facts in counted),
+        weight_bound_bytes=sum({s.key: s.bytes for s in _weight_bound(census, nodes)}.values()),
         connections=connections,
         sharing_ratio=connections / params if connections is not None and params else None,
         macs=_sum(facts.macs for facts in counted),
@@ -56,7 +59,8 @@ def add_up(
             census,
             _with_biases(graph, [x for head in heads if head.roots for x in head.layers]),
         ),
-        peak_activation_bytes=peak_activation_bytes(graph, shapes),
+        peak_activation_bytes=peak.bytes,
+        peak_activation_node=peak.node,
     )
 
 
@@ -67,6 +71,13 @@ def _sum(numbers: Iterable[int | None]) -> int | None:
             return None
         total += number
     return total
+
+
+def _weight_bound(census: Census, nodes: tuple[NodeFacts, ...]) -> Iterator[Stored]:
+    """The parameters of the nodes that are bound by reading them."""
+    for use, facts in zip(census.nodes, nodes, strict=True):
+        if use.counted and facts.bound_by == "weights":
+            yield from use.params
 
 
 def _with_biases(graph: Graph, layers: Iterable[FullyConnected]) -> set[Node]:

@@ -57,6 +57,11 @@ class Work:
     dense: int | None = None
     uses: dict[int, int] | None = None
 
+    @property
+    def flops(self) -> int | None:
+        """Two per multiply-accumulate, and the rest; None where that depends on data."""
+        return None if self.extra_flops is None else 2 * self.macs + self.extra_flops
+
 
 @dataclass(frozen=True)
 class Context:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from onnxshare.analysis.results import HeadFacts, Inspection
+from onnxshare.analysis.traffic import MACHINE_BALANCE
 from onnxshare.errors import printable
 from onnxshare.report import numbers
 
 
 def describe(report: Inspection) -> list[Text]:
     """A few sentences and commands, ready to print."""
-    lines = [_where(report)]
+    lines = [_where(report), *_traffic(report), _memory(report)]
     for head in report.heads:
         lines += _head(head, report.model.path or "MODEL")
     return lines
@@ -51,6 +52,43 @@ def _where(report: Inspection) -> Text:
     if not parts:
         return Text(f"{numbers.exact(totals.params)} parameters, none in FCs or convolutions.")
     return Text("; ".join(parts) + ".")
+
+
+def _traffic(report: Inspection) -> list[Text]:
+    """Which layers take the time that their weights take to be read."""
+    totals = report.totals
+    count = totals.weight_bound_layers
+    if not count:
+        return []
+    return [
+        Text(
+            f"At batch 1, {_count(count, 'layer')} with "
+            f"{numbers.share(totals.weight_bound_bytes, totals.param_bytes)} of the weight bytes "
+            f"{'is' if count == 1 else 'are'} bound by reading weights: fewer than "
+            f"{MACHINE_BALANCE} FLOPs per byte moved, most of it weights. More samples at once "
+            "share each read."
+        )
+    ]
+
+
+def _memory(report: Inspection) -> Text:
+    """What the weights and the activations take."""
+    totals = report.totals
+    held = totals.param_bytes_by_dtype
+    types = ", ".join(
+        f"{numbers.size(count)} {name}" if len(held) > 1 else name for name, count in held.items()
+    )
+    weights = f"{numbers.size(totals.param_bytes)} of weights" + (f" ({types})" if types else "")
+    if totals.peak_activation_bytes is None:
+        return Text(f"Memory: {weights}; activations unknown, because sizes are.")
+    place = totals.peak_activation_node
+    at = f", at '{place}'" if place is not None else ""
+    return Text(
+        printable(
+            f"Memory: {weights}; at most {numbers.size(totals.peak_activation_bytes)} of "
+            f"activations per sample at once{at}, without reuse in place."
+        )
+    )
 
 
 def _head(head: HeadFacts, path: str) -> list[Text]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 import onnxshare
 from tests.builders import info, model, node, tensor
@@ -55,6 +57,52 @@ def unused_result() -> onnx.ModelProto:
 )
 def test_peak(built: onnx.ModelProto, peak: int) -> None:
     assert onnxshare.inspect(built).totals.peak_activation_bytes == peak
+
+
+@pytest.mark.parametrize(
+    ("built", "at"),
+    [
+        pytest.param(shortcut(), "Abs:b", id="the first of equals"),
+        pytest.param(narrow_middle(), "MatMul:a", id="the widest"),
+    ],
+)
+def test_where(built: onnx.ModelProto, at: str) -> None:
+    assert onnxshare.inspect(built).totals.peak_activation_node == at
+
+
+def captured() -> onnx.ModelProto:
+    """`a` is read only inside the If, so it lives until the If has run."""
+    branches: dict[str, Any] = {
+        name: helper.make_graph([node(op, "a", out)], name, [], [info(out, [1, 10])])
+        for name, op, out in (("then_branch", "Relu", "t"), ("else_branch", "Abs", "e"))
+    }
+    return model(
+        [
+            node("Sin", "x", "a"),
+            node("Cos", "x", "b"),
+            helper.make_node("If", ["c"], ["z"], name="if", **branches),
+            node("Add", "b z", "y"),
+        ],
+        [info("x", ["n", 10]), info("c", [], TensorProto.BOOL)],
+        ["y"],
+    )
+
+
+def test_read_inside_a_subgraph() -> None:
+    """While Cos runs: x, a, b and the condition; while If runs: a, b, z and the condition."""
+    totals = onnxshare.inspect(captured()).totals
+    assert totals.peak_activation_bytes == 3 * 10 * F32 + 1
+    assert totals.peak_activation_node == "Cos:b"
+
+
+def test_a_tensor_without_batch_is_whole() -> None:
+    """Axis 0 of x is 4 rows; the 3 numbers beside it are no rows of theirs."""
+    built = model(
+        [node("Relu", "x", "a"), node("ReduceMax", "a", "m", keepdims=0), node("Add", "a m", "y")],
+        {"x": [4, 10]},
+        ["y"],
+    )
+    assert onnxshare.inspect(built).totals.peak_activation_bytes == (10 + 1 + 10) * F32
 
 
 def test_peak_is_per_sample() -> None:

@@ -29,6 +29,10 @@ LENET = Totals(
     fc_params=59_134,
     fc_after_conv_params=59_134,
     peak_activation_bytes=None,
+    peak_activation_node=None,
+    param_bytes_by_dtype={},
+    weight_bound_layers=0,
+    weight_bound_bytes=0,
 )
 
 

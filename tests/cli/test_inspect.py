@@ -26,10 +26,12 @@ TOP = {"schema_version", "model", "totals", "nodes", "weights", "heads", "warnin
 KEYS = {
     "model": "path bytes ir_version opsets producer inputs outputs",
     "totals": "params statistics constants quantization unused param_bytes connections "
-    "sharing_ratio macs flops weight_layers fc_params fc_after_conv_params peak_activation_bytes",
+    "sharing_ratio macs flops weight_layers fc_params fc_after_conv_params peak_activation_bytes "
+    "peak_activation_node param_bytes_by_dtype weight_bound_layers weight_bound_bytes",
     "nodes": "name op_type domain scope kind inputs outputs weights params params_new connections "
     "sharing_ratio sharing macs flops unshared_params dense_params receptive_field "
-    "receptive_field_note receptive_fields module",
+    "receptive_field_note receptive_fields module "
+    "param_bytes activation_bytes arithmetic_intensity bound_by",
     "weights": "name dtype shape params bytes used_by connections sharing_ratio same_as "
     "transposed_of hash uniform same_after permutation",
     "heads": "nodes feature_map channels spatial fcs layout uniformity rewrites",
