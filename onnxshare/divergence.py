@@ -13,6 +13,7 @@ from onnxshare.errors import RuntimeFailure
 from onnxshare.inputs import Array, Samples
 from onnxshare.io.load import Model
 from onnxshare.noise import NoiseMeter
+from onnxshare.randomness import random_tensors
 from onnxshare.runtime.session import Session
 from onnxshare.statistics import Tally
 from onnxshare.verdict import judge
@@ -141,7 +142,8 @@ def _maker(proto: onnx.ModelProto, name: str) -> str:
 def _shared(a: onnx.ModelProto, b: onnx.ModelProto) -> list[str]:
     """Tensors that both models compute from their inputs, in the order of A."""
     known = _computed(b)
-    return [name for name in _computed(a) if name in known]
+    drawn = {*random_tensors(a), *random_tensors(b)}
+    return [name for name in _computed(a) if name in known and name not in drawn]
 
 
 def _computed(proto: onnx.ModelProto) -> dict[str, None]:

@@ -11,6 +11,8 @@ import onnx
 
 from onnxshare.errors import SamplesError
 from onnxshare.io.tensors import Array
+from onnxshare.random_inputs import Guess
+from onnxshare.random_inputs import make as make_random
 from onnxshare.samples import images as image_files
 from onnxshare.samples.fitting import fit, require_file
 from onnxshare.samples.images import ImageOptions
@@ -88,17 +90,18 @@ def random_samples(
     count: int = 32,
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
+    *,
+    guess: Guess | None = None,
+    scale: float = 1.0,
 ) -> Samples:
     """Make up inputs for a model; the same seed gives the same ones. See `random_inputs.make`.
 
     Raises:
         SamplesError: the inputs would be too large, or are of a type that cannot be made up.
     """
-    from onnxshare import random_inputs
-
-    return Samples(
-        random_inputs.make(proto, count, seed, sizes or {}), None, f"random, seed {seed}", True
-    )
+    arrays = make_random(proto, count, seed, sizes or {}, guess=guess or Guess(), scale=scale)
+    origin = f"random, seed {seed}" + ("" if scale == 1 else f", times {scale:g}")
+    return Samples(arrays, None, origin, True)
 
 
 def read_samples(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from onnxshare.errors import RuntimeFailure
 from onnxshare.inputs import Array, Samples
 from onnxshare.io.load import Model
 from onnxshare.noise import NoiseMeter
+from onnxshare.randomness import random_tensors
 from onnxshare.runtime.session import Session
 from onnxshare.runtime.sessions import Sessions
 from onnxshare.signature import batching, input_specs
@@ -37,6 +38,7 @@ class Measurement:
         a: the model that is right.
         b: the model to be judged by it.
         samples: the inputs.
+        left_out: outputs that a random operator makes differ from run to run, and the operator.
     """
 
     def __init__(
@@ -46,22 +48,37 @@ class Measurement:
         samples: Samples,
         sessions: Sessions,
         seed: int,
-        internal: Sequence[str],
+        internal: Sequence[str] = (),
+        pairs: Mapping[str, str] | None = None,
     ) -> None:
         """Open both models.
+
+        Args:
+            a, b, samples: as of the attributes.
+            sessions: where the models run, as "A" and "B".
+            seed: of the noise measurement.
+            internal: tensors inside both models that are compared too.
+            pairs: tensors inside A that those of B may stand for, under other names: they speak
+                for the models if they agree, and not against them if they do not.
 
         Raises:
             RuntimeFailure: one of them cannot be loaded.
         """
         self.a, self.b, self.samples = a, b, samples
         self._sessions, self._seed = sessions, seed
-        outputs = [value.name for value in a.skeleton.graph.output]
-        names = list(dict.fromkeys([*outputs, *internal]))
+        drawn = {**random_tensors(a.skeleton), **random_tensors(b.skeleton)}
+        self.left_out = {v.name: drawn[v.name] for v in a.skeleton.graph.output if v.name in drawn}
+        outputs = [v.name for v in a.skeleton.graph.output if v.name not in drawn]
+        self._pairs = {
+            ours: theirs for ours, theirs in (pairs or {}).items() if ours not in outputs
+        }
+        names = [n for n in dict.fromkeys([*outputs, *internal, *self._pairs]) if n not in drawn]
+        self._names_b = {name: self._pairs.get(name, name) for name in names}
         self._a = _open(sessions, "A", names)
-        self._b = _open(sessions, "B", names)
+        self._b = _open(sessions, "B", list(dict.fromkeys(self._names_b.values())))
         self._noise = NoiseMeter(a, self._a, seed=seed)
         self._tallies = {name: Tally(name) for name in names}
-        self._internal = set(internal) - set(outputs)
+        self._internal = {*internal, *self._pairs} - set(outputs)
         self._batch = _batch_size(a.skeleton, samples)
         self._step = self._batch
         if sessions.in_turn:  # the sessions change places after each step
@@ -98,9 +115,10 @@ class Measurement:
         )
 
     def _judged(self) -> list[Judged]:
-        return [
+        judged = [
             judge(tally, internal=name in self._internal) for name, tally in self._tallies.items()
         ]
+        return [item for item in judged if not (item.excess and item.row.name in self._pairs)]
 
     def _add(self, start: int, stop: int) -> None:
         part = self._part(self._order[start:stop])
@@ -108,7 +126,8 @@ class Measurement:
         measure = start < NOISE_SAMPLES
         moved = self._noise.response(part.arrays, self._batch) if measure else None
         own = self._noise.runs(part.arrays, self._batch) if measure else []
-        theirs = _run("B", self._b, part, self._batch)
+        found = _run("B", self._b, part, self._batch)
+        theirs = {name: found[other] for name, other in self._names_b.items()}
         for name, tally in self._tallies.items():
             tally.add(ours[name], theirs[name], [run[name] for run in own], part.labels)
             if moved is not None:

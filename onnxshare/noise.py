@@ -67,7 +67,7 @@ class NoiseMeter:
         self._session = session
         proto = model.skeleton
         self._unit = working_epsilon(proto)
-        self.quantised = any(_rounds_data(node) for node in proto.graph.node)
+        self.quantised = any(rounds_data(node) for node in proto.graph.node)
         self._random = np.random.default_rng([seed, 1])
         self._model = model
         self._plain: Session | None = None
@@ -114,12 +114,12 @@ class NoiseMeter:
 
     def _moved(self, inputs: Mapping[str, Array], step: float) -> dict[str, Array]:
         return {
-            name: _move(array, step, self._random) if is_float(array) else array
+            name: move(array, step, self._random) if is_float(array) else array
             for name, array in inputs.items()
         }
 
 
-def _rounds_data(node: onnx.NodeProto) -> bool:
+def rounds_data(node: onnx.NodeProto) -> bool:
     """Whether a node rounds data to whole steps; weights stored so and dequantised do not."""
     return node.op_type in _ROUNDING or node.op_type.startswith("QLinear")
 
@@ -144,7 +144,8 @@ def working_epsilon(proto: onnx.ModelProto) -> float:
     return max((_EPSILON[kind] for kind in kinds if kind in _EPSILON), default=2.0**-23)
 
 
-def _move(array: Array, step: float, random: np.random.Generator) -> Array:
+def move(array: Array, step: float, random: np.random.Generator) -> Array:
+    """x·(1 + step·r), where r is ±1 at random."""
     signs = random.integers(0, 2, array.shape) * 2 - 1
     return (array.astype(np.float64) * (1.0 + step * signs)).astype(array.dtype)
 
@@ -167,6 +168,6 @@ def _moved_weights(model: Model, step: float, random: np.random.Generator) -> Mo
         values = model.read(tensor)
         left -= values.nbytes
         if left >= 0:
-            moved = _move(values, step, random)
+            moved = move(values, step, random)
             tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
     return replace(model, skeleton=changed)

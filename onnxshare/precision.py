@@ -1,4 +1,4 @@
-"""The same graph in single precision, where the rounding of half precision hides nothing."""
+"""The same graph in a longer float type, where the rounding of a shorter one hides nothing."""
 
 from __future__ import annotations
 
@@ -25,10 +25,17 @@ def computes_in_half(proto: onnx.ModelProto) -> bool:
     )
 
 
-def widen(proto: onnx.ModelProto) -> onnx.ModelProto | None:
-    """A copy that computes in float32 what the model computes in float16 or bfloat16.
+def widen(
+    proto: onnx.ModelProto, kinds: frozenset[int] = HALF, to: int = TensorProto.FLOAT
+) -> onnx.ModelProto | None:
+    """A copy that computes in another type what the model computes in shorter ones.
 
     Every stored number keeps its value. The model must be whole (no external tensors).
+
+    Args:
+        proto: the model.
+        kinds: the types that are replaced.
+        to: the longer type that takes their place.
 
     Returns:
         The copy, or None for a model with local functions or sparse tensors.
@@ -37,7 +44,7 @@ def widen(proto: onnx.ModelProto) -> onnx.ModelProto | None:
         return None
     wide = onnx.ModelProto()
     wide.CopyFrom(proto)
-    return wide if _widen_graph(wide.graph) else None
+    return wide if _widen_graph(wide.graph, kinds, to) else None
 
 
 def widen_samples(samples: Samples) -> Samples:
@@ -53,29 +60,30 @@ def _is_half(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bool:
     return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
 
 
-def _widen_graph(graph: onnx.GraphProto) -> bool:
+def _widen_graph(graph: onnx.GraphProto, kinds: frozenset[int], to: int) -> bool:
     if graph.sparse_initializer:
         return False
     for tensor in graph.initializer:
-        _widen_tensor(tensor)
+        _widen_tensor(tensor, kinds, to)
     for value in [*graph.input, *graph.output, *graph.value_info]:
-        if value.type.tensor_type.elem_type in HALF:
-            value.type.tensor_type.elem_type = TensorProto.FLOAT
-    return all(_widen_attribute(item) for node in graph.node for item in node.attribute)
+        if value.type.tensor_type.elem_type in kinds:
+            value.type.tensor_type.elem_type = to
+    return all(_widen_attribute(item, kinds, to) for node in graph.node for item in node.attribute)
 
 
-def _widen_attribute(attribute: onnx.AttributeProto) -> bool:
-    if attribute.name in _TYPE_ATTRIBUTES and attribute.i in HALF:
-        attribute.i = TensorProto.FLOAT
+def _widen_attribute(attribute: onnx.AttributeProto, kinds: frozenset[int], to: int) -> bool:
+    if attribute.name in _TYPE_ATTRIBUTES and attribute.i in kinds:
+        attribute.i = to
     if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
         return False
     for tensor in [*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors]:
-        _widen_tensor(tensor)
+        _widen_tensor(tensor, kinds, to)
     graphs = [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
-    return all(_widen_graph(graph) for graph in graphs)
+    return all(_widen_graph(graph, kinds, to) for graph in graphs)
 
 
-def _widen_tensor(tensor: onnx.TensorProto) -> None:
-    if tensor.data_type in HALF:
-        values = numpy_helper.to_array(tensor).astype(np.float32)
+def _widen_tensor(tensor: onnx.TensorProto, kinds: frozenset[int], to: int) -> None:
+    if tensor.data_type in kinds:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(to)
+        values = numpy_helper.to_array(tensor).astype(dtype)
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -15,28 +16,72 @@ from onnxshare.signature import Batching, InputSpec, batching, input_specs
 #: Above this many bytes random inputs are refused.
 MAX_BYTES = 2 * 2**30
 
-_IMAGE_SIDE = 64
-_SEQUENCE = 8
-_WAVEFORM = 1024
 _COLOURS = 3
 
 
+@dataclass(frozen=True)
+class Guess:
+    """What dynamic sizes are set to.
+
+    Attributes:
+        side: height and width of images.
+        length: of sequences.
+        waveform: of floats of rank 2, which may be sound.
+    """
+
+    side: int = 64
+    length: int = 8
+    waveform: int = 1024
+
+    @property
+    def words(self) -> str:
+        """The sizes as people read them."""
+        return f"{self.side} for images, {self.length} for sequences, {self.waveform} for sound"
+
+
+#: A second set of sizes: what two models share at one may be lost at the other.
+OTHER = Guess(96, 12, 1536)
+
+#: More sets, for models whose open sizes are not as open as they say: usual sizes of images.
+MORE = (Guess(224, 16, 16000), Guess(32, 32, 512), Guess(28, 128, 4096), Guess(299, 1, 784))
+
+
+def open_sizes(proto: onnx.ModelProto) -> bool:
+    """Whether a model leaves a size open beside the batch, which is guessed."""
+    specs = input_specs(proto)
+    batch = {spec.symbols[0] for spec in specs if spec.symbols}
+    return any(
+        size is None and (symbol is None or symbol not in batch)
+        for spec in specs
+        for size, symbol in list(zip(spec.shape or (), spec.symbols, strict=True))[1:]
+    )
+
+
 def make(
-    proto: onnx.ModelProto, count: int, seed: int, sizes: Mapping[str, int]
+    proto: onnx.ModelProto,
+    count: int,
+    seed: int,
+    sizes: Mapping[str, int],
+    *,
+    guess: Guess = Guess(),
+    scale: float = 1.0,
 ) -> dict[str, Array]:
     """Make `count` samples for each input of a model.
 
     Floats take turns, sample by sample: standard normal, uniform in [0, 1], uniform in [0, 255],
     and smooth (a few low-frequency cosines, in [0, 1] or [0, 255]). Integers that index a Gather
-    stay within its table; uint8 covers 0 to 255; other integers are 0 or 1. Dynamic sizes: the
-    batch 1 (samples are the batch), spatial sizes of images 64, channels what the first
-    convolution takes (else 3), lengths 8, or 1,024 for floats of rank 2 (sound).
+    stay within its table; uint8 covers 0 to 255; inputs that are called masks are 1 and from some
+    place on 0, as padding is marked; other integers are 0 or 1. Dynamic sizes: the batch 1
+    (samples are the batch), channels what the first convolution takes (else 3), the others as
+    guessed.
 
     Args:
         proto: the model.
         count: how many samples.
         seed: of NumPy's default generator.
         sizes: values for dynamic sizes, by their symbolic names.
+        guess: values for the other dynamic sizes.
+        scale: a factor on all floats, for models whose outputs do not live on these.
 
     Raises:
         SamplesError: more than 2 GiB would be needed, or an input holds strings.
@@ -48,11 +93,13 @@ def make(
     if layout.whole:
         batch_names = {s.symbols[0] for s in specs if s.shape and s.shape[0] is None}
         sizes = {**{name: 1 for name in batch_names if name}, **sizes}
-    shapes = {spec.name: _sample_shape(proto, spec, layout, sizes) for spec in specs}
+    shapes = {spec.name: _sample_shape(proto, spec, layout, sizes, guess) for spec in specs}
     _check_memory(specs, shapes, count)
     generator = np.random.default_rng(seed)
     return {
-        spec.name: _values(generator, spec, (count, *shapes[spec.name]), _table(proto, spec.name))
+        spec.name: _values(
+            generator, spec, (count, *shapes[spec.name]), _table(proto, spec.name), scale
+        )
         for spec in specs
     }
 
@@ -69,32 +116,36 @@ def _check_memory(
 
 
 def _sample_shape(
-    proto: onnx.ModelProto, spec: InputSpec, layout: Batching, sizes: Mapping[str, int]
+    proto: onnx.ModelProto,
+    spec: InputSpec,
+    layout: Batching,
+    sizes: Mapping[str, int],
+    guess: Guess,
 ) -> tuple[int, ...]:
     if spec.shape is None:
         raise SamplesError(
             f"input '{spec.name}' has no shape, so no random inputs can be made", "pass --samples"
         )
-    guesses = _guess(proto, spec, layout)
+    guesses = _guess(proto, spec, guess)
     shape = [
-        guess if known is None and symbol not in sizes else known or sizes[symbol or ""]
-        for known, symbol, guess in zip(spec.shape, spec.symbols, guesses, strict=True)
+        guessed if known is None and symbol not in sizes else known or sizes[symbol or ""]
+        for known, symbol, guessed in zip(spec.shape, spec.symbols, guesses, strict=True)
     ]
     return tuple(shape if layout.whole else shape[1:])
 
 
-def _guess(proto: onnx.ModelProto, spec: InputSpec, layout: Batching) -> list[int]:
+def _guess(proto: onnx.ModelProto, spec: InputSpec, guess: Guess) -> list[int]:
     """What each size shall be where it is dynamic."""
     shape = spec.shape or ()
     rank = len(shape)
     if rank < 4:
-        length = _WAVEFORM if rank == 2 and spec.dtype.kind == "f" else _SEQUENCE
+        length = guess.waveform if rank == 2 and spec.dtype.kind == "f" else guess.length
         return [1, *[length] * (rank - 1)] if rank else []
     # Channels last: the last size is known and small, and the second is not known or is larger.
     last, second = shape[-1], shape[1]
     if last is not None and last <= 4 and (second is None or second > 4):
-        return [1, *[_IMAGE_SIDE] * (rank - 1)]
-    return [1, _channels(proto, spec.name), *[_IMAGE_SIDE] * (rank - 2)]
+        return [1, *[guess.side] * (rank - 1)]
+    return [1, _channels(proto, spec.name), *[guess.side] * (rank - 2)]
 
 
 def _channels(proto: onnx.ModelProto, name: str) -> int:
@@ -111,9 +162,13 @@ def _table(proto: onnx.ModelProto, name: str) -> int | None:
     stored = {tensor.name: tensor.dims for tensor in proto.graph.initializer}
     names, rows = {name}, []
     for node in proto.graph.node:
-        if node.op_type in ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"):
-            if node.input[0] in names:
-                names.update(node.output)
+        if node.op_type == "Constant":
+            stored.update((node.output[0], a.t.dims) for a in node.attribute if a.name == "value")
+        elif node.op_type in _CARRY and node.input[0] in names:
+            names.update(node.output)
+        elif node.op_type in _CARRY and node.input[0] in stored:
+            if node.op_type in _SAME_SHAPE:
+                stored[node.output[0]] = stored[node.input[0]]
         elif node.op_type == "Gather" and node.input[1] in names and node.input[0] in stored:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
             dims = stored[node.input[0]]
@@ -122,10 +177,21 @@ def _table(proto: onnx.ModelProto, name: str) -> int | None:
     return min(rows, default=None)
 
 
+_SAME_SHAPE = frozenset("Cast Identity DequantizeLinear".split())
+_CARRY = _SAME_SHAPE | frozenset("Reshape Squeeze Unsqueeze Flatten".split())
+
+
 def _values(
-    generator: np.random.Generator, spec: InputSpec, shape: tuple[int, ...], table: int | None
+    generator: np.random.Generator,
+    spec: InputSpec,
+    shape: tuple[int, ...],
+    table: int | None,
+    scale: float,
 ) -> Array:
     kind = spec.dtype.kind
+    if "mask" in spec.name.lower() and table is None and len(shape) > 1 and kind in "biu":
+        ends = generator.integers(1, shape[-1] + 1, (*shape[:-1], 1))
+        return (np.arange(shape[-1]) < ends).astype(spec.dtype)
     if kind == "b":
         return generator.integers(0, 2, shape).astype(spec.dtype)
     if kind in "iu":
@@ -136,7 +202,7 @@ def _values(
     if kind not in "fV":  # "V": bfloat16 and its kin
         raise SamplesError(f"input '{spec.name}' holds {spec.dtype} values", "pass --samples")
     samples = [_floats(generator, index, shape[1:]) for index in range(shape[0])]
-    return np.stack(samples).astype(spec.dtype)
+    return (np.stack(samples) * scale).astype(spec.dtype)
 
 
 def _floats(generator: np.random.Generator, index: int, shape: tuple[int, ...]) -> Array:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 
 from onnxshare.comparison import OutputComparison
 from onnxshare.promise import Promise, hold
@@ -163,13 +164,14 @@ def decide(
         return "inconclusive", _dead(judged, dead)
     if all(item.tally.bit_equal for item in judged):
         return "identical", (
-            "all outputs are equal bit for bit, and move with the inputs" + _unseen(judged)
+            "all outputs are equal bit for bit, and move with the inputs"
+            + _unseen(judged, alive, covers)
         )
     worst = max(judged, key=lambda item: item.row.worst or 0.0)
     return "equivalent", (
         "no error is larger than rounding explains: "
         f"at most {worst.row.worst or 0.0:.0%} of the tolerance, in '{worst.row.name}'"
-        + _unseen(judged)
+        + _unseen(judged, alive, covers)
     )
 
 
@@ -200,12 +202,15 @@ def _difference(item: Judged) -> str:
     )
 
 
-def _unseen(judged: Sequence[Judged]) -> str:
+def _unseen(judged: Sequence[Judged], alive: set[str], covers: Mapping[str, Sequence[str]]) -> str:
     """Say so where some channels passed only because they did not move."""
     for item in judged:
         still = int((~item.live).sum())
         if still and not item.row.internal:
             channels = f"{still} of {item.live.size} channels of '{item.row.name}'"
+            before = [name for name in covers.get(item.row.name, ()) if name in alive]
+            if before:
+                return f"; {channels} hardly moved, and '{before[-1]}' before it was judged instead"
             return f"; {channels} hardly moved, and could not be judged"
     return ""
 
@@ -220,3 +225,17 @@ def _dead(judged: Sequence[Judged], dead: Sequence[str]) -> str:
         f"output '{dead[0]}' hardly moves with these inputs ({share} of its channels do"
         f"{few}), so equal values prove nothing: pass other --samples"
     )
+
+
+def upstream(proto: onnx.ModelProto, output: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return those of `names` that `output` is computed from."""
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    seen: set[str] = set()
+    stack = [output]
+    while stack:
+        name = stack.pop()
+        if name not in seen:
+            seen.add(name)
+            if name in makers:
+                stack.extend(makers[name].input)
+    return tuple(name for name in names if name in seen)
