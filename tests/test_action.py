@@ -1,0 +1,184 @@
+"""The GitHub Action, its steps run as scripts, and the pre-commit hook on a scratch repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import yaml
+
+from tests.check.pairs import lenet, small
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="needs bash")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository with a good and a bad model and a policy."""
+    (tmp_path / "models").mkdir()
+    onnx.save(small(), tmp_path / "models" / "good one.onnx")
+    onnx.save(lenet(), tmp_path / "models" / "large.onnx")
+    (tmp_path / "onnxshare.toml").write_text(
+        '[check]\nmax-params = "1k"\n[[models]]\npath = "models/*.onnx"\n'
+    )
+    for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "first"]):
+        git(tmp_path, *words)
+    return tmp_path
+
+
+def git(folder: Path, *words: str) -> None:
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True)
+
+
+def environment(root: Path, **more: str) -> dict[str, str]:
+    """This environment with the interpreter of the tests first, and this project's packages."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(root), **more}
+
+
+def run_action(
+    root: Path, repository: Path, **inputs: str
+) -> tuple[list[int], str, dict[str, str], str]:
+    """Run the Action's own steps: exit codes, what was printed, its outputs, the summary."""
+    action = yaml.safe_load((root / "action.yml").read_text(encoding="utf-8"))
+    known = {name: str(given.get("default", "")) for name, given in action["inputs"].items()}
+    assert set(inputs) <= {name.replace("-", "_") for name in known}
+    known |= {name.replace("_", "-"): value for name, value in inputs.items()}
+    output, summary = repository / ".output", repository / ".summary"
+    for file in (output, summary):
+        file.write_text("")
+    codes, printed = [], ""
+    for step in action["runs"]["steps"]:
+        if "run" not in step or step["name"].startswith("Install"):
+            continue
+        said = dict(line.split("=", 1) for line in output.read_text().splitlines())
+        variables = {name: fill(text, known, said) for name, text in step.get("env", {}).items()}
+        variables |= {"GITHUB_ACTION_PATH": str(root), "GITHUB_OUTPUT": str(output)}
+        variables["GITHUB_STEP_SUMMARY"] = str(summary)
+        done = subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+            cwd=repository,
+            env=environment(root, **variables),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        codes.append(done.returncode)
+        printed += done.stdout + done.stderr
+    said = dict(line.split("=", 1) for line in output.read_text().splitlines())
+    return codes, printed, said, summary.read_text(encoding="utf-8")
+
+
+def fill(text: str, inputs: dict[str, str], outputs: dict[str, str]) -> str:
+    """Put values in for `${{ … }}`; what GitHub's event would say stays empty."""
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1].strip()
+        if name.startswith("inputs."):
+            return inputs[name.removeprefix("inputs.")]
+        if name.startswith("steps.check.outputs."):
+            return outputs.get(name.removeprefix("steps.check.outputs."), "")
+        assert name.startswith("github.event."), name
+        return "HEAD"
+
+    return re.sub(r"\$\{\{(.+?)\}\}", value, str(text))
+
+
+@POSIX
+def test_the_action_publishes_and_then_answers(root: Path, repository: Path) -> None:
+    codes, printed, said, summary = run_action(root, repository, sarif="check.sarif")
+    assert codes == [0, 1]  # checking went through; the answer is no
+    assert said == {"exit-code": "1"}
+    assert printed.startswith("::error file=onnxshare.toml,line=4,title=BG202 params::models/large")
+    assert "61,590 parameters" in printed
+    assert "| ❌ | models/large.onnx |" in summary
+    document = json.loads((repository / "check.sarif").read_text(encoding="utf-8"))
+    (result,) = document["runs"][0]["results"]
+    place = result["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "onnxshare.toml"
+    assert place["region"]["startLine"] == 4
+    assert not list(repository.glob("*.onnxshare"))
+
+
+@POSIX
+@pytest.mark.parametrize(
+    ("inputs", "code", "part"),
+    [
+        ({"paths": "models/good one.onnx"}, 0, ""),
+        ({"paths": "models/good one.onnx\nmodels/large.onnx"}, 1, "large.onnx"),
+        ({"paths": "models", "arguments": "--max-params 100k"}, 0, ""),
+        ({"changed-only": "true"}, 0, "no model changed since HEAD"),
+        ({"policy": "none.toml"}, 2, "none.toml: no such file"),
+        ({"paths": "$(touch pwned); `touch pwned`"}, 2, "no such file"),
+        ({"paths": "--help"}, 2, "no such file"),
+    ],
+)
+def test_the_inputs_of_the_action(
+    root: Path, repository: Path, inputs: dict[str, str], code: int, part: str
+) -> None:
+    given = {name.replace("-", "_"): value for name, value in inputs.items()}
+    codes, printed, _, _ = run_action(root, repository, **given)
+    assert codes == [0, code], printed
+    assert part in printed
+    assert not (repository / "pwned").exists()
+
+
+def test_every_input_is_used_and_described(root: Path) -> None:
+    action: dict[str, Any] = yaml.safe_load((root / "action.yml").read_text(encoding="utf-8"))
+    text = json.dumps(action["runs"])
+    for name, given in action["inputs"].items():
+        assert f"inputs.{name}" in text
+        assert given["description"].endswith(".") or given["description"].endswith("nothing.")
+    for step in action["runs"]["steps"]:
+        assert "${{" not in step.get("run", ""), "text from outside never becomes a script"
+
+
+@POSIX
+@pytest.mark.parametrize(
+    ("name", "code", "part"), [("good one.onnx", 0, "Passed"), ("large.onnx", 1, "BG202")]
+)
+def test_the_hook_of_pre_commit(
+    root: Path, repository: Path, tmp_path: Path, name: str, code: int, part: str
+) -> None:
+    hooks = repository / ".hooks"
+    hooks.mkdir()
+    text = (root / ".pre-commit-hooks.yaml").read_text(encoding="utf-8")
+    # The command of this environment instead of one that is installed anew, which takes minutes.
+    assert "language: python" in text
+    (hooks / ".pre-commit-hooks.yaml").write_text(text.replace(": python", ": system"))
+    for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "hooks"]):
+        git(hooks, *words)
+    bin_folder = tmp_path / ".bin"
+    bin_folder.mkdir()
+    script = bin_folder / "onnxshare"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m onnxshare "$@"\n')
+    script.chmod(0o755)
+    variables = environment(root, PRE_COMMIT_HOME=str(tmp_path / ".cache"))
+    variables["PATH"] = f"{bin_folder}{os.pathsep}{variables['PATH']}"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pre_commit",
+            "try-repo",
+            str(hooks),
+            "onnxshare-check",
+            "--files",
+            f"models/{name}",
+        ],
+        cwd=repository,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert part in done.stdout
