@@ -98,7 +98,22 @@ def test_the_set_up_commands_need_nothing_but_python(name: str) -> None:
 
 def test_every_command_is_shown() -> None:
     shown = {line.command.split()[1] for block in BLOCKS for line in block}
-    assert shown >= {"inspect", "rewrite", "compare", "check"}
+    assert shown >= {"inspect", "rewrite", "compare", "check", "diff"}
+
+
+#: A block of commands, and the lines that the last one is said to print.
+_PRINTED = re.compile(
+    r"```console\n((?:(?!```).)+)```\n\n<!-- printed above -->\n```text\n(.+?)```", re.DOTALL
+)
+
+
+def test_what_is_said_to_be_printed_is_printed(tmp_path: Path) -> None:
+    found = _PRINTED.findall(readme())
+    assert found
+    for place, (commands, text) in enumerate(found):
+        block = lines(list(enumerate(commands.splitlines())))
+        printed = run(block, tmp_path / str(place), "README.md")
+        assert text in printed
 
 
 PAGES = {
@@ -122,7 +137,9 @@ def test_the_tutorial_is_run() -> None:
     assert len(PAGES["tutorial.md"]) > 5
 
 
-def run(block: list[Line], folder: Path, page: str) -> None:
+def run(block: list[Line], folder: Path, page: str) -> str:
+    """Run commands one after the other and return what the last one prints."""
+    printed = ""
     shutil.copytree(ROOT / "models", folder / "models")
     for line in block:
         words = shlex.split(line.command)
@@ -138,3 +155,5 @@ def run(block: list[Line], folder: Path, page: str) -> None:
         said = f"{page} line {line.number}: {line.command}\n{done.stdout}{done.stderr}"
         assert done.returncode == line.code, said
         assert "Traceback" not in done.stderr, said
+        printed = done.stdout
+    return printed

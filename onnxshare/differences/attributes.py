@@ -26,8 +26,10 @@ def attribute_changes(
         before: model A, for the version of its operators.
         after: model B.
     """
-    old = {**_defaults(left, before), **_given(left.proto)}
-    new = {**_defaults(right, after), **_given(right.proto)}
+    # A version without an attribute does what the default of the one that brought it says.
+    first, second = _defaults(left, before), _defaults(right, after)
+    old = {**second, **first, **_given(left.proto)}
+    new = {**first, **second, **_given(right.proto)}
     return [
         Change(name, old.get(name), new.get(name))
         for name in dict.fromkeys([*old, *new])

@@ -168,10 +168,11 @@ def _share(name: str, title: str, part: str, whole: str) -> Column:
 
     def text(row: Row, totals: Totals) -> str:
         of, all_of = getattr(row, part, None), getattr(totals, whole)
+        if not (row.params if whole == "params" else of) and of is not None:
+            return ""
         if of is None or all_of is None:
             return "–"
-        holds = row.params if whole == "params" else of
-        return numbers.share(of, all_of) if holds else ""
+        return numbers.share(of, all_of)
 
     return Column(name, title, value, text, right=True)
 
@@ -218,7 +219,16 @@ def _readable(name: str, value: Any) -> str:
 
 
 #: Fields that are words, so that nothing means that there is nothing to say.
-_WORDS = ("same_as", "same_after", "transposed_of", "permutation", "op_type", "hash", "uniform")
+_WORDS = (
+    "number",
+    "same_as",
+    "same_after",
+    "transposed_of",
+    "permutation",
+    "op_type",
+    "hash",
+    "uniform",
+)
 
 
 def _plain(value: Any) -> str:

@@ -100,6 +100,8 @@ def by_layer(report: Inspection) -> list[Group]:
     for nodes in layers:
         head = nodes[0]
         counted = head.kind in WEIGHT_LAYERS
+        if not counted and not any(node.params_new for node in nodes):
+            continue  # such as the second Slice of a weight
         number += counted
         rows.append(
             _group(

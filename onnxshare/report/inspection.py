@@ -82,7 +82,7 @@ _DISPENSABLE = (
 )
 
 _GAP = 2
-_NARROWEST_LAYER = 12
+_NARROWEST_LAYER, _NARROWEST_WEIGHT = 12, 30
 
 
 def _footer(report: Inspection, view: View) -> dict[str, str]:
@@ -143,8 +143,10 @@ def _fitting(columns: Sequence[Column], widths: dict[str, int], width: int) -> t
     """The columns there is room for; names of layers can be folded, numbers cannot."""
     kept = list(columns)
     flexible = _flexible(kept)
+    names = [column.name for column in columns]
+    narrowest = _NARROWEST_WEIGHT if "used_by" in names else _NARROWEST_LAYER
     for name in _DISPENSABLE:
-        if _room(widths, kept, width) >= min(widths[flexible], _NARROWEST_LAYER):
+        if _room(widths, kept, width) >= min(widths[flexible], narrowest):
             break
         kept = [column for column in kept if column.name != name or name == flexible]
     return tuple(kept)

@@ -155,6 +155,10 @@ _WORDS = {
     "fc_params": "parameters in FCs",
     "fc_after_conv_params": "parameters in FCs after convolutions",
     "peak_activation_bytes": "bytes of activations at the peak",
+    "peak_activation_node": "node at that peak",
+    "param_bytes_by_dtype": "bytes of parameters by type",
+    "weight_bound_layers": "layers bound by reading weights",
+    "weight_bound_bytes": "bytes of their weights",
 }
 
 
