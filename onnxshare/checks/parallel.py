@@ -14,7 +14,7 @@ from onnxshare.checks.plan import Job
 from onnxshare.checks.results import ModelReport
 
 #: Fewer models are checked faster in this process than others take to start.
-_WORTH_IT = 16
+_WORTH_IT = 48
 
 #: Checks one model, whatever is wrong with it.
 CheckOne = Callable[[Job], ModelReport]
