@@ -132,7 +132,10 @@ def study(model: Model, input_shapes: InputShapes | None = None) -> Subject:
 class Rewrite(Protocol):
     """Finds where a change fits, says why elsewhere it does not, makes it.
 
-    A rewrite works on copies: neither the model nor the subject is changed.
+    A rewrite works on copies: neither the model nor the subject is changed. One that edits with
+    nothing but `subject.editor(name)`, leaves all other tensors under their names and with their
+    values, and asks the model that comes out nothing, may have an attribute `together` that is
+    true: then its exact sites are made in one go where they take out different nodes.
     """
 
     name: str

@@ -26,6 +26,7 @@ class ConvToFc:
     """Turns convolutions whose kernel covers the whole map into FCs."""
 
     name = "conv-to-fc"
+    together = True
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
         """One site per convolution over a whole map of more than one position, and per 1×1
@@ -67,7 +68,7 @@ class ConvToFc:
         weight = values.get(node.scope, node.inputs[1])
         if weight is None:
             raise Refusal(f"the weight of '{node.name}' cannot be read")
-        editor = Editor(graph.proto, self.name, graph.model.payloads)
+        editor = subject.editor(self.name)
         matrix = editor.constant(_matrix(weight), f"{node.inputs[1]}_fc")
         inputs = [_flat(editor, node), matrix]
         if len(node.inputs) > 2 and node.inputs[2]:

@@ -18,6 +18,7 @@ class FcToConv:
     """Turns the FCs of a head into convolutions that compute the same."""
 
     name = "fc-to-conv"
+    together = True
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
         """One site per head."""
@@ -41,7 +42,7 @@ class FcToConv:
     def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
         """Make the change; `samples` are not needed."""
         head: Head = site.target
-        editor = Editor(subject.graph.proto, self.name, subject.graph.model.payloads)
+        editor = subject.editor(self.name)
         mirror = self._plan(subject, head, editor, options)
         model = editor.apply()
         notes = list(mirror.notes)

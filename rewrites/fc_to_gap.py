@@ -50,6 +50,7 @@ class FcToGap:
     """Turns the FCs that read a feature map into global average pooling and smaller FCs."""
 
     name = "fc-to-gap"
+    together = True
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
         """One site per head; exact where the weights are constant over space."""
@@ -91,7 +92,7 @@ class FcToGap:
             fit = None
         else:
             pooled, fit = self._fitted(subject, head, samples)
-        editor = Editor(subject.graph.proto, self.name, subject.graph.model.payloads)
+        editor = subject.editor(self.name)
         mirror, pooled_maps = self._plan(subject, head, editor)
         for item in pooled:
             _emit_layer(mirror, subject, item, pooled_maps[item.root.layer.node])
@@ -137,7 +138,7 @@ class FcToGap:
         turned = next((r.layer for r in head.roots if r.layer.result_columns), None)
         if turned is not None:
             raise Refusal(f"the outputs of '{turned.node.name}' are no rows of samples to fit to")
-        editor = Editor(subject.graph.proto, self.name, subject.graph.model.payloads)
+        editor = subject.editor(self.name)
         _, pooled_maps = self._plan(subject, head, editor)
         probe_model = editor.apply()  # nothing removed: the old outputs and the pooled features
         pooled: list[_Pooled] = []

@@ -70,6 +70,7 @@ class FoldBatchNorm:
     """Folds BatchNormalization into the convolution, Gemm or MatMul before it."""
 
     name = "fold-batchnorm"
+    together = True
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
         """One site per BatchNormalization right after a convolution or FC."""
@@ -99,7 +100,7 @@ class FoldBatchNorm:
         layer: _Layer = site.target
         scale, shift = _scale_and_shift(subject, layer)
         weight, bias = _folded(subject, layer, scale, shift)
-        editor = Editor(subject.graph.proto, self.name, subject.graph.model.payloads)
+        editor = subject.editor(self.name)
         gone = [layer.node, *filter(None, (layer.adder,)), layer.norm]
         _emit(editor, layer, weight, bias)
         for node in gone:

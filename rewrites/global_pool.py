@@ -14,7 +14,6 @@ from __future__ import annotations
 from onnx import TensorProto
 
 from onnxshare.analysis.heads import Subject
-from onnxshare.edit import Editor
 from rewrites.base import Change, Fitting, Options, Site
 from rewrites.pooling import Pool, Pools
 
@@ -26,6 +25,7 @@ class GlobalPool:
     """Turns average pooling over the whole map into GlobalAveragePool."""
 
     name = "global-pool"
+    together = True
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
         """One site per AveragePool whose window covers its map, and per ReduceMean over exactly
@@ -56,7 +56,7 @@ class GlobalPool:
         """Make the change."""
         pool: Pool = site.target
         node = pool.node
-        editor = Editor(subject.graph.proto, self.name, subject.graph.model.payloads)
+        editor = subject.editor(self.name)
         result = node.outputs[0] if pool.keeps else editor.new_name(f"{node.outputs[0]}_map")
         editor.emit(node, "GlobalAveragePool", [node.inputs[0]], result)
         if not pool.keeps:

@@ -17,7 +17,6 @@ from math import prod
 
 from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.layout import trains
-from onnxshare.edit import Editor
 from onnxshare.graph import Graph, Node
 from rewrites.base import Change, Fitting, Options, Site
 from rewrites.pooling import Pool, Pools
@@ -43,6 +42,7 @@ class PoolFirst:
     """Moves global average pooling before the 1×1 convolution whose result it pools."""
 
     name = "pool-first"
+    together = True
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
         """One site per 1×1 convolution over several positions that is pooled next."""
@@ -81,7 +81,7 @@ class PoolFirst:
         """Make the change: pool the convolution's input, then run it and what follows."""
         pair: _Pair = site.target
         pool, chain = pair.pool.node, (pair.conv, *pair.between)
-        editor = Editor(subject.graph.proto, self.name, subject.graph.model.payloads)
+        editor = subject.editor(self.name)
         result = editor.new_name(f"{pair.conv.inputs[0]}_pooled")
         editor.emit(pool, pool.op_type, [pair.conv.inputs[0], *pool.inputs[1:]], result, _on(pair))
         for node in chain:

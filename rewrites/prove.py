@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import onnx
@@ -73,12 +74,14 @@ def prove(
 def _steps(
     original: Model, changes: tuple[Change, ...]
 ) -> list[tuple[Model, Model, tuple[Moved, ...]]]:
-    """Each change with the model before and after it."""
-    steps = []
+    """The model before and after each change, or several that were made in one go, with what they
+    say was moved."""
+    steps: list[tuple[Model, Model, tuple[Moved, ...]]] = []
     before = original
-    for change in changes:
-        after = replace(original, skeleton=change.model)
-        steps.append((before, after, change.moved))
+    for _, together in groupby(changes, key=lambda change: id(change.model)):
+        made = list(together)
+        after = replace(original, skeleton=made[-1].model)
+        steps.append((before, after, tuple(claim for change in made for claim in change.moved)))
         before = after
     return steps
 

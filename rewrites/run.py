@@ -29,6 +29,7 @@ from rewrites import ALL
 from rewrites.base import Change, Features, Fitting, Options, Refusal, Rewrite, Site, study
 from rewrites.fc_to_gap import MIN_SAMPLES
 from rewrites.prove import prove
+from rewrites.together import apply_some, refuse
 
 #: Share of the samples that a fit never sees, and on which it is measured.
 _HELD_OUT = 0.25
@@ -259,14 +260,12 @@ def _apply_all(
             ready = [site for site in found if site.refused is None and site.node not in failed]
             if not ready:
                 break
-            try:
-                change = rewrite.apply(subject, ready[0], options, fitting)
-            except Refusal as refusal:
-                failed.add(ready[0].node)
-                sites[rewrite.name, ready[0].node] = _refuse(ready[0], str(refusal))
-                continue
-            changes.append(change)
-            model = replace(model, skeleton=change.model)
+            made, refused = apply_some(rewrite, subject, ready, options, fitting)
+            failed.update(site.node for site in refused)
+            sites.update({(rewrite.name, site.node): site for site in refused})
+            if made:
+                changes += made
+                model = replace(model, skeleton=made[-1].model)
     if names and not sites:
         raise UsageError(
             f"no site matches --node '{options.node}'", f"there are: {', '.join(names)}"
@@ -280,9 +279,5 @@ def _apply_all(
 
 def _allow(site: Site, options: Options, fitting: Fitting) -> Site:
     if site.exact is False and not (options.approximate and fitting.features is not None):
-        return _refuse(site, f"{site.detail}; {_WAY_OUT}")
+        return refuse(site, f"{site.detail}; {_WAY_OUT}")
     return site
-
-
-def _refuse(site: Site, reason: str) -> Site:
-    return replace(site, refused=reason, exact=None, params_after=None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from onnxshare.analysis import layout
 from onnxshare.analysis.fc import FullyConnected
+from onnxshare.edit import Editor
 from onnxshare.errors import ModelError
 from onnxshare.graph import Graph, Node
 from onnxshare.io.tensors import Array
@@ -104,11 +105,25 @@ class Probe:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model with its heads: everything that rewrites ask about it."""
+    """A model with its heads: everything that rewrites ask about it.
+
+    Attributes:
+        graph: the index over the model.
+        probe: its shapes and values.
+        heads: its heads.
+        edits: takes the edits of several sites that are made in one go; None to make one.
+    """
 
     graph: Graph
     probe: Probe
     heads: tuple[Head, ...]
+    edits: Editor | None = field(default=None, repr=False, compare=False)
+
+    def editor(self, rewrite: str) -> Editor:
+        """What a rewrite edits the model with, by its name."""
+        if self.edits is not None:
+            return self.edits
+        return Editor(self.graph.proto, rewrite, self.graph.model.payloads)
 
 
 def probe(graph: Graph, single: Shapes, input_shapes: InputShapes | None = None) -> Probe:
