@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from tests.analysis.layers import Conv, Fc, Layers, Norm, normalised
 
-
 # Krizhevsky et al., 2012: 224×224, convolutions 2, 4 and 5 in two groups. Unpadded 11×11 with
 # stride 4 gives 54 rows, pooling 3/2 then 26, and 12 (Caffe's 227×227 gives 55, 27 and 13).
 ALEXNET: Layers = [
