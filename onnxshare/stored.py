@@ -25,6 +25,8 @@ class Stored:
         fill: the one-element tensor that fills it, for ConstantOfShape.
         sparse: whether it is stored as a sparse tensor.
         packed: bytes of a sparse tensor: its values and their indices.
+        parts: of one that is cut out of others or joined from them: those, and how many elements
+            of each it has.
     """
 
     key: str
@@ -35,11 +37,17 @@ class Stored:
     fill: onnx.TensorProto | None = field(default=None, repr=False)
     sparse: bool = False
     packed: int = 0
+    parts: tuple[tuple[Stored, int], ...] = field(default=(), compare=False, repr=False)
 
     @cached_property
     def elements(self) -> int:
         """The number of elements."""
         return prod(self.shape)
+
+    @property
+    def sources(self) -> tuple[tuple[Stored, int], ...]:
+        """The tensors that hold its elements, and how many of them: itself, or its parts."""
+        return self.parts or ((self, self.elements),)
 
     @property
     def bytes(self) -> int:

@@ -19,6 +19,8 @@ from onnxshare.analysis.operators import (
     lookup,
 )
 from onnxshare.analysis.pattern import Pattern, Patterns
+from onnxshare.analysis.tables.standard import LAYOUT
+from onnxshare.analysis.views import Views
 from onnxshare.analysis.work import Work
 from onnxshare.graph import Graph, Node, Scope, Stored
 from onnxshare.shape_arithmetic import taken_branch
@@ -87,7 +89,7 @@ class Census:
 def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
     """Walk over all nodes of a graph, subgraphs included; the cost grows with their number."""
     census = Census([], {}, [])
-    patterns = Patterns(graph, shapes)
+    patterns, views = Patterns(graph, shapes), Views(graph, shapes)
     biases = {bias_node(graph, layer) for layer in fully_connected(graph)}
     times: dict[str, int | None] = {}
     for node in graph.nodes():
@@ -95,7 +97,9 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
         if path not in times:
             times[path] = _times(node.scope, shapes, values)
         operator = _BIAS if node in biases else lookup(node.domain, node.op_type)
-        census.nodes.append(_look(node, operator, graph, census, patterns, times[path]))
+        if views.follow(node):
+            operator = LAYOUT
+        census.nodes.append(_look(node, operator, graph, views, census, patterns, times[path]))
     _choose_branches(census, graph, values)
     return census
 
@@ -104,6 +108,7 @@ def _look(
     node: Node,
     operator: Operator,
     graph: Graph,
+    views: Views,
     census: Census,
     patterns: Patterns,
     times: int | None,
@@ -113,6 +118,8 @@ def _look(
     for position, name in enumerate(node.inputs):
         if name:
             stored = known[name] if name in known else graph.source(scope, name)
+            if stored is None and views:
+                stored = views.get(scope, name)
             if stored is not None:
                 constants[position] = stored
     if operator.held or operator.unpack:
@@ -122,15 +129,16 @@ def _look(
     params: list[Stored] = []
     for position, role in pattern.roles:
         stored = constants[position]
-        tensor = census.tensors.get(stored.key)
-        if tensor is None:
-            tensor = census.tensors[stored.key] = TensorUse(stored, role)
-        elif tensor.role != role:
-            tensor.role = min(tensor.role, role, key=_STRENGTH.index)
-        if role == PARAM:
-            if stored not in slots.values():
-                params.append(stored)
+        for source, _ in stored.sources:
+            tensor = census.tensors.get(source.key)
+            if tensor is None:
+                tensor = census.tensors[source.key] = TensorUse(source, role)
+            elif tensor.role != role:
+                tensor.role = min(tensor.role, role, key=_STRENGTH.index)
+            if role == PARAM and all(source.key != other.key for other in params):
+                params.append(source)
                 tensor.users.append(node.name)
+        if role == PARAM:
             slots[position] = stored
     if operator is UNKNOWN:
         label = f"{node.domain or 'ai.onnx'}.{node.op_type}"

@@ -183,15 +183,18 @@ def _locally_connected(use: NodeUse) -> bool:
 def _uses(use: NodeUse, facts: NodeFacts) -> Iterator[tuple[str, int | None]]:
     """A node's connections by tensor: as its formula tells them apart, else by size, because all
     weights of a layer are used equally often, its bias included."""
-    told = use.work.uses if use.work is not None else None
     if facts.connections is None:
         yield from ((stored.key, None) for stored in use.params)
-    elif told is not None:
-        for position, stored in use.slots.items():
-            yield stored.key, told.get(position, 0) * (use.times or 0)
-    else:
-        for stored in use.params:
-            yield stored.key, facts.connections * stored.elements // max(1, facts.params)
+        return
+    told = use.work.uses if use.work is not None else None
+    total = sum(stored.elements for stored in use.slots.values())
+    for position, stored in use.slots.items():
+        if told is not None:
+            count = told.get(position, 0) * (use.times or 0)
+        else:
+            count = facts.connections * stored.elements // max(1, total)
+        for part, elements in stored.sources:
+            yield part.key, count * elements // max(1, stored.elements)
 
 
 def weight_facts(census: Census, nodes: tuple[NodeFacts, ...]) -> tuple[WeightFacts, ...]:

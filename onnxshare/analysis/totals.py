@@ -34,7 +34,7 @@ def add_up(
     counted = [f for f, use in zip(nodes, census.nodes, strict=True) if use.counted]
     connections = _sum(facts.connections for facts in counted)
     peak = peak_activations(graph, shapes)
-    layers = [facts for facts in nodes if facts.kind in WEIGHT_LAYERS and facts.params]
+    layers = [facts for facts in counted if facts.kind in WEIGHT_LAYERS and facts.params]
     return Totals(
         params=params,
         statistics=elements[STATISTIC],

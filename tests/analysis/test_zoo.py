@@ -144,11 +144,16 @@ def test_a_net_whose_sizes_are_computed_is_counted_whole(zoo: Path) -> None:
         (1, 1, 128, 1, 1),
     ]
     lstm = 4 * 128 * (128 + 128)
-    totals = inspect(zoo, "silero_vad_half").totals
+    report = inspect(zoo, "silero_vad_half")
+    totals = report.totals
     assert totals.macs == lstm + sum(p * f * c * k for p, f, c, k, _ in convolutions)
     cell = lstm + 2 * 4 * 128
     assert totals.params == cell + sum(f * (c * k + bias) for _, f, c, k, bias in convolutions)
-    # The cell's gates are cut out of its tensors and joined in another order: one step, one use.
+    # The cell's gates are cut out of its tensors and joined in another order. They count at the
+    # cell, which stands in both branches of an If: one step, one use, one layer.
+    holders = {facts.op_type for facts in report.nodes if facts.params}
+    assert holders == {"Conv", "LSTM"}
+    assert totals.weight_layers == len(convolutions) + 1
     assert totals.connections == cell + sum(
         p * f * (c * k + bias) for p, f, c, k, bias in convolutions
     )
