@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from onnxshare.latency import Latency
+
 #: The verdicts that a check accepts.
 PASSING = ("identical", "equivalent", "approximate")
 
@@ -101,7 +103,10 @@ class Comparison:
         seed: the seed of the random samples and of the noise measurement.
         accuracy: share of samples that `a` and `b` classify as labelled; None without labels.
         weights: what became of the weights; None where no rewrite states it.
-        latency: not measured yet.
+        latency: how long they take, one entry per batch size; None if that was not asked for.
+        memory: per model (`a`, `b`) the peak of the process that had run it once and no other;
+            None where that cannot be told. In bytes, ONNX Runtime itself included.
+        left_to_cpu: per model the nodes that another provider left to the CPU; None on the CPU.
         first_divergence: where they part, if the verdict is `different`; None if not, or if no
             tensor that both have by name could be compared.
     """
@@ -115,7 +120,9 @@ class Comparison:
     seed: int = 0
     accuracy: Mapping[str, float] | None = None
     weights: WeightProof | None = None
-    latency: None = None
+    latency: tuple[Latency, ...] | None = None
+    memory: Mapping[str, int | None] | None = None
+    left_to_cpu: Mapping[str, tuple[str, ...]] | None = None
     first_divergence: Divergence | None = None
 
     @property
@@ -131,4 +138,10 @@ class Comparison:
                 "moved": self.weights.moved,
                 "recomputed": list(self.weights.recomputed),
             }
+        if self.latency is not None:
+            plain["latency"] = [asdict(item) for item in self.latency]
+            for item in plain["latency"]:
+                item["ci95"] = None if item["ci95"] is None else list(item["ci95"])
+        if self.left_to_cpu is not None:
+            plain["left_to_cpu"] = {key: list(nodes) for key, nodes in self.left_to_cpu.items()}
         return plain

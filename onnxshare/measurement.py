@@ -14,6 +14,7 @@ from onnxshare.errors import RuntimeFailure
 from onnxshare.inputs import Array, Samples
 from onnxshare.io.load import Model
 from onnxshare.noise import NoiseMeter
+from onnxshare.progress import report
 from onnxshare.randomness import random_tensors
 from onnxshare.runtime.session import Session
 from onnxshare.runtime.sessions import Sessions
@@ -91,7 +92,9 @@ class Measurement:
     def judge(self) -> list[Judged]:
         """Run everything; look a second time at samples that seem to differ."""
         for start in range(0, self.samples.count, self._step):
+            report("comparing", start, self.samples.count)
             self._add(start, min(start + self._step, self.samples.count))
+        report("comparing", self.samples.count, self.samples.count)
         judged = self._judged()
         if any(item.excess for item in judged):
             self._look_again(judged)

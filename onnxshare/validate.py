@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 
 from onnxshare.comparison import Comparison
+from onnxshare.costs import latencies
 from onnxshare.errors import UsageError
 from onnxshare.inputs import ImageOptions, Samples, random_samples, read_samples
 from onnxshare.io.load import Model, ModelSource, load
@@ -33,6 +34,7 @@ def compare(
     images: ImageOptions | None = None,
     run_limits: RunLimits | None = None,
     budget: float = BUDGET,
+    latency: Sequence[int] | None = None,
 ) -> Comparison:
     """Run two models on the same inputs and judge whether they are the same function.
 
@@ -51,6 +53,8 @@ def compare(
         images: how image files become inputs.
         run_limits: what each model may take, and whether it runs in a process of its own.
         budget: seconds that may be spent in double precision on what stays undecided.
+        latency: samples per run at which both are timed; none for 1, or what the models fix; None
+            not to time them.
 
     Raises:
         ModelFileError, ModelError: a model cannot be read, or has inputs that are not tensors.
@@ -60,8 +64,9 @@ def compare(
     """
     left, right = load(a), load(b)
     chosen = choose(provider)
-    if _same_bytes(left, right):
-        return Comparison("identical", "the models are equal byte for byte", chosen.label)
+    same = _same_bytes(left, right)
+    if same and latency is None:
+        return Comparison("identical", _SAME, chosen.label)
     reason = structural_difference(left.skeleton, right.skeleton)
     if reason:
         return Comparison("different", reason, chosen.label)
@@ -69,7 +74,15 @@ def compare(
     with Sessions({"A": left, "B": right}, chosen, run_limits) as sessions:
         task = Task(left, right, sessions, seed, tuple(internal), count, budget)
         inputs = _samples_for(left.skeleton, right.skeleton, samples, count, seed, images)
-        return replace(examine(task, inputs), provider=chosen.label, seed=seed)
+        found = Comparison("identical", _SAME, "", (), inputs.count, inputs.origin)
+        if not same:
+            found = replace(examine(task, inputs), **sessions.costs())
+        if latency is not None and found.verdict != "not run":
+            found = replace(found, latency=latencies(sessions, inputs, latency, seed))
+        return replace(found, provider=chosen.label, seed=seed)
+
+
+_SAME = "the models are equal byte for byte"
 
 
 def _samples_for(

@@ -22,6 +22,7 @@ from onnxshare.io.load import Model, ModelSource, load, with_data
 from onnxshare.io.save import save_model
 from onnxshare.io.tensors import Array
 from onnxshare.named_sizes import Dims, with_dims
+from onnxshare.progress import report
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import opened
 from onnxshare.shapes import InputShapes
@@ -229,8 +230,11 @@ def _features(
         subject = replace(original, skeleton=model)
         try:
             with opened(subject, provider, names, run_limits=run_limits) as session:
+                done = 0
                 for part in samples.batches(_READ_AT_ONCE):
+                    report("fitting", done, samples.count)
                     yield from session.iter_batches(dict(part.arrays))
+                    done += part.count
         except RuntimeFailure as error:
             raise Refusal(f"nothing can be fitted: {error}") from error
 

@@ -206,22 +206,25 @@ def command(
         **checking.named_limits(limit),
     }
     import onnxshare
+    from onnxshare.cli.progress import Steps
 
-    found = onnxshare.check(
-        given,
-        policy=policy.with_options(limits),
-        select=checking.split(select),
-        ignore=checking.split(ignore),
-        warn=checking.split(warn),
-        baseline=checking.known(baseline, policy),
-        samples=samples,
-        provider=provider,
-        input_shapes=shapes,
-        dims=sizes,
-        run_limits=common.run_limits(in_process, timeout, memory_limit),
-        follow_symlinks=follow_symlinks,
-        jobs=jobs,
-    )
+    with Steps("checking"):
+        found = onnxshare.check(
+            given,
+            policy=policy.with_options(limits),
+            select=checking.split(select),
+            ignore=checking.split(ignore),
+            warn=checking.split(warn),
+            baseline=checking.known(baseline, policy),
+            samples=samples,
+            provider=provider,
+            input_shapes=shapes,
+            dims=sizes,
+            run_limits=common.run_limits(in_process, timeout, memory_limit),
+            follow_symlinks=follow_symlinks,
+            jobs=jobs,
+            progress=checking.counted,
+        )
     return _finish(found, output, reports, write_baseline)
 
 

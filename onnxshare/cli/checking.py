@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxshare import progress
 from onnxshare.cli.printing import note
 from onnxshare.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxshare.checks.baseline import Baseline
     from onnxshare.checks.policy import Policy
-    from onnxshare.checks.results import CheckReport
+    from onnxshare.checks.results import CheckReport, ModelReport
 
 #: Variables that say what options say begin with this.
 VARIABLES = "ONNXSHARE_"
@@ -151,3 +152,10 @@ def write_known(report: CheckReport, path: Path) -> int:
     count = write_baseline(report, path)
     note(f"wrote {path}: {count} known finding{'' if count == 1 else 's'}")
     return 0
+
+
+def counted(reports: Iterable[ModelReport], count: int) -> Iterator[ModelReport]:
+    """The same reports, and a word to the progress bar after each."""
+    for done, report in enumerate(reports, 1):
+        yield report
+        progress.report("checking", done, count)

@@ -28,6 +28,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+#: The exit code of a command that was interrupted: 128 and the number of SIGINT.
+INTERRUPTED = 130
+
 
 def _version(value: bool) -> None:
     if value:
@@ -67,4 +70,6 @@ def call(arguments: list[str]) -> int:
         raise UsageError(error.format_message().rstrip("."), "see `onnxshare --help`") from error
     except typer.Abort:
         raise KeyboardInterrupt from None
+    if result == INTERRUPTED:  # which is what typer makes of Ctrl-C; no command returns it
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else 0

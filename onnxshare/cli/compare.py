@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from onnxshare.cli import common
+from onnxshare.errors import UsageError
+
+_LATENCY = "Latency"
 
 
 def command(
@@ -32,6 +35,24 @@ def command(
     ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of the random inputs and the noise.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="How many random inputs.")] = 32,
+    latency: Annotated[
+        bool,
+        typer.Option(
+            "--latency",
+            help="Also time both models in turn, and say which is faster if that can be shown.",
+            rich_help_panel=_LATENCY,
+        ),
+    ] = False,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,…",
+            help="Samples per run at which they are timed, such as 1,8. Left out: 1, or the "
+            "number that the models fix.",
+            rich_help_panel=_LATENCY,
+            show_default=False,
+        ),
+    ] = None,
     normalize: common.Normalize = "0-255",
     layout: common.Layout = "auto",
     resize: common.Resize = "",
@@ -53,21 +74,26 @@ def command(
 
     Example: onnxshare compare model.onnx model.fc-to-conv.onnx --samples test.npz
     """
+    from onnxshare.cli.progress import Steps
     from onnxshare.inputs import ImageOptions
     from onnxshare.io.load import load
     from onnxshare.validate import compare
 
+    if batch is not None and not latency:
+        raise UsageError("--batch needs --latency", "add it")
     left, right = (load(path, follow_symlinks=follow_symlinks) for path in (a, b))
-    comparison = compare(
-        left,
-        right,
-        samples=samples,
-        provider=provider,
-        seed=seed,
-        count=count,
-        images=ImageOptions(normalize, layout, resize),
-        run_limits=common.run_limits(in_process, timeout, memory_limit),
-    )
+    with Steps("comparing"):
+        comparison = compare(
+            left,
+            right,
+            samples=samples,
+            provider=provider,
+            seed=seed,
+            count=count,
+            images=ImageOptions(normalize, layout, resize),
+            latency=_batches(batch) if latency else None,
+            run_limits=common.run_limits(in_process, timeout, memory_limit),
+        )
     if output == "json":
         common.print_json(comparison.to_dict())
     else:
@@ -76,3 +102,12 @@ def command(
         print_comparison(comparison)
     if not comparison.passed:
         raise typer.Exit(1)
+
+
+def _batches(text: str | None) -> list[int]:
+    if text is None:
+        return []
+    words = text.split(",")
+    if not all(word.strip().isdecimal() and 0 < int(word) < 2**31 for word in words):
+        raise UsageError(f"--batch '{text}' is no list of numbers", "write it like 1,8")
+    return [int(word) for word in words]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from onnxshare import progress
 from onnxshare.errors import printable
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ def _start() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    progress = Progress(
+    bars = Progress(
         TextColumn("reading {task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
@@ -60,5 +63,61 @@ def _start() -> Progress:
         console=Console(file=sys.stderr),
         transient=True,
     )
-    progress.start()
-    return progress
+    bars.start()
+    return bars
+
+
+class Steps:
+    """Shows what `onnxshare.progress` reports once the work has taken two seconds, if stderr is a
+    terminal; nothing is left of it at the end."""
+
+    def __init__(self, words: str) -> None:
+        self._state = (words, 0, 0)
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self._kept = contextlib.ExitStack()
+
+    def __enter__(self) -> Steps:
+        if sys.stderr.isatty():
+            self._kept.enter_context(progress.listening(self._show))
+            # A timer: the first step itself may take long.
+            timer = threading.Timer(_PATIENCE, self._start)
+            timer.daemon = True
+            timer.start()
+            self._kept.callback(timer.cancel)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._kept.close()
+        with self._lock:
+            self._closed = True
+            if self._progress is not None:
+                self._progress.stop()
+
+    def _show(self, words: str, done: int, total: int) -> None:
+        with self._lock:
+            self._state = (words, done, total)
+            if self._progress is not None and self._task is not None:
+                self._progress.update(
+                    self._task, description=words, completed=done, total=total or None
+                )
+
+    def _start(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        with self._lock:
+            if self._closed:
+                return
+            words, done, total = self._state
+            self._progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TimeElapsedColumn(),
+                console=Console(file=sys.stderr),
+                transient=True,
+            )
+            self._task = self._progress.add_task(words, completed=done, total=total or None)
+            self._progress.start()

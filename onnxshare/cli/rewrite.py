@@ -189,26 +189,28 @@ def command(
     if names and not dry_run and path.is_file():
         check_output(target, force=force)
     import onnxshare
+    from onnxshare.cli.progress import Steps
     from onnxshare.inputs import ImageOptions
     from onnxshare.report import rewriting
 
     source = onnxshare.load(path, follow_symlinks=follow_symlinks)
     common.check_spared(source, target)
-    result = onnxshare.rewrite(
-        source,
-        names,
-        approximate=approximate,
-        samples=samples,
-        fully_convolutional=fully_convolutional,
-        pool_outputs=pool_outputs,
-        node=node,
-        provider=provider,
-        seed=seed,
-        input_shapes=shapes,
-        dims=dims,
-        run_limits=common.run_limits(in_process, timeout, memory_limit),
-        images=ImageOptions(normalize, layout, resize),
-    )
+    with Steps("rewriting"):
+        result = onnxshare.rewrite(
+            source,
+            names,
+            approximate=approximate,
+            samples=samples,
+            fully_convolutional=fully_convolutional,
+            pool_outputs=pool_outputs,
+            node=node,
+            provider=provider,
+            seed=seed,
+            input_shapes=shapes,
+            dims=dims,
+            run_limits=common.run_limits(in_process, timeout, memory_limit),
+            images=ImageOptions(normalize, layout, resize),
+        )
     written = None
     if result.passed and not dry_run:
         written = (target, result.save(target, force=force))

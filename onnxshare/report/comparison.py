@@ -12,6 +12,7 @@ from rich.text import Text
 
 from onnxshare.comparison import Comparison, Divergence, OutputComparison, WeightProof
 from onnxshare.errors import printable
+from onnxshare.latency import Latency
 
 _WIDTH_IN_A_PIPE = 100
 
@@ -80,6 +81,7 @@ def _parts(comparison: Comparison) -> list[RenderableType]:
         parts.append(Text(f"accuracy: A {a:.2%}, B {b:.2%} ({(b - a) * 100:+.2f} points)"))
     if comparison.weights is not None:
         parts.append(Text(printable(_weights(comparison.weights))))
+    parts += [Text(printable(line)) for line in _costs(comparison)]
     if comparison.first_divergence is not None:
         parts.append(Text(printable(_parting(comparison.first_divergence))))
     parts.append(_sentence(comparison))
@@ -106,6 +108,43 @@ def _parting(found: Divergence) -> str:
     if found.is_output:
         return f"they part at the output '{found.tensor}' ({nodes}): {size}"
     return f"they part at tensor '{found.tensor}' ({nodes}): {size}"
+
+
+def _costs(comparison: Comparison) -> list[str]:
+    """What the models took, a line each: memory, time, and nodes that a GPU did not run."""
+    lines = []
+    memory = comparison.memory or {}
+    if memory.get("a") and memory.get("b"):
+        lines.append(f"peak memory: A {_megabytes(memory['a'])}, B {_megabytes(memory['b'])}")
+    lines += [_latency(item) for item in comparison.latency or ()]
+    for letter, nodes in (comparison.left_to_cpu or {}).items():
+        if nodes:
+            shown = ", ".join(f"'{name}'" for name in nodes[:5])
+            more = f" and {len(nodes) - 5} more" if len(nodes) > 5 else ""
+            lines.append(f"left to the CPU in {letter.upper()}: {shown}{more}")
+    return lines
+
+
+def _latency(item: Latency) -> str:
+    what = f"latency at batch {item.batch}"
+    if item.a is None or item.b is None or item.ratio is None or item.ci95 is None:
+        return f"{what}: not measured: {item.reason}"
+    low, high = item.ci95
+    return (
+        f"{what}: A {_seconds(item.a)}, B {_seconds(item.b)}, B/A {item.ratio:.3f} "
+        f"({low:.3f} to {high:.3f}, {item.pairs} pairs): {item.result}"
+    )
+
+
+def _megabytes(size: int | None) -> str:
+    return f"{(size or 0) / 1e6:,.0f} MB"
+
+
+def _seconds(seconds: float) -> str:
+    for unit, factor in (("s", 1.0), ("ms", 1e3)):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"
 
 
 def _weights(proof: WeightProof) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 
 from onnxshare.errors import RuntimeFailure
 from onnxshare.runtime import frames, memory
-from onnxshare.runtime.engine import Array, Engine, Initializer, Settings
+from onnxshare.runtime.engine import Array, Engine, Initializer, Racer, Settings
 
 #: The most bytes that this process may write into a file: it has none to write.
 _MOST_WRITTEN = 2**20
@@ -41,7 +41,7 @@ class Worker:
         """Do one thing, and close the sessions that are no longer needed."""
         for number in header.get("closed", ()):
             self._engine.close(number)
-        work = {"open": self._open, "run": self._run}[header["op"]]
+        work = {"open": self._open, "run": self._run, "race": self._race}[header["op"]]
         return work(header, arrays)
 
     def _open(self, header: frames.Header, arrays: list[Array]) -> Message:
@@ -53,6 +53,14 @@ class Worker:
     def _run(self, header: frames.Header, arrays: list[Array]) -> Message:
         feed = dict(zip(header["inputs"], arrays, strict=True))
         return {}, self._engine.run(header["session"], header["outputs"], feed)
+
+    def _race(self, header: frames.Header, arrays: list[Array]) -> Message:
+        orders, feeds = arrays[0], iter(arrays[1:])
+        racers = [
+            Racer(told["session"], told["outputs"], {name: next(feeds) for name in told["inputs"]})
+            for told in header["runners"]
+        ]
+        return {}, [self._engine.race(racers, orders, header["runs"])]
 
     def _weights(self, header: frames.Header) -> list[Initializer]:
         """The weights in the files that come with the message, mapped."""

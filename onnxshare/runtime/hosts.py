@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxshare.io.tensors import Array
 from onnxshare.runtime import memory
-from onnxshare.runtime.engine import Engine, Initializer, Settings
+from onnxshare.runtime.engine import Engine, Initializer, Racer, Settings
 from onnxshare.runtime.frames import Header
 from onnxshare.runtime.process import ChildProcess
 from onnxshare.runtime.providers import CPU, Provider
@@ -29,13 +29,34 @@ class Opened:
         number: what to call it there.
         generation: of the place: whoever stops it ends its sessions.
         size: bytes of the model.
-        on_cpu: nodes that the provider left to the CPU.
     """
 
     number: int
     generation: int
     size: int
-    on_cpu: tuple[str, ...]
+
+
+@dataclass
+class First:
+    """What the first session of a place took.
+
+    Attributes:
+        peak: the most memory of its process (resident, in bytes) after its first samples were
+            run, while no other session was there; None where that cannot be told.
+        on_cpu: nodes that its provider left to the CPU, by name; None before it was opened.
+    """
+
+    peak: int | None = None
+    on_cpu: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One of two sessions that are timed: the session, the outputs it makes, and its inputs."""
+
+    opened: Opened
+    names: Sequence[str]
+    feed: Mapping[str, Array]
 
 
 class Host(Protocol):
@@ -46,8 +67,8 @@ class Host(Protocol):
         """How often it was stopped, or has died."""
 
     @property
-    def opened(self) -> int:
-        """How many sessions were opened since then."""
+    def first(self) -> First:
+        """What the first session there took."""
 
     def open(self, weights: Weights, settings: Settings) -> Opened:
         """Load a model. Raises RuntimeFailure."""
@@ -55,37 +76,40 @@ class Host(Protocol):
     def run(self, opened: Opened, names: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         """Run it and return the outputs named. Raises RuntimeFailure."""
 
+    def race(self, runners: Sequence[Runner], orders: Array, runs: int) -> Array:
+        """Time two sessions; see `Session.race`. Raises RuntimeFailure."""
+
     def close(self, opened: Opened) -> None:
         """Forget a session."""
 
     def stop(self) -> None:
         """Forget all sessions, and free what they took."""
 
-    @property
-    def peak(self) -> int | None:
-        """The most memory that was used there, in bytes, as of the last answer; None if that
-        cannot be told."""
-
 
 class LocalHost:
     """Sessions in this process."""
 
-    peak = None
-
     def __init__(self) -> None:
-        self.generation = self.opened = 0
+        self.generation = 0
+        self.first = First()
         self._engine = Engine()
 
     def open(self, weights: Weights, settings: Settings) -> Opened:
         """Load a model."""
         given = [Initializer(name, kind, v) for name, (kind, v) in weights.handed_over.items()]
         number, left = self._engine.open(weights.model, given, settings)
-        self.opened += 1
-        return Opened(number, self.generation, weights.size, tuple(left))
+        if self.first.on_cpu is None:
+            self.first.on_cpu = tuple(left)
+        return Opened(number, self.generation, weights.size)
 
     def run(self, opened: Opened, names: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         """Run it and return the outputs named."""
         return self._engine.run(opened.number, names, feed)
+
+    def race(self, runners: Sequence[Runner], orders: Array, runs: int) -> Array:
+        """Time two sessions."""
+        racers = [Racer(r.opened.number, list(r.names), r.feed) for r in runners]
+        return self._engine.race(racers, orders, runs)
 
     def close(self, opened: Opened) -> None:
         """Forget a session."""
@@ -95,7 +119,6 @@ class LocalHost:
     def stop(self) -> None:
         """Forget all sessions."""
         self.generation += 1
-        self.opened = 0
         self._engine = Engine()
 
 
@@ -105,16 +128,12 @@ class ChildHost:
     def __init__(self, limits: RunLimits, provider: Provider, *, start: bool = True) -> None:
         """Start the process, which does its imports while this one goes on; or only when it is
         needed."""
-        self.generation = self.opened = 0
+        self.generation = self._opened = 0
+        self.first = First()
         self._limits = limits
         self._memory = _allowed(limits) if provider.name == CPU else None
         self._closed: list[int] = []
         self._child = ChildProcess(self._memory) if start else None
-
-    @property
-    def peak(self) -> int | None:
-        """The most memory that the process has had, as of its last answer."""
-        return None if self._child is None else self._child.peak
 
     def open(self, weights: Weights, settings: Settings) -> Opened:
         """Load a model."""
@@ -125,9 +144,10 @@ class ChildHost:
             seconds=self._limits.to_load(weights.size),
             what="load",
         )
-        self.opened += 1
-        left = tuple(answer["on_cpu"])
-        return Opened(answer["session"], self.generation, weights.size, left)
+        self._opened += 1
+        if self.first.on_cpu is None:
+            self.first.on_cpu = tuple(answer["on_cpu"])
+        return Opened(answer["session"], self.generation, weights.size)
 
     def run(self, opened: Opened, names: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         """Run it and return the outputs named."""
@@ -144,7 +164,26 @@ class ChildHost:
             seconds=self._limits.to_run(opened.size, rows, size),
             what="run",
         )
+        if self.first.peak is None and self._opened == 1 and self._child is not None:
+            self.first.peak = self._child.peak
         return results
+
+    def race(self, runners: Sequence[Runner], orders: Array, runs: int) -> Array:
+        """Time two sessions."""
+        told = [
+            {"session": r.opened.number, "outputs": list(r.names), "inputs": list(r.feed)}
+            for r in runners
+        ]
+        feeds = [array for runner in runners for array in runner.feed.values()]
+        weights = max(runner.opened.size for runner in runners)
+        size = sum(array.nbytes for array in feeds)
+        _, results = self._ask(
+            {"op": "race", "runners": told, "runs": runs},
+            [np.asarray(orders, np.int64), *feeds],
+            seconds=self._limits.to_run(weights, 1, size) * runs * len(orders) * 2,
+            what="time",
+        )
+        return results[0]
 
     def close(self, opened: Opened) -> None:
         """Forget a session: the next message says so (this may be called in the midst of one)."""
@@ -161,7 +200,7 @@ class ChildHost:
         self._child = None
         self._closed = []
         self.generation += 1
-        self.opened = 0
+        self._opened = 0
 
     def _ask(
         self,
@@ -200,6 +239,10 @@ class InTurn:
         """Run it and return the outputs named."""
         return self._place.run(opened, names, feed)
 
+    def race(self, runners: Sequence[Runner], orders: Array, runs: int) -> Array:
+        """Time two sessions."""
+        return self._place.race(runners, orders, runs)
+
     def close(self, opened: Opened) -> None:
         """Forget a session."""
         self._place.close(opened)
@@ -214,14 +257,9 @@ class InTurn:
         return self._place.generation
 
     @property
-    def opened(self) -> int:
-        """How many sessions were opened since then."""
-        return self._place.opened
-
-    @property
-    def peak(self) -> int | None:
-        """The most memory that was used there."""
-        return self._place.peak
+    def first(self) -> First:
+        """What the first session there took."""
+        return self._place.first
 
 
 def _allowed(limits: RunLimits) -> int | None:

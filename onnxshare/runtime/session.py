@@ -15,7 +15,7 @@ from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
 from onnxshare.runtime import run_limits as defaults
 from onnxshare.runtime.engine import Settings
-from onnxshare.runtime.hosts import ChildHost, Host, LocalHost, Opened
+from onnxshare.runtime.hosts import ChildHost, Host, LocalHost, Opened, Runner
 from onnxshare.runtime.providers import Provider, choose
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.weights import prepare, reads
@@ -28,9 +28,7 @@ class Session:
     Attributes:
         provider: where it runs.
         output_names: what each run returns, in order.
-        on_cpu: nodes that the provider left to the CPU, by name; none for the CPU itself.
-        peak: the most memory of its process (resident, in bytes) after its first samples were
-            run, while no other session was there; None where that cannot be told.
+        settings: how it runs.
     """
 
     def __init__(
@@ -43,6 +41,7 @@ class Session:
         folder: Path | None = None,
         host: Host | None = None,
         later: bool = False,
+        threads: int | None = None,
     ) -> None:
         """Load a model; it is not changed.
 
@@ -55,6 +54,7 @@ class Session:
             folder: where the external data of a ModelProto lies.
             host: where the session lives; None for this process.
             later: load it when it is first run, and what would be raised is raised then.
+            threads: as of `engine.Settings`: for measurements.
 
         Raises:
             RuntimeFailure: ONNX Runtime cannot load the model.
@@ -74,15 +74,13 @@ class Session:
         self.output_names = tuple(value.name for value in self._wanted.graph.output)
         self._host = LocalHost() if host is None else host
         self._later = later
-        self._settings = Settings(
-            self.provider.name, self.provider.label, dict(self.provider.options), optimise
+        self.settings = Settings(
+            self.provider.name, self.provider.label, dict(self.provider.options), optimise, threads
         )
         self._opened: Opened | None = None
         self._failure: RuntimeFailure | None = None
-        self.on_cpu: tuple[str, ...] = ()
-        self.peak: int | None = None
         if not later:
-            self._open()
+            self.enter()
 
     def variant(self, model: Model | None = None, *, optimise: bool = True) -> Session:
         """Another session in the same place, with the same provider and outputs.
@@ -102,36 +100,82 @@ class Session:
             later=self._later,
         )
 
+    @property
+    def fixed_batch(self) -> int | None:
+        """Samples that each run must get; None for any number."""
+        return self._batching.size
+
+    def feed(self, inputs: Mapping[str, Array], size: int) -> dict[str, Array]:
+        """One run's inputs of so many samples, repeated where there are fewer.
+
+        Raises:
+            SamplesError: an input is missing, or the inputs' lengths differ.
+        """
+        rows = np.arange(size) % self._count(inputs)
+        groups = {name: inputs[name][rows] for name in self._inputs}
+        return {name: g[0] for name, g in groups.items()} if self._batching.whole else groups
+
+    def race(
+        self,
+        other: Session,
+        feeds: tuple[Mapping[str, Array], Mapping[str, Array]],
+        orders: Array,
+        runs: int,
+    ) -> Array:
+        """Time this session and another in the same place.
+
+        Args:
+            other: the other session.
+            feeds: the inputs of both.
+            orders: who goes first in each pair: `[pairs, 2]`, of 0 for this one and 1.
+            runs: runs that each timing spans.
+
+        Returns:
+            Seconds of a run, `[pairs, 2]`.
+
+        Raises:
+            RuntimeFailure: one of them cannot be run.
+        """
+        runners = [
+            Runner(session.enter(), session.output_names, feed)
+            for session, feed in zip((self, other), feeds, strict=True)
+        ]
+        return self._host.race(runners, orders, runs)
+
+    def leave(self) -> None:
+        """Stop the session's place, and with it every session there, until it is run again."""
+        self._host.stop()
+
     def __del__(self) -> None:
         opened = getattr(self, "_opened", None)
         if opened is not None:
             self._host.close(opened)
 
-    def _open(self) -> Opened:
-        """The session in its place: opened, or opened again where the place was stopped."""
+    def enter(self) -> Opened:
+        """Make sure that the session is in its place: opened, or opened again where the place was
+        stopped.
+
+        Raises: as `Session`.
+        """
         if self._failure is not None:
             raise self._failure
         if self._opened is None or self._opened.generation != self._host.generation:
             try:
-                self._opened = self._host.open(prepare(self._model, self._wanted), self._settings)
+                self._opened = self._host.open(prepare(self._model, self._wanted), self.settings)
             except RuntimeFailure as failure:
                 self._failure = failure
                 raise
-            self.on_cpu = self._opened.on_cpu
         return self._opened
 
     def _values(self, feed: Mapping[str, Array]) -> list[Array]:
-        opened = self._open()
+        opened = self.enter()
         try:
-            values = self._host.run(opened, self.output_names, feed)
+            return self._host.run(opened, self.output_names, feed)
         except RuntimeFailure as failure:
             died = self._host.generation != opened.generation
             if died and not isinstance(failure, OutOfMemory):  # it would only die again
                 self._failure = failure
             raise
-        if self.peak is None and self._host.opened == 1:
-            self.peak = self._host.peak
-        return values
 
     def run(self, inputs: Mapping[str, Array], batch: int = 64) -> dict[str, Array]:
         """Run all samples and return every output with the samples on axis 0.

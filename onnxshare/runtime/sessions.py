@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import Model, all_tensors
 from onnxshare.io.tensors import raw_bytes
 from onnxshare.runtime import memory
@@ -46,7 +49,8 @@ class Sessions:
             limits: what they may take.
         """
         limits = defaults.DEFAULT if limits is None else limits
-        self._models, self._provider = models, provider
+        self._models, self._provider, self._limits = models, provider, limits
+        self._track: Host | None = None
         self.in_turn = provider.name == CPU and _is_short(list(models.values()), limits)
         self._places: dict[str, Host] = {}
         for name in models:
@@ -63,7 +67,10 @@ class Sessions:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for place in self._places.values():
+        self._stop()
+
+    def _stop(self) -> None:
+        for place in (*self._places.values(), *([] if self._track is None else [self._track])):
             place.stop()
 
     def open(self, name: str, outputs: Sequence[str] | None = None) -> Session:
@@ -75,6 +82,50 @@ class Sessions:
             host=self._places[name],
             later=self.in_turn,
         )
+
+    def costs(self) -> dict[str, Any]:
+        """What the first session of each model took: `memory` and `left_to_cpu`, by the models'
+        names in small letters, as `onnxshare.comparison.Comparison` has them."""
+        first = {name.lower(): place.first for name, place in self._places.items()}
+        memory = {name: found.peak for name, found in first.items()}
+        left = {name: found.on_cpu or () for name, found in first.items()}
+        return {
+            "memory": memory if any(memory.values()) else None,
+            "left_to_cpu": None if self._provider.name == CPU else left,
+        }
+
+    def racers(self, *names: str) -> tuple[Session, Session]:
+        """Sessions of two models in one place, to be timed in turn; all other sessions are closed
+        until they are run again.
+
+        Raises:
+            RuntimeFailure: memory is too short for both at once.
+        """
+        self._stop()
+        first, second = (self._models[name] for name in names)
+        free, need = memory.available(), _PER_WEIGHT * (_weights(first) + _weights(second))
+        if free is not None and need > free and self._provider.name == CPU:
+            raise RuntimeFailure(
+                f"both models together need about {need / 1e9:.3g} GB of memory, and "
+                f"{free / 1e9:.3g} GB are free"
+            )
+        if self._track is None:
+            local = self._limits.in_process
+            self._track = (
+                LocalHost() if local else ChildHost(self._limits, self._provider, start=False)
+            )
+        one, other = (
+            Session(model, provider=self._provider, host=self._track, later=True, threads=threads())
+            for model in (first, second)
+        )
+        return one, other
+
+
+def threads() -> int:
+    """The processors that this process may use: what measurements run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _is_short(models: Sequence[Model], limits: RunLimits) -> bool:

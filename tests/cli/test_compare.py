@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,31 @@ def test_json_on_stdout(cli: Cli, lenet_path: Path, scaled: Path) -> None:
     assert [row["name"] for row in data["outputs"]] == ["y"]
 
 
+@pytest.mark.isolated
+def test_latency_of_a_model_and_itself(cli: Cli, lenet_path: Path) -> None:
+    arguments = ("--latency", "--batch", "1,4", "--provider", "cpu")
+    done = cli("compare", lenet_path, lenet_path, *arguments, "--format", "json")
+    data = json.loads(done.stdout)
+    assert (done.returncode, data["verdict"]) == (0, "identical")
+    assert [item["batch"] for item in data["latency"]] == [1, 4]
+    for item in data["latency"]:
+        assert item["result"] == "no difference shown"
+        assert item["pairs"] >= 100
+        assert item["ci95"][0] <= item["ratio"] <= item["ci95"][1]
+
+
+def test_latency_in_words(cli: Cli, lenet_path: Path, renamed: Path) -> None:
+    done = cli("compare", lenet_path, renamed, "--latency", "--provider", "cpu")
+    assert done.returncode == 0
+    found = [line for line in done.stdout.splitlines() if line.startswith("latency ")]
+    assert len(found) == 1
+    assert re.fullmatch(
+        r"latency at batch 1: A [\d.]+ (µs|ms), B [\d.]+ (µs|ms), B/A [\d.]+ "
+        r"\([\d.]+ to [\d.]+, \d+ pairs\): no difference shown",
+        found[0],
+    )
+
+
 def test_samples_with_labels(cli: Cli, lenet_path: Path, scaled: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).random((20, 1, 32, 32), dtype=np.float32)
     np.savez(tmp_path / "test.npz", x=images, labels=np.arange(20) % 10)
@@ -79,6 +105,12 @@ def test_samples_with_labels(cli: Cli, lenet_path: Path, scaled: Path, tmp_path:
         (("{a}", "{b}", "--provider", "nonsense"), "--provider nonsense"),
         (("{a}", "{b}", "--count", "0"), "--count"),
         (("{a}",), "Missing argument"),
+        (("{a}", "{b}", "--batch", "8"), "--batch needs --latency"),
+        (("{a}", "{b}", "--latency", "--batch", "8,x"), "--batch '8,x' is no list of numbers"),
+        (("{a}", "{b}", "--latency", "--batch", "0"), "--batch '0' is no list of numbers"),
+        (("{a}", "{b}", "--timeout", "0"), "a time-out of 0 s lets nothing run"),
+        (("{a}", "{b}", "--memory-limit", "2x"), "--memory-limit '2x' is no size"),
+        (("{a}", "{b}", "--in-process", "--timeout", "9"), "leave --in-process out"),
     ],
 )
 def test_usage_errors_are_one_line(

@@ -101,3 +101,25 @@ def swell() -> onnx.ModelProto:
         helper.make_node("Add", ["x", "sum"], ["y"]),
     ]
     return _model(nodes, steps=np.int64(50))
+
+
+def poisoned(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the crash before it: its first input passes through that."""
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    name = found.graph.input[0].name
+    for inner in found.graph.node:
+        inner.input[:] = ["poisoned" if word == name else word for word in inner.input]
+    before = crash()
+    for inner in before.graph.node:
+        inner.input[:] = [name if word == "x" else word for word in inner.input]
+    nodes = [
+        *before.graph.node,
+        helper.make_node("Add", [name, "y.crash"], ["poisoned"]),
+        *found.graph.node,
+    ]
+    nodes[len(before.graph.node) - 1].output[0] = "y.crash"
+    del found.graph.node[:]
+    found.graph.node.extend(nodes)
+    found.graph.initializer.extend(before.graph.initializer)
+    return found

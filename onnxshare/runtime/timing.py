@@ -1,0 +1,103 @@
+"""Times two sessions in turn: pairs in random order, after a warm-up, on a fixed set of threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from onnxshare.errors import RuntimeFailure
+from onnxshare.io.tensors import Array
+from onnxshare.latency import LEAST_PAIRS, Latency, summarise
+from onnxshare.runtime.session import Session
+
+#: How often the sessions are opened anew, in another process.
+ROUNDS = 5
+
+#: The most pairs of a round, and the seconds after which it takes no more than it must.
+_MOST_PAIRS, _SECONDS = 200, 0.4
+
+#: A timing spans as many runs as take about this many seconds: the clock and the start of threads
+#: would blur shorter ones.
+_LEAST_TIMING = 1e-3
+
+_MOST_RUNS = 100
+
+#: Pairs that are asked for at once, and the least of a round.
+_STEP = 10
+_LEAST = -(-LEAST_PAIRS // ROUNDS // _STEP) * _STEP
+
+
+def measure(
+    a: Session,
+    b: Session,
+    inputs: Mapping[str, Array],
+    batch: int,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Latency:
+    """Time two sessions that live in one place on the same samples.
+
+    Args:
+        a, b: the sessions, opened with `sessions.threads`.
+        inputs: samples; repeated where there are fewer than a batch.
+        batch: samples per run.
+        seed: of the order within the pairs and of the interval.
+        progress: is told how many rounds of how many are done.
+
+    Returns:
+        What the pairs show; `not run`, with the reason, where a model does not take such batches.
+    """
+    for letter, session in (("A", a), ("B", b)):
+        fixed = session.fixed_batch
+        if fixed is not None and fixed != batch:
+            plural = "" if fixed == 1 else "s"
+            reason = f"model {letter} takes {fixed} sample{plural} per run and no other number"
+            return Latency(batch, reason=reason)
+    try:
+        return _measure(a, b, inputs, batch, seed, progress)
+    except RuntimeFailure as failure:
+        return Latency(batch, reason=str(failure))
+
+
+def _measure(
+    a: Session,
+    b: Session,
+    inputs: Mapping[str, Array],
+    batch: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> Latency:
+    feeds = a.feed(inputs, batch), b.feed(inputs, batch)
+    random = np.random.default_rng([seed, batch])
+    rounds = []
+    for number in range(ROUNDS):
+        a.leave()
+        for session in (a, b) if number % 2 else (b, a):
+            session.enter()
+        rounds.append(_round(a, b, feeds, random))
+        if progress is not None:
+            progress(number + 1, ROUNDS)
+    return summarise(rounds, batch, a.settings.threads or 0, seed)
+
+
+def _round(
+    a: Session,
+    b: Session,
+    feeds: tuple[Mapping[str, Array], Mapping[str, Array]],
+    random: np.random.Generator,
+) -> Array:
+    # The first runs also make the kernels choose their ways and the arenas grow.
+    for _ in range(2):
+        warm = a.race(b, feeds, random.permutation(2)[np.newaxis], 1)
+    runs = int(np.clip(np.ceil(_LEAST_TIMING / warm.min()), 1, _MOST_RUNS))
+    times: list[Array] = []
+    start = time.perf_counter()
+    while len(times) * _STEP < _MOST_PAIRS:
+        orders = np.stack([random.permutation(2) for _ in range(_STEP)])
+        times.append(a.race(b, feeds, orders, runs))
+        if len(times) * _STEP >= _LEAST and time.perf_counter() - start > _SECONDS:
+            break
+    return np.concatenate(times)
