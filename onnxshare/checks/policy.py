@@ -6,12 +6,15 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onnxshare.checks.limits import parse_limit
 from onnxshare.checks.results import Limit
 from onnxshare.checks.rules import BY_CODE, BY_OPTION, RULES
 from onnxshare.errors import UsageError, hint
-from onnxshare.shapes import InputShapes
+
+if TYPE_CHECKING:
+    from onnxshare.shapes import InputShapes
 
 
 @dataclass(frozen=True)

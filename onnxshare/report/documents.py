@@ -9,10 +9,8 @@ from typing import Any
 
 
 def json_text(document: Any) -> str:
-    """A document as indented JSON; NaN and infinities become null, and bytes of a path that are
-    no text become escapes."""
-    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
-    return text.encode(errors="backslashreplace").decode() + "\n"
+    """A document as indented JSON; NaN and infinities become null."""
+    return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _finite(value: Any) -> Any:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from onnxshare.checks.limits import show
 from onnxshare.checks.rule import Problem, Rule, Subject, command, shrink_head, unknown
-from onnxshare.io.sources import PROTOBUF_LIMIT
 
 
 def _max_params(subject: Subject, limit: int) -> Iterator[Problem]:
@@ -54,6 +53,8 @@ def _max_activation(subject: Subject, limit: int) -> Iterator[Problem]:
 
 
 def _max_protobuf(subject: Subject, limit: float) -> Iterator[Problem]:
+    from onnxshare.io.sources import PROTOBUF_LIMIT  # imports onnx; the list of rules does not
+
     size = subject.model.size or 0
     share = size / PROTOBUF_LIMIT
     if share > limit:

@@ -29,4 +29,6 @@ def render(report: CheckReport, name: str) -> str:
     """The report in one of `FORMATS`, ending with a line break."""
     module, function = FORMATS[name]
     found = getattr(importlib.import_module(f"{__name__}.{module}"), function)
-    return cast("Callable[[CheckReport], str]", found)(report)
+    text = cast("Callable[[CheckReport], str]", found)(report)
+    # A path may hold bytes that are no text: they come as escapes.
+    return text.encode(errors="backslashreplace").decode()

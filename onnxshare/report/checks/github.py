@@ -6,6 +6,7 @@ Form and escapes: https://docs.github.com/actions/reference/workflow-commands-fo
 from __future__ import annotations
 
 from onnxshare.checks.results import CheckReport, Finding, ModelReport
+from onnxshare.errors import printable
 
 
 def render(report: CheckReport) -> str:
@@ -38,7 +39,8 @@ def _command(kind: str, report: CheckReport, model: ModelReport, title: str, tex
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    text = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text)
 
 
 def _property(text: str) -> str:

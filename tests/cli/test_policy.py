@@ -1,0 +1,204 @@
+"""The policy on the command line: what comes before what, baselines, and the commands around it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+import yaml
+
+from onnxshare.checks.rules import BY_CODE
+from tests.check.pairs import lenet, small
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a model of 61,590 parameters and one of 150."""
+    (tmp_path / "models").mkdir()
+    onnx.save(lenet(), tmp_path / "models" / "large.onnx")
+    onnx.save(small(), tmp_path / "models" / "small.onnx")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def found(ran: subprocess.CompletedProcess[str]) -> list[str]:
+    return re.findall(r"^[A-Z]{2}\d{3}", ran.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("file", "variable", "option", "code"),
+    [
+        (None, None, "100k", 0),
+        ("1k", None, None, 1),
+        ("1k", "100k", None, 0),
+        ("1k", "100k", "2k", 1),
+        ("100k", "1k", None, 1),
+        ("100k", "1k", "90k", 0),
+    ],
+)
+def test_options_beat_variables_beat_the_file(
+    cli: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str | None,
+    variable: str | None,
+    option: str | None,
+    code: int,
+) -> None:
+    if file:
+        Path("onnxshare.toml").write_text(f'[check]\nmax-params = "{file}"\n')
+    if variable:
+        monkeypatch.setenv("ONNXSHARE_MAX_PARAMS", variable)
+    options = ["--max-params", option] if option else []
+    assert cli("check", "models", *options).returncode == code
+    # Alone, the options decide.
+    alone = cli("check", "models", "--isolated", "--max-params", "100k")
+    assert (alone.returncode, found(alone)) == (0, [])
+
+
+def test_a_bad_variable_is_a_usage_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONNXSHARE_MAX_PARAMS", "lots")
+    ran = cli("check", "models")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "max-params: expected a whole number" in ran.stderr
+
+
+def test_rules_by_code_family_and_name(cli: Cli) -> None:
+    assert found(cli("check", "models", "--isolated", "--select", "WS104,size-locked")) == [
+        "WS104",
+        "WS108",
+    ]
+    ran = cli("check", "models", "--isolated", "--select", "WS", "--ignore", "WS101,WS102")
+    assert found(ran) == ["WS103", "WS104", "WS108"]
+    ran = cli("check", "models", "--isolated", "--select", "WS104", "--warn", "convolution-form")
+    assert (ran.returncode, found(ran)) == (0, ["WS104"])
+    assert "1 finding (1 only warns)" in ran.stdout
+    ran = cli("check", "models", "--select", "WS109")
+    assert ran.returncode == 2
+    assert "--select WS109: no such rule, did you mean WS10" in ran.stderr
+    ran = cli("check", "models", "--select", "BG203")
+    assert "--select BG203: needs a limit, give --max-macs" in ran.stderr
+
+
+def test_without_a_policy_there_are_rules_too(cli: Cli) -> None:
+    ran = cli("check", "models")
+    assert (ran.returncode, found(ran)) == (0, ["WS101"])
+    assert "1 only warns" in ran.stdout
+
+
+def test_a_way_from_nothing_to_a_gate(cli: Cli) -> None:
+    """init, edit, check, baseline, a worse model: the path of docs/ci.md."""
+    assert cli("init", "--preset", "edge").stderr.startswith("wrote onnxshare.toml; edit it")
+    ran = cli("check")
+    assert (ran.returncode, set(found(ran))) == (1, {"WS101", "WS102", "WS103"})
+    policy = Path("onnxshare.toml")
+    edited = policy.read_text().replace("# baseline = ", "baseline = ")
+    policy.write_text(edited.replace('max-fc-share = "25%"', "max-fc-share = false"))
+    wrote = cli("check", "--write-baseline", "onnxshare-baseline.json")
+    assert wrote.returncode == 0
+    assert wrote.stderr == "wrote onnxshare-baseline.json: 2 known findings\n"
+    ran = cli("check")
+    assert (ran.returncode, found(ran)) == (0, [])
+    assert "2 silenced" in ran.stdout
+    onnx.save(lenet(), "models/small.onnx")  # grew behind our back
+    ran = cli("check")
+    assert ran.returncode == 1
+    assert {"WS102", "WS103", "RG501"} == set(found(ran))
+    assert "parameters: 150 → 61,590 (+40960.0%)" in ran.stdout
+    onnx.save(small(), "models/small.onnx")
+    onnx.save(small(), "models/large.onnx")
+    ran = cli("check")
+    assert ran.returncode == 0
+    assert ran.stdout.count("stale  baseline WS10") == 2
+
+
+def test_slack(cli: Cli) -> None:
+    cli("check", "models", "--max-params", "1G", "--write-baseline", "b.json")
+    text = Path("b.json").read_text()
+    Path("b.json").write_text(text.replace('"params": 61590', '"params": 60000'))
+    arguments = ("check", "models", "--baseline", "b.json", "--max-params", "1G")
+    assert found(cli(*arguments)) == ["RG501"]  # 2.65 % more
+    assert found(cli(*arguments, "--max-regression", "3%")) == []
+    assert found(cli(*arguments, "--ignore", "RG501")) == []
+
+
+def test_a_baseline_is_not_written_over_an_unread_model(cli: Cli) -> None:
+    Path("models/bad.onnx").write_bytes(b"x")
+    ran = cli("check", "models", "--write-baseline", "b.json")
+    assert ran.returncode == 2
+    assert "b.json: not written, because a model could not be read" in ran.stderr
+    assert not Path("b.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--report", "sarif"], "--report 'sarif' is not FORMAT=FILE"),
+        (["--report", "word=a.doc"], "there is no format 'word'"),
+        (["--report", "json=no/where.json"], "cannot be written"),
+        (["--limit", "max-params"], "--limit 'max-params' is not NAME=LIMIT"),
+        (["--limit", "max-parms=3"], "--max-parms: unknown key, did you mean max-params?"),
+        (["--baseline", "none.json"], "none.json: no such file"),
+        (["--target", "tensorrt"], "--target: expected a target such as"),
+        (["--max-file-size", "much"], "--max-file-size: expected a size such as 20MiB"),
+    ],
+)
+def test_usage_errors(cli: Cli, arguments: list[str], part: str) -> None:
+    ran = cli("check", "models/small.onnx", "--isolated", *arguments)
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    assert part in ran.stderr
+
+
+def test_init_keeps_a_file_that_is_there(cli: Cli) -> None:
+    Path("onnxshare.toml").write_text("mine")
+    ran = cli("init")
+    assert (ran.returncode, Path("onnxshare.toml").read_text()) == (2, "mine")
+    assert "exists already; edit it, or overwrite it with --force" in ran.stderr
+    assert cli("init", "--force").returncode == 0
+
+
+def test_explain_and_rules(cli: Cli) -> None:
+    for code, rule in BY_CODE.items():
+        assert cli("explain", code).stdout.startswith(f"### {code} {rule.name}\n")
+        assert f"\n{code}  " in "\n" + cli("rules").stdout
+    assert cli("explain", "ws105").stdout == cli("explain", "gap-is-exact").stdout
+    listed = json.loads(cli("rules", "--format", "json").stdout)["rules"]
+    assert [rule["code"] for rule in listed] == list(BY_CODE)
+    ran = cli("explain", "WS109")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "did you mean WS10" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["check", "--help"], ["rules"], ["explain", "EQ302"]]
+)
+def test_words_about_rules_import_neither_onnx_nor_onnxruntime(words: list[str]) -> None:
+    script = (
+        "import sys; from onnxshare.cli.app import run; run(sys.argv[1:]); "
+        "sys.exit(bool({'onnx', 'onnxruntime', 'numpy'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_files_for_ci_in_the_docs(root: Path, cli: Cli) -> None:
+    text = (root / "docs" / "ci.md").read_text(encoding="utf-8")
+    github, gitlab, hook = (
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.+?)```", text, re.DOTALL)
+    )
+    action = yaml.safe_load((root / "action.yml").read_text(encoding="utf-8"))
+    assert set(github["jobs"]["check"]["steps"][-1]["with"]) <= set(action["inputs"])
+    script = gitlab["models"]["script"][-1]
+    ran = cli(*script.split()[1:], "models")
+    assert ran.returncode == 0
+    for path in gitlab["models"]["artifacts"]["reports"].values():
+        assert Path(path).exists()
+    hooks = yaml.safe_load((root / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    assert hook["repos"][0]["hooks"][0]["id"] == hooks[0]["id"]

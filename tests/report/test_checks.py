@@ -1,0 +1,118 @@
+"""What reports make of odd names and words; every rule and format is in tests/check."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from onnxshare.checks.results import CheckReport, Finding, Metrics, ModelReport, Silenced
+from onnxshare.report.checks import FORMATS, render
+from tests.check.formats import READERS
+
+ODD = "a|b`c%d:e,f\r\n<script>]]>&\x1b[31m\x00\udcff*_é.onnx"
+FINDING = Finding(
+    "WS104", "convolution-form", ODD, f"says {ODD}", 0.5, True, "", f"run '{ODD}'", f"node {ODD}"
+)
+WARNING = replace(FINDING, code="WS101", severity="warning", node=None, bound="at most 50%")
+METRICS = Metrics(10, 0.5, None, 100, 1_000)
+
+
+def report(*models: ModelReport, policy: str | None = None) -> CheckReport:
+    before: dict[str, dict[str, int | float | None]] = {ODD: {"params": 8, "macs": 100}}
+    return CheckReport({}, models, policy, (f"stale {ODD}",), before)
+
+
+EVERYTHING = report(
+    ModelReport(
+        ODD,
+        (WARNING, FINDING, FINDING),
+        (Silenced(replace(FINDING, code="WS108"), "allow", f"because {ODD}"),),
+        {"max-fc-share": 0.5, "convolution-form": True, "size-locked": True},
+        METRICS,
+        line=7,
+    ),
+    ModelReport("bad.onnx", error=f"bad.onnx: {ODD}"),
+    policy=f"dir {ODD}.toml",
+)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_odd_names_break_no_format(name: str) -> None:
+    text = render(EVERYTHING, name)
+    text.encode()  # no lone surrogates
+    assert "\x1b" not in text
+    assert "\x00" not in text
+    codes = READERS[name](text)
+    assert "WS104" in codes
+    assert "WS108" not in codes
+
+
+def test_github_escapes_and_puts_errors_first() -> None:
+    lines = render(EVERYTHING, "github").splitlines()
+    assert [line.split()[0] for line in lines] == ["::error"] * 3 + ["::warning", "::notice"]
+    assert lines[1].startswith("::error file=dir a|b`c%25d%3Ae%2Cf%0D%0A<script>")
+    assert ",line=7,title=WS104 convolution-form::" in lines[1]
+
+
+def test_sarif_holds_what_is_silenced_and_what_failed() -> None:
+    (run,) = json.loads(render(EVERYTHING, "sarif"))["runs"]
+    assert run["invocations"][0]["executionSuccessful"] is False
+    notes = run["invocations"][0]["toolExecutionNotifications"]
+    assert notes[0]["message"]["text"].startswith("bad.onnx: ")
+    silenced = [result for result in run["results"] if "suppressions" in result]
+    assert [result["ruleId"] for result in silenced] == ["WS108"]
+    assert silenced[0]["suppressions"][0]["justification"].startswith("because ")
+    (found, _) = [result for result in run["results"] if result["ruleId"] == "WS104"][:2]
+    assert found["locations"][0]["logicalLocations"][0]["name"].startswith("node ")
+    assert found["partialFingerprints"] == {"onnxshare/v1": FINDING.fingerprint}
+
+
+def test_a_fingerprint_is_that_of_rule_model_and_node() -> None:
+    changed = replace(FINDING, message="other", measured=9, limit=3, fix="", severity="warning")
+    assert changed.fingerprint == FINDING.fingerprint
+    for other in (
+        replace(FINDING, code="x"),
+        replace(FINDING, model="x"),
+        replace(FINDING, node="x"),
+    ):
+        assert other.fingerprint != FINDING.fingerprint
+    # Worked out with sha256sum: a fingerprint must never change from version to version.
+    plain = replace(FINDING, code="WS101", model="m.onnx", node=None)
+    assert plain.fingerprint == "a60fee22a6b01c2276f1e6ffd3032c22"
+
+
+def test_markdown_shows_what_changed() -> None:
+    rows = render(EVERYTHING, "markdown").splitlines()
+    (row,) = [row for row in rows if row.startswith("| ❌ | a\\|b")]
+    assert "| 10 (+25.0%) | 50% | – | 100 |" in row
+
+
+@pytest.mark.parametrize("name", ["json", "gitlab", "sarif"])
+def test_no_number_that_json_does_not_know(name: str) -> None:
+    odd = report(ModelReport("m", (replace(FINDING, measured=math.nan, limit=math.inf),)))
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    json.loads(render(odd, name), parse_constant=refuse)
+
+
+def test_the_line_of_the_policy_only_where_there_is_one() -> None:
+    model = ModelReport("m.onnx", line=3)
+    assert report(model, policy="p.toml").anchor(model) == ("p.toml", 3)
+    assert report(replace(model, line=None), policy="p.toml").anchor(replace(model, line=None)) == (
+        "m.onnx",
+        1,
+    )
+    assert report(model).anchor(model) == ("m.onnx", 1)
+
+
+def test_absolute_paths_are_file_addresses(tmp_path: Path) -> None:
+    path = tmp_path / "my net.onnx"
+    text = render(report(ModelReport(str(path), (replace(FINDING, model=str(path)),))), "sarif")
+    place = json.loads(text)["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == path.as_uri()
