@@ -40,6 +40,9 @@ class Place(NamedTuple):
 #: Every position sees all of the axis.
 WHOLE = Place(None, None, WHOLE_INPUT)
 
+#: What tells convolutions apart.
+Plan = tuple[object, ...]
+
 #: An axis of an input of the model.
 Key = tuple[str, int]
 
@@ -95,6 +98,8 @@ def stopped(place: Place, position: int = 0) -> Place:
 
 def seen(place: Place, reads: Window | str) -> Place:
     """What an operator sees through a place on its axis: its window, or why there is none."""
+    if reads == WHOLE_INPUT:
+        return WHOLE
     if place.window is None:
         return place
     if isinstance(reads, str):
@@ -160,7 +165,7 @@ def stretched(state: State, shape: Shape | None, result: Shape | None) -> State:
     return changed(state, move, rank)
 
 
-@dataclass
+@dataclass(slots=True)
 class Step:
     """A node of the main graph with what its inputs see.
 
@@ -171,6 +176,7 @@ class Step:
         values: constants, where an operator takes its axes or sizes from an input.
         opset: the version of the default domain.
         slides: gathers the axes that a convolution or pooling slides over.
+        plans: what convolutions and poolings read, of those seen so far.
     """
 
     node: Node
@@ -178,8 +184,23 @@ class Step:
     shapes: Shapes
     values: Values
     opset: int
-    slides: set[Key] = field(default_factory=set)
-    _attributes: dict[str, Any] | None = None
+    slides: set[Key]
+    plans: dict[Plan, dict[int, Window | str]]
+    _attributes: dict[str, Any] | None = field(default=None, init=False)
+
+    def once(self, plan: Callable[[], dict[int, Window | str]]) -> dict[int, Window | str]:
+        """What nodes of the same operator, attributes and shapes read: worked out once."""
+        node, state = self.node, self.data
+        key = (
+            node.op_type,
+            b"".join([item.SerializeToString() for item in node.proto.attribute]),
+            *(self.shape(position) for position in (0, 1, 3)),
+            state.rank if state is not None else None,
+        )
+        found = self.plans.get(key)
+        if found is None:
+            found = self.plans[key] = plan()
+        return found
 
     @property
     def data(self) -> State | None:

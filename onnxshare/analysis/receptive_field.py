@@ -18,7 +18,7 @@ from functools import partial
 
 from onnxshare.analysis import mixing, rearranging, resampling, sliding
 from onnxshare.analysis.layout import UNARY
-from onnxshare.analysis.places import WHOLE_INPUT, Key, Place, State, Step, forget
+from onnxshare.analysis.places import WHOLE_INPUT, Key, Place, Plan, State, Step, forget
 from onnxshare.analysis.windows import ITSELF, Window
 from onnxshare.graph import Graph, Node
 from onnxshare.shapes import Shapes
@@ -148,6 +148,7 @@ class ReceptiveFields:
         self._graph, self._shapes, self._values = graph, shapes, values
         self._states: dict[str, State] = {}
         self._slides: set[Key] = set()
+        self._plans: dict[Plan, dict[int, Window | str]] = {}
         self._ready: dict[int, Fields] = {}
         self._images: dict[str, list[int]] = {}
         names = _candidates(graph)
@@ -174,12 +175,14 @@ class ReceptiveFields:
         if not any(states) or node.op_type in _SHAPE_ONLY:
             return
         rule = self._rule(node)
-        step = Step(node, states, self._shapes, self._values, self._graph.opset, self._slides)
-        result = (
-            forget(step.tracked, f"not followed through {node.op_type}")
-            if rule is None
-            else rule(step)
-        )
+        opset = self._graph.opset
+        step = Step(node, states, self._shapes, self._values, opset, self._slides, self._plans)
+        try:
+            result = None if rule is None else rule(step)
+        except (IndexError, ValueError, TypeError, ArithmeticError):
+            result = None  # attributes that make no sense are not ours to judge
+        if result is None:
+            result = forget(step.tracked, f"not followed through {node.op_type}")
         found = result if isinstance(result, list) else [result] * len(node.outputs)
         for name, state in zip(node.outputs, found, strict=True):
             if name:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from onnxshare.analysis.places import (
     NO_RANK,
     UNKNOWN_PADS,
+    WHOLE_INPUT,
     State,
     Step,
     forget,
@@ -18,6 +19,9 @@ from onnxshare.analysis.places import (
     slid,
 )
 from onnxshare.analysis.windows import Window, regular, transposed
+
+#: What an operator reads along each axis that it does not leave as it is, or why nothing is known.
+Reads = dict[int, Window | str]
 
 DAMAGED = "attributes do not fit the rank"
 
@@ -42,13 +46,13 @@ def _four(step: Step, count: int) -> tuple[list[int], list[int], list[int]] | No
     return strides, dilations, pads[:count]
 
 
-def _reads(step: Step, axes: list[int], kernel: Sequence[int]) -> dict[int, Window | str]:
+def _reads(step: Step, axes: list[int], kernel: Sequence[int]) -> Reads:
     """Per axis what the operator reads at a position."""
     settings = _four(step, len(kernel))
     if settings is None or min(kernel, default=1) < 1 or not axes:
         return dict.fromkeys(axes, DAMAGED)
     automatic = step.attribute("auto_pad", "NOTSET")
-    found: dict[int, Window | str] = {}
+    found: Reads = {}
     for axis, width, stride, dilation, pad in zip(axes, kernel, *settings, strict=True):
         reach = (width - 1) * dilation
         begin: int | None = 0 if automatic == "VALID" else pad
@@ -68,9 +72,11 @@ def _same(reach: int, stride: int, size: int | None, *, upper: bool) -> int | No
     return total // 2 if upper else total - total // 2
 
 
-def _slides(step: Step, state: State, axes: list[int]) -> None:
+def _slides(step: Step, state: State, reads: Reads) -> None:
     """Note which axes of the inputs a window slides over: that makes them image-like."""
-    step.slides.update(key for key, place in state.places.items() if place.axis in axes)
+    for key, place in state.places.items():
+        if place.axis in reads and reads[place.axis] != WHOLE_INPUT:
+            step.slides.add(key)
 
 
 def with_others(step: Step, result: State, positions: Sequence[int] = ()) -> State:
@@ -91,16 +97,23 @@ def convolution(
     state = step.data
     if state is None:
         return forget(step.tracked, "a computed kernel")
+    reads = step.once(lambda: _convolution(step, state, weight, channels_last=channels_last))
+    if not reads:
+        return forget(step.tracked, "the kernel's size is unknown", state.rank)
+    _slides(step, state, reads)
+    return with_others(step, slid(state, reads)._replace(rank=len(reads) + 1), added)
+
+
+def _convolution(step: Step, state: State, weight: int, *, channels_last: bool) -> Reads:
+    """What a convolution reads along each axis but that of the batch."""
     shape = step.shape(weight)
     kernel = list(step.attribute("kernel_shape", [])) or list(shape[2:] if shape else [])
     sizes = [size for size in kernel if isinstance(size, int)]
     axes = _axes(state, sizes, channels_last=channels_last)
     if len(sizes) != len(kernel) or not axes:
-        return forget(step.tracked, "the kernel's size is unknown", state.rank)
-    _slides(step, state, axes)
+        return {}
     channel = axes[-1] + 1 if channels_last else 1
-    result = mixed(slid(state, _reads(step, axes, sizes)), frozenset((channel,)))
-    return with_others(step, State(len(sizes) + 2, result.places), added)
+    return {**_reads(step, axes, sizes), channel: WHOLE_INPUT}
 
 
 def pooling(step: Step) -> State:
@@ -109,13 +122,17 @@ def pooling(step: Step) -> State:
     state = step.data
     if state is None:
         return forget(step.tracked, "computed scales")
+    reads = step.once(lambda: _pooling(step, state))
+    if not reads:
+        return forget(step.tracked, DAMAGED, state.rank)
+    _slides(step, state, reads)
+    return with_others(step, slid(state, reads))
+
+
+def _pooling(step: Step, state: State) -> Reads:
     kernel = list(step.attribute("kernel_shape", []))
     last = bool(step.attribute("channels_last", 0)) or step.node.op_type == "NhwcMaxPool"
-    axes = _axes(state, kernel, channels_last=last)
-    if not axes:
-        return forget(step.tracked, DAMAGED, state.rank)
-    _slides(step, state, axes)
-    return with_others(step, slid(state, _reads(step, axes, kernel)))
+    return _reads(step, _axes(state, kernel, channels_last=last), kernel)
 
 
 def global_pooling(step: Step) -> State:
@@ -125,7 +142,7 @@ def global_pooling(step: Step) -> State:
         return forget(step.tracked, NO_RANK)
     last = bool(step.attribute("channels_last", 0))
     spatial = range(1, state.rank - 1) if last else range(2, state.rank)
-    _slides(step, state, list(spatial))
+    _slides(step, state, dict.fromkeys(spatial, DAMAGED))
     return with_others(step, mixed(state, frozenset(spatial)))
 
 
@@ -141,8 +158,7 @@ def transposed_convolution(step: Step) -> State:
     settings = _four(step, len(sizes))
     if not axes or settings is None or len(sizes) != len(kernel) or min(sizes) < 1:
         return forget(step.tracked, "the kernel's size is unknown", state.rank)
-    _slides(step, state, axes)
-    reads: dict[int, Window | str] = {}
+    reads: Reads = {}
     for index, axis in enumerate(axes):
         stride, dilation = settings[0][index], settings[1][index]
         pad = _transposed_pad(step, index, axis, (sizes[index] - 1) * dilation, settings)
@@ -151,8 +167,9 @@ def transposed_convolution(step: Step) -> State:
             continue
         window = transposed(sizes[index], stride, dilation, pad)
         reads[axis] = window or "a transposed convolution with gaps"
-    result = mixed(slid(state, reads), frozenset((1,)))
-    return with_others(step, State(len(sizes) + 2, result.places))
+    reads[1] = WHOLE_INPUT
+    _slides(step, state, reads)
+    return with_others(step, slid(state, reads)._replace(rank=len(sizes) + 2))
 
 
 def _transposed_pad(

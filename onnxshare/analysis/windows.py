@@ -45,6 +45,8 @@ class Window(NamedTuple):
     @property
     def sizes(self) -> tuple[int, ...]:
         """The width of the window at each position of a period."""
+        if len(self.lows) == 1:
+            return (self.highs[0] - self.lows[0] + 1,)
         return tuple(high - low + 1 for low, high in zip(self.lows, self.highs, strict=True))
 
     def low(self, position: int) -> int:
