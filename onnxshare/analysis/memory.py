@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from onnxshare.analysis.traffic import tensor_bytes
 from onnxshare.graph import Graph, Scope
 from onnxshare.shapes import Shapes
+from onnxshare.tensor_types import NOTHING, TensorType
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,15 @@ def peak_activations(graph: Graph, shapes: Shapes) -> Peak:
     needs for its own work is not counted.
     """
     main = graph.main
-    types, batch = shapes.types_in(main.path), shapes.batch
+    cost = _Cost(shapes)
+    known = main.sources
     last = _last_uses(graph)
     freed = _freed(last)
     sizes: dict[str, int] = {}
     for value in main.graph.input:
         name = value.name
         if name in main.inputs:
-            size = tensor_bytes(types[name], batch) if name in types else None
+            size = cost.of(name)
             if size is None:
                 return Peak(None, None)
             sizes[name] = size
@@ -44,9 +46,12 @@ def peak_activations(graph: Graph, shapes: Shapes) -> Peak:
     at = None
     for node in main.nodes:
         for name in node.outputs:
-            if name not in last or graph.source(main, name) is not None:
+            if name not in last:
                 continue
-            size = tensor_bytes(types[name], batch) if name in types else None
+            source = known[name] if name in known else graph.source(main, name)
+            if source is not None:
+                continue
+            size = cost.of(name)
             if size is None:
                 return Peak(None, None)
             sizes[name] = size
@@ -56,6 +61,21 @@ def peak_activations(graph: Graph, shapes: Shapes) -> Peak:
         for name in freed.get(node.position, ()):
             live -= sizes.pop(name, 0)
     return Peak(most, at)
+
+
+class _Cost:
+    """Bytes of the main graph's tensors, worked out once per type."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        self._types, self._batch = shapes.types_in(""), shapes.batch
+        self._known: dict[TensorType, int | None] = {}
+
+    def of(self, name: str) -> int | None:
+        """Bytes of a tensor for one sample; None if unknown."""
+        found = self._types.get(name, NOTHING)
+        if found not in self._known:
+            self._known[found] = tensor_bytes(found, self._batch)
+        return self._known[found]
 
 
 def _last_uses(graph: Graph) -> dict[str, int]:

@@ -12,16 +12,14 @@ spatial axes, wherever layout nodes put them. So nothing is guessed from names o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
-from onnxshare.analysis import mixing, rearranging, resampling, sliding
-from onnxshare.analysis.layout import UNARY
+from onnxshare.analysis.field_rules import SAME, SHAPE_ONLY, SLIDING, rule_of
 from onnxshare.analysis.places import WHOLE_INPUT, Key, Place, Plan, State, Step, forget
 from onnxshare.analysis.windows import ITSELF, Window
 from onnxshare.graph import Graph, Node
 from onnxshare.shapes import Shapes
+from onnxshare.tensor_types import NOTHING
 from onnxshare.values import Values
 
 #: size, stride and start per spatial axis; a stride is a fraction after upsampling.
@@ -49,90 +47,8 @@ class Fields:
     by_input: dict[str, Field | None]
 
 
-Rule = Callable[[Step], State | list[State]]
-
-_SAME = rearranging.elementwise
-
-
-def _rows(rule: Rule, names: str) -> dict[str, Rule]:
-    return dict.fromkeys(names.split(), rule)
-
-
-_WINDOWS: dict[str, Rule] = {
-    **_rows(sliding.convolution, "Conv ConvInteger"),
-    **_rows(partial(sliding.convolution, weight=3), "QLinearConv"),
-    **_rows(sliding.transposed_convolution, "ConvTranspose"),
-    **_rows(sliding.pooling, "MaxPool AveragePool LpPool"),
-    **_rows(sliding.global_pooling, "GlobalAveragePool GlobalMaxPool GlobalLpPool"),
-}
-
-_STANDARD: dict[str, Rule] = {
-    **_WINDOWS,
-    **dict.fromkeys(UNARY - {"Clip"}, _SAME),
-    **_rows(
-        _SAME,
-        "Add Sub Mul Div Pow Mod Sum Mean Max Min Where PRelu Clip Not And Or Xor Equal Greater "
-        "GreaterOrEqual Less LessOrEqual IsNaN IsInf Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh "
-        "Acosh Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor",
-    ),
-    **_rows(rearranging.kept, "CastLike LRN Dropout"),
-    **_rows(mixing.normalised, "BatchNormalization QuantizeLinear DequantizeLinear"),
-    **_rows(mixing.everything, "DynamicQuantizeLinear"),
-    **_rows(
-        mixing.along_axis,
-        "InstanceNormalization GroupNormalization LayerNormalization RMSNormalization "
-        "MeanVarianceNormalization LpNormalization Softmax LogSoftmax Hardmax",
-    ),
-    **_rows(
-        mixing.reduced,
-        "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum "
-        "ReduceLogSumExp ReduceSumSquare ArgMax ArgMin",
-    ),
-    **_rows(mixing.product, "MatMul MatMulInteger"),
-    **_rows(partial(mixing.product, right=3), "QLinearMatMul"),
-    **_rows(mixing.fully_connected, "Gemm"),
-    **_rows(mixing.gathered, "Gather"),
-    **_rows(rearranging.transposed, "Transpose"),
-    **_rows(rearranging.squeezed, "Squeeze"),
-    **_rows(rearranging.unsqueezed, "Unsqueeze"),
-    **_rows(rearranging.flattened, "Flatten"),
-    **_rows(rearranging.reshaped, "Reshape"),
-    **_rows(rearranging.expanded, "Expand"),
-    **_rows(resampling.resize, "Resize Upsample"),
-    **_rows(resampling.cut, "Slice"),
-    **_rows(resampling.pad, "Pad"),
-    **_rows(resampling.split, "Split"),
-    **_rows(resampling.concatenated, "Concat"),
-    **_rows(resampling.space_to_depth, "SpaceToDepth DepthToSpace"),
-}
-
-_CHANNELS_LAST = partial(sliding.convolution, channels_last=True, added=(3,))
-
-_CONTRIB: dict[str, Rule] = {
-    **_rows(partial(sliding.convolution, added=(3,)), "FusedConv"),
-    **_rows(_CHANNELS_LAST, "NhwcConv NhwcFusedConv"),
-    **_rows(sliding.pooling, "NhwcMaxPool QLinearAveragePool"),
-    **_rows(sliding.global_pooling, "QLinearGlobalAveragePool"),
-    **_rows(_SAME, "Gelu QuickGelu FastGelu BiasGelu QLinearAdd QLinearMul"),
-    **_rows(mixing.normalised, "QuantizeLinear DequantizeLinear QLinearSigmoid QLinearLeakyRelu"),
-    **_rows(resampling.concatenated, "QLinearConcat"),
-    **_rows(mixing.product, "MatMulIntegerToFloat"),
-    **_rows(mixing.fully_connected, "FusedGemm QGemm"),
-}
-
-#: Operators that slide a window, or would if its size were known.
-_SLIDING = frozenset(_WINDOWS) | frozenset(
-    "FusedConv NhwcConv NhwcFusedConv NhwcMaxPool QLinearAveragePool "
-    "QLinearGlobalAveragePool".split()
-)
-
 #: Bounds on what is followed: no real model has more.
 _MOST_INPUTS, _MOST_AXES = 64, 16
-
-#: What these give depends on the shape of what they read, not on its elements.
-_SHAPE_ONLY = frozenset(
-    "Shape Size ConstantOfShape EyeLike RandomNormalLike RandomUniformLike".split()
-)
 
 
 class ReceptiveFields:
@@ -146,6 +62,7 @@ class ReceptiveFields:
 
     def __init__(self, graph: Graph, shapes: Shapes, values: Values) -> None:
         self._graph, self._shapes, self._values = graph, shapes, values
+        self._types = shapes.types_in("")
         self._states: dict[str, State] = {}
         self._slides: set[Key] = set()
         self._plans: dict[Plan, dict[int, Window | str]] = {}
@@ -172,9 +89,12 @@ class ReceptiveFields:
         states = [self._states.get(name) for name in node.inputs]
         if node.position in node.scope.children:
             states += [self._states.get(name) for name in _captured(self._graph, node)]
-        if not any(states) or node.op_type in _SHAPE_ONLY:
+        if not any(states) or node.op_type in SHAPE_ONLY:
             return
-        rule = self._rule(node)
+        rule = rule_of(node)
+        if rule is SAME and (same := self._unchanged(node, states)) is not None:
+            self._states[node.outputs[0]] = same
+            return
         opset = self._graph.opset
         step = Step(node, states, self._shapes, self._values, opset, self._slides, self._plans)
         try:
@@ -188,10 +108,25 @@ class ReceptiveFields:
             if name:
                 self._states[name] = state
 
-    def _rule(self, node: Node) -> Rule | None:
-        if node.standard:
-            return _STANDARD.get(node.op_type)
-        return _CONTRIB.get(node.op_type) if node.domain == "com.microsoft" else None
+    def _unchanged(self, node: Node, states: list[State | None]) -> State | None:
+        """What an element-wise node of one output sees, where all that it reads sees the same in
+        the same shape: the usual case, made quick. None elsewhere."""
+        if len(node.outputs) != 1:
+            return None
+        if len(states) == 1:
+            return states[0]
+        nothing, types = NOTHING, self._types
+        shape = types.get(node.outputs[0], nothing).shape
+        found = None
+        for name, state in zip(node.inputs, states, strict=True):
+            if state is None:
+                continue
+            if shape is None or types.get(name, nothing).shape != shape:
+                return None
+            if found is not None and state is not found:
+                return None
+            found = state
+        return found
 
     def window(self, tensor: str, source: str, axis: int) -> Window | None:
         """What each position of a tensor of the main graph sees along an axis of an input."""
@@ -262,7 +197,7 @@ def _candidates(graph: Graph) -> list[str]:
     """The inputs, in their order, that reach a convolution or pooling."""
     wanted: set[str] = set()
     for node in reversed(graph.main.nodes):
-        if node.op_type in _SLIDING or not wanted.isdisjoint(node.outputs):
+        if node.op_type in SLIDING or not wanted.isdisjoint(node.outputs):
             wanted.update(node.inputs)
             if node.position in node.scope.children:
                 wanted.update(_captured(graph, node))
