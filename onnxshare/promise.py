@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,24 +81,47 @@ def make(comparison: Comparison, rewrite: str, fit: dict[str, Any]) -> tuple[dic
         rewrite: the name of the rewrite that made the approximation.
         fit: what else to note of the fit.
 
+            A `keep` or `max_error` there is what was asked for: it is promised where the
+            samples show it, instead of the most that they show.
+
     Returns:
         The promise as it is written into the model, and what was measured, in words.
     """
     common = {"rewrite": rewrite, "samples": comparison.samples, **fit}
     held = f"on {comparison.samples} samples that it was not fitted to"
-    worst = _by_agreement(comparison.outputs)
+    keep, most = fit.get("keep"), fit.get("max_error")
+    worst = None if most is not None and keep is None else _by_agreement(comparison.outputs)
     if worst is not None:
         agreement, low = worst.argmax_agreement or 0.0, worst.confidence_low or 0.0
         words = (
             f"an approximation: {held}, '{worst.name}' names the same class on {agreement:.1%} "
             f"(at least {low:.1%} with 95 % confidence)"
         )
+        if keep is not None and low >= keep:
+            low = float(keep)
+            words += (
+                f"; promised: agreement ≥ {_percent(low)} with 95 % confidence, "
+                f"{comparison.samples:,} samples"
+            )
         return {**common, "agreement": agreement, "agreement_low": low, "confidence": 0.95}, words
     noisy = _by_sqnr(comparison.outputs)
     ratio = 0.0 if noisy is None else noisy.sqnr_centred_db or 0.0
     name = "the output" if noisy is None else f"'{noisy.name}'"
     words = f"an approximation: {held}, the error of {name} is {-ratio:.1f} dB of its movement"
-    return {**common, "sqnr": ratio, "sqnr_low": ratio - SQNR_MARGIN_DB}, words
+    low = ratio - SQNR_MARGIN_DB
+    if most is not None and ratio >= -20 * math.log10(most):
+        low = -20 * math.log10(most)
+        words += (
+            f"; promised: relative error ≤ {_percent(most)} with 95 % confidence, "
+            f"{comparison.samples:,} samples"
+        )
+    return {**common, "sqnr": ratio, "sqnr_low": low}, words
+
+
+def _percent(share: float) -> str:
+    """A share as it is promised: 99.0 %, 99.95 %."""
+    whole, _, digits = f"{share * 100:.4f}".rstrip("0").partition(".")
+    return f"{whole}.{digits or '0'} %"
 
 
 def hold(rows: Sequence[OutputComparison], promise: Promise) -> tuple[bool, str]:

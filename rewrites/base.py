@@ -19,6 +19,7 @@ from rewrites.moved import Moved
 
 if TYPE_CHECKING:
     from onnxshare.inputs import Samples
+    from rewrites.search import Search
 
 #: Runs a model on the samples and yields, batch by batch, the values of the named tensors.
 Features = Callable[[onnx.ModelProto, tuple[str, ...]], Iterator[Mapping[str, Array]]]
@@ -37,12 +38,23 @@ class Options:
         fully_convolutional: whether outputs become maps and spatial input sizes dynamic.
         pool_outputs: whether those maps are averaged to one answer again.
         node: a pattern such as `fc*`; sites of other nodes are left alone.
+        method: the small head that `fc-to-gap` shall make (`methods.py`); `auto` searches for
+            one; empty is `gap`.
+        keep: the least share of samples on which the class shall stay the same.
+        max_error: the largest relative RMS error of a head's values.
+        objective: what a search makes small: params, macs, bytes or latency.
+        seed: of a search's folds.
     """
 
     approximate: bool = False
     fully_convolutional: bool = False
     pool_outputs: bool = False
     node: str = "*"
+    method: str = ""
+    keep: float | None = None
+    max_error: float | None = None
+    objective: str = "params"
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,7 @@ class Change:
             outputs, such as each FC's result before a ReLU or softmax hides part of it.
         notes: what the user should know.
         fit: figures of an approximation on samples it was not fitted to; None if exact.
+        search: what was tried to find it; None where the method was given.
         moved: constants that went from one place to another bit for bit; checked before a run.
     """
 
@@ -106,6 +119,7 @@ class Change:
     notes: tuple[str, ...] = ()
     fit: dict[str, Any] | None = None
     moved: tuple[Moved, ...] = ()
+    search: Search | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The change as plain types, without the model."""
@@ -115,6 +129,7 @@ class Change:
             "added": list(self.added),
             "notes": list(self.notes),
             "fit": self.fit,
+            "search": None if self.search is None else self.search.to_dict(),
         }
 
 
@@ -153,10 +168,22 @@ class Rewrite(Protocol):
 
 @dataclass(frozen=True)
 class Fitting:
-    """What a fit may use: the samples and a way to see inner tensors on them; both may be None."""
+    """What a fit may use.
+
+    Attributes:
+        samples: the samples to fit to, or None.
+        features: shows inner tensors on them.
+        held_out: shows inner tensors on samples that no fit and no search may see: for one
+            certification.
+        held_count: how many those are.
+        progress: is told what is being done, how much of it is done, and how much there is.
+    """
 
     samples: Samples | None = None
     features: Features | None = None
+    held_out: Features | None = None
+    held_count: int = 0
+    progress: Callable[[str, int, int], None] | None = None
 
 
 def head_params(graph: Graph, head: Head) -> int:

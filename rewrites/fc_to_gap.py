@@ -6,9 +6,10 @@ W[f, c, s] = w[f, c] for all s,
     y[n, f] = Σ_{c,s} W[f, c, s] · map[n, c, s] + b[f] = Σ_c (S · w[f, c]) · z[n, c] + b[f],
 
 so V = S · w is exact: C weights per output instead of C · S (Lin, Chen and Yan, "Network in
-Network", 2014). Weights of real networks are not constant over space. Then V and b are fitted to
-the FC's own outputs on samples, around the prior V₀[f, c] = Σ_s W[f, c, s] (`fit.py`): an
-approximation, made only when asked for, and measured on samples it was not fitted to.
+Network", 2014). Weights of real networks are not constant over space. Then a small head is fitted
+to the head's own outputs on samples (`shrink.py`): pooling, or another member of the family of
+`methods.py`. That is an approximation, made only when asked for, and measured on samples it was
+not fitted to.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-import onnx
 
 from onnxshare.analysis.fc import FullyConnected, bias_elements, bias_node
 from onnxshare.analysis.heads import Head, Root, Subject
@@ -26,12 +26,12 @@ from onnxshare.edit import Editor
 from onnxshare.graph import Node
 from onnxshare.io.tensors import Array
 from rewrites.base import Change, Fitting, Options, Refusal, Site
-from rewrites.fit import ridge
 from rewrites.layers import bias_of, quantised_weight
 from rewrites.mirror import Mirror
+from rewrites.shrink import exact_form, shrink
 
-#: Fewer samples leave nothing to fit and to hold out.
-MIN_SAMPLES = 8
+#: The methods for which exact pooling will do.
+_ALLOWS_EXACT = ("", "gap", "auto")
 
 #: Weights this close to constant over space, relative to the largest, are so within rounding.
 _ROUNDING = 4
@@ -54,9 +54,9 @@ class FcToGap:
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
         """One site per head; exact where the weights are constant over space."""
-        return [self._site(subject, head) for head in subject.heads]
+        return [self._site(subject, head, options) for head in subject.heads]
 
-    def _site(self, subject: Subject, head: Head) -> Site:
+    def _site(self, subject: Subject, head: Head, options: Options) -> Site:
         before = _params(subject, head, prod(head.spatial))
         first = head.layers[0].node.name
         reason = head.refused
@@ -71,8 +71,14 @@ class FcToGap:
                 reason = str(refusal)
         if reason is not None:
             return Site(self.name, first, None, reason, before, None, target=head)
+        if options.method == "exact":
+            words = "the convolution over the whole map"
+            return Site(self.name, first, True, None, before, before, words, head)
         after = _params(subject, head, 1)
         exact = constant_over_space(subject, head)
+        if exact != "no" and options.method not in _ALLOWS_EXACT:
+            words = f"'{options.method}' was asked for, although pooling would be exact"
+            return Site(self.name, first, False, None, before, after, words, head)
         detail = {
             "exact": "its weights are constant over space, bit for bit",
             "rounding": "its weights are constant over space within rounding",
@@ -87,11 +93,11 @@ class FcToGap:
             Refusal: the site is not exact and there are no samples to fit to.
         """
         head: Head = site.target
-        if site.exact:
-            pooled = [_exact(subject, head, root) for root in head.roots]
-            fit = None
-        else:
-            pooled, fit = self._fitted(subject, head, samples)
+        if options.method == "exact":
+            return exact_form(subject, site, options, samples, "")
+        if not site.exact:
+            return shrink(subject, site, options, samples)
+        pooled = [_exact(subject, head, root) for root in head.roots]
         editor = subject.editor(self.name)
         mirror, pooled_maps = self._plan(subject, head, editor)
         for item in pooled:
@@ -99,7 +105,7 @@ class FcToGap:
         mirror.finish()
         removed = tuple(n.name for n in sorted(mirror.replaced, key=lambda node: node.position))
         results = {name: name for name in (_result(subject, p.root.layer) for p in pooled)}
-        return Change(site, editor.apply(), removed, editor.added, results, (), fit)
+        return Change(site, editor.apply(), removed, editor.added, results)
 
     def _plan(
         self, subject: Subject, head: Head, editor: Editor | None
@@ -129,45 +135,6 @@ class FcToGap:
                 )
             result[layer.node] = pooled[source]
         return mirror, result
-
-    def _fitted(
-        self, subject: Subject, head: Head, samples: Fitting
-    ) -> tuple[list[_Pooled], dict[str, object]]:
-        if samples.features is None or samples.samples is None:
-            raise Refusal("it is not exact, and there are no samples to fit it to")
-        turned = next((r.layer for r in head.roots if r.layer.result_columns), None)
-        if turned is not None:
-            raise Refusal(f"the outputs of '{turned.node.name}' are no rows of samples to fit to")
-        editor = subject.editor(self.name)
-        _, pooled_maps = self._plan(subject, head, editor)
-        probe_model = editor.apply()  # nothing removed: the old outputs and the pooled features
-        pooled: list[_Pooled] = []
-        names = [pooled_maps[root.layer.node] for root in head.roots]
-        results = [_result(subject, root.layer) for root in head.roots]
-        columns = _collect(samples, probe_model, tuple(dict.fromkeys([*names, *results])))
-        errors = []
-        for root, name, result in zip(head.roots, names, results, strict=True):
-            weight = _ordered(subject, head, root)
-            prior = weight.astype(np.float64).sum(axis=2) * root.layer.alpha
-            targets = columns[result].reshape(len(columns[name]), -1)
-            try:
-                fitted = ridge(columns[name], targets, prior)
-            except ValueError as error:
-                raise Refusal(f"the fit of '{root.layer.node.name}' failed: {error}") from error
-            errors.append(fitted.error)
-            pooled.append(
-                _Pooled(root, fitted.weight.astype(weight.dtype), fitted.bias.astype(weight.dtype))
-            )
-        return pooled, {"fitted_on": samples.samples.count, "left_out_error": max(errors)}
-
-
-def _collect(samples: Fitting, model: onnx.ModelProto, names: tuple[str, ...]) -> dict[str, Array]:
-    assert samples.features is not None
-    pieces: dict[str, list[Array]] = {name: [] for name in names}
-    for batch in samples.features(model, names):
-        for name in names:
-            pieces[name].append(np.asarray(batch[name], np.float64))
-    return {name: np.concatenate(parts) for name, parts in pieces.items()}
 
 
 def constant_over_space(subject: Subject, head: Head) -> str:

@@ -197,6 +197,11 @@ class Mirror:
                 self.replaced.add(node)
                 self._given.add(node)
 
+    def drop(self, nodes: set[Node]) -> None:
+        """Take out old nodes whose outputs are given back, or read by nothing that stays."""
+        self.replaced |= nodes
+        self._given |= nodes
+
     def _restore(self, node: Node, source: str, index: Array, name: str) -> None:
         vector_to_old(self._subject, self.out, node, source, index, name, self.samples)
 

@@ -145,6 +145,9 @@ def _promise(
 ) -> tuple[Model, Comparison]:
     """Write what was measured on held-out samples into the model, as its promise."""
     promise, words = make_promise(comparison, "fc-to-gap", fit)
+    if promise.get("agreement_low") is not None and promise["agreement_low"] < fit.get("keep", 0.0):
+        words = f"{words}, which is less than the {fit['keep']:.2%} asked for"
+        return result, replace(comparison, verdict="different", reason=words)
     promised = onnx.ModelProto()
     promised.CopyFrom(result.skeleton)
     set_property(promised.metadata_props, PROMISE_KEY, json.dumps(promise))

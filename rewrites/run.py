@@ -10,13 +10,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from onnxshare.analysis.inspection import inspect
 from onnxshare.analysis.results import Totals
 from onnxshare.comparison import Comparison
-from onnxshare.errors import RewriteError, RuntimeFailure, SamplesError, UsageError
+from onnxshare.errors import RewriteError, RuntimeFailure, UsageError
 from onnxshare.inputs import ImageOptions, Samples, read_samples
 from onnxshare.io.load import Model, ModelSource, load, with_data
 from onnxshare.io.save import save_model
@@ -28,12 +27,10 @@ from onnxshare.runtime.session import opened
 from onnxshare.shapes import InputShapes
 from rewrites import ALL
 from rewrites.base import Change, Features, Fitting, Options, Refusal, Rewrite, Site, study
-from rewrites.fc_to_gap import MIN_SAMPLES
 from rewrites.prove import prove
+from rewrites.search import Progress
+from rewrites.split import check_method, split
 from rewrites.together import apply_some, refuse
-
-#: Share of the samples that a fit never sees, and on which it is measured.
-_HELD_OUT = 0.25
 
 #: Samples that are read from their files at once, and run.
 _READ_AT_ONCE = 64
@@ -132,6 +129,11 @@ def rewrite(
     dims: Dims | None = None,
     images: ImageOptions | None = None,
     run_limits: RunLimits | None = None,
+    method: str = "",
+    keep: float | None = None,
+    max_error: float | None = None,
+    objective: str = "params",
+    progress: Progress | None = None,
 ) -> RewriteResult:
     """Rewrite a model and compare the result with the original. The source is not changed.
 
@@ -157,7 +159,10 @@ def rewrite(
         UsageError: an unknown rewrite, or options that do not go together.
         SamplesError: the samples cannot be read or are too few.
     """
-    options = Options(approximate, fully_convolutional, pool_outputs, node)
+    wanted = approximate or (samples is not None and bool(method or keep or max_error))
+    options = Options(
+        wanted, fully_convolutional, pool_outputs, node, method, keep, max_error, objective, seed
+    )
     chosen = _choose(rewrites, options, samples)
     original = load(source)
     input_shapes = with_dims(original, input_shapes, dims)
@@ -166,10 +171,16 @@ def rewrite(
         if isinstance(samples, (str, Path))
         else samples
     )
-    fitting, measuring = _split(given, seed) if approximate else (None, given)
-    fit = Fitting(None, None)
-    if fitting is not None:
-        fit = Fitting(fitting, _features(original, fitting, provider, run_limits))
+    fitting, measuring = split(given, options) if options.approximate else (None, given)
+    fit = Fitting(progress=progress)
+    if fitting is not None and measuring is not None:
+        fit = Fitting(
+            fitting,
+            _features(original, fitting, provider, run_limits),
+            _features(original, measuring, provider, run_limits),
+            measuring.count,
+            progress,
+        )
     result, sites, changes = _apply_all(original, chosen, options, fit, input_shapes)
     before = inspect(original, input_shapes=input_shapes).totals
     if not changes:
@@ -206,21 +217,9 @@ def _choose(names: Sequence[str], options: Options, samples: object) -> list[Rew
         raise UsageError(
             "--approximate needs inputs to fit to", "give some with --samples FILE.npz or a folder"
         )
+    if options.method or options.keep or options.max_error:
+        check_method(options, names, given=samples is not None)
     return [known[name] for name in known if name in names]
-
-
-def _split(samples: Samples | None, seed: int) -> tuple[Samples | None, Samples | None]:
-    """The samples to fit to, and the ones to measure on."""
-    if samples is None:
-        return None, None
-    if samples.count < MIN_SAMPLES:
-        raise SamplesError(
-            f"{samples.origin}: holds {samples.count} samples, and a fit needs {MIN_SAMPLES}",
-            "give more; a few hundred are a good start",
-        )
-    order = np.random.default_rng(seed).permutation(samples.count)
-    held = max(1, round(samples.count * _HELD_OUT))
-    return samples.take(order[held:].tolist()), samples.take(order[:held].tolist())
 
 
 def _features(
@@ -253,7 +252,7 @@ def _apply_all(
     changes: list[Change] = []
     names: dict[str, None] = {}
     for rewrite in chosen:
-        failed: set[str] = set()
+        failed: set[str] = set()  # and small heads, which are no sites for smaller ones
         while True:
             subject = study(model, input_shapes)
             every = [_allow(site, options, fitting) for site in rewrite.sites(subject, options)]
@@ -269,6 +268,8 @@ def _apply_all(
             sites.update({(rewrite.name, site.node): site for site in refused})
             if made:
                 changes += made
+                sites.update({(rewrite.name, change.site.node): change.site for change in made})
+                failed.update(name for change in made if change.fit for name in change.added)
                 model = replace(model, skeleton=made[-1].model)
     if names and not sites:
         raise UsageError(

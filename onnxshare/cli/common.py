@@ -234,3 +234,21 @@ def check_spared(model: Model, target: Path) -> None:
                 raise UsageError(
                     f"{written}: holds the weights of the model", "name another file with -o"
                 )
+
+
+def share(option: str, text: str | None) -> float | None:
+    """Parse `99%`, `99 %` or `0.99`; None stays None.
+
+    Raises:
+        UsageError: it is none of these, or not between 0 and 1.
+    """
+    if text is None:
+        return None
+    number = text.strip().removesuffix("%").strip()
+    try:
+        value = float(number) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise UsageError(f"{option} '{text}' is no share", "write it like 99% or 0.99")
+    return value

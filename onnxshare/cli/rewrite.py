@@ -115,6 +115,41 @@ def command(
             rich_help_panel=_APPROXIMATE,
         ),
     ] = False,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="With --fc-to-gap, the small head to make: gap, grid:K, mask:R, depthwise, "
+            "collapse, stack:R, collapse+mask:R … or auto, the cheapest that keeps a promise.",
+            rich_help_panel=_APPROXIMATE,
+            show_default=False,
+        ),
+    ] = "",
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Promise that this share of the samples keeps its class, such as 99%.",
+            rich_help_panel=_APPROXIMATE,
+            show_default=False,
+        ),
+    ] = None,
+    max_error: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="For outputs that are no classes: promise a relative error of at most this.",
+            rich_help_panel=_APPROXIMATE,
+            show_default=False,
+        ),
+    ] = None,
+    objective: Annotated[
+        Literal["params", "macs", "bytes", "latency"],
+        typer.Option(
+            help="With --method auto, what the head shall be cheapest in.",
+            rich_help_panel=_APPROXIMATE,
+        ),
+    ] = "params",
     samples: Annotated[
         Path | None,
         typer.Option(
@@ -210,6 +245,10 @@ def command(
             dims=dims,
             run_limits=common.run_limits(in_process, timeout, memory_limit),
             images=ImageOptions(normalize, layout, resize),
+            method=method,
+            keep=common.share("--keep", keep),
+            max_error=common.share("--max-error", max_error),
+            objective=objective,
         )
     written = None
     if result.passed and not dry_run:

@@ -1,0 +1,122 @@
+"""The family of small heads, by name.
+
+A name is `FORM+WEIGHTING`:
+
+- the weighting over space: `gap`, `grid:K` (average pooling to K windows along each axis),
+  `mask:R` (R spatial weightings shared by all channels), `depthwise` (one weighting per channel),
+  or none: all positions;
+- the form: none (only the FCs that read the map become smaller), `collapse` (all FCs become one
+  linear layer), `stack:R` (each FC layer by layer, the hidden ones of rank R).
+
+So `mask:4`, `collapse`, `collapse+gap`, `stack:16`, `stack:12+mask:8`. `exact` is the convolution
+over the whole map: nothing smaller.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from onnxshare.errors import UsageError
+
+#: Weightings and forms that take a number.
+_COUNTED = ("grid", "mask", "stack")
+
+_NAMES = (
+    "gap, grid:K, mask:R, depthwise, collapse, stack:R, collapse+gap, collapse+mask:R, "
+    "stack:R+mask:R and so on, exact, auto"
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One member of the family.
+
+    Attributes:
+        form: `first`, `collapse`, `stack` or `exact`.
+        weighting: `gap`, `grid`, `mask`, `depthwise` or `full`.
+        count: windows per axis of a grid, or masks.
+        rank: of the hidden layers of a stack.
+    """
+
+    form: str
+    weighting: str
+    count: int = 1
+    rank: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name as it is written on the command line."""
+        form = {"first": "", "stack": f"stack:{self.rank}"}.get(self.form, self.form)
+        space = {"full": "", "grid": f"grid:{self.count}", "mask": f"mask:{self.count}"}
+        return "+".join(filter(None, (form, space.get(self.weighting, self.weighting))))
+
+
+EXACT = Method("exact", "full")
+
+
+def describe(method: Method) -> str:
+    """A method in words."""
+    space = {
+        "gap": "global average pooling",
+        "grid": f"average pooling to a grid of {method.count}",
+        "mask": f"{method.count} spatial masks" if method.count > 1 else "one spatial mask",
+        "depthwise": "one spatial mask per channel",
+        "full": "all positions",
+    }[method.weighting]
+    form = {
+        "first": "a smaller first FC",
+        "collapse": "all FCs collapsed to one",
+        "stack": f"hidden FCs of rank {method.rank}",
+    }[method.form]
+    return f"'{method.name}': {space}, {form}, fitted"
+
+
+def parse(name: str) -> Method:
+    """Read a name.
+
+    Raises:
+        UsageError: there is no such method.
+    """
+    problem = UsageError(f"there is no method '{name}'", f"there are: {_NAMES}")
+    if name == "exact":
+        return EXACT
+    found: dict[str, int] = {}
+    for part in name.split("+"):
+        match = re.fullmatch(r"([a-z]+)(?::([1-9][0-9]{0,5}))?", part)
+        if match is None or (match[1] in _COUNTED) != (match[2] is not None) or match[1] in found:
+            raise problem
+        found[match[1]] = int(match[2] or 1)
+    form = next((key for key in ("collapse", "stack") if key in found), "first")
+    rank = found.pop(form, 0)
+    if len(found) > 1 or not set(found) <= {"gap", "grid", "mask", "depthwise"}:
+        raise problem
+    weighting, count = next(iter(found.items()), ("full", 1))
+    if form == "first" and weighting == "full":
+        raise problem
+    return Method(form, weighting, count, rank if form == "stack" else 0)
+
+
+def family(depth: int, outputs: int, positions: int) -> list[Method]:
+    """The methods that a search tries, before any is fitted.
+
+    Args:
+        depth: FCs one after the other.
+        outputs: what the head gives, over all leaves; ranks of 1.2 to 1.6 times that were enough
+            in experience, and the search goes to twice that.
+        positions: of the map.
+    """
+    spaces = [("gap", 1), ("grid", 2), *(("mask", count) for count in (2, 4, 8, 16))]
+    spaces = [item for item in spaces if item[1] < positions]
+    spaces.append(("depthwise", 1))
+    if depth == 1:  # a collapse of one FC is that FC
+        return [Method("first", kind, count) for kind, count in spaces]
+    found = [Method("collapse", kind, count) for kind, count in [*spaces, ("full", 1)]]
+    ranks = sorted({max(2, round(outputs * factor)) for factor in (1.2, 1.6, 2.4)})
+    for rank in ranks:
+        for kind, count in spaces:
+            if kind in ("mask", "depthwise") and count in (1, 4, 8, 16):
+                found.append(Method("stack", kind, count, rank))
+        found.append(Method("stack", "full", 1, rank))
+    found += [Method("first", kind, count) for kind, count in spaces if kind != "depthwise"]
+    return found

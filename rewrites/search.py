@@ -1,0 +1,254 @@
+"""Finds the cheapest small head that keeps a promise.
+
+Every candidate's whole pipeline, masks, priors and λ included, is cross-validated: each sample is
+predicted by a head fitted without it. Of the candidates whose bound (`certify.py`) reaches the
+target the cheapest is chosen. Choosing makes its estimate too good, so the estimate promises
+nothing: the chosen head is certified once, on samples that the search never saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from onnxshare.graph import Graph
+from onnxshare.io.tensors import Array
+from rewrites.base import Refusal
+from rewrites.certify import Estimate, Target, estimate
+from rewrites.chain import Chain
+from rewrites.fitted import SmallHead
+from rewrites.head_data import HeadData
+from rewrites.methods import Method, family
+from rewrites.moments import blocks
+from rewrites.small_head import fit_head
+
+#: How the chosen candidate is chosen.
+OBJECTIVES = ("params", "macs", "bytes", "latency")
+
+_FOLDS = 5
+
+#: What makes classes of scores.
+_CLASSIFIES = frozenset(("Softmax", "LogSoftmax", "ArgMax", "Hardmax", "TopK"))
+
+#: What may stand between scores and that.
+_PASSES = frozenset(
+    ("Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Div", "Mul")
+)
+
+#: Called with what is being done, how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One method, tried.
+
+    Attributes:
+        method: its name.
+        params: parameters of the head in this form.
+        macs: multiply-accumulates per sample.
+        bytes: of its parameters.
+        estimate: what cross-validation says; None where it was not tried.
+        latency_ms: of the whole model for one sample; None where it was not measured.
+        reaches: whether its bound reaches the target.
+        chosen: whether it is the one.
+        refused: why it was not tried.
+    """
+
+    method: str
+    params: int | None = None
+    macs: int | None = None
+    bytes: int | None = None
+    estimate: Estimate | None = None
+    latency_ms: float | None = None
+    reaches: bool = False
+    chosen: bool = False
+    refused: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The candidate as plain types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found.
+
+    Attributes:
+        target: what was to be kept.
+        task: what the head's outputs were taken for, and why, in words.
+        samples: how many the search used.
+        params_before: parameters of the head as it was.
+        candidates: everything that was tried, cheapest first.
+        chosen: the method that was chosen; `exact` where none reached the target.
+        certificate: what the chosen head does on samples that the search never saw; None where
+            nothing was to be certified.
+        certified: whether that keeps the target.
+    """
+
+    target: Target
+    task: str
+    samples: int
+    params_before: int
+    candidates: tuple[Candidate, ...]
+    chosen: str
+    certificate: Estimate | None = None
+    certified: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The search as plain types."""
+        return asdict(self)
+
+
+def search(
+    chain: Chain,
+    data: HeadData,
+    target: Target,
+    classes: frozenset[int],
+    *,
+    objective: str = "params",
+    latency: Callable[[Method], float] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Search:
+    """Cross-validate the whole family and choose.
+
+    Args:
+        chain: the head.
+        data: what it does on the samples of the search.
+        target: what has to be kept.
+        classes: the leaves whose largest output counts.
+        objective: what the cheapest is cheapest in.
+        latency: measures a method's model, where that is the objective.
+        seed: of the folds.
+        progress: told how far it is.
+    """
+    methods = family(
+        max(len(chain.path(leaf)) for leaf in chain.leaves),
+        sum(chain.layers[leaf].fc.out_features for leaf in chain.leaves),
+        chain.positions,
+    )
+    found = []
+    for place, method in enumerate(methods):
+        if progress is not None:
+            progress(method.name, place, len(methods))
+        found.append(_try(chain, data, method, target, classes, seed))
+    if progress is not None:
+        progress("", len(methods), len(methods))
+    found = [
+        replace(item, latency_ms=latency(method))
+        if latency is not None and objective == "latency" and item.reaches
+        else item
+        for item, method in zip(found, methods, strict=True)
+    ]
+    field = "latency_ms" if objective == "latency" else objective
+    good = [item for item in found if item.reaches]
+    best = min(good, key=lambda item: (getattr(item, field), item.params or 0), default=None)
+    chosen = "exact" if best is None else best.method
+    marked = [replace(item, chosen=item is best) for item in found]
+    marked.sort(key=lambda item: (item.params is None, item.params or 0))
+    return Search(
+        target, task_words(chain, classes), data.count, chain.params, tuple(marked), chosen
+    )
+
+
+def _try(
+    chain: Chain,
+    data: HeadData,
+    method: Method,
+    target: Target,
+    classes: frozenset[int],
+    seed: int,
+) -> Candidate:
+    try:
+        heads, given = cross_validate(chain, data, method, classes, seed)
+    except Refusal as refusal:
+        return Candidate(method.name, refused=str(refusal))
+    params = max(head.params for head in heads)
+    macs = max(head.macs for head in heads)
+    size = next(iter(chain.pieces(chain.roots[0]))).dtype.itemsize
+    found = estimate({leaf: data.results[leaf] for leaf in chain.leaves}, given, classes)
+    reaches = found.reaches(target)
+    return Candidate(method.name, params, macs, params * size, found, reaches=reaches)
+
+
+def cross_validate(
+    chain: Chain, data: HeadData, method: Method, classes: frozenset[int], seed: int = 0
+) -> tuple[list[SmallHead], dict[int, Array]]:
+    """Fit a method without each fold in turn, and predict that fold.
+
+    Returns:
+        The fitted heads, and per leaf the predictions `[N, F]`.
+
+    Raises:
+        Refusal: the method does not suit the head, or would make nothing smaller.
+    """
+    order = np.random.default_rng([seed, 1]).permutation(data.count)
+    folds = min(_FOLDS, data.count)
+    given = {
+        leaf: np.empty((data.count, chain.layers[leaf].fc.out_features)) for leaf in chain.leaves
+    }
+    heads = []
+    for fold in range(folds):
+        unseen = np.sort(order[fold::folds])
+        seen = np.sort(np.delete(order, np.s_[fold::folds]))
+        head = fit_head(chain, data, seen, method, classes)
+        if head.params >= chain.params:
+            raise Refusal("it is no smaller than the head")
+        heads.append(head)
+        for leaf, values in predict(chain, data, head, unseen).items():
+            given[leaf][unseen] = values
+    return heads, given
+
+
+def predict(chain: Chain, data: HeadData, head: SmallHead, chosen: Array) -> Mapping[int, Array]:
+    """Per leaf a fitted head's outputs on the chosen samples, block by block."""
+    parts = [
+        head.predict(chain, data.maps[chosen[part]])
+        for part in blocks(len(chosen), int(np.prod(data.maps.shape[1:])))
+    ]
+    return {leaf: np.concatenate([part[leaf] for part in parts]) for leaf in chain.leaves}
+
+
+def class_leaves(chain: Chain, *, asked: bool) -> frozenset[int]:
+    """The leaves whose largest output is what counts: those that a Softmax, LogSoftmax, ArgMax,
+    Hardmax or TopK reads; where there are none and classes were asked for, those of two or more
+    outputs."""
+    graph = chain.subject.graph
+    found = {
+        leaf
+        for leaf in chain.leaves
+        if chain.layers[leaf].fc.out_features > 1 and _classified(graph, chain.layers[leaf].result)
+    }
+    if not found and asked:
+        found = {leaf for leaf in chain.leaves if chain.layers[leaf].fc.out_features > 1}
+    return frozenset(found)
+
+
+def _classified(graph: Graph, name: str) -> bool:
+    pending, seen = [name], {name}
+    while pending:
+        for reader in graph.main.readers(pending.pop()):
+            if reader.op_type in _CLASSIFIES:
+                return True
+            if reader.op_type in _PASSES and reader.outputs[0] not in seen:
+                seen.add(reader.outputs[0])
+                pending.append(reader.outputs[0])
+    return False
+
+
+def task_words(chain: Chain, classes: frozenset[int]) -> str:
+    """What the head's outputs were taken for, and why."""
+    words = []
+    for leaf in chain.leaves:
+        layer = chain.layers[leaf]
+        if leaf not in classes:
+            words.append(f"'{layer.result}' is taken for values")
+        elif _classified(chain.subject.graph, layer.result):
+            words.append(f"'{layer.result}' gives classes: a softmax or arg-max reads it")
+        else:
+            words.append(f"'{layer.result}' gives classes, as was asked for")
+    return "; ".join(words)

@@ -1,0 +1,286 @@
+"""Replaces one head by a small one: search, fit, emit, certify, or fall back to what is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxshare.analysis.heads import Head, Subject
+from onnxshare.io.tensors import Array
+from onnxshare.runtime.session import Session
+from rewrites.base import Change, Features, Fitting, Options, Refusal, Site
+from rewrites.certify import Estimate, Target, estimate, percent
+from rewrites.chain import Chain, chain_of
+from rewrites.emit_head import emit_head
+from rewrites.fc_to_conv import FcToConv
+from rewrites.fitted import SmallHead
+from rewrites.head_data import HeadData, collect
+from rewrites.methods import EXACT, Method, describe, parse
+from rewrites.search import Search, class_leaves, search, task_words
+from rewrites.small_head import fit_head
+
+#: Runs of a model whose time is measured, and before it is.
+_TIMED, _WARM = 30, 5
+
+_NOT_COMPRESSIBLE = "not compressible within the promise"
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One head to replace, and everything that is asked for."""
+
+    site: Site
+    options: Options
+    fitting: Fitting
+    chain: Chain
+    data: HeadData
+    classes: frozenset[int]
+    target: Target
+
+
+def shrink(subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
+    """Replace a head by a small one.
+
+    Args:
+        subject: the model.
+        site: the head, as `fc-to-gap` found it.
+        options: which method, and what it has to keep.
+        fitting: the samples.
+
+    Raises:
+        Refusal: there are no samples, the method does not suit the head, or a given method does
+            not keep the target. A search falls back to the exact form instead.
+    """
+    head: Head = site.target
+    if fitting.features is None or fitting.samples is None:
+        raise Refusal("it is not exact, and there are no samples to fit it to")
+    chain = chain_of(subject, head)
+    target = Target(options.keep, options.max_error)
+    labelled = fitting.samples.labels is not None and options.max_error is None
+    classes = class_leaves(chain, asked=options.keep is not None or labelled)
+    _check(chain, target, classes)
+    data = collect(chain, fitting.features, fitting.samples.count)
+    task = _Task(site, options, fitting, chain, data, classes, target)
+    if options.method != "auto":
+        small = _fit(task, parse(options.method or "gap"))
+        return _change(task, small, None)
+    found = _search(task)
+    if found.chosen == EXACT.name:
+        return exact_form(subject, site, options, fitting, _best_words(found), found)
+    small = _fit(task, parse(found.chosen))
+    return _change(task, small, found)
+
+
+def _check(chain: Chain, target: Target, classes: frozenset[int]) -> None:
+    """Make sure that what is to be kept can be measured."""
+    values = [chain.layers[leaf].result for leaf in chain.leaves if leaf not in classes]
+    if target.keep is not None and not classes:
+        raise Refusal("its outputs are no classes: promise --max-error instead of --keep")
+    if target.keep is not None and values and target.max_error is None:
+        raise Refusal(f"'{values[0]}' gives values beside the classes: promise --max-error too")
+    if target.max_error is not None and target.keep is None and classes:
+        raise Refusal("its outputs are classes: promise --keep instead of --max-error")
+
+
+def _fit(task: _Task, method: Method) -> SmallHead:
+    chosen = np.arange(task.data.count)
+    return fit_head(task.chain, task.data, chosen, method, task.classes)
+
+
+def _search(task: _Task) -> Search:
+    options = task.options
+    return search(
+        task.chain,
+        task.data,
+        task.target,
+        task.classes,
+        objective=options.objective,
+        latency=_stopwatch(task) if options.objective == "latency" else None,
+        seed=options.seed,
+        progress=task.fitting.progress,
+    )
+
+
+def _stopwatch(task: _Task) -> Callable[[Method], float]:
+    """Measures a method's whole model: the median time for one sample, in milliseconds."""
+    assert task.fitting.samples is not None
+    one = dict(task.fitting.samples.take([0]).arrays)
+    whole = task.chain.subject.graph.model
+
+    def measure(method: Method) -> float:
+        model, _, _ = emit_head(task.chain, _fit(task, method))
+        session = Session(replace(whole, skeleton=model))
+        times = []
+        for _ in range(_WARM + _TIMED):
+            start = perf_counter()
+            session.run(one)
+            times.append(perf_counter() - start)
+        return median(times[_WARM:]) * 1e3
+
+    return measure
+
+
+def _change(task: _Task, small: SmallHead, found: Search | None) -> Change:
+    """Emit a fitted head and certify it where something is to be kept."""
+    model, removed, added = emit_head(task.chain, small)
+    certificate = None
+    if task.target.asked:
+        certificate = _certify(task, model)
+        if not certificate.reaches(task.target):
+            words = f"{small.method.name} {_measured(certificate, task.target)}"
+            if found is None:
+                raise Refusal(f"{words}: that is not {task.target.words}")
+            found = replace(found, chosen="exact", certificate=certificate, certified=False)
+            why = (
+                f"{words}, on samples that the search never saw, which is less than the "
+                f"{task.target.words} it seemed to keep; give more samples, or promise less"
+            )
+            subject = task.chain.subject
+            return exact_form(subject, task.site, task.options, task.fitting, why, found)
+    if found is not None:
+        found = replace(found, certificate=certificate, certified=certificate is not None)
+    site = _site(task, small)
+    tensors = {name: name for name in _results(task.chain)}
+    notes = _notes(task, small, found, certificate)
+    fit = _figures(task, small, certificate)
+    return Change(site, model, tuple(removed), added, tensors, notes, fit, search=found)
+
+
+def _certify(task: _Task, model: onnx.ModelProto) -> Estimate:
+    """Measure a finished model, as it will be deployed, on samples that nothing has seen yet."""
+    features = task.fitting.held_out
+    if features is None:
+        raise Refusal("there are no samples left to certify it on")
+    original = _outputs(task.chain, features, task.chain.subject.graph.proto)
+    return estimate(original, _outputs(task.chain, features, model), task.classes)
+
+
+def _outputs(chain: Chain, features: Features, model: onnx.ModelProto) -> dict[int, Array]:
+    names = tuple(_results(chain))
+    parts: dict[str, list[Array]] = {name: [] for name in names}
+    for batch in features(model, names):
+        for name in names:
+            parts[name].append(batch[name])
+    return {
+        leaf: np.concatenate(parts[name]).reshape(-1, chain.layers[leaf].fc.out_features)
+        for leaf, name in zip(chain.leaves, names, strict=True)
+    }
+
+
+def _results(chain: Chain) -> list[str]:
+    return [chain.layers[leaf].result for leaf in chain.leaves]
+
+
+def _site(task: _Task, small: SmallHead) -> Site:
+    """The site with the figures of what was done; a pooled first layer leaves the others alone."""
+    site, chain = task.site, task.chain
+    spared = chain.params - site.params_before if small.method.form == "first" else 0
+    return replace(
+        site,
+        exact=False,
+        params_before=chain.params - spared,
+        params_after=small.params - spared,
+        detail=site.detail if not task.options.method else describe(small.method),
+    )
+
+
+def _notes(
+    task: _Task, small: SmallHead, found: Search | None, certificate: Estimate | None
+) -> tuple[str, ...]:
+    notes = []
+    if task.options.method:
+        notes.append(task_words(task.chain, task.classes))
+    if found is not None:
+        tried = sum(item.estimate is not None for item in found.candidates)
+        kept = sum(item.reaches for item in found.candidates)
+        notes.append(
+            f"the cheapest in {task.options.objective} of {kept} that keep the promise in "
+            f"cross-validation, of {tried} tried on {found.samples} samples"
+        )
+    if certificate is not None:
+        notes.append(
+            f"certified {task.target.words} with 95 % confidence, {certificate.samples} samples: "
+            f"it {_measured(certificate, task.target)}"
+        )
+    return tuple(notes)
+
+
+def _measured(found: Estimate, target: Target) -> str:
+    """What was measured and its bound, in words."""
+    parts = []
+    if target.keep is not None and found.agreement is not None:
+        low = found.agreement_low or 0.0
+        parts.append(f"keeps {percent(found.agreement)} of the classes (at least {low:.2%})")
+    if target.max_error is not None and found.error is not None:
+        high = found.error_high or 0.0
+        parts.append(f"has a relative error of {percent(found.error)} (at most {high:.2%})")
+    return " and ".join(parts)
+
+
+def _figures(task: _Task, small: SmallHead, certificate: Estimate | None) -> dict[str, Any]:
+    """What is written into the model beside the promise."""
+    figures: dict[str, Any] = {
+        "method": small.method.name,
+        "fitted_on": task.data.count,
+        "left_out_error": max(layer.error for layer in small.layers),
+        "refined": any(layer.refined for layer in small.layers),
+    }
+    if certificate is not None:
+        kept = {"keep": task.target.keep, "max_error": task.target.max_error}
+        figures |= {key: value for key, value in kept.items() if value is not None}
+    return figures
+
+
+def _best_words(found: Search) -> str:
+    """How close the search came."""
+    tried = [item for item in found.candidates if item.estimate is not None]
+    if not tried:
+        return "no method makes it smaller"
+    best = max(tried, key=lambda item: _quality(item.estimate))
+    assert best.estimate is not None
+    return (
+        f"of {len(tried)} tried on {found.samples} samples the best, {best.method}, "
+        f"{_measured(best.estimate, found.target)}"
+    )
+
+
+def _quality(found: Estimate | None) -> tuple[float, float]:
+    assert found is not None
+    return (found.agreement_low or 0.0, -(found.error_high or 0.0))
+
+
+def exact_form(
+    subject: Subject,
+    site: Site,
+    options: Options,
+    fitting: Fitting,
+    why: str,
+    found: Search | None = None,
+) -> Change:
+    """The convolution over the whole map: nothing smaller, but exact.
+
+    Args:
+        subject: the model.
+        site: the head, as `fc-to-gap` found it.
+        options: what was asked for.
+        fitting: the samples; not needed.
+        why: why nothing smaller is made; empty where that was asked for.
+        found: the search that ended here.
+
+    Raises:
+        Refusal: the head cannot be a convolution either.
+    """
+    rewrite = FcToConv()
+    exact = next(item for item in rewrite.sites(subject, options) if item.node == site.node)
+    start = f"{_NOT_COMPRESSIBLE} ({why}); " if why else ""
+    if exact.refused is not None:
+        raise Refusal(f"{start}and no exact form fits: {exact.refused}")
+    made = rewrite.apply(subject, exact, options, fitting)
+    kept = replace(exact, rewrite=site.rewrite, detail=f"{start}{exact.detail}")
+    return replace(made, site=kept, search=found)
