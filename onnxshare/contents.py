@@ -77,8 +77,7 @@ def pieces(array: Array, progress: Progress | None = None) -> Iterator[Array]:
         array = _packed_strings(array)
         step = PIECE
     filled = _filled(array)
-    flat = array[(0,) * array.ndim].reshape(1) if filled else np.ascontiguousarray(array)
-    flat = flat.reshape(-1)
+    flat = _one_element(array) if filled else np.ascontiguousarray(array).reshape(-1)
     for start in range(0, array.size, step):
         count = min(step, array.size - start)
         part = np.repeat(flat, count) if filled else flat[start : start + count]
@@ -95,9 +94,11 @@ def same_bits(one: Array, other: Array, permutation: tuple[int, ...] | None = No
     turned = one if permutation is None else one.transpose(permutation)
     if turned.shape != other.shape:
         return False
+    if _filled(turned) and _filled(other):
+        turned, other = _one_element(turned), _one_element(other)
     return all(
         bool(np.array_equal(_bits(turned[place]), _bits(other[place])))
-        for place in _places(turned.shape, max(1, PIECE // max(1, one.itemsize)))
+        for place in _places(other.shape, max(1, PIECE // max(1, one.itemsize)))
     )
 
 
@@ -140,9 +141,13 @@ def _filled(array: Array) -> bool:
     )
 
 
+def _one_element(array: Array) -> Array:
+    return np.asarray(array[(0,) * array.ndim]).reshape(1)
+
+
 def _content_of_fill(array: Array, dtype: int) -> Content:
     step = max(1, PIECE // array.itemsize)
-    element = array[(0,) * array.ndim].reshape(1)
+    element = _one_element(array)
     whole, rest = divmod(array.size, step)
     outer = hashlib.blake2b(_header(dtype, array.shape), digest_size=_DIGEST_BYTES)
     digest = _digest(np.repeat(element, step))

@@ -105,6 +105,14 @@ def test_a_filled_constant_of_four_gigabytes_takes_no_memory() -> None:
     assert peak < 16 * PIECE
 
 
+def test_filled_constants_are_compared_by_one_element() -> None:
+    """Two of four gigabytes, and their transposes, in no time."""
+    one = np.broadcast_to(np.float32(0.25), (2**10, 2**20))
+    other = np.broadcast_to(np.float32(0.25), (2**20, 2**10))
+    assert permutation_between(one, other) == (1, 0)
+    assert not same_bits(one, np.broadcast_to(np.float32(0.5), (2**10, 2**20)))
+
+
 def test_a_large_tensor_is_not_copied() -> None:
     array = random_array(40, PIECE // 4)
     tracemalloc.start()

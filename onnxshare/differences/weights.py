@@ -108,7 +108,10 @@ class _Matcher:
             change = "resized"
         figures: tuple[float | None, float | None] = (None, None)
         if left.shape == right.shape:
-            figures = _distance(self.a.array(one), self.b.array(other))
+            arrays = self.a.array(one), self.b.array(other)
+            if self.a.contents[one].uniform and self.b.contents[other].uniform:
+                arrays = _first(arrays[0]), _first(arrays[1])
+            figures = _distance(*arrays)
         self._add(change, one, other, max_abs=figures[0], max_rel=figures[1])
 
     def _leave(self) -> None:
@@ -226,6 +229,11 @@ def _distance(one: Array | None, other: Array | None) -> tuple[float | None, flo
         largest = max(largest, float(apart.max(initial=0)))
         scale = max(scale, float(np.nanmax(np.abs(left), initial=0)))
     return largest, largest / scale if scale and np.isfinite(scale) else None
+
+
+def _first(array: Array | None) -> Array | None:
+    """One element, which is like all others."""
+    return None if array is None else array[(slice(0, 1),) * array.ndim]
 
 
 def _kind(array: Array) -> str | None:

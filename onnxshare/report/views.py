@@ -131,12 +131,13 @@ def _sorted(rows: list[Row], sort: str, by: str) -> list[Row]:
     """Largest first; modules stay below the one that holds them."""
     if by != "scope":
         return sorted(rows, key=lambda row: _rank(row, sort), reverse=True)
-    by_path = {tuple(row.name.split("/")): row for row in rows}
+    ranks = {
+        tuple(row.name.split("/")): (-_rank(row, sort), place) for place, row in enumerate(rows)
+    }
 
     def place(row: Row) -> list[tuple[float, int]]:
         path = tuple(row.name.split("/"))
-        above = (by_path.get(path[:size], row) for size in range(1, len(path) + 1))
-        return [(-_rank(item, sort), rows.index(item)) for item in above]
+        return [ranks[path[:size]] for size in range(1, len(path) + 1)]
 
     return sorted(rows, key=place)
 
