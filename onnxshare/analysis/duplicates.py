@@ -142,7 +142,7 @@ def _after_dequantizing(
         if reading is not None and forms[reading.dtype, item.shape] > 1:
             identity = _identity(graph, reading)
         same = first.setdefault(identity, item.key)
-        if same != item.key and (reading is not None or same in readings):
+        if same != item.key:
             found[item.key] = same
     return found
 

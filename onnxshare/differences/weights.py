@@ -1,9 +1,10 @@
 """Which stored tensor of model B is which of model A, and what happened to it.
 
 Matched in this order, each tensor once: the same name and bytes; the same bytes under another
-name; the same name; the same elements in another order or other dims, under another name; for
-tensors whose elements are all alike, the same bytes under another name at last, because zeros
-equal zeros for no deep reason. What is left was added or removed, or merged with an equal one.
+name; the same name; the same elements in another order or other dims, under another name. Small
+tensors, and those whose elements are all alike, are equal to others for no deep reason: the same
+bytes under another name count only at last. What is left was added or removed, or merged with an
+equal one.
 """
 
 from __future__ import annotations

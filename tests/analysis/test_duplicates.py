@@ -198,6 +198,7 @@ CASES: dict[str, Callable[[], onnx.ModelProto]] = {
     "per column": lambda: quantised(
         numbers(6), zeros(6), (CODES - zeros(6)).astype(np.float32) * numbers(6), axis=-1
     ),
+    "per row, counted from the end": lambda: quantised(numbers(4), zeros(4), per_row(), axis=-2),
     "blocks of two rows": lambda: quantised(
         numbers(12).reshape(2, 6),
         None,
@@ -249,6 +250,14 @@ def test_two_quantised_tensors_of_another_zero_point() -> None:
         ],
     )
     assert said(weights(built)["r"]) == ("q", "dequantize", None, None)
+
+
+def test_read_in_two_ways_it_stands_for_no_numbers() -> None:
+    built = CASES["one scale"]()
+    built.graph.node.insert(0, node("DequantizeLinear", "q other", "e"))
+    built.graph.initializer.append(stored("other", single(0.2)))
+    built.graph.node.append(node("MatMul", "x e", "z"))
+    assert said(weights(built)["f"]) == NOTHING
 
 
 # What is asked, and what is not.

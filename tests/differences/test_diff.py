@@ -192,6 +192,24 @@ def test_zeros_are_not_taken_for_a_renamed_weight() -> None:
     assert weights(found) == {"b": ("renamed", "c")}
 
 
+def test_a_few_numbers_belong_to_their_name() -> None:
+    """The same three numbers stand in many places: names come first."""
+    one, other = np.array([1, 2, 3], np.float32), np.array([4, 5, 6], np.float32)
+
+    def build(names: list[str], *values: Array) -> onnx.ModelProto:
+        nodes = [node("Add", "x " + names[0], "h"), node("Add", "h " + names[1], "y")]
+        return net(
+            weights=dict(zip(names, values, strict=True)), nodes=nodes, inputs={"x": ["n", 3]}
+        )
+
+    found = onnxshare.diff(build(["a", "b"], one, other), build(["a", "c"], other, one))
+    assert weights(found) == {
+        "a": ("changed", "a"),
+        "b": ("removed", None),
+        "c": ("added", "c"),
+    }
+
+
 def test_merged_and_copied() -> None:
     nodes = [node("MatMul", "x w0", "h", name="fc0"), node("MatMul", "h w1", "y", name="fc1")]
     twice = net(weights={"w0": W1, "w1": W1}, nodes=list(nodes), inputs={"x": ["n", 6]})
@@ -320,8 +338,8 @@ def test_everything_under_another_name() -> None:
         "w0": ("renamed", "w0'"),
         "w1": ("renamed", "w1'"),
         "w2": ("renamed", "w2'"),
-        "b": ("removed", None),  # six elements tell too little
-    } | {"b": weights(found)["b"]}
+        "b": ("renamed", "b'"),
+    }
     assert [item.change for item in found.layers] == ["renamed"] * 6
 
 
@@ -371,6 +389,22 @@ def test_inside_a_subgraph() -> None:
     ]
 
 
+def test_what_a_subgraph_returns() -> None:
+    """The same nodes, and another one's result."""
+
+    def build(result: str) -> onnx.ModelProto:
+        inner = [node("Neg", "x", "p"), node("Abs", "x", "q")]
+        branch = helper.make_graph(inner, "then", [], [info(result, None)])
+        other = helper.make_graph([node("Identity", "x", "r")], "else", [], [info("r", None)])
+        chosen = node("If", "c", "y", name="if", then_branch=branch, else_branch=other)
+        return model([chosen], [info("x", ["n", 4]), info("c", [], TensorProto.BOOL)], ["y"])
+
+    (item,) = onnxshare.diff(build("p"), build("q")).layers
+    assert [(c.field, c.before, c.after) for c in item.changes] == [
+        ("outputs of then_branch", ["p"], ["q"])
+    ]
+
+
 # The model itself.
 
 
@@ -402,6 +436,17 @@ def test_ports() -> None:
         ("input", "x", "changed"),
         ("input", "mask", "added"),
         ("output", "r1", "added"),
+    ]
+
+
+def test_the_order_of_outputs() -> None:
+    def build(*outputs: str) -> onnx.ModelProto:
+        nodes = [node("Neg", "x", "p", name="a"), node("Abs", "x", "q", name="b")]
+        return model(nodes, {"x": ["n", 4]}, list(outputs))
+
+    (port,) = onnxshare.diff(build("p", "q"), build("q", "p")).ports
+    assert [(c.field, c.before, c.after) for c in port.changes] == [
+        ("order", ["p", "q"], ["q", "p"])
     ]
 
 

@@ -111,6 +111,21 @@ def test_normalisation_belongs_to_its_convolution(onnx_light: Path) -> None:
     assert rows[0]["output"] == "1×64×112×112"
 
 
+def test_a_tied_weight_is_counted_once() -> None:
+    built = model(
+        [node("MatMul", "x w", "h"), node("MatMul", "h w", "y")],
+        {"x": ["n", 5]},
+        ["y"],
+        [tensor("w", 5, 5)],
+    )
+    report = onnxshare.inspect(built)
+    (row,) = records(report, by="op")
+    assert (row["nodes"], row["params"], row["connections"], row["sharing_ratio"]) == (
+        ("2", "25", "50", "2.0")
+    )
+    assert [row["params"] for row in records(report, by="layer")] == ["25", "0"]
+
+
 def branches() -> onnx.ModelProto:
     """x · w + b, twice, added; then a norm of the sum, which belongs to neither."""
     return model(
@@ -402,6 +417,26 @@ def test_trivial_ones_are_not_shouted_about() -> None:
     assert "no two hold the same" in text
     assert "2 tensors equal another only because all elements are alike" in text
     assert "--share" not in text
+
+
+def test_what_share_does_not_merge_is_not_promised() -> None:
+    kernel = random_array(4, 4, 3, 5)
+    built = model(
+        [
+            node("Conv", "x k0", "a", auto_pad="SAME_UPPER"),
+            node("Conv", "a k1", "y", auto_pad="SAME_UPPER"),
+        ],
+        {"x": ["n", 4, 8, 8]},
+        ["y"],
+        [
+            onnx.numpy_helper.from_array(kernel, "k0"),
+            onnx.numpy_helper.from_array(kernel.transpose(1, 0, 2, 3).copy(), "k1"),
+        ],
+    )
+    text = printed(onnxshare.inspect(built, hashes=True), width=200)
+    assert "'k0' transposed (1, 0, 2, 3)" in text
+    assert "--share" not in text
+    assert onnxshare.rewrite(built, ["share"], validate=False).changes == ()
 
 
 def test_what_share_saves_is_what_was_said() -> None:
