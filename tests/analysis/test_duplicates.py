@@ -254,7 +254,7 @@ def test_two_quantised_tensors_of_another_zero_point() -> None:
 
 def test_read_in_two_ways_it_stands_for_no_numbers() -> None:
     built = CASES["one scale"]()
-    built.graph.node.insert(0, node("DequantizeLinear", "q other", "e"))
+    built.graph.node.insert(1, node("DequantizeLinear", "q other", "e"))
     built.graph.initializer.append(stored("other", single(0.2)))
     built.graph.node.append(node("MatMul", "x e", "z"))
     assert said(weights(built)["f"]) == NOTHING
