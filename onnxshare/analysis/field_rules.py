@@ -28,7 +28,7 @@ _WINDOWS: dict[str, Rule] = {
     **_rows(sliding.global_pooling, "GlobalAveragePool GlobalMaxPool GlobalLpPool"),
 }
 
-_STANDARD: dict[str, Rule] = {
+STANDARD: dict[str, Rule] = {
     **_WINDOWS,
     **dict.fromkeys(UNARY - {"Clip"}, SAME),
     **_rows(
@@ -97,5 +97,5 @@ SHAPE_ONLY = frozenset(
 def rule_of(node: Node) -> Rule | None:
     """The row of a node's operator, if it has one."""
     if node.standard:
-        return _STANDARD.get(node.op_type)
+        return STANDARD.get(node.op_type)
     return _CONTRIB.get(node.op_type) if node.domain == "com.microsoft" else None

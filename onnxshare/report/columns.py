@@ -53,6 +53,8 @@ _TITLES = {
     "dense_params": "dense form",
     "unshared_params": "unshared form",
     "receptive_field": "receptive field",
+    "receptive_field_note": "note",
+    "arithmetic_intensity": "FLOPs/byte",
 }
 
 #: Names of columns other than the field's: `sharing` is what tables call the ratio.
@@ -196,7 +198,20 @@ def _output(row: Row, totals: Totals, *, batch: bool = True) -> str:
     return numbers.shape(outputs[0], batch=batch) if outputs else ""
 
 
+def _receptive_field(field: dict[str, list[Any]]) -> str:
+    """A receptive field in a few characters: `14×14, stride 2, start -3`; one number where all
+    axes agree."""
+    size = "×".join(map(str, field["size"]))
+    rest = (
+        f"{name} {'×'.join(map(str, found if len(set(found)) > 1 else found[:1]))}"
+        for name, found in (("stride", field["stride"]), ("start", field["start"]))
+    )
+    return ", ".join([size, *rest])
+
+
 def _readable(name: str, value: Any) -> str:
+    if name == "receptive_field" and value is not None:
+        return _receptive_field(value)
     if value is None:
         return "–" if name not in _WORDS else ""
     if isinstance(value, bool):
@@ -226,6 +241,8 @@ _WORDS = (
     "transposed_of",
     "permutation",
     "op_type",
+    "bound_by",
+    "receptive_field_note",
     "hash",
     "uniform",
 )

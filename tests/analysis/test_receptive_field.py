@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 import onnxshare
+from onnxshare.analysis.field_rules import STANDARD
 from onnxshare.analysis.receptive_field import ReceptiveFields
 from onnxshare.analysis.windows import Window
 from onnxshare.graph import Graph
 from onnxshare.io.load import load
-from onnxshare.shapes import infer
+from onnxshare.shapes import Shapes, infer
 from onnxshare.values import Values
 from tests.builders import Array, constant, model, node
 
@@ -649,3 +650,53 @@ def test_published_networks(file: str, onnx_light: Any) -> None:
     assert facts.receptive_field["size"] == [size, size]
     assert facts.receptive_field["stride"] == [stride, stride]
     assert size == published
+
+
+def odd_attribute(draw: st.DrawFn, name: str) -> onnx.AttributeProto:
+    numbers = st.integers(-(2**62), 2**62) | st.integers(-2, 4)
+    value = draw(
+        numbers
+        | st.lists(numbers, min_size=1, max_size=5)
+        | st.sampled_from(["SAME_UPPER", "half_pixel", "?", 0.5])
+    )
+    return onnx.helper.make_attribute(name, value)
+
+
+ODD = (
+    "kernel_shape strides pads dilations auto_pad axis axes perm blocksize ends starts keepdims "
+    "output_shape output_padding scales mode noop_with_empty_axes transA channels_last"
+).split()
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> onnx.NodeProto:
+    op_type = draw(st.sampled_from(sorted(STANDARD)))
+    operands = draw(st.lists(st.sampled_from(["x", "i", "w", "x"]), min_size=1, max_size=4))
+    item = onnx.helper.make_node(op_type, ["x", *operands[1:]], ["y"], name="odd")
+    item.attribute.extend(
+        odd_attribute(draw, name)
+        for name in draw(st.lists(st.sampled_from(ODD), max_size=4, unique=True))
+    )
+    return item
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(damaged())
+def test_attributes_without_sense(item: onnx.NodeProto) -> None:
+    """No attribute, of whatever type and value, makes the walk fail or loop."""
+    built = model(
+        [node("MaxPool", "x", "p", kernel_shape=[1, 1]), item],
+        {"x": ["n", 2, 8, 8]},
+        ["p", "y"],
+        [constant("i", [1, 2]), numpy_helper.from_array(np.ones((2, 2, 1, 1), np.float32), "w")],
+    )
+    try:
+        graph = Graph(load(built))
+    except onnxshare.OnnxShareError:
+        return  # too few or too many inputs
+    shapes = Shapes(1, ())
+    shapes.put("", "x", onnx.TensorProto.FLOAT, (1, 2, 8, 8))
+    shapes.put("", "w", onnx.TensorProto.FLOAT, (2, 2, 1, 1))
+    fields = ReceptiveFields(graph, shapes, Values(graph, shapes.fully_known()))
+    found = fields.of(graph.main.nodes[-1])
+    assert found.field is not None or found.note

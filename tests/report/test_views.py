@@ -458,3 +458,23 @@ def test_command_line_with_hashes(cli: Cli, tmp_path: Path) -> None:
     assert (first["transposed_of"], second["transposed_of"]) == ("", "w0")
     assert second["permutation"] == "1 0"
     assert ran.stderr == ""  # no bar where nobody looks
+
+
+def test_a_receptive_field_in_a_few_characters() -> None:
+    """One number where the axes agree, one per axis where they do not; why there is none."""
+    built = model(
+        [
+            node("Conv", "x w", "a", pads=[1, 1, 1, 1]),
+            node("MaxPool", "a", "b", kernel_shape=[2, 1], strides=[2, 1]),
+            node("GlobalAveragePool", "b", "y"),
+        ],
+        {"x": ["n", 2, 8, 8]},
+        ["y"],
+        [tensor("w", 2, 2, 3, 3)],
+    )
+    columns = columns_of("node")
+    found = onnxshare.inspect(built)
+    cells = [columns["receptive_field"].text(row, found.totals) for row in found.nodes]
+    assert cells == ["3×3, stride 1, start -1", "4×3, stride 2×1, start -1", "–"]
+    notes = [columns["receptive_field_note"].text(row, found.totals) for row in found.nodes]
+    assert notes == ["", "", "whole input"]
