@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from onnxshare.comparison import Comparison
     from onnxshare.differences.results import Difference
     from onnxshare.differences.run import diff
+    from onnxshare.families import Family, family
     from onnxshare.gate import check
     from onnxshare.io.load import Model, load
     from onnxshare.runtime.run_limits import RunLimits
@@ -29,6 +30,7 @@ __all__ = [
     "CheckReport",
     "Comparison",
     "Difference",
+    "Family",
     "Inspection",
     "Model",
     "OnnxShareError",
@@ -38,6 +40,7 @@ __all__ = [
     "check",
     "compare",
     "diff",
+    "family",
     "inspect",
     "load",
     "rewrite",
@@ -47,6 +50,7 @@ _HOMES = {
     "CheckReport": "onnxshare.checks.results",
     "Comparison": "onnxshare.comparison",
     "Difference": "onnxshare.differences.results",
+    "Family": "onnxshare.families",
     "Inspection": "onnxshare.analysis.results",
     "Model": "onnxshare.io.load",
     "RewriteResult": "rewrites.run",
@@ -54,6 +58,7 @@ _HOMES = {
     "check": "onnxshare.gate",
     "compare": "onnxshare.validate",
     "diff": "onnxshare.differences.run",
+    "family": "onnxshare.families",
     "inspect": "onnxshare.api",
     "load": "onnxshare.io.load",
     "rewrite": "rewrites.run",

@@ -10,6 +10,7 @@ from onnxshare.cli.check import command as check
 from onnxshare.cli.compare import command as compare
 from onnxshare.cli.diff import command as diff
 from onnxshare.cli.doctor import command as doctor
+from onnxshare.cli.family import command as family
 from onnxshare.cli.init import command as init
 from onnxshare.cli.inspect import command as inspect
 from onnxshare.cli.rewrite import command as rewrite
@@ -51,6 +52,7 @@ app.command("inspect")(inspect)
 app.command("rewrite")(rewrite)
 app.command("compare")(compare)
 app.command("diff")(diff)
+app.command("family")(family)
 app.command("check")(check)
 app.command("init")(init)
 app.command("rules")(rules)
