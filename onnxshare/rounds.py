@@ -4,8 +4,10 @@
 2. Random samples of other sizes, where a model cannot run at those that were guessed.
 3. Outputs that hardly move: the tensors that go into the last operators (`evidence.py`).
 4. Still inconclusive, and the samples made up: the same ones larger or smaller, until outputs live.
-5. Passed, with sizes left open and samples made up: once more at other sizes.
-6. Inconclusive, or different by little: in double precision, within a budget (`tie_break.py`).
+5. Passed, on samples of very different scales: once more on the small ones alone, because what is
+   rounding beside large numbers is an error beside small ones.
+6. Passed, with sizes left open and samples made up: once more at other sizes.
+7. Inconclusive, or different by little: in double precision, within a budget (`tie_break.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx
 
 from onnxshare.comparison import Comparison
@@ -25,6 +28,7 @@ from onnxshare.promise import promise_of
 from onnxshare.random_inputs import MORE, OTHER, Guess, open_sizes
 from onnxshare.randomness import random_tensors
 from onnxshare.runtime.sessions import Sessions
+from onnxshare.samples.lazy import LazyArrays
 from onnxshare.signature import input_specs
 from onnxshare.statistics import is_float
 from onnxshare.tie_break import in_double
@@ -32,6 +36,9 @@ from onnxshare.verdict import Judged, decide, upstream
 
 #: Factors on made-up inputs, tried in turn while the outputs do not live.
 SCALES = (1e-2, 1e2, 1e-4, 1e4)
+
+#: Samples so many times smaller than the largest are looked at alone.
+_SCALES_APART = 16.0
 
 #: Samples of the second sizes.
 _OTHERS = 8
@@ -73,6 +80,8 @@ def examine(task: Task, samples: Samples) -> Comparison:
         found = _behind_the_end(task, samples, found)
     if found.verdict == "inconclusive" and samples.random:
         found = _at_other_scales(task, samples, found)
+    if found.passed:
+        found = _on_small_ones(task, samples, found)
     if found.passed and samples.random and open_sizes(stricter_of(a, b)):
         found = _at_other_sizes(task, found)
     if found.verdict in ("inconclusive", "different"):
@@ -162,6 +171,24 @@ def _at_other_scales(task: Task, samples: Samples, found: Comparison) -> Compari
         if again.passed or honest:
             return again
     return found
+
+
+def _on_small_ones(task: Task, samples: Samples, found: Comparison) -> Comparison:
+    """Compare on the samples that are `_SCALES_APART` times smaller than the largest."""
+    if isinstance(samples.arrays, LazyArrays):
+        return found
+    scale = np.zeros(samples.count)
+    for array in samples.arrays.values():
+        if is_float(array) and array.size:
+            rows = np.abs(array.reshape(len(array), -1).astype(np.float64)).max(axis=1)
+            scale = np.maximum(scale, rows)
+    small = np.flatnonzero(scale <= scale.max() / _SCALES_APART)
+    if small.size < 2 or not scale[small].any():
+        return found
+    again = measure(task, samples.take(small))
+    if again.verdict != "different":
+        return found
+    return replace(again, reason=f"on the {small.size} smallest samples, {again.reason}")
 
 
 def _at_other_sizes(task: Task, found: Comparison) -> Comparison:

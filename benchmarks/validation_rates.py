@@ -1,0 +1,184 @@
+"""How often rules for "the same function" are wrong, both ways: ours beside those of other tools.
+
+    python benchmarks/validation_rates.py [--zoo FOLDER] [--quick]
+
+Two sets of pairs (`tests/mutants.py`): nets with an FC turned into the convolution that equals it,
+on five kinds of inputs; and every rewrite on every model of a folder. Each right rewrite is also
+spoilt in several ways. A rule that refuses a right one raises a false alarm; one that accepts a
+spoilt one is wrong. All rules see the same inputs; the other tools' rules see all of them at once,
+which is more than those tools run by default. What only a random sample would show is not counted
+against them: spoilt models whose outputs are bit for bit those of the original are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import onnx
+
+import onnxshare
+from onnxshare.errors import OnnxShareError
+from onnxshare.inputs import Samples, random_samples
+from onnxshare.runtime.session import run_model
+from onnxshare.validate import compare
+from rewrites import ALL
+from tests.mutants import HERE, INPUTS, MUTANTS, NETS, inputs, liveliest, net, spoilt
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Name → relative and absolute tolerance: |a - b| <= atol + rtol · |a| for every element. From:
+#: numpy.allclose; onnx/backend/test/loader/__init__.py; onnxruntime/test/onnx/main.cc;
+#: polygraphy/comparator/compare.py (`simple`); onnxsim/model_checking.py; onnxscript/rewriter/
+#: testing.py (assert_numerically_equal).
+RULES = {
+    "numpy.allclose": (1e-5, 1e-8),
+    "ONNX backend tests": (1e-3, 1e-7),
+    "ONNX Runtime's onnx_test_runner": (1e-3, 1e-3),
+    "Polygraphy": (1e-5, 1e-5),
+    "onnxsim": (1e-4, 1e-5),
+    "onnxscript": (1.0, 1e-3),
+}
+
+OURS = "onnxshare"
+
+
+@dataclass
+class Score:
+    """What a rule did."""
+
+    alarms: int = 0
+    wrong: int = 0
+    axes: int = 0
+    undecided: int = 0
+    missed: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model and one to be judged by it."""
+
+    label: str
+    a: onnx.ModelProto
+    b: onnx.ModelProto
+    right: bool
+    axes: bool
+    samples: Samples | None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--zoo", type=Path, default=os.environ.get("ONNXSHARE_ZOO"))
+    parser.add_argument("--quick", action="store_true", help="leave out the largest net")
+    options = parser.parse_args()
+    sets: dict[str, Iterator[Pair]] = {"settings": settings(options.quick)}
+    if options.zoo is not None:
+        sets["models of other people"] = rewritten(Path(options.zoo))
+    for title, pairs in sets.items():
+        print_table(title, *measure(pairs))
+
+
+def settings(quick: bool) -> Iterator[Pair]:
+    for name, (_, side, *_rest) in NETS.items():
+        if quick and name.startswith("K"):
+            continue
+        for kind in INPUTS:
+            original, samples = net(name, "fc"), inputs(kind, side)
+            label = f"{name}, {kind}"
+            yield Pair(label, original, net(name, "conv"), True, False, samples)
+            channel = liveliest(original, samples)
+            for mutant in MUTANTS:
+                model = net(name, "conv", mutant, channel)
+                yield Pair(f"{label}: {mutant}", original, model, False, mutant == "axes", samples)
+
+
+def rewritten(zoo: Path) -> Iterator[Pair]:
+    for path in sorted(zoo.rglob("*.onnx")):
+        for rewrite in ALL:
+            try:
+                result = onnxshare.rewrite(path, [rewrite.name], provider="cpu", validate=False)
+            except OnnxShareError:
+                continue
+            if not result.changes:
+                continue
+            original, model = onnx.load(path), result.model
+            label = f"{path.stem}, {rewrite.name}"
+            yield Pair(label, original, model, True, False, None)
+            for how, mutant in spoilt(original, model):
+                yield Pair(f"{label}: {how}", original, mutant, False, "columns" in how, None)
+
+
+def measure(pairs: Iterator[Pair]) -> tuple[dict[str, Score], Mapping[str, int]]:
+    scores = {name: Score() for name in (*RULES, OURS)}
+    counts = {"right": 0, "spoilt": 0, "axes": 0}
+    for pair in pairs:
+        samples = pair.samples or random_samples(pair.a)
+        outputs = [run(model, samples) for model in (pair.a, pair.b)]
+        equal = all(map(same, outputs[0], outputs[1]))
+        if equal and not pair.right:
+            continue
+        counts["right" if pair.right else "spoilt"] += 1
+        counts["axes"] += pair.axes
+        judge: dict[str, Callable[[], bool]] = {
+            name: lambda rule=rule: close(outputs, *rule)  # type: ignore[misc]
+            for name, rule in RULES.items()
+        }
+        for name, passes in judge.items():
+            note(scores[name], pair, passes())
+        found = compare(
+            pair.a, pair.b, samples=pair.samples, provider="cpu", run_limits=HERE, budget=2
+        )
+        scores[OURS].undecided += pair.right and found.verdict == "inconclusive"
+        note(scores[OURS], pair, found.passed)
+        print(f"{pair.label}: {found.verdict}", file=sys.stderr, flush=True)
+    return scores, counts
+
+
+def note(score: Score, pair: Pair, passed: bool) -> None:
+    if pair.right:
+        score.alarms += not passed
+    elif passed:
+        score.wrong += 1
+        score.axes += pair.axes
+    if passed != pair.right:
+        score.missed.append(pair.label)
+
+
+def run(model: onnx.ModelProto, samples: Samples) -> list[Array]:
+    return list(run_model(model, samples.arrays, provider="cpu", run_limits=HERE).values())
+
+
+def same(a: Array, b: Array) -> bool:
+    return a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def close(outputs: Sequence[Sequence[Array]], rtol: float, atol: float) -> bool:
+    return all(
+        a.shape == b.shape and np.allclose(b, a, rtol=rtol, atol=atol)
+        for a, b in zip(*outputs, strict=True)
+    )
+
+
+def print_table(title: str, scores: dict[str, Score], counts: Mapping[str, int]) -> None:
+    right, wrong, axes = counts["right"], counts["spoilt"], counts["axes"]
+    print(f"\n{title}: {right} right rewrites, {wrong} spoilt ones, {axes} with mixed axes\n")
+    print("| rule | rtol, atol | right refused | spoilt accepted | mixed axes accepted |")
+    print("|---|---|---:|---:|---:|")
+    for name, score in scores.items():
+        rule = ", ".join(f"{value:g}" for value in RULES.get(name, ())) or "A's own noise"
+        undecided = f" ({score.undecided} inconclusive)" if score.undecided else ""
+        print(f"| {name} | {rule} | {score.alarms}{undecided} | {score.wrong} | {score.axes} |")
+    print(f"\n{OURS} was wrong on: {'; '.join(scores[OURS].missed) or 'none'}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
