@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,12 +128,8 @@ def measure(pairs: Iterator[Pair]) -> tuple[dict[str, Score], Mapping[str, int]]
             continue
         counts["right" if pair.right else "spoilt"] += 1
         counts["axes"] += pair.axes
-        judge: dict[str, Callable[[], bool]] = {
-            name: lambda rule=rule: close(outputs, *rule)  # type: ignore[misc]
-            for name, rule in RULES.items()
-        }
-        for name, passes in judge.items():
-            note(scores[name], pair, passes())
+        for name, rule in RULES.items():
+            note(scores[name], pair, close(outputs, *rule))
         found = compare(
             pair.a, pair.b, samples=pair.samples, provider="cpu", run_limits=HERE, budget=2
         )
