@@ -159,7 +159,7 @@ class Editor:
                 helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
                 for tensor in self._initializers
             )
-        _drop_unread(self._source.graph, graph)
+        _drop_unread(self._source, graph)
         set_property(proto.metadata_props, "onnxshare.version", __version__)
         return proto
 
@@ -241,12 +241,16 @@ def _without_dead(
     return kept
 
 
-def _drop_unread(before: onnx.GraphProto, after: onnx.GraphProto) -> None:
+def _drop_unread(source: onnx.ModelProto, after: onnx.GraphProto) -> None:
     """Drop initializers that were read before and are not now, and what is said of tensors that
-    are gone."""
+    are gone. One that is an input as well stays: a caller may give it, unless every initializer
+    had to be listed."""
+    before = source.graph
+    listed = set() if source.ir_version < 4 else {value.name for value in before.input}
     was = _reads(before, list(before.node))
     now = _reads(after, list(after.node))
     gone = {t.name for t in before.initializer if was.get(t.name) and not now.get(t.name)}
+    gone -= listed
     _keep(after.initializer, lambda tensor: tensor.name not in gone)
     _keep(after.input, lambda value: value.name not in gone)
     made = {name for node in after.node for name in node.output}

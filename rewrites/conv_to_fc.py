@@ -20,6 +20,7 @@ from onnxshare.graph import Graph, Node
 from onnxshare.io.tensors import Array
 from rewrites.base import Change, Fitting, Options, Refusal, Site
 from rewrites.moved import Moved
+from rewrites.uses import overridable
 
 
 class ConvToFc:
@@ -49,6 +50,8 @@ class ConvToFc:
         reason = None
         if any(item is None for item in stored):
             reason = "its weights are computed"
+        elif stored[0] is not None and overridable(subject.graph, stored[0]):
+            reason = f"'{stored[0].name}' is also an input, whose value a caller may give"
         elif _quantised(subject.graph, node):
             reason = "its weight is quantised"
         elif int(node.attribute("group", 1)) != 1:

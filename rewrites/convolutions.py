@@ -21,6 +21,7 @@ class Convolutions:
     def __init__(self, subject: Subject, out: Emitter) -> None:
         self._subject, self._out = subject, out
         self._kernels = Kernels(subject, out)
+        self.copies = self._kernels.copies
 
     def emit(self, layer: FullyConnected, read: tuple[Columns, ...], wanted: str) -> str:
         """Emit what an FC is on maps.

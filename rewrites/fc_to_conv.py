@@ -45,7 +45,7 @@ class FcToConv:
         editor = subject.editor(self.name)
         mirror = self._plan(subject, head, editor, options)
         model = editor.apply()
-        notes = list(mirror.notes)
+        notes = [*mirror.notes, *mirror.copies()]
         if options.fully_convolutional:
             notes += free_sizes(subject, model, mirror, pooled=options.pool_outputs)
         removed = tuple(

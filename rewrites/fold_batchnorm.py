@@ -27,7 +27,7 @@ from onnxshare.graph import Graph, Node, Stored
 from onnxshare.io.tensors import Array
 from rewrites.base import Change, Fitting, Options, Refusal, Site
 from rewrites.layers import bias_of
-from rewrites.uses import Users, attributes, only_reader, overridable
+from rewrites.uses import Users, attributes, only_reader, overridable, users_of
 
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -74,7 +74,7 @@ class FoldBatchNorm:
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
         """One site per BatchNormalization right after a convolution or FC."""
-        users = Users(subject.graph)
+        users = users_of(subject.graph)
         layers = (
             _before(subject.graph, node)
             for node in subject.graph.main.nodes

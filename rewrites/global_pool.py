@@ -14,8 +14,9 @@ from __future__ import annotations
 from onnx import TensorProto
 
 from onnxshare.analysis.heads import Subject
-from rewrites.base import Change, Fitting, Options, Site
+from rewrites.base import Change, Fitting, Options, Refusal, Site
 from rewrites.pooling import Pool, Pools
+from rewrites.uses import refuse_overridable
 
 #: What ONNX Runtime pools globally; its ReduceMean does double and integers too.
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)
@@ -45,6 +46,10 @@ class GlobalPool:
         if dtype not in _TYPES:
             kind = TensorProto.DataType.Name(dtype or 0).lower()
             reason = f"ONNX Runtime has no GlobalAveragePool for {kind}"
+        try:
+            refuse_overridable(subject.graph, node)
+        except Refusal as refusal:
+            reason = str(refusal)
         if reason is not None:
             return Site(self.name, node.name, None, reason, 0, None, target=pool)
         what = f"a {'×'.join(map(str, pool.window))} window over its whole map"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 
 from onnxshare.analysis.fc import FullyConnected
 from onnxshare.analysis.heads import Subject
-from onnxshare.graph import Node
+from onnxshare.graph import Node, Stored
 from onnxshare.io.tensors import Array
 from rewrites.base import Refusal
 from rewrites.emitter import Emitter
 from rewrites.layers import bias_of, moved_weight, permuted, quantised_weight
 from rewrites.twins import Columns
+from rewrites.uses import users_of
 
 
 class Kernels:
@@ -26,6 +29,7 @@ class Kernels:
         self._subject, self._out = subject, out
         self._graph, self._values = subject.graph, subject.probe.values
         self._known: dict[tuple[str, ...], str] = {}
+        self._stored: dict[str, tuple[Stored, list[str]]] = {}
 
     def weight(self, layer: FullyConnected, read: Columns) -> str:
         """The kernel `[out, C, spatial…]` of the columns that read one map.
@@ -52,7 +56,29 @@ class Kernels:
             else:
                 kernel = moved_weight(layer, self._values, read)
                 self._known[key] = self._place(layer, kernel, read)
+            if stored is not None and read.columns is None:
+                self._stored.setdefault(stored.key, (stored, []))[1].append(self._known[key])
         return self._known[key]
+
+    def copies(self, gone: Iterable[Node]) -> Iterator[str]:
+        """Notes on weights that are now stored more often than before.
+
+        Args:
+            gone: the nodes that no longer read them.
+        """
+        users = users_of(self._graph)
+        for stored, kernels in self._stored.values():
+            others = users.others(stored, *gone)
+            if others:
+                yield (
+                    f"'{stored.name}' is used by {others[0]} too, which needs it as it was: it is "
+                    f"stored {len(kernels) + 1} times now"
+                )
+            elif len(kernels) > 1:
+                yield (
+                    f"'{stored.name}' was read in {len(kernels)} layouts, and is stored as many "
+                    "times now"
+                )
 
     def _place(self, layer: FullyConnected, kernel: Array, read: Columns) -> str:
         wanted = f"{layer.weight}_map"

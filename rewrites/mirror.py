@@ -35,6 +35,7 @@ from rewrites.layers import bias_of, check_type, quantised_weight
 from rewrites.restore import is_plain, vector_to_old
 from rewrites.steps import Steps
 from rewrites.twins import Columns, Twin, columns_of, join, one
+from rewrites.uses import refuse_overridable
 
 
 class Mirror:
@@ -86,6 +87,7 @@ class Mirror:
         Raises:
             Refusal: the node cannot be carried over.
         """
+        refuse_overridable(self._graph, node)
         if layout.joins(node):
             self._join(node)
             return
@@ -164,6 +166,8 @@ class Mirror:
         if twin is None:
             raise Refusal(f"FC '{layer.node.name}' reads something that is no part of the head")
         read = self._columns(layer, twin)
+        adder = bias_node(self._graph, layer)
+        refuse_overridable(self._graph, layer.node, *([adder] if adder else []))
         if layer.arithmetic == "float":
             check_type(self._subject, layer)
             quantised_weight(self._subject, layer)
@@ -232,6 +236,10 @@ class Mirror:
             self._restore(node, twin.name, twin.index, node.outputs[0])
         for node in leaving:
             self.out.remove(node)
+
+    def copies(self) -> list[str]:
+        """Notes on weights that are stored more often than before."""
+        return list(self._convolutions.copies(self.replaced))
 
     @property
     def rank(self) -> int:

@@ -28,6 +28,7 @@ from onnxshare.shapes import InputShapes
 from rewrites import ALL
 from rewrites.base import Change, Features, Fitting, Options, Refusal, Rewrite, Site, study
 from rewrites.prove import prove
+from rewrites.refold import with_functions
 from rewrites.search import Progress
 from rewrites.split import check_method, split
 from rewrites.together import apply_some, refuse
@@ -185,6 +186,7 @@ def rewrite(
     before = inspect(original, input_shapes=input_shapes).totals
     if not changes:
         return RewriteResult(original, original, sites, (), before, before, None)
+    result, changes = with_functions(original, result, changes)
     validation = None
     if validate or any(change.site.exact is False for change in changes):
         result, validation = prove(

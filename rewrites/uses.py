@@ -7,6 +7,7 @@ from typing import Any
 from onnx import helper
 
 from onnxshare.graph import CARRIERS, Graph, Node, Scope, Stored
+from rewrites.base import Refusal
 
 #: From this IR version on an initializer that is also listed as an input is only a default, which
 #: a caller may override; before it, every initializer had to be listed.
@@ -24,9 +25,24 @@ def attributes(node: Node, *without: str) -> dict[str, Any]:
 
 def overridable(graph: Graph, stored: Stored) -> bool:
     """Whether a stored tensor is only the default of an input, so that its values may change."""
-    if graph.proto.ir_version < _DEFAULTS_SINCE or stored.name not in graph.main.initializers:
-        return False
-    return any(value.name == stored.name for value in graph.proto.graph.input)
+    if "overridable" not in graph.memo:
+        defaults = set(graph.main.initializers) if graph.proto.ir_version >= _DEFAULTS_SINCE else ()
+        inputs = (value.name for value in graph.proto.graph.input)
+        graph.memo["overridable"] = set(defaults).intersection(inputs)
+    return stored.name in graph.memo["overridable"]
+
+
+def refuse_overridable(graph: Graph, *nodes: Node) -> None:
+    """Make sure that no constant of nodes that go is an input as well.
+
+    Raises:
+        Refusal: one is: a caller may give another value, and must be able to still.
+    """
+    for node in nodes:
+        for name in filter(None, node.inputs):
+            stored = graph.source(node.scope, name)
+            if stored is not None and overridable(graph, stored):
+                raise Refusal(f"'{stored.name}' is also an input, whose value a caller may give")
 
 
 def leaves(graph: Graph, scope: Scope, name: str) -> bool:
@@ -69,3 +85,11 @@ class Users:
         """What uses a stored tensor beside some nodes, in words."""
         users = self._users.get(stored.key, {})
         return [label for user, label in users.items() if user not in nodes]
+
+
+def users_of(graph: Graph) -> Users:
+    """The users of all stored tensors, found once for a graph."""
+    if "users" not in graph.memo:
+        graph.memo["users"] = Users(graph)
+    users: Users = graph.memo["users"]
+    return users

@@ -220,3 +220,23 @@ def test_input_shape_settles_a_map_of_unknown_size() -> None:
     assert len(seen.changes) == 1
     given = {image: np.ones((2, 2, H + 2, W + 2), np.float32)}
     assert_same_results(model, seen.model, given)
+
+
+def notes(model: onnx.ModelProto) -> list[str]:
+    result = onnxshare.rewrite(model, ["fc-to-conv"], provider="cpu")
+    return [note for change in result.changes for note in change.notes]
+
+
+def test_a_weight_that_is_stored_twice_afterwards_is_said() -> None:
+    net = Net()
+    weight = net.weight(K, 5)
+    flat = net.flat()
+    net.rows(net.node("MatMul", flat, weight), 5)
+    net.output(net.node("ReduceSum", weight, keepdims=0), *())
+    (note,) = notes(net.model())
+    assert f"'{weight}' is used by 'ReduceSum" in note
+    assert "stored 2 times now" in note
+    (note,) = notes(FORMS["tied, transposed"].model())
+    assert "was read in 2 layouts" in note
+    assert notes(FORMS["tied"].model()) == []
+    assert notes(FORMS["flatten"].model()) == []
