@@ -27,21 +27,37 @@ MEMORY, TIMES_MODEL = 3 * 2**28, 16
 SECONDS, SECONDS_PER_MB = 8.0, 0.5
 
 
-def infer_shapes(proto: onnx.ModelProto, name: str, *, strict: bool = False) -> onnx.ModelProto:
-    """onnx's shape inference, with data propagation.
+class InferenceRefused(ModelError):
+    """onnx's inference rejects a model.
+
+    Attributes:
+        reason: its report, a line for each node.
+    """
+
+    def __init__(self, cause: str, remedy: str = "", reason: str = "") -> None:
+        super().__init__(cause, remedy)
+        self.reason = reason
+
+
+def infer_shapes(
+    proto: onnx.ModelProto, name: str, *, strict: bool = False, values: bool = True
+) -> onnx.ModelProto:
+    """onnx's shape inference.
 
     Args:
         proto: the model without large weights.
         name: what messages call it.
         strict: whether what does not fit is an error wherever it is.
+        values: whether it follows the values of computed shapes (data propagation).
 
     Raises:
-        ModelError: inference rejects the model, or needs too much time or memory for it.
+        InferenceRefused: inference rejects the model, or needs too much time or memory for it.
     """
     if not ordinary(proto):
-        return _elsewhere("strict shapes" if strict else "shapes", proto, name)
+        task = ("strict " if strict else "") + ("shapes" if values else "shapes without values")
+        return _elsewhere(task, proto, name)
     try:
-        return onnx.shape_inference.infer_shapes(proto, strict_mode=strict, data_prop=True)
+        return onnx.shape_inference.infer_shapes(proto, strict_mode=strict, data_prop=values)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, IndexError) as error:
         raise _refused("shapes", name, str(error)) from error
     except MemoryError:
@@ -113,4 +129,4 @@ def _refused(task: str, name: str, reason: str) -> ModelError:
     if reason.startswith(("it ", "onnx ")):
         what = "expanding its functions" if task == "inline" else "inferring its shapes"
         return ModelError(f"{name}: {what} is given up: {reason}", "simplify the model")
-    return ModelError(f"{name}: {what}: {' '.join(reason.split())[:300]}")
+    return InferenceRefused(f"{name}: {what}: {' '.join(reason.split())[:300]}", reason=reason)

@@ -35,7 +35,7 @@ class Binding:
 
 
 def bind(
-    graph: Graph, slim: onnx.ModelProto, given: dict[str, Sequence[int | None]], batch: int
+    graph: Graph, slim: onnx.ModelProto, given: dict[str, Sequence[int | None]], batch: int | None
 ) -> Binding:
     """Set the sizes of the inputs of a copy.
 
@@ -43,7 +43,7 @@ def bind(
         graph: the indexed model.
         slim: the copy that inference reads; its inputs are changed.
         given: sizes by the user.
-        batch: the size that a symbolic batch axis takes.
+        batch: the size that a symbolic batch axis takes; None leaves it open.
 
     Raises:
         UsageError: `given` names no input, or contradicts the model.
@@ -70,8 +70,8 @@ def bind(
                     )
     sequences = _sequences(graph)
     symbols: list[str] = []
-    for value in inputs:
-        symbols += _bind_batch(value, 1 if value.name in sequences else 0, sizes, batch)
+    for value in inputs if batch is not None else ():
+        symbols += _bind_batch(value, 1 if value.name in sequences else 0, sizes, batch or 1)
     for value in inputs:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in sizes:

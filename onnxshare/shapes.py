@@ -15,7 +15,7 @@ from onnxshare.contrib_shapes import RULES
 from onnxshare.graph import Graph, Scope
 from onnxshare.input_shapes import Binding, InputShapes, bind, rows
 from onnxshare.shape_arithmetic import settle
-from onnxshare.slim import without_weights
+from onnxshare.slim import strip_subgraphs, without_weights
 from onnxshare.stand_ins import stand_in
 from onnxshare.tensor_types import NOTHING, Shape, TensorType, TypeTable
 from onnxshare.values import Values
@@ -129,29 +129,42 @@ class _FullyKnown(Mapping[tuple[str, str], tuple[int, ...]]):
         return sum(1 for _ in self)
 
 
-def infer(graph: Graph, input_shapes: InputShapes | None = None, batch: int = 1) -> Shapes:
+def infer(
+    graph: Graph,
+    input_shapes: InputShapes | None = None,
+    batch: int | None = 1,
+    *,
+    strict: bool = False,
+    proven: bool = False,
+) -> Shapes:
     """Infer all shapes.
 
     Args:
         graph: the indexed model.
         input_shapes: sizes for inputs, where the user gave them.
-        batch: the size that a symbolic batch axis takes.
+        batch: the size that a symbolic batch axis takes; None leaves it open.
+        strict: refuse a graph with a node that onnx finds not to fit; else its result is unknown.
+        proven: use nothing that may be wrong: neither shapes that the file declares nor what
+            onnx follows of values, where it errs for tensors of several axes.
 
     Raises:
         UsageError: `input_shapes` names no input, or contradicts the model.
-        ModelError: onnx's inference rejects the model.
+        ModelError: onnx's inference rejects the model (InferenceRefused), or is given up.
     """
     slim = without_weights(graph)
+    if proven:
+        strip_subgraphs(graph.main, slim.graph)
     if not graph.operators.isdisjoint(RULES):
         stand_in(slim, RULES)
     binding = bind(graph, slim, dict(input_shapes or {}), batch)
-    shapes = _inferred(graph, slim, binding)
-    if _restore(graph, slim, shapes, binding.sizes):
-        shapes = _inferred(graph, slim, binding)
+    shapes = _inferred(graph, slim, binding, strict, proven)
+    if not proven and _restore(graph, slim, shapes, binding.sizes):
+        strict = False  # what the file declares may be wrong
+        shapes = _inferred(graph, slim, binding, strict)
     for _ in range(_MAX_ROUNDS):
         if not settle(graph, slim, shapes.size_and_type, Values(graph, shapes.fully_known())):
             break
-        shapes = _inferred(graph, slim, binding)
+        shapes = _inferred(graph, slim, binding, strict, proven)
     for scope in graph.scopes:
         for name in scope.initializers:
             stored = graph.source(scope, name)
@@ -160,8 +173,10 @@ def infer(graph: Graph, input_shapes: InputShapes | None = None, batch: int = 1)
     return shapes
 
 
-def _inferred(graph: Graph, slim: onnx.ModelProto, binding: Binding) -> Shapes:
-    inferred = infer_shapes(slim, graph.model.name)
+def _inferred(
+    graph: Graph, slim: onnx.ModelProto, binding: Binding, strict: bool, proven: bool = False
+) -> Shapes:
+    inferred = infer_shapes(slim, graph.model.name, strict=strict, values=not proven)
     shapes = Shapes(rows(graph, inferred, binding), binding.batch_symbols)
     _collect(inferred.graph, graph.main, shapes)
     return shapes

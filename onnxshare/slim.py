@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto
 
 from onnxshare.errors import ModelFileError
-from onnxshare.graph import Graph
+from onnxshare.graph import Graph, Scope
 from onnxshare.io.load import Model
 from onnxshare.stored import Stored
 
@@ -79,3 +79,15 @@ def _at_hand(model: Model, tensor: TensorProto) -> tuple[TensorProto, bool]:
         return onnx.numpy_helper.from_array(model.read(tensor), tensor.name), True
     except ModelFileError:
         return tensor, False  # only the size that it decides is unknown then
+
+
+def strip_subgraphs(scope: Scope, proto: onnx.GraphProto) -> None:
+    """Remove what the subgraphs of a copy declare of their inner and output shapes."""
+    for position, children in scope.children.items():
+        for attribute in proto.node[position].attribute:
+            if attribute.name not in children:
+                continue
+            attribute.g.ClearField("value_info")
+            for value in attribute.g.output:
+                value.type.tensor_type.ClearField("shape")
+            strip_subgraphs(children[attribute.name], attribute.g)

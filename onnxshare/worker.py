@@ -28,8 +28,8 @@ def work(task: str, data: bytes) -> bytes:
         model = onnx.ModelProto()
         model.ParseFromString(data)
         return bytes(inliner.inline_local_functions(model).SerializeToString())
-    strict = task == "strict shapes"
-    inferred = onnx.shape_inference.infer_shapes(data, strict_mode=strict, data_prop=True)
+    strict, values = task.startswith("strict"), not task.endswith("without values")
+    inferred = onnx.shape_inference.infer_shapes(data, strict_mode=strict, data_prop=values)
     return bytes(inferred.SerializeToString())
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     except MemoryError:
         answer = b"-it needs too much memory"
     except Exception as error:
-        answer = b"-" + " ".join(str(error).split())[:300].encode(errors="replace")
+        answer = b"-" + str(error).strip()[:4000].encode(errors="replace")
     sys.stdout.buffer.write(answer)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from onnxshare.analysis import census as walk
 from onnxshare.analysis.cautions import cautions
+from onnxshare.analysis.declarations import contradicted
 from onnxshare.analysis.duplicates import Progress, hashed
 from onnxshare.analysis.facts import declared, node_facts, weight_facts
 from onnxshare.analysis.fc import bias_elements
@@ -14,14 +14,14 @@ from onnxshare.analysis.head_search import find_heads
 from onnxshare.analysis.heads import Head, Probe, Subject, probe
 from onnxshare.analysis.receptive_field import ReceptiveFields
 from onnxshare.analysis.results import HeadFacts, HeadLayer, Inspection, ModelInfo, NodeFacts
+from onnxshare.analysis.survey import survey
 from onnxshare.analysis.totals import add_up
 from onnxshare.analysis.uniformity import uniformity
 from onnxshare.collector import paused
 from onnxshare.errors import ModelFileError
 from onnxshare.graph import Graph
 from onnxshare.io.load import Model, ModelSource, load
-from onnxshare.shapes import InputShapes, infer
-from onnxshare.values import Values
+from onnxshare.shapes import InputShapes
 
 #: What the rewrites say of each head: per rewrite what it would give, or why it is refused.
 HeadJudge = Callable[[Subject], list[dict[str, dict[str, Any]]]]
@@ -52,9 +52,8 @@ def inspect(
     """
     model = load(source)
     graph = Graph(model)
-    shapes = infer(graph, input_shapes)
-    values = Values(graph, shapes.fully_known())
-    census = walk.take(graph, shapes, values)
+    found = survey(graph, input_shapes)
+    shapes, values, census = found.shapes, found.values, found.census
     probed: list[Probe] = []
 
     def make_probe() -> Probe:
@@ -76,7 +75,14 @@ def inspect(
         heads=head_facts,
         warnings=tuple(
             dict.fromkeys(
-                [*cautions(model), *shapes.warnings, *census.warnings, *_unknown(nodes), *unread]
+                [
+                    *cautions(model),
+                    *contradicted(graph, shapes),
+                    *shapes.warnings,
+                    *census.warnings,
+                    *_unknown(nodes),
+                    *unread,
+                ]
             )
         ),
     )

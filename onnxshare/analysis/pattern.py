@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxshare.analysis.formulas.elementwise import nothing
+from onnxshare.analysis.misfits import RULES, Operands, misfit
 from onnxshare.analysis.operators import PARAM, Operator
 from onnxshare.analysis.traffic import activation_bytes
 from onnxshare.analysis.work import Context, Unknown, Work
@@ -29,6 +30,7 @@ class Pattern:
         read_as: sizes of its parameter inputs as it reads them, behind layout nodes.
         activations: bytes per sample of what it reads and makes, constants left out; None if
             unknown.
+        misfit: why its shapes cannot fit; None if they may.
     """
 
     operator: Operator
@@ -36,6 +38,7 @@ class Pattern:
     roles: tuple[tuple[int, str], ...]
     read_as: tuple[tuple[int, ...], ...]
     activations: int | None
+    misfit: str | None
 
 
 class Patterns:
@@ -109,19 +112,34 @@ class Patterns:
             stored.shape if place < 0 or operator.unpack else inputs[place].sizes or stored.shape
             for place, stored in params.items()
         )
+        return Pattern(
+            operator,
+            _work(operator, context),
+            roles,
+            read_as,
+            self._activations(node, constants, inputs, outputs),
+            misfit(Operands(node, inputs, outputs, self._graph.opset)),
+        )
+
+    def _activations(
+        self,
+        node: Node,
+        constants: dict[int, Stored],
+        inputs: tuple[TensorType, ...],
+        outputs: tuple[TensorType, ...],
+    ) -> int | None:
         moved = [found for place, found in enumerate(inputs) if place not in constants]
         constant = node.op_type in ("Constant", "ConstantOfShape")
         if constant or (inputs and all(found is ABSENT for found in moved)):
             moved = []  # what it makes is a constant too
         else:
             moved += outputs
-        activations = activation_bytes(moved, self._shapes.batch)
-        return Pattern(operator, _work(operator, context), roles, read_as, activations)
+        return activation_bytes(moved, self._shapes.batch)
 
 
 def _attributes(node: Node, operator: Operator) -> bytes:
-    """The attributes, where the work may depend on them."""
-    if operator.work is None or operator.work is nothing:
+    """The attributes, where something may depend on them."""
+    if node.op_type not in RULES and (operator.work is None or operator.work is nothing):
         return b""
     attributes = node.proto.attribute
     if not attributes:

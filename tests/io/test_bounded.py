@@ -335,7 +335,7 @@ def test_another_process_gives_the_same_shapes(monkeypatch: pytest.MonkeyPatch) 
     tasks = elsewhere(monkeypatch)
     monkeypatch.setattr(bounded, "ordinary", lambda proto: False)
     assert onnxshare.inspect(built) == here
-    assert "shapes" in tasks
+    assert "strict shapes" in tasks
 
 
 def test_functions_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:

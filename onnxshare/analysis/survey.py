@@ -1,0 +1,133 @@
+"""Shapes and a census of a model, or an error where no shapes can fit.
+
+What is wrong must follow from inputs and weights alone. A size that was only assumed (one sample)
+and a shape that the file only declares are never held against a model: where a node does not fit,
+it is judged again without them, and an error is what fails then too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from onnxshare.analysis import census as walk
+from onnxshare.analysis.census import Census
+from onnxshare.analysis.misfits import in_words
+from onnxshare.bounded import InferenceRefused
+from onnxshare.errors import ModelError
+from onnxshare.graph import Graph, Node
+from onnxshare.shapes import InputShapes, Shapes, infer
+from onnxshare.values import Values
+
+#: How onnx's inference reports one node: its operator, its name if it has one, and what is wrong.
+_REPORT = re.compile(r"\(op_type:([^,()]+?)(?:, node name: (.*?))?\): \[\w+\] (.*)")
+_NESTED = "Inference error(s): "
+_HOLDERS = frozenset(("If", "Loop", "Scan"))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of a graph before anything is added up."""
+
+    shapes: Shapes
+    values: Values
+    census: Census
+
+
+@dataclass(frozen=True)
+class _Misfit:
+    """A node whose shapes cannot fit, and why."""
+
+    node: Node
+    reason: str
+
+
+def survey(graph: Graph, input_shapes: InputShapes | None = None) -> Survey:
+    """Infer all shapes and look at all nodes.
+
+    Args:
+        graph: the indexed model.
+        input_shapes: sizes for inputs, where the user gave them.
+
+    Raises:
+        UsageError: `input_shapes` does not fit the inputs.
+        ModelError: the shapes of a node cannot fit, whatever the batch.
+    """
+    found, misfit = _look(graph, input_shapes, 1, proven=False)
+    if misfit is None:
+        return found
+    proof, proven = _look(graph, input_shapes, None, proven=True)
+    if proven is not None:
+        raise ModelError(
+            f"{graph.model.name}: {_sentence(proven, proof.shapes)}",
+            "no runtime can run this model: export it again"
+            + (", or give other sizes with --input-shape" if input_shapes else ""),
+        )
+    for_one, misfit = _look(graph, input_shapes, 1, proven=True)
+    if misfit is not None:
+        found.shapes.warnings.append(
+            f"for one sample, {_sentence(misfit, for_one.shapes)}; the model may hold a fixed "
+            "batch, and what follows from that node is unknown"
+        )
+    return found
+
+
+def _look(
+    graph: Graph, input_shapes: InputShapes | None, batch: int | None, *, proven: bool
+) -> tuple[Survey, _Misfit | None]:
+    misfit = None
+    try:
+        shapes = infer(graph, input_shapes, batch, strict=True, proven=proven)
+    except InferenceRefused as refused:
+        shapes = infer(graph, input_shapes, batch, proven=proven)
+        misfit = next(_reported(graph, shapes, refused.reason), None)
+    values = Values(graph, shapes.fully_known())
+    census = walk.take(graph, shapes, values)
+    for use in census.nodes if misfit is None else ():
+        if use.pattern.misfit is not None:
+            misfit = _Misfit(use.node, use.pattern.misfit)
+            break
+        if use.node.op_type == "Gather" and use.node.standard:
+            reason = _out_of_range(use.node, shapes, values)
+            if reason is not None:
+                misfit = _Misfit(use.node, reason)
+                break
+    return Survey(shapes, values, census), misfit
+
+
+def _reported(graph: Graph, shapes: Shapes, reports: str) -> Iterator[_Misfit]:
+    """The nodes of the model that onnx reports. What it finds inside operators that it expands into
+    others, or in what stands in for an operator it does not know, is not held against a model."""
+    for line in reports.splitlines():
+        report = _REPORT.search(line)
+        while report is not None and report[3].startswith(_NESTED):
+            report = _REPORT.search(report[3]) if report[1] in _HOLDERS else None
+        if report is None:
+            continue
+        op_type, name, reason = report[1], report[2] or "", report[3].strip()
+        like = [n for n in graph.nodes() if n.op_type == op_type and n.proto.name == name]
+        # Several may have no name: it is one whose result is not known.
+        like.sort(key=lambda n: all(shapes.sizes(n.scope, o) is not None for o in n.outputs if o))
+        if like:
+            yield _Misfit(like[0], f"{reason[:1].lower()}{reason[1:]}".rstrip("."))
+
+
+def _out_of_range(node: Node, shapes: Shapes, values: Values) -> str | None:
+    """Why a Gather of constant indices cannot be done."""
+    shape = shapes.get(node.scope, node.inputs[0])
+    axis = int(node.attribute("axis", 0))
+    size = shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
+    indices = values.get(node.scope, node.inputs[1]) if isinstance(size, int) else None
+    if indices is None or not isinstance(size, int) or not indices.size:
+        return None
+    if indices.dtype.kind not in "iu" or -size <= indices.min() <= indices.max() < size:
+        return None
+    return f"the indices reach from {indices.min()} to {indices.max()} along an axis of {size}"
+
+
+def _sentence(misfit: _Misfit, shapes: Shapes) -> str:
+    node = misfit.node
+    read = [in_words(shapes.get(node.scope, name)) for name in node.inputs if name]
+    verb = "do" if len(read) > 1 else "does"
+    return f"node '{node.name}' ({node.op_type}): {', '.join(read)} {verb} not fit: {misfit.reason}"
