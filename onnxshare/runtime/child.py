@@ -78,7 +78,8 @@ class Worker:
 
     def _receive(self, header: frames.Header) -> list[int]:
         if "paths" in header:  # where descriptors cannot be sent: files in a private folder
-            return [os.open(path, os.O_RDONLY | os.O_BINARY) for path in header["paths"]]  # type: ignore[attr-defined, unused-ignore]
+            flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+            return [os.open(path, flags) for path in header["paths"]]
         files: list[int] = []
         while self._files is not None and len(files) < header["files"]:
             files += socket.recv_fds(self._files, 1, header["files"])[1]

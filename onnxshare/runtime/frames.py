@@ -7,6 +7,7 @@ taken for it.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
@@ -37,7 +38,8 @@ def send(pipe: IO[bytes], header: Mapping[str, Any], arrays: Sequence[Array] = (
     pipe.write(_LENGTH.pack(len(text)) + text)
     for array in arrays:
         if array.dtype.kind != "O" and array.nbytes:
-            pipe.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+            pipe.write(native.reshape(-1).view(np.uint8).data)
     pipe.flush()
 
 
@@ -58,11 +60,11 @@ def receive(pipe: IO[bytes], most: int | None = None) -> tuple[Header, list[Arra
     try:
         header = json.loads(bytes(_exactly(pipe, length)))
         described = header.pop("arrays")
+        if most is not None and sum(map(_size, described)) > most:
+            raise MemoryError
         empty = [_empty(item) for item in described]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Closed("what it sends is no message") from error
-    if most is not None and sum(array.nbytes for array in empty) > most:
-        raise MemoryError
     for array in empty:
         if array.dtype.kind != "O" and array.nbytes:
             _fill(pipe, array.reshape(-1).view(np.uint8).data)
@@ -73,6 +75,12 @@ def _describe(array: Array) -> dict[str, Any]:
     if array.dtype.kind in "OUS":
         return {"shape": array.shape, "strings": [str(item) for item in array.flat]}
     return {"shape": array.shape, "dtype": array.dtype.newbyteorder("=").name}
+
+
+def _size(described: Any) -> int:
+    if "strings" in described:
+        return 0  # they are in the header
+    return int(math.prod(described["shape"])) * _dtype(described["dtype"]).itemsize
 
 
 def _empty(described: Any) -> Array:
@@ -86,12 +94,14 @@ def _empty(described: Any) -> Array:
 
 def _dtype(name: str) -> np.dtype[Any]:
     try:
-        return np.dtype(name)
+        found = np.dtype(name)
     except TypeError:
         import ml_dtypes  # bfloat16, float8 and the like
 
-        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
-        return found
+        found = np.dtype(getattr(ml_dtypes, name))
+    if found.hasobject:
+        raise ValueError(name)
+    return found
 
 
 def _exactly(pipe: IO[bytes], count: int) -> bytearray:

@@ -16,8 +16,9 @@ from onnxshare.runtime.providers import CPU, Provider
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import Session
 
-#: Memory that a session takes, in bytes of its weights: a copy, and what it computes.
-_PER_WEIGHT = 1.5
+#: Memory that a session takes, in bytes of its weights: the mapped file, or a copy of what is not
+#: in one, and what the optimiser makes of them.
+_PER_WEIGHT = 1.25
 
 #: Sessions that are open side by side unless memory is short: the first model twice (with and
 #: without optimisations) in one process, and the second model.
