@@ -457,6 +457,33 @@ def test_uneven_after_upsampling() -> None:
     assert str(facts.receptive_field_note).startswith("differs between positions")
 
 
+ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+RESIZES = [
+    *((factor, "nearest", rounding) for factor in (2.0, 3.0, 0.5) for rounding in ROUNDINGS),
+    *((factor, "linear", "floor") for factor in (2.0, 3.0, 0.5)),
+    (2.0, "cubic", "floor"),
+    (0.5, "cubic", "floor"),
+]
+
+
+@pytest.mark.parametrize("mapping", ["half_pixel", "asymmetric"])
+@pytest.mark.parametrize(("factor", "mode", "rounding"), RESIZES)
+def test_resize(factor: float, mode: str, rounding: str, mapping: str) -> None:
+    """Every way of rounding and interpolating reads what ONNX Runtime makes it read."""
+    net = Net(2)
+    net.conv(1)
+    attributes = {"nearest_mode": rounding} if mode == "nearest" else {}
+    scales = net.numbers(1, 1, factor, factor)
+    empty = net.numbers()
+    how = {"mode": mode, "coordinate_transformation_mode": mapping}
+    net.add("Resize", empty, scales, **how, **attributes)
+    built = net.model([1, 2, 12, 12])
+    if (factor, mode, mapping) == (2.0, "cubic", "asymmetric"):
+        assert claimed(built, 2) is None  # one position here and four there
+    else:
+        assert assert_measured(built, [1, 2, 12, 12], margin=1) > 4
+
+
 def test_channels_last() -> None:
     """The spatial axes are those that a convolution slides over, wherever they are."""
     built = chain(
@@ -488,6 +515,10 @@ AFTER = {
     ),
     "flattened": ([node("Flatten", "a", "y")], "positions reshaped"),
     "FC": ([node("Flatten", "a", "f"), node("Gemm", "f m", "y")], "whole input"),
+    "one row beside many": (
+        [node("AveragePool", "a", "p", kernel_shape=[8, 1]), node("Add", "a p", "y")],
+        "strides differ",
+    ),
     "branches of different strides": (
         [
             node("MaxPool", "a", "p", kernel_shape=[1, 1], strides=[2, 2]),
