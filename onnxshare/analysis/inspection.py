@@ -80,6 +80,7 @@ def inspect(
                     *contradicted(graph, shapes),
                     *shapes.warnings,
                     *census.warnings,
+                    *_computed(census),
                     *_unknown(nodes),
                     *unread,
                 ]
@@ -104,6 +105,23 @@ def _bytes_on_disk(model: Model) -> int | None:
     if model.size is None or model.folder is None:
         return model.size
     return model.size + sum(model.external.file_size(name) or 0 for name in model.external_files())
+
+
+def _computed(census: walk.Census) -> list[str]:
+    """One line for the layers whose weights are no stored tensors."""
+    names = [
+        use.node.name
+        for use in census.nodes
+        if use.operator.kind in ("conv", "recurrent")
+        and not any(len(sizes) > 1 for sizes in use.pattern.read_as)
+    ]
+    if not names:
+        return []
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [
+        f"the weights of {', '.join(names[:3])}{more} are computed by the model, not stored: "
+        "they are no parameters"
+    ]
 
 
 def _unknown(nodes: tuple[NodeFacts, ...]) -> list[str]:
