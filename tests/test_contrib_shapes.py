@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import onnxshare
+from onnxshare.errors import ModelError
 from tests.builders import Array, constant, info, model, node, random_array, run, tensor
 
 MICROSOFT = "com.microsoft"
@@ -499,6 +500,6 @@ def test_bad_attributes_end_in_one_line_or_an_unknown_shape(
     case = Case(op_type, {"x": floats(1, 8, 8, 8)}, {"w": floats(8, 8, 3, 3)}, attributes)
     try:
         facts = onnxshare.inspect(case.model()).nodes[0]
-    except onnxshare.ModelError:
+    except ModelError:
         return
     assert facts.outputs[0].shape is None or None in facts.outputs[0].shape

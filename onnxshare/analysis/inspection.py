@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from onnxshare.analysis.cautions import cautions
+from onnxshare.analysis.census import Census
 from onnxshare.analysis.declarations import contradicted
 from onnxshare.analysis.duplicates import Progress, hashed
 from onnxshare.analysis.facts import declared, node_facts, weight_facts
@@ -107,7 +108,7 @@ def _bytes_on_disk(model: Model) -> int | None:
     return model.size + sum(model.external.file_size(name) or 0 for name in model.external_files())
 
 
-def _computed(census: walk.Census) -> list[str]:
+def _computed(census: Census) -> list[str]:
     """One line for the layers whose weights are no stored tensors."""
     names = [
         use.node.name
