@@ -21,6 +21,7 @@ import numpy as np
 from onnxshare.errors import RuntimeFailure
 from onnxshare.runtime import frames, memory
 from onnxshare.runtime.engine import Array, Engine, Initializer, Racer, Settings
+from onnxshare.runtime.providers import try_session
 
 #: The most bytes that this process may write into a file: it has none to write.
 _MOST_WRITTEN = 2**20
@@ -41,8 +42,11 @@ class Worker:
         """Do one thing, and close the sessions that are no longer needed."""
         for number in header.get("closed", ()):
             self._engine.close(number)
-        work = {"open": self._open, "run": self._run, "race": self._race}[header["op"]]
-        return work(header, arrays)
+        work = {"open": self._open, "run": self._run, "race": self._race, "try": self._try}
+        return work[header["op"]](header, arrays)
+
+    def _try(self, header: frames.Header, arrays: list[Array]) -> Message:
+        return {"problem": try_session(header["provider"], header["options"])}, []
 
     def _open(self, header: frames.Header, arrays: list[Array]) -> Message:
         settings = Settings(**header["settings"])

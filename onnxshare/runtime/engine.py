@@ -161,19 +161,7 @@ class Engine:
         outputs, feed = list(racer.outputs), dict(racer.feed)
         if session.get_providers()[0] != CUDA:
             return lambda: session.run(outputs, feed)
-        from onnxruntime import OrtValue
-
-        binding = session.io_binding()
-        for name, array in feed.items():
-            binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array, "cuda", 0))
-        for name in outputs:
-            binding.bind_output(name, "cuda")
-
-        def call() -> None:
-            session.run_with_iobinding(binding)
-            binding.synchronize_outputs()
-
-        return call
+        return bound(session, outputs, feed, "cuda")
 
     def close(self, number: int) -> None:
         """Forget a session."""
@@ -197,6 +185,26 @@ class Engine:
         if settings.provider != CPU:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         return options
+
+
+def bound(
+    session: Any, outputs: Sequence[str], feed: Mapping[str, Array], device: str
+) -> Callable[[], object]:
+    """A run of a session whose inputs lie on a device already and whose outputs stay there."""
+    from onnxruntime import OrtValue
+
+    binding = session.io_binding()
+    for name, array in feed.items():
+        binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array, device, 0))
+    for name in outputs:
+        binding.bind_output(name, device)
+
+    def call() -> object:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return binding
+
+    return call
 
 
 def _give(weights: Sequence[Initializer], settings: Settings, options: Any) -> list[Any]:

@@ -33,6 +33,9 @@ CUDA_OPTIONS: Mapping[str, str] = {
 
 _CUDA_ERROR_NO_DEVICE = 100
 
+#: Seconds in which a provider must have started; the first time, CUDA's libraries are slow.
+_TO_TRY = 120.0
+
 
 @dataclass(frozen=True)
 class Provider:
@@ -88,14 +91,9 @@ def probe_cuda() -> tuple[str, str]:
     """
     with quiet():
         device, problem = _ask_driver()
-        if problem:
-            return "", problem
-        import onnxruntime
-
-        if CUDA not in onnxruntime.get_available_providers():
-            return "", "this ONNX Runtime was built without CUDA"
-        preload(CUDA)
-        problem = _try_session(CUDA, CUDA_OPTIONS)
+    if problem:
+        return "", problem
+    problem = _try_apart(CUDA, CUDA_OPTIONS)
     return ("", f"ONNX Runtime cannot use the GPU: {problem}") if problem else (device, "")
 
 
@@ -147,8 +145,7 @@ def try_provider(name: str) -> str:
     Returns:
         Why that does not work; an empty string if it does.
     """
-    with quiet():
-        return _try_session(name, {})
+    return _try_apart(name, {})
 
 
 def _named(request: str, wanted: str) -> Provider:
@@ -190,14 +187,47 @@ def _ask_driver() -> tuple[str, str]:
     except (OSError, AttributeError):
         return "", "no NVIDIA driver"
     major, minor = version.value // 1000, version.value % 1000 // 10
-    return f"{name.value.decode(errors='replace')}, driver for CUDA {major}.{minor}", ""
+    driver_version = f"driver {_driver_version()}".strip()
+    return f"{name.value.decode(errors='replace')}, {driver_version} for CUDA {major}.{minor}", ""
 
 
-def _try_session(provider: str, options: Mapping[str, str]) -> str:
+def _driver_version() -> str:
+    """The version of NVIDIA's driver, as its management library tells it; empty if it does not."""
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
+        text = ctypes.create_string_buffer(96)
+        if library.nvmlInit_v2() == 0:
+            found = library.nvmlSystemGetDriverVersion(text, len(text)) == 0
+            library.nvmlShutdown()
+            return text.value.decode(errors="replace") if found else ""
+    return ""
+
+
+def _try_apart(provider: str, options: Mapping[str, str]) -> str:
+    """As `try_session`, in another process: libraries that do not fit together may crash it."""
+    from onnxshare.runtime.process import ChildProcess
+
+    header = {"op": "try", "provider": provider, "options": dict(options)}
+    child = None
+    try:
+        child = ChildProcess(None)
+        answer, _ = child.ask(header, seconds=_TO_TRY, what="start with")
+        return str(answer["problem"])
+    except RuntimeFailure as failure:
+        return failure.cause
+    finally:
+        if child is not None:
+            child.stop()
+
+
+def try_session(provider: str, options: Mapping[str, str]) -> str:
     """Run one convolution with the CPU forbidden; return what went wrong, or an empty string."""
     import numpy as np
     import onnxruntime
 
+    if provider not in onnxruntime.get_available_providers():
+        return f"this ONNX Runtime was built without {provider.removesuffix(_SUFFIX)}"
+    preload(provider)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
     if provider != CPU:

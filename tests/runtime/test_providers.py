@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from onnxshare.errors import RuntimeFailure, UsageError
-from onnxshare.runtime import providers
+from onnxshare.runtime import engine, process, providers
+from onnxshare.runtime.engine import Engine, Settings
 
 
 def test_the_cpu_always_works() -> None:
@@ -120,26 +125,86 @@ def test_one_line_of_a_long_message(message: str, line: str) -> None:
     assert providers.first_line(ValueError(message)) == line
 
 
-@pytest.mark.gpu
-def test_cuda_gives_what_the_cpu_gives() -> None:
-    import numpy as np
-    from onnx import TensorProto, helper
+def test_the_version_of_the_driver_is_told_where_its_library_tells_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Library:
+        def nvmlInit_v2(self) -> int:
+            return 0
 
-    from onnxshare.runtime.session import run_model
+        def nvmlSystemGetDriverVersion(self, text: Any, size: int) -> int:
+            text.value = b"580.65.06"
+            return 0
 
-    device, problem = providers.probe_cuda()
-    if problem:
-        pytest.skip(f"CUDA does not work here: {problem}")
-    assert device
-    info = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "x"], ["y"])],
-        "square",
-        [info("x", TensorProto.FLOAT, [64, 64])],
-        [info("y", TensorProto.FLOAT, [64, 64])],
+        def nvmlShutdown(self) -> int:
+            return 0
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
+    assert providers._driver_version() == "580.65.06"
+    monkeypatch.setattr(Library, "nvmlInit_v2", lambda self: 9)
+    assert providers._driver_version() == ""
+
+
+@pytest.mark.parametrize("driver", ["works", ""], ids=["libraries are missing", "a crash"])
+def test_a_driver_alone_is_not_cuda(monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
+    """Where CUDA's libraries are missing or crash, as on a machine without a GPU."""
+    if driver and not providers._ask_driver()[1]:
+        pytest.skip("there is a GPU")
+    monkeypatch.setattr(providers, "_ask_driver", lambda: ("Test GPU", ""))
+    if not driver:
+        crash = RuntimeFailure("ONNX Runtime crashes on it (SIGSEGV)")
+
+        def ask(*_: object, **__: object) -> None:
+            raise crash
+
+        monkeypatch.setattr(process.ChildProcess, "ask", ask)
+    providers.probe_cuda.cache_clear()
+    try:
+        device, problem = providers.probe_cuda()
+    finally:
+        providers.probe_cuda.cache_clear()
+    assert device == ""
+    assert problem.startswith("ONNX Runtime cannot use the GPU: ")
+    assert ("SIGSEGV" in problem) == (not driver)
+
+
+def test_a_provider_is_tried_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert providers.try_provider("CPUExecutionProvider") == ""
+    assert providers.try_provider("NoExecutionProvider") == "this ONNX Runtime was built without No"
+
+
+def test_cuda_computes_as_it_can_be_compared() -> None:
+    wanted = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC", "prefer_nhwc": "0"}
+    assert dict(providers.CUDA_OPTIONS) == wanted
+    engine = Engine()
+    cuda = Settings("CUDAExecutionProvider", "CUDA", wanted)
+    assert cuda.providers == [("CUDAExecutionProvider", wanted), ("CPUExecutionProvider", {})]
+    options = engine._options([], cuda)
+    assert options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
+
+
+def test_nodes_on_the_cpu_are_listed_by_name(bundled: Path) -> None:
+    """What ONNX Runtime says of a session on the CPU, where all of them are."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    path = bundled / "lenet5.onnx"
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = {node.name for node in onnx.load(path).graph.node}
+    found = engine._on_cpu(session)
+    assert "node_conv2d" in found
+    assert set(found) <= names
+
+
+def test_runs_with_bound_inputs_and_outputs(bundled: Path) -> None:
+    import onnxruntime
+
+    x = np.load(bundled / "test.npz")["image"][:3]
+    session = onnxruntime.InferenceSession(
+        bundled / "lenet5.onnx", providers=["CPUExecutionProvider"]
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    x = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
-    y = run_model(model, {"x": x}, provider="cuda")["y"]
-    # TensorFloat-32 would be wrong by about 1e-2 here.
-    np.testing.assert_allclose(y, x.astype(np.float64) @ x, atol=1e-4)
+    (expected,) = session.run(None, {"image": x})
+    names = [output.name for output in session.get_outputs()]
+    binding = engine.bound(session, names, {"image": x}, "cpu")()
+    np.testing.assert_array_equal(binding.get_outputs()[0].numpy(), expected)  # type: ignore[attr-defined]
