@@ -89,6 +89,10 @@ def group_query_attention(body: Body) -> None:
     for position in (1, 2):
         if not body.has(2 + position):
             body.output(position, new[position - 1])
+        else:  # as the past, but for the steps: as many as something unknown has
+            past = body.first(body.input(2 + position), 2)
+            steps = body.op("Reshape", body.op("NonZero", past), body.integers(1, 1, -1, 1))
+            body.output(position, body.op("Add", past, body.op("CastLike", steps, past)))
 
 
 def embeddings(body: Body, like: int | None = None) -> None:

@@ -117,18 +117,21 @@ class Body:
             self._given.add(position)
 
     def function(self) -> onnx.FunctionProto:
-        """The function, without a name; an output that no rule gave stays unknown."""
+        """The function, without a name. An output that no rule gave has the element type of the
+        first input, and an unknown shape: that of a Reshape to sizes which are data."""
         for position in range(len(self._node.output)):
             if position not in self._given:
-                unknown = helper.make_node("Unknown", [], [f"o{position}"], domain=DOMAIN)
-                self.nodes.append(unknown)
+                sizes = self.op("Reshape", self.op("NonZero", self.input(0)), self.integers(-1))
+                self.nodes.append(
+                    helper.make_node("Reshape", [self.input(0), sizes], [f"o{position}"])
+                )
         return helper.make_function(
             DOMAIN,
             "",
             [f"i{position}" for position in range(len(self._node.input))],
             [f"o{position}" for position in range(len(self._node.output))],
             self.nodes,
-            [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
+            [helper.make_opsetid("", OPSET)],
         )
 
 

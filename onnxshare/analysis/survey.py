@@ -23,6 +23,8 @@ from onnxshare.values import Values
 #: How onnx's inference reports one node: its operator, its name if it has one, and what is wrong.
 _REPORT = re.compile(r"\(op_type:([^,()]+?)(?:, node name: (.*?))?\): \[\w+\] (.*)")
 _NESTED = "Inference error(s): "
+#: What onnx says of a node that reads a result which it could not infer.
+_UNTYPED = "expected to have type but instead is null"
 _HOLDERS = frozenset(("If", "Loop", "Scan"))
 
 
@@ -106,6 +108,8 @@ def _reported(graph: Graph, shapes: Shapes, reports: str) -> Iterator[_Misfit]:
         if report is None:
             continue
         op_type, name, reason = report[1], report[2] or "", report[3].strip()
+        if reason.endswith(_UNTYPED):
+            continue
         like = [n for n in graph.nodes() if n.op_type == op_type and n.proto.name == name]
         # Several may have no name: it is one whose result is not known.
         like.sort(key=lambda n: all(shapes.sizes(n.scope, o) is not None for o in n.outputs if o))
