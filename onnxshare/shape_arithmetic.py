@@ -51,13 +51,17 @@ def settle(graph: Graph, slim: onnx.ModelProto, known: Known, values: Values) ->
     """
     found = False
     for scope, proto in _pairs(graph.main, slim.graph):
-        for node, copy in zip(scope.nodes, proto.node, strict=True):
+        copies = proto.node
+        for node in scope.nodes:
+            if node.op_type not in _OPERANDS and node.op_type != "If":
+                continue
             if not node.standard or all(known(scope, name) for name in node.outputs if name):
                 continue
+            copy = copies[node.position]
             if node.op_type == "If":
                 found |= _take_branch(node, proto, known, values)
             else:
-                for position in _OPERANDS.get(node.op_type, ()):
+                for position in _OPERANDS[node.op_type]:
                     found |= _bind(graph, node, copy, proto, position, values)
     return found
 
@@ -72,11 +76,8 @@ def taken_branch(node: Node, values: Values) -> str | None:
 
 def _pairs(scope: Scope, proto: onnx.GraphProto) -> Iterator[tuple[Scope, onnx.GraphProto]]:
     yield scope, proto
-    for node, copy in zip(scope.nodes, proto.node, strict=True):
-        children = scope.children.get(node.position)
-        if children is None:
-            continue
-        for attribute in copy.attribute:
+    for position, children in scope.children.items():
+        for attribute in proto.node[position].attribute:
             if attribute.name in children:
                 yield from _pairs(children[attribute.name], attribute.g)
 

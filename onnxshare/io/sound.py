@@ -85,6 +85,7 @@ class _Checker:
         self.name = name
         self.payloads = payloads
         self.graphs: list[onnx.GraphProto] = []
+        self.seen: set[bytes] = set()
 
     def model(self, proto: onnx.ModelProto) -> None:
         """Check all graphs and functions."""
@@ -158,21 +159,34 @@ class _Checker:
 
     def nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
         """Names, operators and attributes of nodes."""
+        seen = self.seen
         for node in nodes:
-            self.readable(node.name, node.domain, node.op_type, *node.input, *node.output)
-            if not node.op_type:
-                raise ModelError(f"{self.name}: node '{node.name}' names no operator", DAMAGED)
+            op_type, name = node.op_type, node.name
+            try:
+                "".join([name, node.domain, op_type, *node.input, *node.output])
+            except (TypeError, UnicodeDecodeError):
+                self.readable(name, node.domain, op_type, *node.input, *node.output)
+            if not op_type:
+                raise ModelError(f"{self.name}: node '{name}' names no operator", DAMAGED)
             for attribute in node.attribute:
-                self.readable(attribute.name, attribute.ref_attr_name)
                 if attribute.type in PLAIN_ATTRIBUTES:
-                    if attribute.name and not (attribute.HasField("g") or attribute.HasField("t")):
-                        continue
-                    raise ModelError(
-                        f"{self.name}: attribute '{attribute.name}' of node '{node.name}' does not "
-                        "hold what its type says",
-                        DAMAGED,
-                    )
-                self.attribute(attribute)
+                    key = attribute.SerializeToString()
+                    if key not in seen:  # nodes repeat themselves
+                        self.plain(attribute, name)
+                        seen.add(key)
+                else:
+                    self.readable(attribute.name, attribute.ref_attr_name)
+                    self.attribute(attribute)
+
+    def plain(self, attribute: AttributeProto, node: str) -> None:
+        """An attribute that says that it is a number, a text or a list of these."""
+        self.readable(attribute.name, attribute.ref_attr_name)
+        if not attribute.name or attribute.HasField("g") or attribute.HasField("t"):
+            raise ModelError(
+                f"{self.name}: attribute '{attribute.name}' of node '{node}' does not hold what "
+                "its type says",
+                DAMAGED,
+            )
 
     def attribute(self, attribute: AttributeProto) -> None:
         """The tensors of an attribute; its graphs are left for later."""

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -20,7 +21,7 @@ BUNDLED = Path(__file__).parents[2] / "models"
 
 def _nested() -> onnx.ModelProto:
     """An If with FCs in both branches, between nodes, several inputs and outputs."""
-    branches = {
+    branches: dict[str, Any] = {
         f"{name}_branch": helper.make_graph(
             [
                 node("MatMul", f"h {name}.w", f"{name}.m"),
