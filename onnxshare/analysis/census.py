@@ -95,7 +95,7 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
     for node in graph.nodes():
         path = node.scope.path
         if path not in times:
-            times[path] = _times(node.scope, shapes, values)
+            times[path] = _times(node.scope, shapes, values, census.warnings)
         operator = _BIAS if node in biases else lookup(node.domain, node.op_type)
         if views.follow(node):
             operator = LAYOUT
@@ -148,8 +148,9 @@ def _look(
     return NodeUse(node, pattern, params, slots, times)
 
 
-def _times(scope: Scope, shapes: Shapes, values: Values) -> int | None:
-    """How often one run executes the nodes of a scope: trip counts of the loops around it."""
+def _times(scope: Scope, shapes: Shapes, values: Values, warnings: list[str]) -> int | None:
+    """How often one run executes the nodes of a scope: trip counts of the loops around it. Where
+    one is not known, that is noted."""
     times = 1
     while scope.holder is not None:
         holder = scope.holder
@@ -161,6 +162,10 @@ def _times(scope: Scope, shapes: Shapes, values: Values) -> int | None:
         elif holder.op_type == "Scan":
             steps = _scan_steps(holder, shapes)
         if steps is None:
+            warnings.append(
+                f"{holder.op_type} '{holder.name}': how often it runs its body is known only at "
+                "run time, so the work of the nodes in it is unknown"
+            )
             return None
         times *= steps
         scope = holder.scope

@@ -477,7 +477,7 @@ def test_loop(built: onnx.ModelProto, steps: int | None) -> None:
         assert (facts.macs, facts.connections, report.totals.macs) == (None, None, None)
         conditions = [f.macs for f in report.nodes if f.op_type in ("Identity", "Constant")]
         assert conditions == [0]  # nothing stays nothing, however often
-        assert report.warnings
+        assert any("'Loop:y': how often it runs" in warning for warning in report.warnings)
     else:
         assert (facts.macs, facts.connections) == (25 * steps, 25 * steps)
         assert facts.sharing.temporal == steps
@@ -500,6 +500,49 @@ def test_scan_uses_its_weights_at_every_step() -> None:
     facts = only(onnxshare.inspect(built), "MatMul")
     assert (facts.params, facts.connections, facts.macs) == (15, 9 * 15, 9 * 15)
     assert facts.sharing.temporal == 9
+
+
+def test_a_scan_of_unknown_length_is_unknown() -> None:
+    """Its steps are the second axis here, which is symbolic."""
+    graph = helper.make_graph(
+        [node("MatMul", "step w", "o")], "body", [info("step", [1, 5])], [info("o", [1, 3])]
+    )
+    built = model(
+        [node("Scan", "x", "y", body=graph, num_scan_inputs=1, scan_input_axes=[1])],
+        {"x": [1, "steps", 5]},
+        ["y"],
+        [tensor("w", 5, 3)],
+    )
+    report = onnxshare.inspect(built)
+    facts = only(report, "MatMul")
+    assert (facts.params, facts.macs, facts.connections) == (15, None, None)
+    assert any("'Scan:y': how often it runs" in warning for warning in report.warnings)
+    known = onnxshare.inspect(built, dims={"steps": 6})
+    assert only(known, "MatMul").macs == 6 * 15
+    assert not any("how often" in warning for warning in known.warnings)
+
+
+def test_a_loop_in_a_loop_runs_the_product() -> None:
+    """3 times 4 runs of a 5×5 product."""
+    inner = body("inner", [node("MatMul", "h w", "out"), GOES_ON], loop=True)
+    middle = helper.make_graph(
+        [
+            node("Loop", "four _ g", "out2", body=inner),
+            node("Identity", "go2", "on2"),
+        ],
+        "middle",
+        [info("i2", [], TensorProto.INT64), info("go2", [], BOOL), info("g", [1, 5])],
+        [info("on2", [], BOOL), info("out2", None)],
+    )
+    built = model(
+        [node("Loop", "three _ x", "y", body=middle)],
+        [info("x", [1, 5])],
+        ["y"],
+        [tensor("w", 5, 5), constant("three", 3), constant("four", 4)],
+    )
+    facts = only(onnxshare.inspect(built), "MatMul")
+    assert (facts.params, facts.macs, facts.connections) == (25, 12 * 25, 12 * 25)
+    assert facts.sharing.temporal == 12
 
 
 def branches(condition: onnx.TensorProto | None) -> onnx.ModelProto:
@@ -529,6 +572,7 @@ def test_one_branch_of_an_if_is_counted(condition: onnx.TensorProto | None, macs
     assert report.totals.params == 15 + 40 + 24  # all are stored
     assert (report.totals.macs, report.totals.connections) == (macs, macs)
     assert any("larger branch" in warning for warning in report.warnings) == (condition is None)
+    assert report.totals.weight_layers == (1 if macs == 5 * 3 else 2)
 
 
 def test_two_ifs_of_one_name_are_not_confused() -> None:
