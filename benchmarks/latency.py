@@ -1,53 +1,87 @@
-"""Latency of rewritten networks against the original, in ONNX Runtime on the CPU.
+"""Latency of rewritten networks against the original, in ONNX Runtime on the CPU, and of models
+against themselves, where any difference claimed would be a false one.
 
-Run: python benchmarks/latency.py
+Run: python benchmarks/latency.py [--again RUNS]
 """
 
 from __future__ import annotations
 
-import os
+import argparse
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from paired import ratio
-
 import onnxshare
-
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime  # after the switch
+from onnxshare.latency import Latency
+from onnxshare.report.comparison import seconds
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 BATCHES = (1, 8, 64)
 
 
-def session(proto: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
+def row(name: str, what: str, found: Latency) -> str:
+    if found.a is None or found.b is None or found.ratio is None or found.ci95 is None:
+        return f"| {name} | {what} | {found.batch} | – | – | {found.reason} | – |"
+    low, high = found.ci95
+    ratio = f"{found.ratio:.3f} ({low:.3f} to {high:.3f}, {found.pairs} pairs)"
+    times = f"{seconds(found.a)} | {seconds(found.b)}"
+    return f"| {name} | {what} | {found.batch} | {times} | {ratio} | {found.result} |"
+
+
+def rewritten(provider: str, folder: Path) -> Iterator[tuple[str, str, Path, Path]]:
+    """Each network, the rewrite, and the files before and after."""
+    for name in ("lenet5", "vgg_small"):
+        path = MODELS / f"{name}.onnx"
+        exact = onnxshare.rewrite(path, ["fc-to-conv"], provider=provider)
+        pooled = onnxshare.rewrite(
+            path,
+            ["fc-to-gap"],
+            approximate=True,
+            samples=MODELS / "calibration.npz",
+            provider=provider,
+        )
+        for label, result in (("fc-to-conv", exact), ("fc-to-gap", pooled)):
+            result.save(folder / f"{name}.{label}.onnx")
+            yield name, label, path, folder / f"{name}.{label}.onnx"
+
+
+def measured(provider: str) -> Iterator[str]:
+    """The rows of the table of rewritten networks."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, label, before, after in rewritten(provider, Path(folder)):
+            compared = onnxshare.compare(before, after, provider=provider, latency=BATCHES, count=2)
+            yield from (row(name, label, found) for found in compared.latency or ())
+
+
+def against_themselves(runs: int, provider: str = "cpu") -> Iterator[str]:
+    """How often a difference is claimed between a model and itself, which there is none of."""
+    for name in ("lenet5", "vgg_small", "gap_net"):
+        path = MODELS / f"{name}.onnx"
+        for batch in (1, 8):
+            claims, ratios = 0, []
+            for seed in range(runs):
+                found = onnxshare.compare(path, path, provider=provider, latency=[batch], seed=seed)
+                for latency in found.latency or ():
+                    claims += latency.result not in ("no difference shown",)
+                    ratios.append(latency.ratio or float("nan"))
+            span = f"{min(ratios):.3f} to {max(ratios):.3f}"
+            yield f"| {name} | {batch} | {runs} | {claims} | {span} |"
 
 
 def main() -> None:
-    images = np.load(MODELS / "calibration.npz")["image"]
-    print("| network | rewrite | batch | time / time of the original (middle half) |")
-    print("|---|---|---:|---:|")
-    for name in ("lenet5", "vgg_small"):
-        path = MODELS / f"{name}.onnx"
-        original = session(path.read_bytes())
-        exact = onnxshare.rewrite(path, ["fc-to-conv"])
-        pooled = onnxshare.rewrite(
-            path, ["fc-to-gap"], approximate=True, samples=MODELS / "calibration.npz"
-        )
-        for label, result in (("fc-to-conv", exact), ("fc-to-gap", pooled)):
-            other = session(result.model.SerializeToString())
-            for batch in BATCHES:
-                feed = {"image": images[:batch]}
-                measured = ratio(
-                    lambda s=other, f=feed: s.run(None, f),
-                    lambda s=original, f=feed: s.run(None, f),
-                    200,
-                )
-                print(f"| {name} | {label} | {batch} | {measured} |", flush=True)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--again", type=int, default=0, metavar="RUNS")
+    runs = parser.parse_args().again
+    if runs:
+        print("| network | batch | runs | differences claimed | B/A |")
+        print("|---|---:|---:|---:|---:|")
+        lines = against_themselves(runs)
+    else:
+        print("| network | rewrite | batch | before | after | after/before | result |")
+        print("|---|---|---:|---:|---:|---:|---|")
+        lines = measured("cpu")
+    for line in lines:
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

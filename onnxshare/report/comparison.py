@@ -131,7 +131,7 @@ def _latency(item: Latency) -> str:
         return f"{what}: not measured: {item.reason}"
     low, high = item.ci95
     return (
-        f"{what}: A {_seconds(item.a)}, B {_seconds(item.b)}, B/A {item.ratio:.3f} "
+        f"{what}: A {seconds(item.a)}, B {seconds(item.b)}, B/A {item.ratio:.3f} "
         f"({low:.3f} to {high:.3f}, {item.pairs} pairs): {item.result}"
     )
 
@@ -140,11 +140,12 @@ def _megabytes(size: int | None) -> str:
     return f"{(size or 0) / 1e6:,.0f} MB"
 
 
-def _seconds(seconds: float) -> str:
+def seconds(time: float) -> str:
+    """Return seconds in the largest unit that keeps them above 1, such as `2.1 ms`."""
     for unit, factor in (("s", 1.0), ("ms", 1e3)):
-        if seconds * factor >= 1:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} µs"
+        if time * factor >= 1:
+            return f"{time * factor:.3g} {unit}"
+    return f"{time * 1e6:.3g} µs"
 
 
 def _weights(proof: WeightProof) -> str:
