@@ -13,6 +13,7 @@ from onnx import TensorProto
 
 import onnxshare
 from onnxshare.analysis.results import Inspection
+from tests.analysis import zoo_roles
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,22 @@ def test_what_the_manifest_sums_has_a_role_each(name: str, zoo: Path) -> None:
     assert totals.unused == 0
     naive = totals.params + totals.statistics + beside.constants + totals.quantization
     assert naive == manifest(zoo, name)["params"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_totals_are_those_of_roles_written_by_hand(name: str, zoo: Path) -> None:
+    """Every stored tensor has a role in `zoo_roles.py`; its sums know nothing of our analyser."""
+    path, report = zoo / "models" / f"{name}.onnx", inspect(zoo, name)
+    by_hand = zoo_roles.sums(path)
+    totals = report.totals
+    for role in (
+        zoo_roles.PARAMS,
+        zoo_roles.STATISTICS,
+        zoo_roles.CONSTANTS,
+        zoo_roles.QUANTIZATION,
+    ):
+        assert getattr(totals, role) == by_hand[role], role
+    assert {w.name: w.params for w in report.weights} == zoo_roles.parameters(path)
 
 
 def test_why_the_quantised_net_holds_20_more(zoo: Path) -> None:
