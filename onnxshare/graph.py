@@ -180,7 +180,12 @@ class Graph:
         scope = Scope(graph, path, parent, holder, model=self.model.name)
         self.scopes.append(scope)
         self._paths.add(path)
-        scope.initializers = {tensor.name: tensor for tensor in graph.initializer}
+        for tensor in graph.initializer:
+            name = tensor.name
+            scope.initializers[name] = tensor
+            scope.sources[name] = Stored(
+                f"{path}:{name}", name, tensor.data_type, tuple(tensor.dims), tensor
+            )
         for sparse in graph.sparse_initializer:
             scope.initializers.setdefault(sparse.values.name, sparse.values)
             scope.sparse[sparse.values.name] = sparse
@@ -258,10 +263,7 @@ class Graph:
     def _stored(self, home: Scope, name: str) -> Stored | None:
         key = f"{home.path}:{name}"
         if name in home.initializers:
-            tensor = home.initializers[name]
-            if name in home.sparse:
-                return from_sparse(home.sparse[name], key, name)
-            return Stored(key, name, tensor.data_type, tuple(tensor.dims), tensor)
+            return from_sparse(home.sparse[name], key, name)  # dense ones are known from the start
         node = home.producers.get(name)
         if node is None or not node.standard:
             return None

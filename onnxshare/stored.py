@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import prod
 
 import onnx
@@ -27,6 +26,7 @@ class Stored:
         packed: bytes of a sparse tensor: its values and their indices.
         parts: of one that is cut out of others or joined from them: those, and how many elements
             of each it has.
+        elements: the number of elements.
     """
 
     key: str
@@ -38,11 +38,10 @@ class Stored:
     sparse: bool = False
     packed: int = 0
     parts: tuple[tuple[Stored, int], ...] = field(default=(), compare=False, repr=False)
+    elements: int = field(init=False, compare=False, repr=False)
 
-    @cached_property
-    def elements(self) -> int:
-        """The number of elements."""
-        return prod(self.shape)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "elements", prod(self.shape))
 
     @property
     def sources(self) -> tuple[tuple[Stored, int], ...]:
