@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 from onnxshare.analysis import layout
 from onnxshare.analysis.heads import Probe
@@ -82,7 +81,7 @@ def join_of(graph: Graph, probe: Probe, name: str, after: set[str]) -> Join | st
             source, steps = feature_map(path)
             sizes = probe.shapes.sizes(graph.main, source) or ()
             if steps and path.base in after and len(sizes) > 2:
-                maps += prod(sizes[2:]) > 1
+                maps += 1
                 sources[source] = True
                 nodes.update(dict.fromkeys(steps))
             elif _flat(graph, probe, item) and graph.source(graph.main, item) is None:
