@@ -9,15 +9,24 @@ import onnx
 
 from onnxshare.analysis.heads import Subject
 from onnxshare.bounded import infer_shapes
+from onnxshare.contrib_shapes import RULES
 from onnxshare.errors import ModelError
 from onnxshare.graph import Node, model_inputs
+from onnxshare.stand_ins import stand_in
 from rewrites.base import Refusal
 from rewrites.mirror import Mirror
 
 #: Operators whose outputs depend on every position of a map.
 _EVERYWHERE = frozenset(
     "InstanceNormalization GroupNormalization LayerNormalization MeanVarianceNormalization "
-    "LpNormalization Softmax LogSoftmax Gemm MatMul LSTM GRU RNN Attention".split()
+    "LpNormalization Softmax LogSoftmax Gemm MatMul LSTM GRU RNN Attention "
+    "DynamicQuantizeLinear QLinearGlobalAveragePool QLinearReduceMean".split()
+)
+
+#: Operators with a window, which may pad.
+_WINDOWS = frozenset(
+    "Conv FusedConv QLinearConv ConvInteger NhwcFusedConv MaxPool AveragePool LpPool "
+    "QLinearAveragePool NhwcMaxPool".split()
 )
 
 _SIZE_NAMES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
@@ -57,7 +66,9 @@ def free_sizes(
         for value in model.graph.output:
             _map_output(value, mirror)
     if not _accepts_more(model, rank, maps):
-        raise Refusal("the layers before the head do not accept other input sizes")
+        reason = "the layers before the head do not accept other input sizes"
+        several = any(len(twin.parts) > 1 for twin in mirror.twins.values())
+        raise Refusal(reason + (", or its maps do not slide in step" if several else ""))
     trunk = [node for node in subject.graph.main.nodes if node not in mirror.replaced]
     notes = []
     padded = sum(_pads(subject, node) for node in trunk)
@@ -122,6 +133,7 @@ def _accepts_more(model: onnx.ModelProto, rank: int, maps: list[str]) -> bool:
                 dim.dim_value = 512
     for value in trial.graph.output:
         value.type.tensor_type.ClearField("shape")
+    stand_in(trial, RULES)
     try:
         inferred = infer_shapes(trial, "the rewritten model", strict=True)
     except ModelError:
@@ -154,7 +166,7 @@ def _pads(subject: Subject, node: Node) -> bool:
         return given is None or bool(np.any(given))
     if node.op_type in ("ConvTranspose", "Resize", "Upsample"):
         return True
-    if node.op_type not in ("Conv", "FusedConv", "MaxPool", "AveragePool", "LpPool"):
+    if node.op_type not in _WINDOWS:
         return False
     same = str(node.attribute("auto_pad", "NOTSET")).startswith("SAME")
     return same or bool(node.attribute("ceil_mode", 0)) or bool(np.any(node.attribute("pads", [0])))

@@ -19,6 +19,9 @@ from rewrites.mirror import Mirror
 from rewrites.restore import is_plain
 from rewrites.twins import one
 
+#: What quantises by the range of a whole tensor, so that no output depends on its crop alone.
+_DYNAMIC = frozenset(("DynamicQuantizeLinear", "DynamicQuantizeMatMul"))
+
 _SOFTMAX = frozenset(("Softmax", "LogSoftmax"))
 
 
@@ -35,6 +38,9 @@ def slide(subject: Subject, mirror: Mirror, *, pool: bool = False) -> None:
         Refusal: a node after the head cannot work on a map, or not every output becomes one.
     """
     graph = subject.graph
+    for node in mirror.replaced:
+        if node.op_type in _DYNAMIC:
+            raise Refusal(f"'{node.name}' ({node.op_type}) takes its range over the whole image")
     for node in graph.main.nodes:
         if node in mirror.replaced or not any(name in mirror.twins for name in node.inputs):
             continue

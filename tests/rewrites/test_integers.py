@@ -375,3 +375,25 @@ def test_form_without_bias_or_zero_points() -> None:
     result = onnxshare.rewrite(model, ["fc-to-conv"], provider="cpu")
     assert kinds(result.model)["ConvInteger"] == 1
     assert_same_results(model, result.model, feeds(model, 2))
+
+
+def test_a_head_in_integers_slides(lenets: dict[str, Path], images: Array) -> None:
+    """LeNet-5 pads nowhere: each position is the original on its crop, bit for bit."""
+    options: dict[str, Any] = {"fully_convolutional": True, "provider": "cpu"}
+    model = onnx.load(lenets["QOperator"])
+    result = onnxshare.rewrite(model, ["fc-to-conv"], **options)
+    assert result.passed
+    wide = np.concatenate([images[:2], images[2:4]], axis=3)[:, :, :, :40].copy()
+    (maps,) = run(result.model, {"image": wide})
+    assert maps.shape == (2, 10, 1, 3)
+    for place in range(3):
+        (old,) = run(model, {"image": wide[:, :, :, 4 * place : 4 * place + 32].copy()})
+        np.testing.assert_array_equal(maps[:, :, 0, place], old)
+
+
+def test_dynamic_ranges_do_not_slide(dynamic: Callable[..., Path]) -> None:
+    for level in ("as written", "ALL"):
+        path = dynamic("flatten", "QInt8", False, level)
+        result = onnxshare.rewrite(path, ["fc-to-conv"], fully_convolutional=True, provider="cpu")
+        assert not result.changes
+        assert "range over the whole image" in (result.sites[0].refused or "")
