@@ -90,6 +90,26 @@ class WeightProof:
 
 
 @dataclass(frozen=True)
+class LocalProof:
+    """Rewritten tensors run alone, on made-up features (`rewrites/local.py`).
+
+    Attributes:
+        tensors: how many.
+        worst: the largest error over √K · u · (|W||x| + |b|).
+        limit: what is allowed.
+    """
+
+    tensors: int
+    worst: float
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether rounding explains every error."""
+        return self.worst <= self.limit
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two models run on the same inputs, and what follows from it.
 
@@ -103,6 +123,7 @@ class Comparison:
         seed: the seed of the random samples and of the noise measurement.
         accuracy: share of samples that `a` and `b` classify as labelled; None without labels.
         weights: what became of the weights; None where no rewrite states it.
+        local: the rewritten tensors alone; None unless the outputs showed too little.
         latency: how long they take, one entry per batch size; None if that was not asked for.
         memory: per model (`a`, `b`) the peak of the process that had run it once and no other;
             None where that cannot be told. In bytes, ONNX Runtime itself included.
@@ -120,6 +141,7 @@ class Comparison:
     seed: int = 0
     accuracy: Mapping[str, float] | None = None
     weights: WeightProof | None = None
+    local: LocalProof | None = None
     latency: tuple[Latency, ...] | None = None
     memory: Mapping[str, int | None] | None = None
     left_to_cpu: Mapping[str, tuple[str, ...]] | None = None

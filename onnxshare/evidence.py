@@ -34,14 +34,18 @@ class _End:
     steps: tuple[bytes, ...]
 
 
-def before_the_end(a: onnx.ModelProto, b: onnx.ModelProto) -> dict[str, tuple[str, str]]:
+def before_the_end(
+    a: onnx.ModelProto, b: onnx.ModelProto, *, hidden: bool = True
+) -> dict[str, tuple[str, str]]:
     """Per output the tensors of A and B that go into the same last operators; only outputs where
-    something hides them."""
+    something hides them, unless `hidden` is false."""
     ends = [_ends(proto) for proto in (a, b)]
     found = {}
     for name, ours in ends[0].items():
         theirs = ends[1].get(name)
-        if theirs is not None and ours.steps and ours.steps == theirs.steps:
+        if theirs is None or (hidden and not ours.steps):
+            continue
+        if ours.steps == theirs.steps:
             found[name] = (ours.tensor, theirs.tensor)
     return found
 

@@ -13,6 +13,7 @@ import onnx
 
 from onnxshare.comparison import Comparison
 from onnxshare.edit import set_property
+from onnxshare.evidence import before_the_end
 from onnxshare.inputs import Samples
 from onnxshare.io.load import Model, with_data
 from onnxshare.precision import computes_in_half, widen, widen_samples
@@ -23,6 +24,7 @@ from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.validate import compare
 from rewrites.base import Change, Options
 from rewrites.fully_convolutional import as_vectors
+from rewrites.local import prove_locally
 from rewrites.moved import Moved, prove_weights
 
 
@@ -65,10 +67,50 @@ def prove(
     if comparison.verdict == "inconclusive" and computes_in_half(original.skeleton):
         comparison = _in_single(original, rewritten, samples, comparison, run)
     comparison = replace(comparison, weights=weights)
+    if comparison.verdict == "inconclusive" and weights.moved and not weights.recomputed:
+        comparison = _locally(original, rewritten, changes, comparison, provider, seed, run_limits)
     fits = [change.fit for change in changes if change.fit is not None]
     if not fits or comparison.verdict in ("not run", "inconclusive") or _broken(comparison):
         return result, comparison
     return _promise(result, comparison, fits[0])
+
+
+def _locally(
+    original: Model,
+    rewritten: Model,
+    changes: tuple[Change, ...],
+    found: Comparison,
+    provider: str,
+    seed: int,
+    run_limits: RunLimits | None,
+) -> Comparison:
+    """Settle what the outputs leave open by the rewritten tensors alone, if what comes after them
+    is the same in both models."""
+    old, new = original.skeleton, rewritten.skeleton
+    known = {name for node in new.graph.node for name in node.output}
+    tensors = [name for change in changes for name in change.tensors if name in known]
+    exact = all(change.site.exact and change.tensors for change in changes)
+    ends = {name: pair[0] for name, pair in before_the_end(old, new, hidden=False).items()}
+    if not exact or not all(ends.get(v.name, v.name) in tensors for v in old.graph.output):
+        return found
+    proof = prove_locally(
+        original,
+        rewritten,
+        list(dict.fromkeys(tensors)),
+        provider=provider,
+        seed=seed,
+        run_limits=run_limits,
+    )
+    if proof is None:
+        return found
+    if not proof.holds:
+        return replace(found, local=proof)
+    reason = (
+        f"the moved weights are equal bit for bit, and on made-up features the error of each "
+        f"rewritten tensor is at most {proof.worst:.2g} of √K·u·(|W||x| + |b|), where "
+        f"{proof.limit:g} is rounding; end to end, {found.reason}"
+    )
+    return replace(found, verdict="equivalent", reason=reason, local=proof)
 
 
 def _steps(
