@@ -1,13 +1,13 @@
 """How often rules for "the same function" are wrong, both ways: ours beside those of other tools.
 
-    python benchmarks/validation_rates.py [--zoo FOLDER] [--quick]
+    python benchmarks/validation_rates.py [--zoo FOLDER] [--quick] [--models-only]
 
 Two sets of pairs (`tests/mutants.py`): nets with an FC turned into the convolution that equals it,
-on five kinds of inputs; and every rewrite on every model of a folder. Each right rewrite is also
-spoilt in several ways. A rule that refuses a right one raises a false alarm; one that accepts a
-spoilt one is wrong. All rules see the same inputs; the other tools' rules see all of them at once,
-which is more than those tools run by default. What only a random sample would show is not counted
-against them: spoilt models whose outputs are bit for bit those of the original are left out.
+on five kinds of inputs; and every rewrite on every bundled model and every model of a folder, and
+the way back of those with a head. Each right rewrite is also spoilt in several ways. A rule that
+refuses a right one raises a false alarm; one that accepts a spoilt one is wrong. All rules see the
+same inputs; the other tools' rules see all of them at once, which is more than those tools run by
+default. Spoilt models whose outputs are bit for bit those of the original are left out.
 """
 
 from __future__ import annotations
@@ -79,10 +79,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--zoo", type=Path, default=os.environ.get("ONNXSHARE_ZOO"))
     parser.add_argument("--quick", action="store_true", help="leave out the largest net")
+    parser.add_argument("--models-only", action="store_true", help="leave out the nets")
     options = parser.parse_args()
-    sets: dict[str, Iterator[Pair]] = {"settings": settings(options.quick)}
-    if options.zoo is not None:
-        sets["models of other people"] = rewritten(Path(options.zoo))
+    folders = [Path(__file__).resolve().parents[1] / "models"]
+    folders += [Path(options.zoo)] if options.zoo is not None else []
+    sets: dict[str, Iterator[Pair]] = {"models": rewritten(folders)}
+    if not options.models_only:
+        sets = {"nets": settings(options.quick), **sets}
     for title, pairs in sets.items():
         print_table(title, *measure(pairs))
 
@@ -101,20 +104,32 @@ def settings(quick: bool) -> Iterator[Pair]:
                 yield Pair(f"{label}: {mutant}", original, model, False, mutant == "axes", samples)
 
 
-def rewritten(zoo: Path) -> Iterator[Pair]:
-    for path in sorted(zoo.rglob("*.onnx")):
+def rewritten(folders: Sequence[Path]) -> Iterator[Pair]:
+    for path in sorted(path for folder in folders for path in folder.rglob("*.onnx")):
+        original = onnx.load(path)
+        there = None
         for rewrite in ALL:
-            try:
-                result = onnxshare.rewrite(path, [rewrite.name], provider="cpu", validate=False)
-            except OnnxShareError:
-                continue
-            if not result.changes:
-                continue
-            original, model = onnx.load(path), result.model
-            label = f"{path.stem}, {rewrite.name}"
-            yield Pair(label, original, model, True, False, None)
-            for how, mutant in spoilt(original, model):
-                yield Pair(f"{label}: {how}", original, mutant, False, "columns" in how, None)
+            model = apply(original, rewrite.name)
+            if model is not None:
+                yield from of(f"{path.stem}, {rewrite.name}", original, model)
+                there = model if rewrite.name == "fc-to-conv" else there
+        back = None if there is None else apply(there, "conv-to-fc")
+        if there is not None and back is not None:
+            yield from of(f"{path.stem}, conv-to-fc", there, back)
+
+
+def apply(model: onnx.ModelProto, rewrite: str) -> onnx.ModelProto | None:
+    try:
+        result = onnxshare.rewrite(model, [rewrite], provider="cpu", validate=False)
+    except OnnxShareError:
+        return None
+    return result.model if result.changes else None
+
+
+def of(label: str, original: onnx.ModelProto, model: onnx.ModelProto) -> Iterator[Pair]:
+    yield Pair(label, original, model, True, False, None)
+    for how, mutant in spoilt(original, model):
+        yield Pair(f"{label}: {how}", original, mutant, False, "columns" in how, None)
 
 
 def measure(pairs: Iterator[Pair]) -> tuple[dict[str, Score], Mapping[str, int]]:
