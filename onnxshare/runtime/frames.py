@@ -35,11 +35,11 @@ def send(pipe: IO[bytes], header: Mapping[str, Any], arrays: Sequence[Array] = (
     """
     described = [_describe(array) for array in arrays]
     text = json.dumps({**header, "arrays": described}).encode()
-    pipe.write(_LENGTH.pack(len(text)) + text)
+    _write(pipe, memoryview(_LENGTH.pack(len(text)) + text))
     for array in arrays:
         if array.dtype.kind != "O" and array.nbytes:
             native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
-            pipe.write(native.reshape(-1).view(np.uint8).data)
+            _write(pipe, native.reshape(-1).view(np.uint8).data)
     pipe.flush()
 
 
@@ -69,6 +69,12 @@ def receive(pipe: IO[bytes], most: int | None = None) -> tuple[Header, list[Arra
         if array.dtype.kind != "O" and array.nbytes:
             _fill(pipe, array.reshape(-1).view(np.uint8).data)
     return header, empty
+
+
+def _write(pipe: IO[bytes], data: memoryview) -> None:
+    """Write all of it: a pipe without a buffer may take a part, as the system does of 2 GiB."""
+    while len(data):
+        data = data[pipe.write(data) :]
 
 
 def _describe(array: Array) -> dict[str, Any]:

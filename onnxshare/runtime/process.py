@@ -36,7 +36,17 @@ _ALIGNED = 64
 #: Whether descriptors can be sent to another process.
 _SENDS_FILES = hasattr(socket, "send_fds") and hasattr(socket, "AF_UNIX")
 
-_LACKS_MEMORY = ("failed to allocate memory", "bad_alloc", "bad allocation", "out of memory")
+_LACKS_MEMORY = (
+    "failed to allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",
+)
+
+#: What the process finds in its environment: no telemetry, and no threads of NumPy's, which would
+#: reserve memory and do nothing.
+_ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class ChildProcess:
@@ -72,7 +82,7 @@ class ChildProcess:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 bufsize=0,
-                env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
+                env={**os.environ, **_ENVIRONMENT},
                 pass_fds=passed,
                 # Ctrl-C in a terminal reaches the whole group: this process ends that one.
                 start_new_session=True,
@@ -114,7 +124,7 @@ class ChildProcess:
         watch.daemon = True
         watch.start()
         try:
-            message = {**header, **self._hand_over(weights or {})}
+            message = {**header, **self._given(weights or {})}
             frames.send(cast("IO[bytes]", self._process.stdin), message, arrays)
             answer, results = frames.receive(cast("IO[bytes]", self._process.stdout), self._memory)
         except (frames.Closed, OSError):
@@ -184,6 +194,17 @@ class ChildProcess:
             f"it needs more memory than its process may have ({self._memory / 1e9:.3g} GB)",
             "raise that with --memory-limit, or run it on a machine with more",
         )
+
+    def _given(self, weights: Mapping[str, tuple[int, Array]]) -> dict[str, Any]:
+        try:
+            return self._hand_over(weights)
+        except OSError as error:
+            if self._process.poll() is not None:
+                raise
+            raise RuntimeFailure(
+                f"its weights cannot be handed over: {error.strerror}",
+                f"free some space in {tempfile.gettempdir()}",
+            ) from error
 
     def _hand_over(self, weights: Mapping[str, tuple[int, Array]]) -> dict[str, Any]:
         """Make weights readable for the process: descriptors of the files they lie in, which are

@@ -18,7 +18,7 @@ from onnxshare.runtime.engine import Settings
 from onnxshare.runtime.hosts import ChildHost, Host, LocalHost, Opened, Runner
 from onnxshare.runtime.providers import Provider, choose
 from onnxshare.runtime.run_limits import RunLimits
-from onnxshare.runtime.weights import prepare, reads
+from onnxshare.runtime.weights import prepare, with_outputs
 from onnxshare.signature import batching, input_specs
 
 
@@ -70,7 +70,7 @@ class Session:
         self._rows: dict[str, bool] = {}
         self._limit: int | None = None
         self._model, self._outputs = model, outputs
-        self._wanted = proto if outputs is None else _with_outputs(proto, outputs)
+        self._wanted = proto if outputs is None else with_outputs(proto, outputs)
         self.output_names = tuple(value.name for value in self._wanted.graph.output)
         self._host = LocalHost() if host is None else host
         self._later = later
@@ -122,16 +122,9 @@ class Session:
         orders: Array,
         runs: int,
     ) -> Array:
-        """Time this session and another in the same place.
+        """Time this session and another in the same place: seconds of a run, `[pairs, 2]`.
 
-        Args:
-            other: the other session.
-            feeds: the inputs of both.
-            orders: who goes first in each pair: `[pairs, 2]`, of 0 for this one and 1.
-            runs: runs that each timing spans.
-
-        Returns:
-            Seconds of a run, `[pairs, 2]`.
+        Args: `feeds` are the inputs of both; `orders` and `runs` are as of `Engine.race`.
 
         Raises:
             RuntimeFailure: one of them cannot be run.
@@ -304,31 +297,3 @@ def opened(
         yield Session(model, provider=chosen, outputs=outputs, folder=folder, host=host)
     finally:
         host.stop()
-
-
-def _with_outputs(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
-    known = {value.name: value for value in proto.graph.output}
-    changed = onnx.ModelProto()
-    changed.CopyFrom(proto)
-    del changed.graph.output[:]
-    for name in dict.fromkeys(outputs):
-        # A name alone will do: ONNX Runtime infers the type.
-        changed.graph.output.append(known.get(name, onnx.ValueInfoProto(name=name)))
-    if not set(known) <= set(outputs):
-        _drop_unneeded(changed.graph)
-    return changed
-
-
-def _drop_unneeded(graph: onnx.GraphProto) -> None:
-    """Remove nodes that no output needs: ONNX Runtime would run them all the same."""
-    needed = {value.name for value in graph.output}
-    kept: list[onnx.NodeProto] = []
-    for node in reversed(graph.node):
-        if needed.isdisjoint(node.output):
-            continue
-        kept.append(node)
-        needed.update(reads(node))
-    kept.reverse()
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
-    del graph.node[:]
-    graph.node.extend(nodes)

@@ -9,6 +9,7 @@ the mapped files, which several sessions share, and which the limit of 2 GiB doe
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +82,36 @@ def prepare(model: Model, structure: onnx.ModelProto) -> Weights:
         )
     total = sum(array.nbytes for _, array in handed_over.values())
     return Weights(proto.SerializeToString(), handed_over, total)
+
+
+def with_outputs(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
+    """A copy of a model that returns these tensors of its main graph, and computes no more than
+    they need."""
+    known = {value.name: value for value in proto.graph.output}
+    changed = onnx.ModelProto()
+    changed.CopyFrom(proto)
+    del changed.graph.output[:]
+    for name in dict.fromkeys(outputs):
+        # A name alone will do: ONNX Runtime infers the type.
+        changed.graph.output.append(known.get(name, onnx.ValueInfoProto(name=name)))
+    if not set(known) <= set(outputs):
+        _drop_unneeded(changed.graph)
+    return changed
+
+
+def _drop_unneeded(graph: onnx.GraphProto) -> None:
+    """Remove nodes that no output needs: ONNX Runtime would run them all the same."""
+    needed = {value.name for value in graph.output}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(graph.node):
+        if needed.isdisjoint(node.output):
+            continue
+        kept.append(node)
+        needed.update(reads(node))
+    kept.reverse()
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _drop_unread(graph: onnx.GraphProto) -> None:

@@ -76,3 +76,16 @@ def test_arrays_larger_than_allowed_are_refused_before_memory_is_taken() -> None
     text = json.dumps({"arrays": [{"shape": [2**40], "dtype": "float64"}]}).encode()
     with pytest.raises(MemoryError):
         frames.receive(message(text), most=2**30)
+
+
+def test_a_pipe_that_takes_a_part_at_a_time_gets_all() -> None:
+    class Narrow(io.BytesIO):
+        def write(self, data: Any) -> int:
+            return super().write(bytes(data[:5]))
+
+    pipe = Narrow()
+    frames.send(pipe, {"op": "x"}, [np.arange(100)])
+    pipe.seek(0)
+    header, (found,) = frames.receive(pipe)
+    assert header == {"op": "x"}
+    np.testing.assert_array_equal(found, np.arange(100))

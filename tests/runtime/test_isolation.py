@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import platform
 import sys
 import tempfile
@@ -164,6 +165,17 @@ def test_the_process_has_telemetry_off_and_prints_nothing(
     finally:
         child.stop()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("handed_over")
+def test_a_full_disk_is_told(lenet: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(process, "_write", full)
+    with pytest.raises(RuntimeFailure, match="cannot be handed over: No space left") as caught:
+        run_model(load(lenet), images(), provider="cpu")
+    assert "free some space in" in caught.value.remedy
 
 
 def test_batches_stream_through_the_process_and_it_ends_with_them() -> None:
