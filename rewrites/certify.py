@@ -87,6 +87,14 @@ class Estimate:
         )
         return kept and small
 
+    def could_reach(self, target: Target) -> bool:
+        """Whether the estimates keep the target, whatever their bounds."""
+        kept = target.keep is None or (self.agreement is not None and self.agreement >= target.keep)
+        small = target.max_error is None or (
+            self.error is not None and self.error <= target.max_error
+        )
+        return kept and small
+
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain types."""
         return asdict(self)

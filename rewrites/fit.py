@@ -23,7 +23,7 @@ sample the prediction of a fit that has not seen it, at no further cost.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +36,9 @@ _RELATIVE_CUT = 1e-11
 
 #: The grid of λ, as multiples of the largest eigenvalue.
 _GRID = np.logspace(-8, 1, 37)
+
+#: Each of so many of the grid is tried first, then those around the best.
+_STRIDE = 4
 
 #: Above so many outputs λ is chosen by so many random combinations of them, which keep squared
 #: lengths in expectation (Johnson and Lindenstrauss, 1984).
@@ -172,13 +175,25 @@ class Ridge:
             yield part, (block - self.mean) @ scaled
 
     def _choose(self, residual: Floats, projected: Floats) -> tuple[float, float]:
-        """The λ of the grid with the least leave-one-out error, and that error."""
+        """The λ of the grid with the least leave-one-out error, and that error: one λ of each
+        decade is tried, then those within a decade of the best."""
         outputs = residual.shape[1]
         if outputs > _SKETCH:
             mix = np.random.default_rng(outputs).standard_normal((outputs, _SKETCH))
             mix /= np.sqrt(_SKETCH)
             residual, projected = residual @ mix, projected @ mix
-        candidates = self.power[0] * _GRID
+        errors = np.full(len(_GRID), np.inf)
+        coarse = range(0, len(_GRID), _STRIDE)
+        errors[coarse] = self._errors(residual, projected, coarse)
+        around = int(np.argmin(errors))
+        fine = range(max(0, around - _STRIDE + 1), min(len(_GRID), around + _STRIDE))
+        errors[fine] = self._errors(residual, projected, fine)
+        best = int(np.argmin(errors))
+        return float(self.power[0] * _GRID[best]), float(errors[best])
+
+    def _errors(self, residual: Floats, projected: Floats, places: Sequence[int]) -> Floats:
+        """The leave-one-out squared error of some λ of the grid."""
+        candidates = self.power[0] * _GRID[places]
         errors = np.zeros(len(candidates))
         for part, left in self._left_blocks():
             outside, spare = self._outside(left, residual[part], projected)
@@ -188,8 +203,7 @@ class Ridge:
                 left_out = left @ (shrink[:, None] * projected) + outside
                 slack = np.maximum(squares @ shrink + spare, 1e-13)
                 errors[place] += float(((left_out / slack[:, None]) ** 2).sum())
-        best = int(np.argmin(errors))
-        return float(candidates[best]), float(errors[best])
+        return errors
 
     def _outside(
         self, left: Floats, residual: Floats, projected: Floats

@@ -164,34 +164,59 @@ def _try(
     seed: int,
 ) -> Candidate:
     try:
-        heads, given = cross_validate(chain, data, method, classes, seed)
+        tried = cross_validate(chain, data, method, classes, seed, target)
     except Refusal as refusal:
         return Candidate(method.name, refused=str(refusal))
-    params = max(head.params for head in heads)
-    macs = max(head.macs for head in heads)
+    params = max(head.params for head in tried.heads)
+    macs = max(head.macs for head in tried.heads)
     size = next(iter(chain.pieces(chain.roots[0]))).dtype.itemsize
-    found = estimate({leaf: data.results[leaf] for leaf in chain.leaves}, given, classes)
-    reaches = found.reaches(target)
+    wanted = {leaf: data.results[leaf][tried.samples] for leaf in chain.leaves}
+    found = estimate(wanted, tried.outputs, classes)
+    reaches = found.samples == data.count and found.reaches(target)
     return Candidate(method.name, params, macs, params * size, found, reaches=reaches)
 
 
+@dataclass(frozen=True)
+class CrossValidated:
+    """What a method does on samples that it was not fitted to.
+
+    Attributes:
+        heads: one per fold.
+        samples: the samples that were predicted, `[n]`.
+        outputs: per leaf the predictions for these, `[n, F]`.
+    """
+
+    heads: tuple[SmallHead, ...]
+    samples: Array
+    outputs: Mapping[int, Array]
+
+
 def cross_validate(
-    chain: Chain, data: HeadData, method: Method, classes: frozenset[int], seed: int = 0
-) -> tuple[list[SmallHead], dict[int, Array]]:
+    chain: Chain,
+    data: HeadData,
+    method: Method,
+    classes: frozenset[int],
+    seed: int = 0,
+    target: Target | None = None,
+) -> CrossValidated:
     """Fit a method without each fold in turn, and predict that fold.
 
-    Returns:
-        The fitted heads, and per leaf the predictions `[N, F]`.
+    Args:
+        chain: the head.
+        data: what it does on the samples.
+        method: how it is fitted.
+        classes: the leaves whose largest output counts.
+        seed: of the folds.
+        target: what has to be kept: folds are left out once not even a perfect rest would keep it.
 
     Raises:
         Refusal: the method does not suit the head, or would make nothing smaller.
     """
     order = np.random.default_rng([seed, 1]).permutation(data.count)
     folds = min(_FOLDS, data.count)
-    given = {
-        leaf: np.empty((data.count, chain.layers[leaf].fc.out_features)) for leaf in chain.leaves
-    }
-    heads = []
+    wanted = {leaf: data.results[leaf] for leaf in chain.leaves}
+    given = {leaf: values.astype(np.float64) for leaf, values in wanted.items()}
+    heads, predicted = [], np.zeros(data.count, np.bool_)
     for fold in range(folds):
         unseen = np.sort(order[fold::folds])
         seen = np.sort(np.delete(order, np.s_[fold::folds]))
@@ -201,7 +226,13 @@ def cross_validate(
         heads.append(head)
         for leaf, values in predict(chain, data, head, unseen).items():
             given[leaf][unseen] = values
-    return heads, given
+        predicted[unseen] = True
+        if target is not None and not estimate(wanted, given, classes).could_reach(target):
+            break
+    chosen = np.flatnonzero(predicted)
+    return CrossValidated(
+        tuple(heads), chosen, {leaf: values[chosen] for leaf, values in given.items()}
+    )
 
 
 def predict(chain: Chain, data: HeadData, head: SmallHead, chosen: Array) -> Mapping[int, Array]:
