@@ -7,7 +7,7 @@ says nothing about whether the order is the right one: that is for the runs to s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,12 +15,15 @@ from onnx import TensorProto
 
 from onnxshare.comparison import WeightProof
 from onnxshare.graph import Graph
-from onnxshare.io.load import Model
-from onnxshare.io.tensors import Array, release
+from onnxshare.io.load import Model, all_tensors
+from onnxshare.io.tensors import Array, element_count, release
 from onnxshare.values import Values
 
 #: Bytes that are compared at once.
 _STEP = 2**22
+
+#: Elements up to which a new constant is looked for among the old ones.
+_SMALL = 2**20
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -67,7 +70,9 @@ def prove_weights(
     computed: dict[str, None] = {}
     known: tuple[Model, Values, Graph] | None = None
     for before, after, claims in steps:
-        computed.update(dict.fromkeys(_computed(before, after, claims)))
+        kept, fresh = _unclaimed(before, after, claims)
+        count += kept
+        computed.update(dict.fromkeys(fresh))
         if not claims:
             known = None
             continue
@@ -88,13 +93,28 @@ def _indexed(model: Model) -> tuple[Model, Values, Graph]:
     return model, Values(graph), graph
 
 
-def _computed(before: Model, after: Model, claims: tuple[Moved, ...]) -> Iterator[str]:
-    """New floating-point constants that no claim covers."""
+def _unclaimed(before: Model, after: Model, claims: tuple[Moved, ...]) -> tuple[int, list[str]]:
+    """New floating-point constants that no claim covers: how many hold the bytes of an old one in
+    their order, as operands do that were only given more axes; and the others."""
     old = {tensor.name for tensor in before.skeleton.graph.initializer}
     old.update(claim.target for claim in claims)
-    for tensor in after.skeleton.graph.initializer:
-        if tensor.data_type in _FLOATS and tensor.name not in old:
-            yield tensor.name
+    fresh = [
+        tensor
+        for tensor in after.skeleton.graph.initializer
+        if tensor.data_type in _FLOATS and tensor.name not in old
+    ]
+    sizes = {(tensor.data_type, element_count(tensor)) for tensor in fresh}
+    known = {
+        before.read(tensor).tobytes()
+        for tensor in (all_tensors(before.skeleton) if fresh else ())
+        if (tensor.data_type, element_count(tensor)) in sizes and element_count(tensor) <= _SMALL
+    }
+    others = [
+        tensor.name
+        for tensor in fresh
+        if element_count(tensor) > _SMALL or after.read(tensor).tobytes() not in known
+    ]
+    return len(fresh) - len(others), others
 
 
 def _check(

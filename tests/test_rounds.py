@@ -195,6 +195,18 @@ def test_random_inputs_are_scaled_until_the_outputs_live() -> None:
     assert against(a, linear(end, SWAPPED, 1e8, permuted=True), budget=0).verdict == "different"
 
 
+def test_what_is_rounding_beside_large_samples_is_an_error_beside_small_ones() -> None:
+    values = X.copy()
+    values[::2] *= np.float32(1e5)
+    end = [node("Identity", "h", "y")]
+    a, samples = linear(end, bias=1e-2), Samples({"x": values})
+    right = against(a, linear(end, bias=1e-2, permuted=True), samples=samples)
+    assert right.verdict == "equivalent", right.reason
+    wrong = against(a, linear(end, bias=2e-2, permuted=True), samples=samples)
+    assert wrong.verdict == "different", wrong.reason
+    assert wrong.reason.startswith("on the 12 smallest samples, ")
+
+
 def fc_after_pooling(side: int) -> onnx.ModelProto:
     """Says that its sizes are open, and has an FC for one of them only."""
     weight = np.random.default_rng(3).standard_normal((3 * side * side // 4, 4)) / side

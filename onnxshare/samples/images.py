@@ -71,7 +71,8 @@ class ImageOptions:
                 raise ValueError
         except ValueError:
             raise UsageError(
-                f"--normalize '{self.normalize}' does not suit images with {channels} channels",
+                f"--normalize '{self.normalize}' does not suit images of {channels} "
+                f"channel{'' if channels == 1 else 's'}",
                 f"give {', '.join(_NAMED)}, or MEAN/STD, each one number or {channels}",
             ) from None
         return result[0], result[1]
