@@ -175,15 +175,11 @@ class Fitting:
         features: shows inner tensors on them.
         held_out: shows inner tensors on samples that no fit and no search may see: for one
             certification.
-        held_count: how many those are.
-        progress: is told what is being done, how much of it is done, and how much there is.
     """
 
     samples: Samples | None = None
     features: Features | None = None
     held_out: Features | None = None
-    held_count: int = 0
-    progress: Callable[[str, int, int], None] | None = None
 
 
 def head_params(graph: Graph, head: Head) -> int:

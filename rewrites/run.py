@@ -29,7 +29,6 @@ from rewrites import ALL
 from rewrites.base import Change, Features, Fitting, Options, Refusal, Rewrite, Site, study
 from rewrites.prove import prove
 from rewrites.refold import with_functions
-from rewrites.search import Progress
 from rewrites.split import check_method, split
 from rewrites.together import apply_some, refuse
 
@@ -134,7 +133,6 @@ def rewrite(
     keep: float | None = None,
     max_error: float | None = None,
     objective: str = "params",
-    progress: Progress | None = None,
 ) -> RewriteResult:
     """Rewrite a model and compare the result with the original. The source is not changed.
 
@@ -173,14 +171,12 @@ def rewrite(
         else samples
     )
     fitting, measuring = split(given, options) if options.approximate else (None, given)
-    fit = Fitting(progress=progress)
+    fit = Fitting()
     if fitting is not None and measuring is not None:
         fit = Fitting(
             fitting,
             _features(original, fitting, provider, run_limits),
             _features(original, measuring, provider, run_limits),
-            measuring.count,
-            progress,
         )
     result, sites, changes = _apply_all(original, chosen, options, fit, input_shapes)
     before = inspect(original, input_shapes=input_shapes).totals

@@ -16,6 +16,7 @@ import numpy as np
 
 from onnxshare.graph import Graph
 from onnxshare.io.tensors import Array
+from onnxshare.progress import report
 from rewrites.base import Refusal
 from rewrites.certify import Estimate, Target, estimate
 from rewrites.chain import Chain
@@ -37,10 +38,6 @@ _CLASSIFIES = frozenset(("Softmax", "LogSoftmax", "ArgMax", "Hardmax", "TopK"))
 _PASSES = frozenset(
     ("Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Div", "Mul")
 )
-
-#: Called with what is being done, how much of it is done, and how much there is.
-Progress = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -112,7 +109,6 @@ def search(
     objective: str = "params",
     latency: Callable[[Method], float] | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
 ) -> Search:
     """Cross-validate the whole family and choose.
 
@@ -124,7 +120,6 @@ def search(
         objective: what the cheapest is cheapest in.
         latency: measures a method's model, where that is the objective.
         seed: of the folds.
-        progress: told how far it is.
     """
     methods = family(
         max(len(chain.path(leaf)) for leaf in chain.leaves),
@@ -133,11 +128,8 @@ def search(
     )
     found = []
     for place, method in enumerate(methods):
-        if progress is not None:
-            progress(method.name, place, len(methods))
+        report(f"trying {method.name}", place, len(methods))
         found.append(_try(chain, data, method, target, classes, seed))
-    if progress is not None:
-        progress("", len(methods), len(methods))
     found = [
         replace(item, latency_ms=latency(method))
         if latency is not None and objective == "latency" and item.reaches

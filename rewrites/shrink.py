@@ -103,7 +103,6 @@ def _search(task: _Task) -> Search:
         objective=options.objective,
         latency=_stopwatch(task) if options.objective == "latency" else None,
         seed=options.seed,
-        progress=task.fitting.progress,
     )
 
 

@@ -1,0 +1,180 @@
+"""Bounds and numbers of samples against their definitions, names of methods, and KL refinement."""
+
+from __future__ import annotations
+
+from math import comb, log
+
+import numpy as np
+import pytest
+
+from onnxshare.errors import UsageError
+from rewrites.certify import Target, estimate, percent, samples_needed
+from rewrites.fit import Ridge
+from rewrites.methods import EXACT, Method, family, parse
+from rewrites.moments import Matrix
+from rewrites.refine import minimise, refine
+
+
+@pytest.mark.parametrize(
+    ("keep", "needed"), [(0.99, 299), (0.95, 59), (0.9, 29), (0.999, 2995), (0.5, 5)]
+)
+def test_samples_needed(keep: float, needed: int) -> None:
+    """The least n with keepⁿ ≤ 0.05."""
+    assert samples_needed(Target(keep=keep)) == needed
+    assert keep**needed <= 0.05 < keep ** (needed - 1)
+
+
+@pytest.mark.parametrize(("wrong", "count"), [(0, 299), (0, 298), (1, 473), (1, 472), (3, 773)])
+def test_agreement_is_proven_exactly_when_the_binomial_says_so(wrong: int, count: int) -> None:
+    """At an agreement of 99 %, so few misses have a probability of at most 5 %."""
+    scores = np.eye(2)[np.zeros(count, int)]
+    given = scores.copy()
+    given[:wrong] = given[:wrong, ::-1]
+    found = estimate({0: scores}, {0: given}, frozenset([0]))
+    tail = sum(comb(count, k) * 0.01**k * 0.99 ** (count - k) for k in range(wrong + 1))
+    assert found.reaches(Target(keep=0.99)) is (tail <= 0.05)
+    assert found.agreement == pytest.approx(1 - wrong / count)
+
+
+def test_agreement_of_several_outputs_is_joint() -> None:
+    scores = np.eye(2)[np.zeros(10, int)]
+    first, second = scores.copy(), scores.copy()
+    first[0], second[1] = first[0, ::-1], second[1, ::-1]
+    found = estimate({0: scores, 1: scores}, {0: first, 1: second}, frozenset([0, 1]))
+    assert found.agreement == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("count", [40, 400])
+def test_error_bound_covers(count: int) -> None:
+    """Over 400 draws the bound lies below the true relative error in about 5 %."""
+    random = np.random.default_rng(count)
+    broken = 0
+    for _ in range(400):
+        wanted = random.standard_normal((count, 3))
+        given = wanted + 0.1 * random.standard_normal((count, 3))
+        found = estimate({0: wanted}, {0: given}, frozenset())
+        assert found.error is not None
+        assert found.error_high is not None
+        assert found.error < found.error_high
+        broken += found.error_high < 0.1
+    assert broken <= 400 * 0.05 + 3 * (400 * 0.05 * 0.95) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "high"),
+    [
+        pytest.param(np.ones((5, 2)), np.ones((5, 2)), 0.0, id="no error"),
+        pytest.param(np.ones((5, 2)), np.zeros((5, 2)), np.inf, id="outputs that never move"),
+        pytest.param(np.ones((1, 2)), np.zeros((1, 2)), np.inf, id="one sample"),
+    ],
+)
+def test_error_bound_at_the_edges(wanted: np.ndarray, given: np.ndarray, high: float) -> None:
+    assert estimate({0: wanted}, {0: given}, frozenset()).error_high == high
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.99, "99.0 %"), (0.9995, "99.95 %"), (0.9, "90.0 %"), (0.05, "5.0 %")]
+)
+def test_percent(share: float, words: str) -> None:
+    assert percent(share) == words
+
+
+NAMES = {
+    "gap": Method("first", "gap"),
+    "grid:3": Method("first", "grid", 3),
+    "mask:12": Method("first", "mask", 12),
+    "depthwise": Method("first", "depthwise"),
+    "collapse": Method("collapse", "full"),
+    "collapse+gap": Method("collapse", "gap"),
+    "collapse+mask:4": Method("collapse", "mask", 4),
+    "stack:16": Method("stack", "full", 1, 16),
+    "stack:12+mask:8": Method("stack", "mask", 8, 12),
+    "exact": EXACT,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_and_back(name: str) -> None:
+    assert parse(name) == NAMES[name]
+    if name != "exact":
+        assert NAMES[name].name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "mask", "gap:2", "mask:-1", "mask:2+mask:3", "Collapse", "stack", "+", "mask:1e3"]
+)
+def test_no_names(name: str) -> None:
+    with pytest.raises(UsageError, match="no method"):
+        parse(name)
+
+
+def test_family_has_no_two_alike() -> None:
+    for depth, positions in ((1, 49), (2, 4), (3, 1)):
+        names = [method.name for method in family(depth, 10, positions)]
+        assert len(set(names)) == len(names)
+        assert [parse(name).name for name in names] == names
+
+
+def test_minimise_finds_the_minimum_of_a_quadratic() -> None:
+    random = np.random.default_rng(0)
+    root = random.standard_normal((12, 12)) * np.logspace(0, 1.5, 12)
+    matrix, target = root @ root.T + np.eye(12), random.standard_normal(12)
+
+    def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
+        return float(x @ matrix @ x / 2 - target @ x), matrix @ x - target
+
+    found = minimise(objective, np.zeros(12), steps=500)
+    value, best = objective(found)[0], objective(np.linalg.solve(matrix, target))[0]
+    assert value == pytest.approx(best, rel=1e-2)  # it stops where little is left to gain
+
+
+def scores(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features, and scores that are a linear function of them, bent."""
+    random = np.random.default_rng(seed)
+    features = random.standard_normal((samples, 6))
+    weight = np.random.default_rng(99).standard_normal((4, 6)) * 3
+    return features, np.maximum(features @ weight.T, -1.0) ** 3
+
+
+def test_refinement_brings_probabilities_closer() -> None:
+    features, targets = scores(400, 1)
+    ridge = Ridge(Matrix(features))
+    prior = np.zeros((4, 6))
+    fit = ridge.fit(targets, prior)
+    better = refine(ridge, targets, prior, fit)
+    assert better is not None
+    fresh, wanted = scores(2000, 2)
+
+    def softmax(x: np.ndarray) -> np.ndarray:
+        e = np.exp(x - x.max(axis=1, keepdims=True))
+        return np.asarray(e / e.sum(axis=1, keepdims=True))
+
+    def divergence(one: object) -> float:
+        guess = fresh @ one.weight.T + one.bias  # type: ignore[attr-defined]
+        return -float((softmax(wanted) * np.log(softmax(guess) + 1e-300)).sum(axis=1).mean())
+
+    assert divergence(better) < divergence(fit)
+    agreement = [
+        float(((fresh @ one.weight.T + one.bias).argmax(1) == wanted.argmax(1)).mean())
+        for one in (fit, better)
+    ]
+    assert agreement[1] >= agreement[0]
+
+
+def test_refinement_leaves_a_perfect_fit_alone() -> None:
+    features, _ = scores(200, 3)
+    weight = np.random.default_rng(98).standard_normal((4, 6))
+    ridge = Ridge(Matrix(features))
+    fit = ridge.fit(features @ weight.T, weight)
+    better = refine(ridge, features @ weight.T, weight, fit)
+    found = fit if better is None else better
+    np.testing.assert_allclose(found.weight, weight, atol=1e-2)
+
+
+def test_half_of_what_is_certain_is_not_promised() -> None:
+    """59 samples without a miss prove 95 %, and not 95.1 %."""
+    same = np.eye(2)[np.zeros(59, int)]
+    found = estimate({0: same}, {0: same}, frozenset([0]))
+    assert found.agreement_low == pytest.approx(np.exp(log(0.05) / 59))
+    assert found.reaches(Target(keep=0.95))
+    assert not found.reaches(Target(keep=0.951))

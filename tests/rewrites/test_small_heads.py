@@ -1,0 +1,389 @@
+"""Small heads through ONNX Runtime: where a method can be exact it is, in every form of head."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import onnxshare
+from onnxshare import RewriteResult
+from onnxshare.errors import SamplesError, UsageError
+from onnxshare.inputs import Samples
+from onnxshare.runtime.run_limits import RunLimits
+from tests.rewrites.checking import assert_same_results, dtype_of, feeds, inputs, interface, run
+from tests.rewrites.forms import FORMS, C, Form, H, K, Net, W
+from tests.rewrites.test_fc_to_gap import EXACT
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def samples_for(model: onnx.ModelProto, count: int = 120, seed: int = 6) -> Samples:
+    random = np.random.default_rng(seed)
+    arrays = {}
+    for item in inputs(model):
+        shape = [dim.dim_value or 1 for dim in item.type.tensor_type.shape.dim][1:]
+        arrays[item.name] = random.standard_normal((count, *shape)).astype(dtype_of(item))
+    return Samples(arrays, None, "a test", False)
+
+
+def small(model: onnx.ModelProto, method: str, count: int = 120, **options: Any) -> RewriteResult:
+    return onnxshare.rewrite(
+        model,
+        ["fc-to-gap"],
+        method=method,
+        samples=samples_for(model, count),
+        provider="cpu",
+        run_limits=RunLimits(in_process=True),
+        **options,
+    )
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
+def test_what_keeps_everything_is_exact_in_every_form(form: Form) -> None:
+    """A collapse of one FC, and a stack whose rank cuts nothing, are the head itself: whatever is
+    mixed up on the way would show."""
+    model = form.model()
+    method = "collapse" if len(_fcs(model)) == 1 else "stack:64"
+    result = small(model, method, form.options.get("batch", 1) * 40)
+    if not result.changes:
+        assert all(site.refused for site in result.sites)
+        return
+    assert interface(result.model) == interface(model)
+    onnx.checker.check_model(result.model, full_check=True)
+    for batch in form.batches:
+        # Weights of a fit are rounded once more, and its sums are longer.
+        assert_same_results(model, result.model, feeds(model, batch), spread=16.0)
+
+
+def _fcs(model: onnx.ModelProto) -> list[str]:
+    return [node.name for node in model.graph.node if node.op_type in ("Gemm", "MatMul")]
+
+
+@pytest.mark.parametrize("method", ["mask:2", "grid:3", "depthwise"])
+@pytest.mark.parametrize("build", EXACT)
+def test_weights_that_are_constant_over_space_fit_any_weighting(
+    build: Callable[[bool], onnx.ModelProto], method: str
+) -> None:
+    model = build(False)
+    result = small(model, method)
+    assert result.changes, result.sites
+    onnx.checker.check_model(result.model, full_check=True)
+    for batch in (1, 3):
+        assert_same_results(model, result.model, feeds(model, batch), spread=64.0)
+
+
+def planted(rank: int, *, opset: int = 17, sizes: tuple[int, ...] = (H, W)) -> onnx.ModelProto:
+    """One FC whose weight is V·A with A of so many masks."""
+    net = Net(opset=opset, ir=4 if opset < 12 else 8)
+    positions = int(np.prod(sizes))
+    masks, mix = net.random(rank, positions), net.random(5 * C, rank)
+    flat = net.node("Flatten", net.trunk(*sizes))
+    weight = (mix @ masks).reshape(5, C * positions)
+    net.rows(net.node("Gemm", flat, net.stored(weight), net.weight(5), transB=1), 5)
+    return net.model()
+
+
+@pytest.mark.parametrize(
+    ("rank", "opset", "sizes"),
+    [
+        pytest.param(1, 17, (H, W), id="one mask"),
+        pytest.param(2, 17, (H, W), id="two masks"),
+        pytest.param(2, 7, (H, W), id="opset 7"),
+        pytest.param(3, 17, (6,), id="1-D"),
+        pytest.param(3, 17, (2, 3, 2), id="3-D"),
+    ],
+)
+def test_planted_masks_are_found(rank: int, opset: int, sizes: tuple[int, ...]) -> None:
+    model = planted(rank, opset=opset, sizes=sizes)
+    for method, exact in ((f"mask:{rank}", True), ("mask:1", rank == 1)):
+        result = small(model, method)
+        assert result.changes
+        fit = result.changes[0].fit
+        assert fit is not None
+        assert (fit["left_out_error"] < 1e-9) is exact
+        if exact:
+            assert_same_results(model, result.model, feeds(model, 3), spread=64.0)
+            site = result.changes[0].site
+            positions = int(np.prod(sizes))
+            assert site.params_after == rank * positions + 5 * C * rank + 5
+
+
+def two_layers(activation: str = "Relu") -> onnx.ModelProto:
+    net = Net()
+    x = net.node(activation, net.gemm(net.flat(), K, 20))
+    net.rows(net.gemm(x, 20, 4), 4)
+    return net.model()
+
+
+OPERATORS = {
+    "gap": ["GlobalAveragePool", "Flatten", "Gemm", "Relu", "Gemm"],
+    "grid:2": ["AveragePool", "Flatten", "Gemm", "Relu", "Gemm"],
+    "grid:3": ["AveragePool", "Flatten", "Gemm", "Relu", "Gemm"],
+    "mask:2": ["Reshape", "MatMul", "Flatten", "Gemm", "Relu", "Gemm"],
+    "depthwise": ["Conv", "Flatten", "Gemm", "Relu", "Gemm"],
+    "collapse": ["Flatten", "Gemm"],
+    "collapse+gap": ["GlobalAveragePool", "Flatten", "Gemm"],
+    "collapse+mask:3": ["Reshape", "MatMul", "Flatten", "Gemm"],
+    "collapse+depthwise": ["Conv", "Flatten", "Gemm"],
+    "stack:3": ["Flatten", "Gemm", "Gemm", "Relu", "Gemm"],
+    "stack:2+mask:4": ["Reshape", "MatMul", "Flatten", "Gemm", "Gemm", "Relu", "Gemm"],
+    "exact": ["Conv", "Relu", "Conv", "Flatten"],
+}
+
+
+@pytest.mark.parametrize("method", OPERATORS)
+def test_operators_batch_and_counts(method: str) -> None:
+    """The operators are those of the table, the batch stays free, and the counts add up."""
+    model = two_layers()
+    result = small(model, method)
+    assert [node.op_type for node in result.model.graph.node][2:] == OPERATORS[method]
+    assert interface(result.model) == interface(model)
+    onnx.checker.check_model(result.model, full_check=True)
+    for batch in (1, 2, 5):
+        assert run(result.model, feeds(model, batch))[0].shape == (batch, 4)
+    [change] = result.changes
+    saved = change.site.params_before - (change.site.params_after or 0)
+    assert result.before.params - result.after.params == saved
+    if method != "exact":
+        assert result.passed
+        assert result.validation is not None
+        assert result.validation.verdict == "approximate"
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("method", ["collapse+mask:10", "stack:6+mask:10", "mask:10", "collapse"])
+def test_fits_beat_the_mean(method: str, seed: int) -> None:
+    """On samples that the fit has not seen, and in proportion to what the model leaves over."""
+    model = two_layers()
+    result = small(model, method)
+    given = dict(samples_for(model, 300, seed + 50).arrays)
+    wanted, found = run(model, given)[0], run(result.model, given)[0]
+    variance = ((wanted - wanted.mean(axis=0)) ** 2).sum()
+    assert ((found - wanted) ** 2).sum() < 0.5 * variance
+
+
+def several(kind: str) -> onnx.ModelProto:
+    net = Net()
+    flat = net.flat()
+    if kind == "two FCs on one map":
+        net.rows(net.gemm(flat, K, 4), 4)
+        net.rows(net.node("Tanh", net.gemm(flat, K, 1)), 1)
+    elif kind == "two outputs of one hidden layer":
+        x = net.node("Relu", net.gemm(flat, K, 20))
+        net.rows(net.node("Softmax", net.gemm(x, 20, 4)), 4)
+        net.rows(net.gemm(x, 20, 3), 3)
+    elif kind == "a hidden layer that is an output":
+        x = net.node("Relu", net.gemm(flat, K, 20))
+        net.rows(x, 20)
+        net.rows(net.gemm(x, 20, 4), 4)
+    elif kind == "an extra input":
+        x = net.node("Relu", net.gemm(flat, K, 20))
+        x = net.node("Add", x, net.input(20))
+        net.rows(net.gemm(x, 20, 4), 4)
+    elif kind == "an activation with no formula here":
+        x = net.node("Erf", net.gemm(flat, K, 20))
+        net.rows(net.gemm(x, 20, 4), 4)
+    return net.model()
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "reason"),
+    [
+        ("two FCs on one map", "collapse+mask:10", None),
+        ("two FCs on one map", "stack:2", "no hidden layer"),
+        ("two outputs of one hidden layer", "collapse+mask:10", None),
+        ("two outputs of one hidden layer", "stack:6+mask:10", None),
+        ("two outputs of one hidden layer", "mask:10", None),
+        ("a hidden layer that is an output", "collapse", "read elsewhere"),
+        ("a hidden layer that is an output", "stack:3", None),
+        ("an extra input", "collapse+mask:10", None),
+        ("an extra input", "stack:2", "no hidden layer"),
+        ("an activation with no formula here", "mask:10", None),
+        ("an activation with no formula here", "collapse+mask:2", "Erf"),
+        ("an activation with no formula here", "stack:2", "Erf"),
+    ],
+)
+def test_several_outputs_and_inputs_are_fitted_or_refused(
+    kind: str, method: str, reason: str | None
+) -> None:
+    model = several(kind)
+    result = small(model, method)
+    if reason is not None:
+        assert not result.changes
+        assert reason in (result.sites[0].refused or "")
+        return
+    assert result.changes, result.sites
+    assert interface(result.model) == interface(model)
+    onnx.checker.check_model(result.model, full_check=True)
+    given = dict(samples_for(model, 200, 9).arrays)
+    for wanted, found in zip(run(model, given), run(result.model, given), strict=True):
+        assert wanted.shape == found.shape
+        variance = ((wanted - wanted.mean(axis=0)) ** 2).sum()
+        assert ((found - wanted) ** 2).sum() < 0.9 * variance
+
+
+@pytest.mark.parametrize("dtype", [np.float16])
+def test_other_float_types(dtype: Any) -> None:
+    net = Net(dtype=dtype)
+    net.rows(net.gemm(net.node("Relu", net.gemm(net.flat(), K, 20)), 20, 4), 4)
+    model = net.model()
+    result = small(model, "stack:3+mask:4")
+    assert result.changes
+    stored = {t.name: numpy_helper.to_array(t).dtype for t in result.model.graph.initializer}
+    assert {d for d in stored.values() if d.kind == "f"} == {np.dtype(dtype)}
+    assert np.isfinite(run(result.model, feeds(model, 4))[0]).all()
+
+
+def test_auto_on_a_head_that_pooling_equals_needs_no_samples() -> None:
+    model = EXACT[0](False)
+    result = onnxshare.rewrite(model, ["fc-to-gap"], method="auto", keep=0.99, provider="cpu")
+    assert [site.exact for site in result.sites] == [True]
+    assert result.passed
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "auto"}, "--keep"),
+        ({"method": "mask"}, "no method"),
+        ({"method": "mask:0"}, "no method"),
+        ({"method": "gap+mask:2"}, "no method"),
+        ({"method": "stack:2+collapse"}, "no method"),
+        ({"method": "full"}, "no method"),
+        ({"method": "mask:2", "keep": 1.5}, "--keep"),
+        ({"method": "mask:2", "max_error": -0.1}, "--max-error"),
+        ({"method": "auto", "keep": 0.9, "objective": "speed"}, "objective"),
+    ],
+)
+def test_options_that_make_no_sense(options: dict[str, Any], words: str) -> None:
+    model = two_layers()
+    with pytest.raises(UsageError, match=words):
+        small(model, **options)
+
+
+def test_methods_belong_to_fc_to_gap() -> None:
+    with pytest.raises(UsageError, match="--fc-to-gap"):
+        onnxshare.rewrite(two_layers(), ["fc-to-conv"], method="mask:2")
+
+
+@pytest.mark.parametrize(
+    ("count", "keep", "method", "needed"),
+    [
+        (400, 0.99, "auto", "598"),
+        (300, 0.99, "mask:4", "307"),
+        (100, 0.95, "auto", "118"),
+        (8, 0.5, "auto", "10"),
+    ],
+)
+def test_too_few_samples_say_how_many(count: int, keep: float, method: str, needed: str) -> None:
+    """ceil(ln 0.05 / ln p): 299 for 99 %, 59 for 95 %, 5 for 50 %; an eighth more for a fit."""
+    model = two_layers()
+    if count == 8:
+        with pytest.raises(SamplesError, match=needed):
+            small(model, method, 9, keep=keep)
+        return
+    with pytest.raises(SamplesError, match=needed):
+        small(model, method, count, keep=keep)
+
+
+def test_classes_and_values_are_told_apart() -> None:
+    softmax = several("two outputs of one hidden layer")
+    refused = small(softmax, "mask:4", 200, keep=0.5)
+    assert "values beside the classes" in (refused.sites[0].refused or "")
+    both = small(softmax, "collapse", 400, keep=0.3, max_error=0.9)
+    assert both.changes, both.sites
+
+
+def images(bundled: Path) -> Array:
+    return np.asarray(np.load(bundled / "calibration.npz")["image"][:400])
+
+
+@pytest.fixture(scope="module")
+def searched(bundled: Path) -> RewriteResult:
+    return onnxshare.rewrite(
+        bundled / "lenet5.onnx",
+        ["fc-to-gap"],
+        method="auto",
+        keep=0.65,
+        samples=Samples({"image": images(bundled)}),
+        provider="cpu",
+        run_limits=RunLimits(in_process=True),
+    )
+
+
+def test_search_takes_the_cheapest_that_reaches(searched: RewriteResult) -> None:
+    [change] = searched.changes
+    found = change.search
+    assert found is not None
+    reaching = [item for item in found.candidates if item.reaches]
+    [chosen] = [item for item in found.candidates if item.chosen]
+    assert chosen.method == found.chosen
+    assert chosen.params == min(item.params or 0 for item in reaching) == change.site.params_after
+    assert found.samples == 200
+    for item in found.candidates:
+        assert item.refused or (item.estimate is not None and item.estimate.samples == 200)
+        if item.estimate is not None and item.estimate.agreement_low is not None:
+            assert item.reaches == (item.estimate.agreement_low >= 0.65)
+
+
+def test_promise_is_certified_on_samples_that_the_search_never_saw(
+    searched: RewriteResult, bundled: Path
+) -> None:
+    found = searched.changes[0].search
+    assert found is not None
+    assert found.certified
+    data = images(bundled)
+    held = np.random.default_rng(0).permutation(len(data))[:200]
+    original = onnx.load(bundled / "lenet5.onnx")
+    same = [
+        run(model, {"image": data[held]})[0].argmax(axis=1) for model in (original, searched.model)
+    ]
+    assert found.certificate is not None
+    assert found.certificate.agreement == pytest.approx(float((same[0] == same[1]).mean()))
+    [text] = [e.value for e in searched.model.metadata_props if e.key == "onnxshare.approximate"]
+    said = json.loads(text)
+    assert said["agreement_low"] == 0.65
+    assert said["samples"] == 200
+    assert said["confidence"] == 0.95
+    assert searched.validation is not None
+    assert "agreement ≥ 65.0 % with 95 % confidence, 200 samples" in searched.validation.reason
+
+
+def test_what_cannot_be_kept_falls_back_to_exact() -> None:
+    """Random hidden layers: nothing smaller agrees on 99 % of random inputs."""
+    model = two_layers("Tanh")
+    result = small(model, "auto", 700, keep=0.99)
+    [change] = result.changes
+    assert "not compressible within the promise" in change.site.detail
+    assert change.site.exact
+    assert change.search is not None
+    assert change.search.chosen == "exact"
+    assert result.validation is not None
+    assert result.validation.verdict == "equivalent"
+    assert not any(e.key == "onnxshare.approximate" for e in result.model.metadata_props)
+    assert_same_results(model, result.model, feeds(model, 3))
+
+
+def test_values_are_certified_by_their_error() -> None:
+    model = planted(2)
+    result = small(model, "auto", 400, max_error=0.05)
+    [change] = result.changes
+    assert change.search is not None
+    assert change.search.chosen == "mask:2"
+    certificate = change.search.certificate
+    assert certificate is not None
+    assert certificate.agreement is None
+    assert (certificate.error_high or 0.0) <= 0.05
+
+
+def test_a_given_method_that_breaks_the_promise_is_refused() -> None:
+    result = small(two_layers(), "collapse+gap", 700, keep=0.99)
+    assert not result.changes
+    assert "is not agreement ≥ 99.0 %" in (result.sites[0].refused or "")
