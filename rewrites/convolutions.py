@@ -41,7 +41,8 @@ class Convolutions:
             The name of the result, a map `[N, F, 1, …]`.
         """
         bias = self._kernels.bias(layer)
-        plain = wanted if layer.plain else f"{wanted}_sum"
+        last = layer.activation is None and layer.arithmetic not in ("scaled", "dynamic")
+        plain = wanted if last else f"{wanted}_sum"
         total, data = "", Data("")
         for place, columns in enumerate(read):
             name = plain if len(read) == 1 else f"{wanted}_{place + 1}"

@@ -71,7 +71,10 @@ class Head:
 
     @property
     def layout(self) -> str:
-        """The order of the columns: NCHW, NHWC or permuted; mixed if the FCs differ."""
+        """The order of the columns: NCHW, NHWC or permuted; mixed if the FCs differ, joined if
+        they read several tensors."""
+        if self.joined:
+            return "joined"
         names = {
             layout.layout_name(root.order, (1, *self.sizes))
             for root in self.roots

@@ -175,7 +175,8 @@ class HeadFacts:
         channels: C.
         spatial: the spatial sizes.
         fcs: the FCs, in graph order.
-        layout: the order of the flattened columns: NCHW, NHWC or permuted.
+        layout: the order of the flattened columns: NCHW, NHWC or permuted; mixed if the FCs
+            differ, joined if they read several tensors, unknown if it was not followed.
         uniformity: share of the first FC's weight energy that is constant over space
             (1: GAP is exact; 1 / spatial positions: what random weights have); None if refused,
             unread, or if the map has one position.

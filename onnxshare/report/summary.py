@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 
 from rich.text import Text
 
@@ -91,13 +92,18 @@ def _memory(report: Inspection) -> Text:
     )
 
 
+#: FCs of a head that are listed; the rest is counted.
+_FCS = 6
+
+
 def _head(head: HeadFacts, path: str) -> list[Text]:
     sizes = "×".join(map(str, (head.channels, *head.spatial)))
-    chain = " → ".join(
-        [str(head.fcs[0].in_features), *(str(layer.out_features) for layer in head.fcs)]
-    )
-    if any(b.in_features != a.out_features for a, b in zip(head.fcs, head.fcs[1:], strict=False)):
-        chain = ", ".join(f"{layer.in_features} → {layer.out_features}" for layer in head.fcs)
+    shown = head.fcs[:_FCS]
+    chain = " → ".join([str(shown[0].in_features), *(str(layer.out_features) for layer in shown)])
+    if any(b.in_features != a.out_features for a, b in pairwise(shown)):
+        chain = ", ".join(f"{layer.in_features} → {layer.out_features}" for layer in shown)
+    if len(head.fcs) > len(shown):
+        chain += f" and {len(head.fcs) - len(shown)} more"
     lines = [
         Text.assemble(
             ("Head ", "bold"),

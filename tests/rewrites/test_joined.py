@@ -7,7 +7,7 @@ import pytest
 
 import onnxshare
 from tests.rewrites.checking import inputs, run
-from tests.rewrites.forms import BOTH, FORMS, K
+from tests.rewrites.forms import BOTH, FORMS, C, H, K, Net, W
 
 
 def test_kernels_of_several_widths_slide_over_longer_texts() -> None:
@@ -56,6 +56,7 @@ def test_inspect_shows_the_head_and_what_fits() -> None:
     assert "split by the two tensors" in head.rewrites["fc-to-conv"]["detail"]
     assert "several feature maps" in head.rewrites["fc-to-gap"]["refused"]
     assert head.uniformity is None
+    assert head.layout == "joined"
 
 
 def test_each_map_gets_its_own_columns() -> None:
@@ -70,3 +71,17 @@ def test_each_map_gets_its_own_columns() -> None:
     (weight,) = (value for value in old.values() if value.shape == (6, K + 4))
     pieces = [v.reshape(6, -1) for v in new.values() if v.ndim == 4 and len(v) == 6]
     np.testing.assert_array_equal(np.concatenate(pieces, axis=1), weight)
+
+
+def test_many_fcs_at_every_position_are_one_refused_head() -> None:
+    """As in a transformer after a convolution that makes patches: one line, not one per FC."""
+    net = Net()
+    x = net.node("Transpose", net.trunk(), perm=[0, 2, 3, 1])
+    for _ in range(9):
+        x = net.node("Add", x, net.node("MatMul", x, net.weight(C, C)))
+    net.output(x, "n", H, W, C)
+    model = net.model()
+    (head,) = onnxshare.inspect(model).heads
+    assert len(head.fcs) == 9
+    (site,) = onnxshare.rewrite(model, ["fc-to-conv"]).sites
+    assert "12 rows of each sample" in (site.refused or "")
