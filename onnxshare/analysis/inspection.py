@@ -118,23 +118,34 @@ def _computed(census: Census) -> list[str]:
     ]
     if not names:
         return []
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return [
-        f"the weights of {', '.join(names[:3])}{more} are computed by the model, not stored: "
+        f"the weights of {_some(names)} are computed by the model, not stored: "
         "they are no parameters"
     ]
 
 
 def _unknown(nodes: tuple[NodeFacts, ...]) -> list[str]:
-    """One line for the nodes whose sizes stayed unknown, not one each."""
-    names = [f.name for f in nodes if None in (f.macs, f.connections, f.flops)]
-    if not names:
-        return []
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return [
-        f"the work of {', '.join(names[:3])}{more} is unknown, so totals that need it are too; "
-        "where an input size is symbolic, --input-shape sets it"
-    ]
+    """One line for the nodes whose work stayed unknown, not one each; one for those of which it is
+    only what they do beside multiply-accumulates."""
+    work = [f.name for f in nodes if None in (f.macs, f.connections)]
+    flops = [f.name for f in nodes if f.flops is None and None not in (f.macs, f.connections)]
+    lines = []
+    if work:
+        lines.append(
+            f"the work of {_some(work)} is unknown, so totals that need it are too; "
+            "where an input size is symbolic, --input-shape sets it"
+        )
+    if flops:
+        lines.append(
+            f"the FLOPs of {_some(flops)} are unknown: they depend on data, or on sizes that are "
+            "not known"
+        )
+    return lines
+
+
+def _some(names: list[str]) -> str:
+    """The first of many names."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _head_facts(

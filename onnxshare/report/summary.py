@@ -30,7 +30,7 @@ def _where(report: Inspection) -> Text:
     convolutions = [node for node in report.nodes if node.kind == "conv" and node.params]
     parts = []
     if fcs:
-        once = all(node.sharing_ratio is not None and node.sharing_ratio <= 1 for node in fcs)
+        once = all(node.sharing_ratio is not None and node.sharing_ratio == 1 for node in fcs)
         parts.append(
             f"{_count(len(fcs), 'fully connected layer')} "
             f"{_verb(fcs, 'holds', 'hold')} {numbers.share(totals.fc_params, totals.params)} of "
