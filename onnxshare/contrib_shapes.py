@@ -230,12 +230,11 @@ _RULES: dict[Rule, str] = {
     _split_gelu: "BiasSplitGelu",
 }
 
-#: (domain, operator) → the rule for its shapes. Some of ONNX Runtime's are in the default domain,
+#: (domain, operator) → the rule for its shapes. One of ONNX Runtime's is in the default domain,
 #: and of two of the standard's own operators onnx infers nothing.
 RULES: dict[tuple[str, str], Rule] = {
     **{("com.microsoft", name): rule for rule, names in _RULES.items() for name in names.split()},
     ("", "SimplifiedLayerNormalization"): _same,
     ("", "GroupNormalization"): _same,
     ("", "MeanVarianceNormalization"): _same,
-    ("", "SkipSimplifiedLayerNormalization"): _skip_normalisation,
 }

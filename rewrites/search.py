@@ -39,6 +39,7 @@ _PASSES = frozenset(
     ("Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Div", "Mul")
 )
 
+
 @dataclass(frozen=True)
 class Candidate:
     """One method, tried.

@@ -130,11 +130,7 @@ def _look(
     for position, role in pattern.roles:
         stored = constants[position]
         for source, _ in stored.sources:
-            tensor = census.tensors.get(source.key)
-            if tensor is None:
-                tensor = census.tensors[source.key] = TensorUse(source, role)
-            elif tensor.role != role:
-                tensor.role = min(tensor.role, role, key=_STRENGTH.index)
+            tensor = _note(census, source, role)
             if role == PARAM and all(source.key != other.key for other in params):
                 params.append(source)
                 tensor.users.append(node.name)
@@ -146,6 +142,16 @@ def _look(
             f"operator {label} is not known: its MACs and the uses of its weights are not counted"
         )
     return NodeUse(node, pattern, params, slots, times)
+
+
+def _note(census: Census, source: Stored, role: str) -> TensorUse:
+    """What is known of a stored tensor, with the strongest of its roles so far."""
+    tensor = census.tensors.get(source.key)
+    if tensor is None:
+        tensor = census.tensors[source.key] = TensorUse(source, role)
+    elif tensor.role != role:
+        tensor.role = min(tensor.role, role, key=_STRENGTH.index)
+    return tensor
 
 
 def _times(scope: Scope, shapes: Shapes, values: Values, warnings: list[str]) -> int | None:

@@ -75,11 +75,8 @@ _STANDARD: dict[str, Operator] = {
     "RotaryEmbedding": Operator("elementwise", (_S, _P, _P), attention.rotary_embedding),
     "BatchNormalization": BATCH_NORM,
     "InstanceNormalization LayerNormalization GroupNormalization RMSNormalization": NORM,
-    # ONNX Runtime writes these into the standard's domain.
+    # ONNX Runtime writes this one into the standard's domain.
     "SimplifiedLayerNormalization": NORM,
-    "SkipSimplifiedLayerNormalization": Operator(
-        "norm", (_S, _S, _P, _P), elementwise.skip_normalisation
-    ),
     "PRelu": Operator("elementwise", (_S, _P), elementwise.slope),
     "Gather GatherElements GatherND": EMBEDDING,
     "Add Sub Mul Div Pow Mod Sum Mean Max Min Where SwiGLU": ELEMENTWISE,

@@ -1,0 +1,61 @@
+"""The table of operators itself: every row is an operator that exists, every formula is told."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+
+import onnx
+import pytest
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+from onnxshare.analysis.formulas import (
+    attention,
+    convolutions,
+    elementwise,
+    learned,
+    products,
+    recurrent,
+    signals,
+)
+from onnxshare.analysis.operators import TABLE
+from onnxshare.contrib_shapes import RULES
+
+#: In files of before ONNX 1.0.
+_ANCIENT = {("", name) for name in ("Affine", "ParametricSoftplus", "ScaledTanh")}
+
+#: Of the standard, what has no row: it is reported as unknown.
+_WITHOUT = {("ai.onnx.preview.training", "Gradient")}
+
+FORMULAS = (attention, convolutions, elementwise, learned, products, recurrent, signals)
+
+
+def existing() -> set[tuple[str, str]]:
+    """What onnx and ONNX Runtime define, in any version."""
+    standard = {(s.domain, s.name) for s in onnx.defs.get_all_schemas_with_history()}
+    contrib = {(s.domain, s.name) for s in runtime.get_all_operator_schema()}
+    return standard | contrib | _ANCIENT
+
+
+def test_every_row_is_an_operator() -> None:
+    assert set(TABLE) - existing() == set()
+
+
+def test_every_rule_for_shapes_is_an_operator() -> None:
+    assert set(RULES) - existing() == set()
+
+
+def test_the_whole_standard_has_rows() -> None:
+    standard = {(s.domain, s.name) for s in onnx.defs.get_all_schemas_with_history()}
+    assert standard - set(TABLE) == _WITHOUT
+
+
+@pytest.mark.parametrize("module", FORMULAS, ids=lambda module: module.__name__.split(".")[-1])
+def test_every_formula_says_what_it_is(module: ModuleType) -> None:
+    functions = [
+        item
+        for name, item in inspect.getmembers(module, inspect.isfunction)
+        if item.__module__ == module.__name__ and not name.startswith("_")
+    ]
+    assert functions
+    assert [item.__name__ for item in functions if not (item.__doc__ or "").strip()] == []
