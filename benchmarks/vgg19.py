@@ -1,6 +1,6 @@
 """What rewriting a real size costs: VGG-19, 574 MB of weights, its head into convolutions.
 
-Paired with copying the file: each round copies it and rewrites it, with and without the run that
+Paired with copying the file: each round copies it and rewrites it, once also with the run that
 validates the result, and the ratios of the times are what counts. Both write through the page
 cache; "to the disk" waits for fsync, which the tool always does before it renames its output.
 Memory is the most that all processes of the command held together, shared pages counted once

@@ -16,6 +16,7 @@ import onnxshare
 from onnxshare import RewriteResult
 from onnxshare.analysis import equality
 from onnxshare.contents import Content
+from onnxshare.errors import ModelError
 from rewrites import merge
 from tests.rewrites.checking import (
     assert_same_results,
@@ -624,7 +625,11 @@ def test_merged_without_transposing(monkeypatch: Patch, name: str, seed: int) ->
     )
     net = Net(seed=seed)
     CASES[name].build(net)
-    result = share(net.model())
+    try:
+        result = share(net.model())
+    except ModelError as error:  # what came out could not even run
+        assert "do not fit" in str(error)
+        return
     assert result.changes
     assert not result.passed
 
