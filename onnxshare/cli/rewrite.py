@@ -150,6 +150,16 @@ def command(
             rich_help_panel=_APPROXIMATE,
         ),
     ] = "params",
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --method auto, draw what was tried: parameters against what they keep, as "
+            ".svg or .png.",
+            rich_help_panel=_APPROXIMATE,
+            show_default=False,
+        ),
+    ] = None,
     samples: Annotated[
         Path | None,
         typer.Option(
@@ -223,6 +233,8 @@ def command(
     common.check_distinct(path, target)
     if names and not dry_run and path.is_file():
         check_output(target, force=force)
+    if plot is not None:
+        _check_plot(plot, method, force=force)
     import onnxshare
     from onnxshare.cli.progress import Steps
     from onnxshare.inputs import ImageOptions
@@ -253,9 +265,23 @@ def command(
     written = None
     if result.passed and not dry_run:
         written = (target, result.save(target, force=force))
+    drawn = plot is not None and rewriting.draw(result, plot)
     if output == "json":
         common.print_json({**result.to_dict(), "written": str(target) if written else None})
     else:
         rewriting.print_result(result, written, diff=diff)
+    if plot is not None:
+        common.note(f"drew {plot}" if drawn else f"{plot}: not drawn, as nothing was tried")
     if not result.passed:
         raise typer.Exit(1)
+
+
+def _check_plot(path: Path, method: str, *, force: bool) -> None:
+    """Make sure, before any work, that the picture can be drawn."""
+    from onnxshare.io.save import check_output
+    from onnxshare.report.picture import check_format
+
+    if method != "auto":
+        raise UsageError("--plot shows what a search tried", "add --method auto --keep 99%")
+    check_format(path)
+    check_output(path, force=force)

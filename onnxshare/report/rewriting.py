@@ -10,11 +10,12 @@ from rich.text import Text
 
 from onnxshare.comparison import Comparison
 from onnxshare.errors import printable
-from onnxshare.report import numbers
+from onnxshare.report import numbers, picture, tradeoff, tradeoff_picture
 from onnxshare.report.comparison import print_comparison
 from onnxshare.report.console import make_console
 from rewrites.base import Change, Site
 from rewrites.run import RewriteResult
+from rewrites.search import Search
 
 #: Below this share of unchanged answers an approximation gets a word of warning.
 _FINE = 0.95
@@ -31,8 +32,11 @@ def print_result(
     console = console or make_console()
     done = {(change.site.rewrite, change.site.node): change for change in result.changes}
     for site in result.sites:
-        for line in _site(site, done.get((site.rewrite, site.node))):
+        change = done.get((site.rewrite, site.node))
+        for line in _site(site, change):
             console.print(line, soft_wrap=True)
+        if change is not None and change.search is not None:
+            _tried(change.search, console)
     if not result.sites:
         console.print("Nothing in this model fits what was asked for, so there is nothing to do.")
     if result.changes:
@@ -56,6 +60,19 @@ def print_result(
         console.print(Text("nothing was rewritten, and nothing written", "bold"))
 
 
+def draw(result: RewriteResult, path: Path) -> bool:
+    """Draw what the searches tried, if there were any, as SVG or PNG; return whether.
+
+    Raises:
+        UsageError: the ending is neither, or PNG needs what is not installed.
+        OutputError: the file cannot be written.
+    """
+    found = [(c.site.node, c.search) for c in result.changes if c.search is not None]
+    if found:
+        picture.save(tradeoff_picture.draw(found), path)
+    return bool(found)
+
+
 def _site(site: Site, change: Change | None) -> list[Text]:
     name = printable(f"{site.rewrite}  {site.node}: ")
     if change is None:
@@ -72,6 +89,15 @@ def _site(site: Site, change: Change | None) -> list[Text]:
         )
     lines += [Text(printable(f"    note: {note}")) for note in change.notes]
     return lines
+
+
+def _tried(search: Search, console: Console) -> None:
+    """The table of everything that a search tried."""
+    console.print()
+    console.print(tradeoff.table(search))
+    for line in tradeoff.lines(search):
+        console.print(line, soft_wrap=True)
+    console.print()
 
 
 def _diff(result: RewriteResult) -> list[Text]:
