@@ -627,9 +627,10 @@ def test_merged_without_transposing(monkeypatch: Patch, name: str, seed: int) ->
     CASES[name].build(net)
     try:
         result = share(net.model())
-    except ModelError as error:  # what came out could not even run
-        assert "do not fit" in str(error)
-        return
+    except ModelError as error:
+        if "do not fit" in str(error):  # what came out could not even run
+            return
+        raise
     assert result.changes
     assert not result.passed
 
