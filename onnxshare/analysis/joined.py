@@ -81,7 +81,7 @@ def join_of(graph: Graph, probe: Probe, name: str, after: set[str]) -> Join | st
             source, steps = feature_map(path)
             sizes = probe.shapes.sizes(graph.main, source) or ()
             if steps and path.base in after and len(sizes) > 2:
-                maps += 1
+                maps += not _was_fc(graph, path.base)
                 sources[source] = True
                 nodes.update(dict.fromkeys(steps))
             elif _flat(graph, probe, item) and graph.source(graph.main, item) is None:
@@ -94,6 +94,14 @@ def join_of(graph: Graph, probe: Probe, name: str, after: set[str]) -> Join | st
         return "what it reads is joined from too many tensors"
     ordered = sorted(sources, key=lambda source: not sources[source])
     return reason or Join(tuple(ordered), tuple(sorted(nodes, key=lambda node: node.position)))
+
+
+def _was_fc(graph: Graph, name: str) -> bool:
+    """Whether a map is the output of an FC that a rewrite made a convolution: a vector still."""
+    maker = graph.main.producers.get(name)
+    return maker is not None and any(
+        entry.key == "onnxshare.rewrite" for entry in maker.proto.metadata_props
+    )
 
 
 def _flat(graph: Graph, probe: Probe, name: str) -> bool:
