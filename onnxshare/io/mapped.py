@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,9 +25,10 @@ class MappedFile(mmap.mmap):
 
     descriptor: int | None = None
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # `os` itself may be gone when the interpreter ends.
         if self.descriptor is not None:
-            os.close(self.descriptor)
+            close(self.descriptor)
 
 
 class Place(NamedTuple):
