@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -24,7 +25,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 _SVG = "{http://www.w3.org/2000/svg}"
 
 
-def tried(name: str, params: int, share: float, low: float, **more: bool) -> Candidate:
+def tried(name: str, params: int, share: float, low: float, **more: Any) -> Candidate:
     return Candidate(name, params, params, 4 * params, Estimate(200, share, low), **more)
 
 
