@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rewrites.search import Search
 
 #: Runs a model on the samples and yields, batch by batch, the values of the named tensors.
-Features = Callable[[onnx.ModelProto, tuple[str, ...]], Iterator[Mapping[str, Array]]]
+Features = Callable[[onnx.ModelProto, tuple[str, ...]], Generator[Mapping[str, Array]]]
 
 
 class Refusal(Exception):
@@ -175,11 +175,13 @@ class Fitting:
         features: shows inner tensors on them.
         held_out: shows inner tensors on samples that no fit and no search may see: for one
             certification.
+        warn: is told what speaks against the samples.
     """
 
     samples: Samples | None = None
     features: Features | None = None
     held_out: Features | None = None
+    warn: Callable[[str], None] = lambda words: None
 
 
 def head_params(graph: Graph, head: Head) -> int:

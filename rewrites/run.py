@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -29,6 +29,7 @@ from rewrites import ALL
 from rewrites.base import Change, Features, Fitting, Options, Refusal, Rewrite, Site, study
 from rewrites.prove import prove
 from rewrites.refold import with_functions
+from rewrites.sample_checks import examine
 from rewrites.split import check_method, split
 from rewrites.together import apply_some, refuse
 
@@ -53,6 +54,7 @@ class RewriteResult:
         changes: what was done.
         before, after: totals of both models.
         validation: the comparison of both; None if nothing was done or it was switched off.
+        warnings: what speaks against the samples that an approximation was fitted to.
     """
 
     original: Model = field(repr=False)
@@ -62,6 +64,7 @@ class RewriteResult:
     before: Totals
     after: Totals
     validation: Comparison | None
+    warnings: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -89,6 +92,7 @@ class RewriteResult:
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
             "validation": None if self.validation is None else self.validation.to_dict(),
+            "warnings": list(self.warnings),
         }
 
     def save(self, path: str | Path, *, force: bool = False) -> int:
@@ -170,18 +174,22 @@ def rewrite(
         if isinstance(samples, (str, Path))
         else samples
     )
-    fitting, measuring = split(given, options) if options.approximate else (None, given)
+    warnings: dict[str, None] = {}
+    fitting, measuring = None, given
+    if options.approximate and given is not None:
+        fitting, measuring = split(examine(given, warnings.setdefault), options)
     fit = Fitting()
     if fitting is not None and measuring is not None:
         fit = Fitting(
             fitting,
             _features(original, fitting, provider, run_limits),
             _features(original, measuring, provider, run_limits),
+            warnings.setdefault,
         )
     result, sites, changes = _apply_all(original, chosen, options, fit, input_shapes)
     before = inspect(original, input_shapes=input_shapes).totals
     if not changes:
-        return RewriteResult(original, original, sites, (), before, before, None)
+        return RewriteResult(original, original, sites, (), before, before, None, tuple(warnings))
     result, changes = with_functions(original, result, changes)
     validation = None
     if validate or any(change.site.exact is False for change in changes):
@@ -197,7 +205,8 @@ def rewrite(
         )
     shapes = None if fully_convolutional else input_shapes
     after = inspect(result, input_shapes=shapes).totals
-    return RewriteResult(original, result, sites, changes, before, after, validation)
+    said = tuple(warnings)
+    return RewriteResult(original, result, sites, changes, before, after, validation, said)
 
 
 def _choose(names: Sequence[str], options: Options, samples: object) -> list[Rewrite]:
@@ -223,7 +232,7 @@ def _choose(names: Sequence[str], options: Options, samples: object) -> list[Rew
 def _features(
     original: Model, samples: Samples, provider: str, run_limits: RunLimits | None
 ) -> Features:
-    def run(model: onnx.ModelProto, names: tuple[str, ...]) -> Iterator[Mapping[str, Array]]:
+    def run(model: onnx.ModelProto, names: tuple[str, ...]) -> Generator[Mapping[str, Array]]:
         subject = replace(original, skeleton=model)
         try:
             with opened(subject, provider, names, run_limits=run_limits) as session:

@@ -22,6 +22,7 @@ from rewrites.fc_to_conv import FcToConv
 from rewrites.fitted import SmallHead
 from rewrites.head_data import HeadData, collect
 from rewrites.methods import EXACT, Method, describe, parse
+from rewrites.sample_checks import check_head, check_scale
 from rewrites.search import Search, class_leaves, search, task_words
 from rewrites.small_head import fit_head
 
@@ -65,7 +66,11 @@ def shrink(subject: Subject, site: Site, options: Options, fitting: Fitting) -> 
     labelled = fitting.samples.labels is not None and options.max_error is None
     classes = class_leaves(chain, asked=options.keep is not None or labelled)
     _check(chain, target, classes)
+    check_scale(subject, fitting.features, fitting.warn)
     data = collect(chain, fitting.features, fitting.samples.count)
+    labels = fitting.samples.labels
+    promised = options.keep is not None
+    check_head(chain, data, classes, labels, fitting.warn, promised=promised)
     task = _Task(site, options, fitting, chain, data, classes, target)
     if options.method != "auto":
         small = _fit(task, parse(options.method or "gap"))

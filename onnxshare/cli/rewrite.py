@@ -265,6 +265,8 @@ def command(
     written = None
     if result.passed and not dry_run:
         written = (target, result.save(target, force=force))
+    for warning in result.warnings:
+        common.note(f"warning: {warning}")
     drawn = plot is not None and rewriting.draw(result, plot)
     if output == "json":
         common.print_json({**result.to_dict(), "written": str(target) if written else None})
