@@ -87,6 +87,8 @@ def examine(samples: Samples, warn: Warn) -> Samples:
     for part in samples.batches(_READ_AT_ONCE):
         report("reading samples", start, samples.count)
         arrays = {name: np.asarray(values) for name, values in part.arrays.items()}
+        if any(v.dtype.kind == "f" and not np.isfinite(v).all() for v in arrays.values()):
+            return samples  # the fit will say so
         for row in range(part.count):
             seen.setdefault(_digest([values[row] for values in arrays.values()]), start + row)
         for name, values in arrays.items():

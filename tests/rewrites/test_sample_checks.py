@@ -44,22 +44,28 @@ def images() -> Array:
 
 
 def gaussian(like: Array) -> Array:
-    return np.random.default_rng(0).standard_normal(like.shape)
+    return np.asarray(np.random.default_rng(0).standard_normal(like.shape))
+
+
+def uniform(like: Array) -> Array:
+    return np.asarray(np.random.default_rng(0).random(like.shape))
+
+
+def shuffled(like: Array) -> Array:
+    flat = np.random.default_rng(0).permuted(like.reshape(len(like), -1), axis=1)
+    return flat.reshape(like.shape)
 
 
 def matched(like: Array) -> Array:
-    return np.asarray(gaussian(like) * like.std() + like.mean())
+    return np.asarray(gaussian(like) * float(like.std()) + float(like.mean()))
 
 
 #: What is made of real images, and what the warning must say.
 UNLIKE: dict[str, tuple[Callable[[Array], Array], str]] = {
     "gaussian": (gaussian, "looks like noise"),
     "gaussian of the same mean and spread": (matched, "looks like noise"),
-    "uniform": (lambda x: np.random.default_rng(0).random(x.shape), "looks like noise"),
-    "shuffled pixels": (
-        lambda x: np.random.default_rng(0).permuted(x.reshape(len(x), -1), axis=1).reshape(x.shape),
-        "looks like noise",
-    ),
+    "uniform": (uniform, "looks like noise"),
+    "shuffled pixels": (shuffled, "looks like noise"),
     "copies": (lambda x: np.concatenate([x[:100], x[:100]]), "100 of 200 samples are copies"),
     "divided once too often": (lambda x: x / 255, "scaled"),
 }
