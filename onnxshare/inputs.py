@@ -13,7 +13,9 @@ from onnxshare.errors import SamplesError
 from onnxshare.io.tensors import Array
 from onnxshare.random_inputs import Guess
 from onnxshare.random_inputs import make as make_random
+from onnxshare.samples import callables
 from onnxshare.samples import images as image_files
+from onnxshare.samples.callables import Source
 from onnxshare.samples.fitting import fit, require_file
 from onnxshare.samples.images import ImageOptions
 from onnxshare.samples.labels import LABELS, fit_labels, of_files
@@ -27,6 +29,7 @@ __all__ = [
     "ImageOptions",
     "InputSpec",
     "Samples",
+    "Source",
     "input_specs",
     "random_samples",
     "read_samples",
@@ -105,17 +108,18 @@ def random_samples(
 
 
 def read_samples(
-    path: str | Path,
+    path: str | Path | Source,
     proto: onnx.ModelProto,
     limit: int | None = None,
     images: ImageOptions | None = None,
 ) -> Samples:
-    """Read inputs for a model from a file or a folder.
+    """Read inputs for a model from a file, a folder or a function.
 
     Args:
         path: an `.npz` whose keys are the inputs' names (and `labels`), an `.npy` for a model
             with one input, an image, or ONNX test data (`input_0.pb`, `test_data_set_*`); or a
-            folder of files of one of these kinds, each of them one sample or a batch.
+            folder of files of one of these kinds, each of them one sample or a batch; or a
+            function without arguments that yields batches (`samples/callables.py`).
         proto: the model, which says what the shapes and types must be.
         limit: use no more than this many samples.
         images: how image files become inputs.
@@ -124,9 +128,12 @@ def read_samples(
         SamplesError: the file cannot be read, or does not fit the model.
         UsageError: an option for images does not suit the model.
     """
-    path = Path(path)
     specs = input_specs(proto)
     layout = batching(specs)
+    if not isinstance(path, (str, Path)):
+        found_arrays, found_labels, name = callables.read(path, specs, layout, limit)
+        return _checked(found_arrays, found_labels, Path(name), limit)
+    path = Path(path)
     options = images or ImageOptions()
     labels: Array | None = None
     arrays: Mapping[str, Array]

@@ -11,7 +11,7 @@ import onnx
 from onnxshare.comparison import Comparison
 from onnxshare.costs import latencies
 from onnxshare.errors import UsageError
-from onnxshare.inputs import ImageOptions, Samples, random_samples, read_samples
+from onnxshare.inputs import ImageOptions, Samples, Source, random_samples, read_samples
 from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.io.stream import digest, pieces, size
 from onnxshare.rounds import Task, examine, stricter_of
@@ -26,7 +26,7 @@ def compare(
     a: ModelSource,
     b: ModelSource,
     *,
-    samples: Samples | str | Path | None = None,
+    samples: Samples | Source | str | Path | None = None,
     provider: str = "auto",
     seed: int = 0,
     count: int = 32,
@@ -88,7 +88,7 @@ _SAME = "the models are equal byte for byte"
 def _samples_for(
     a: onnx.ModelProto,
     b: onnx.ModelProto,
-    samples: Samples | str | Path | None,
+    samples: Samples | Source | str | Path | None,
     count: int,
     seed: int,
     images: ImageOptions | None,

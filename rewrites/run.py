@@ -16,7 +16,7 @@ from onnxshare.analysis.inspection import inspect
 from onnxshare.analysis.results import Totals
 from onnxshare.comparison import Comparison
 from onnxshare.errors import RewriteError, RuntimeFailure, UsageError
-from onnxshare.inputs import ImageOptions, Samples, read_samples
+from onnxshare.inputs import ImageOptions, Samples, Source, read_samples
 from onnxshare.io.load import Model, ModelSource, load, with_data
 from onnxshare.io.save import save_model
 from onnxshare.io.tensors import Array
@@ -122,7 +122,7 @@ def rewrite(
     rewrites: Sequence[str],
     *,
     approximate: bool = False,
-    samples: Samples | str | Path | None = None,
+    samples: Samples | Source | str | Path | None = None,
     fully_convolutional: bool = False,
     pool_outputs: bool = False,
     node: str = "*",
@@ -144,8 +144,9 @@ def rewrite(
         source: the model.
         rewrites: names such as `fc-to-gap`; they run in the order of `rewrites.ALL`.
         approximate: allow changes that are not exact; these need `samples`.
-        samples: real inputs: an approximation is fitted to three quarters of them and measured
-            on the rest; an exact change is compared on all of them.
+        samples: real inputs, in memory, in a file or folder, or a function that yields batches of
+            them (`inputs.read_samples`): an approximation is fitted to one part of them and
+            measured on the rest; an exact change is compared on all of them.
         fully_convolutional: with `fc-to-conv`, let outputs be maps over larger inputs.
         pool_outputs: with that, average each map to one answer.
         node: a pattern such as `fc*`: leave sites of other nodes alone.
@@ -170,9 +171,9 @@ def rewrite(
     original = load(source)
     input_shapes = with_dims(original, input_shapes, dims)
     given = (
-        read_samples(samples, original.skeleton, images=images)
-        if isinstance(samples, (str, Path))
-        else samples
+        samples
+        if samples is None or isinstance(samples, Samples)
+        else read_samples(samples, original.skeleton, images=images)
     )
     warnings: dict[str, None] = {}
     fitting, measuring = None, given
