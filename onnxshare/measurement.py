@@ -103,19 +103,26 @@ class Measurement:
 
     def parting(self, judged: Sequence[Judged]) -> Divergence | None:
         """Find where the models part, on the samples that differ most."""
-        worst: list[int] = []
-        for item in judged:
-            if item.excess and item.ratio.size:
-                rows = item.tally.worst_row[np.argsort(-item.ratio)]
-                worst += [int(self._order[int(row)]) for row in rows if row < self.samples.count]
         return first_divergence(
             self.a,
             self.b,
             self.samples,
-            list(dict.fromkeys(worst)),
+            self.worst(judged),
             opener=lambda letter, names: _open(self._sessions, letter, names),
             seed=self._seed,
         )
+
+    def worst(self, judged: Sequence[Judged]) -> tuple[int, ...]:
+        """Per channel with more than rounding the sample that differs most, the worst first."""
+        found: dict[int, None] = {}
+        for item in judged:
+            if item.excess and item.ratio.size:
+                over = np.flatnonzero(item.ratio > 1)
+                rows = item.tally.worst_row[over[np.argsort(-item.ratio[over])]]
+                found.update(
+                    (int(self._order[int(row)]), None) for row in rows if row < self.samples.count
+                )
+        return tuple(found)
 
     def _judged(self) -> list[Judged]:
         judged = [

@@ -67,26 +67,54 @@ class Task:
     budget: float
 
 
+@dataclass(frozen=True)
+class _Round:
+    """What one round found.
+
+    Attributes:
+        found: the comparison.
+        samples: what it ran on.
+        worst: per tensor and channel that differ, the sample that differs most, the worst first.
+    """
+
+    found: Comparison
+    samples: Samples
+    worst: tuple[int, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        return self.found.verdict
+
+    def saying(self, reason: str, verdict: str | None = None) -> _Round:
+        """The same with another reason, and perhaps verdict."""
+        new = replace(self.found, reason=reason, verdict=verdict or self.verdict)
+        return replace(self, found=new)
+
+
 def examine(task: Task, samples: Samples) -> Comparison:
     """Compare two models, round by round; the provider is left to be filled in."""
     a, b = task.a.skeleton, task.b.skeleton
     drawn = {**random_tensors(a), **random_tensors(b)}
     if a.graph.output and all(value.name in drawn for value in a.graph.output):
         return Comparison("inconclusive", _all_drawn(drawn, a), "", samples=samples.count)
-    found, samples = _at_sizes_that_run(task, samples)
-    if found.verdict == "not run" or promise_of(a, b) is not None:
-        return found
-    if found.verdict == "inconclusive":
-        found = _behind_the_end(task, samples, found)
-    if found.verdict == "inconclusive" and samples.random:
-        found = _at_other_scales(task, samples, found)
-    if found.passed:
-        found = _on_small_ones(task, samples, found)
-    if found.passed and samples.random and open_sizes(stricter_of(a, b)):
-        found = _at_other_sizes(task, found)
-    if found.verdict in ("inconclusive", "different"):
-        found = in_double(task.a, task.b, samples, found, _inside(task), task.budget)
-    return found
+    last = _at_sizes_that_run(task, samples)
+    samples = last.samples
+    if last.verdict == "not run" or promise_of(a, b) is not None:
+        return last.found
+    if last.verdict == "inconclusive":
+        last = _behind_the_end(task, last)
+    if last.verdict == "inconclusive" and samples.random:
+        last = _at_other_scales(task, last)
+    if last.found.passed:
+        last = _on_small_ones(task, samples, last)
+    if last.found.passed and samples.random and open_sizes(stricter_of(a, b)):
+        last = _at_other_sizes(task, last)
+    if last.verdict in ("inconclusive", "different"):
+        inside = _inside(task)
+        return in_double(
+            task.a, task.b, last.samples, last.found, inside, task.budget, worst=last.worst
+        )
+    return last.found
 
 
 def stricter_of(a: onnx.ModelProto, b: onnx.ModelProto) -> onnx.ModelProto:
@@ -100,19 +128,19 @@ def _dynamic(proto: onnx.ModelProto) -> int:
     return sum(100 if shape is None else shape.count(None) for shape in shapes)
 
 
-def measure(task: Task, samples: Samples, pairs: Mapping[str, str] | None = None) -> Comparison:
+def measure(task: Task, samples: Samples, pairs: Mapping[str, str] | None = None) -> _Round:
     """Run both models on these samples, and say what follows from that alone."""
     found = Comparison("not run", "", "", (), samples.count, samples.origin)
     try:
         run = Measurement(task.a, task.b, samples, task.sessions, task.seed, task.internal, pairs)
         judged = run.judge()
     except RuntimeFailure as error:
-        return replace(found, reason=str(error))
+        return _Round(replace(found, reason=str(error)), samples)
     a, b = task.a.skeleton, task.b.skeleton
     inside = [*task.internal, *(pairs or ())]
     covers = {value.name: upstream(a, value.name, inside) for value in a.graph.output}
     verdict, reason = decide(judged, covers, promise_of(a, b), samples.random)
-    return replace(
+    found = replace(
         found,
         verdict=verdict,
         reason=reason + _said_left_out(run.left_out),
@@ -120,28 +148,29 @@ def measure(task: Task, samples: Samples, pairs: Mapping[str, str] | None = None
         accuracy=_accuracy(judged, samples),
         first_divergence=run.parting(judged) if verdict == "different" else None,
     )
+    return _Round(found, samples, run.worst(judged))
 
 
-def _at_sizes_that_run(task: Task, samples: Samples) -> tuple[Comparison, Samples]:
+def _at_sizes_that_run(task: Task, samples: Samples) -> _Round:
     """The first round; where A cannot run at sizes that were guessed, at others."""
-    found = measure(task, samples)
+    first = measure(task, samples)
     stricter = stricter_of(task.a.skeleton, task.b.skeleton)
-    if not (_a_fails(found) and samples.random and open_sizes(stricter)):
-        return found, samples
+    if not (_a_fails(first) and samples.random and open_sizes(stricter)):
+        return first
     for guess in MORE:
         other = _made(task, guess)
         again = None if other is None else measure(task, other)
-        if other is not None and again is not None and again.verdict != "not run":
-            return again, other
-    return found, samples
+        if again is not None and again.verdict != "not run":
+            return again
+    return first
 
 
-def _behind_the_end(task: Task, samples: Samples, found: Comparison) -> Comparison:
+def _behind_the_end(task: Task, last: _Round) -> _Round:
     pairs = _pairs(task)
     if not pairs:
-        return found
-    again = measure(task, samples, pairs)
-    return again if again.passed else found
+        return last
+    again = measure(task, last.samples, pairs)
+    return again if again.found.passed else last
 
 
 def _pairs(task: Task) -> dict[str, str]:
@@ -155,9 +184,10 @@ def _inside(task: Task) -> dict[str, str]:
     return {**{name: name for name in task.internal}, **_pairs(task)}
 
 
-def _at_other_scales(task: Task, samples: Samples, found: Comparison) -> Comparison:
+def _at_other_scales(task: Task, last: _Round) -> _Round:
+    samples = last.samples
     if not any(is_float(array) for array in samples.arrays.values()):
-        return found
+        return last
     pairs = _pairs(task)
     for scale in SCALES:
         arrays = {
@@ -167,16 +197,16 @@ def _at_other_scales(task: Task, samples: Samples, found: Comparison) -> Compari
         origin = f"{samples.origin}, times {scale:g}"
         again = measure(task, replace(samples, arrays=arrays, origin=origin), pairs)
         # Where numbers leave the range of their type, models differ for no fault of theirs.
-        honest = again.verdict == "different" and again.outputs[0].worst is not None
-        if again.passed or honest:
+        honest = again.verdict == "different" and again.found.outputs[0].worst is not None
+        if again.found.passed or honest:
             return again
-    return found
+    return last
 
 
-def _on_small_ones(task: Task, samples: Samples, found: Comparison) -> Comparison:
+def _on_small_ones(task: Task, samples: Samples, last: _Round) -> _Round:
     """Compare on the samples that are `_SCALES_APART` times smaller than the largest."""
     if isinstance(samples.arrays, LazyArrays):
-        return found
+        return last
     scale = np.zeros(samples.count)
     for array in samples.arrays.values():
         if is_float(array) and array.size:
@@ -184,26 +214,28 @@ def _on_small_ones(task: Task, samples: Samples, found: Comparison) -> Compariso
             scale = np.maximum(scale, rows)
     small = np.flatnonzero(scale <= scale.max() / _SCALES_APART)
     if small.size < 2 or not scale[small].any():
-        return found
+        return last
     again = measure(task, samples.take(small))
     if again.verdict != "different":
-        return found
-    return replace(again, reason=f"on the {small.size} smallest samples, {again.reason}")
+        return last
+    return again.saying(f"on the {small.size} smallest samples, {again.found.reason}")
 
 
-def _at_other_sizes(task: Task, found: Comparison) -> Comparison:
+def _at_other_sizes(task: Task, last: _Round) -> _Round:
     samples = _made(replace(task, count=min(task.count, _OTHERS)), OTHER)
     if samples is None:
-        return found
+        return last
     again = measure(task, samples)
+    reason = again.found.reason
     if again.verdict == "different":
-        return replace(again, reason=f"at other sizes ({OTHER.words}): {again.reason}")
+        return again.saying(f"at other sizes ({OTHER.words}): {reason}")
     if again.verdict == "not run" and not _a_fails(again):
-        reason = f"A runs at other sizes ({OTHER.words}), and B does not: {again.reason}"
-        return replace(again, verdict="different", reason=reason)
-    if again.passed:
-        return replace(found, reason=f"{found.reason}; the same at other sizes")
-    return found
+        return again.saying(
+            f"A runs at other sizes ({OTHER.words}), and B does not: {reason}", "different"
+        )
+    if again.found.passed:
+        return last.saying(f"{last.found.reason}; the same at other sizes")
+    return last
 
 
 def _made(task: Task, guess: Guess) -> Samples | None:
@@ -214,8 +246,8 @@ def _made(task: Task, guess: Guess) -> Samples | None:
         return None  # too large
 
 
-def _a_fails(found: Comparison) -> bool:
-    return found.verdict == "not run" and found.reason.startswith("model A")
+def _a_fails(last: _Round) -> bool:
+    return last.verdict == "not run" and last.found.reason.startswith("model A")
 
 
 def _said_left_out(left_out: Mapping[str, str]) -> str:

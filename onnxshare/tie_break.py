@@ -54,6 +54,8 @@ def in_double(
     found: Comparison,
     inside: Mapping[str, str],
     budget: float,
+    *,
+    worst: Sequence[int] = (),
 ) -> Comparison:
     """Settle a verdict that is inconclusive, or different by little, if double precision can.
 
@@ -64,13 +66,17 @@ def in_double(
         found: what was found in single precision.
         inside: tensors inside A that are compared too, and those of B that stand for them.
         budget: seconds; by the estimated work, nothing is begun that would take longer.
+        worst: samples on which the models seem to differ: all of them are run, because what
+            others show takes nothing back.
 
     Returns:
         `equivalent`, or `different` where an inconclusive one plainly is; else `found`.
     """
-    if budget <= 0 or not _worth_it(found) or not _suits(a, b, budget):
+    spread = np.linspace(0, samples.count - 1, _SAMPLES).astype(int)
+    rows = list(dict.fromkeys([*worst, *map(int, spread)]))[: max(len(worst), _SAMPLES)]
+    if budget <= 0 or not _worth_it(found) or not _suits(a, b, budget, len(rows)):
         return found
-    few = samples.take(np.unique(np.linspace(0, samples.count - 1, _SAMPLES).astype(int)))
+    few = samples.take(np.sort(rows))
     try:
         judged = _judge(a, b, few, inside, time.monotonic() + budget)
     except Exception:  # an operator the evaluator lacks, or wants in float32: it decides nothing
@@ -97,7 +103,7 @@ def _worth_it(found: Comparison) -> bool:
     return all(value is not None and value < _MARGINAL for value in worst)
 
 
-def _suits(a: Model, b: Model, budget: float) -> bool:
+def _suits(a: Model, b: Model, budget: float, count: int) -> bool:
     """Whether both models compute in float32 throughout, and are small enough."""
     from onnxshare.analysis.inspection import inspect
 
@@ -115,7 +121,7 @@ def _suits(a: Model, b: Model, budget: float) -> bool:
         macs = inspect(a).totals.macs
     except OnnxShareError:
         return False
-    return macs is not None and macs * _SAMPLES * _RUNS / _RATE <= budget
+    return macs is not None and macs * count * _RUNS / _RATE <= budget
 
 
 def _shortens(node: onnx.NodeProto) -> bool:
