@@ -17,18 +17,24 @@ import onnxshare
 from onnxshare.analysis.results import Inspection
 from onnxshare.checks.limits import Unit, show
 from onnxshare.checks.models import find_models
-from onnxshare.checks.rules.sharing import fc_share, single_use_share
+from onnxshare.checks.rules.sharing import (
+    equal_copies,
+    fc_share,
+    single_use_share,
+    transposed_copies,
+)
 
 
 def measures(report: Inspection) -> dict[str, float | None]:
     """The value of each rule that has a limit, by the code of the rule."""
-    copies = [w for w in report.weights if w.same_as and w.same_after is None]
+    copies, turned = equal_copies(report.weights), transposed_copies(report.weights)
+    least, most = single_use_share(report.weights)
     return {
         "WS101": fc_share(report.totals),
         "WS102": report.totals.sharing_ratio,
-        "WS103": single_use_share(report.weights),
+        "WS103": least if least == most else None,
         "WS106": float(sum(weight.bytes for weight in copies)),
-        "WS107": float(sum(w.bytes for w in report.weights if w.transposed_of)),
+        "WS107": float(sum(weight.bytes for weight in turned)),
         "BG201": report.model.bytes,
         "BG202": report.totals.params,
         "BG203": report.totals.macs,
@@ -52,8 +58,6 @@ def main(folders: list[str]) -> None:
     unknown: dict[str, int] = dict.fromkeys(UNITS, 0)
     models = find_models([*folders, light])
     read = 0
-    # The weights of these are filled with one number, so that many are equal: no measure of models.
-    filled = ("WS106", "WS107")
     for path in models:
         try:
             report = onnxshare.inspect(path, hashes=True)
@@ -62,8 +66,6 @@ def main(folders: list[str]) -> None:
             continue
         read += 1
         for code, value in measures(report).items():
-            if code in filled and light in path.parents:
-                continue
             if value is None:
                 unknown[code] += 1
             else:

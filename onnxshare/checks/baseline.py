@@ -35,8 +35,9 @@ class Baseline:
         return finding.fingerprint in self.findings and not finding.code.startswith("RG")
 
     def stale(self, models: Iterable[str], met: set[str]) -> list[str]:
-        """The known findings of these models that were not found any more, in words."""
-        checked = {model.replace("\\", "/") for model in models}
+        """The known findings of these models, by `ModelReport.name`, that were not found any more,
+        in words."""
+        checked = set(models)
         return [
             f"baseline {item['code']} {item['model']}"
             + (f" {item['node']}" if item.get("node") else "")
@@ -103,8 +104,8 @@ def write_baseline(report: CheckReport, path: Path) -> int:
         "schema_version": SCHEMA_VERSION,
         "findings": sorted(map(_entry, findings), key=lambda item: json.dumps(item)),
         "metrics": {
-            model.path.replace("\\", "/"): asdict(model.metrics)
-            for model in sorted(report.models, key=lambda model: model.path)
+            model.name: asdict(model.metrics)
+            for model in sorted(report.models, key=lambda model: model.name)
             if model.metrics is not None
         },
     }
@@ -115,7 +116,7 @@ def write_baseline(report: CheckReport, path: Path) -> int:
 def _entry(finding: Finding) -> dict[str, str | None]:
     return {
         "code": finding.code,
-        "model": finding.model.replace("\\", "/"),
+        "model": finding.key or finding.model,
         "node": finding.node,
         "fingerprint": finding.fingerprint,
         "message": finding.message,

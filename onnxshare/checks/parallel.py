@@ -51,13 +51,21 @@ def each(
 def _apart(check_one: CheckOne, planned: Sequence[Job], workers: int) -> Iterator[ModelReport]:
     # Not forked: threads of this process, such as ONNX Runtime's, would be lost halfway.
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = [pool.submit(check_one, job) for job in planned]
-        for job, future in zip(planned, futures, strict=True):
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                yield _alone(partial(check_one, job), job, context)
+        try:
+            futures = [pool.submit(check_one, job) for job in planned]
+            for job, future in zip(planned, futures, strict=True):
+                try:
+                    yield future.result()
+                except BrokenProcessPool:
+                    yield _alone(partial(check_one, job), job, context)
+        except BaseException:
+            # Such as Ctrl-C: nobody waits for what is in hand, or in the queue.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(multiprocessing.active_children()) - others:
+                child.terminate()
+            raise
 
 
 def _alone(

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxshare.checks.models import find_models
+from onnxshare.checks.names import portable
 from onnxshare.checks.policy import ModelEntry, Policy
 from onnxshare.checks.results import Limit
 from onnxshare.errors import UsageError
 from onnxshare.io.load import ModelSource
 from onnxshare.shapes import InputShapes
+
+#: Standard input, as `load` takes it.
+_STDIN = "-"
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Job:
         limits: the rules for it: option name to limit.
         input_shapes, samples: what the policy gives for it, or None.
         line: the line of the policy file that names it, or None.
+        key: its name in baselines, as of `portable`; empty for one from memory.
+        error: why there is no such model, or None.
     """
 
     source: ModelSource
@@ -33,33 +39,43 @@ class Job:
     input_shapes: InputShapes | None = None
     samples: str | None = None
     line: int | None = None
+    key: str = ""
+    error: str | None = None
 
 
 def plan(sources: ModelSource | Sequence[ModelSource], policy: Policy) -> list[Job]:
     """Return a job for each model that the sources, or else the policy, name, each file once.
 
     A policy's entries apply to the files they match, however the user names these. Where several
-    match, later ones are put over earlier ones.
+    match, later ones are put over earlier ones. A folder or glob without models among others gets
+    a job with an error, so that the others are still checked.
 
     Raises:
-        UsageError: a folder or a glob holds no model.
+        UsageError: nothing else is named than a folder or a glob that holds no model.
     """
     given = list(sources) if isinstance(sources, (list, tuple)) else [sources]
     entries = _Entries(policy.models)
-    jobs: list[Job] = []
-    seen: set[Path] = set()
-    for source in given or [entry.path for entry in policy.models]:
+    jobs: dict[str | int, Job] = {}
+    given = given or [entry.path for entry in policy.models]
+    for place, source in enumerate(given):
         if not isinstance(source, (str, os.PathLike)):
-            jobs.append(Job(source, "<model>", policy.limits_for(())))
+            jobs[place] = Job(source, "<model>", policy.limits_for(()))
             continue
-        for path in find_models([source]):
-            if path not in seen:
-                seen.add(path)
-                jobs.append(_job(path, policy, entries.of(path)))
-    return jobs
+        try:
+            paths = find_models([source])
+        except UsageError as error:
+            if len(given) == 1:
+                raise
+            jobs[place] = Job(source, os.fspath(source), {}, error=str(error))
+            continue
+        for path in paths:
+            key = _STDIN if str(path) == _STDIN else portable(path, policy.root)
+            if key not in jobs:
+                jobs[key] = _job(path, key, policy, entries.of(path))
+    return list(jobs.values())
 
 
-def _job(path: Path, policy: Policy, entries: list[ModelEntry]) -> Job:
+def _job(path: Path, key: str, policy: Policy, entries: list[ModelEntry]) -> Job:
     limits = policy.limits_for(entries)
     shapes = [entry.input_shapes for entry in entries if entry.input_shapes]
     samples = [entry.samples for entry in entries if entry.samples]
@@ -70,6 +86,7 @@ def _job(path: Path, policy: Policy, entries: list[ModelEntry]) -> Job:
         shapes[-1] if shapes else None,
         samples[-1] if samples else None,
         entries[-1].line if entries else None,
+        key,
     )
 
 

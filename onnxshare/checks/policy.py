@@ -43,7 +43,7 @@ class Allow:
     Attributes:
         rule: the code of the rule.
         reason: why they are; never empty.
-        model: a glob of paths of models.
+        model: a glob of paths of models, or a folder, relative to the policy file's folder.
         node: a pattern of node names; findings about the whole model match `*` only.
         expires: the last day on which it holds, or None.
     """
@@ -75,6 +75,11 @@ class Policy:
     warn: frozenset[str] = frozenset()
     allow: tuple[Allow, ...] = ()
     baseline: Path | None = None
+
+    @property
+    def root(self) -> Path:
+        """The folder that names of models are relative to: the file's, else the current one."""
+        return Path() if self.path is None else self.path.parent
 
     def with_options(
         self,

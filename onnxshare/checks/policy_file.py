@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from onnxshare.checks.names import portable
 from onnxshare.checks.policy import (
     Allow,
     ModelEntry,
@@ -219,7 +220,7 @@ class _Reader:
                 continue
             model = self._text(table, "model", prefix)
             node = self._text(table, "node", prefix) or "*"
-            where = "*" if model is None else self._beside(model)
+            where = "*" if model is None else portable(self._beside(model), self._path.parent)
             for code in find_codes([rule], f"{prefix}rule:", self.problems):
                 allowed.append(Allow(code, reason, where, node, expires))
         return allowed

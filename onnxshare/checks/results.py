@@ -31,6 +31,8 @@ class Finding:
         fix: the command that would help.
         node: the node it is about; None: the whole model.
         severity: whether it fails the check.
+        key: the model's name in baselines, relative to the policy file's folder or else the
+            current one (`onnxshare.checks.names.portable`); empty: `model` is it.
     """
 
     code: str
@@ -43,6 +45,7 @@ class Finding:
     fix: str
     node: str | None = None
     severity: Severity = "error"
+    key: str = ""
 
     @property
     def text(self) -> str:
@@ -52,7 +55,7 @@ class Finding:
     @property
     def fingerprint(self) -> str:
         """What stays the same from run to run, whatever is measured: rule, model and node."""
-        key = "\0".join((self.code, self.model.replace("\\", "/"), self.node or ""))
+        key = "\0".join((self.code, self.key or self.model, self.node or ""))
         return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
@@ -101,6 +104,7 @@ class ModelReport:
         metrics: what was measured; None where the model could not be read.
         error: why the model, or what it is compared with, could not be read; else None.
         line: the line of the policy file that names the model, from 1, or None.
+        key: its name in baselines, as of `Finding`; empty: `path` is it.
     """
 
     path: str
@@ -110,6 +114,12 @@ class ModelReport:
     metrics: Metrics | None = None
     error: str | None = None
     line: int | None = None
+    key: str = ""
+
+    @property
+    def name(self) -> str:
+        """What baselines and `allow` entries call it."""
+        return self.key or self.path
 
 
 @dataclass(frozen=True)

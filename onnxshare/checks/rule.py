@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from onnxshare.analysis.results import HeadFacts, Inspection
@@ -109,11 +111,10 @@ class Rule:
     needs: frozenset[Need] = field(default_factory=frozenset)
 
     def bound(self, limit: Limit, measured: Limit | None = None) -> str:
-        """The limit in words: `at most 5,000,000`, `at least 10`; empty for a rule without one."""
-        if self.unit == "flag":
+        """The limit in words: `at most 5,000,000`, `at least 10`; empty for a rule without one,
+        and where the message names it."""
+        if self.unit in ("flag", "model", "target"):
             return ""
-        if self.unit == "model":
-            return f"equivalent to {limit}"
         text = show(limit, self.unit, beside=measured)
         if self.option.startswith("min-"):
             return f"at least {text}"
@@ -122,14 +123,52 @@ class Rule:
 
 def unknown(subject: Subject, what: str) -> Problem:
     """An unknown value is never a silent pass."""
-    warnings = subject.inspection.warnings
-    why = f" ({warnings[-1]})" if warnings else ""  # the last one sums up what is unknown
-    return Problem(f"cannot be judged: {what}{why}", None, command("inspect", subject.name))
+    open_inputs = [
+        value.name
+        for value in subject.inspection.model.inputs
+        if value.shape is None or any(not isinstance(size, int) for size in value.shape[1:])
+    ]
+    if not open_inputs:
+        warnings = subject.inspection.warnings
+        why = f" ({warnings[-1]})" if warnings else ""  # the last one sums up what is unknown
+        return Problem(f"cannot be judged: {what}{why}", None, command("inspect", subject.name))
+    names = ", ".join(f"'{name}'" for name in open_inputs)
+    sizes = [word for name in open_inputs for word in ("--input-shape", f"{name}:SIZES")]
+    return Problem(
+        f"cannot be judged: {what}; it may depend on the sizes of {names}, which the policy's "
+        "`input-shapes` or --input-shape set",
+        None,
+        command("inspect", subject.name, *sizes),
+    )
 
 
 def command(verb: str, *arguments: str) -> str:
-    """An onnxshare command line that can be pasted into a shell."""
-    return " ".join(["onnxshare", verb, *(shlex.quote(argument) for argument in arguments)])
+    """An onnxshare command line that can be pasted into a shell; a path may be its first argument
+    only."""
+    words = list(arguments)
+    if words and words[0].startswith("-") and words[0] != "-":
+        words[0] = f"./{words[0]}"  # else it would be an option
+    return " ".join(["onnxshare", verb, *map(quoted, words)])
+
+
+def python(script: str) -> str:
+    """A command line that runs a line of Python and can be pasted into a shell."""
+    return f"python -c {quoted(script)}"
+
+
+def quoted(word: str) -> str:
+    """A word as the system's shell takes it."""
+    if os.name == "nt":
+        import subprocess
+
+        return subprocess.list2cmdline([word])
+    return shlex.quote(word)
+
+
+def beside(name: str, word: str) -> str:
+    """The path of a new version of a model: `a.onnx` becomes `a.word.onnx`."""
+    path = Path(name)
+    return str(path.with_name(f"{path.stem}.{word}.onnx"))
 
 
 def shrink_head(subject: Subject) -> str:

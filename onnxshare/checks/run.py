@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxshare.analysis.inspection import HeadJudge, inspect
 from onnxshare.analysis.results import Inspection
-from onnxshare.checks.baseline import Baseline
+from onnxshare.checks.baseline import Baseline, read_baseline
 from onnxshare.checks.parallel import each
 from onnxshare.checks.plan import Job, plan
 from onnxshare.checks.policy import Policy
+from onnxshare.checks.policy_file import read_policy
 from onnxshare.checks.presets import DEFAULT
 from onnxshare.checks.results import CheckReport, Finding, Metrics, ModelReport
 from onnxshare.checks.rule import Problem, Rule, Subject, Verdict, command
@@ -59,11 +60,11 @@ class How:
 def check(
     sources: ModelSource | Sequence[ModelSource],
     *,
-    policy: Policy | None = None,
+    policy: Policy | str | os.PathLike[str] | None = None,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
     warn: Sequence[str] = (),
-    baseline: Baseline | None = None,
+    baseline: Baseline | str | os.PathLike[str] | None = None,
     samples: Samples | str | Path | None = None,
     provider: str = "auto",
     input_shapes: InputShapes | None = None,
@@ -80,12 +81,14 @@ def check(
     Args:
         sources: one model or several; paths may be folders and globs (see `find_models`),
             and anything that `onnxshare.load` takes will do.
-        policy: limits from a file (`read_policy`); the limits given here come first. Its
-            models are checked only if `sources` is empty.
+        policy: a policy file, or what `onnxshare.checks.policy_file.read_policy` read from one;
+            the limits given here come first. Its models are checked only if `sources` is empty.
         select: codes or names of rules to add, with their default limits.
         ignore: codes or names of rules to leave out.
         warn: codes or names of rules that only warn.
-        baseline: findings that were there before, and what was measured then.
+        baseline: findings that were there before, and what was measured then: a file, or what
+            `onnxshare.checks.baseline.read_baseline` read from one. None is the policy's, which
+            need not exist yet.
         samples: inputs for the rules that run models; as of `onnxshare.compare`.
         provider: where these run; as of `onnxshare.compare`.
         input_shapes: sizes for symbolic inputs; as of `onnxshare.inspect`.
@@ -102,13 +105,17 @@ def check(
             `max_params="5M"`, `max_fc_share=0.5`, `equivalent_to="reference.onnx"`.
 
     Raises:
-        UsageError: no model is given, there is no such rule, or a limit is not one.
+        UsageError: no model is given, there is no such rule, a limit is not one, or a file is no
+            policy or baseline.
     """
     options = {
         name.replace("_", "-"): os.fspath(value) if isinstance(value, os.PathLike) else value
         for name, value in limits.items()
     }
-    policy = _choose(policy or Policy(), options, select, ignore, warn, baseline)
+    if not isinstance(policy, Policy):
+        policy = Policy() if policy is None else read_policy(Path(policy))
+    baseline = _known(baseline, policy)
+    policy = _choose(policy, options, select, ignore, warn, baseline)
     planned = plan(sources, policy)
     if not planned:
         raise UsageError("no model is given", "name one, or list `models` in the policy file")
@@ -134,6 +141,14 @@ def check(
     )
 
 
+def _known(baseline: Baseline | str | os.PathLike[str] | None, policy: Policy) -> Baseline | None:
+    if baseline is None and policy.baseline is not None and policy.baseline.exists():
+        baseline = policy.baseline
+    if baseline is None or isinstance(baseline, Baseline):
+        return baseline
+    return read_baseline(Path(baseline))
+
+
 def _choose(
     policy: Policy,
     options: Mapping[str, object],
@@ -154,6 +169,9 @@ def _choose(
 def check_one(job: Job, how: How) -> ModelReport:
     """Hold one model against its limits; whatever goes wrong is its own."""
     name = job.name
+    report = ModelReport(name, limits=job.limits, error=job.error, line=job.line, key=job.key)
+    if job.error is not None:
+        return report
     hashes = any("hashes" in BY_OPTION[option].needs for option in job.limits)
     try:
         model = how.load(job.source)
@@ -163,9 +181,9 @@ def check_one(job: Job, how: How) -> ModelReport:
         subject = _subject(name, model, inspection, job, how)
     except UsageError as error:
         # Sizes that do not fit one of several models are that model's error.
-        return ModelReport(name, limits=job.limits, error=str(error), line=job.line)
+        return replace(report, path=name, error=str(error))
     except Exception as error:
-        return ModelReport(name, limits=job.limits, error=_reason(error, name), line=job.line)
+        return replace(report, path=name, error=_reason(error, name))
     findings: list[Finding] = []
     unread: str | None = None
     for option, limit in job.limits.items():
@@ -180,7 +198,9 @@ def check_one(job: Job, how: How) -> ModelReport:
         except OnnxShareError as error:
             problems = [Problem(f"cannot be judged: {error}", None, command("inspect", name))]
         findings.extend(_finding(rule, problem, job, name, how) for problem in problems)
-    return ModelReport(name, tuple(findings), (), job.limits, subject.metrics, unread, job.line)
+    return replace(
+        report, path=name, findings=tuple(findings), metrics=subject.metrics, error=unread
+    )
 
 
 def _subject(name: str, model: Model, inspection: Inspection, job: Job, how: How) -> Subject:
@@ -213,7 +233,7 @@ def _subject(name: str, model: Model, inspection: Inspection, job: Job, how: How
         compare,
         loads,
         _metrics(inspection),
-        how.before.get(posix(name)),
+        how.before.get(job.key or name),
         None if reference is None else str(reference),
         frozenset(BY_OPTION[option].code for option in job.limits),
     )
@@ -231,11 +251,6 @@ def _metrics(inspection: Inspection) -> Metrics:
     )
 
 
-def posix(name: str) -> str:
-    """A model's path as baselines hold it, the same on every system."""
-    return name.replace("\\", "/") if os.name == "nt" else name
-
-
 def _finding(rule: Rule, problem: Problem, job: Job, name: str, how: How) -> Finding:
     limit, measured = job.limits[rule.option], problem.measured
     beside = measured if isinstance(measured, (int, float)) else None
@@ -250,6 +265,7 @@ def _finding(rule: Rule, problem: Problem, job: Job, name: str, how: How) -> Fin
         problem.fix,
         problem.node,
         "warning" if rule.code in how.warn else "error",
+        job.key,
     )
 
 

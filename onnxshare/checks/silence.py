@@ -8,6 +8,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from onnxshare.checks.baseline import Baseline
+from onnxshare.checks.names import covers
 from onnxshare.checks.policy import Allow
 from onnxshare.checks.results import Finding, ModelReport, Silenced
 
@@ -38,9 +39,9 @@ def silence(
     kept = tuple(_one(report, allow, baseline, day, used, met) for report in reports)
     stale: list[str] = []
     for place, entry in enumerate(allow):
-        if place not in used and any(_of_model(entry, report.path) for report in reports):
+        if place not in used and any(covers(entry.model, report.name) for report in reports):
             stale.append(f"allow {entry.rule} ({entry.reason}): nothing needs it any more")
-    judged = [report.path for report in reports if report.error is None]
+    judged = [report.name for report in reports if report.error is None]
     if baseline is not None:
         stale.extend(baseline.stale(judged, met))
     return kept, tuple(stale)
@@ -60,7 +61,7 @@ def _one(
         met.add(finding.fingerprint)
         expired: Allow | None = None
         for place, entry in enumerate(allow):
-            if not _matches(entry, finding):
+            if not _matches(entry, finding, report):
                 continue
             used.add(place)
             if entry.expires is None or day <= entry.expires:
@@ -78,13 +79,9 @@ def _one(
     return replace(report, findings=tuple(findings), silenced=tuple(silenced))
 
 
-def _matches(entry: Allow, finding: Finding) -> bool:
+def _matches(entry: Allow, finding: Finding, report: ModelReport) -> bool:
     return (
         entry.rule == finding.code
-        and _of_model(entry, finding.model)
+        and covers(entry.model, report.name)
         and fnmatchcase(finding.node or "", entry.node)
     )
-
-
-def _of_model(entry: Allow, path: str) -> bool:
-    return fnmatchcase(path, entry.model)

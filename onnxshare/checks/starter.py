@@ -12,6 +12,8 @@ from onnxshare.checks.results import Limit
 from onnxshare.checks.rules import BY_OPTION
 from onnxshare.errors import UsageError
 
+_SCHEMA = "https://raw.githubusercontent.com/onnxshare/onnxshare/main/onnxshare.schema.json"
+
 #: More models than this are named by one glob.
 _NAMED = 8
 
@@ -36,6 +38,7 @@ def starter(preset: str, folder: Path) -> str:
     """A policy file with the limits of a preset, for the models below a folder."""
     chosen = PRESETS[preset]
     lines = [
+        f"#:schema {_SCHEMA}",  # editors with Taplo complete and check the keys
         f"# What `onnxshare check` holds the models against. Preset {preset}: {chosen.about}.",
         "# `onnxshare rules` lists all rules, `onnxshare explain WS101` explains one.",
         "",

@@ -6,6 +6,7 @@ A target is `onnxruntime 1.20`, or bounds such as `opset <= 17`, `ir_version <= 
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ _RUNTIME = re.compile(r"onnxruntime\s*(?:==)?\s*(\d+)\.(\d+)(?:\.\d+)?")
 
 #: The name of the IR version in a bound; `opset` is the opset of ai.onnx.
 IR_VERSION = "ir_version"
+
+#: What people write for the two names of a bound that are no domains, without `_`.
+_SLIPS = {"opset": "opset", "opsetversion": "opset", "ir": IR_VERSION, "irversion": IR_VERSION}
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,10 @@ def _of_runtime(version: str) -> list[Bound]:
 
 
 def _of_bound(name: str, sign: str, version: int, words: str) -> Bound:
+    # A domain that no model has bounds nothing, so that a slip would pass everything.
+    meant = difflib.get_close_matches(name.lower().replace("_", ""), _SLIPS, 1, 0.85)
+    if meant and name not in _SLIPS.values():
+        raise ValueError(f"'{name}' is no domain of operators, did you mean {_SLIPS[meant[0]]}?")
     low = version if sign in (">=", "==") else None
     high = version if sign in ("<=", "==") else None
     return Bound("ai.onnx" if name == "opset" else name, low, high, words)

@@ -215,7 +215,7 @@ def command(
             select=checking.split(select),
             ignore=checking.split(ignore),
             warn=checking.split(warn),
-            baseline=checking.known(baseline, policy),
+            baseline=baseline,
             samples=samples,
             provider=provider,
             input_shapes=shapes,

@@ -13,7 +13,6 @@ from onnxshare.cli.printing import note
 from onnxshare.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnxshare.checks.baseline import Baseline
     from onnxshare.checks.policy import Policy
     from onnxshare.checks.results import CheckReport, ModelReport
 
@@ -90,19 +89,6 @@ def split(given: Sequence[str] | None) -> list[str]:
     return [word.strip() for text in given or () for word in text.split(",") if word.strip()]
 
 
-def known(path: Path | None, policy: Policy) -> Baseline | None:
-    """The baseline: the option's, else the policy's, which need not exist yet.
-
-    Raises:
-        UsageError: the file is no baseline, or the option's does not exist.
-    """
-    from onnxshare.checks.baseline import read_baseline
-
-    if path is None and policy.baseline is not None and policy.baseline.exists():
-        path = policy.baseline
-    return None if path is None else read_baseline(path)
-
-
 def report_files(given: Sequence[str] | None) -> list[tuple[str, Path]]:
     """Parse `--report FORMAT=FILE`.
 
@@ -116,6 +102,8 @@ def report_files(given: Sequence[str] | None) -> list[tuple[str, Path]]:
         name, equals, path = text.partition("=")
         if not equals or not path:
             raise UsageError(f"--report '{text}' is not FORMAT=FILE", "such as sarif=check.sarif")
+        if path == "-":
+            raise UsageError(f"--report {text}: needs a file", f"--format {name} prints the report")
         if name not in FORMATS:
             raise UsageError(f"--report {text}: there is no format '{name}'", ", ".join(FORMATS))
         found.append((name, Path(path)))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import onnx
@@ -31,6 +34,58 @@ def test_a_crash_takes_one_model_only() -> None:
     assert [report.path for report in reports] == ["a", "bad", "b", "c"]
     assert [report.error is None for report in reports] == [True, False, True, True]
     assert reports[1].error == "bad: checking it crashed the interpreter; is the file damaged?"
+
+
+def test_ctrl_c_waits_for_nothing_and_leaves_no_process(tmp_path: Path) -> None:
+    for number in range(40):
+        onnx.save(small(), tmp_path / f"{number}.onnx")
+    script = (
+        "import time, sys; from pathlib import Path; from tests.check import test_parallel as t; "
+        "from onnxshare.checks.parallel import each\n"
+        "if __name__ == '__main__':\n"
+        "    print('ready', flush=True)\n"
+        f"    each(t.slow, [t.Job(p, str(p), {{}}) for p in Path({str(tmp_path)!r}).iterdir()], 2)"
+    )
+    program = tmp_path / "program.py"
+    program.write_text(script)
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(
+        [sys.executable, program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("*.pid"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        # Each of the forty models would take 60 seconds.
+        _, words = process.communicate(timeout=30)
+    assert b"KeyboardInterrupt" in words
+    workers = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    assert len(workers) == 2
+    for worker in workers:
+        deadline = time.monotonic() + 30
+        while _runs(worker) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not _runs(worker)
+
+
+def slow(job: Job) -> ModelReport:
+    Path(job.name).with_name(f"{os.getpid()}.pid").touch()
+    time.sleep(60)
+    return ModelReport(job.name)
+
+
+def _runs(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{number}/stat")  # one that has ended and that nobody waits for is gone
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_the_same_report_as_one_by_one(tmp_path: Path) -> None:

@@ -59,6 +59,14 @@ def test_other_entries_may_match_nothing_but_what_is_checked_must_exist() -> Non
         plan([], policy)
 
 
+@pytest.mark.usefixtures("folder")
+def test_a_glob_without_models_does_not_hide_the_others() -> None:
+    policy = Policy(LIMITS, (ModelEntry("none/*.onnx"), ModelEntry("a.onnx")))
+    missing, job = plan([], policy)
+    assert (missing.name, job.name, job.error) == ("none/*.onnx", "a.onnx", None)
+    assert missing.error == "none/*.onnx: matches no file; check the pattern"
+
+
 def test_a_model_from_memory_has_the_limits_of_the_policy() -> None:
     (job,) = plan(onnx.ModelProto(), Policy(LIMITS))
     assert (job.name, job.limits) == ("<model>", LIMITS)
@@ -103,7 +111,7 @@ def test_every_key_of_an_entry(tmp_path: Path) -> None:
     assert entry.line == 8
     (allowed,) = policy.allow
     assert (allowed.rule, allowed.reason) == ("WS101", "is replaced")
-    assert allowed.model == str(tmp_path / "big" / "old.onnx")
+    assert allowed.model == "big/old.onnx"
     assert str(allowed.expires) == "2027-01-31"
 
 

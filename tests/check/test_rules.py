@@ -1,17 +1,28 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
 import onnx
 import pytest
 
-from onnxshare.analysis.results import HeadFacts, Inspection, ModelInfo, Totals
+from onnxshare.analysis.results import (
+    HeadFacts,
+    Inspection,
+    ModelInfo,
+    TensorInfo,
+    Totals,
+    WeightFacts,
+)
 from onnxshare.checks.results import Metrics
-from onnxshare.checks.rule import Problem, Subject
+from onnxshare.checks.rule import Problem, Subject, command, quoted
 from onnxshare.checks.rules import BY_OPTION, RULES
 from onnxshare.io.load import Model
+from onnxshare.promise import PROMISE_KEY
 
 # LeNet-5 by hand: C1 156, C3 2,416, FCs 48,120 + 10,164 + 850; 122,304 + 241,600 + 59,134 uses.
 LENET = Totals(
@@ -148,6 +159,83 @@ def test_what_is_unknown_never_passes(option: str, limit: float, field: str) -> 
     assert problem.fix == "onnxshare inspect net.onnx"
 
 
+def test_what_depends_on_an_open_size_names_the_input_to_be_given_one() -> None:
+    unknown = subject(dataclasses.replace(LENET, macs=None), warnings=("other",))
+    inputs = (
+        TensorInfo("batched", "float32", ("N", 3)),  # the batch may be open
+        TensorInfo("audio", "float32", ("N", "time")),
+        TensorInfo("any", "float32", None),
+    )
+    found = unknown.inspection
+    opened = dataclasses.replace(found.model, inputs=inputs)
+    unknown = dataclasses.replace(unknown, inspection=dataclasses.replace(found, model=opened))
+    problem = judge("max-macs", 1, unknown)
+    assert problem is not None
+    assert "sizes of 'audio', 'any', which the policy's `input-shapes`" in problem.message
+    assert problem.fix == (
+        "onnxshare inspect net.onnx --input-shape audio:SIZES --input-shape any:SIZES"
+    )
+
+
+def weights(*uses: tuple[int, int | None], **more: object) -> Subject:
+    """A model of tensors with so many parameters and connections."""
+    made = tuple(
+        WeightFacts(f"w{place}", "float32", (params,), params, 4 * params, (), used, None, **more)  # type: ignore[arg-type]
+        for place, (params, used) in enumerate(uses)
+    )
+    plain = subject()
+    return dataclasses.replace(
+        plain, inspection=dataclasses.replace(plain.inspection, weights=made)
+    )
+
+
+@pytest.mark.parametrize(
+    ("uses", "limit", "start"),
+    [
+        ([(90, 90), (10, 1000)], 0.9, None),
+        ([(91, 91), (9, 1000)], 0.9, "91% of the parameters are used at most once"),
+        ([(91, 20), (9, 1000)], 0.9, "91% of the parameters are used at most once"),
+        # What is unknown matters only where it could decide.
+        ([(91, 91), (9, None)], 0.9, "at least 91% of the parameters"),
+        ([(5, None), (80, 80), (15, 900)], 0.9, None),
+        ([(11, None), (80, 80), (9, 900)], 0.9, "cannot be judged: how often"),
+        ([], 0.0, None),
+    ],
+)
+def test_single_use_weights(
+    uses: list[tuple[int, int | None]], limit: float, start: str | None
+) -> None:
+    problem = judge("max-single-use-share", limit, weights(*uses))
+    if start is None:
+        assert problem is None
+    else:
+        assert problem is not None
+        assert problem.message.startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("option", "more", "found"),
+    [
+        ("max-duplicate-bytes", {"same_as": "w"}, True),
+        ("max-duplicate-bytes", {"same_as": "w", "uniform": True}, False),
+        ("max-duplicate-bytes", {"same_as": "w", "same_after": "dequantize"}, False),
+        ("max-transposed-bytes", {"transposed_of": "w"}, True),
+        ("max-transposed-bytes", {"transposed_of": "w", "uniform": True}, False),
+    ],
+)
+def test_copies_that_count(option: str, more: dict[str, object], found: bool) -> None:
+    assert (judge(option, 399, weights((100, 100), **more)) is not None) is found
+    assert judge(option, 400, weights((100, 100), **more)) is None
+
+
+def test_commands_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command("inspect", "-x.onnx") == "onnxshare inspect ./-x.onnx"
+    assert command("inspect", "-", "--all") == "onnxshare inspect - --all"
+    assert shlex.split(command("inspect", "a b's.onnx")) == ["onnxshare", "inspect", "a b's.onnx"]
+    monkeypatch.setattr(os, "name", "nt")
+    assert quoted("C:\\my models\\a.onnx") == '"C:\\my models\\a.onnx"'
+
+
 def test_a_model_without_parameters() -> None:
     bare = dataclasses.replace(LENET, params=0, fc_params=0, connections=0, sharing_ratio=None)
     assert judge("max-fc-share", 0.0, subject(bare)) is None
@@ -193,14 +281,22 @@ def test_equivalence_holds(verdict: str) -> None:
     [
         (
             Compared("different", False, "output 'y' is off by 0.3"),
-            "the verdict is different: output 'y' is off by 0.3",
+            "not equivalent to ref.onnx: the verdict is different: output 'y' is off by 0.3",
         ),
-        (Compared("inconclusive", False), "cannot be judged: the verdict is inconclusive"),
-        (Compared("not run", False, "no"), "cannot be judged: the verdict is not run: no"),
+        (
+            Compared("not run", False, "no"),
+            "cannot be judged against ref.onnx: the verdict is not run: no",
+        ),
         # A kept promise of approximation is a success of `compare`, but it is no equivalence.
-        (Compared("approximate", True), "the verdict is approximate"),
+        (
+            Compared("approximate", True),
+            "not equivalent to ref.onnx: the verdict is approximate",
+        ),
         # Whatever the verdict's name is, what did not pass does not pass here.
-        (Compared("equivalent", False), "the verdict is equivalent"),
+        (
+            Compared("equivalent", False),
+            "not equivalent to ref.onnx: the verdict is equivalent",
+        ),
     ],
 )
 def test_equivalence_does_not_hold(compared: Compared, message: str) -> None:
@@ -210,8 +306,55 @@ def test_equivalence_does_not_hold(compared: Compared, message: str) -> None:
     assert problem.fix == "onnxshare compare ref.onnx net.onnx"
 
 
+def test_equivalence_that_random_samples_do_not_decide() -> None:
+    problem = judge("equivalent-to", "ref.onnx", subject(compared=INCONCLUSIVE))
+    assert problem is not None
+    assert problem.message == (
+        "cannot be judged against ref.onnx: the verdict is inconclusive: pass --samples"
+    )
+    assert problem.fix == "onnxshare compare ref.onnx net.onnx --samples FILE"
+
+
 def test_bounds_are_said_in_words() -> None:
     assert BY_OPTION["max-params"].bound(5_000_000) == "at most 5,000,000"
     assert BY_OPTION["min-sharing-ratio"].bound(10.0) == "at least 10"
     assert BY_OPTION["max-fc-share"].bound(0.5, 0.50004) == "at most 50%"
-    assert BY_OPTION["equivalent-to"].bound("ref.onnx") == "equivalent to ref.onnx"
+    assert BY_OPTION["equivalent-to"].bound("ref.onnx") == ""  # the message names it
+
+
+APPROXIMATE = Compared("approximate", True, "keeps its promise")
+DIFFERENT = Compared("different", False, "not the same class")
+INCONCLUSIVE = Compared("inconclusive", False, "pass --samples")
+
+
+@pytest.mark.parametrize(
+    ("limit", "compared", "start", "fix"),
+    [
+        (0.9, None, None, ""),
+        (0.95, None, "promises the same class on 94% only", "explain EQ302"),
+        (0.9, APPROXIMATE, None, ""),
+        (0.95, APPROXIMATE, "promises the same class on 94% only", "explain EQ302"),
+        (0.0, DIFFERENT, "does not keep its promise: the", "compare ref.onnx net.onnx"),
+        (0.0, INCONCLUSIVE, "cannot be judged: the", "compare ref.onnx net.onnx --samples FILE"),
+    ],
+)
+def test_a_model_rewritten_approximately(
+    limit: float, compared: Compared | None, start: str | None, fix: str
+) -> None:
+    """EQ302 judges it; EQ301 leaves it to EQ302 where that is selected, and else refuses it."""
+    of = subject(compared=compared)
+    promise = of.model.skeleton.metadata_props.add(key=PROMISE_KEY)
+    promise.value = json.dumps({"rewrite": "fc-to-gap", "agreement_low": 0.94})
+    if compared is not None:
+        of = dataclasses.replace(of, reference="ref.onnx")
+        refused = judge("equivalent-to", "ref.onnx", of)
+        assert refused is not None
+    both = dataclasses.replace(of, selected=frozenset({"EQ301", "EQ302"}))
+    assert judge("equivalent-to", "ref.onnx", both) is None
+    problem = judge("min-agreement", limit, both)
+    if start is None:
+        assert problem is None
+        return
+    assert problem is not None
+    assert problem.message.startswith(f"an approximation by fc-to-gap {start}")
+    assert problem.fix == f"onnxshare {fix}"

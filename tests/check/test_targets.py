@@ -44,6 +44,12 @@ def test_what_lies_outside(
         ("tensorrt 10", "expected a target"),
         ("onnxruntime 0.5", "is not known here"),
         ("onnxruntime 9.0", "is not known here"),
+        # A domain that no model has would bound nothing.
+        ("opsets <= 17", "did you mean opset?"),
+        ("Opset <= 17", "did you mean opset?"),
+        ("opset_version <= 17", "did you mean opset?"),
+        ("ir <= 8", "did you mean ir_version?"),
+        ("IR_VERSION <= 8", "did you mean ir_version?"),
     ],
 )
 def test_what_is_no_target(text: str, part: str) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 from onnxshare.checks.limits import show
-from onnxshare.checks.rule import Problem, Rule, Subject, command, shrink_head, unknown
+from onnxshare.checks.rule import (
+    Problem,
+    Rule,
+    Subject,
+    beside,
+    command,
+    python,
+    shrink_head,
+    unknown,
+)
 
 
 def _max_params(subject: Subject, limit: int) -> Iterator[Problem]:
@@ -58,17 +65,16 @@ def _max_protobuf(subject: Subject, limit: float) -> Iterator[Problem]:
     size = subject.model.size or 0
     share = size / PROTOBUF_LIMIT
     if share > limit:
-        name = Path(subject.name)
-        split = name.with_name(f"{name.stem}.external.onnx")
+        split = beside(subject.name, "external")
         script = (
-            f"import onnx; onnx.save(onnx.load({str(name)!r}), {str(split)!r}, "
+            f"import onnx; onnx.save(onnx.load({subject.name!r}), {split!r}, "
             "save_as_external_data=True)"
         )
         yield Problem(
             f"the model file is {show(size, 'bytes')}, {show(share, 'share', beside=limit)} of the "
             "2 GiB that a protobuf can hold",
             share,
-            f"python -c {shlex.quote(script)}",
+            python(script),
         )
 
 

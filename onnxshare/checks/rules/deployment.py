@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from onnxshare.analysis.results import NodeFacts, TensorInfo
-from onnxshare.checks.rule import Problem, Rule, Subject, command
+from onnxshare.checks.rule import Problem, Rule, Subject, beside, command, python, quoted
 from onnxshare.checks.targets import IR_VERSION, outside, parse_target
 from onnxshare.errors import ModelFileError
 
@@ -25,16 +24,29 @@ def _target(subject: Subject, limit: str) -> Iterator[Problem]:
         what = "IR version" if bound.name == IR_VERSION else f"opset of {bound.name}"
         older = bound.highest is not None and version > bound.highest
         reads = f"up to {bound.highest}" if older else f"from {bound.lowest} on"
-        script = (
-            "import onnx, onnx.version_converter as v; "
-            f"onnx.save(v.convert_version(onnx.load({subject.name!r}), "
-            f"{bound.highest if older else bound.lowest}), 'converted.onnx')"
+        wanted = (bound.highest if older else bound.lowest) or 0
+        yield Problem(
+            f"{what} is {version}, and {bound.words} reads {reads}",
+            version,
+            _converted(subject.name, bound.name, wanted),
         )
-        convertible = bound.name == "ai.onnx"
-        fix = (
-            f"python -c {shlex.quote(script)}" if convertible else command("inspect", subject.name)
+
+
+def _converted(name: str, what: str, version: int) -> str:
+    """The command that gives a model another opset or IR version, where there is one."""
+    if what == IR_VERSION:
+        new = beside(name, f"ir{version}")
+        return python(
+            f"import onnx; m = onnx.load({name!r}); m.ir_version = {version}; "
+            f"onnx.checker.check_model(m); onnx.save(m, {new!r})"
         )
-        yield Problem(f"{what} is {version}, and {bound.words} reads {reads}", version, fix)
+    if what != "ai.onnx":
+        return command("inspect", name)
+    new = beside(name, f"opset{version}")
+    return python(
+        "import onnx, onnx.version_converter as v; "
+        f"onnx.save(v.convert_version(onnx.load({name!r}), {version}), {new!r})"
+    )
 
 
 def _operators(subject: Subject, limit: tuple[str, ...]) -> Iterator[Problem]:
@@ -81,11 +93,11 @@ def _named_dims(subject: Subject, limit: bool) -> Iterator[Problem]:
                 fix = " ".join(
                     [
                         "python -m onnxruntime.tools.make_dynamic_shape_fixed --input_name",
-                        shlex.quote(value.name),
+                        quoted(value.name),
                         "--input_shape",
                         ",".join(map(str, sizes)),
-                        shlex.quote(subject.name),
-                        "fixed.onnx",
+                        quoted(subject.name),
+                        quoted(beside(subject.name, "fixed")),
                     ]
                 )
             yield Problem(f"input '{value.name}' has {_which(value)}", None, fix)
@@ -126,7 +138,7 @@ def _licences(subject: Subject, limit: tuple[str, ...]) -> Iterator[Problem]:
     script = (
         f"import onnx; m = onnx.load({subject.name!r}); "
         "m.metadata_props.add(key='model_license', value='YOUR LICENCE'); "
-        "onnx.save(m, 'licensed.onnx')"
+        f"onnx.save(m, {beside(subject.name, 'licensed')!r})"
     )
     found = [
         item.value.strip()
@@ -134,9 +146,7 @@ def _licences(subject: Subject, limit: tuple[str, ...]) -> Iterator[Problem]:
         if item.key.lower() in _LICENCE_KEYS and item.value.strip()
     ]
     if not found:
-        yield Problem(
-            "no licence in the metadata (model_license)", None, f"python -c {shlex.quote(script)}"
-        )
+        yield Problem("no licence in the metadata (model_license)", None, python(script))
     elif not any(fnmatchcase(name.lower(), pattern.lower()) for name in found for pattern in limit):
         yield Problem(
             f"the licence is {found[0]}, which is not allowed",

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from onnxshare.checks.limits import show
-from onnxshare.checks.rule import Problem, Rule, Subject, command
+from onnxshare.checks.rule import Problem, Rule, Subject, Verdict, command
 
 if TYPE_CHECKING:
     from onnxshare.promise import Promise
+
+#: Verdicts that say neither yes nor no.
+_UNDECIDED = ("inconclusive", "not run")
 
 
 def _equivalent_to(subject: Subject, reference: str) -> Iterator[Problem]:
@@ -19,27 +22,41 @@ def _equivalent_to(subject: Subject, reference: str) -> Iterator[Problem]:
     # `compare` also passes an approximation that keeps its promise; equivalent it is not.
     if comparison.passed and comparison.verdict in ("identical", "equivalent"):
         return
-    what = f"the verdict is {comparison.verdict}"
-    if comparison.verdict in ("inconclusive", "not run"):
-        what = f"cannot be judged: {what}"
+    what = f"not equivalent to {reference}"
+    if comparison.verdict in _UNDECIDED:
+        what = f"cannot be judged against {reference}"
+    yield Problem(
+        f"{what}: {_reason(comparison)}",
+        comparison.verdict,
+        _compare(subject, reference, comparison),
+    )
+
+
+def _reason(comparison: Verdict) -> str:
     reason = f": {comparison.reason}" if comparison.reason else ""
-    yield Problem(what + reason, comparison.verdict, command("compare", reference, subject.name))
+    return f"the verdict is {comparison.verdict}{reason}"
+
+
+def _compare(subject: Subject, reference: str, comparison: Verdict) -> str:
+    # Where random samples do not decide, the user's own do.
+    samples = ("--samples", "FILE") if comparison.verdict == "inconclusive" else ()
+    return command("compare", reference, subject.name, *samples)
 
 
 def _min_agreement(subject: Subject, limit: float) -> Iterator[Problem]:
     promise = _promise(subject)
     if promise is None:
         return
-    fix = command("inspect", subject.name)
+    fix = command("explain", "EQ302")
     if subject.reference is not None:
-        fix = command("compare", subject.reference, subject.name)
         comparison = subject.compare(subject.reference)
         if not comparison.passed:
+            undecided = comparison.verdict in _UNDECIDED
+            what = "cannot be judged" if undecided else "does not keep its promise"
             yield Problem(
-                f"an approximation by {promise.rewrite} does not keep its promise: the verdict is "
-                f"{comparison.verdict}: {comparison.reason}",
+                f"an approximation by {promise.rewrite} {what}: {_reason(comparison)}",
                 comparison.verdict,
-                fix,
+                _compare(subject, subject.reference, comparison),
             )
             return
     agreement = promise.agreement_low

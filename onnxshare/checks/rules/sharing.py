@@ -39,35 +39,49 @@ def _min_sharing_ratio(subject: Subject, limit: float) -> Iterator[Problem]:
         )
 
 
-def single_use_share(weights: tuple[WeightFacts, ...]) -> float | None:
-    """The parameters that are used at most once per sample, as a share of all; None if unknown."""
-    total = sum(weight.params for weight in weights)
-    if any(weight.connections is None for weight in weights):
-        return None
-    single = sum(w.params for w in weights if (w.connections or 0) <= w.params)
-    return single / total if total else 0.0
+def single_use_share(weights: tuple[WeightFacts, ...]) -> tuple[float, float]:
+    """The parameters that are used at most once per sample, as a share of all: the least and the
+    most that it can be, which differ where uses are unknown; 0 without any."""
+    total = sum(weight.params for weight in weights) or 1
+    least = sum(weight.params for weight in weights if _single_use(weight))
+    unknown = sum(weight.params for weight in weights if weight.connections is None)
+    return least / total, (least + unknown) / total
+
+
+def _single_use(weight: WeightFacts) -> bool:
+    return weight.connections is not None and weight.connections <= weight.params
 
 
 def _max_single_use(subject: Subject, limit: float) -> Iterator[Problem]:
     weights = subject.inspection.weights
-    share = single_use_share(weights)
-    if share is None:
-        yield unknown(subject, "how often some weights are used is unknown")
-    elif share > limit:
-        largest = max(
-            (w for w in weights if (w.connections or 0) <= w.params), key=lambda w: w.params
-        )
+    least, most = single_use_share(weights)
+    if least > limit:
+        largest = max(filter(_single_use, weights), key=lambda weight: weight.params)
+        at_least = "at least " if most > least else ""
         yield Problem(
-            f"{show(share, 'share', beside=limit)} of the parameters are used at most once per "
-            f"sample, most of them in '{largest.name}'",
-            share,
+            f"{at_least}{show(least, 'share', beside=limit)} of the parameters are used at most "
+            f"once per sample, most of them in '{largest.name}'",
+            least,
             shrink_head(subject),
         )
+    elif most > limit:
+        yield unknown(subject, "how often some weights are used is unknown")
+
+
+def equal_copies(weights: tuple[WeightFacts, ...]) -> list[WeightFacts]:
+    """The tensors that are stored a second time; those filled with one number may be equal by
+    chance, or take no room at all."""
+    # What is equal only once dequantised is stored in another form: no merge gives that back.
+    return [w for w in weights if w.same_as and w.same_after is None and not w.uniform]
+
+
+def transposed_copies(weights: tuple[WeightFacts, ...]) -> list[WeightFacts]:
+    """The tensors that are stored a second time, transposed."""
+    return [weight for weight in weights if weight.transposed_of and not weight.uniform]
 
 
 def _max_duplicate(subject: Subject, limit: int) -> Iterator[Problem]:
-    # What is equal only once dequantised is stored in another form: no merge gives that back.
-    copies = [w for w in subject.inspection.weights if w.same_as and w.same_after is None]
+    copies = equal_copies(subject.inspection.weights)
     wasted = sum(weight.bytes for weight in copies)
     if wasted > limit:
         largest = max(copies, key=lambda weight: weight.bytes)
@@ -80,7 +94,7 @@ def _max_duplicate(subject: Subject, limit: int) -> Iterator[Problem]:
 
 
 def _max_transposed(subject: Subject, limit: int) -> Iterator[Problem]:
-    copies = [weight for weight in subject.inspection.weights if weight.transposed_of]
+    copies = transposed_copies(subject.inspection.weights)
     wasted = sum(weight.bytes for weight in copies)
     if wasted > limit:
         largest = max(copies, key=lambda weight: weight.bytes)
@@ -214,7 +228,8 @@ RULES: tuple[Rule, ...] = (
         "max-duplicate-bytes",
         "bytes",
         65536,
-        "bytes of parameter tensors that equal an earlier one byte for byte",
+        "bytes of parameter tensors that equal an earlier one byte for byte; "
+        "tensors filled with one number are left out",
         "Each copy is shipped, loaded and cached apart.",
         "`onnxshare rewrite --share` keeps one of each.",
         _max_duplicate,
@@ -226,7 +241,8 @@ RULES: tuple[Rule, ...] = (
         "max-transposed-bytes",
         "bytes",
         65536,
-        "bytes of parameter tensors that are a transpose of an earlier one",
+        "bytes of parameter tensors that are a transpose of an earlier one; "
+        "tensors filled with one number are left out",
         "Tied weights, such as those of an embedding and the output layer, are often exported "
         "twice, once transposed.",
         "`onnxshare rewrite --share` keeps one of each and transposes it where needed.",

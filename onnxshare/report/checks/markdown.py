@@ -66,7 +66,7 @@ def _measured(report: CheckReport, model: ModelReport) -> list[str]:
     if model.metrics is None:
         return ["–"] * len(_COLUMNS)
     now = asdict(model.metrics)
-    before = report.before.get(model.path.replace("\\", "/"), {})
+    before = report.before.get(model.name, {})
     return [_value(now[name], before.get(name), unit) for name, (_, unit) in _COLUMNS.items()]
 
 
