@@ -27,11 +27,15 @@ class Binding:
         sizes: symbol → size, whether from the user or as batch.
         batch_symbols: those that were bound as batch.
         sequences: inputs whose axis 0 is time and axis 1 the batch.
+        dims: what symbols have become, and axes without one, as `input[axis]`, that the user set.
+        open: the symbols and axes of inputs that have no size.
     """
 
     sizes: dict[str, int]
     batch_symbols: tuple[str, ...]
     sequences: frozenset[str]
+    dims: dict[str, int]
+    open: tuple[str, ...]
 
 
 def bind(
@@ -57,11 +61,13 @@ def bind(
         )
     inputs = [value for value in slim.graph.input if value.name in names]
     sizes: dict[str, int] = {}
+    unnamed: dict[str, int] = {}
     for value in inputs:
         for dim in value.type.tensor_type.shape.dim:
             if dim.HasField("dim_value") and dim.dim_value < 0:
                 dim.ClearField("dim_value")  # some exporters write -1 for "any", as runtimes know
         if value.name in given:
+            unnamed.update(_unnamed(value, given[value.name]))
             for symbol, size in _set_shape(value, given[value.name], graph.model.name).items():
                 if sizes.setdefault(symbol, size) != size:
                     raise UsageError(
@@ -76,21 +82,57 @@ def bind(
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in sizes:
                 dim.dim_value = sizes[dim.dim_param]
-    return Binding(sizes, tuple(symbols), sequences)
+    open_sizes = dict.fromkeys(name for value in inputs for name in _open(value))
+    return Binding(sizes, tuple(symbols), sequences, {**sizes, **unnamed}, tuple(open_sizes))
+
+
+def _unnamed(value: onnx.ValueInfoProto, given: Sequence[int | None]) -> dict[str, int]:
+    """The sizes that the user gives to axes which the model neither fixes nor names."""
+    dims = value.type.tensor_type.shape.dim
+    return {
+        f"{value.name}[{axis}]": size
+        for axis, size in enumerate(given)
+        if size is not None
+        and (axis >= len(dims) or not (dims[axis].dim_param or dims[axis].dim_value))
+    }
+
+
+def _open(value: onnx.ValueInfoProto) -> list[str]:
+    """What an input leaves open: symbols, axes without one, or all there is to know."""
+    tensor_type = value.type.tensor_type
+    if value.type.HasField("tensor_type") and not tensor_type.HasField("shape"):
+        return [f"{value.name}[]"]
+    return [
+        dim.dim_param or f"{value.name}[{axis}]"
+        for axis, dim in enumerate(tensor_type.shape.dim)
+        if not dim.HasField("dim_value")
+    ]
 
 
 def rows(graph: Graph, inferred: onnx.ModelProto, binding: Binding) -> int:
     """Rows of one run: axis 0 of the inputs where it is a fixed size that they and the outputs
-    share; 1 otherwise, and where axis 0 is time."""
+    share; 1 otherwise, and where axis 0 is time. Inputs of one number have no rows."""
     if binding.batch_symbols or binding.sequences:
         return 1
     names = {value.name for value in graph.inputs}
-    ends = [value for value in inferred.graph.input if value.name in names]
+    ends = [
+        value
+        for value in inferred.graph.input
+        if value.name in names and not _one_number(value.type.tensor_type)
+    ]
     first: set[int] = set()
     for value in [*ends, *inferred.graph.output]:
         dims = value.type.tensor_type.shape.dim
         first.add(dims[0].dim_value if dims else 0)
     return first.pop() if len(first) == 1 and 0 not in first else 1
+
+
+def _one_number(tensor_type: onnx.TypeProto.Tensor) -> bool:
+    """Whether a tensor is a scalar, or the only element of a vector: a rate, a threshold."""
+    dims = tensor_type.shape.dim
+    return tensor_type.HasField("shape") and (
+        not dims or (len(dims) == 1 and bool(dims[0].dim_value == 1))
+    )
 
 
 def _bind_batch(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 
 import onnx
@@ -33,7 +33,7 @@ def with_dims(
     if not dims:
         return input_shapes
     inputs = model_inputs(model.skeleton.graph)
-    _check(model.name, inputs, dims)
+    _check(model.name, _symbols(inputs), dims)
     shapes = {name: list(sizes) for name, sizes in (input_shapes or {}).items()}
     for value in inputs:
         symbols = [dim.dim_param for dim in value.type.tensor_type.shape.dim]
@@ -55,19 +55,59 @@ def with_dims(
     return shapes
 
 
-def _check(model: str, inputs: list[onnx.ValueInfoProto], dims: Dims) -> None:
-    known = {
+def for_each(
+    models: Sequence[Model], input_shapes: InputShapes | None, dims: Dims | None
+) -> list[InputShapes | None]:
+    """The sizes of inputs of several models, each given what it has an input or a symbol for.
+
+    Args:
+        models: the models.
+        input_shapes: sizes by input.
+        dims: sizes by symbol.
+
+    Raises:
+        UsageError: none of them has such an input or symbol, or one contradicts its sizes.
+    """
+    shapes, sizes = dict(input_shapes or {}), dict(dims or {})
+    inputs = [model_inputs(model.skeleton.graph) for model in models]
+    names = [{value.name for value in values} for values in inputs]
+    symbols = [_symbols(values) for values in inputs]
+    for name in shapes:
+        if not any(name in inputs_of for inputs_of in names):
+            among = sorted(set().union(*names))
+            raise UsageError(
+                f"--input-shape names '{name}', which is no input of any of the models",
+                hint(name, among, "inputs"),
+            )
+    known = {symbol: None for found in symbols for symbol in found}
+    _check(" or ".join(model.name for model in models), known, sizes)
+    return [
+        with_dims(
+            model,
+            {name: shapes[name] for name in shapes if name in inputs_of} or None,
+            {symbol: sizes[symbol] for symbol in sizes if symbol in symbols_of},
+        )
+        for model, inputs_of, symbols_of in zip(models, names, symbols, strict=True)
+    ]
+
+
+def _symbols(inputs: list[onnx.ValueInfoProto]) -> dict[str, None]:
+    """The symbolic sizes of inputs, each once, in order."""
+    return {
         dim.dim_param: None
         for value in inputs
         for dim in value.type.tensor_type.shape.dim
         if dim.dim_param
     }
+
+
+def _check(models: str, known: Mapping[str, None], dims: Dims) -> None:
     for symbol, size in dims.items():
         if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
             raise UsageError(f"--dim {symbol}={size}: a size is a whole number above 0")
         if symbol not in known:
             raise UsageError(
-                f"--dim names '{symbol}', which is no symbolic size of an input of {model}",
+                f"--dim names '{symbol}', which is no symbolic size of an input of {models}",
                 hint(symbol, list(known), "symbolic sizes")
                 if known
                 else "its inputs have no symbolic sizes",

@@ -6,7 +6,7 @@ graph are not trusted: they are used only for tensors that inference could not r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import onnx
 
@@ -30,14 +30,18 @@ class Shapes:
     Attributes:
         batch: rows of one run, which counts are divided by; 1 where the batch was symbolic.
         batch_symbols: names of symbolic sizes that were set to 1 as batch.
+        dims: the sizes that symbols and open axes of inputs were given (`Binding.dims`).
+        open: the symbols and axes of inputs that have no size.
         warnings: what could not be inferred or was ignored.
     """
 
-    def __init__(self, batch: int, batch_symbols: tuple[str, ...]) -> None:
+    def __init__(self, batch: int, binding: Binding, symbols: Collection[str] = ()) -> None:
         self.batch = batch
-        self.batch_symbols = batch_symbols
+        self.batch_symbols = binding.batch_symbols
+        self.dims = binding.dims
+        self.open = binding.open
         self.warnings: list[str] = []
-        self._table = TypeTable()
+        self._table = TypeTable(symbols)
         self._types: dict[str, dict[str, TensorType]] = {"": {}}
 
     def type_of(self, scope: Scope, name: str) -> TensorType:
@@ -177,7 +181,7 @@ def _inferred(
     graph: Graph, slim: onnx.ModelProto, binding: Binding, strict: bool, proven: bool = False
 ) -> Shapes:
     inferred = infer_shapes(slim, graph.model.name, strict=strict, values=not proven)
-    shapes = Shapes(rows(graph, inferred, binding), binding.batch_symbols)
+    shapes = Shapes(rows(graph, inferred, binding), binding, binding.open)
     _collect(inferred.graph, graph.main, shapes)
     return shapes
 

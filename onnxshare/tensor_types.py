@@ -6,6 +6,8 @@ cost nothing to keep and little to compare.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import onnx
@@ -22,21 +24,40 @@ class TensorType:
         dtype: a TensorProto data type; None if unknown.
         shape: known sizes, names of symbolic ones, None for unknown ones; None without a rank.
         sizes: the shape if every size is known.
+        shown: the shape without the names that inference made up.
     """
 
     dtype: int | None
     shape: Shape | None
     sizes: tuple[int, ...] | None
+    shown: Shape | None
 
 
 #: Of a tensor of which nothing is known, and of an input that is left out.
-NOTHING, ABSENT = TensorType(None, None, None), TensorType(None, None, None)
+NOTHING, ABSENT = TensorType(None, None, None, None), TensorType(None, None, None, None)
+
+
+#: How onnx's inference names sizes that it cannot know.
+_MADE_UP = re.compile(r"unk__\d+")
+
+
+def shown(shape: Shape, symbols: Collection[str] = ()) -> Shape:
+    """A shape in which sizes that inference named are None; `symbols` are the model's own."""
+    return tuple(
+        None if isinstance(size, str) and size not in symbols and _MADE_UP.fullmatch(size) else size
+        for size in shape
+    )
 
 
 class TypeTable:
-    """Hands out types, equal ones as one object."""
+    """Hands out types, equal ones as one object.
 
-    def __init__(self) -> None:
+    Args:
+        symbols: the names that the model itself gives to sizes.
+    """
+
+    def __init__(self, symbols: Collection[str] = ()) -> None:
+        self._symbols = symbols
         self._read: dict[bytes, TensorType | None] = {}
         self._made: dict[tuple[int | None, Shape | None], TensorType] = {(None, None): NOTHING}
 
@@ -54,7 +75,9 @@ class TypeTable:
             sizes = None
             if shape is not None and all(isinstance(size, int) for size in shape):
                 sizes = tuple(size for size in shape if isinstance(size, int))
-            found = self._made[dtype, shape] = TensorType(dtype, shape, sizes)
+            found = self._made[dtype, shape] = TensorType(
+                dtype, shape, sizes, sizes or (shape and shown(shape, self._symbols))
+            )
         return found
 
     def _parse(self, proto: onnx.TypeProto) -> TensorType | None:

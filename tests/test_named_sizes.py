@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -13,7 +14,7 @@ import pytest
 
 import onnxshare
 from onnxshare.errors import UsageError
-from tests.builders import conv, model, node, random_array, tensor
+from tests.builders import conv, info, model, node, random_array, tensor
 
 Cli = Callable[..., CompletedProcess[str]]
 
@@ -142,3 +143,104 @@ def test_wrong_options(cli: Cli, path: Path, command: str, options: list[str], p
     assert (ran.returncode, ran.stdout) == (2, "")
     assert len(ran.stderr.splitlines()) == 1
     assert part in ran.stderr
+
+
+def sentences() -> onnx.ModelProto:
+    """A product over a symbolic number of words, each of 5 features, in 3."""
+    return model(
+        [node("MatMul", "words w", "y")],
+        {"words": ["batch", "sequence", 5]},
+        ["y"],
+        [tensor("w", 5, 3)],
+    )
+
+
+def test_totals_that_need_a_size_are_unknown_and_a_warning_names_it() -> None:
+    report = onnxshare.inspect(sentences())
+    totals = report.totals
+    assert (totals.params, totals.macs, totals.connections, totals.flops) == (15, None, None, None)
+    assert totals.dims == {"batch": 1}
+    assert report.nodes[0].outputs[0].shape == (1, "sequence", 3)
+    (warning,) = report.warnings
+    assert "sequence" in warning
+    assert "--dim sequence=128" in warning
+    assert "batch" not in warning
+
+
+def test_sizes_without_a_name() -> None:
+    built = conv(["batch", 2, None, None], (3, 2, 3, 3))
+    (warning,) = onnxshare.inspect(built).warnings
+    assert "x[2], x[3]" in warning
+    assert "--input-shape x:SIZES" in warning
+    report = onnxshare.inspect(built, input_shapes={"x": (None, 2, 6, 7)})
+    assert (report.totals.macs, report.warnings) == (4 * 5 * 54, ())
+    assert report.totals.dims == {"batch": 1, "x[2]": 6, "x[3]": 7}
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        pytest.param([], None, id="one sample"),
+        pytest.param(["--dim", "sequence=128"], "sequence = 128, batch = 1", id="by name"),
+        pytest.param(["--input-shape", "words:?,7,5"], "sequence = 7, batch = 1", id="by input"),
+    ],
+)
+@pytest.mark.parametrize("command", ["inspect", "diff"])
+def test_the_table_says_for_which_sizes(
+    cli: Cli, tmp_path: Path, command: str, options: list[str], line: str | None
+) -> None:
+    paths = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for path in paths:
+        onnx.save(sentences(), path)
+    ran = cli(command, *paths[: 1 if command == "inspect" else 2], *options)
+    assert ran.returncode == 0, ran.stderr
+    said = [text for text in ran.stdout.splitlines() if text.startswith("per sample")]
+    assert said == ([] if line is None else [f"per sample, for {line}"])
+
+
+def test_diff_gives_each_model_the_sizes_it_knows() -> None:
+    """B has the sequence fixed at 8, and A is given it: 15 multiply-adds a word, no change."""
+    fixed = model(
+        [node("MatMul", "words w", "y")], {"words": ["batch", 8, 5]}, ["y"], [tensor("w", 5, 3)]
+    )
+    found = onnxshare.diff(sentences(), fixed, dims={"sequence": 8})
+    (macs,) = (total for total in found.totals if total.name == "macs")
+    assert (macs.before, macs.after, macs.delta) == (120, 120, 0)
+    assert found.dims == {"sequence": 8, "batch": 1}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "part"),
+    [
+        pytest.param({"dims": {"sequenec": 8}}, "did you mean sequence?", id="symbol"),
+        pytest.param({"input_shapes": {"wrods": (1, 8, 5)}}, "did you mean words?", id="input"),
+        pytest.param({"input_shapes": {"words": (1, 8, 6)}}, "fixes it at 5", id="contradiction"),
+    ],
+)
+def test_diff_refuses_what_no_model_has(sizes: dict[str, Any], part: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(part)):
+        onnxshare.diff(sentences(), sentences(), **sizes)
+
+
+def test_names_that_inference_makes_up_are_not_shown() -> None:
+    """What is kept by a mask is known only at run time; `unk__7` of the model itself stays."""
+    built = model(
+        [node("Compress", "x keep", "some", axis=1), node("Relu", "some", "y")],
+        [info("x", ["n", 4, "unk__7"]), info("keep", [4], onnx.TensorProto.BOOL)],
+        ["y"],
+    )
+    for facts in onnxshare.inspect(built).nodes:
+        assert facts.outputs[0].shape == (1, None, "unk__7")
+
+
+@pytest.mark.parametrize("rate", [[], [1]], ids=["scalar", "one element"])
+def test_a_fixed_batch_beside_an_input_of_one_number(rate: list[int]) -> None:
+    """4 rows of 5 features in 3: 15 multiply-adds per sample, not 60."""
+    built = model(
+        [node("MatMul", "x w", "a"), node("Mul", "a rate", "y")],
+        {"x": [4, 5], "rate": rate},
+        ["y"],
+        [tensor("w", 5, 3)],
+    )
+    totals = onnxshare.inspect(built).totals
+    assert (totals.macs, totals.sharing_ratio) == (15, 1)

@@ -31,7 +31,7 @@ WEIGHT_LAYERS = ("conv", "fc", "recurrent")
 def tensor_info(scope: Scope, name: str, shapes: Shapes) -> TensorInfo:
     """Name, type and shape of a tensor."""
     found = shapes.type_of(scope, name)
-    return TensorInfo(name, dtype_name(found.dtype), found.shape)
+    return TensorInfo(name, dtype_name(found.dtype), found.shown)
 
 
 def declared(value: ValueInfoProto) -> TensorInfo:

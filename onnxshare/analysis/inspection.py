@@ -82,7 +82,7 @@ def inspect(
                     *shapes.warnings,
                     *census.warnings,
                     *_computed(census),
-                    *_unknown(nodes),
+                    *_unknown(nodes, shapes.open),
                     *unread,
                 ]
             )
@@ -124,23 +124,33 @@ def _computed(census: Census) -> list[str]:
     ]
 
 
-def _unknown(nodes: tuple[NodeFacts, ...]) -> list[str]:
-    """One line for the nodes whose work stayed unknown, not one each; one for those of which it is
-    only what they do beside multiply-accumulates."""
+def _unknown(nodes: tuple[NodeFacts, ...], open_sizes: tuple[str, ...]) -> list[str]:
+    """One line for the nodes whose work stayed unknown, not one each, with the sizes of inputs that
+    are open; else one for those of which it is only what they do beside multiply-accumulates."""
     work = [f.name for f in nodes if None in (f.macs, f.connections)]
     flops = [f.name for f in nodes if f.flops is None and None not in (f.macs, f.connections)]
+    remedy = _to_set(open_sizes)
     lines = []
     if work:
         lines.append(
-            f"the work of {_some(work)} is unknown, so totals that need it are too; "
-            "where an input size is symbolic, --input-shape sets it"
+            f"the work of {_some(work)} is unknown, and so are the totals that need it{remedy}"
         )
-    if flops:
-        lines.append(
-            f"the FLOPs of {_some(flops)} are unknown: they depend on data, or on sizes that are "
-            "not known"
-        )
+    if flops and not (work and remedy):
+        why = remedy or ": they depend on data, or on sizes that are not known"
+        lines.append(f"the FLOPs of {_some(flops)} are unknown{why}")
     return lines
+
+
+def _to_set(open_sizes: tuple[str, ...]) -> str:
+    """Which sizes of inputs are open, and the option that sets the first; "" if none are."""
+    if not open_sizes:
+        return ""
+    first = open_sizes[0]
+    option = f"--dim {first}=128"
+    if first.endswith("]"):
+        option = f"--input-shape {first.rpartition('[')[0]}:SIZES"
+    names = _some([name.removesuffix("[]") for name in open_sizes])
+    return f"; sizes that are open: {names}; set them, as in {option}"
 
 
 def _some(names: list[str]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from onnxshare.graph import Node
-from onnxshare.tensor_types import Shape, TensorType
+from onnxshare.tensor_types import Shape, TensorType, shown
 
 
 @dataclass(frozen=True)
@@ -296,4 +296,4 @@ def in_words(shape: Shape | None) -> str:
     """A shape as messages write it: 1×3×8×8, ? for what is unknown, "one number" for a scalar."""
     if shape is None:
         return "?"
-    return "×".join("?" if size is None else str(size) for size in shape) or "one number"
+    return "×".join("?" if size is None else str(size) for size in shown(shape)) or "one number"

@@ -213,6 +213,7 @@ class Totals:
         fc_after_conv_params: parameters of the FCs in heads (after a feature map).
         peak_activation_bytes: largest sum of live activations in graph order.
         peak_activation_node: the node at which it is reached; None where the inputs are the most.
+        dims: what the sums hold for: the sizes of symbols, and of axes without one (`image[2]`).
     """
 
     params: int
@@ -233,6 +234,7 @@ class Totals:
     fc_after_conv_params: int
     peak_activation_bytes: int | None
     peak_activation_node: str | None
+    dims: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain types."""

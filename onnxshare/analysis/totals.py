@@ -61,6 +61,7 @@ def add_up(
         ),
         peak_activation_bytes=peak.bytes,
         peak_activation_node=peak.node,
+        dims=dict(shapes.dims),
     )
 
 

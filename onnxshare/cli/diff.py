@@ -19,6 +19,8 @@ def command(
     every: Annotated[
         bool, typer.Option("--all", help="Show all rows, not the first 20 of each section.")
     ] = False,
+    input_shape: common.InputShape = None,
+    dim: common.Dim = None,
     follow_symlinks: common.FollowSymlinks = None,
     output: Annotated[
         Literal["table", "json"], typer.Option("--format", help="How to print the result.")
@@ -38,7 +40,12 @@ def command(
 
     models = [onnxshare.load(path, follow_symlinks=follow_symlinks) for path in (a, b)]
     with Bars() as bars:
-        difference = onnxshare.diff(*models, progress=bars)
+        difference = onnxshare.diff(
+            *models,
+            input_shapes=common.input_shapes(input_shape),
+            dims=common.dims(dim),
+            progress=bars,
+        )
     if output == "json":
         common.print_json(difference.to_dict())
     else:

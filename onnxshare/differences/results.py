@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 #: Version of the JSON layout; it changes when a field changes its meaning or goes away.
@@ -138,6 +138,7 @@ class Difference:
         same_layers: nodes that stayed as they were.
         same_weights: stored tensors that stayed as they were.
         notes: what could not be compared, or differs outside of all this.
+        dims: the sizes of symbols for which the totals hold, of both models.
     """
 
     a: str
@@ -151,6 +152,7 @@ class Difference:
     same_layers: int
     same_weights: int
     notes: tuple[str, ...] = ()
+    dims: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The difference as plain types, laid out as `docs/reference.md` describes."""

@@ -15,14 +15,23 @@ from onnxshare.differences.results import Change, Difference, PortChange, TotalC
 from onnxshare.differences.side import Side, study
 from onnxshare.differences.weights import by_importance, match
 from onnxshare.graph import model_inputs
+from onnxshare.input_shapes import InputShapes
 from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.io.stream import digest, pieces
+from onnxshare.named_sizes import Dims, for_each
 
 #: Told which model is read, and how many bytes of how many have been.
 Progress = Callable[[str, int, int], None]
 
 
-def diff(a: ModelSource, b: ModelSource, *, progress: Progress | None = None) -> Difference:
+def diff(
+    a: ModelSource,
+    b: ModelSource,
+    *,
+    input_shapes: InputShapes | None = None,
+    dims: Dims | None = None,
+    progress: Progress | None = None,
+) -> Difference:
     """Say what changed from one model to another; neither is run, and neither is changed.
 
     All tensors of both are read once, a piece at a time, and compared by their bytes; those that
@@ -32,13 +41,20 @@ def diff(a: ModelSource, b: ModelSource, *, progress: Progress | None = None) ->
     Args:
         a: the model before: a path, bytes, a file, a ModelProto …
         b: the model after.
+        input_shapes: sizes for inputs whose sizes are symbolic, in whichever model has them.
+        dims: sizes by symbol, in whichever model has them.
         progress: told now and then how far the reading is.
 
     Raises:
         ModelFileError: a model or its external data cannot be read.
         ModelError: a graph contradicts itself.
+        UsageError: `input_shapes` or `dims` do not fit the models.
     """
-    one, other = (_study(load(source), progress) for source in (a, b))
+    models = [load(source) for source in (a, b)]
+    sizes = for_each(models, input_shapes, dims)
+    one, other = (
+        _study(model, shapes, progress) for model, shapes in zip(models, sizes, strict=True)
+    )
     weights = match(one, other)
     layers = Layers(one, other, weights)
     changed, same = layers.changes()
@@ -60,6 +76,7 @@ def diff(a: ModelSource, b: ModelSource, *, progress: Progress | None = None) ->
         same_layers=same,
         same_weights=weights.same,
         notes=notes,
+        dims={**one.report.totals.dims, **other.report.totals.dims},
     )
 
 
@@ -69,10 +86,10 @@ _ELSEWHERE = (
 )
 
 
-def _study(model: Model, progress: Progress | None) -> Side:
+def _study(model: Model, shapes: InputShapes | None, progress: Progress | None) -> Side:
     if progress is None:
-        return study(model)
-    return study(model, lambda done, total: progress(model.name, done, total))
+        return study(model, shapes)
+    return study(model, shapes, lambda done, total: progress(model.name, done, total))
 
 
 def _totals(before: Totals, after: Totals) -> tuple[TotalChange, ...]:

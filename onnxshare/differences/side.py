@@ -13,6 +13,7 @@ from onnxshare.analysis.inspection import inspect
 from onnxshare.analysis.results import Inspection, NodeFacts
 from onnxshare.contents import Content, content
 from onnxshare.graph import Graph, Node, Scope, Stored
+from onnxshare.input_shapes import InputShapes
 from onnxshare.io.dtypes import bytes_of
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
@@ -49,7 +50,9 @@ class Side:
         return Values(self.graph).payload(self.tensors[key])
 
 
-def study(model: Model, progress: Progress | None = None) -> Side:
+def study(
+    model: Model, input_shapes: InputShapes | None = None, progress: Progress | None = None
+) -> Side:
     """Inspect a model, and read all its tensors once, a piece at a time.
 
     Raises:
@@ -57,7 +60,7 @@ def study(model: Model, progress: Progress | None = None) -> Side:
         ModelError: its graph contradicts itself.
     """
     graph = Graph(model)
-    report = inspect(model)
+    report = inspect(model, input_shapes=input_shapes)
     tensors = {stored.key: stored for stored in _stored(graph)}
     nodes = tuple(
         (node, facts)

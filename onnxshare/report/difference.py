@@ -20,7 +20,7 @@ from onnxshare.differences.results import (
 from onnxshare.errors import printable
 from onnxshare.report import numbers
 from onnxshare.report.console import make_console
-from onnxshare.report.views import words_of
+from onnxshare.report.views import for_sizes, words_of
 
 #: Rows of a section, unless all are asked for.
 ROWS = 20
@@ -53,6 +53,9 @@ def print_difference(
     console = console or make_console()
     names = f"{difference.a} → {difference.b}"
     console.print(Text(printable(names), "bold"), soft_wrap=True)
+    held = for_sizes(difference.dims)
+    if held:
+        console.print(Text(printable(held), "dim"), soft_wrap=True)
     if not difference.differs:
         console.print("No differences.")
         return

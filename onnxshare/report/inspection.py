@@ -17,7 +17,7 @@ from onnxshare.report.columns import Column, Row, cell, record
 from onnxshare.report.console import make_console
 from onnxshare.report.equal_weights import describe_equal
 from onnxshare.report.summary import describe
-from onnxshare.report.views import View, amount, count_of, totals_of
+from onnxshare.report.views import View, amount, count_of, for_sizes, totals_of
 
 
 def print_table(report: Inspection, view: View | None, console: Console | None = None) -> None:
@@ -43,7 +43,7 @@ def print_table(report: Inspection, view: View | None, console: Console | None =
 
 
 def title(report: Inspection) -> list[Text]:
-    """Which model it is, and its inputs and outputs."""
+    """Which model it is, its inputs and outputs, and for which sizes the counts hold."""
     model = report.model
     facts = [
         model.producer,
@@ -52,13 +52,15 @@ def title(report: Inspection) -> list[Text]:
     ]
     inputs = ", ".join(f"{item.name} {numbers.shape(item)}" for item in model.inputs)
     outputs = ", ".join(f"{item.name} {numbers.shape(item)}" for item in model.outputs)
-    return [
+    lines = [
         Text.assemble(
             (printable(model.path or "model"), "bold"),
             ("  " + printable(" · ".join(filter(None, facts))), "dim"),
         ),
         Text(printable(f"{inputs} → {outputs}"), "dim"),
     ]
+    held = for_sizes(report.totals.dims)
+    return [*lines, Text(printable(held), "dim")] if held else lines
 
 
 def notes(report: Inspection) -> list[Text]:

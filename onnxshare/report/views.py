@@ -160,6 +160,7 @@ _WORDS = {
     "param_bytes_by_dtype": "bytes of parameters by type",
     "weight_bound_layers": "layers bound by reading weights",
     "weight_bound_bytes": "bytes of their weights",
+    "dims": "sizes that this holds for",
 }
 
 
@@ -187,6 +188,13 @@ def amount(field: str, value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {amount(field, item)}" for key, item in value.items()) or "none"
     return "–" if value is None else str(value)
+
+
+def for_sizes(dims: dict[str, int]) -> str:
+    """For which sizes the counts hold; "" where that is one sample and nothing else."""
+    if list(dims.values()) in ([], [1]):
+        return ""
+    return "per sample, for " + ", ".join(f"{name} = {size}" for name, size in dims.items())
 
 
 def count_of(view: View) -> str:

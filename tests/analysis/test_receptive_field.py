@@ -21,6 +21,7 @@ from onnxshare.analysis.field_rules import STANDARD
 from onnxshare.analysis.receptive_field import ReceptiveFields
 from onnxshare.analysis.windows import Window
 from onnxshare.graph import Graph
+from onnxshare.input_shapes import Binding
 from onnxshare.io.load import load
 from onnxshare.shapes import Shapes, infer
 from onnxshare.values import Values
@@ -725,7 +726,7 @@ def test_attributes_without_sense(item: onnx.NodeProto) -> None:
         graph = Graph(load(built))
     except onnxshare.OnnxShareError:
         return  # too few or too many inputs
-    shapes = Shapes(1, ())
+    shapes = Shapes(1, Binding({}, (), frozenset(), {}, ()))
     shapes.put("", "x", onnx.TensorProto.FLOAT, (1, 2, 8, 8))
     shapes.put("", "w", onnx.TensorProto.FLOAT, (2, 2, 1, 1))
     fields = ReceptiveFields(graph, shapes, Values(graph, shapes.fully_known()))

@@ -613,7 +613,7 @@ def test_json(cli: Cli, pair: tuple[Path, Path]) -> None:
     assert ran.stderr == ""
     assert found["schema_version"] == 1
     assert set(found) == {
-        *("schema_version", "a", "b", "differs", "totals", "layers", "weights", "ports"),
+        *("schema_version", "a", "b", "differs", "totals", "layers", "weights", "ports", "dims"),
         *("model", "same_layers", "same_weights", "notes"),
     }
     assert found == json.loads(json.dumps(onnxshare.diff(*pair).to_dict()))
