@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,11 @@ def measure(path: Path, image: Array, labels: Array | None = None) -> Measured:
     chain = chain_of(subject, subject.heads[0])
     [name] = [value.name for value in model.skeleton.graph.input[:1]]
 
-    def features(proto: onnx.ModelProto, names: tuple[str, ...]) -> Iterator[Mapping[str, Any]]:
+    def features(
+        proto: onnx.ModelProto, names: tuple[str, ...]
+    ) -> Generator[Mapping[str, Any], None, None]:
         whole = replace(model, skeleton=proto)
-        return iter_batches(whole, {name: image}, outputs=names, provider="cpu")
+        yield from iter_batches(whole, {name: image}, outputs=names, provider="cpu")
 
     return Measured(chain, collect(chain, features, len(image)), labels)
 

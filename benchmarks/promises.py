@@ -17,9 +17,9 @@ import numpy as np
 from heads import Measured, bundled
 
 from onnxshare.inputs import Array
-from rewrites.certify import Estimate, Target, estimate
+from rewrites.certify import Estimate, Target, estimate, fixed_sequence
 from rewrites.methods import parse
-from rewrites.search import Search, predict, search
+from rewrites.search import Search, ladder, predict, search
 from rewrites.small_head import fit_head
 
 
@@ -32,7 +32,7 @@ class Case:
     samples: int
 
 
-CASES = (Case("lenet5", 0.85, 300), Case("vgg_small", 0.9, 300))
+CASES = (Case("lenet5", 0.8, 200), Case("vgg_small", 0.85, 200))
 
 
 def joined(net: str) -> Measured:
@@ -76,9 +76,13 @@ def draw(case: Case, all_: Measured, seed: int) -> Counter[str]:
         counts["bound made"] += 1
         true = truth(all_, seen, found.chosen, rest).agreement or 0.0
         counts["bound broken"] += true < case.keep
-        if truth(all_, seen, found.chosen, held).reaches(target):
+        order_ = ladder(found, "params")
+        tested = fixed_sequence(order_, lambda name: truth(all_, seen, name, held), target)
+        passed = [name for name, found_ in tested if found_.reaches(target)]
+        if passed:
             counts["certified made"] += 1
-            counts["certified broken"] += true < case.keep
+            kept = truth(all_, seen, passed[-1], rest).agreement or 0.0
+            counts["certified broken"] += kept < case.keep
     bare = by_estimate(found, case.keep)
     if bare != "exact":
         counts["bare made"] += 1

@@ -6,14 +6,17 @@ distance from the mean, the relative error t with t² = Σ e² / Σ s² is bound
 which the mean of e_n² − t² s_n² is not clearly negative in a one-sided t-test (Fieller, 1954): that
 bound holds for many samples, not exactly for few.
 
-Only one candidate is ever certified on the held-out samples. Trying the next best on the same ones
-would make the promise false more often than it says, unless that is corrected for (Angelopoulos et
-al., "Learn then Test", arXiv 2110.01052).
+Trying candidates on the same held-out samples until one passes would break promises more often
+than they say. A fixed sequence does not: an order is laid down before those samples are looked at,
+each candidate is tested at the full level, and the first that fails ends it. For a promise to be
+made falsely, the first false one in the order must pass its own test, which happens in at most 5 %
+(Angelopoulos et al., "Learn then Test", arXiv 2110.01052, section on fixed sequence testing; Bauer,
+1991). The order goes from the surest to the cheapest, so the last that passes is the cheapest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, log, sqrt
 from typing import Any
@@ -95,6 +98,11 @@ class Estimate:
         )
         return kept and small
 
+    @property
+    def margin(self) -> tuple[float, float]:
+        """How sure it is, to order by."""
+        return (self.agreement_low or 0.0, -(self.error_high or 0.0))
+
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain types."""
         return asdict(self)
@@ -107,6 +115,27 @@ def samples_needed(target: Target) -> int:
     if target.keep is not None and 0 < target.keep < 1:
         needed = ceil(log(1 - CONFIDENCE) / log(target.keep))
     return max(needed, 30 if target.max_error is not None else 1)
+
+
+def fixed_sequence(
+    order: Sequence[str], measure: Callable[[str], Estimate], target: Target
+) -> list[tuple[str, Estimate]]:
+    """Measure candidates on held-out samples, in order, until one does not keep the target.
+
+    Args:
+        order: laid down before the samples are looked at.
+        measure: measures one on them.
+        target: what is to be kept.
+
+    Returns:
+        Those measured. All but the last keep the target; the last may.
+    """
+    found: list[tuple[str, Estimate]] = []
+    for name in order:
+        found.append((name, measure(name)))
+        if not found[-1][1].reaches(target):
+            break
+    return found
 
 
 def estimate(

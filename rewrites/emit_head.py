@@ -62,6 +62,18 @@ def emit_head(chain: Chain, small: SmallHead) -> tuple[onnx.ModelProto, list[str
     return editor.apply(), removed, editor.added
 
 
+def check_head(chain: Chain, small: SmallHead) -> None:
+    """Make sure that a fitted head can be written, without writing it.
+
+    Raises:
+        Refusal: as of `emit_head`.
+    """
+    _leaving(chain, small)
+    for fitted in small.layers:
+        if fitted.source >= 0:
+            _rows(chain, chain.layers[fitted.target])
+
+
 def emit_weighting(
     out: Emitter, node: Node, source: str, weighting: Weighting, chain: Chain, dtype: np.dtype[Any]
 ) -> str:

@@ -3,7 +3,7 @@
 Every candidate's whole pipeline, masks, priors and λ included, is cross-validated: each sample is
 predicted by a head fitted without it. Of the candidates whose bound (`certify.py`) reaches the
 target the cheapest is chosen. Choosing makes its estimate too good, so the estimate promises
-nothing: the chosen head is certified once, on samples that the search never saw.
+nothing: what is chosen has to be certified on samples that the search never saw.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from onnxshare.graph import Graph
 from onnxshare.io.tensors import Array
 from onnxshare.progress import report
 from rewrites.base import Refusal
 from rewrites.certify import Estimate, Target, estimate
 from rewrites.chain import Chain
+from rewrites.emit_head import check_head
 from rewrites.fitted import SmallHead
 from rewrites.head_data import HeadData
+from rewrites.head_task import task_words
 from rewrites.methods import Method, family
 from rewrites.moments import blocks
 from rewrites.small_head import fit_head
@@ -30,14 +31,6 @@ from rewrites.small_head import fit_head
 OBJECTIVES = ("params", "macs", "bytes", "latency")
 
 _FOLDS = 5
-
-#: What makes classes of scores.
-_CLASSIFIES = frozenset(("Softmax", "LogSoftmax", "ArgMax", "Hardmax", "TopK"))
-
-#: What may stand between scores and that.
-_PASSES = frozenset(
-    ("Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Div", "Mul")
-)
 
 
 @dataclass(frozen=True)
@@ -148,6 +141,41 @@ def search(
     )
 
 
+def ladder(found: Search, objective: str) -> list[str]:
+    """The candidates to certify, in this order: from the surest to the cheapest.
+
+    Of those that reach the target, those than which none is both cheaper and surer.
+    """
+    field = "latency_ms" if objective == "latency" else objective
+    reaching = [item for item in found.candidates if item.reaches and item.estimate is not None]
+    reaching.sort(key=lambda item: (getattr(item, field), item.params or 0))
+    kept: list[tuple[tuple[float, float], str]] = []
+    for item in reaching:
+        assert item.estimate is not None
+        if not kept or item.estimate.margin > kept[-1][0]:
+            kept.append((item.estimate.margin, item.method))
+    return [name for _, name in reversed(kept)]
+
+
+def settle(found: Search, chosen: str, certificate: Estimate, *, certified: bool) -> Search:
+    """The search with what the certification made of it.
+
+    Args:
+        found: the search.
+        chosen: the candidate that was certified, or failed to be.
+        certificate: what it does on the held-out samples.
+        certified: whether that keeps the target.
+    """
+    marked = tuple(replace(item, chosen=item.method == chosen) for item in found.candidates)
+    return replace(
+        found,
+        candidates=marked,
+        chosen=chosen if certified else "exact",
+        certificate=certificate,
+        certified=certified,
+    )
+
+
 def _try(
     chain: Chain,
     data: HeadData,
@@ -158,6 +186,7 @@ def _try(
 ) -> Candidate:
     try:
         tried = cross_validate(chain, data, method, classes, seed, target)
+        check_head(chain, tried.heads[0])
     except Refusal as refusal:
         return Candidate(method.name, refused=str(refusal))
     params = max(head.params for head in tried.heads)
@@ -235,44 +264,3 @@ def predict(chain: Chain, data: HeadData, head: SmallHead, chosen: Array) -> Map
         for part in blocks(len(chosen), int(np.prod(data.maps.shape[1:])))
     ]
     return {leaf: np.concatenate([part[leaf] for part in parts]) for leaf in chain.leaves}
-
-
-def class_leaves(chain: Chain, *, asked: bool) -> frozenset[int]:
-    """The leaves whose largest output is what counts: those that a Softmax, LogSoftmax, ArgMax,
-    Hardmax or TopK reads; where there are none and classes were asked for, those of two or more
-    outputs."""
-    graph = chain.subject.graph
-    found = {
-        leaf
-        for leaf in chain.leaves
-        if chain.layers[leaf].fc.out_features > 1 and _classified(graph, chain.layers[leaf].result)
-    }
-    if not found and asked:
-        found = {leaf for leaf in chain.leaves if chain.layers[leaf].fc.out_features > 1}
-    return frozenset(found)
-
-
-def _classified(graph: Graph, name: str) -> bool:
-    pending, seen = [name], {name}
-    while pending:
-        for reader in graph.main.readers(pending.pop()):
-            if reader.op_type in _CLASSIFIES:
-                return True
-            if reader.op_type in _PASSES and reader.outputs[0] not in seen:
-                seen.add(reader.outputs[0])
-                pending.append(reader.outputs[0])
-    return False
-
-
-def task_words(chain: Chain, classes: frozenset[int]) -> str:
-    """What the head's outputs were taken for, and why."""
-    words = []
-    for leaf in chain.leaves:
-        layer = chain.layers[leaf]
-        if leaf not in classes:
-            words.append(f"'{layer.result}' is taken for values")
-        elif _classified(chain.subject.graph, layer.result):
-            words.append(f"'{layer.result}' gives classes: a softmax or arg-max reads it")
-        else:
-            words.append(f"'{layer.result}' gives classes, as was asked for")
-    return "; ".join(words)

@@ -15,21 +15,27 @@ from onnxshare.analysis.heads import Head, Subject
 from onnxshare.io.tensors import Array
 from onnxshare.runtime.session import Session
 from rewrites.base import Change, Features, Fitting, Options, Refusal, Site
-from rewrites.certify import Estimate, Target, estimate, percent
+from rewrites.certify import Estimate, Target, estimate, fixed_sequence
 from rewrites.chain import Chain, chain_of
 from rewrites.emit_head import emit_head
 from rewrites.fc_to_conv import FcToConv
 from rewrites.fitted import SmallHead
 from rewrites.head_data import HeadData, collect
+from rewrites.head_task import class_leaves, task_words
+from rewrites.head_words import best_words, measured
 from rewrites.methods import EXACT, Method, describe, parse
 from rewrites.sample_checks import check_head, check_scale
-from rewrites.search import Search, class_leaves, search, task_words
+from rewrites.search import Search, ladder, search, settle
 from rewrites.small_head import fit_head
 
 #: Runs of a model whose time is measured, and before it is.
 _TIMED, _WARM = 30, 5
 
 _NOT_COMPRESSIBLE = "not compressible within the promise"
+
+
+#: A model, the names of the nodes that went, and of those that came.
+_Emitted = tuple[onnx.ModelProto, list[str], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -73,13 +79,11 @@ def shrink(subject: Subject, site: Site, options: Options, fitting: Fitting) -> 
     check_head(chain, data, classes, labels, fitting.warn, promised=promised)
     task = _Task(site, options, fitting, chain, data, classes, target)
     if options.method != "auto":
-        small = _fit(task, parse(options.method or "gap"))
-        return _change(task, small, None)
+        return _given(task)
     found = _search(task)
     if found.chosen == EXACT.name:
-        return exact_form(subject, site, options, fitting, _best_words(found), found)
-    small = _fit(task, parse(found.chosen))
-    return _change(task, small, found)
+        return exact_form(subject, site, options, fitting, best_words(found), found)
+    return _certified(task, found)
 
 
 def _check(chain: Chain, target: Target, classes: frozenset[int]) -> None:
@@ -130,25 +134,51 @@ def _stopwatch(task: _Task) -> Callable[[Method], float]:
     return measure
 
 
-def _change(task: _Task, small: SmallHead, found: Search | None) -> Change:
-    """Emit a fitted head and certify it where something is to be kept."""
-    model, removed, added = emit_head(task.chain, small)
-    certificate = None
-    if task.target.asked:
-        certificate = _certify(task, model)
-        if not certificate.reaches(task.target):
-            words = f"{small.method.name} {_measured(certificate, task.target)}"
-            if found is None:
-                raise Refusal(f"{words}: that is not {task.target.words}")
-            found = replace(found, chosen="exact", certificate=certificate, certified=False)
-            why = (
-                f"{words}, on samples that the search never saw, which is less than the "
-                f"{task.target.words} it seemed to keep; give more samples, or promise less"
-            )
-            subject = task.chain.subject
-            return exact_form(subject, task.site, task.options, task.fitting, why, found)
-    if found is not None:
-        found = replace(found, certificate=certificate, certified=certificate is not None)
+def _certified(task: _Task, found: Search) -> Change:
+    """The cheapest head of a search that a fixed sequence of tests certifies, or the exact form."""
+    made: dict[str, tuple[SmallHead, _Emitted]] = {}
+
+    def measure(name: str) -> Estimate:
+        small = _fit(task, parse(name))
+        made[name] = small, emit_head(task.chain, small)
+        return _certify(task, made[name][1][0])
+
+    tested = fixed_sequence(ladder(found, task.options.objective), measure, task.target)
+    passed = [item for item in tested if item[1].reaches(task.target)]
+    name, certificate = passed[-1] if passed else tested[0]
+    found = settle(found, name, certificate, certified=bool(passed))
+    last, missed = tested[-1]
+    words = (
+        f"{last} {measured(missed, task.target)} on samples that the search never saw, and not "
+        f"the {task.target.words} it seemed to keep"
+    )
+    if not passed:
+        why = f"{words}; give more samples, or promise less"
+        subject = task.chain.subject
+        return exact_form(subject, task.site, task.options, task.fitting, why, found)
+    change = _change(task, *made[name], certificate, found)
+    return change if last == name else replace(change, notes=(*change.notes, words))
+
+
+def _given(task: _Task) -> Change:
+    """The head that was asked for, certified where something is to be kept."""
+    small = _fit(task, parse(task.options.method or "gap"))
+    emitted = emit_head(task.chain, small)
+    certificate = _certify(task, emitted[0]) if task.target.asked else None
+    if certificate is not None and not certificate.reaches(task.target):
+        words = f"{small.method.name} {measured(certificate, task.target)}"
+        raise Refusal(f"{words}: that is not {task.target.words}")
+    return _change(task, small, emitted, certificate, None)
+
+
+def _change(
+    task: _Task,
+    small: SmallHead,
+    emitted: _Emitted,
+    certificate: Estimate | None,
+    found: Search | None,
+) -> Change:
+    model, removed, added = emitted
     site = _site(task, small)
     tensors = {name: name for name in _results(task.chain)}
     notes = _notes(task, small, found, certificate)
@@ -210,21 +240,9 @@ def _notes(
     if certificate is not None:
         notes.append(
             f"certified {task.target.words} with 95 % confidence, {certificate.samples} samples: "
-            f"it {_measured(certificate, task.target)}"
+            f"it {measured(certificate, task.target)}"
         )
     return tuple(notes)
-
-
-def _measured(found: Estimate, target: Target) -> str:
-    """What was measured and its bound, in words."""
-    parts = []
-    if target.keep is not None and found.agreement is not None:
-        low = found.agreement_low or 0.0
-        parts.append(f"keeps {percent(found.agreement)} of the classes (at least {low:.2%})")
-    if target.max_error is not None and found.error is not None:
-        high = found.error_high or 0.0
-        parts.append(f"has a relative error of {percent(found.error)} (at most {high:.2%})")
-    return " and ".join(parts)
 
 
 def _figures(task: _Task, small: SmallHead, certificate: Estimate | None) -> dict[str, Any]:
@@ -239,24 +257,6 @@ def _figures(task: _Task, small: SmallHead, certificate: Estimate | None) -> dic
         kept = {"keep": task.target.keep, "max_error": task.target.max_error}
         figures |= {key: value for key, value in kept.items() if value is not None}
     return figures
-
-
-def _best_words(found: Search) -> str:
-    """How close the search came."""
-    tried = [item for item in found.candidates if item.estimate is not None]
-    if not tried:
-        return "no method makes it smaller"
-    best = max(tried, key=lambda item: _quality(item.estimate))
-    assert best.estimate is not None
-    return (
-        f"of {len(tried)} tried on {found.samples} samples the best, {best.method}, "
-        f"{_measured(best.estimate, found.target)}"
-    )
-
-
-def _quality(found: Estimate | None) -> tuple[float, float]:
-    assert found is not None
-    return (found.agreement_low or 0.0, -(found.error_high or 0.0))
 
 
 def exact_form(

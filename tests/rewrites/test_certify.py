@@ -8,11 +8,20 @@ import numpy as np
 import pytest
 
 from onnxshare.errors import UsageError
-from rewrites.certify import Target, estimate, percent, samples_needed
+from onnxshare.statistics import agreement_lower_bound
+from rewrites.certify import (
+    Estimate,
+    Target,
+    estimate,
+    fixed_sequence,
+    percent,
+    samples_needed,
+)
 from rewrites.fit import Ridge
 from rewrites.methods import EXACT, Method, family, parse
 from rewrites.moments import Matrix
 from rewrites.refine import minimise, refine
+from rewrites.search import Candidate, Search, ladder, settle
 
 
 @pytest.mark.parametrize(
@@ -178,3 +187,58 @@ def test_half_of_what_is_certain_is_not_promised() -> None:
     assert found.agreement_low == pytest.approx(np.exp(log(0.05) / 59))
     assert found.reaches(Target(keep=0.95))
     assert not found.reaches(Target(keep=0.951))
+
+
+def result(low: float) -> Estimate:
+    return Estimate(300, low, low)
+
+
+@pytest.mark.parametrize(
+    ("lows", "measured", "kept"),
+    [
+        ((0.99, 0.98, 0.97), "abc", "abc"),
+        ((0.99, 0.94, 0.97), "ab", "a"),  # c would pass, and is not looked at
+        ((0.94, 0.99, 0.99), "a", ""),
+        ((), "", ""),
+    ],
+)
+def test_fixed_sequence_ends_at_the_first_failure(
+    lows: tuple[float, ...], measured: str, kept: str
+) -> None:
+    known = dict(zip("abc", lows, strict=False))
+    found = fixed_sequence(list(known), lambda name: result(known[name]), Target(keep=0.95))
+    assert "".join(name for name, _ in found) == measured
+    assert "".join(name for name, item in found if item.reaches(Target(keep=0.95))) == kept
+
+
+def test_ladder_goes_from_the_surest_to_the_cheapest() -> None:
+    """What is dearer and no surer than another is left out, and what does not reach the target."""
+    rows = [("a", 10, 0.97), ("b", 20, 0.96), ("c", 30, 0.99), ("d", 40, 0.98), ("e", 5, 0.90)]
+    candidates = tuple(
+        Candidate(name, params, params, params, result(low), reaches=low >= 0.95)
+        for name, params, low in rows
+    )
+    found = Search(Target(keep=0.95), "", 300, 50, candidates, "a")
+    assert ladder(found, "params") == ["c", "a"]
+    settled = settle(found, "c", result(0.97), certified=True)
+    assert settled.chosen == "c"
+    assert [item.method for item in settled.candidates if item.chosen] == ["c"]
+    assert settle(found, "c", result(0.9), certified=False).chosen == "exact"
+
+
+def test_false_promises_of_a_fixed_sequence_are_rare() -> None:
+    """Four candidates, three of them below 90 %: in at most 5 % of draws one of those is kept."""
+    random = np.random.default_rng(0)
+    true = {"a": 0.93, "b": 0.89, "c": 0.895, "d": 0.88}
+    broken = 0
+    for _ in range(600):
+
+        def measure(name: str) -> Estimate:
+            right = int(random.binomial(200, true[name]))
+            low = agreement_lower_bound(right, 200)
+            return Estimate(200, right / 200, low)
+
+        found = fixed_sequence(list(true), measure, Target(keep=0.9))
+        kept = [name for name, item in found if item.reaches(Target(keep=0.9))]
+        broken += bool(kept) and true[kept[-1]] < 0.9
+    assert broken <= 600 * 0.05 + 3 * (600 * 0.05 * 0.95) ** 0.5

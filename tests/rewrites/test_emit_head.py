@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ Net = tuple[Model, Chain, HeadData, Array, Array]
 
 
 def on(model: Model, chain: Chain, image: Array) -> HeadData:
-    def features(proto: onnx.ModelProto, names: tuple[str, ...]) -> Iterator[Mapping[str, Array]]:
+    def features(
+        proto: onnx.ModelProto, names: tuple[str, ...]
+    ) -> Generator[Mapping[str, Array], None, None]:
         whole = replace(model, skeleton=proto)
-        return iter_batches(whole, {"image": image}, outputs=names, provider="cpu")
+        yield from iter_batches(whole, {"image": image}, outputs=names, provider="cpu")
 
     return collect(chain, features, len(image))
 

@@ -1,0 +1,31 @@
+"""How well a small head does, in words."""
+
+from __future__ import annotations
+
+from rewrites.certify import Estimate, Target, percent
+from rewrites.search import Search
+
+
+def measured(found: Estimate, target: Target) -> str:
+    """What was measured and its bound, in words."""
+    parts = []
+    if target.keep is not None and found.agreement is not None:
+        low = found.agreement_low or 0.0
+        parts.append(f"keeps {percent(found.agreement)} of the classes (at least {low:.2%})")
+    if target.max_error is not None and found.error is not None:
+        high = found.error_high or 0.0
+        parts.append(f"has a relative error of {percent(found.error)} (at most {high:.2%})")
+    return " and ".join(parts)
+
+
+def best_words(found: Search) -> str:
+    """How close the search came."""
+    tried = [item for item in found.candidates if item.estimate is not None]
+    if not tried:
+        return "no method makes it smaller"
+    best = max(tried, key=lambda item: item.estimate.margin if item.estimate else (0.0, 0.0))
+    assert best.estimate is not None
+    return (
+        f"of {len(tried)} tried on {found.samples} samples the best, {best.method}, "
+        f"{measured(best.estimate, found.target)}"
+    )
