@@ -79,13 +79,15 @@ def _job(path: Path, key: str, policy: Policy, entries: list[ModelEntry]) -> Job
     limits = policy.limits_for(entries)
     shapes = [entry.input_shapes for entry in entries if entry.input_shapes]
     samples = [entry.samples for entry in entries if entry.samples]
+    own = [entry for entry in entries if Path(entry.path).resolve() == path.resolve()]
+    named = own or entries  # a glob says less about where the model is named
     return Job(
         path,
         str(path),
         limits,
         shapes[-1] if shapes else None,
         samples[-1] if samples else None,
-        entries[-1].line if entries else None,
+        named[-1].line if named else None,
         key,
     )
 

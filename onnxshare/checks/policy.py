@@ -88,7 +88,8 @@ class Policy:
         ignore: Sequence[str] = (),
         warn: Sequence[str] = (),
     ) -> Policy:
-        """Return this policy with options put over its limits; None leaves one as it is.
+        """Return this policy with options put over its limits, and over those of its entries; None
+        leaves one as it is.
 
         Args:
             options: option name (`max-params`) to what the user gave.
@@ -103,9 +104,13 @@ class Policy:
         problems: list[str] = []
         given = {name: value for name, value in options.items() if value is not None}
         report_unknown(given, BY_OPTION, "--", problems)
-        limits = {**self.limits, **read_limits(given, "--", problems)}
+        parsed = read_limits(given, "--", problems)
+        limits = {**self.limits, **parsed}
+        over = {BY_OPTION[name].code for name in parsed}
+        switched_on: set[str] = set()
         for code in find_codes(select, "--select", problems):
             rule = BY_CODE[code]
+            switched_on.add(rule.option)
             if limits.get(rule.option, False) is not False:
                 continue
             if rule.default is None:
@@ -115,9 +120,13 @@ class Policy:
         out = set(find_codes(ignore, "--ignore", problems))
         quiet = find_codes(warn, "--warn", problems)
         fail_on(problems, "")
-        entries = tuple(replace(entry, limits=_without(entry.limits, out)) for entry in self.models)
+        entries = []
+        for entry in self.models:
+            own = _without(entry.limits, out | over)
+            on = {n: v for n, v in own.items() if v is not False or n not in switched_on}
+            entries.append(replace(entry, limits=on))
         return replace(
-            self, limits=_without(limits, out), models=entries, warn=self.warn | set(quiet)
+            self, limits=_without(limits, out), models=tuple(entries), warn=self.warn | set(quiet)
         )
 
     def limits_for(self, entries: Iterable[ModelEntry]) -> dict[str, Limit]:

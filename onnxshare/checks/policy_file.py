@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,10 @@ class _Reader:
         if self.problems:
             return policy
         try:
-            return policy.with_options({}, **words)
+            # The entries are put over [check], whatever it selects or ignores.
+            return replace(
+                replace(policy, models=()).with_options({}, **words), models=policy.models
+            )
         except UsageError as error:
             self.problems.append(f"{prefix}check: {error.cause}")
             return policy

@@ -47,9 +47,8 @@ PRESETS: dict[str, Preset] = {
             "edge",
             "small devices: little memory to read weights from and little of everything else",
             {
-                "max-fc-share": "25%",
+                "max-fc-share": "50%",
                 "min-sharing-ratio": 20,
-                "max-single-use-share": "50%",
                 "gap-is-exact": True,
                 "max-duplicate-bytes": 0,
                 "max-transposed-bytes": 0,

@@ -236,6 +236,11 @@ def _finish(
 ) -> int:
     from onnxshare.cli import checking
 
+    if write_baseline is None and checking.lacks_baseline(report):
+        common.note(
+            "note: RG501 judges nothing without a baseline; --write-baseline FILE writes one, "
+            "--baseline FILE or the policy names it"
+        )
     for model in report.unreadable:
         common.note(f"onnxshare: error: {model.error}")
     checking.print_report(report, output)

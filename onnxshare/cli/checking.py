@@ -89,6 +89,11 @@ def split(given: Sequence[str] | None) -> list[str]:
     return [word.strip() for text in given or () for word in text.split(",") if word.strip()]
 
 
+def lacks_baseline(report: CheckReport) -> bool:
+    """Whether a model is to be compared with a baseline, and there is none."""
+    return not report.before and any("max-regression" in model.limits for model in report.models)
+
+
 def report_files(given: Sequence[str] | None) -> list[tuple[str, Path]]:
     """Parse `--report FORMAT=FILE`.
 

@@ -60,6 +60,13 @@ def test_other_entries_may_match_nothing_but_what_is_checked_must_exist() -> Non
 
 
 @pytest.mark.usefixtures("folder")
+def test_the_line_is_that_of_the_entry_that_names_the_model_itself() -> None:
+    entries = (ModelEntry("a.onnx", line=2), ModelEntry("*.onnx", line=5))
+    jobs = plan([], Policy(LIMITS, entries))
+    assert [(job.name, job.line) for job in jobs] == [("a.onnx", 2), ("b.onnx", 5)]
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_glob_without_models_does_not_hide_the_others() -> None:
     policy = Policy(LIMITS, (ModelEntry("none/*.onnx"), ModelEntry("a.onnx")))
     missing, job = plan([], policy)

@@ -68,7 +68,10 @@ def test_sarif_holds_what_is_silenced_and_what_failed() -> None:
     assert silenced[0]["suppressions"][0]["justification"].startswith("because ")
     (found, _) = [result for result in run["results"] if result["ruleId"] == "WS104"][:2]
     assert found["locations"][0]["logicalLocations"][0]["name"].startswith("node ")
-    assert found["partialFingerprints"] == {"onnxshare/v1": FINDING.fingerprint}
+    assert found["partialFingerprints"] == {
+        "onnxshare/v1": FINDING.fingerprint,
+        "primaryLocationLineHash": FINDING.fingerprint,
+    }
 
 
 def test_a_fingerprint_is_that_of_rule_model_and_node() -> None:

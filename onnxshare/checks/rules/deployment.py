@@ -131,7 +131,8 @@ def _external_data(subject: Subject, limit: bool) -> Iterator[Problem]:
             where = next((e.value for e in tensor.external_data if e.key == "location"), "")
             if where not in seen:
                 seen.add(where)
-                yield Problem(error.cause, None, command("inspect", subject.name))
+                words = str(error).removeprefix(f"{subject.name}: ")
+                yield Problem(words, None, command("inspect", subject.name))
 
 
 def _licences(subject: Subject, limit: tuple[str, ...]) -> Iterator[Problem]:

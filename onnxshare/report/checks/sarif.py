@@ -57,7 +57,12 @@ def _result(report: CheckReport, model: ModelReport, finding: Finding) -> dict[s
         "level": finding.severity,
         "message": {"text": f"{finding.model}: {where}{finding.text}. Fix: {finding.fix}"},
         "locations": [_location(report, model, finding)],
-        "partialFingerprints": {"onnxshare/v1": finding.fingerprint},
+        "partialFingerprints": {
+            "onnxshare/v1": finding.fingerprint,
+            # GitHub tells alerts apart by this alone, and would else hash the line, which several
+            # models may share.
+            "primaryLocationLineHash": finding.fingerprint,
+        },
         "properties": {
             "measured": finding.measured,
             "limit": finding.limit,
