@@ -23,9 +23,15 @@ def best_words(found: Search) -> str:
     tried = [item for item in found.candidates if item.estimate is not None]
     if not tried:
         return "no method makes it smaller"
-    best = max(tried, key=lambda item: item.estimate.margin if item.estimate else (0.0, 0.0))
+    best = max(tried, key=lambda item: _quality(item.estimate))
     assert best.estimate is not None
     return (
-        f"of {len(tried)} tried on {found.samples} samples the best, {best.method}, "
-        f"{measured(best.estimate, found.target)}"
+        f"of {len(tried)} tried on up to {found.samples:,} samples the best, {best.method}, "
+        f"{measured(best.estimate, found.target)} on {best.estimate.samples:,}"
     )
+
+
+def _quality(found: Estimate | None) -> tuple[float, float]:
+    """The estimates, not the bounds: candidates were tried on different numbers of samples."""
+    assert found is not None
+    return (found.agreement or 0.0, -(found.error or 0.0))
