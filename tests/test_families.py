@@ -157,3 +157,9 @@ def test_a_file_that_is_no_model(children: list[Path], cli: Cli, tmp_path: Path)
     ran = cli("family", str(children[0]), str(bad))
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "bad.onnx" in ran.stderr
+
+
+def test_words_about_models_that_share_nothing(bundled: Path, cli: Cli) -> None:
+    """LeNet-5 and the VGG: 61,706 and 378,442 parameters."""
+    ran = cli("family", str(bundled / "lenet5.onnx"), str(bundled / "vgg_small.onnx"))
+    assert "The files hold 440,148 parameters; none is in two of them." in ran.stdout

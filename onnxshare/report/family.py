@@ -26,13 +26,7 @@ def print_family(family: Family, console: Console | None = None, *, every: bool 
     console = console or make_console()
     console.print(_members(family))
     console.print()
-    console.print(
-        f"Together the files hold {numbers.exact(family.params_together)} parameters, of which "
-        f"{numbers.exact(family.params_once)} are different: each is held "
-        f"{numbers.times(family.sharing_ratio)} on average. Every model holds "
-        f"{numbers.exact(family.shared_by_all)} of them.",
-        soft_wrap=True,
-    )
+    console.print(_together(family), soft_wrap=True)
     shared = [weight for weight in family.weights if every or len(weight.models) > 1]
     if not shared:
         return
@@ -71,3 +65,14 @@ def _table(first: str, *others: str) -> Table:
     for title in others:
         table.add_column(title, justify="right", no_wrap=True)
     return table
+
+
+def _together(family: Family) -> str:
+    together, once = family.params_together, family.params_once
+    if together == once:
+        return f"The files hold {numbers.exact(together)} parameters; none is in two of them."
+    return (
+        f"Together the files hold {numbers.exact(together)} parameters, of which "
+        f"{numbers.exact(once)} are different: each is held {numbers.times(family.sharing_ratio)} "
+        f"on average. Every model holds {numbers.exact(family.shared_by_all)} of them."
+    )

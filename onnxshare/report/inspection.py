@@ -16,6 +16,7 @@ from onnxshare.report import numbers
 from onnxshare.report.columns import Column, Row, cell, record
 from onnxshare.report.console import make_console
 from onnxshare.report.equal_weights import describe_equal
+from onnxshare.report.folding import folded
 from onnxshare.report.summary import describe
 from onnxshare.report.views import View, amount, count_of, for_sizes, totals_of
 
@@ -45,9 +46,11 @@ def print_table(report: Inspection, view: View | None, console: Console | None =
 def title(report: Inspection) -> list[Text]:
     """Which model it is, its inputs and outputs, and for which sizes the counts hold."""
     model = report.model
+    used = {"", *(node.domain for node in report.nodes)}
+    opsets = {domain: number for domain, number in model.opsets.items() if domain in used}
     facts = [
         model.producer,
-        ", ".join(f"{domain or 'opset'} {version}" for domain, version in model.opsets.items()),
+        ", ".join(f"{domain or 'opset'} {number}" for domain, number in opsets.items()),
         numbers.size(model.bytes) if model.bytes is not None else "",
     ]
     inputs = ", ".join(f"{item.name} {numbers.shape(item)}" for item in model.inputs)
@@ -116,6 +119,7 @@ def _table(report: Inspection, view: View, width: int) -> Table:
     }
     kept = view.columns if view.chosen else _fitting(view.columns, widths, width)
     flexible = _flexible(kept)
+    room = _room(widths, kept, width)
     table = Table(
         box=None,
         pad_edge=False,
@@ -125,17 +129,19 @@ def _table(report: Inspection, view: View, width: int) -> Table:
         padding=(0, _GAP, 0, 0),
     )
     for column in kept:
-        room = _room(widths, kept, width) if column.name == flexible else widths[column.name]
+        cells_wide = room if column.name == flexible else widths[column.name]
         fixed = column.right or column.name == "bar" or not view.chosen
         table.add_column(
             column.title,
             Text(footer.get(column.name, "")),
             justify="right" if column.right else "left",
             overflow="fold",
-            width=room if fixed else None,
+            width=cells_wide if fixed else None,
             no_wrap=fixed and view.chosen,
         )
     for row, cells in zip(view.rows, body, strict=True):
+        if not view.chosen:
+            cells[flexible] = folded(cells[flexible], room)
         texts = (Text(cells[c.name], "blue" if c.name == "bar" else "") for c in kept)
         table.add_row(*texts, style=_style(row))
     return table

@@ -8,8 +8,7 @@ from itertools import pairwise
 
 from rich.text import Text
 
-from onnxshare.analysis.results import HeadFacts, Inspection
-from onnxshare.analysis.traffic import MACHINE_BALANCE
+from onnxshare.analysis.results import HeadFacts, Inspection, NodeFacts
 from onnxshare.errors import printable
 from onnxshare.report import numbers
 
@@ -48,28 +47,40 @@ def _where(report: Inspection) -> Text:
             span += "" if low == high else f" to {high}"
         parts.append(
             f"{_count(len(convolutions), 'convolution')} "
-            f"{_verb(convolutions, 'holds', 'hold')} {numbers.share(held, totals.params)}{span}"
+            f"{_verb(convolutions, 'holds', 'hold')} {numbers.share(held, totals.params)}"
+            + ("" if fcs else f" of the {numbers.exact(totals.params)} parameters")
+            + span
         )
     if not parts:
         return Text(f"{numbers.exact(totals.params)} parameters, none in FCs or convolutions.")
     return Text("; ".join(parts) + ".")
 
 
+#: Layers that are named; the rest is counted.
+_NAMED = 3
+
+
 def _traffic(report: Inspection) -> list[Text]:
-    """Which layers take the time that their weights take to be read."""
+    """Which layers take the time that their weights take to be read (`NodeFacts.bound_by`)."""
     totals = report.totals
-    count = totals.weight_bound_layers
-    if not count:
+    names = [_place(node) for node in report.nodes if node.bound_by == "weights"]
+    if not totals.weight_bound_layers:
         return []
+    shown = ", ".join(names[:_NAMED])
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    held = numbers.share(totals.weight_bound_bytes, totals.param_bytes)
     return [
         Text(
-            f"At batch 1, {_count(count, 'layer')} with "
-            f"{numbers.share(totals.weight_bound_bytes, totals.param_bytes)} of the weight bytes "
-            f"{'is' if count == 1 else 'are'} bound by reading weights: fewer than "
-            f"{MACHINE_BALANCE} FLOPs per byte moved, most of it weights. More samples at once "
-            "share each read."
+            printable(
+                f"Bound by reading weights at batch 1: {shown}{more}, with {held} of the weight "
+                "bytes."
+            )
         )
     ]
+
+
+def _place(node: NodeFacts) -> str:
+    return f"{node.scope}/{node.name}" if node.scope else node.name
 
 
 def _memory(report: Inspection) -> Text:
@@ -83,11 +94,11 @@ def _memory(report: Inspection) -> Text:
     if totals.peak_activation_bytes is None:
         return Text(f"Memory: {weights}; activations unknown, because sizes are.")
     place = totals.peak_activation_node
-    at = f", at '{place}'" if place is not None else ""
+    at = f" at '{place}'" if place is not None else ""
+    peak = numbers.size(totals.peak_activation_bytes)
     return Text(
         printable(
-            f"Memory: {weights}; at most {numbers.size(totals.peak_activation_bytes)} of "
-            f"activations per sample at once{at}, without reuse in place."
+            f"Memory: {weights}; activations peak at {peak} per sample{at}, without reuse in place."
         )
     )
 

@@ -16,7 +16,7 @@ from onnxshare.analysis.results import Inspection, NodeFacts, TensorInfo
 from onnxshare.report import numbers
 from onnxshare.report.inspection import as_csv, as_markdown, print_table
 from onnxshare.report.views import make_view
-from tests.builders import info, model, node, tensor
+from tests.builders import conv, info, model, node, tensor
 
 
 def printed(report: Inspection, *, width: int = 100, colour: bool = False) -> str:
@@ -259,3 +259,34 @@ def test_words_name_the_commands(report: Inspection) -> None:
     assert "onnxshare rewrite MODEL --fc-to-conv" in text
     # GAP leaves 16 means: (16 + 1) · 120 of 48,120.
     assert "48,120 → 2,040 parameters, ÷23.6" in text
+
+
+def test_words_about_a_model_without_fcs() -> None:
+    """76 parameters at 36 positions: nothing is bound by reading them."""
+    found = onnxshare.inspect(conv([1, 2, 8, 8], (4, 2, 3, 3)))
+    text = printed(found)
+    assert "1 convolution holds 100 % of the 76 parameters and uses each 36×." in text
+    assert "Bound by" not in text
+
+
+def test_words_about_what_is_bound_by_reading_weights(report: Inspection) -> None:
+    """The FCs of LeNet-5 do half a FLOP per byte. The first three of many are named."""
+    text = printed(report, width=200)
+    held = [facts.name for facts in report.nodes if facts.kind == "fc"]
+    assert f"Bound by reading weights at batch 1: {', '.join(held)}, with 95.8 % of" in text
+    chain = [node("MatMul", f"t{i} w{i}", f"t{i + 1}", name=f"fc{i}") for i in range(5)]
+    weights = [tensor(f"w{i}", 5, 5) for i in range(5)]
+    deep = onnxshare.inspect(model(chain, {"t0": [1, 5]}, ["t5"], weights))
+    assert "at batch 1: fc0, fc1, fc2 and 2 more, with 100 % of the weight bytes." in printed(deep)
+
+
+def test_the_title_names_the_opsets_that_nodes_use() -> None:
+    built = model(
+        [node("Gelu", "x", "y", domain="com.microsoft")],
+        {"x": [1, 5]},
+        ["y"],
+        domains=["com.microsoft", "org.pytorch.aten"],
+    )
+    title = printed(onnxshare.inspect(built)).splitlines()[0]
+    assert "opset 17, com.microsoft 1" in title
+    assert "aten" not in title
