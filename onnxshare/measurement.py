@@ -28,6 +28,9 @@ NOISE_SAMPLES = 32
 _BATCH_BYTES = 8 * 2**20
 _MOST_PER_BATCH = 32
 
+#: Runs, at least, where an output has no axis of samples.
+_ROWS = 8
+
 #: Bytes of samples that are run at once where sessions run in turn.
 _STEP_BYTES = 2**28
 
@@ -189,7 +192,17 @@ def _batch_size(a: onnx.ModelProto, samples: Samples) -> int:
     size = int(_BATCH_BYTES // max(1, samples.nbytes // max(1, samples.count)))
     size = max(1, min(size, _MOST_PER_BATCH))
     fixed = batching(input_specs(a)).size or 1
+    if not all(_leads(value) for value in a.graph.output):
+        # A run is a row: there must be many, and all of one size.
+        most = min(size, max(1, samples.count // _ROWS))
+        size = next(n for n in range(most, 0, -1) if samples.count % n == 0)
     return max(1, size // fixed) * fixed
+
+
+def _leads(output: onnx.ValueInfoProto) -> bool:
+    """Whether the first axis of an output may be that of the samples: no fixed size but 1."""
+    dims = output.type.tensor_type.shape.dim
+    return not dims or dims[0].dim_value in (0, 1)
 
 
 def _most_at_once(samples: Samples) -> int:

@@ -38,7 +38,8 @@ _ROUNDING = frozenset(
     "DynamicQuantizeMatMul DynamicQuantizeLSTM MatMulIntegerToFloat".split()
 )
 
-_EPSILON: dict[int, float] = {
+#: Spacing of numbers at 1, by ONNX's number of the type.
+EPSILON: dict[int, float] = {
     TensorProto.DOUBLE: 2.0**-52,
     TensorProto.FLOAT: 2.0**-23,
     TensorProto.FLOAT16: 2.0**-10,
@@ -141,7 +142,7 @@ def working_epsilon(proto: onnx.ModelProto) -> float:
     }
     values = (*proto.graph.input, *proto.graph.output)
     kinds.update(value.type.tensor_type.elem_type for value in values)
-    return max((_EPSILON[kind] for kind in kinds if kind in _EPSILON), default=2.0**-23)
+    return max((EPSILON[kind] for kind in kinds if kind in EPSILON), default=2.0**-23)
 
 
 def move(array: Array, step: float, random: np.random.Generator) -> Array:
@@ -163,7 +164,7 @@ def _moved_weights(model: Model, step: float, random: np.random.Generator) -> Mo
             stored.extend((node.output[0], a.t) for a in node.attribute if a.HasField("t"))
     left = MOST_MOVED
     for name, tensor in stored:
-        if name in fixed or tensor.data_type not in _EPSILON or max(tensor.dims, default=1) == 1:
+        if name in fixed or tensor.data_type not in EPSILON or max(tensor.dims, default=1) == 1:
             continue
         values = model.read(tensor)
         left -= values.nbytes

@@ -24,6 +24,7 @@ from onnxshare.evidence import before_the_end
 from onnxshare.inputs import Samples, random_samples
 from onnxshare.io.load import Model
 from onnxshare.measurement import Measurement
+from onnxshare.noise import EPSILON
 from onnxshare.promise import promise_of
 from onnxshare.random_inputs import MORE, OTHER, Guess, open_sizes
 from onnxshare.randomness import random_tensors
@@ -32,7 +33,7 @@ from onnxshare.samples.lazy import LazyArrays
 from onnxshare.signature import input_specs
 from onnxshare.statistics import is_float
 from onnxshare.tie_break import in_double
-from onnxshare.verdict import Judged, decide, upstream
+from onnxshare.verdict import FACTOR, VISIBILITY, Judged, decide, upstream
 
 #: Factors on made-up inputs, tried in turn while the outputs do not live.
 SCALES = (1e-2, 1e2, 1e-4, 1e4)
@@ -42,6 +43,13 @@ _SCALES_APART = 16.0
 
 #: Samples of the second sizes.
 _OTHERS = 8
+
+
+#: Why outputs of few digits are no evidence.
+_COARSE = (
+    "rounding is too large a share of any output for agreement to prove something: compare the "
+    "models as they were before they were converted"
+)
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,8 @@ def examine(task: Task, samples: Samples) -> Comparison:
         return last.found
     if last.verdict == "inconclusive":
         last = _behind_the_end(task, last)
+    if last.verdict == "inconclusive" and (kind := _too_coarse(a)):
+        return replace(last.found, reason=f"in {kind}, {_COARSE}")
     if last.verdict == "inconclusive" and samples.random:
         last = _at_other_scales(task, last)
     if last.found.passed:
@@ -184,16 +194,25 @@ def _inside(task: Task) -> dict[str, str]:
     return {**{name: name for name in task.internal}, **_pairs(task)}
 
 
+def _too_coarse(proto: onnx.ModelProto) -> str:
+    """The type of all outputs, if it has so few digits that none of them can live."""
+    types = {value.type.tensor_type.elem_type for value in proto.graph.output}
+    name: str = onnx.TensorProto.DataType.Name(min(types)).lower() if len(types) == 1 else ""
+    unit = EPSILON.get(min(types), 0.0) if len(types) == 1 else 0.0
+    return name if unit * FACTOR * VISIBILITY > 1 else ""
+
+
 def _at_other_scales(task: Task, last: _Round) -> _Round:
     samples = last.samples
     if not any(is_float(array) for array in samples.arrays.values()):
         return last
     pairs = _pairs(task)
     for scale in SCALES:
-        arrays = {
-            name: (array * scale).astype(array.dtype) if is_float(array) else array
-            for name, array in samples.arrays.items()
-        }
+        with np.errstate(over="ignore"):  # of half precision; such samples prove nothing
+            arrays = {
+                name: (array * scale).astype(array.dtype) if is_float(array) else array
+                for name, array in samples.arrays.items()
+            }
         origin = f"{samples.origin}, times {scale:g}"
         again = measure(task, replace(samples, arrays=arrays, origin=origin), pairs)
         # Where numbers leave the range of their type, models differ for no fault of theirs.

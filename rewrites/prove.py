@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -15,8 +14,7 @@ from onnxshare.comparison import Comparison
 from onnxshare.edit import set_property
 from onnxshare.evidence import before_the_end
 from onnxshare.inputs import Samples
-from onnxshare.io.load import Model, with_data
-from onnxshare.precision import computes_in_half, widen, widen_samples
+from onnxshare.io.load import Model
 from onnxshare.promise import PROMISE_KEY
 from onnxshare.promise import make as make_promise
 from onnxshare.runtime.providers import choose
@@ -24,6 +22,7 @@ from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.validate import compare
 from rewrites.base import Change, Options
 from rewrites.fully_convolutional import as_vectors
+from rewrites.in_single import Again, compare_in_single, would_help
 from rewrites.local import prove_locally
 from rewrites.moved import Moved, prove_weights
 
@@ -35,6 +34,7 @@ def prove(
     samples: Samples | None,
     options: Options,
     *,
+    again: Again,
     provider: str,
     seed: int,
     run_limits: RunLimits | None = None,
@@ -47,6 +47,7 @@ def prove(
         changes: what was done, with the inner tensors that say more than the outputs.
         samples: inputs to measure on; None for random ones.
         options: what was asked for.
+        again: makes the same rewrites of another model.
         provider: where to run.
         seed: of random inputs.
         run_limits: what a model may take when it runs.
@@ -57,17 +58,22 @@ def prove(
     weights, problem = prove_weights(_steps(original, changes))
     if problem is not None:
         return result, Comparison("different", problem, choose(provider).label, weights=weights)
-    candidate = result.skeleton
-    if options.fully_convolutional:
-        candidate = as_vectors(candidate, original.skeleton)
-    candidate, names = _with_evidence(candidate, original.skeleton, changes)
-    rewritten = replace(result, skeleton=candidate)
-    run = partial(compare, provider=provider, seed=seed, tensors=names, run_limits=run_limits)
-    comparison = run(original, rewritten, samples=samples)
-    if comparison.verdict == "inconclusive" and computes_in_half(original.skeleton):
-        comparison = _in_single(original, rewritten, samples, comparison, run)
+    both = partial(_run_both, options=options, provider=provider, seed=seed, run_limits=run_limits)
+    comparison = both(original, result, changes, samples)
+    if would_help(original.skeleton, comparison):
+        comparison = compare_in_single(
+            original,
+            result,
+            changes,
+            samples,
+            comparison,
+            computed=bool(weights.recomputed),
+            judge=both,
+            again=again,
+        )
     comparison = replace(comparison, weights=weights)
     if comparison.verdict == "inconclusive" and weights.moved and not weights.recomputed:
+        rewritten, _ = _comparable(original, result, changes, options)
         comparison = _locally(original, rewritten, changes, comparison, provider, seed, run_limits)
     fits = [change.fit for change in changes if change.fit is not None]
     if not fits or comparison.verdict in ("not run", "inconclusive") or _broken(comparison):
@@ -128,29 +134,39 @@ def _steps(
     return steps
 
 
-def _in_single(
+def _run_both(
     original: Model,
-    rewritten: Model,
+    result: Model,
+    changes: tuple[Change, ...],
     samples: Samples | None,
-    found: Comparison,
-    run: Callable[..., Comparison],
+    *,
+    options: Options,
+    provider: str,
+    seed: int,
+    run_limits: RunLimits | None,
 ) -> Comparison:
-    """Compare both graphs in float32. A rewrite moves weights and computes none, so what holds
-    there holds of the graphs; in half precision they did not differ by more than rounding."""
-    wide = [widen(with_data(model)) for model in (original, rewritten)]
-    if wide[0] is None or wide[1] is None:
-        return found
-    wide_samples = None if samples is None else widen_samples(samples)
-    single = run(wide[0], wide[1], samples=wide_samples)
-    if not single.passed:  # factors folded into weights of few digits are rounded there too
-        return found
-    if single.verdict == "identical":
-        single = replace(single, verdict="equivalent")
-    return replace(single, reason=f"{single.reason}; compared in float32, because {_WHY}")
+    """Compare a rewritten model with the original, inner tensors included."""
+    rewritten, names = _comparable(original, result, changes, options)
+    return compare(
+        original,
+        rewritten,
+        samples=samples,
+        provider=provider,
+        seed=seed,
+        tensors=names,
+        run_limits=run_limits,
+    )
 
 
-#: Why half precision is compared in single.
-_WHY = "the rounding of half precision would hide a wrong weight"
+def _comparable(
+    original: Model, result: Model, changes: tuple[Change, ...], options: Options
+) -> tuple[Model, list[str]]:
+    """The rewritten model as it is compared, and the inner tensors that both models have."""
+    candidate = result.skeleton
+    if options.fully_convolutional:
+        candidate = as_vectors(candidate, original.skeleton)
+    candidate, names = _with_evidence(candidate, original.skeleton, changes)
+    return replace(result, skeleton=candidate), names
 
 
 def _with_evidence(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -200,6 +200,7 @@ def rewrite(
             changes,
             measuring,
             options,
+            again=partial(_again, chosen=chosen, options=options, input_shapes=input_shapes),
             provider=provider,
             seed=seed,
             run_limits=run_limits,
@@ -208,6 +209,14 @@ def rewrite(
     after = inspect(result, input_shapes=shapes).totals
     said = tuple(warnings)
     return RewriteResult(original, result, sites, changes, before, after, validation, said)
+
+
+def _again(
+    model: Model, chosen: list[Rewrite], options: Options, input_shapes: InputShapes | None
+) -> tuple[Model, tuple[Change, ...]]:
+    """The same rewrites of another model, as far as they need no samples."""
+    result, _, changes = _apply_all(model, chosen, options, Fitting(), input_shapes)
+    return with_functions(model, result, changes) if changes else (model, ())
 
 
 def _choose(names: Sequence[str], options: Options, samples: object) -> list[Rewrite]:

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
 from onnxshare.inputs import Samples
-from onnxshare.precision import computes_in_half, widen, widen_samples
+from onnxshare.precision import computes_in_half, in_single, widen
 from tests.rewrites.checking import run
 from tests.rewrites.forms import FORMS
 
@@ -65,7 +65,7 @@ def test_attributes_and_subgraphs_are_widened_too() -> None:
 
 def test_samples_are_widened_and_others_left() -> None:
     arrays = {"a": np.ones((3, 2), np.float16), "b": np.ones((3, 2), np.int16)}
-    wide = widen_samples(Samples(arrays, origin="x"))
+    wide = in_single(Samples(arrays, origin="x"))
     assert {name: array.dtype.name for name, array in wide.arrays.items()} == {
         "a": "float32",
         "b": "int16",

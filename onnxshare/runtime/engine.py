@@ -23,6 +23,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: session would hold them once or twice more.
 RELAID_BELOW = 2**30
 
+#: What ONNX Runtime says where it has an operator, but not in the types that are asked for.
+NO_KERNEL = "Could not find an implementation for"
+
 #: ONNX's number of bfloat16, which NumPy does not know by itself.
 _BFLOAT16 = 16
 

@@ -836,9 +836,9 @@ FORMS: dict[str, Form] = {
         weight_behind(("", (5, C, H * W)), ("Reshape", (5, K)), ("Transpose", (1, 0)))
     ),
     "Constant nodes": Form(constant_nodes),
-    "weight on the left": Form(weight_on_the_left(), unproven=True),
+    "weight on the left": Form(weight_on_the_left()),
     "weight on the left, one sample": Form(weight_on_the_left(), ONE, batches=_ONE),
-    "weight on the left, bias [5, 1]": Form(weight_on_the_left(5, 1), unproven=True),
+    "weight on the left, bias [5, 1]": Form(weight_on_the_left(5, 1)),
     "weights on the left, turned back": Form(left_and_back),
     "tied": Form(tied()),
     "tied, transposed": Form(tied(transposed=True)),
@@ -894,7 +894,7 @@ FORMS: dict[str, Form] = {
     },
     "IR 3": Form(shape_gather, {"opset": 9, "ir": 3}),
     "half": Form(gemm_after("Flatten"), {"dtype": np.float16}),
-    "half, alpha and beta": Form(gemm(factors=(0.7, -1.3)), {"dtype": np.float16}, unproven=True),
+    "half, alpha and beta": Form(gemm(factors=(0.7, -1.3)), {"dtype": np.float16}),
     "half head": Form(cast_to(TensorProto.FLOAT16)),
     # Several maps in one vector.
     "several scales": Form(joined(), split=True),
