@@ -200,7 +200,8 @@ def _values(
             spec.dtype
         )
     if kind not in "fV":  # "V": bfloat16 and its kin
-        raise SamplesError(f"input '{spec.name}' holds {spec.dtype} values", "pass --samples")
+        what = "strings" if kind == "O" else f"{spec.dtype} values"
+        raise SamplesError(f"input '{spec.name}' holds {what}: none are made up", "pass --samples")
     samples = [_floats(generator, index, shape[1:]) for index in range(shape[0])]
     return (np.stack(samples) * scale).astype(spec.dtype)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 _MOST_ELEMENTS = 65_536
 
 
+@lru_cache(maxsize=256)
 def agreement_lower_bound(successes: int, trials: int, confidence: float = 0.95) -> float | None:
     """Return the one-sided Clopper-Pearson lower bound of a proportion.
 

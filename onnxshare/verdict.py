@@ -228,6 +228,11 @@ def _dead(judged: Sequence[Judged], dead: Sequence[str]) -> str:
     if not dead:
         return "no floating-point output was compared: nothing shows that the models agree"
     item = next(item for item in judged if item.row.name == dead[0])
+    if not item.tally.numeric:
+        return (
+            f"output '{dead[0]}' holds no floating-point values: equal ones prove little, and no "
+            "tensor before it could be compared in its place"
+        )
     share = "none" if not item.live.size else f"{item.live.mean():.0%}"
     few = " (one sample cannot show it)" if item.tally.samples < 2 else ""
     return (
@@ -238,6 +243,8 @@ def _dead(judged: Sequence[Judged], dead: Sequence[str]) -> str:
 
 def upstream(proto: onnx.ModelProto, output: str, names: Sequence[str]) -> tuple[str, ...]:
     """Return those of `names` that `output` is computed from."""
+    if not names:
+        return ()
     makers = {name: node for node in proto.graph.node for name in node.output}
     seen: set[str] = set()
     stack = [output]

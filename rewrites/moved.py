@@ -94,14 +94,16 @@ def _indexed(model: Model) -> tuple[Model, Values, Graph]:
 
 
 def _unclaimed(before: Model, after: Model, claims: tuple[Moved, ...]) -> tuple[int, list[str]]:
-    """New floating-point constants that no claim covers: how many hold the bytes of an old one in
-    their order, as operands do that were only given more axes; and the others."""
-    old = {tensor.name for tensor in before.skeleton.graph.initializer}
-    old.update(claim.target for claim in claims)
+    """Floating-point constants, new or changed, that no claim covers: how many hold the bytes of
+    an old one in their order, as operands do that were only given more axes; and the others."""
+    old = {tensor.name: tensor for tensor in before.skeleton.graph.initializer}
+    claimed = {claim.target for claim in claims}
     fresh = [
         tensor
         for tensor in after.skeleton.graph.initializer
-        if tensor.data_type in _FLOATS and tensor.name not in old
+        if tensor.data_type in _FLOATS
+        and tensor.name not in claimed
+        and not (tensor.name in old and tensor == old[tensor.name])
     ]
     sizes = {(tensor.data_type, element_count(tensor)) for tensor in fresh}
     known = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +14,8 @@ from onnxshare.inputs import Samples
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.validate import compare
 from tests.builders import model, node
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def against(a: onnx.ModelProto, b: onnx.ModelProto, samples: Samples | None) -> Comparison:
@@ -40,7 +44,7 @@ def test_the_samples_that_differ_are_among_those_it_looks_at(place: int) -> None
 
 def by_height(step: float) -> onnx.ModelProto:
     """The mean of each channel, and `step` for each row of the image beyond 64."""
-    stored = {
+    stored: dict[str, Array] = {
         "two": np.array(2, np.int64),
         "usual": np.array(64, np.float32),
         "step": np.array(step, np.float32),

@@ -132,6 +132,8 @@ def first_line(error: BaseException) -> str:
     """Return ONNX Runtime's message in one line, without its prefix of codes."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
+    if text.endswith("for the following indices") and len(lines) > 1:
+        text = f"{text}: {lines[1]}"
     if text.startswith("[ONNXRuntimeError]"):
         text = text.split(" : ", 3)[-1]
     # "/build/file.cc:729 void function(arguments) what the user needs"

@@ -65,6 +65,16 @@ def test_what_no_claim_covers_was_computed() -> None:
     assert (problem, proof.moved, proof.recomputed) == (None, 2, ("v",))
 
 
+@pytest.mark.parametrize(
+    ("value", "recomputed"), [(W, ()), (2 * W, ("w",))], ids=["kept", "changed"]
+)
+def test_what_keeps_its_name_and_not_its_values_was_computed(
+    value: Array, recomputed: tuple[str, ...]
+) -> None:
+    proof, problem = prove_weights([(stored(w=W, v=W), stored(w=value, v=W), ())])
+    assert (problem, proof.moved, proof.recomputed) == (None, 0, recomputed)
+
+
 def weights_of(result: Any) -> Any:
     assert result.validation is not None
     return result.validation.weights
