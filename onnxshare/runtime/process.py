@@ -66,8 +66,7 @@ class ChildProcess:
         self.peak: int | None = None
         self.spent = ""
         self._memory = memory
-        # A file and not a pipe, which somebody would have to empty; it has no name.
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 closed by `stop`
+        self._errors = _nameless_file()
         self._socket: socket.socket | None = None
         theirs: socket.socket | None = None
         if _SENDS_FILES:
@@ -255,6 +254,17 @@ class ChildProcess:
         with os.fdopen(handle, "wb", buffering=0) as file:
             _write(file, loose)
         return str(Path(path))
+
+
+def _nameless_file() -> IO[bytes]:
+    """Where the process may complain: no pipe, which somebody would have to empty."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise RuntimeFailure(
+            f"no process can be started for it: {error.strerror}",
+            "set TMPDIR to a folder that can be written, or use --in-process",
+        ) from error
 
 
 def _write(file: IO[bytes], loose: Sequence[tuple[dict[str, Any], Array]]) -> None:

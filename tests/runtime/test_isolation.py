@@ -178,6 +178,18 @@ def test_a_full_disk_is_told(lenet: onnx.ModelProto, monkeypatch: pytest.MonkeyP
     assert "free some space in" in caught.value.remedy
 
 
+def test_where_there_is_no_place_for_temporary_files_that_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", none)
+    with pytest.raises(RuntimeFailure, match="started for it: No usable temporary") as caught:
+        run_model(hostile.harmless(), {"x": X}, provider="cpu")
+    assert "TMPDIR" in caught.value.remedy
+
+
 def test_batches_stream_through_the_process_and_it_ends_with_them() -> None:
     batches = iter_batches(hostile.harmless(), {"x": X}, provider="cpu", batch=3)
     assert len(next(batches)["y"]) == 3
