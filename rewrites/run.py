@@ -37,8 +37,9 @@ from rewrites.together import apply_some, refuse
 _READ_AT_ONCE = 64
 
 _WAY_OUT = (
-    "allow an approximation fitted to your data with --approximate --samples FILE, "
-    "or use --fc-to-conv, which is exact"
+    "let a search find the smallest head that keeps a promise with --method auto --keep 99% "
+    "--samples FILE, allow pooling fitted to your data with --approximate --samples FILE, or use "
+    "--fc-to-conv, which is exact"
 )
 
 

@@ -177,7 +177,8 @@ def shrink_head(subject: Subject) -> str:
     if "exact" in offers:
         return command("rewrite", subject.name, "--fc-to-gap")
     if "approximate" in offers:
-        return command("rewrite", subject.name, "--fc-to-gap", "--approximate", "--samples", "FILE")
+        search = ("--method", "auto", "--keep", "99%", "--samples", "FILE")
+        return command("rewrite", subject.name, "--fc-to-gap", *search)
     return command("inspect", subject.name, "--sort", "params")
 
 

@@ -130,7 +130,7 @@ def _rewrite(name: str, facts: dict[str, object], path: str) -> list[Text]:
     reason = facts.get("refused")
     if reason is not None:
         return [Text(printable(f"  --{name}: not here, {reason}"), "dim")]
-    extra = "" if facts.get("exact") else " --approximate --samples FILE"
+    extra = "" if facts.get("exact") else " --method auto --keep 99% --samples FILE"
     command = f"onnxshare rewrite {shlex.quote(path)} --{name}{extra}"
     before, after = facts.get("params_before"), facts.get("params_after")
     kind = "exact" if facts.get("exact") else "approximate"
@@ -139,6 +139,8 @@ def _rewrite(name: str, facts: dict[str, object], path: str) -> list[Text]:
         change = (
             f"{numbers.exact(before)} → {numbers.exact(after)} parameters, ÷{before / after:.3g}"
         )
+        if extra:
+            change = f"the smallest head that keeps 99 % of the classes; pooling alone: {change}"
     return [
         Text.assemble("  ", (printable(command), "cyan")),
         Text(f"      {kind}: {change}", "dim"),

@@ -250,7 +250,7 @@ def test_a_model_without_parameters() -> None:
         ({"exact": True, "params_after": 1}, "onnxshare rewrite net.onnx --fc-to-gap"),
         (
             {"exact": False, "params_after": 1},
-            "onnxshare rewrite net.onnx --fc-to-gap --approximate --samples FILE",
+            "onnxshare rewrite net.onnx --fc-to-gap --method auto --keep 99% --samples FILE",
         ),
         ({"refused": "the FC reads a sequence"}, "onnxshare inspect net.onnx --sort params"),
         (None, "onnxshare inspect net.onnx --sort params"),

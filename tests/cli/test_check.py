@@ -37,7 +37,7 @@ def test_each_finding_is_a_line_and_its_fix_another(cli: Cli) -> None:
     ran = cli("check", "models/*.onnx", "--max-params", "50k", "--max-macs", "1M")
     assert (ran.returncode, ran.stderr) == (1, "")
     a, b = str(Path("models/a.onnx")), str(Path("models/b.onnx"))
-    fix = "--fc-to-gap --approximate --samples FILE"
+    fix = "--fc-to-gap --method auto --keep 99% --samples FILE"
     assert ran.stdout.splitlines() == [
         f"BG202  {a}  61,706 parameters; the limit is at most 50,000",
         f"       fix: onnxshare rewrite {a} {fix}",
