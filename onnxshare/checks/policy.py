@@ -93,7 +93,8 @@ class Policy:
 
         Args:
             options: option name (`max-params`) to what the user gave.
-            select: codes or names of rules to add, with their default limit where none is set.
+            select: codes or names of rules to add, with their default limit where none is set, or
+                families (`WS`), of which those rules are added that have a limit.
             ignore: codes or names of rules to leave out.
             warn: codes or names of rules that only warn.
 
@@ -108,15 +109,16 @@ class Policy:
         limits = {**self.limits, **parsed}
         over = {BY_OPTION[name].code for name in parsed}
         switched_on: set[str] = set()
-        for code in find_codes(select, "--select", problems):
-            rule = BY_CODE[code]
-            switched_on.add(rule.option)
-            if limits.get(rule.option, False) is not False:
-                continue
-            if rule.default is None:
-                problems.append(f"--select {code}: needs a limit, give --{rule.option}")
-            else:
-                limits[rule.option] = rule.default
+        for word in select:
+            for code in find_codes([word], "--select", problems):
+                rule = BY_CODE[code]
+                if limits.get(rule.option, False) is not False:
+                    switched_on.add(rule.option)
+                elif rule.default is not None:
+                    switched_on.add(rule.option)
+                    limits[rule.option] = rule.default
+                elif word != code[:2]:  # of a family, those that need a limit are left out
+                    problems.append(f"--select {code}: needs a limit, give --{rule.option}")
         out = set(find_codes(ignore, "--ignore", problems))
         quiet = find_codes(warn, "--warn", problems)
         fail_on(problems, "")

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxshare import progress as steps
 from onnxshare.analysis.inspection import HeadJudge, inspect
 from onnxshare.analysis.results import Inspection
 from onnxshare.checks.baseline import Baseline, read_baseline
@@ -176,7 +177,10 @@ def check_one(job: Job, how: How) -> ModelReport:
     try:
         model = how.load(job.source)
         shapes = with_dims(model, job.input_shapes or how.input_shapes, how.dims)
-        inspection = inspect(model, input_shapes=shapes, judge=how.judge, hashes=hashes)
+        reading = partial(steps.report, f"reading {name}")
+        inspection = inspect(
+            model, input_shapes=shapes, judge=how.judge, hashes=hashes, progress=reading
+        )
         name = inspection.model.path or name
         subject = _subject(name, model, inspection, job, how)
     except UsageError as error:

@@ -82,7 +82,7 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="RULES",
-            help="Add rules with their default limits: WS104,DP or gap-is-exact.",
+            help="Add rules with their default limits, by code, name or family: WS104,DP.",
             rich_help_panel=_RULES,
         ),
     ] = None,

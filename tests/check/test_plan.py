@@ -160,3 +160,15 @@ def test_what_is_wrong_is_named_with_its_key(tmp_path: Path, text: str, parts: l
         read_policy(path)
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_last_entry_counts_for_samples_and_sizes_and_a_model_keeps_its_first_name() -> None:
+    entries = (
+        ModelEntry("*.onnx", {}, {"x": [1]}, "first.npz"),
+        ModelEntry("a.onnx", {}, {"x": [2]}, "last.npz"),
+    )
+    first, *_ = plan(["a.onnx", "*.onnx", "deep/../a.onnx"], Policy(LIMITS, entries))
+    assert (first.samples, first.input_shapes) == ("last.npz", {"x": [2]})
+    jobs = plan(["a.onnx", "*.onnx", "deep/../a.onnx"], Policy(LIMITS, entries))
+    assert [job.name for job in jobs] == ["a.onnx", "b.onnx"]

@@ -20,7 +20,7 @@ from onnxshare.analysis.results import (
 )
 from onnxshare.checks.results import Metrics
 from onnxshare.checks.rule import Problem, Subject, command, quoted
-from onnxshare.checks.rules import BY_OPTION, RULES
+from onnxshare.checks.rules import BY_OPTION, RULES, deployment
 from onnxshare.io.load import Model
 from onnxshare.promise import PROMISE_KEY
 
@@ -122,11 +122,21 @@ def test_codes_names_and_options_are_unique() -> None:
         ("max-macs", 416_520, 416_519),
         ("max-fc-share", 59_134 / 61_706, 0.9583),
         ("min-sharing-ratio", 423_038 / 61_706, 6.8558),
+        ("max-file-size", 250_000, 249_999),
+        ("max-activation-memory", 4_000, 3_999),
+        ("max-protobuf-share", 0.2501, 0.2499),
     ],
 )
 def test_a_limit_is_kept_up_to_equality(option: str, kept: float, broken: float) -> None:
-    assert judge(option, kept, subject()) is None
-    assert judge(option, broken, subject()) is not None
+    totals = dataclasses.replace(LENET, peak_activation_bytes=4_000)
+    of = subject(totals)
+    found = dataclasses.replace(
+        of.inspection, model=dataclasses.replace(of.inspection.model, bytes=250_000)
+    )
+    model = dataclasses.replace(of.model, size=2**29)  # a quarter of 2 GiB
+    of = dataclasses.replace(of, inspection=found, model=model)
+    assert judge(option, kept, of) is None
+    assert judge(option, broken, of) is not None
 
 
 def test_messages_hold_the_measured_value() -> None:
@@ -331,6 +341,7 @@ INCONCLUSIVE = Compared("inconclusive", False, "pass --samples")
     ("limit", "compared", "start", "fix"),
     [
         (0.9, None, None, ""),
+        (0.94, None, None, ""),
         (0.95, None, "promises the same class on 94% only", "explain EQ302"),
         (0.9, APPROXIMATE, None, ""),
         (0.95, APPROXIMATE, "promises the same class on 94% only", "explain EQ302"),
@@ -358,3 +369,59 @@ def test_a_model_rewritten_approximately(
     assert problem is not None
     assert problem.message.startswith(f"an approximation by fc-to-gap {start}")
     assert problem.fix == f"onnxshare {fix}"
+
+
+@pytest.mark.parametrize(
+    ("before", "limit", "measured"),
+    [
+        ({"params": 61_706}, 0.0, []),
+        ({"params": 61_705}, 0.0, [1 / 61_705]),
+        ({"params": 50_000}, 0.23412, []),
+        ({"params": 50_000}, 0.23411, [0.23412]),
+        ({"params": 99_999}, 0.0, []),  # fewer are no regression
+        ({"sharing_ratio": 2 * 423_038 / 61_706}, 0.5, []),
+        ({"sharing_ratio": 2 * 423_038 / 61_706}, 0.499, [-0.5]),
+        ({"sharing_ratio": 1.0}, 0.0, []),  # more uses are none
+        ({"peak_activation_bytes": 5}, 1.0, [None]),  # known then, unknown now
+        ({"file_bytes": None, "macs": 1e9}, 0.0, []),
+        ({}, 0.0, []),
+    ],
+)
+def test_what_got_worse(
+    before: dict[str, float | None], limit: float, measured: list[float | None]
+) -> None:
+    of = dataclasses.replace(subject(), before=before)
+    found = [problem.measured for problem in BY_OPTION["max-regression"].judge(of, limit)]
+    assert found == pytest.approx(measured)
+
+
+@pytest.mark.parametrize(("limit", "found"), [(0.0, False), (0.01, True)])
+def test_an_approximation_that_promises_no_classes(limit: float, found: bool) -> None:
+    of = subject()
+    promise = of.model.skeleton.metadata_props.add(key=PROMISE_KEY)
+    promise.value = json.dumps({"rewrite": "fc-to-gap", "sqnr_low": 20.0})
+    problem = judge("min-agreement", limit, of)
+    assert (problem is not None) is found
+    assert problem is None or "no agreement of classes, only 20.0 dB" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("patterns", "name", "allowed"),
+    [
+        (("ai.onnx:*",), "ai.onnx:Relu", True),
+        (("ai.onnx:*",), "ai.onnx.ml:Scaler", False),
+        (("Relu", "Conv"), "ai.onnx:Relu", True),
+        (("Relu",), "com.microsoft:Relu", False),
+        (("*:*",), "com.microsoft:Gelu", True),
+        # The last that matches decides.
+        (("ai.onnx:*", "!Loop"), "ai.onnx:Loop", False),
+        (("!Loop", "ai.onnx:*"), "ai.onnx:Loop", True),
+        # Where all forbid, the rest is allowed; where one allows, it is not.
+        (("!Loop", "!com.microsoft:*"), "ai.onnx:Relu", True),
+        (("!Loop", "!com.microsoft:*"), "com.microsoft:Gelu", False),
+        (("!Loop", "Relu"), "ai.onnx:Conv", False),
+        (("relu",), "ai.onnx:Relu", False),
+    ],
+)
+def test_patterns_of_operators(patterns: tuple[str, ...], name: str, allowed: bool) -> None:
+    assert deployment._allowed(name, patterns) is allowed

@@ -26,6 +26,7 @@ from tests.builders import model, node, run
         ("onnxruntime 1.17", 9, {"": 20}, []),
         ("onnxruntime 1.17", 10, {"": 21}, ["ai.onnx", "ir_version"]),
         ("onnxruntime==1.17.3", 10, {"": 20}, ["ir_version"]),
+        ("onnxruntime 1.20", 8, {"": 7}, []),
         ("onnxruntime 1.20", 8, {"": 6}, ["ai.onnx"]),  # ONNX Runtime begins with opset 7
     ],
 )
