@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rewrites.certify import Estimate, Target, percent
+from rewrites.certify import Estimate, Target
 from rewrites.search import Search
 
 
@@ -11,10 +11,10 @@ def measured(found: Estimate, target: Target) -> str:
     parts = []
     if target.keep is not None and found.agreement is not None:
         low = found.agreement_low or 0.0
-        parts.append(f"keeps {percent(found.agreement)} of the classes (at least {low:.2%})")
+        parts.append(f"keeps the class of {found.agreement:.2%} (at least {low:.2%})")
     if target.max_error is not None and found.error is not None:
         high = found.error_high or 0.0
-        parts.append(f"has a relative error of {percent(found.error)} (at most {high:.2%})")
+        parts.append(f"has a relative error of {found.error:.2%} (at most {high:.2%})")
     return " and ".join(parts)
 
 

@@ -273,7 +273,7 @@ def command(
     else:
         rewriting.print_result(result, written, diff=diff)
     if plot is not None:
-        common.note(f"drew {plot}" if drawn else f"{plot}: not drawn, as nothing was tried")
+        common.note(f"drew {plot}" if drawn else f"{plot}: not drawn, as no search came to an end")
     if not result.passed:
         raise typer.Exit(1)
 

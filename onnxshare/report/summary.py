@@ -140,7 +140,7 @@ def _rewrite(name: str, facts: dict[str, object], path: str) -> list[Text]:
             f"{numbers.exact(before)} → {numbers.exact(after)} parameters, ÷{before / after:.3g}"
         )
         if extra:
-            change = f"the smallest head that keeps 99 % of the classes; pooling alone: {change}"
+            change = f"the smallest head that keeps 99 % of the answers; pooling alone: {change}"
     return [
         Text.assemble("  ", (printable(command), "cyan")),
         Text(f"      {kind}: {change}", "dim"),
