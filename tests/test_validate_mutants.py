@@ -28,10 +28,7 @@ def compare(*models: onnx.ModelProto, **options: Any) -> Comparison:
     return compare_models(*models, run_limits=HERE, **options)
 
 
-#: All of them but the largest net, which is slow; the whole: benchmarks/validation_rates.py.
-SETTINGS = [
-    (name, kind) for name in NETS for kind in INPUTS if name[0] != "K" or kind in INPUTS[:2]
-]
+SETTINGS = [(name, kind) for name in NETS for kind in INPUTS]
 
 
 @pytest.mark.parametrize(("name", "kind"), SETTINGS)
