@@ -26,6 +26,21 @@ from rewrites.in_single import Again, compare_in_single, would_help
 from rewrites.local import prove_locally
 from rewrites.moved import Moved, prove_weights
 
+#: Metadata of a model that was written without a comparison.
+VALIDATED_KEY = "onnxshare.validated"
+
+#: Multiply-accumulates of all made-up samples together, by which their number is chosen: some
+#: seconds to a minute for the dozen runs of each.
+_MACS = 1e11
+
+#: Made-up samples, at least (each kind once, `random_inputs.py`) and at most.
+_FEWEST, _MOST = 8, 32
+
+
+def sample_count(macs: int | None) -> int:
+    """How many random samples a model is compared on: fewer of large ones."""
+    return max(_FEWEST, min(_MOST, int(_MACS / max(1, macs or 1))))
+
 
 def prove(
     original: Model,
@@ -37,6 +52,7 @@ def prove(
     again: Again,
     provider: str,
     seed: int,
+    count: int = _MOST,
     run_limits: RunLimits | None = None,
 ) -> tuple[Model, Comparison]:
     """Run a rewritten model and the original on the same inputs.
@@ -50,6 +66,7 @@ def prove(
         again: makes the same rewrites of another model.
         provider: where to run.
         seed: of random inputs.
+        count: how many random ones.
         run_limits: what a model may take when it runs.
 
     Returns:
@@ -58,7 +75,14 @@ def prove(
     weights, problem = prove_weights(_steps(original, changes))
     if problem is not None:
         return result, Comparison("different", problem, choose(provider).label, weights=weights)
-    both = partial(_run_both, options=options, provider=provider, seed=seed, run_limits=run_limits)
+    both = partial(
+        _run_both,
+        options=options,
+        provider=provider,
+        seed=seed,
+        count=count,
+        run_limits=run_limits,
+    )
     comparison = both(original, result, changes, samples)
     if would_help(original.skeleton, comparison):
         comparison = compare_in_single(
@@ -79,6 +103,24 @@ def prove(
     if not fits or comparison.verdict in ("not run", "inconclusive") or _broken(comparison):
         return result, comparison
     return _promise(result, comparison, fits[0])
+
+
+def prove_weights_alone(
+    original: Model, result: Model, changes: tuple[Change, ...]
+) -> tuple[Model, Comparison | None]:
+    """Check that moved weights are bit for bit the old ones, and run nothing.
+
+    Returns:
+        The rewritten model, in which it stands that it was not compared, and None; or what is
+        wrong with a weight.
+    """
+    weights, problem = prove_weights(_steps(original, changes))
+    if problem is not None:
+        return result, Comparison("different", problem, "nothing was run", weights=weights)
+    marked = onnx.ModelProto()
+    marked.CopyFrom(result.skeleton)
+    set_property(marked.metadata_props, VALIDATED_KEY, "no")
+    return replace(result, skeleton=marked), None
 
 
 def _locally(
@@ -143,6 +185,7 @@ def _run_both(
     options: Options,
     provider: str,
     seed: int,
+    count: int,
     run_limits: RunLimits | None,
 ) -> Comparison:
     """Compare a rewritten model with the original, inner tensors included."""
@@ -153,6 +196,7 @@ def _run_both(
         samples=samples,
         provider=provider,
         seed=seed,
+        count=count,
         tensors=names,
         run_limits=run_limits,
     )

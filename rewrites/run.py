@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -26,21 +25,15 @@ from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import opened
 from onnxshare.shapes import InputShapes
 from rewrites import ALL
-from rewrites.base import Change, Features, Fitting, Options, Refusal, Rewrite, Site, study
-from rewrites.prove import prove
+from rewrites.base import Change, Features, Fitting, Options, Refusal, Rewrite, Site
+from rewrites.passes import again, apply_all
+from rewrites.prove import prove, prove_weights_alone, sample_count
 from rewrites.refold import with_functions
 from rewrites.sample_checks import examine
 from rewrites.split import check_method, split
-from rewrites.together import apply_some, refuse
 
 #: Samples that are read from their files at once, and run.
 _READ_AT_ONCE = 64
-
-_WAY_OUT = (
-    "let a search find the smallest head that keeps a promise with --method auto --keep 99% "
-    "--samples FILE, allow pooling fitted to your data with --approximate --samples FILE, or use "
-    "--fc-to-conv, which is exact"
-)
 
 
 @dataclass(frozen=True)
@@ -109,13 +102,21 @@ class RewriteResult:
 
 
 def available() -> dict[str, Rewrite]:
-    """All rewrites by name: this project's, then those of installed packages."""
-    found = {rewrite.name: rewrite for rewrite in ALL}
+    """All rewrites by name: this project's, then those of installed packages that can be loaded."""
+    return _available()[0]
+
+
+def _available() -> tuple[dict[str, Rewrite], dict[str, str]]:
+    """All rewrites by name; and by entry point, why some of installed packages are not there."""
+    found, broken = {rewrite.name: rewrite for rewrite in ALL}, {}
     for entry in entry_points(group="onnxshare.rewrites"):
-        rewrite = entry.load()
-        rewrite = rewrite() if isinstance(rewrite, type) else rewrite
-        found.setdefault(rewrite.name, rewrite)
-    return found
+        try:
+            rewrite = entry.load()
+            rewrite = rewrite() if isinstance(rewrite, type) else rewrite
+            found.setdefault(rewrite.name, rewrite)
+        except Exception as error:  # another package's code
+            broken[entry.name] = f"{entry.value}: {type(error).__name__}: {error}"
+    return found, broken
 
 
 def rewrite(
@@ -153,7 +154,8 @@ def rewrite(
         node: a pattern such as `fc*`: leave sites of other nodes alone.
         provider: where to run.
         seed: of random inputs and of the choice of held-out samples.
-        validate: whether to compare at all.
+        validate: whether to run both models and compare. Approximations are always compared, and
+            moved weights always checked.
         input_shapes: sizes for inputs whose sizes are symbolic.
         dims: sizes by symbol: `{"batch": 1}`.
         images: how image files become inputs.
@@ -188,12 +190,12 @@ def rewrite(
             _features(original, measuring, provider, run_limits),
             warnings.setdefault,
         )
-    result, sites, changes = _apply_all(original, chosen, options, fit, input_shapes)
+    result, sites, changes = apply_all(original, chosen, options, fit, input_shapes)
     before = inspect(original, input_shapes=input_shapes).totals
     if not changes:
         return RewriteResult(original, original, sites, (), before, before, None, tuple(warnings))
     result, changes = with_functions(original, result, changes)
-    validation = None
+    validation: Comparison | None
     if validate or any(change.site.exact is False for change in changes):
         result, validation = prove(
             original,
@@ -201,29 +203,33 @@ def rewrite(
             changes,
             measuring,
             options,
-            again=partial(_again, chosen=chosen, options=options, input_shapes=input_shapes),
+            again=partial(again, chosen=chosen, options=options, input_shapes=input_shapes),
             provider=provider,
             seed=seed,
+            count=sample_count(before.macs),
             run_limits=run_limits,
         )
+    else:
+        result, validation = prove_weights_alone(original, result, changes)
     shapes = None if fully_convolutional else input_shapes
     after = inspect(result, input_shapes=shapes).totals
     said = tuple(warnings)
     return RewriteResult(original, result, sites, changes, before, after, validation, said)
 
 
-def _again(
-    model: Model, chosen: list[Rewrite], options: Options, input_shapes: InputShapes | None
-) -> tuple[Model, tuple[Change, ...]]:
-    """The same rewrites of another model, as far as they need no samples."""
-    result, _, changes = _apply_all(model, chosen, options, Fitting(), input_shapes)
-    return with_functions(model, result, changes) if changes else (model, ())
-
-
 def _choose(names: Sequence[str], options: Options, samples: object) -> list[Rewrite]:
-    known = available()
+    known = {rewrite.name: rewrite for rewrite in ALL}
+    broken: dict[str, str] = {}
+    if not known.keys() >= set(names):
+        known, broken = _available()
     unknown = [name for name in names if name not in known]
     if unknown:
+        for entry, why in broken.items():
+            raise UsageError(
+                f"there is no rewrite '{unknown[0]}', and the package behind entry point "
+                f"'{entry}' cannot be loaded ({why})",
+                f"mend or remove that package; there are: {', '.join(known)}",
+            )
         raise UsageError(f"there is no rewrite '{unknown[0]}'", f"there are: {', '.join(known)}")
     if not names:
         raise UsageError("no rewrite was asked for", f"there are: {', '.join(known)}")
@@ -256,51 +262,3 @@ def _features(
             raise Refusal(f"nothing can be fitted: {error}") from error
 
     return run
-
-
-def _apply_all(
-    model: Model,
-    chosen: list[Rewrite],
-    options: Options,
-    fitting: Fitting,
-    input_shapes: InputShapes | None,
-) -> tuple[Model, tuple[Site, ...], tuple[Change, ...]]:
-    """Apply each rewrite until it fits nowhere any more."""
-    sites: dict[tuple[str, str], Site] = {}
-    changes: list[Change] = []
-    names: dict[str, None] = {}
-    for rewrite in chosen:
-        failed: set[str] = set()  # and small heads, which are no sites for smaller ones
-        while True:
-            subject = study(model, input_shapes)
-            every = [_allow(site, options, fitting) for site in rewrite.sites(subject, options)]
-            names.update(dict.fromkeys(site.node for site in every))
-            found = [site for site in every if fnmatchcase(site.node, options.node)]
-            for site in found:
-                sites.setdefault((rewrite.name, site.node), site)
-            ready = [site for site in found if site.refused is None and site.node not in failed]
-            if not ready:
-                break
-            made, refused = apply_some(rewrite, subject, ready, options, fitting)
-            failed.update(site.node for site in refused)
-            sites.update({(rewrite.name, site.node): site for site in refused})
-            if made:
-                changes += made
-                sites.update({(rewrite.name, change.site.node): change.site for change in made})
-                failed.update(name for change in made if change.fit for name in change.added)
-                model = replace(model, skeleton=made[-1].model)
-    if names and not sites:
-        raise UsageError(
-            f"no site matches --node '{options.node}'", f"there are: {', '.join(names)}"
-        )
-    # A head that one rewrite has dealt with is not refused by the next.
-    done = {(change.site.rewrite, change.site.node) for change in changes}
-    nodes = {node for _, node in done} | {name for change in changes for name in change.added}
-    kept = [s for key, s in sites.items() if key in done or s.node not in nodes]
-    return model, tuple(kept), tuple(changes)
-
-
-def _allow(site: Site, options: Options, fitting: Fitting) -> Site:
-    if site.exact is False and not (options.approximate and fitting.features is not None):
-        return refuse(site, f"{site.detail}; {_WAY_OUT}")
-    return site

@@ -189,6 +189,14 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Do everything but write the file.")
     ] = False,
+    no_validate: Annotated[
+        bool,
+        typer.Option(
+            "--no-validate",
+            help="Run neither model: write exact changes after a check of moved weights alone. The "
+            "output and the file say so.",
+        ),
+    ] = False,
     provider: Annotated[
         str, typer.Option(metavar="NAME", help="Where to run: auto, cpu, cuda or a provider.")
     ] = "auto",
@@ -253,6 +261,7 @@ def command(
             node=node,
             provider=provider,
             seed=seed,
+            validate=not no_validate,
             input_shapes=shapes,
             dims=dims,
             run_limits=common.run_limits(in_process, timeout, memory_limit),

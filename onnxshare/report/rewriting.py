@@ -21,6 +21,12 @@ from rewrites.search import Search
 _FINE = 0.95
 
 
+_NOT_COMPARED = (
+    "not validated, as --no-validate asks: neither model was run, and only moved weights were "
+    "checked, bit for bit; the model's metadata says so"
+)
+
+
 def print_result(
     result: RewriteResult,
     written: tuple[Path, int] | None,
@@ -49,6 +55,8 @@ def print_result(
         print_comparison(result.validation, console)
         for line in _cost(result.validation):
             console.print(line, soft_wrap=True)
+    elif result.changes:
+        console.print(Text(_NOT_COMPARED, "bold yellow"), soft_wrap=True)
     if written is not None:
         path, count = written
         console.print(

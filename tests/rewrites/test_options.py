@@ -12,7 +12,10 @@ import pytest
 
 import onnxshare
 from onnxshare.errors import UsageError
+from rewrites import layers
+from rewrites.prove import sample_count
 from tests.rewrites.checking import run
+from tests.rewrites.forms import FORMS
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -64,3 +67,33 @@ def test_diff_names_the_nodes_that_went_and_came(cli: Cli, bundled: Path) -> Non
     assert [line.split()[1] for line in lines if line.startswith("+")] == [
         *("Conv", "Relu", "Conv", "Relu", "Conv", "Flatten")
     ]
+
+
+@pytest.mark.parametrize(
+    ("macs", "count"), [(None, 32), (0, 32), (10**9, 32), (4 * 10**9, 25), (2 * 10**10, 8)]
+)
+def test_large_models_are_compared_on_fewer_samples(macs: int | None, count: int) -> None:
+    assert sample_count(macs) == count
+
+
+def test_without_validation_nothing_runs_and_the_model_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rewrites.prove.compare", lambda *_, **__: pytest.fail("it ran"))
+    model = FORMS["flatten"].model()
+    result = onnxshare.rewrite(model, ["fc-to-conv"], validate=False)
+    assert result.validation is None
+    assert result.passed
+    entries = {entry.key: entry.value for entry in result.model.metadata_props}
+    assert entries["onnxshare.validated"] == "no"
+
+
+def test_without_validation_a_weight_that_is_not_moved_as_said_is_still_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = layers.moved_weight
+    monkeypatch.setattr("rewrites.kernels.moved_weight", lambda *a: right(*a)[::-1].copy())
+    result = onnxshare.rewrite(FORMS["flatten"].model(), ["fc-to-conv"], validate=False)
+    assert not result.passed
+    assert result.validation is not None
+    assert "moved as it is said to be" in result.validation.reason

@@ -1,0 +1,105 @@
+"""Rewrites of other packages, found by their entry points: good, endless and broken ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+import onnxshare
+from onnxshare.analysis.heads import Subject
+from onnxshare.errors import RewriteError, UsageError
+from rewrites.base import Change, Fitting, Options, Site
+from tests.rewrites.checking import is_new
+from tests.rewrites.forms import FORMS
+
+MODULE = """
+from tests.rewrites.test_plugins import Copies, Endless, Wrong
+"""
+ENTRIES = """[onnxshare.rewrites]
+first = copying_plugin:Copies
+second = copying_plugin:Endless
+third = copying_plugin:Wrong
+fourth = no_such_module:Nothing
+"""
+
+
+class Endless:
+    """Puts a copy in the place of each Relu, and of each copy."""
+
+    name = "endless"
+    operator = "Relu"
+
+    def fits(self, node: onnx.NodeProto) -> bool:
+        return node.op_type == "Relu"
+
+    def sites(self, subject: Subject, options: Options) -> list[Site]:
+        nodes = [node for node in subject.graph.main.nodes if self.fits(node.proto)]
+        return [Site(self.name, n.name, True, None, 0, 0, "a copy", target=n) for n in nodes]
+
+    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
+        node, edit = site.target, subject.editor(self.name)
+        edit.remove(node)
+        edit.emit(node, self.operator, node.inputs, node.outputs[0])
+        return Change(site, edit.apply(), (node.name,), edit.added)
+
+
+class Copies(Endless):
+    """Leaves its own copies alone."""
+
+    name = "copies"
+
+    def fits(self, node: onnx.NodeProto) -> bool:
+        return node.op_type == "Relu" and not is_new(node)
+
+
+class Wrong(Copies):
+    """Says that it is exact, and is not."""
+
+    name = "wrong"
+    operator = "Sigmoid"
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "copying_plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: copying-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRIES)
+    (tmp_path / "copying_plugin.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def rewrite(name: str) -> onnxshare.RewriteResult:
+    limits = onnxshare.RunLimits(in_process=True)
+    return onnxshare.rewrite(FORMS["flatten"].model(), [name], provider="cpu", run_limits=limits)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_rewrite_of_another_package_runs_and_is_compared() -> None:
+    result = rewrite("copies")
+    assert result.passed
+    assert result.changes
+    made = [node for node in result.model.graph.node if is_new(node)]
+    assert {node.op_type for node in made} == {"Relu"}
+
+
+@pytest.mark.usefixtures("installed")
+def test_one_that_is_wrong_is_not_believed() -> None:
+    result = rewrite("wrong")
+    assert result.validation is not None
+    assert result.validation.verdict == "different"
+
+
+@pytest.mark.usefixtures("installed")
+def test_one_that_comes_to_no_end_is_stopped() -> None:
+    with pytest.raises(RewriteError, match="'endless' comes to no end"):
+        rewrite("endless")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_broken_package_stops_nobody_else() -> None:
+    assert rewrite("fc-to-conv").passed
+    with pytest.raises(UsageError, match="'fourth' cannot be loaded"):
+        rewrite("fourth")
