@@ -122,13 +122,11 @@ class Policy:
         out = set(find_codes(ignore, "--ignore", problems))
         quiet = find_codes(warn, "--warn", problems)
         fail_on(problems, "")
-        entries = []
-        for entry in self.models:
-            own = _without(entry.limits, out | over)
-            on = {n: v for n, v in own.items() if v is not False or n not in switched_on}
-            entries.append(replace(entry, limits=on))
         return replace(
-            self, limits=_without(limits, out), models=tuple(entries), warn=self.warn | set(quiet)
+            self,
+            limits=_without(limits, out),
+            models=tuple(_entry(entry, out | over, switched_on) for entry in self.models),
+            warn=self.warn | set(quiet),
         )
 
     def limits_for(self, entries: Iterable[ModelEntry]) -> dict[str, Limit]:
@@ -150,6 +148,16 @@ def ordered(limits: Mapping[str, Limit]) -> dict[str, Limit]:
 
 def _without(limits: Mapping[str, Limit], codes: set[str]) -> dict[str, Limit]:
     return {name: value for name, value in limits.items() if BY_OPTION[name].code not in codes}
+
+
+def _entry(entry: ModelEntry, codes: set[str], switched_on: set[str]) -> ModelEntry:
+    """An entry without what options say: rules left out or limited, and those switched on."""
+    limits = {
+        name: value
+        for name, value in _without(entry.limits, codes).items()
+        if value is not False or name not in switched_on
+    }
+    return replace(entry, limits=limits)
 
 
 def read_limits(values: Mapping[str, object], prefix: str, problems: list[str]) -> dict[str, Limit]:

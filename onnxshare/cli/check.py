@@ -174,9 +174,9 @@ def command(
 ) -> int:
     """Check models against limits: exit 0 if all keep them, 1 on findings, 2 on bad input.
 
-    Limits come from the options, else from variables such as ONNXSHARE_MAX_PARAMS, else from the
-    policy file's table \\[check], under the same names. Without any, a few rules run that hold for
-    every model.
+    Limits come from the options, else from variables such as
+    ONNXSHARE_MAX_PARAMS, else from the policy file's table \\[check], under the
+    same names. Without any, a few rules run that hold for every model.
 
     Example: onnxshare check models/ --max-params 5M --max-fc-share 50%
     """

@@ -23,8 +23,8 @@ def command(
 ) -> None:
     """Write a policy file for `onnxshare check`, to be edited.
 
-    It names the .onnx files at and below the current folder, and the limits of a preset, each with
-    a word on what it measures.
+    It names the .onnx files at and below the current folder, and the limits of
+    a preset, each with a word on what it measures.
 
     Example: onnxshare init --preset edge
     """

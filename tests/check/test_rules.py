@@ -1,87 +1,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shlex
-from dataclasses import dataclass
 from typing import Any
 
-import onnx
 import pytest
 
 from onnxshare.analysis.results import (
-    HeadFacts,
-    Inspection,
-    ModelInfo,
     TensorInfo,
-    Totals,
-    WeightFacts,
 )
-from onnxshare.checks.results import Metrics
-from onnxshare.checks.rule import Problem, Subject, command, quoted
-from onnxshare.checks.rules import BY_OPTION, RULES, deployment
-from onnxshare.io.load import Model
-from onnxshare.promise import PROMISE_KEY
-
-# LeNet-5 by hand: C1 156, C3 2,416, FCs 48,120 + 10,164 + 850; 122,304 + 241,600 + 59,134 uses.
-LENET = Totals(
-    params=61_706,
-    statistics=0,
-    constants=0,
-    quantization=0,
-    unused=0,
-    param_bytes=246_824,
-    connections=423_038,
-    sharing_ratio=423_038 / 61_706,
-    macs=416_520,
-    flops=833_040,
-    weight_layers=5,
-    fc_params=59_134,
-    fc_after_conv_params=59_134,
-    peak_activation_bytes=None,
-    peak_activation_node=None,
-    param_bytes_by_dtype={},
-    weight_bound_layers=0,
-    weight_bound_bytes=0,
-)
-
-
-@dataclass(frozen=True)
-class Compared:
-    verdict: str
-    passed: bool
-    reason: str = ""
-
-
-def subject(
-    totals: Totals = LENET,
-    compared: Compared | None = None,
-    gap: dict[str, Any] | None = None,
-    warnings: tuple[str, ...] = (),
-) -> Subject:
-    def compare(reference: str) -> Compared:
-        assert compared is not None, "a rule that runs nothing asked for a comparison"
-        assert reference == "ref.onnx"
-        return compared
-
-    model = ModelInfo("net.onnx", 1, 8, {"": 17}, "", (), ())
-    rewrites = {} if gap is None else {"fc-to-gap": gap}
-    head = HeadFacts((), "s4", 16, (5, 5), (), "NCHW", None, rewrites)
-    inspection = Inspection(model, totals, (), (), (head,), warnings)
-    metrics = Metrics(totals.params, 0.0, totals.sharing_ratio, totals.macs)
-    return Subject("net.onnx", inspection, Model(onnx.ModelProto()), compare, never, metrics)
-
-
-def never() -> str | None:
-    raise AssertionError("a rule that runs nothing asked for ONNX Runtime")
-
-
-def judge(option: str, limit: float | str, of: Subject) -> Problem | None:
-    """The one problem, or None."""
-    problems = list(BY_OPTION[option].judge(of, limit))
-    assert len(problems) <= 1
-    return problems[0] if problems else None
+from onnxshare.checks.rule import command, quoted
+from onnxshare.checks.rules import BY_OPTION, RULES
+from tests.check.subjects import LENET, judge, subject, weights
 
 
 def test_codes_names_and_options_are_unique() -> None:
@@ -187,18 +118,6 @@ def test_what_depends_on_an_open_size_names_the_input_to_be_given_one() -> None:
     )
 
 
-def weights(*uses: tuple[int, int | None], **more: object) -> Subject:
-    """A model of tensors with so many parameters and connections."""
-    made = tuple(
-        WeightFacts(f"w{place}", "float32", (params,), params, 4 * params, (), used, None, **more)  # type: ignore[arg-type]
-        for place, (params, used) in enumerate(uses)
-    )
-    plain = subject()
-    return dataclasses.replace(
-        plain, inspection=dataclasses.replace(plain.inspection, weights=made)
-    )
-
-
 @pytest.mark.parametrize(
     ("uses", "limit", "start"),
     [
@@ -281,94 +200,11 @@ def test_a_path_with_spaces_is_quoted_in_the_fix() -> None:
     assert problem.fix == "onnxshare inspect 'my net.onnx' --sort macs"
 
 
-@pytest.mark.parametrize("verdict", ["identical", "equivalent"])
-def test_equivalence_holds(verdict: str) -> None:
-    assert judge("equivalent-to", "ref.onnx", subject(compared=Compared(verdict, True))) is None
-
-
-@pytest.mark.parametrize(
-    ("compared", "message"),
-    [
-        (
-            Compared("different", False, "output 'y' is off by 0.3"),
-            "not equivalent to ref.onnx: the verdict is different: output 'y' is off by 0.3",
-        ),
-        (
-            Compared("not run", False, "no"),
-            "cannot be judged against ref.onnx: the verdict is not run: no",
-        ),
-        # A kept promise of approximation is a success of `compare`, but it is no equivalence.
-        (
-            Compared("approximate", True),
-            "not equivalent to ref.onnx: the verdict is approximate",
-        ),
-        # Whatever the verdict's name is, what did not pass does not pass here.
-        (
-            Compared("equivalent", False),
-            "not equivalent to ref.onnx: the verdict is equivalent",
-        ),
-    ],
-)
-def test_equivalence_does_not_hold(compared: Compared, message: str) -> None:
-    problem = judge("equivalent-to", "ref.onnx", subject(compared=compared))
-    assert problem is not None
-    assert problem.message == message
-    assert problem.fix == "onnxshare compare ref.onnx net.onnx"
-
-
-def test_equivalence_that_random_samples_do_not_decide() -> None:
-    problem = judge("equivalent-to", "ref.onnx", subject(compared=INCONCLUSIVE))
-    assert problem is not None
-    assert problem.message == (
-        "cannot be judged against ref.onnx: the verdict is inconclusive: pass --samples"
-    )
-    assert problem.fix == "onnxshare compare ref.onnx net.onnx --samples FILE"
-
-
 def test_bounds_are_said_in_words() -> None:
     assert BY_OPTION["max-params"].bound(5_000_000) == "at most 5,000,000"
     assert BY_OPTION["min-sharing-ratio"].bound(10.0) == "at least 10"
     assert BY_OPTION["max-fc-share"].bound(0.5, 0.50004) == "at most 50%"
     assert BY_OPTION["equivalent-to"].bound("ref.onnx") == ""  # the message names it
-
-
-APPROXIMATE = Compared("approximate", True, "keeps its promise")
-DIFFERENT = Compared("different", False, "not the same class")
-INCONCLUSIVE = Compared("inconclusive", False, "pass --samples")
-
-
-@pytest.mark.parametrize(
-    ("limit", "compared", "start", "fix"),
-    [
-        (0.9, None, None, ""),
-        (0.94, None, None, ""),
-        (0.95, None, "promises the same class on 94% only", "explain EQ302"),
-        (0.9, APPROXIMATE, None, ""),
-        (0.95, APPROXIMATE, "promises the same class on 94% only", "explain EQ302"),
-        (0.0, DIFFERENT, "does not keep its promise: the", "compare ref.onnx net.onnx"),
-        (0.0, INCONCLUSIVE, "cannot be judged: the", "compare ref.onnx net.onnx --samples FILE"),
-    ],
-)
-def test_a_model_rewritten_approximately(
-    limit: float, compared: Compared | None, start: str | None, fix: str
-) -> None:
-    """EQ302 judges it; EQ301 leaves it to EQ302 where that is selected, and else refuses it."""
-    of = subject(compared=compared)
-    promise = of.model.skeleton.metadata_props.add(key=PROMISE_KEY)
-    promise.value = json.dumps({"rewrite": "fc-to-gap", "agreement_low": 0.94})
-    if compared is not None:
-        of = dataclasses.replace(of, reference="ref.onnx")
-        refused = judge("equivalent-to", "ref.onnx", of)
-        assert refused is not None
-    both = dataclasses.replace(of, selected=frozenset({"EQ301", "EQ302"}))
-    assert judge("equivalent-to", "ref.onnx", both) is None
-    problem = judge("min-agreement", limit, both)
-    if start is None:
-        assert problem is None
-        return
-    assert problem is not None
-    assert problem.message.startswith(f"an approximation by fc-to-gap {start}")
-    assert problem.fix == f"onnxshare {fix}"
 
 
 @pytest.mark.parametrize(
@@ -393,35 +229,3 @@ def test_what_got_worse(
     of = dataclasses.replace(subject(), before=before)
     found = [problem.measured for problem in BY_OPTION["max-regression"].judge(of, limit)]
     assert found == pytest.approx(measured)
-
-
-@pytest.mark.parametrize(("limit", "found"), [(0.0, False), (0.01, True)])
-def test_an_approximation_that_promises_no_classes(limit: float, found: bool) -> None:
-    of = subject()
-    promise = of.model.skeleton.metadata_props.add(key=PROMISE_KEY)
-    promise.value = json.dumps({"rewrite": "fc-to-gap", "sqnr_low": 20.0})
-    problem = judge("min-agreement", limit, of)
-    assert (problem is not None) is found
-    assert problem is None or "no agreement of classes, only 20.0 dB" in problem.message
-
-
-@pytest.mark.parametrize(
-    ("patterns", "name", "allowed"),
-    [
-        (("ai.onnx:*",), "ai.onnx:Relu", True),
-        (("ai.onnx:*",), "ai.onnx.ml:Scaler", False),
-        (("Relu", "Conv"), "ai.onnx:Relu", True),
-        (("Relu",), "com.microsoft:Relu", False),
-        (("*:*",), "com.microsoft:Gelu", True),
-        # The last that matches decides.
-        (("ai.onnx:*", "!Loop"), "ai.onnx:Loop", False),
-        (("!Loop", "ai.onnx:*"), "ai.onnx:Loop", True),
-        # Where all forbid, the rest is allowed; where one allows, it is not.
-        (("!Loop", "!com.microsoft:*"), "ai.onnx:Relu", True),
-        (("!Loop", "!com.microsoft:*"), "com.microsoft:Gelu", False),
-        (("!Loop", "Relu"), "ai.onnx:Conv", False),
-        (("relu",), "ai.onnx:Relu", False),
-    ],
-)
-def test_patterns_of_operators(patterns: tuple[str, ...], name: str, allowed: bool) -> None:
-    assert deployment._allowed(name, patterns) is allowed

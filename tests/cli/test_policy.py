@@ -9,14 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 import yaml
-from onnx import TensorProto, numpy_helper
 
 from onnxshare.checks.rules import BY_CODE
-from tests.builders import model, node
 from tests.check.pairs import lenet, small
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -195,30 +192,6 @@ def test_a_family_is_those_of_its_rules_that_have_a_limit(
     ran = cli("check", "models/small.onnx", "--isolated", "--select", family, "--format", "json")
     limits = json.loads(ran.stdout)["limits"]
     assert [code for code, rule in BY_CODE.items() if rule.option in limits] == codes
-
-
-def crashing() -> onnx.ModelProto:
-    """The division of `tests.runtime.hostile.crash`, of constants: folded when it is loaded."""
-    constants = [
-        numpy_helper.from_array(np.int32(-(2**31)), "smallest"),
-        numpy_helper.from_array(np.int32(-1), "minus"),
-    ]
-    nodes = [
-        node("Mod", "smallest minus", "d"),
-        node("Cast", "d", "z", to=TensorProto.FLOAT),
-        node("Add", "x z", "y"),
-    ]
-    return model(nodes, {"x": ["N", 3]}, ["y"], constants)
-
-
-@pytest.mark.isolated
-def test_a_model_that_crashes_or_hangs_onnx_runtime_does_not_hide_another(cli: Cli) -> None:
-    onnx.save(crashing(), "models/crash.onnx")
-    ran = cli("check", "models", "--isolated", "--select", "DP403", "--format", "concise")
-    assert (ran.returncode, found(ran)) == (1, ["DP403"]), ran.stderr
-    assert "models/crash.onnx  ONNX Runtime does not load it: " in ran.stdout
-    ran = cli("check", "models/small.onnx", "--isolated", "--select", "DP403", "--timeout", 0.001)
-    assert (ran.returncode, "takes longer than 0.001 s" in ran.stdout) == (1, True)
 
 
 def test_a_regression_that_nothing_can_be_compared_with_is_said(cli: Cli) -> None:

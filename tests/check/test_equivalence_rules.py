@@ -1,0 +1,103 @@
+"""EQ301 and EQ302, and how the two share the work."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from onnxshare.promise import PROMISE_KEY
+from tests.check.subjects import Compared, judge, subject
+
+APPROXIMATE = Compared("approximate", True, "keeps its promise")
+DIFFERENT = Compared("different", False, "not the same class")
+INCONCLUSIVE = Compared("inconclusive", False, "pass --samples")
+
+
+@pytest.mark.parametrize("verdict", ["identical", "equivalent"])
+def test_equivalence_holds(verdict: str) -> None:
+    assert judge("equivalent-to", "ref.onnx", subject(compared=Compared(verdict, True))) is None
+
+
+@pytest.mark.parametrize(
+    ("compared", "message"),
+    [
+        (
+            Compared("different", False, "output 'y' is off by 0.3"),
+            "not equivalent to ref.onnx: the verdict is different: output 'y' is off by 0.3",
+        ),
+        (
+            Compared("not run", False, "no"),
+            "cannot be judged against ref.onnx: the verdict is not run: no",
+        ),
+        # A kept promise of approximation is a success of `compare`, but it is no equivalence.
+        (
+            Compared("approximate", True),
+            "not equivalent to ref.onnx: the verdict is approximate",
+        ),
+        # Whatever the verdict's name is, what did not pass does not pass here.
+        (
+            Compared("equivalent", False),
+            "not equivalent to ref.onnx: the verdict is equivalent",
+        ),
+    ],
+)
+def test_equivalence_does_not_hold(compared: Compared, message: str) -> None:
+    problem = judge("equivalent-to", "ref.onnx", subject(compared=compared))
+    assert problem is not None
+    assert problem.message == message
+    assert problem.fix == "onnxshare compare ref.onnx net.onnx"
+
+
+def test_equivalence_that_random_samples_do_not_decide() -> None:
+    problem = judge("equivalent-to", "ref.onnx", subject(compared=INCONCLUSIVE))
+    assert problem is not None
+    assert problem.message == (
+        "cannot be judged against ref.onnx: the verdict is inconclusive: pass --samples"
+    )
+    assert problem.fix == "onnxshare compare ref.onnx net.onnx --samples FILE"
+
+
+@pytest.mark.parametrize(
+    ("limit", "compared", "start", "fix"),
+    [
+        (0.9, None, None, ""),
+        (0.94, None, None, ""),
+        (0.95, None, "promises the same class on 94% only", "explain EQ302"),
+        (0.9, APPROXIMATE, None, ""),
+        (0.95, APPROXIMATE, "promises the same class on 94% only", "explain EQ302"),
+        (0.0, DIFFERENT, "does not keep its promise: the", "compare ref.onnx net.onnx"),
+        (0.0, INCONCLUSIVE, "cannot be judged: the", "compare ref.onnx net.onnx --samples FILE"),
+    ],
+)
+def test_a_model_rewritten_approximately(
+    limit: float, compared: Compared | None, start: str | None, fix: str
+) -> None:
+    """EQ302 judges it; EQ301 leaves it to EQ302 where that is selected, and else refuses it."""
+    of = subject(compared=compared)
+    promise = of.model.skeleton.metadata_props.add(key=PROMISE_KEY)
+    promise.value = json.dumps({"rewrite": "fc-to-gap", "agreement_low": 0.94})
+    if compared is not None:
+        of = dataclasses.replace(of, reference="ref.onnx")
+        refused = judge("equivalent-to", "ref.onnx", of)
+        assert refused is not None
+    both = dataclasses.replace(of, selected=frozenset({"EQ301", "EQ302"}))
+    assert judge("equivalent-to", "ref.onnx", both) is None
+    problem = judge("min-agreement", limit, both)
+    if start is None:
+        assert problem is None
+        return
+    assert problem is not None
+    assert problem.message.startswith(f"an approximation by fc-to-gap {start}")
+    assert problem.fix == f"onnxshare {fix}"
+
+
+@pytest.mark.parametrize(("limit", "found"), [(0.0, False), (0.01, True)])
+def test_an_approximation_that_promises_no_classes(limit: float, found: bool) -> None:
+    of = subject()
+    promise = of.model.skeleton.metadata_props.add(key=PROMISE_KEY)
+    promise.value = json.dumps({"rewrite": "fc-to-gap", "sqnr_low": 20.0})
+    problem = judge("min-agreement", limit, of)
+    assert (problem is not None) is found
+    assert problem is None or "no agreement of classes, only 20.0 dB" in problem.message
