@@ -305,3 +305,9 @@ def with_fixed(built: onnx.ModelProto) -> onnx.ModelProto:
         copy.graph.node.insert(0, node("Constant", "", item.name, value=item))
         copy.graph.initializer.remove(item)
     return copy
+
+
+def test_keys_in_use_of_a_shared_buffer_are_unknown() -> None:
+    case, _ = ELSEWHERE["GroupQueryAttention, a past of unknown use"]
+    facts = only(onnxshare.inspect(case.model()), "GroupQueryAttention")
+    assert (facts.params, facts.macs, facts.connections) == (0, None, 0)

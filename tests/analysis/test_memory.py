@@ -45,12 +45,33 @@ def unused_result() -> onnx.ModelProto:
     return model([node("Relu", "x", "dead"), node("Abs", "x", "y")], {"x": ["n", 10]}, ["y"])
 
 
+def early_output() -> onnx.ModelProto:
+    """`a` is an output that is read too: it lives to the end, with b and y."""
+    return model(
+        [node("Relu", "x", "a"), node("Abs", "a", "b"), node("Neg", "b", "y")],
+        {"x": ["n", 10]},
+        ["a", "y"],
+    )
+
+
+def turned_weight() -> onnx.ModelProto:
+    """4 → 3 with a matrix that is stored transposed."""
+    return model(
+        [node("Transpose", "w", "t", perm=[1, 0]), node("MatMul", "x t", "y")],
+        {"x": ["n", 4]},
+        ["y"],
+        [tensor("w", 3, 4)],
+    )
+
+
 @pytest.mark.parametrize(
     ("built", "peak"),
     [
         pytest.param(chain(), (10 + 10) * F32, id="two at a time"),
         pytest.param(shortcut(), (10 + 10 + 10) * F32, id="shortcut"),
         pytest.param(narrow_middle(), (10 + 40) * F32, id="weights left out"),
+        pytest.param(early_output(), (10 + 10 + 10) * F32, id="an output that is read too"),
+        pytest.param(turned_weight(), (4 + 3) * F32, id="a weight behind a layout node"),
         pytest.param(half(), 10 * F32 + 10 * 2, id="by type"),
         pytest.param(unused_result(), (10 + 10) * F32, id="a result nobody reads"),
     ],

@@ -59,8 +59,11 @@ def one(
     )
 
 
-def recurrent(op_type: str, gates: int, *, steps: int = 7, peepholes: bool = False) -> Case:
-    """X [steps, 1, 3], hidden 4, one direction: W, R, B and for LSTM the peepholes."""
+def recurrent(
+    op_type: str, gates: int, *, steps: int = 7, peepholes: bool = False, layout: int = 0
+) -> Case:
+    """X [steps, 1, 3], hidden 4, one direction: W, R, B and for LSTM the peepholes; with layout 1
+    X is [1, steps, 3]."""
     weights = [
         tensor("w", 1, gates * 4, 3),
         tensor("r", 1, gates * 4, 4),
@@ -72,7 +75,9 @@ def recurrent(op_type: str, gates: int, *, steps: int = 7, peepholes: bool = Fal
         weights.append(tensor("p", 1, 3 * 4))
         inputs += " _ _ _ p"
         params += 3 * 4
-    built = model([node(op_type, inputs, "y", hidden_size=4)], {"x": [steps, 1, 3]}, ["y"], weights)
+    cell = node(op_type, inputs, "y", hidden_size=4, layout=layout)
+    data = [1, steps, 3] if layout else [steps, 1, 3]
+    built = model([cell], {"x": data}, ["y"], weights)
     return Case(
         built,
         op_type,
@@ -173,6 +178,7 @@ LAYERS = {
     "GRU": recurrent("GRU", 3),
     "LSTM": recurrent("LSTM", 4),
     "LSTM with peepholes": recurrent("LSTM", 4, peepholes=True),
+    "GRU, batch first": recurrent("GRU", 3, layout=1),
     "BatchNormalization": Case(
         one("BatchNormalization", ["n", 3, 4, 4], *(tensor(name, 3) for name in "sbmv")),
         "BatchNormalization", "norm", 6, 2 * 48, 0, {"spatial": 16},
@@ -464,6 +470,7 @@ TRUE = node("Constant", "", "on", value=constant("", True, np.bool_))
     [
         pytest.param(loop(constant("trips", 6), GOES_ON), 6, id="six steps"),
         pytest.param(loop(constant("trips", 6), TRUE), 6, id="condition is true"),
+        pytest.param(loop(constant("trips", 1), GOES_ON), 1, id="one step"),
         pytest.param(loop(None, GOES_ON), None, id="computed number of steps"),
         pytest.param(loop(constant("trips", 6), STOPS), None, id="condition ends it earlier"),
     ],
@@ -482,6 +489,11 @@ def test_loop(built: onnx.ModelProto, steps: int | None) -> None:
         assert (facts.macs, facts.connections) == (25 * steps, 25 * steps)
         assert facts.sharing.temporal == steps
         assert report.totals.macs == 25 * steps
+
+
+def test_a_loop_that_never_runs_does_nothing() -> None:
+    totals = onnxshare.inspect(loop(constant("trips", 0), GOES_ON)).totals
+    assert (totals.params, totals.macs, totals.connections) == (25, 0, 0)
 
 
 def test_scan_uses_its_weights_at_every_step() -> None:

@@ -25,7 +25,7 @@ from onnxshare.input_shapes import Binding
 from onnxshare.io.load import load
 from onnxshare.shapes import Shapes, infer
 from onnxshare.values import Values
-from tests.builders import Array, constant, model, node
+from tests.builders import Array, constant, info, model, node
 
 
 def run_as_written(built: onnx.ModelProto, images: Array) -> Array:
@@ -105,6 +105,12 @@ class Net:
     pace: int = 1
     margin: int = 0
 
+    @property
+    def negative(self) -> bool:
+        """Whether a row may make an output smaller."""
+        resized = [item for item in self.nodes if item.op_type == "Resize"]
+        return any(a.s == b"cubic" for item in resized for a in item.attribute)
+
     def reach(self, positions: int, stride: int = 1) -> None:
         """Note that so many positions at either end may meet padding or be left over."""
         self.margin += positions * self.pace
@@ -180,7 +186,9 @@ def grow(draw: st.DrawFn, net: Net, layer: str) -> None:
         if "auto_pad" not in chosen:
             chosen["ceil_mode"] = draw(st.integers(0, 1))
         net.reach(3, 2)
-        net.add("MaxPool" if layer == "max" else "AveragePool", kernel_shape=window, **chosen)
+        # Cubic taps may be negative, and a maximum does not show what only makes one smaller.
+        largest = layer == "max" and not net.negative
+        net.add("MaxPool" if largest else "AveragePool", kernel_shape=window, **chosen)
     elif layer == "transposed":
         net.reach(3)
         stride, pad = draw(st.integers(1, 3)), draw(st.integers(0, 1))
@@ -505,6 +513,10 @@ AFTER = {
     "global pooling": ([node("GlobalAveragePool", "a", "y")], "whole input"),
     "mean over space": ([node("ReduceMean", "a", "y", axes=[2, 3])], "whole input"),
     "instance normalisation": ([node("InstanceNormalization", "a c c", "y")], "whole input"),
+    "layer normalisation over all but the batch": (
+        [node("LayerNormalization", "a s", "y", axis=1)],
+        "whole input",
+    ),
     "softmax over columns": ([node("Softmax", "a", "y", axis=3)], "whole input"),
     "squeeze and excitation": (
         [
@@ -547,6 +559,7 @@ def test_null_says_why(name: str) -> None:
     weights = [
         numpy_helper.from_array(np.ones((2, 2, 3, 3), np.float32), "w"),
         numpy_helper.from_array(np.ones(2, np.float32), "c"),
+        numpy_helper.from_array(np.ones((2, 8, 8), np.float32), "s"),
         numpy_helper.from_array(np.ones((2 * 8 * 8, 5), np.float32), "m"),
         constant("zero", [0, 0]),
         constant("one", [1, 1]),
@@ -561,6 +574,22 @@ def test_null_says_why(name: str) -> None:
     built = model([CONV, *nodes], {"x": ["n", 2, 10, 10]}, ["y"], weights, opset=17)
     facts = onnxshare.inspect(built).nodes[-1]
     assert (facts.receptive_field, facts.receptive_field_note) == (None, note)
+
+
+def test_a_quantised_kernel_without_kernel_shape() -> None:
+    """Its weight is input 3: 5 rows and 3 columns, each second row."""
+    built = model(
+        [node("QLinearConv", "x s z w s z s z", "y", strides=[2, 1])],
+        [info("x", ["n", 2, 24, 24], onnx.TensorProto.UINT8)],
+        ["y"],
+        [
+            constant("s", 0.5, np.float32),
+            constant("z", 0, np.uint8),
+            constant("w", np.ones((4, 2, 5, 3)), np.uint8),
+        ],
+    )
+    (facts,) = onnxshare.inspect(built).nodes
+    assert facts.receptive_field == {"size": [5, 3], "stride": [2, 1], "start": [0, 0]}
 
 
 def test_free_sizes() -> None:

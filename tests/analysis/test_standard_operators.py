@@ -108,6 +108,8 @@ CASES = {
         one("AffineGrid", {"t": [1, 2, 3]}, constant("s", [1, 1, 4, 5])),
         "AffineGrid", 4 * 5 * 2 * 2, 2 * 4 * 5 * 2 * 2 + 4 * 5 * 2,
     ),
+    # An exponential, a sum and a division each.
+    "Softmax": Case(one("Softmax", {"x": [1, 4, 5]}), "Softmax", 0, 3 * 20),
     "DFT": Case(one("DFT", {"x": [1, 16, 1]}, opset=17), "DFT", 0, SIGNAL),
     "DFT along an axis of several": Case(
         one("DFT", {"x": [1, 3, 16, 2]}, opset=17, axis=2), "DFT", 0, 3 * SIGNAL

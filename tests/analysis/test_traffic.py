@@ -177,6 +177,44 @@ def test_an_embedding_reads_its_rows() -> None:
     assert (facts.arithmetic_intensity, facts.bound_by) == (None, None)
 
 
+def test_rows_that_are_looked_up_are_what_is_moved() -> None:
+    """EmbedLayerNormalization adds rows of two tables (1,000 words, 512 positions) and normalises:
+    4 operations for each of 2·8 results; of the 12,112 parameters 4·16 are used."""
+    built = model(
+        [node("EmbedLayerNormalization", "x _ w p _ g b", "y m", domain="com.microsoft")],
+        [info("x", ["n", 2], TensorProto.INT32)],
+        ["y"],
+        [tensor("w", 1000, 8), tensor("p", 512, 8), tensor("g", 8), tensor("b", 8)],
+        domains=["com.microsoft"],
+    )
+    (facts,) = onnxshare.inspect(built).nodes
+    assert facts.params == 12_112
+    assert facts.activation_bytes is not None
+    moved = 4 * 16 * F32 + facts.activation_bytes
+    assert facts.arithmetic_intensity == pytest.approx(4 * 16 / moved)
+
+
+def test_layers_of_the_branch_that_is_not_counted_bind_nothing() -> None:
+    """The branches of an If: one FC of 40×30, or two, of 40×80 and 80×30."""
+    branches: dict[str, Any] = {
+        "then_branch": helper.make_graph(
+            [node("MatMul", "x w", "t")], "small", [], [info("t", None)]
+        ),
+        "else_branch": helper.make_graph(
+            [node("MatMul", "x a", "h"), node("MatMul", "h b", "e")], "large", [], [info("e", None)]
+        ),
+    }
+    built = model(
+        [node("If", "c", "y", **branches)],
+        [info("x", [1, 40]), info("c", [], TensorProto.BOOL)],
+        ["y"],
+        [tensor("w", 40, 30), tensor("a", 40, 80), tensor("b", 80, 30)],
+    )
+    totals = onnxshare.inspect(built).totals
+    assert totals.weight_bound_layers == 2
+    assert totals.weight_bound_bytes == (40 * 80 + 80 * 30) * F32
+
+
 def unknown_size() -> onnx.ModelProto:
     return model([node("Relu", "x", "y")], {"x": ["n", "length"]}, ["y"])
 

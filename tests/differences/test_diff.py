@@ -99,6 +99,7 @@ CASES: dict[str, tuple[str, Any, tuple[str, str | None]]] = {
     "transposed in place": ("w1", W1.T, ("transposed", "w1")),
     "other order": ("w1", W1[::-1], ("reordered", "w1")),
     "half precision": ("w1", W1.astype(np.float16), ("retyped", "w1")),
+    "fewer outputs": ("w2", W2[:, :-1], ("resized", "w2")),
     "-0.0": ("b", np.where(BIAS[0] == BIAS, np.float32(-0.0), BIAS), ("changed", "b")),
 }
 
