@@ -514,7 +514,7 @@ AFTER = {
     "mean over space": ([node("ReduceMean", "a", "y", axes=[2, 3])], "whole input"),
     "instance normalisation": ([node("InstanceNormalization", "a c c", "y")], "whole input"),
     "layer normalisation over all but the batch": (
-        [node("LayerNormalization", "a s", "y", axis=1)],
+        [node("LayerNormalization", "a scale", "y", axis=1)],
         "whole input",
     ),
     "softmax over columns": ([node("Softmax", "a", "y", axis=3)], "whole input"),
@@ -559,7 +559,7 @@ def test_null_says_why(name: str) -> None:
     weights = [
         numpy_helper.from_array(np.ones((2, 2, 3, 3), np.float32), "w"),
         numpy_helper.from_array(np.ones(2, np.float32), "c"),
-        numpy_helper.from_array(np.ones((2, 8, 8), np.float32), "s"),
+        numpy_helper.from_array(np.ones((2, 8, 8), np.float32), "scale"),
         numpy_helper.from_array(np.ones((2 * 8 * 8, 5), np.float32), "m"),
         constant("zero", [0, 0]),
         constant("one", [1, 1]),
