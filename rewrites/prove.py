@@ -14,15 +14,16 @@ from onnxshare.comparison import Comparison
 from onnxshare.edit import set_property
 from onnxshare.evidence import before_the_end
 from onnxshare.inputs import Samples
-from onnxshare.io.load import Model
+from onnxshare.io.load import Model, load, with_data
 from onnxshare.promise import PROMISE_KEY
 from onnxshare.promise import make as make_promise
 from onnxshare.runtime.providers import choose
 from onnxshare.runtime.run_limits import RunLimits
+from onnxshare.unrounded import quantises, same_steps, without_rounding
 from onnxshare.validate import compare
 from rewrites.base import Change, Options
 from rewrites.fully_convolutional import as_vectors
-from rewrites.in_single import Again, compare_in_single, would_help
+from rewrites.in_single import Again, Judge, compare_in_single, would_help
 from rewrites.local import prove_locally
 from rewrites.moved import Moved, prove_weights
 
@@ -95,6 +96,8 @@ def prove(
             judge=both,
             again=again,
         )
+    if comparison.verdict == "inconclusive" and quantises(original.skeleton):
+        comparison = _unrounded(original, result, changes, samples, comparison, both)
     comparison = replace(comparison, weights=weights)
     if comparison.verdict == "inconclusive" and weights.moved and not weights.recomputed:
         rewritten, _ = _comparable(original, result, changes, options)
@@ -103,6 +106,33 @@ def prove(
     if not fits or comparison.verdict in ("not run", "inconclusive") or _broken(comparison):
         return result, comparison
     return _promise(result, comparison, fits[0])
+
+
+def _unrounded(
+    original: Model,
+    result: Model,
+    changes: tuple[Change, ...],
+    samples: Samples | None,
+    found: Comparison,
+    judge: Judge,
+) -> Comparison:
+    """Settle what quantisation steps hide: compare both graphs without rounding to them. ONNX
+    Runtime's own kernels for quantised weights round, too, and are left out with them."""
+    whole = with_data(original), with_data(result)
+    old, new = (without_rounding(model) for model in whole)
+    if old is None or new is None or not same_steps(*whole):
+        return found
+    plain = judge(load(old), load(new), changes, samples)
+    if not plain.passed:
+        return found
+    reason = f"{plain.reason}; compared {_UNROUNDED}; as they are, {found.reason}"
+    return replace(plain, verdict="equivalent", reason=reason)
+
+
+_UNROUNDED = (
+    "with dequantised weights and without rounding data to steps, because these are larger than an "
+    "error would be"
+)
 
 
 def prove_weights_alone(

@@ -827,7 +827,7 @@ FORMS: dict[str, Form] = {
     "Clip, inputs": Form(clipped(inputs=True), {"opset": 12}),
     "Unsqueeze and Flatten between": Form(flatten_between),
     "several FCs on one flatten": Form(several_on_one),
-    "data through 8 bits": Form(fake_quantised_data, unproven=True),
+    "data through 8 bits": Form(fake_quantised_data),
     # How weights and biases are written.
     "weight reshaped": Form(weight_behind(("", (C, H, W, 5)), ("Reshape", (K, 5)))),
     "weight transposed": Form(weight_behind(("", (5, K)), ("Transpose", (1, 0)))),

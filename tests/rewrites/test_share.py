@@ -294,7 +294,7 @@ CASES: dict[str, Case] = {
         lambda net: square(net, second=lambda m: np.nextafter(m, np.inf, dtype=m.dtype)), 32, 32
     ),
     "ConstantOfShape": Case(filled, 2, 2),
-    "8 bits, two scales": Case(quantised, 2, 2, unproven=True),
+    "8 bits, two scales": Case(quantised, 2, 2),
     "8 bits, transposed": Case(quantised_turned, 2, 2, refused="in a type that is not transposed"),
 }
 EIGHT_BITS = "8 bits, two scales"
