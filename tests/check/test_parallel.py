@@ -62,7 +62,10 @@ def test_ctrl_c_waits_for_nothing_and_leaves_no_process(tmp_path: Path) -> None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         # Each of the forty models would take 60 seconds.
-        _, words = process.communicate(timeout=30)
+        try:
+            _, words = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert b"KeyboardInterrupt" in words
     workers = [int(path.stem) for path in tmp_path.glob("*.pid")]
     assert len(workers) == 2
