@@ -87,6 +87,19 @@ def test_what_changed(change: Callable[[], None], names: list[str], committed: b
 
 
 @pytest.mark.usefixtures("folder")
+def test_what_changed_on_the_other_side_does_not_count() -> None:
+    git("checkout", "-qb", "feature")
+    touch_model()
+    git("commit", "-qam", "on the branch")
+    git("checkout", "-q", "main")
+    touch_data()
+    git("commit", "-qam", "on main, since the two parted")
+    git("checkout", "-q", "feature")
+    models = sorted(Path().rglob("*.onnx"))
+    assert [path.name for path in changed_since(models, "main", None)] == ["a b.onnx"]
+
+
+@pytest.mark.usefixtures("folder")
 def test_what_git_does_not_know() -> None:
     with pytest.raises(UsageError, match="--changed-since nowhere: git says: "):
         changed_since([], "nowhere", None)

@@ -37,7 +37,7 @@ def test_a_crash_takes_one_model_only() -> None:
 
 
 def test_ctrl_c_waits_for_nothing_and_leaves_no_process(tmp_path: Path) -> None:
-    for number in range(40):
+    for number in range(8):
         onnx.save(small(), tmp_path / f"{number}.onnx")
     script = (
         "import time, sys; from pathlib import Path; from tests.check import test_parallel as t; "
@@ -61,9 +61,9 @@ def test_ctrl_c_waits_for_nothing_and_leaves_no_process(tmp_path: Path) -> None:
         while len(list(tmp_path.glob("*.pid"))) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        # Each of the forty models would take 60 seconds.
+        # Each of the eight models would take 20 seconds.
         try:
-            _, words = process.communicate(timeout=30)
+            _, words = process.communicate(timeout=15)
         finally:
             process.kill()
     assert b"KeyboardInterrupt" in words
@@ -78,7 +78,7 @@ def test_ctrl_c_waits_for_nothing_and_leaves_no_process(tmp_path: Path) -> None:
 
 def slow(job: Job) -> ModelReport:
     Path(job.name).with_name(f"{os.getpid()}.pid").touch()
-    time.sleep(60)
+    time.sleep(20)
     return ModelReport(job.name)
 
 

@@ -59,6 +59,15 @@ def test_an_unreadable_model_among_others(cli: Cli, folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_glob_without_models_among_others(cli: Cli) -> None:
+    ran = cli("check", "none/*.onnx", "models", "--max-params", "1k", "--format", "concise")
+    assert ran.returncode == 2
+    assert ran.stderr == "onnxshare: error: none/*.onnx: matches no file; check the pattern\n"
+    assert ran.stdout.count("BG202  models") == 2
+    assert "2 models checked, 2 findings, 1 model could not be read" in ran.stdout
+
+
+@pytest.mark.usefixtures("folder")
 def test_json(cli: Cli) -> None:
     ran = cli("check", "models/a.onnx", "none.onnx", "--max-params=1k", "--format", "json")
     document = json.loads(ran.stdout)

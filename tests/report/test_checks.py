@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from onnxshare.checks.results import CheckReport, Finding, Metrics, ModelReport, Silenced
+from onnxshare.checks.rules import BY_CODE
 from onnxshare.report.checks import FORMATS, render
 from tests.check.formats import READERS
 
@@ -119,3 +121,13 @@ def test_absolute_paths_are_file_addresses(tmp_path: Path) -> None:
     text = render(report(ModelReport(str(path), (replace(FINDING, model=str(path)),))), "sarif")
     place = json.loads(text)["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
     assert place["artifactLocation"]["uri"] == path.as_uri()
+
+
+def test_junit_skips_what_is_silenced() -> None:
+    silenced = Silenced(FINDING, "allow", "known")
+    limits = {BY_CODE[FINDING.code].option: True, "max-params": 1}
+    model = ModelReport(FINDING.model, silenced=(silenced,), limits=limits)
+    suite = ElementTree.fromstring(render(report(model), "junit"))
+    cases = {case.attrib["name"][:5]: case for case in suite.iter("testcase")}
+    assert [name for name, case in cases.items() if case.find("skipped") is not None] == ["WS104"]
+    assert suite.find(".//failure") is None
