@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -35,6 +36,7 @@ from onnxshare.io.load import Model, with_data
 from onnxshare.runtime.session import run_model
 from rewrites import ALL
 from rewrites.base import Change, Options
+from rewrites.passes import again
 from rewrites.prove import prove
 from rewrites.run import RewriteResult
 from tests.mutants import HERE, spoilt
@@ -132,9 +134,18 @@ def proved(result: RewriteResult, changes: tuple[Change, ...], model: Model | No
         changes = tuple(
             replace(item, model=model.skeleton) if item.model is last else item for item in changes
         )
-    options, none = Options(), None
+    names = list(dict.fromkeys(item.site.rewrite for item in changes))
+    chosen = [rewrite for rewrite in ALL if rewrite.name in names]
     return prove(
-        result.original, made, changes, none, options, provider="cpu", seed=0, run_limits=HERE
+        result.original,
+        made,
+        changes,
+        None,
+        Options(),
+        again=partial(again, chosen=chosen, options=Options(), input_shapes=None),
+        provider="cpu",
+        seed=0,
+        run_limits=HERE,
     )[1]
 
 

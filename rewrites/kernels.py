@@ -12,7 +12,7 @@ from onnxshare.graph import Node, Stored
 from onnxshare.io.tensors import Array
 from rewrites.base import Refusal
 from rewrites.emitter import Emitter
-from rewrites.layers import bias_of, moved_weight, permuted, quantised_weight
+from rewrites.layers import bias_of, moved_weight, permuted, quantised_weight, stored_bias
 from rewrites.twins import Columns
 from rewrites.uses import users_of
 
@@ -122,4 +122,9 @@ class Kernels:
         producer = self._graph.main.producer(name) if name else None
         if name and (producer is None or producer.position < layer.node.position):
             return name
-        return self._out.constant(np.asarray(vector), f"{layer.node.outputs[0]}_bias")
+        values, wanted = np.asarray(vector), f"{layer.node.outputs[0]}_bias"
+        source, factor = stored_bias(self._subject, layer)
+        old = self._values.get(self._graph.main, source) if source else None
+        if source is None or old is None or factor != 1 or old.size != values.size:
+            return self._out.constant(values, wanted)
+        return self._out.move(values, wanted, source)

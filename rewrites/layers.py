@@ -66,6 +66,14 @@ def quantised_weight(subject: Subject, layer: FullyConnected) -> Node | None:
     return producer
 
 
+def stored_bias(subject: Subject, layer: FullyConnected) -> tuple[str | None, float]:
+    """The constant that an FC adds, in whatever shape, and the factor on it; None without one."""
+    adder = bias_node(subject.graph, layer)
+    if adder is None:
+        return layer.bias, layer.beta
+    return next(item for item in adder.inputs if item != layer.node.outputs[0]), 1.0
+
+
 def bias_of(subject: Subject, layer: FullyConnected) -> tuple[str | None, Array | None]:
     """The bias of an FC as `[out]`, Gemm's beta applied, and its name where it is stored so.
 
@@ -76,11 +84,7 @@ def bias_of(subject: Subject, layer: FullyConnected) -> tuple[str | None, Array 
     Raises:
         Refusal: the bias is computed, or is not one number per output.
     """
-    adder = bias_node(subject.graph, layer)
-    name, factor = layer.bias, layer.beta
-    if adder is not None:
-        name = next(item for item in adder.inputs if item != layer.node.outputs[0])
-        factor = 1.0
+    name, factor = stored_bias(subject, layer)
     if name is None or factor == 0:
         return None, None
     main = subject.graph.main
