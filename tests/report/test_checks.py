@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxshare.checks.results import CheckReport, Finding, Metrics, ModelReport, Silenced
+from onnxshare.checks.results import CheckReport, Finding, Limit, Metrics, ModelReport, Silenced
 from onnxshare.checks.rules import BY_CODE
 from onnxshare.report.checks import FORMATS, render
 from tests.check.formats import READERS
@@ -125,7 +125,7 @@ def test_absolute_paths_are_file_addresses(tmp_path: Path) -> None:
 
 def test_junit_skips_what_is_silenced() -> None:
     silenced = Silenced(FINDING, "allow", "known")
-    limits = {BY_CODE[FINDING.code].option: True, "max-params": 1}
+    limits: dict[str, Limit] = {BY_CODE[FINDING.code].option: True, "max-params": 1}
     model = ModelReport(FINDING.model, silenced=(silenced,), limits=limits)
     suite = ElementTree.fromstring(render(report(model), "junit"))
     cases = {case.attrib["name"][:5]: case for case in suite.iter("testcase")}
