@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from onnxshare.errors import RewriteError, UsageError
+from onnxshare.errors import ModelError, RewriteError, UsageError
 from onnxshare.io.load import Model
 from onnxshare.shapes import InputShapes
 from rewrites.base import Change, Fitting, Options, Rewrite, Site, study
@@ -21,6 +23,22 @@ _WAY_OUT = (
 
 #: Changes after which a rewrite that still finds sites is taken for one that never ends.
 _CHANGES, _CHANGES_PER_NODE = 100, 2
+
+
+@contextmanager
+def fault_of_rewrite(name: str) -> Iterator[None]:
+    """Blame the rewrite, and not the model, for a rewritten model that contradicts itself.
+
+    Raises:
+        RewriteError: instead of `ModelError`.
+    """
+    try:
+        yield
+    except ModelError as error:
+        raise RewriteError(
+            f"{name}: what the rewrite made is not sound: {error.cause}",
+            "this is a fault of the rewrite: report it to who wrote it",
+        ) from error
 
 
 def again(
@@ -53,7 +71,8 @@ def apply_all(
         count, limit = 0, _CHANGES + _CHANGES_PER_NODE * len(model.skeleton.graph.node)
         failed: set[str] = set()  # and small heads, which are no sites for smaller ones
         while True:
-            subject = study(model, input_shapes)
+            with fault_of_rewrite(model.name) if changes else nullcontext():
+                subject = study(model, input_shapes)
             every = [_allow(site, options, fitting) for site in rewrite.sites(subject, options)]
             names.update(dict.fromkeys(site.node for site in every))
             found = [site for site in every if fnmatchcase(site.node, options.node)]

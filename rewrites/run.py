@@ -26,7 +26,7 @@ from onnxshare.runtime.session import opened
 from onnxshare.shapes import InputShapes
 from rewrites import ALL
 from rewrites.base import Change, Features, Fitting, Options, Refusal, Rewrite, Site
-from rewrites.passes import again, apply_all
+from rewrites.passes import again, apply_all, fault_of_rewrite
 from rewrites.prove import prove, prove_weights_alone, sample_count
 from rewrites.refold import with_functions
 from rewrites.sample_checks import examine
@@ -212,7 +212,8 @@ def rewrite(
     else:
         result, validation = prove_weights_alone(original, result, changes)
     shapes = None if fully_convolutional else input_shapes
-    after = inspect(result, input_shapes=shapes).totals
+    with fault_of_rewrite(original.name):
+        after = inspect(result, input_shapes=shapes).totals
     said = tuple(warnings)
     return RewriteResult(original, result, sites, changes, before, after, validation, said)
 

@@ -15,7 +15,7 @@ from tests.rewrites.checking import run
 
 def model(zero: Any, scale: float = 0.25, weight_axis: int = 0) -> onnx.ModelProto:
     """Data through steps, times a weight of 8 bits with a scale per row or column."""
-    random = np.random.default_rng(1)
+    random: Any = np.random.default_rng(1)
     weight = random.integers(-128, 128, (4, 3), dtype=np.int8)
     size = weight.shape[weight_axis]
     tensors = {

@@ -15,12 +15,13 @@ from tests.rewrites.checking import is_new
 from tests.rewrites.forms import FORMS
 
 MODULE = """
-from tests.rewrites.test_plugins import Copies, Endless, Wrong
+from tests.rewrites.test_plugins import Copies, Endless, Unsound, Wrong
 """
 ENTRIES = """[onnxshare.rewrites]
 first = copying_plugin:Copies
 second = copying_plugin:Endless
 third = copying_plugin:Wrong
+fifth = copying_plugin:Unsound
 fourth = no_such_module:Nothing
 """
 
@@ -59,6 +60,13 @@ class Wrong(Copies):
 
     name = "wrong"
     operator = "Sigmoid"
+
+
+class Unsound(Copies):
+    """Makes a node that fits nothing."""
+
+    name = "unsound"
+    operator = "MatMul"
 
 
 @pytest.fixture
@@ -103,3 +111,9 @@ def test_a_broken_package_stops_nobody_else() -> None:
     assert rewrite("fc-to-conv").passed
     with pytest.raises(UsageError, match="'fourth' cannot be loaded"):
         rewrite("fourth")
+
+
+@pytest.mark.usefixtures("installed")
+def test_one_that_makes_an_unsound_model_is_named_and_not_the_model() -> None:
+    with pytest.raises(RewriteError, match="what the rewrite made is not sound"):
+        rewrite("unsound")
