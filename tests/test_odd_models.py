@@ -52,6 +52,15 @@ def test_models_without_outputs_have_nothing_to_compare() -> None:
     assert "no outputs" in found.reason
 
 
+def test_a_dead_output_beside_a_living_one_is_no_evidence() -> None:
+    nodes = [node("Mul", "x zero", "dead"), node("Relu", "x", "y")]
+    outputs = [info("dead", TensorProto.FLOAT, ["n", 3]), Y]
+    a, b = (made(nodes, [X], outputs, zero=0.0) for _ in range(2))
+    found = against(a, b)
+    assert found.verdict == "inconclusive", found.reason
+    assert "'dead' hardly moves" in found.reason
+
+
 def test_equal_strings_prove_little_and_others_are_different() -> None:
     y = info("y", TensorProto.STRING, ["n", 3])
     cast = node("Cast", "x", "y", to=TensorProto.STRING)

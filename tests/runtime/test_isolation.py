@@ -251,6 +251,13 @@ def test_what_is_no_size_of_memory(given: str) -> None:
         parse_memory(given)
 
 
+def test_a_process_may_take_nine_tenths_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "can_limit", lambda: True)
+    monkeypatch.setattr(memory, "available", lambda: 10**10)
+    assert hosts._allowed(RunLimits()) == 9 * 10**9
+    assert hosts._allowed(RunLimits(memory=2 * 10**10)) == 2 * 10**10
+
+
 def test_limits_that_make_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:
     for seconds in (0.0, -1.0, float("nan")):
         with pytest.raises(UsageError, match="lets nothing run"):
