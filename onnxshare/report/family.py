@@ -23,7 +23,7 @@ def print_family(family: Family, console: Console | None = None, *, every: bool 
         console: where to; None for stdout.
         every: list all tensors, also those that one model alone holds.
     """
-    console = console or make_console()
+    console = console or make_console(answers=False)
     console.print(_members(family))
     console.print()
     console.print(_together(family), soft_wrap=True)

@@ -29,7 +29,7 @@ def print_table(report: Inspection, view: View | None, console: Console | None =
         view: the rows and columns; None for the totals instead.
         console: where to; None for stdout.
     """
-    console = console or make_console()
+    console = console or make_console(answers=False)
     for line in title(report):
         console.print(line, soft_wrap=True)
     console.print()

@@ -299,10 +299,11 @@ def test_the_table_keeps_to_the_width_it_is_given(bundled: Path, columns: int) -
     assert all(len(line) <= columns for line in table[:-1])  # the legend below may be longer
 
 
-def test_a_reader_that_leaves_early_is_no_crash(bundled: Path) -> None:
-    """`onnxshare inspect … | head -1`."""
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_a_reader_that_leaves_early_is_no_crash(bundled: Path, form: str) -> None:
+    """`onnxshare inspect … | head -1`: neither a traceback nor the answer no."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "onnxshare", "inspect", bundled / "lenet5.onnx", "--format", "json"],
+        [sys.executable, "-m", "onnxshare", "inspect", bundled / "lenet5.onnx", "--format", form],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -311,7 +312,7 @@ def test_a_reader_that_leaves_early_is_no_crash(bundled: Path) -> None:
     child.stdout.close()
     words = child.stderr.read()
     child.stderr.close()
-    child.wait(timeout=120)
+    assert child.wait(timeout=120) == 0
     assert b"Traceback" not in words
 
 
