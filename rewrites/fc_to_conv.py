@@ -29,6 +29,8 @@ class FcToConv:
         reason = head.refused
         if reason is None and head.shared:
             reason = "its feature map has one position: the FC already is a 1×1 convolution"
+        if reason is None and any(layer.alpha == 0 for layer in head.layers):
+            reason = "its alpha is 0, so its result does not depend on the features"
         if reason is None:
             try:
                 self._plan(subject, head, None, options)

@@ -67,6 +67,12 @@ def free_sizes(
             _map_output(value, mirror)
     if not _accepts_more(model, rank, maps):
         reason = "the layers before the head do not accept other input sizes"
+        foreign = next((n for n in model.graph.node if n.domain not in ("", "ai.onnx")), None)
+        if foreign is not None:
+            reason += (
+                f", or what they make of them is not known, because of '{foreign.name}' "
+                f"({foreign.domain}.{foreign.op_type})"
+            )
         several = any(len(twin.parts) > 1 for twin in mirror.twins.values())
         raise Refusal(reason + (", or its maps do not slide in step" if several else ""))
     trunk = [node for node in subject.graph.main.nodes if node not in mirror.replaced]
@@ -126,6 +132,9 @@ def _accepts_more(model: onnx.ModelProto, rank: int, maps: list[str]) -> bool:
     positions, when every spatial size is larger."""
     trial = onnx.ModelProto()
     trial.CopyFrom(model)
+    # Before version 4 onnx takes shapes of stored tensors from the inputs alone, where some
+    # exporters do not list them.
+    trial.ir_version = max(4, trial.ir_version)
     for value in model_inputs(trial.graph):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in _SIZE_NAMES[rank]:
