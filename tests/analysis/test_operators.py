@@ -724,3 +724,13 @@ def weights_by_name(report: Inspection) -> dict[str, tuple[int, int | None]]:
 def test_uses_of_each_tensor(built: onnx.ModelProto, uses: dict[str, int]) -> None:
     report = onnxshare.inspect(built)
     assert {name: used for name, (_, used) in weights_by_name(report).items()} == uses
+
+
+def test_a_constant_that_is_an_output_is_used() -> None:
+    """Of two constants that no node reads, one is an output."""
+    nodes = [
+        node("Relu", "x", "y"),
+        node("Constant", "", "given", value=tensor("", 7)),
+        node("Constant", "", "lost", value=tensor("", 3)),
+    ]
+    assert onnxshare.inspect(model(nodes, {"x": ["n", 5]}, ["y", "given"])).totals.unused == 3
