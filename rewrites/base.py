@@ -147,10 +147,13 @@ def study(model: Model, input_shapes: InputShapes | None = None) -> Subject:
 class Rewrite(Protocol):
     """Finds where a change fits, says why elsewhere it does not, makes it.
 
-    A rewrite works on copies: neither the model nor the subject is changed. One that edits with
-    nothing but `subject.editor(name)`, leaves all other tensors under their names and with their
-    values, and asks the model that comes out nothing, may have an attribute `together` that is
-    true: then its exact sites are made in one go where they take out different nodes.
+    A rewrite works on copies: neither the model nor the subject is changed. What it computes gets
+    new names: a stored tensor under its old name must have its old values, which is checked.
+
+    One that edits with nothing but `subject.editor(name)`, leaves all other tensors under their
+    names and with their values, and asks the model that comes out nothing, may have an attribute
+    `together` that is true: then its exact sites are made in one go where they take out different
+    nodes.
     """
 
     name: str

@@ -64,13 +64,17 @@ def prove_weights(
 
     Returns:
         How many tensors were moved, and which were computed; and the first claim that does not
-        hold, in words, or None.
+        hold, in words, or None. A tensor that keeps its name claims to keep its values.
     """
     count = 0
     computed: dict[str, None] = {}
     known: tuple[Model, Values, Graph] | None = None
     for before, after, claims in steps:
         kept, fresh = _unclaimed(before, after, claims)
+        old_names = {tensor.name for tensor in before.skeleton.graph.initializer}
+        changed = next((name for name in fresh if name in old_names), None)
+        if changed is not None:
+            return WeightProof(count, tuple(computed)), f"weight '{changed}' lost its values"
         count += kept
         computed.update(dict.fromkeys(fresh))
         if not claims:
