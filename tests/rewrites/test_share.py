@@ -16,7 +16,7 @@ import onnxshare
 from onnxshare import RewriteResult
 from onnxshare.analysis import equality
 from onnxshare.contents import Content
-from onnxshare.errors import ModelError
+from onnxshare.errors import RewriteError
 from rewrites import merge
 from tests.rewrites.checking import (
     assert_same_results,
@@ -627,7 +627,7 @@ def test_merged_without_transposing(monkeypatch: Patch, name: str, seed: int) ->
     CASES[name].build(net)
     try:
         result = share(net.model())
-    except ModelError as error:
+    except RewriteError as error:
         if "do not fit" in str(error):  # what came out could not even run
             return
         raise
