@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 import onnxshare
-from rewrites import run as rewriting
+from rewrites import passes as rewriting
 from rewrites.base import Change, Fitting, Options, Refusal, Site, study
 from rewrites.fc_to_conv import FcToConv
 from rewrites.fold_batchnorm import FoldBatchNorm
