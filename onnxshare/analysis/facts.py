@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import prod
+from typing import Any, TypeVar
 
 from onnx import TensorProto, ValueInfoProto
 
 from onnxshare.analysis.census import Census, NodeUse, TensorUse
-from onnxshare.analysis.modules import module_of
+from onnxshare.analysis.modules import Modules
 from onnxshare.analysis.operators import PARAM
 from onnxshare.analysis.pattern import Pattern
 from onnxshare.analysis.receptive_field import Fields
-from onnxshare.analysis.results import NodeFacts, Sharing, TensorInfo, WeightFacts, variant
+from onnxshare.analysis.results import NodeFacts, Sharing, TensorInfo, WeightFacts
 from onnxshare.analysis.traffic import bound_by, intensity, weights_moved
-from onnxshare.graph import Node, Scope
+from onnxshare.graph import Node
 from onnxshare.shapes import Shapes
+from onnxshare.tensor_types import NOTHING, TensorType
+
+Row = TypeVar("Row")
 
 _NAMES = {number: name.lower() for name, number in TensorProto.DataType.items()}
 _NAMES |= {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64"}
@@ -26,12 +30,6 @@ _PRODUCTS = frozenset("MatMul MatMulInteger QLinearMatMul FusedMatMul TransposeM
 
 #: Kinds of layers that the literature counts when it says how deep a network is.
 WEIGHT_LAYERS = ("conv", "fc", "recurrent")
-
-
-def tensor_info(scope: Scope, name: str, shapes: Shapes) -> TensorInfo:
-    """Name, type and shape of a tensor."""
-    found = shapes.type_of(scope, name)
-    return TensorInfo(name, dtype_name(found.dtype), found.shown)
 
 
 def declared(value: ValueInfoProto) -> TensorInfo:
@@ -52,56 +50,92 @@ def dtype_name(dtype: int | None) -> str | None:
     return _NAMES.get(dtype) if dtype else None
 
 
+def shared_facts(census: Census) -> list[NodeFacts]:
+    """For every node, in graph order, the facts that it has in common with all that do the same:
+    those that do not depend on names, on other nodes, or on where it is."""
+    alike: dict[tuple[Pattern, int | None, int], NodeFacts] = {}
+    facts = []
+    for use in census.nodes:
+        params = 0
+        for stored in use.params:
+            params += stored.elements
+        key = (use.pattern, use.times, params)
+        found = alike.get(key)
+        if found is None:
+            found = alike[key] = _of_pattern(use, params)
+        facts.append(found)
+    return facts
+
+
 def node_facts(
-    census: Census, shapes: Shapes, sees: Callable[[Node], Fields]
+    census: Census, shared: list[NodeFacts], shapes: Shapes, sees: Callable[[Node], Fields]
 ) -> tuple[NodeFacts, ...]:
     """The facts of every node, in graph order.
 
     Args:
         census: the nodes and what they use.
+        shared: what `shared_facts` says of each.
         shapes: the shapes of all tensors.
         sees: gives the receptive field of a node.
     """
     known: set[str] = set()
+    modules, outputs = Modules(), _Outputs(shapes)
     facts = []
-    alike: dict[tuple[Pattern, int | None, int], NodeFacts] = {}
-    for use in census.nodes:
-        params = new = 0
-        for stored in use.params:
-            params += stored.elements
-            if stored.key not in known:
-                known.add(stored.key)
-                new += stored.elements
-        key = (use.pattern, use.times, params)
-        pattern = alike.get(key)
-        if pattern is None:
-            pattern = alike[key] = _of_pattern(use, params)
-        facts.append(_one_node(pattern, use, census, shapes, new, sees(use.node)))
+    for use, common in zip(census.nodes, shared, strict=True):
+        node, params = use.node, use.params
+        seen = sees(node)
+        own = {
+            **common.__dict__,
+            "name": node.name,
+            "scope": node.scope.path,
+            "inputs": node.inputs,
+            "outputs": outputs.of(node),
+            "module": modules.of(node.proto),
+            "receptive_field": seen.field,
+            "receptive_field_note": seen.note,
+            "receptive_fields": seen.by_input,
+        }
+        if params:
+            own["weights"] = tuple([stored.name for stored in params])
+            own["params_new"] = sum([s.elements for s in params if s.key not in known])
+            known.update([stored.key for stored in params])
+            tied = max([len(census.tensors[stored.key].users) for stored in params])
+            if tied > 1 and use.work is not None:
+                own["sharing"] = replace(common.sharing, tied=tied)
+        facts.append(_made(NodeFacts, own))
     return tuple(facts)
 
 
-def _one_node(
-    pattern: NodeFacts, use: NodeUse, census: Census, shapes: Shapes, new: int, seen: Fields
-) -> NodeFacts:
-    """The facts of one of the nodes of a pattern."""
-    node, scope = use.node, use.node.scope
-    own = {
-        "name": node.name,
-        "scope": scope.path,
-        "inputs": node.inputs,
-        "outputs": tuple([tensor_info(scope, name, shapes) for name in node.outputs if name]),
-        "weights": tuple([stored.name for stored in use.params]),
-        "params_new": new,
-        "module": module_of(node.proto),
-        "receptive_field": seen.field,
-        "receptive_field_note": seen.note,
-        "receptive_fields": seen.by_input,
-    }
-    if use.params and use.work is not None:
-        tied = max([len(census.tensors[stored.key].users) for stored in use.params])
-        if tied > 1:
-            own["sharing"] = replace(pattern.sharing, tied=tied)
-    return variant(pattern, own)
+class _Outputs:
+    """Makes the outputs of nodes, thousands of which have a few dozen types."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        self._shapes, self._main = shapes, shapes.types_in("")
+        self._known: dict[TensorType, dict[str, Any]] = {}
+
+    def of(self, node: Node) -> tuple[TensorInfo, ...]:
+        """Name, type and shape of each output that is not left out."""
+        scope, known = node.scope, self._known
+        infos = []
+        for name in node.outputs:
+            if not name:
+                continue
+            if scope.parent is None:
+                found = self._main.get(name, NOTHING)
+            else:
+                found = self._shapes.type_of(scope, name)
+            common = known.get(found)
+            if common is None:
+                common = known[found] = {"dtype": dtype_name(found.dtype), "shape": found.shown}
+            infos.append(_made(TensorInfo, {"name": name, **common}))
+        return tuple(infos)
+
+
+def _made(kind: type[Row], values: dict[str, Any]) -> Row:
+    """A frozen dataclass of these values, several times as fast as by its constructor."""
+    made = object.__new__(kind)
+    object.__setattr__(made, "__dict__", values)
+    return made
 
 
 def _of_pattern(use: NodeUse, params: int) -> NodeFacts:
@@ -197,10 +231,15 @@ def _uses(use: NodeUse, facts: NodeFacts) -> Iterator[tuple[str, int | None]]:
             yield part.key, count * elements // max(1, stored.elements)
 
 
-def weight_facts(census: Census, nodes: tuple[NodeFacts, ...]) -> tuple[WeightFacts, ...]:
-    """The facts of every parameter tensor, in order of first use."""
+def weight_facts(census: Census, shared: list[NodeFacts]) -> tuple[WeightFacts, ...]:
+    """The facts of every parameter tensor, in order of first use.
+
+    Args:
+        census: the nodes and what they use.
+        shared: what `shared_facts` says of each.
+    """
     connections: dict[str, int | None] = {}
-    for use, facts in zip(census.nodes, nodes, strict=True):
+    for use, facts in zip(census.nodes, shared, strict=True):
         if not use.params:
             continue
         for key, count in _uses(use, facts):

@@ -9,13 +9,20 @@ from onnxshare.analysis.cautions import cautions
 from onnxshare.analysis.census import Census
 from onnxshare.analysis.declarations import contradicted
 from onnxshare.analysis.duplicates import Progress, hashed
-from onnxshare.analysis.facts import declared, node_facts, weight_facts
+from onnxshare.analysis.facts import declared, node_facts, shared_facts, weight_facts
 from onnxshare.analysis.fc import bias_elements
 from onnxshare.analysis.head_search import find_heads
 from onnxshare.analysis.heads import Head, Probe, Subject, probe
 from onnxshare.analysis.receptive_field import ReceptiveFields
-from onnxshare.analysis.results import HeadFacts, HeadLayer, Inspection, ModelInfo, NodeFacts
-from onnxshare.analysis.survey import survey
+from onnxshare.analysis.results import (
+    HeadFacts,
+    HeadLayer,
+    Inspection,
+    ModelInfo,
+    NodeFacts,
+    WeightFacts,
+)
+from onnxshare.analysis.survey import Survey, survey
 from onnxshare.analysis.totals import add_up
 from onnxshare.analysis.uniformity import uniformity
 from onnxshare.collector import paused
@@ -54,7 +61,7 @@ def inspect(
     model = load(source)
     graph = Graph(model)
     found = survey(graph, input_shapes)
-    shapes, values, census = found.shapes, found.values, found.census
+    shapes, census = found.shapes, found.census
     probed: list[Probe] = []
 
     def make_probe() -> Probe:
@@ -63,16 +70,11 @@ def inspect(
 
     heads = find_heads(graph, make_probe)
     subject = Subject(graph, probed[0], tuple(heads)) if heads else None
-    nodes = node_facts(census, shapes, ReceptiveFields(graph, shapes, values).of)
-    weights = weight_facts(census, nodes)
-    if hashes:
-        weights = hashed(graph, values, census, weights, progress)
+    shared = shared_facts(census)
     head_facts, unread = _head_facts(subject, judge)
-    return Inspection(
+    report = Inspection.with_rows_later(
         model=_model_info(graph),
-        totals=add_up(graph, shapes, census, nodes, heads),
-        nodes=nodes,
-        weights=weights,
+        totals=add_up(graph, shapes, census, shared, heads),
         heads=head_facts,
         warnings=tuple(
             dict.fromkeys(
@@ -82,12 +84,41 @@ def inspect(
                     *shapes.warnings,
                     *census.warnings,
                     *_computed(census),
-                    *_unknown(nodes, shapes.open),
+                    *_unknown(census, shared, shapes.open),
                     *unread,
                 ]
             )
         ),
+        later=_rows(found, shared, graph, hashes=hashes, progress=progress),
     )
+    if hashes:
+        _ = report.weights  # reads files, which may not be there later
+    if model.payloads is None or model.external_files():
+        _ = report.nodes, report.weights  # somebody else may change what they are made from
+    return report
+
+
+def _rows(
+    found: Survey,
+    shared: list[NodeFacts],
+    graph: Graph,
+    *,
+    hashes: bool,
+    progress: Progress | None,
+) -> dict[str, Callable[[], Any]]:
+    """What makes the rows of a report."""
+    shapes, values, census = found.shapes, found.values, found.census
+
+    @paused()
+    def nodes() -> tuple[NodeFacts, ...]:
+        return node_facts(census, shared, shapes, ReceptiveFields(graph, shapes, values).of)
+
+    @paused()
+    def weights() -> tuple[WeightFacts, ...]:
+        rows = weight_facts(census, shared)
+        return hashed(graph, values, census, rows, progress) if hashes else rows
+
+    return {"nodes": nodes, "weights": weights}
 
 
 def _model_info(graph: Graph) -> ModelInfo:
@@ -124,11 +155,15 @@ def _computed(census: Census) -> list[str]:
     ]
 
 
-def _unknown(nodes: tuple[NodeFacts, ...], open_sizes: tuple[str, ...]) -> list[str]:
+def _unknown(census: Census, shared: list[NodeFacts], open_sizes: tuple[str, ...]) -> list[str]:
     """One line for the nodes whose work stayed unknown, not one each, with the sizes of inputs that
     are open; else one for those of which it is only what they do beside multiply-accumulates."""
-    work = [f.name for f in nodes if None in (f.macs, f.connections)]
-    flops = [f.name for f in nodes if f.flops is None and None not in (f.macs, f.connections)]
+    work, flops = [], []
+    for use, facts in zip(census.nodes, shared, strict=True):
+        if facts.macs is None or facts.connections is None:
+            work.append(use.node.name)
+        elif facts.flops is None:
+            flops.append(use.node.name)
     remedy = _to_set(open_sizes)
     lines = []
     if work:

@@ -5,7 +5,8 @@ All counts are per sample (one row of the batch). Unknown is None, never 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -108,19 +109,6 @@ class NodeFacts:
     arithmetic_intensity: float | None
     bound_by: str | None
     module: str = ""
-
-
-def variant(facts: NodeFacts, own: dict[str, Any]) -> NodeFacts:
-    """As `dataclasses.replace`, several times as fast: thousands of nodes differ only in names.
-
-    Args:
-        facts: what is copied.
-        own: the fields that differ, by name.
-    """
-    made = object.__new__(NodeFacts)
-    made.__dict__.update(facts.__dict__)
-    made.__dict__.update(own)
-    return made
 
 
 @dataclass(frozen=True)
@@ -243,7 +231,11 @@ class Totals:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything that `inspect` reports about one model."""
+    """Everything that `inspect` reports about one model.
+
+    Of a model that nobody else can change, one read from a file, the rows `nodes` and `weights`
+    are worked out when they are first asked for.
+    """
 
     model: ModelInfo
     totals: Totals
@@ -251,6 +243,40 @@ class Inspection:
     weights: tuple[WeightFacts, ...]
     heads: tuple[HeadFacts, ...]
     warnings: tuple[str, ...]
+
+    @staticmethod
+    def with_rows_later(
+        model: ModelInfo,
+        totals: Totals,
+        heads: tuple[HeadFacts, ...],
+        warnings: tuple[str, ...],
+        later: dict[str, Callable[[], Any]],
+    ) -> Inspection:
+        """A report whose rows are made on first use.
+
+        Args:
+            model, totals, heads, warnings: the fields of these names.
+            later: what makes `nodes` and `weights`.
+        """
+        made = object.__new__(Inspection)
+        made.__dict__.update(
+            model=model, totals=totals, heads=heads, warnings=warnings, _later=dict(later)
+        )
+        return made
+
+    if not TYPE_CHECKING:  # the fields are declared above
+
+        def __getattr__(self, name: str) -> Any:
+            later = self.__dict__.get("_later", {})
+            if name not in later:
+                raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'")
+            self.__dict__[name] = later[name]()
+            later.pop(name, None)  # what it was made from is not kept
+            return self.__dict__[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields, rows included."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain types, laid out as `docs/reference.md` describes."""

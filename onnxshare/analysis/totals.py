@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from onnxshare.analysis.census import Census
-from onnxshare.analysis.facts import WEIGHT_LAYERS, dtype_name, node_kind
+from onnxshare.analysis.facts import WEIGHT_LAYERS, dtype_name
 from onnxshare.analysis.fc import FullyConnected, bias_node, fully_connected
 from onnxshare.analysis.heads import Head
 from onnxshare.analysis.memory import peak_activations
@@ -20,10 +20,18 @@ def add_up(
     graph: Graph,
     shapes: Shapes,
     census: Census,
-    nodes: tuple[NodeFacts, ...],
+    shared: list[NodeFacts],
     heads: list[Head],
 ) -> Totals:
-    """Sum over nodes and tensors; a sum with an unknown term is unknown."""
+    """Sum over nodes and tensors; a sum with an unknown term is unknown.
+
+    Args:
+        graph: the graph.
+        shapes: the shapes of its tensors.
+        census: its nodes.
+        shared: what `facts.shared_facts` says of each.
+        heads: its heads.
+    """
     elements: Counter[str] = Counter()
     by_dtype: Counter[str] = Counter()
     for tensor in census.tensors.values():
@@ -31,10 +39,9 @@ def add_up(
         if tensor.role == PARAM:
             by_dtype[dtype_name(tensor.stored.dtype) or "undefined"] += tensor.stored.bytes
     params = elements[PARAM]
-    counted = [f for f, use in zip(nodes, census.nodes, strict=True) if use.counted]
-    connections = _sum(facts.connections for facts in counted)
+    counted = _alike([f for f, use in zip(shared, census.nodes, strict=True) if use.counted])
+    connections = _sum((facts.connections, times) for facts, times in counted)
     peak = peak_activations(graph, shapes)
-    layers = [facts for facts in counted if facts.kind in WEIGHT_LAYERS and facts.params]
     return Totals(
         params=params,
         statistics=elements[STATISTIC],
@@ -43,16 +50,18 @@ def add_up(
         unused=_unused(graph),
         param_bytes=sum(by_dtype.values()),
         param_bytes_by_dtype=dict(by_dtype),
-        weight_bound_layers=sum(facts.bound_by == "weights" for facts in counted),
-        weight_bound_bytes=sum({s.key: s.bytes for s in _weight_bound(census, nodes)}.values()),
+        weight_bound_layers=sum(times for facts, times in counted if facts.bound_by == "weights"),
+        weight_bound_bytes=sum({s.key: s.bytes for s in _weight_bound(census, shared)}.values()),
         connections=connections,
         sharing_ratio=connections / params if connections is not None and params else None,
-        macs=_sum(facts.macs for facts in counted),
-        flops=_sum(facts.flops for facts in counted),
-        weight_layers=len(layers),
+        macs=_sum((facts.macs, times) for facts, times in counted),
+        flops=_sum((facts.flops, times) for facts, times in counted),
+        weight_layers=sum(
+            times for facts, times in counted if facts.kind in WEIGHT_LAYERS and facts.params
+        ),
         fc_params=_params_of(
             census,
-            {use.node for use in census.nodes if node_kind(use) == "fc"}
+            {u.node for u, f in zip(census.nodes, shared, strict=True) if f.kind == "fc"}
             | _with_biases(graph, fully_connected(graph)),
         ),
         fc_after_conv_params=_params_of(
@@ -65,18 +74,25 @@ def add_up(
     )
 
 
-def _sum(numbers: Iterable[int | None]) -> int | None:
+def _alike(facts: list[NodeFacts]) -> list[tuple[NodeFacts, int]]:
+    """Each of these once, and how often it is there; equal ones are one object."""
+    by_id = {id(item): item for item in facts}
+    return [(by_id[key], times) for key, times in Counter(map(id, facts)).items()]
+
+
+def _sum(numbers: Iterable[tuple[int | None, int]]) -> int | None:
+    """The sum of some numbers, each so many times."""
     total = 0
-    for number in numbers:
+    for number, times in numbers:
         if number is None:
             return None
-        total += number
+        total += number * times
     return total
 
 
-def _weight_bound(census: Census, nodes: tuple[NodeFacts, ...]) -> Iterator[Stored]:
+def _weight_bound(census: Census, shared: list[NodeFacts]) -> Iterator[Stored]:
     """The parameters of the nodes that are bound by reading them."""
-    for use, facts in zip(census.nodes, nodes, strict=True):
+    for use, facts in zip(census.nodes, shared, strict=True):
         if use.counted and facts.bound_by == "weights":
             yield from use.params
 
