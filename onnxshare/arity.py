@@ -23,24 +23,13 @@ def least(op_type: str, opset: int) -> tuple[int, int]:
     return schema.min_input, schema.min_output
 
 
-def check_arity(node: Node, opset: int) -> None:
-    """Refuse a node of the standard that has too few inputs or outputs.
-
-    Args:
-        node: the node.
-        opset: the version of the standard.
-
-    Raises:
-        ModelError: it has.
-    """
-    inputs, outputs = least(node.op_type, opset)
-    for what, found, wanted in (
-        ("inputs", len(node.inputs), inputs),
-        ("outputs", len(node.outputs), outputs),
-    ):
-        if found < wanted:
-            raise ModelError(
-                f"{node.scope.model}: node '{node.proto.name or node.op_type}' has {found} {what}, "
-                f"and {node.op_type} needs {wanted}",
-                "the file is damaged: export or download it again",
-            )
+def too_few(node: Node, inputs: int, outputs: int) -> ModelError:
+    """What is wrong with a node that has fewer inputs or outputs than these."""
+    what, found, wanted = "inputs", len(node.inputs), inputs
+    if found >= wanted:
+        what, found, wanted = "outputs", len(node.outputs), outputs
+    return ModelError(
+        f"{node.scope.model}: node '{node.proto.name or node.op_type}' has {found} {what}, "
+        f"and {node.op_type} needs {wanted}",
+        "the file is damaged: export or download it again",
+    )

@@ -14,14 +14,14 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from onnxshare.arity import check_arity
+from onnxshare.arity import least, too_few
 from onnxshare.attributes import fits, value_of
 from onnxshare.bounded import inline_functions
 from onnxshare.errors import ModelError
 from onnxshare.io.dtypes import bytes_of
 from onnxshare.io.load import Model
 from onnxshare.protos import STANDARD_DOMAINS, model_inputs, opset_version
-from onnxshare.stored import Stored, from_constant_node, from_sparse
+from onnxshare.stored import Stored, from_constant_node, from_initializer, from_sparse
 
 #: Operators whose output holds the same stored elements as their first input, in some order or
 #: type. QuantizeLinear counts only between a constant and a DequantizeLinear.
@@ -67,8 +67,9 @@ class Node:
         self.op_type: str = proto.op_type
         self.domain: str = proto.domain
         self.standard = self.domain in STANDARD_DOMAINS
-        self.inputs: tuple[str, ...] = tuple(proto.input)
-        self.outputs: tuple[str, ...] = tuple(proto.output)
+        # A slice is read in one go; iterating takes twice as long.
+        self.inputs: tuple[str, ...] = tuple(proto.input[:])
+        self.outputs: tuple[str, ...] = tuple(proto.output[:])
         self.name: str = proto.name or f"{self.op_type}_{position}"
 
     def __repr__(self) -> str:
@@ -151,8 +152,8 @@ class Graph:
         self.proto = _without_functions(model)
         self.opset = opset_version(self.proto)
         self.scopes: list[Scope] = []
-        #: (domain, operator) of all nodes.
-        self.operators: set[tuple[str, str]] = set()
+        #: (domain, operator) of all nodes, and the fewest inputs and outputs that it takes.
+        self.operators: dict[tuple[str, str], tuple[int, int]] = {}
         self._paths: set[str] = set()
         self.main = self._index(self.proto.graph, "", None)
         #: The inputs a user must feed: those that are not initializers.
@@ -162,9 +163,12 @@ class Graph:
 
     def nodes(self) -> Iterator[Node]:
         """All nodes in graph order; those of subgraphs follow the node that holds them."""
-        yield from self._walk(self.main)
+        return self._walk(self.main)
 
     def _walk(self, scope: Scope) -> Iterator[Node]:
+        if not scope.children:
+            yield from scope.nodes
+            return
         for node in scope.nodes:
             yield node
             for child in self.subgraphs(node).values():
@@ -183,34 +187,54 @@ class Graph:
         for tensor in graph.initializer:
             name = tensor.name
             scope.initializers[name] = tensor
-            scope.sources[name] = Stored(
-                f"{path}:{name}", name, tensor.data_type, tuple(tensor.dims), tensor
-            )
+            scope.sources[name] = from_initializer(tensor, f"{path}:{name}", name)
         for sparse in graph.sparse_initializer:
             scope.initializers.setdefault(sparse.values.name, sparse.values)
             scope.sparse[sparse.values.name] = sparse
         scope.inputs = {value.name for value in graph.input} - set(scope.initializers)
         scope.outputs = {value.name for value in graph.output}
-        named: set[str] = set()
-        for position, proto in enumerate(graph.node):
-            node = Node(proto, position, scope)
-            if node.standard:
-                check_arity(node, self.opset)
-            if node.name in named:  # two nodes may share a name
-                node.name = f"{node.name}#{position}"
-            named.add(node.name)
-            self.operators.add((node.domain, node.op_type))
-            for name in node.inputs:
-                if name:
-                    self._read(scope, name, node)
-            if proto.attribute:
-                self._descend(scope, node)
-            self._produce(scope, node)
-            scope.nodes.append(node)
+        self._index_nodes(scope)
         for value in graph.output:
             if scope.home(value.name) is None:
                 raise ModelError(f"{self.model.name}: output '{value.name}' is produced by no node")
         return scope
+
+    def _index_nodes(self, scope: Scope) -> None:
+        """What is done for every node of every model is written out here."""
+        inputs, initializers = scope.inputs, scope.initializers
+        producers, consumers, operators = scope.producers, scope.consumers, self.operators
+        named: set[str] = set()
+        for position, proto in enumerate(scope.graph.node):
+            node = Node(proto, position, scope)
+            operator = (node.domain, node.op_type)
+            fewest = operators.get(operator)
+            if fewest is None:
+                fewest = least(node.op_type, self.opset) if node.standard else (0, 0)
+                operators[operator] = fewest
+            if len(node.inputs) < fewest[0] or len(node.outputs) < fewest[1]:
+                raise too_few(node, *fewest)
+            if node.name in named:  # two nodes may share a name
+                node.name = f"{node.name}#{position}"
+            named.add(node.name)
+            for name in node.inputs:
+                readers = consumers.get(name)
+                if readers is not None:
+                    readers.append(node)
+                elif name in producers or name in initializers or name in inputs:
+                    consumers[name] = [node]
+                elif name:
+                    self._read_from_outside(scope, name, node)
+            if proto.attribute:
+                self._descend(scope, node)
+            for name in node.outputs:
+                if name in producers or name in inputs or name in initializers:
+                    raise ModelError(
+                        f"{self.model.name}: tensor '{name}' is produced twice, again by node "
+                        f"'{node.name}'"
+                    )
+                if name:
+                    producers[name] = node
+            scope.nodes.append(node)
 
     def _descend(self, scope: Scope, node: Node) -> None:
         for attribute in node.proto.attribute:
@@ -221,11 +245,8 @@ class Graph:
                 child = self._index(attribute.g, path, scope, node)
                 scope.children.setdefault(node.position, {})[attribute.name] = child
 
-    def _read(self, scope: Scope, name: str, node: Node) -> None:
-        readers = scope.consumers.get(name)
-        if readers is not None:
-            readers.append(node)
-            return
+    def _read_from_outside(self, scope: Scope, name: str, node: Node) -> None:
+        """Note that a node reads a tensor of a graph around its own."""
         home = scope.home(name)
         if home is None:
             raise ModelError(
@@ -234,17 +255,6 @@ class Graph:
                 "the graph is damaged or not in topological order",
             )
         home.consumers.setdefault(name, []).append(node)
-
-    def _produce(self, scope: Scope, node: Node) -> None:
-        for name in node.outputs:
-            if not name:
-                continue
-            if name in scope.producers or name in scope.inputs or name in scope.initializers:
-                raise ModelError(
-                    f"{self.model.name}: tensor '{name}' is produced twice, again by node "
-                    f"'{node.name}'"
-                )
-            scope.producers[name] = node
 
     def is_output(self, scope: Scope, name: str) -> bool:
         """Whether a tensor is an output of its graph."""

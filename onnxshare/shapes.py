@@ -158,7 +158,7 @@ def infer(
     slim = without_weights(graph)
     if proven:
         strip_subgraphs(graph.main, slim.graph)
-    if not graph.operators.isdisjoint(RULES):
+    if not graph.operators.keys().isdisjoint(RULES):
         stand_in(slim, RULES)
     binding = bind(graph, slim, dict(input_shapes or {}), batch)
     shapes = _inferred(graph, slim, binding, strict, proven)

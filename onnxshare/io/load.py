@@ -39,6 +39,7 @@ class Model:
         size: bytes of the model file (without external data), or None if it came from memory.
         payloads: where the payloads are that the skeleton leaves out; None if it is whole.
         external: reads its external data.
+        whole: whether it is known that no tensor is stored outside the model file.
     """
 
     skeleton: onnx.ModelProto = field(repr=False)
@@ -46,6 +47,7 @@ class Model:
     size: int | None = None
     payloads: Payloads | None = field(default=None, repr=False)
     external: ExternalData = field(default=ExternalData(None), repr=False, compare=False)
+    whole: bool = field(default=False, repr=False, compare=False)
 
     @cached_property
     def proto(self) -> onnx.ModelProto:
@@ -77,6 +79,8 @@ class Model:
 
     @cached_property
     def _external_files(self) -> tuple[str, ...]:
+        if self.whole:
+            return ()
         names: dict[str, None] = {}
         for tensor in all_tensors(self.skeleton, by_type=True):
             if tensor.data_location != onnx.TensorProto.EXTERNAL:
@@ -243,8 +247,8 @@ def _parse(data: bytes | memoryview, name: str, path: Path | None) -> Model:
         proto, payloads = parse_text(bytes(data), form, name), None
     else:
         proto, payloads = _parse_binary(data, name)
-    check(proto, payloads, name)
-    return Model(proto, path, len(data), payloads)
+    external = check(proto, payloads, name)
+    return Model(proto, path, len(data), payloads, whole=not external)
 
 
 def _parse_binary(data: bytes | memoryview, name: str) -> tuple[onnx.ModelProto, Payloads]:

@@ -43,7 +43,7 @@ PLAIN_ATTRIBUTES = frozenset(
 )
 
 
-def check(proto: onnx.ModelProto, payloads: Payloads | None, name: str) -> None:
+def check(proto: onnx.ModelProto, payloads: Payloads | None, name: str) -> bool:
     """Refuse a model that contradicts itself.
 
     Args:
@@ -51,14 +51,19 @@ def check(proto: onnx.ModelProto, payloads: Payloads | None, name: str) -> None:
         payloads: where those are.
         name: what messages call the model.
 
+    Returns:
+        Whether any of its tensors is stored outside the model.
+
     Raises:
         ModelFileError: it is no model, or a name in it cannot be read.
         ModelError: it contradicts itself.
     """
     try:
         _require_model(proto, name)
-        _Checker(name, payloads).model(proto)
+        checker = _Checker(name, payloads)
+        checker.model(proto)
         check_functions(proto, name)
+        return checker.external
     except UnicodeDecodeError as error:  # some versions of protobuf; see `readable`
         raise ModelFileError(f"{name}: a name in it is not valid UTF-8", DAMAGED) from error
 
@@ -86,6 +91,8 @@ class _Checker:
         self.payloads = payloads
         self.graphs: list[onnx.GraphProto] = []
         self.seen: set[bytes] = set()
+        self.external = False
+        self.counts: dict[tuple[int, ...], int] = {}
 
     def model(self, proto: onnx.ModelProto) -> None:
         """Check all graphs and functions."""
@@ -162,10 +169,13 @@ class _Checker:
         seen = self.seen
         for node in nodes:
             op_type, name = node.op_type, node.name
+            texts = node.input[:]  # a slice is read in one go; iterating takes twice as long
+            texts += node.output[:]
+            texts += name, node.domain, op_type
             try:
-                "".join([name, node.domain, op_type, *node.input, *node.output])
+                "".join(texts)
             except (TypeError, UnicodeDecodeError):
-                self.readable(name, node.domain, op_type, *node.input, *node.output)
+                self.readable(*texts)
             if not op_type:
                 raise ModelError(f"{self.name}: node '{name}' names no operator", DAMAGED)
             for attribute in node.attribute:
@@ -211,12 +221,17 @@ class _Checker:
     def tensor(self, tensor: TensorProto) -> None:
         """The dims of a tensor, and its bytes where they are in the file."""
         self.readable(tensor.name)
-        count = self.dims(tensor.dims, tensor.name)
-        self.known(tensor.data_type, tensor.name)
-        bits = BITS.get(tensor.data_type, 0)
+        sizes, dtype = tuple(tensor.dims[:]), tensor.data_type
+        count = self.counts.get(sizes)
+        if count is None:
+            count = self.counts[sizes] = self.dims(sizes, tensor.name)
+        if dtype not in BITS:
+            self.known(dtype, tensor.name)
+        bits = BITS.get(dtype, 0)
         if tensor.data_location == TensorProto.EXTERNAL:
             payload = self.payloads.find(tensor) if self.payloads is not None else None
             if payload is None:
+                self.external = True
                 return
             held = payload.value_end - payload.value
             if payload.field == _FLOAT_DATA:
