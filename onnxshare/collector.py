@@ -6,6 +6,11 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+#: So many objects may be kept from the collector's sight before it walks over all of them.
+_MOST_UNSEEN = 1_000_000
+
+_unseen = 0
+
 
 @contextmanager
 def paused() -> Iterator[None]:
@@ -17,4 +22,19 @@ def paused() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            _settle()
             gc.enable()
+
+
+def _settle() -> None:
+    """Make what is new old, as walks over it would. A walk over everything comes after a million
+    objects: an index that is needed no more is a cycle, which nothing else frees."""
+    global _unseen
+    if gc.get_freeze_count():
+        return  # the program keeps objects of its own from the collector
+    _unseen += gc.get_count()[0]
+    gc.freeze()
+    gc.unfreeze()
+    if _unseen > _MOST_UNSEEN:
+        _unseen = 0
+        gc.collect()

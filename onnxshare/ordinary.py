@@ -94,12 +94,20 @@ class _Weigher:
             kind = attribute.type
             if kind == AttributeProto.GRAPH or kind == AttributeProto.GRAPHS:
                 return False  # of an operator that is not known to hold graphs
-            if kind == AttributeProto.INT or kind == AttributeProto.INTS:
-                key = attribute.SerializeToString()
-                if key not in self.seen:
-                    if not _plain(attribute):
-                        return False
-                    self.seen.add(key)
+            if (
+                kind == AttributeProto.INT or kind == AttributeProto.INTS
+            ) and not self.plain_integers(attribute):
+                return False
+        return True
+
+    def plain_integers(self, attribute: AttributeProto) -> bool:
+        """Whether integers are plain; equal ones are looked at once, because nodes repeat
+        themselves."""
+        key = attribute.SerializeToString()
+        if key not in self.seen:
+            if not _plain(attribute):
+                return False
+            self.seen.add(key)
         return True
 
     def constant(self, name: str, tensor: TensorProto) -> None:
@@ -114,7 +122,7 @@ class _Weigher:
 
     def node(self, node: onnx.NodeProto) -> bool:
         """Weigh a node; False where it is out of the ordinary."""
-        op_type, inputs = node.op_type, node.input
+        op_type, inputs = node.op_type, node.input[:]
         known_rank, known_count = self.rank, self.count
         rank = count = 0
         known = op_type in _FOLLOWED
@@ -138,21 +146,25 @@ class _Weigher:
                         rank = max(rank, known_rank.get(value.name, 0) + more)
                         count = max(count, known_count.get(value.name, 0))
                     known = op_type == "If" and all(v.name in known_count for v in graph.output)
-            elif not _plain(attribute):
+            elif (
+                kind == AttributeProto.INT or kind == AttributeProto.INTS
+            ) and not self.plain_integers(attribute):
                 return False
         if op_type in _SPECIAL:
-            rank, count = self.special(node, rank, count)
+            rank, count = self.special(node, inputs, rank, count)
             known |= op_type in ("Shape", "Constant", "ConstantOfShape")
-        for name in node.output:
+        for name in node.output[:]:
             known_rank[name] = rank
             if known:
                 known_count[name] = count
         # Many numbers are no harm as long as no shape is made of them, but a Concat may double.
         return rank <= MAX_RANK and (count <= MAX_COUNT or op_type in _STORED)
 
-    def special(self, node: onnx.NodeProto, rank: int, count: int) -> tuple[int, int]:
+    def special(
+        self, node: onnx.NodeProto, inputs: list[str], rank: int, count: int
+    ) -> tuple[int, int]:
         """The bounds of operators that make axes or numbers."""
-        op_type, inputs = node.op_type, node.input
+        op_type = node.op_type
         first = inputs[0] if inputs else ""
         if op_type == "Constant":
             return self.stored(node)
@@ -171,6 +183,8 @@ class _Weigher:
         if op_type == "ConstantOfShape":
             return self.fill(node, self.count.get(first, MAX_RANK + 1)), self.filled(first)
         if op_type == "Reshape":
+            if len(inputs) > 1 and inputs[1] in self.count:
+                return self.count[inputs[1]], count
             return self.numbers(node, "shape", 1), count
         if op_type in ("Expand", "Tile"):
             return max(rank, self.fill(node, self.numbers(node, "shape", 1))), count

@@ -20,7 +20,7 @@ from onnxshare.analysis.operators import (
 )
 from onnxshare.analysis.pattern import Pattern, Patterns
 from onnxshare.analysis.tables.standard import LAYOUT
-from onnxshare.analysis.views import Views
+from onnxshare.analysis.views import CUT_OR_JOIN, Views
 from onnxshare.analysis.work import Work
 from onnxshare.graph import Graph, Node, Scope, Stored
 from onnxshare.shape_arithmetic import taken_branch
@@ -29,6 +29,13 @@ from onnxshare.values import Values
 
 #: The Add that gives an FC its bias: a bias is a parameter even where it is one number.
 _BIAS = Operator("elementwise", (PARAM, PARAM), bias)
+
+#: What stands for a name whose source has not been looked for.
+_UNTRACED = Stored("", "", 0, ())
+
+#: Of nodes without parameters; never changed.
+_NONE: list[Stored] = []
+_EMPTY: dict[int, Stored] = {}
 
 #: Operators that run a subgraph once: a branch, or what is done to all scores at once.
 _ONCE = frozenset(("If", "FlexAttention"))
@@ -92,12 +99,17 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
     patterns, views = Patterns(graph, shapes), Views(graph, shapes)
     biases = {bias_node(graph, layer) for layer in fully_connected(graph)}
     times: dict[str, int | None] = {}
+    operators: dict[tuple[str, str], Operator] = {}
     for node in graph.nodes():
-        path = node.scope.path
+        path, named = node.scope.path, (node.domain, node.op_type)
         if path not in times:
             times[path] = _times(node.scope, shapes, values, census.warnings)
-        operator = _BIAS if node in biases else lookup(node.domain, node.op_type)
-        if views.follow(node):
+        operator = operators.get(named)
+        if operator is None:
+            operator = operators[named] = lookup(*named)
+        if node in biases:
+            operator = _BIAS
+        if (views or node.op_type in CUT_OR_JOIN) and views.follow(node):
             operator = LAYOUT
         census.nodes.append(_look(node, operator, graph, views, census, patterns, times[path]))
     _choose_branches(census, graph, values)
@@ -115,33 +127,45 @@ def _look(
 ) -> NodeUse:
     scope, known = node.scope, node.scope.sources
     constants: dict[int, Stored] = {}
-    for position, name in enumerate(node.inputs):
-        if name:
-            stored = known[name] if name in known else graph.source(scope, name)
-            if stored is None and views:
-                stored = views.get(scope, name)
-            if stored is not None:
-                constants[position] = stored
+    position = -1
+    for name in node.inputs:
+        position += 1
+        stored = known.get(name, _UNTRACED)
+        if stored is _UNTRACED:
+            stored = graph.source(scope, name) if name else None
+        if stored is None and views and name:
+            stored = views.get(scope, name)
+        if stored is not None:
+            constants[position] = stored
     if operator.held or operator.unpack:
         constants = as_read(node, operator, constants)
     pattern = patterns.of(node, operator, constants)
-    slots: dict[int, Stored] = {}
-    params: list[Stored] = []
-    for position, role in pattern.roles:
-        stored = constants[position]
-        for source, _ in stored.sources:
-            tensor = _note(census, source, role)
-            if role == PARAM and all(source.key != other.key for other in params):
-                params.append(source)
-                tensor.users.append(node.name)
-        if role == PARAM:
-            slots[position] = stored
+    params, slots = _parameters(node, pattern, constants, census) if constants else (_NONE, _EMPTY)
     if operator is UNKNOWN:
         label = f"{node.domain or 'ai.onnx'}.{node.op_type}"
         census.warnings.append(
             f"operator {label} is not known: its MACs and the uses of its weights are not counted"
         )
     return NodeUse(node, pattern, params, slots, times)
+
+
+def _parameters(
+    node: Node, pattern: Pattern, constants: dict[int, Stored], census: Census
+) -> tuple[list[Stored], dict[int, Stored]]:
+    """The parameter tensors that a node uses, each once, and that of each input that is one; all
+    its constants are noted."""
+    slots: dict[int, Stored] = {}
+    params: list[Stored] = []
+    for position, role in pattern.roles:
+        stored = constants[position]
+        for source, _ in stored.sources:
+            tensor = _note(census, source, role)
+            if role == PARAM and (not params or all(source.key != other.key for other in params)):
+                params.append(source)
+                tensor.users.append(node.name)
+        if role == PARAM:
+            slots[position] = stored
+    return params, slots
 
 
 def _note(census: Census, source: Stored, role: str) -> TensorUse:

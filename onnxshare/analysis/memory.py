@@ -33,18 +33,19 @@ def peak_activations(graph: Graph, shapes: Shapes) -> Peak:
     cost = _Cost(shapes)
     known = main.sources
     last = _last_uses(graph)
-    freed = _freed(last)
-    sizes: dict[str, int] = {}
+    live = 0
+    freed = [0] * (len(main.nodes) + 1)  # bytes, by the position after which
     for value in main.graph.input:
         name = value.name
         if name in main.inputs:
             size = cost.of(name)
             if size is None:
                 return Peak(None, None)
-            sizes[name] = size
-    live = most = sum(sizes.values())
-    at = None
-    for node in main.nodes:
+            live += size
+            if name in last:
+                freed[last[name]] += size
+    most, at = live, None
+    for position, node in enumerate(main.nodes):
         for name in node.outputs:
             if name not in last:
                 continue
@@ -54,12 +55,11 @@ def peak_activations(graph: Graph, shapes: Shapes) -> Peak:
             size = cost.of(name)
             if size is None:
                 return Peak(None, None)
-            sizes[name] = size
             live += size
+            freed[last[name]] += size
         if live > most:
             most, at = live, node.name
-        for name in freed.get(node.position, ()):
-            live -= sizes.pop(name, 0)
+        live -= freed[position]
     return Peak(most, at)
 
 
@@ -82,9 +82,9 @@ def _last_uses(graph: Graph) -> dict[str, int]:
     """The position of the last node that needs each tensor of the main graph."""
     main = graph.main
     last: dict[str, int] = {}
-    for node in main.nodes:
+    for position, node in enumerate(main.nodes):
         for name in node.inputs:
-            last[name] = node.position
+            last[name] = position
     for scope in graph.scopes[1:]:
         holder = _holder(scope, main)
         names = [value.name for value in scope.graph.output]
@@ -101,11 +101,3 @@ def _holder(scope: Scope, main: Scope) -> int:
     while scope.holder is not None and scope.holder.scope is not main:
         scope = scope.holder.scope
     return scope.holder.position if scope.holder is not None else 0
-
-
-def _freed(last: dict[str, int]) -> dict[int, list[str]]:
-    """The tensors that nobody needs any more, by the position after which."""
-    freed: dict[int, list[str]] = {}
-    for name, position in last.items():
-        freed.setdefault(position, []).append(name)
-    return freed

@@ -52,6 +52,7 @@ class Patterns:
     def __init__(self, graph: Graph, shapes: Shapes) -> None:
         self._graph = graph
         self._shapes = shapes
+        self._main = shapes.types_in("")
         self._known: dict[Key, Pattern] = {}
 
     def of(self, node: Node, operator: Operator, constants: dict[int, Stored]) -> Pattern:
@@ -62,7 +63,12 @@ class Patterns:
             operator: its row in the table of operators.
             constants: the stored tensor that each constant input carries.
         """
-        inputs, outputs = self._types(node, node.inputs), self._types(node, node.outputs)
+        if node.scope.parent is None:  # as in `_types`, written out for every node of a model
+            types, nothing = self._main, NOTHING
+            inputs = tuple([types.get(name, nothing) if name else ABSENT for name in node.inputs])
+            outputs = tuple([types.get(name, nothing) if name else ABSENT for name in node.outputs])
+        else:
+            inputs, outputs = self._types(node, node.inputs), self._types(node, node.outputs)
         key = (
             operator,
             node.domain,
@@ -78,12 +84,8 @@ class Patterns:
         return found
 
     def _types(self, node: Node, names: tuple[str, ...]) -> tuple[TensorType, ...]:
-        scope = node.scope
-        if scope.parent is not None:
-            type_of = self._shapes.type_of
-            return tuple([type_of(scope, name) if name else ABSENT for name in names])
-        types = self._shapes.types_in(scope.path)
-        return tuple([types.get(name, NOTHING) if name else ABSENT for name in names])
+        scope, type_of = node.scope, self._shapes.type_of
+        return tuple([type_of(scope, name) if name else ABSENT for name in names])
 
     def _make(
         self,

@@ -19,7 +19,8 @@ _MAX_PARTS = 64
 #: Types of sizes, indices and masks, which are no weights.
 _STRUCTURE = frozenset((TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL))
 
-_CUT_OR_JOIN = frozenset(("Concat", "Slice", "Split"))
+#: Operators whose result may be a view.
+CUT_OR_JOIN = frozenset(("Concat", "Slice", "Split"))
 
 
 #: Stored tensors, and how many elements of each.
@@ -49,7 +50,7 @@ class Views:
 
     def follow(self, node: Node) -> bool:
         """Look at the next node; returns whether it only cuts, joins or rearranges constants."""
-        if node.op_type in _CUT_OR_JOIN and node.standard:
+        if node.op_type in CUT_OR_JOIN and node.standard:
             parts = self._parts(node)
         elif self._known and node.op_type in CARRIERS and node.standard and node.inputs:
             carried = self.get(node.scope, node.inputs[0])
