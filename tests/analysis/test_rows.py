@@ -1,0 +1,104 @@
+"""Rows that are worked out on first use are what they would have been at once."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+
+import onnxshare
+from onnxshare.analysis.results import Inspection
+from onnxshare.collector import paused
+
+
+def _later(path: Path) -> Inspection:
+    report = onnxshare.inspect(path)
+    assert not {"nodes", "weights"} & set(vars(report))
+    return report
+
+
+@pytest.fixture
+def at_once(lenet_path: Path) -> Inspection:
+    """The same report with all its rows: a ModelProto may change, so they are made at once."""
+    report = onnxshare.inspect(onnx.load(lenet_path))
+    assert {"nodes", "weights"} <= set(vars(report))
+    return report
+
+
+@pytest.mark.parametrize(
+    "through",
+    [
+        pytest.param(lambda report: report, id="as-it-is"),
+        pytest.param(lambda report: pickle.loads(pickle.dumps(report)), id="pickled"),
+        pytest.param(copy.copy, id="copied"),
+        pytest.param(copy.deepcopy, id="copied-deeply"),
+        pytest.param(lambda report: replace(report, warnings=report.warnings), id="replaced"),
+    ],
+)
+def test_rows_are_the_same(
+    lenet_path: Path, at_once: Inspection, through: Callable[[Inspection], Inspection]
+) -> None:
+    report = through(_later(lenet_path))
+    assert report.nodes == at_once.nodes
+    assert report.weights == at_once.weights
+    assert isinstance(report.nodes, tuple)
+    assert report.nodes is report.nodes
+    assert sum(row.params_new for row in report.nodes) == 61_706
+
+
+def test_reports_of_one_file_are_equal(lenet_path: Path) -> None:
+    assert _later(lenet_path) == _later(lenet_path)
+
+
+def test_a_model_that_changes_afterwards_changes_no_row(lenet_path: Path) -> None:
+    proto = onnx.load(lenet_path)
+    report = onnxshare.inspect(proto)
+    del proto.graph.node[:]
+    del proto.graph.initializer[:]
+    assert sum(row.params for row in report.weights) == 61_706
+    assert len(report.nodes) > 5
+
+
+def test_other_attributes_are_still_missing(lenet_path: Path) -> None:
+    report = onnxshare.inspect(lenet_path)
+    assert not hasattr(report, "layers")
+    _ = report.nodes
+    assert not hasattr(report, "layers")
+
+
+@pytest.mark.parametrize("enabled", [True, False], ids=["on", "off"])
+def test_the_collector_is_left_as_it_was(enabled: bool) -> None:
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    empty: dict[str, int] = {}
+    try:
+        with pytest.raises(KeyError), paused():
+            _ = empty["missing"]
+        assert gc.isenabled() is enabled
+        with paused():
+            assert not gc.isenabled()
+        assert gc.isenabled() is enabled
+        assert gc.get_freeze_count() == 0
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def test_what_is_needed_no_more_is_freed_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ring:
+        def __init__(self) -> None:
+            self.me = self
+
+    gc.collect()
+    monkeypatch.setattr("onnxshare.collector._MOST_UNSEEN", 10)
+    before = sum(isinstance(item, Ring) for item in gc.get_objects())
+    with paused():
+        for _ in range(100):
+            Ring()
+    assert before == 0
+    assert not any(isinstance(item, Ring) for item in gc.get_objects())
