@@ -1,7 +1,9 @@
 """What the analysis of a long graph costs, against onnx's own reading and shape inference of it.
 
-Pairs in one process, `onnxshare.inspect(path)` against `infer_shapes(onnx.load(path))`, and pairs
-of processes, `onnxshare inspect path --format json` against `python -c` with the same two calls.
+Pairs in one process, against `infer_shapes(onnx.load(path))`: `onnxshare.inspect(path)`, which
+gives totals, heads and warnings, and the same with all rows of nodes and weights, which are made
+when they are asked for. And pairs of processes, `onnxshare inspect path --format json`, which
+prints all rows, against `python -c` with the two calls of onnx.
 
 Run: python benchmarks/analysis.py [NODES]
 """
@@ -24,16 +26,22 @@ _YARDSTICK = "import onnx, sys; onnx.shape_inference.infer_shapes(onnx.load(sys.
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-    print(f"| {count:,} nodes | `onnxshare.inspect` | `onnxshare inspect --format json` |")
-    print("|---|---:|---:|")
+    print(f"| {count:,} nodes | `inspect` | `inspect`, all rows | `inspect --format json` |")
+    print("|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         for number, (kind, build) in enumerate(KINDS.items()):
             path = str(Path(folder) / f"{number}.onnx")
             onnx.save(build(count), path)
             here = ratio(lambda p=path: onnxshare.inspect(p), lambda p=path: _onnx(p), _PAIRS)  # type: ignore[misc]
+            rows = ratio(lambda p=path: _rows(p), lambda p=path: _onnx(p), _PAIRS)  # type: ignore[misc]
             words = [sys.executable, "-m", "onnxshare", "inspect", path, "--format", "json"]
             there = ratio(command(words), command([sys.executable, "-c", _YARDSTICK, path]), _PAIRS)
-            print(f"| {kind} | {here} | {there} |", flush=True)
+            print(f"| {kind} | {here} | {rows} | {there} |", flush=True)
+
+
+def _rows(path: str) -> object:
+    report = onnxshare.inspect(path)
+    return report.nodes, report.weights
 
 
 def _onnx(path: str) -> object:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxshare.cli.formats import Format, Wanted
 from onnxshare.cli.printing import note, print_json
+from onnxshare.collector import paused
 
 if TYPE_CHECKING:
     from onnxshare.analysis.results import Inspection
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from onnxshare.shapes import InputShapes
 
 
+@paused()
 def show(
     path: Path,
     output: Format,
@@ -35,6 +38,8 @@ def show(
     else:
         report = onnxshare.inspect(model, input_shapes=shapes, dims=dims)
     if output == "json":
+        _ = report.nodes, report.weights
+        gc.collect()  # the text of a large report needs the memory of what it was made from
         print_json(report.to_dict())
     else:
         _print(report, output, wanted or Wanted())
