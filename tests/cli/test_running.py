@@ -84,7 +84,9 @@ def test_a_fit_to_a_model_that_crashes_is_refused(folder: Path) -> None:
     np.savez(folder / "images.npz", x=images)
     arguments = ("--fc-to-gap", "--approximate", "--samples", "images.npz", "-o", "out.onnx")
     done = finish(folder, "rewrite", "lenet.onnx", *arguments)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert done.returncode == 1
+    # Noise for images: that is warned of, and nothing else is said.
+    assert all(line.startswith("warning: ") for line in done.stderr.splitlines())
     assert "nothing can be fitted: ONNX Runtime crashes on it (SIGFPE)" in done.stdout
     assert not (folder / "out.onnx").exists()
 
