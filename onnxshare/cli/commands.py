@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import cleandoc
 from typing import Annotated
 
 import typer
@@ -48,16 +50,25 @@ def _options(
     pass
 
 
-app.command("inspect")(inspect)
-app.command("rewrite")(rewrite)
-app.command("compare")(compare)
-app.command("diff")(diff)
-app.command("family")(family)
-app.command("check")(check)
-app.command("init")(init)
-app.command("rules")(rules)
-app.command("explain")(explain)
-app.command("doctor")(doctor)
+def _paragraphs(function: Callable[..., object]) -> str:
+    """The docstring with each paragraph on one line, for typer keeps the breaks of the source."""
+    text = cleandoc(function.__doc__ or "")
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
+for _name, _command in {
+    "inspect": inspect,
+    "rewrite": rewrite,
+    "compare": compare,
+    "diff": diff,
+    "family": family,
+    "check": check,
+    "init": init,
+    "rules": rules,
+    "explain": explain,
+    "doctor": doctor,
+}.items():
+    app.command(_name, help=_paragraphs(_command))(_command)
 
 
 def call(arguments: list[str]) -> int:
@@ -69,7 +80,10 @@ def call(arguments: list[str]) -> int:
     try:
         result = app(arguments, prog_name="onnxshare", standalone_mode=False)
     except typer.TyperException as error:
-        raise UsageError(error.format_message().rstrip("."), "see `onnxshare --help`") from error
+        said = error.format_message().rstrip(".?")
+        if not said:  # no command: typer has printed the help
+            return 2
+        raise UsageError(said, "see `onnxshare --help`") from error
     except typer.Abort:
         raise KeyboardInterrupt from None
     if result == INTERRUPTED:  # which is what typer makes of Ctrl-C; no command returns it

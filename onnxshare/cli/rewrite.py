@@ -231,15 +231,17 @@ def command(
         "conv-to-fc": conv_to_fc,
     }
     names = [name for name, wanted in flags.items() if wanted] + (plugins or [])
+    if not names:
+        raise UsageError("no rewrite was asked for", f"give one or more of --{', --'.join(flags)}")
     path = common.model_path(model)
     shapes, dims = common.input_shapes(input_shape), common.dims(dim)
     if path == Path("-") and out is None and not dry_run:
         raise UsageError("a model from standard input has no folder", "name the output with -o")
-    target = out or path.with_name(f"{path.stem}.{'+'.join(names) or 'none'}.onnx")
+    target = out or path.with_name(f"{path.stem}.{'+'.join(names)}.onnx")
     from onnxshare.io.save import check_output
 
     common.check_distinct(path, target)
-    if names and not dry_run and path.is_file():
+    if not dry_run and path.is_file():
         check_output(target, force=force)
     if plot is not None:
         _check_plot(plot, method, force=force)

@@ -84,6 +84,19 @@ def test_help_names_every_command() -> None:
         assert name in done.stdout
 
 
+def test_help_is_broken_where_the_terminal_ends_and_nowhere_else() -> None:
+    done = python("-m", "onnxshare", "rewrite", "--help", COLUMNS="200")
+    [told] = [line for line in done.stdout.splitlines() if "Both models are run" in line]
+    assert told.strip().endswith("The input is never changed.")
+
+
+def test_no_command_prints_the_help_and_no_error(cli: Cli) -> None:
+    done = cli()
+    assert done.returncode == 2
+    assert "Commands" in done.stdout + done.stderr
+    assert "error" not in done.stdout + done.stderr
+
+
 def test_telemetry_is_off_before_onnxruntime_can_be_imported() -> None:
     done = python(
         "-c",
