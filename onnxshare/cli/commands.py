@@ -56,7 +56,7 @@ def _paragraphs(function: Callable[..., object]) -> str:
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
-for _name, _command in {
+_COMMANDS: dict[str, Callable[..., object]] = {
     "inspect": inspect,
     "rewrite": rewrite,
     "compare": compare,
@@ -67,7 +67,8 @@ for _name, _command in {
     "rules": rules,
     "explain": explain,
     "doctor": doctor,
-}.items():
+}
+for _name, _command in _COMMANDS.items():
     app.command(_name, help=_paragraphs(_command))(_command)
 
 
