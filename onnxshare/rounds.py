@@ -126,7 +126,14 @@ def examine(task: Task, samples: Samples) -> Comparison:
     if last.verdict in ("inconclusive", "different"):
         inside = _inside(task)
         return in_double(
-            task.a, task.b, last.samples, last.found, inside, task.budget, worst=last.worst
+            task.a,
+            task.b,
+            last.samples,
+            last.found,
+            inside,
+            task.budget,
+            worst=last.worst,
+            limits=task.sessions.limits,
         )
     return last.found
 

@@ -3,14 +3,14 @@
 Every float32 of both models and of the samples becomes the float64 of the same value. If the two
 then agree within the rounding of float64, they are the same function. It cannot be asked of models
 with shorter types or quantised steps, whose rounding belongs to what they are, and it is far too
-slow for large ones.
+slow for large ones. It runs in a process of its own, which ends with the budget.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -22,7 +22,12 @@ from onnxshare.inputs import Array, Samples
 from onnxshare.io.load import Model, with_data
 from onnxshare.noise import DRAWS, VISIBLE, move, rounds_data
 from onnxshare.precision import HALF, widen
-from onnxshare.signature import batching, input_specs
+from onnxshare.randomness import random_tensors
+from onnxshare.runtime.hosts import ChildHost, Host, LocalHost
+from onnxshare.runtime.providers import REFERENCE, Provider
+from onnxshare.runtime.run_limits import DEFAULT, RunLimits
+from onnxshare.runtime.session import Session
+from onnxshare.runtime.weights import WHOLE_BELOW, weight_bytes
 from onnxshare.statistics import Tally, is_float
 from onnxshare.verdict import Judged, decide, judge, upstream
 
@@ -32,6 +37,9 @@ BUDGET = 10.0
 #: Multiply-accumulates a second that the reference evaluator was seen to do at least: on two
 #: cores, 3e7 (small convolutions) to 2e9 (matrix products).
 _RATE = 1e8
+
+#: Bytes of weights, at most: they are copied, widened and handed over.
+_MOST_WEIGHTS = WHOLE_BELOW // 2
 
 #: Samples, and runs of each: A, B, A with inputs moved by roundings and visibly.
 _SAMPLES = 6
@@ -44,7 +52,11 @@ _MARGINAL = 100.0
 #: An error beyond this share of the movement is no rounding of float32 either.
 _PLAIN = 2.0**-10
 
-_Evaluate = Callable[[Mapping[str, Array]], list[Array]]
+#: Where they run, in double precision.
+_EVALUATOR = Provider(REFERENCE, "onnx's reference evaluator")
+
+#: Seconds that a step may take although the budget is used up: it would be killed at once.
+_LEAST_SECONDS = 0.01
 
 
 def in_double(
@@ -56,6 +68,7 @@ def in_double(
     budget: float,
     *,
     worst: Sequence[int] = (),
+    limits: RunLimits = DEFAULT,
 ) -> Comparison:
     """Settle a verdict that is inconclusive, or different by little, if double precision can.
 
@@ -68,6 +81,7 @@ def in_double(
         budget: seconds; by the estimated work, nothing is begun that would take longer.
         worst: samples on which the models seem to differ: all of them are run, because what
             others show takes nothing back.
+        limits: what each model may take: they run in a process of their own here, too.
 
     Returns:
         `equivalent`, or `different` where an inconclusive one plainly is; else `found`.
@@ -77,10 +91,13 @@ def in_double(
     if budget <= 0 or not _worth_it(found) or not _suits(a, b, budget, len(rows)):
         return found
     few = samples.take(np.sort(rows))
-    try:
-        judged = _judge(a, b, few, inside, time.monotonic() + budget)
-    except Exception:  # an operator the evaluator lacks, or wants in float32: it decides nothing
-        return found
+    names = [row.name for row in found.outputs if not row.internal]
+    drawn = {*random_tensors(a.skeleton), *random_tensors(b.skeleton)}
+    pairs = {
+        **dict(zip(names, names, strict=True)),
+        **{ours: theirs for ours, theirs in inside.items() if drawn.isdisjoint((ours, theirs))},
+    }
+    judged = _apart((a, b), few, pairs, _Until.of(budget, limits))
     if judged is None:
         return found
     covers = {row.name: upstream(a.skeleton, row.name, list(inside)) for row in found.outputs}
@@ -107,6 +124,8 @@ def _suits(a: Model, b: Model, budget: float, count: int) -> bool:
     """Whether both models compute in float32 throughout, and are small enough."""
     from onnxshare.analysis.inspection import inspect
 
+    if max(weight_bytes(model) for model in (a, b)) > _MOST_WEIGHTS:
+        return False
     for model in (a, b):
         types = {tensor.data_type for tensor in model.skeleton.graph.initializer}
         types.update(
@@ -133,80 +152,91 @@ def _shortens(node: onnx.NodeProto) -> bool:
     )
 
 
-def _judge(
-    a: Model, b: Model, samples: Samples, inside: Mapping[str, str], deadline: float
+def _apart(
+    models: tuple[Model, Model], samples: Samples, pairs: Mapping[str, str], limits: _Until
 ) -> list[Judged] | None:
-    outputs = [value.name for value in a.skeleton.graph.output]
-    names = {name: inside.get(name, name) for name in [*outputs, *inside]}
-    evaluate = [_evaluator(a, names), _evaluator(b, names.values())]
-    if evaluate[0] is None or evaluate[1] is None:
+    """Run both where a crash, a hang or a lack of memory ends nothing but that place."""
+    place = LocalHost() if limits.in_process else ChildHost(limits, _EVALUATOR)
+    try:
+        return _judge(models, samples, pairs, limits, place)
+    except OnnxShareError:  # such as an operator that the evaluator lacks: it decides nothing
         return None
+    finally:
+        place.stop()
+
+
+def _judge(
+    models: tuple[Model, Model],
+    samples: Samples,
+    pairs: Mapping[str, str],
+    limits: _Until,
+    place: Host,
+) -> list[Judged] | None:
+    wide = [_wide(model) for model in models]
+    if wide[0] is None or wide[1] is None:
+        return None
+    a = Session(wide[0], provider=_EVALUATOR, outputs=list(pairs), host=place)
+    theirs_named = list(dict.fromkeys(pairs.values()))
+    b = Session(wide[1], provider=_EVALUATOR, outputs=theirs_named, host=place)
     inputs = {
         name: array.astype(np.float64) if is_float(array) else array
         for name, array in samples.arrays.items()
     }
     random = np.random.default_rng(0)
-    ways: list[tuple[_Evaluate, Mapping[str, Array]]] = [
-        (evaluate[0], inputs),
-        (evaluate[1], inputs),
-        (evaluate[0], _moved(inputs, VISIBLE, random)),
-        *((evaluate[0], _moved(inputs, 2.0**-52, random)) for _ in range(DRAWS)),
+    ways = [
+        (a, inputs),
+        (b, inputs),
+        (a, _moved(inputs, VISIBLE, random)),
+        *((a, _moved(inputs, 2.0**-52, random)) for _ in range(DRAWS)),
     ]
     results = []
-    for run, values in ways:
-        if time.monotonic() > deadline:
+    for session, values in ways:
+        if limits.left <= 0:
             return None
-        results.append(_over(a, run, values))
+        results.append(session.run(values, samples.count))
     ours, theirs, response, *own = results
     judged = []
-    for place, name in enumerate(names):
+    for name, other in pairs.items():
         tally = Tally(name)
-        tally.add(ours[place], theirs[place], [result[place] for result in own])
-        tally.add_response(ours[place], response[place])
-        item = judge(tally, internal=name not in outputs)
-        if not (item.excess and inside.get(name, name) != name):  # paired in error, perhaps
+        tally.add(ours[name], theirs[other], [run[name] for run in own])
+        tally.add_response(ours[name], response[name])
+        item = judge(tally, internal=name not in {value.name for value in wide[0].graph.output})
+        if not (item.excess and other != name):  # paired in error, perhaps
             judged.append(item)
     return judged
 
 
-def _evaluator(model: Model, names: Iterable[str]) -> _Evaluate | None:
-    from onnx.reference import ReferenceEvaluator
-
-    proto = widen(with_data(model), frozenset((TensorProto.FLOAT,)), TensorProto.DOUBLE)
-    if proto is None:
-        return None
-    del proto.graph.output[:]
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    evaluator = ReferenceEvaluator(proto)
-
-    def run(feed: Mapping[str, Array]) -> list[Array]:
-        return [np.asarray(value) for value in evaluator.run(None, dict(feed))]
-
-    return run
+def _wide(model: Model) -> onnx.ModelProto | None:
+    return widen(with_data(model), frozenset((TensorProto.FLOAT,)), TensorProto.DOUBLE)
 
 
-def _over(model: Model, run: _Evaluate, inputs: Mapping[str, Array]) -> list[Array]:
-    """All samples, in runs of as many as the model takes."""
-    layout = batching(input_specs(model.skeleton))
-    count = min((len(array) for array in inputs.values()), default=1)
-    size = layout.size or count
-    pieces: list[list[Array]] = []
-    for start in range(0, count, size):
-        rows = [min(row, count - 1) for row in range(start, start + size)]
-        feed = {
-            name: array[rows[0]] if layout.whole else array[rows] for name, array in inputs.items()
-        }
-        real = min(size, count - start)
-        values = run(feed)
-        pieces.append(
-            [
-                value[:real]
-                if value.ndim and value.shape[0] == size and not layout.whole
-                else value[np.newaxis]
-                for value in values
-            ]
-        )
-    return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+@dataclass(frozen=True)
+class _Until(RunLimits):
+    """Each step may take what is left of the budget, and no more than any other.
+
+    Attributes:
+        end: when it is used up, by `time.monotonic`.
+    """
+
+    end: float = 0.0
+
+    @classmethod
+    def of(cls, budget: float, limits: RunLimits) -> _Until:
+        """So many seconds from now on, and otherwise what holds for any model."""
+        return cls(limits.in_process, limits.timeout, limits.memory, time.monotonic() + budget)
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.end - time.monotonic()
+
+    def to_load(self, weights: int) -> float:
+        """Seconds for loading a model."""
+        return max(_LEAST_SECONDS, min(super().to_load(weights), self.left))
+
+    def to_run(self, weights: int, samples: int, size: int) -> float:
+        """Seconds for running some samples."""
+        return max(_LEAST_SECONDS, min(super().to_run(weights, samples, size), self.left))
 
 
 def _moved(

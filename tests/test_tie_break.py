@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
+from onnxshare import tie_break
 from onnxshare.comparison import Comparison
+from onnxshare.errors import RuntimeFailure
 from onnxshare.inputs import Samples
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.validate import compare
@@ -68,3 +70,93 @@ def test_what_differs_at_other_sizes_is_looked_at_there() -> None:
     assert found.reason.startswith("at other sizes")
     assert found.outputs[0].worst is not None
     assert 1 < found.outputs[0].worst < 100
+
+
+def saturated(
+    before: list[onnx.NodeProto], stored: dict[str, Array], scale: float
+) -> onnx.ModelProto:
+    """What some nodes make of x as "end", behind a sigmoid that sees nothing but 1."""
+    tensors = {"scale": np.array(scale, np.float32), "far": np.array(1e6, np.float32), **stored}
+    nodes = [
+        *before,
+        node("Mul", "end scale", "scaled"),
+        node("Add", "scaled far", "shifted"),
+        node("Sigmoid", "shifted", "y"),
+    ]
+    kept = [numpy_helper.from_array(value, name) for name, value in tensors.items()]
+    return model(nodes, {"x": ["n", 3]}, ["y"], kept)
+
+
+def patient(scale: float) -> onnx.ModelProto:
+    """Many steps: a moment for ONNX Runtime, many seconds for the evaluator."""
+    info = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [node("Identity", "more", "again"), node("Neg", "v", "next")],
+        "body",
+        [
+            info("step", TensorProto.INT64, []),
+            info("more", TensorProto.BOOL, []),
+            info("v", TensorProto.FLOAT, None),
+        ],
+        [info("again", TensorProto.BOOL, []), info("next", TensorProto.FLOAT, None)],
+    )
+    loop = helper.make_node("Loop", ["steps", "yes", "x"], ["end"], body=body)
+    return saturated([loop], {"steps": np.array(200_000), "yes": np.array(True)}, scale)
+
+
+def wide(scale: float) -> onnx.ModelProto:
+    """A tensor that fits in float32 and not in float64."""
+    nodes = [
+        node("ReduceSum", "x axis", "sum"),
+        node("Expand", "sum sizes", "long"),
+        node("ReduceMax", "long", "most", axes=[1]),
+        node("Add", "x most", "end"),
+    ]
+    return saturated(nodes, {"axis": np.array([1]), "sizes": np.array([1, 10**7])}, scale)
+
+
+@pytest.mark.isolated
+@pytest.mark.parametrize(
+    ("make", "limits", "words"),
+    [
+        (patient, RunLimits(), "takes longer than"),
+        (wide, RunLimits(memory=2**29), "needs more memory"),
+    ],
+)
+def test_what_the_evaluator_takes_too_long_or_too_much_for_stays_undecided(
+    make: Any, limits: RunLimits, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[str] = []
+    start = tie_break._judge
+
+    def judge(*given: Any) -> Any:
+        try:
+            return start(*given)
+        except RuntimeFailure as failure:
+            failures.append(failure.cause)
+            raise
+
+    monkeypatch.setattr(tie_break, "_suits", lambda *_: True)
+    monkeypatch.setattr(tie_break, "_judge", judge)
+    samples = Samples({"x": np.random.default_rng(2).standard_normal((4, 3)).astype(np.float32)})
+    found = compare(
+        make(1), make(1 + 1e-6), provider="cpu", run_limits=limits, samples=samples, budget=1.0
+    )
+    assert found.verdict == "inconclusive", found.reason
+    assert len(failures) == 1
+    assert words in failures[0]
+
+
+def test_random_outputs_are_left_out_there_too() -> None:
+    nodes = [node("Sigmoid", "x", "end"), node("RandomNormalLike", "x", "noise")]
+
+    def pair(name: str) -> onnx.ModelProto:
+        found = saturated(nodes, {}, 1.0)
+        found.graph.node[0].name = name
+        found.graph.output.append(helper.make_tensor_value_info("noise", 1, ["n", 3]))
+        return found
+
+    found = against(pair("one"), pair("another"), None)
+    assert found.verdict == "equivalent", found.reason
+    assert found.reason.startswith("in double precision")
+    assert "'noise' (RandomNormalLike)" in found.reason

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from onnxshare.errors import RuntimeFailure
-from onnxshare.runtime.providers import CPU, CUDA, first_line, preload, quiet
+from onnxshare.runtime.providers import CPU, CUDA, REFERENCE, first_line, preload, quiet
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -93,6 +93,8 @@ class Engine:
         Raises:
             RuntimeFailure: ONNX Runtime cannot load it.
         """
+        if settings.provider == REFERENCE:
+            return self._keep(_Reference(model), None), []
         import onnxruntime
 
         options = self._options(weights, settings)
@@ -108,9 +110,12 @@ class Engine:
             raise RuntimeFailure(f"ONNX Runtime cannot load it: {first_line(error)}") from error
         if settings.provider not in session.get_providers():
             raise RuntimeFailure(f"ONNX Runtime left {settings.label} and took the CPU instead")
+        return self._keep(session, values), [] if settings.provider == CPU else _on_cpu(session)
+
+    def _keep(self, session: Any, values: Any) -> int:
         number = next(self._numbers)
         self._sessions[number] = session, values
-        return number, [] if settings.provider == CPU else _on_cpu(session)
+        return number
 
     def run(self, number: int, names: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         """Run a session and return the outputs that are named.
@@ -208,6 +213,24 @@ def bound(
         return binding
 
     return call
+
+
+class _Reference:
+    """onnx's evaluator of a whole model."""
+
+    def __init__(self, model: bytes) -> None:
+        import onnx
+        from onnx.reference import ReferenceEvaluator
+
+        try:
+            self._evaluator = ReferenceEvaluator(onnx.ModelProto.FromString(model))
+        except Exception as error:
+            raise RuntimeFailure(f"onnx's evaluator cannot load it: {first_line(error)}") from error
+
+    def run(self, names: Sequence[str], feed: Mapping[str, Array]) -> list[Any]:
+        """As an `InferenceSession` does."""
+        with np.errstate(all="ignore"):  # an exp that overflows is the model's business
+            return list(self._evaluator.run(list(names), dict(feed)))
 
 
 def _give(weights: Sequence[Initializer], settings: Settings, options: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from onnxshare.runtime import memory
 from onnxshare.runtime.engine import Engine, Initializer, Racer, Settings
 from onnxshare.runtime.frames import Header
 from onnxshare.runtime.process import ChildProcess
-from onnxshare.runtime.providers import CPU, Provider
+from onnxshare.runtime.providers import CPU, REFERENCE, Provider
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.weights import Weights
 
@@ -131,7 +131,7 @@ class ChildHost:
         self.generation = self._opened = 0
         self.first = First()
         self._limits = limits
-        self._memory = _allowed(limits) if provider.name == CPU else None
+        self._memory = _allowed(limits) if provider.name in (CPU, REFERENCE) else None
         self._closed: list[int] = []
         self._child = ChildProcess(self._memory) if start else None
 

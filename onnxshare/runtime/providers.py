@@ -21,6 +21,9 @@ from onnxshare.errors import RuntimeFailure, UsageError
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+
+#: No provider of ONNX Runtime's: onnx's own evaluator, slow and in double precision if asked.
+REFERENCE = "ReferenceEvaluator"
 _SUFFIX = "ExecutionProvider"
 
 #: Settings under which CUDA's results compare with the CPU's: no TensorFloat-32 (10 bits of

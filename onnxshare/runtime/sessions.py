@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnxshare.errors import RuntimeFailure
-from onnxshare.io.load import Model, all_tensors
-from onnxshare.io.tensors import raw_bytes
+from onnxshare.io.load import Model
 from onnxshare.runtime import memory
 from onnxshare.runtime import run_limits as defaults
 from onnxshare.runtime.hosts import ChildHost, Host, InTurn, LocalHost
 from onnxshare.runtime.providers import CPU, Provider
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import Session
+from onnxshare.runtime.weights import weight_bytes
 
 #: Memory that a session takes, in bytes of its weights: the mapped file, or a copy of what is not
 #: in one, and what the optimiser makes of them.
@@ -34,6 +34,7 @@ class Sessions:
     Attributes:
         in_turn: whether memory is so short that one session is open at a time. Sessions are then
             opened when they run, so those that run often should run many samples at once.
+        limits: what they may take.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Sessions:
             limits: what they may take.
         """
         limits = defaults.DEFAULT if limits is None else limits
-        self._models, self._provider, self._limits = models, provider, limits
+        self._models, self._provider, self.limits = models, provider, limits
         self._track: Host | None = None
         self.in_turn = provider.name == CPU and _is_short(list(models.values()), limits)
         self._places: dict[str, Host] = {}
@@ -104,16 +105,16 @@ class Sessions:
         """
         self._stop()
         first, second = (self._models[name] for name in names)
-        free, need = memory.available(), _PER_WEIGHT * (_weights(first) + _weights(second))
+        free, need = memory.available(), _PER_WEIGHT * (weight_bytes(first) + weight_bytes(second))
         if free is not None and need > free and self._provider.name == CPU:
             raise RuntimeFailure(
                 f"both models together need about {need / 1e9:.3g} GB of memory, and "
                 f"{free / 1e9:.3g} GB are free"
             )
         if self._track is None:
-            local = self._limits.in_process
+            local = self.limits.in_process
             self._track = (
-                LocalHost() if local else ChildHost(self._limits, self._provider, start=False)
+                LocalHost() if local else ChildHost(self.limits, self._provider, start=False)
             )
         one, other = (
             Session(model, provider=self._provider, host=self._track, later=True, threads=threads())
@@ -131,21 +132,10 @@ def threads() -> int:
 
 def _is_short(models: Sequence[Model], limits: RunLimits) -> bool:
     """Whether the sessions of all models do not fit into memory side by side."""
-    largest = max((_weights(model) for model in models), default=0)
+    largest = max((weight_bytes(model) for model in models), default=0)
     free, need = memory.available(), _PER_WEIGHT * largest
     if largest < _SMALL or free is None:
         return False
     if limits.memory is not None and (_SIDE_BY_SIDE - 1) * need > limits.memory:
         return True
     return _SIDE_BY_SIDE * need > free
-
-
-def _weights(model: Model) -> int:
-    """Bytes of a model's weights."""
-    total = 0
-    for tensor in all_tensors(model.skeleton):
-        try:
-            total += raw_bytes(tensor)
-        except ValueError:  # strings
-            continue
-    return total

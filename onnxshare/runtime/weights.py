@@ -84,6 +84,11 @@ def prepare(model: Model, structure: onnx.ModelProto) -> Weights:
     return Weights(proto.SerializeToString(), handed_over, total)
 
 
+def weight_bytes(model: Model) -> int:
+    """Bytes of all stored tensors of a model."""
+    return sum(_bytes(tensor) for tensor in all_tensors(model.skeleton))
+
+
 def with_outputs(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
     """A copy of a model that returns these tensors of its main graph, and computes no more than
     they need."""
