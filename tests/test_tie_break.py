@@ -112,19 +112,19 @@ def wide(scale: float) -> onnx.ModelProto:
         node("ReduceMax", "long", "most", axes=[1]),
         node("Add", "x most", "end"),
     ]
-    return saturated(nodes, {"axis": np.array([1]), "sizes": np.array([1, 10**7])}, scale)
+    return saturated(nodes, {"axis": np.array([1]), "sizes": np.array([1, 25_000_000])}, scale)
 
 
 @pytest.mark.isolated
 @pytest.mark.parametrize(
-    ("make", "limits", "words"),
+    ("make", "limits", "budget", "words"),
     [
-        (patient, RunLimits(), "takes longer than"),
-        (wide, RunLimits(memory=2**29), "needs more memory"),
+        (patient, RunLimits(), 1.0, "takes longer than"),
+        (wide, RunLimits(memory=4 * 10**8), 60.0, "needs more memory"),
     ],
 )
 def test_what_the_evaluator_takes_too_long_or_too_much_for_stays_undecided(
-    make: Any, limits: RunLimits, words: str, monkeypatch: pytest.MonkeyPatch
+    make: Any, limits: RunLimits, budget: float, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures: list[str] = []
     start = tie_break._judge
@@ -138,9 +138,9 @@ def test_what_the_evaluator_takes_too_long_or_too_much_for_stays_undecided(
 
     monkeypatch.setattr(tie_break, "_suits", lambda *_: True)
     monkeypatch.setattr(tie_break, "_judge", judge)
-    samples = Samples({"x": np.random.default_rng(2).standard_normal((4, 3)).astype(np.float32)})
+    samples = Samples({"x": np.random.default_rng(2).standard_normal((2, 3)).astype(np.float32)})
     found = compare(
-        make(1), make(1 + 1e-6), provider="cpu", run_limits=limits, samples=samples, budget=1.0
+        make(1), make(1 + 1e-6), provider="cpu", run_limits=limits, samples=samples, budget=budget
     )
     assert found.verdict == "inconclusive", found.reason
     assert len(failures) == 1

@@ -39,6 +39,7 @@ _SENDS_FILES = hasattr(socket, "send_fds") and hasattr(socket, "AF_UNIX")
 _LACKS_MEMORY = (
     "failed to allocate memory",
     "cannot allocate memory",
+    "unable to allocate",
     "bad_alloc",
     "bad allocation",
     "out of memory",
