@@ -10,13 +10,15 @@ from typing import Any
 
 import onnx
 
+from onnxshare.analysis.results import Totals
 from onnxshare.comparison import Comparison
 from onnxshare.edit import set_property
 from onnxshare.evidence import before_the_end
-from onnxshare.inputs import Samples
+from onnxshare.inputs import Samples, random_samples
 from onnxshare.io.load import Model, load, with_data
 from onnxshare.promise import PROMISE_KEY
 from onnxshare.promise import make as make_promise
+from onnxshare.rounds import stricter_of
 from onnxshare.runtime.providers import choose
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.unrounded import quantises, same_steps, without_rounding
@@ -26,6 +28,7 @@ from rewrites.fully_convolutional import as_vectors
 from rewrites.in_single import Again, Judge, compare_in_single, would_help
 from rewrites.local import prove_locally
 from rewrites.moved import Moved, prove_weights
+from rewrites.trunk import run_trunk_once
 
 #: Metadata of a model that was written without a comparison.
 VALIDATED_KEY = "onnxshare.validated"
@@ -37,10 +40,20 @@ _MACS = 1e11
 #: Made-up samples, at least (each kind once, `random_inputs.py`) and at most.
 _FEWEST, _MOST = 8, 32
 
+#: Multiply-accumulates of all samples together, or bytes of weights, from which on what both
+#: models have in common is run once only (`trunk.py`).
+_MACS_ONCE, _BYTES_ONCE = 2e10, 2**28
+
 
 def sample_count(macs: int | None) -> int:
     """How many random samples a model is compared on: fewer of large ones."""
     return max(_FEWEST, min(_MOST, int(_MACS / max(1, macs or 1))))
+
+
+def is_large(before: Totals) -> bool:
+    """Whether running a model a dozen times over would take long, or much memory."""
+    macs = (before.macs or 0) * sample_count(before.macs)
+    return macs > _MACS_ONCE or before.param_bytes > _BYTES_ONCE
 
 
 def prove(
@@ -54,6 +67,7 @@ def prove(
     provider: str,
     seed: int,
     count: int = _MOST,
+    large: bool = False,
     run_limits: RunLimits | None = None,
 ) -> tuple[Model, Comparison]:
     """Run a rewritten model and the original on the same inputs.
@@ -68,6 +82,7 @@ def prove(
         provider: where to run.
         seed: of random inputs.
         count: how many random ones.
+        large: whether to run what both models have in common only once.
         run_limits: what a model may take when it runs.
 
     Returns:
@@ -82,6 +97,7 @@ def prove(
         provider=provider,
         seed=seed,
         count=count,
+        large=large,
         run_limits=run_limits,
     )
     comparison = both(original, result, changes, samples)
@@ -216,20 +232,29 @@ def _run_both(
     provider: str,
     seed: int,
     count: int,
+    large: bool,
     run_limits: RunLimits | None,
 ) -> Comparison:
     """Compare a rewritten model with the original, inner tensors included."""
     rewritten, names = _comparable(original, result, changes, options)
-    return compare(
-        original,
-        rewritten,
-        samples=samples,
-        provider=provider,
-        seed=seed,
-        count=count,
-        tensors=names,
-        run_limits=run_limits,
-    )
+    run = partial(compare, provider=provider, seed=seed, count=count, run_limits=run_limits)
+    if large and all(change.site.exact for change in changes):
+        given = samples or random_samples(
+            stricter_of(original.skeleton, rewritten.skeleton), count, seed
+        )
+        rest = run_trunk_once(original, rewritten, given, provider=provider, run_limits=run_limits)
+        if rest is not None:
+            made = {name for node in rest.a.skeleton.graph.node for name in node.output}
+            inside = [name for name in names if name in made]
+            found = run(rest.a, rest.b, samples=rest.samples, tensors=inside)
+            reason = f"{found.reason}; {_ran_once(rest.shared)}"
+            return replace(found, reason=reason, memory=None, left_to_cpu=None)
+    return run(original, rewritten, samples=samples, tensors=names)
+
+
+def _ran_once(count: int) -> str:
+    before = "the node" if count == 1 else f"the {count} nodes"
+    return f"{before} before, the same in both models byte for byte, ran once"
 
 
 def _comparable(

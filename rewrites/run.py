@@ -27,7 +27,7 @@ from onnxshare.shapes import InputShapes
 from rewrites import ALL
 from rewrites.base import Change, Features, Fitting, Options, Refusal, Rewrite, Site
 from rewrites.passes import again, apply_all, fault_of_rewrite
-from rewrites.prove import prove, prove_weights_alone, sample_count
+from rewrites.prove import is_large, prove, prove_weights_alone, sample_count
 from rewrites.refold import with_functions
 from rewrites.sample_checks import examine
 from rewrites.split import check_method, split
@@ -207,6 +207,7 @@ def rewrite(
             provider=provider,
             seed=seed,
             count=sample_count(before.macs),
+            large=is_large(before),
             run_limits=run_limits,
         )
     else:

@@ -20,8 +20,9 @@ from onnxshare.runtime.providers import CPU, CUDA, REFERENCE, first_line, preloa
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: From so many bytes of weights on, ONNX Runtime makes no copies of them in faster layouts: each
-#: session would hold them once or twice more.
-RELAID_BELOW = 2**30
+#: session would hold them once or twice more, and take longer to load than that saves in a few
+#: runs. Measurements run as a user's session would, while memory allows it.
+RELAID_BELOW, RELAID_BELOW_MEASURED = 2**28, 2**30
 
 #: What ONNX Runtime says where it has an operator, but not in the types that are asked for.
 NO_KERNEL = "Could not find an implementation for"
@@ -181,7 +182,8 @@ class Engine:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         levels = onnxruntime.GraphOptimizationLevel
-        large = sum(weight.values.nbytes for weight in weights) >= RELAID_BELOW
+        most = RELAID_BELOW if settings.threads is None else RELAID_BELOW_MEASURED
+        large = sum(weight.values.nbytes for weight in weights) >= most
         best = levels.ORT_ENABLE_EXTENDED if large else levels.ORT_ENABLE_ALL
         options.graph_optimization_level = best if settings.optimise else levels.ORT_DISABLE_ALL
         if large:
