@@ -52,6 +52,9 @@ _MARGINAL = 100.0
 #: An error beyond this share of the movement is no rounding of float32 either.
 _PLAIN = 2.0**-10
 
+#: Beyond this share of the largest value, what the evaluator gives is not what the model computes.
+_FAITHFUL = 2.0**-7
+
 #: Where they run, in double precision.
 _EVALUATOR = Provider(REFERENCE, "onnx's reference evaluator")
 
@@ -195,6 +198,13 @@ def _judge(
             return None
         results.append(session.run(values, samples.count))
     ours, theirs, response, *own = results
+    if not _agree(
+        ours,
+        Session(models[0], provider="cpu", outputs=list(pairs), host=place).run(
+            samples.arrays, samples.count
+        ),
+    ):
+        return None
     judged = []
     for name, other in pairs.items():
         tally = Tally(name)
@@ -204,6 +214,21 @@ def _judge(
         if not (item.excess and other != name):  # paired in error, perhaps
             judged.append(item)
     return judged
+
+
+def _agree(double: Mapping[str, Array], single: Mapping[str, Array]) -> bool:
+    """Whether the evaluator computes what ONNX Runtime does, but for rounding. It has operators
+    that it computes otherwise: BatchNormalization of opset 9 to 13, by the batch's statistics."""
+    for name, values in double.items():
+        if not is_float(values):
+            continue
+        if values.shape != single[name].shape:
+            return False
+        seen = np.isfinite(values) & np.isfinite(single[name])
+        error = np.abs(values[seen] - single[name][seen])
+        if error.size and error.max() > _FAITHFUL * np.abs(values[seen]).max():
+            return False
+    return True
 
 
 def _wide(model: Model) -> onnx.ModelProto | None:

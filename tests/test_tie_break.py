@@ -160,3 +160,30 @@ def test_random_outputs_are_left_out_there_too() -> None:
     assert found.verdict == "equivalent", found.reason
     assert found.reason.startswith("in double precision")
     assert "'noise' (RandomNormalLike)" in found.reason
+
+
+def test_an_operator_that_the_evaluator_computes_otherwise_decides_nothing() -> None:
+    """onnx's evaluator normalises by the batch's statistics where the opset is 9 to 13."""
+    random = np.random.default_rng(5)
+    scale, shift = random.standard_normal((2, 2)).astype(np.float32)
+    mean, variance = np.array([-0.2, -1.2], np.float32), np.array([1.4, 1.2], np.float32)
+    factor = scale / np.sqrt(variance + np.float32(1e-5))
+
+    stored = {"scale": scale, "shift": shift, "mean": mean, "variance": variance}
+    stored |= {"factor": factor, "offset": shift - mean * factor}
+    end = [node("Sub", "n n", "y"), node("Identity", "n", "s")]  # y leaves the question open
+    ways = (
+        [node("BatchNormalization", "x scale shift mean variance", "n")],
+        [node("Mul", "x factor", "m"), node("Add", "m offset", "n")],
+    )
+    a, b = (
+        model(
+            [*way, *end],
+            {"x": ["n", 2]},
+            ["y", "s"],
+            [numpy_helper.from_array(v, k) for k, v in stored.items()],
+            opset=12,
+        )
+        for way in ways
+    )
+    assert against(a, b, None).verdict in ("equivalent", "inconclusive")
