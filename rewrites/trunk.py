@@ -2,9 +2,10 @@
 
 A rewrite of a head leaves the convolutions before it as they were, byte for byte, weights included.
 Both models make the same tensors there, so running them twice, and a dozen times more for the
-noise, tells nothing. The rewritten model is run once, whole, as it will be written; the tensors
-that go into what differs are kept, and the rest of both models is compared on these. That is no
-weaker: the noise that is allowed is the rest's own, not that of all layers before it.
+noise, tells nothing. What they have in common is run once; the tensors that go into what differs
+are kept, and the rest of both models is compared on these. That is no weaker: the noise that is
+allowed is the rest's own, not that of all layers before it. That the rewritten model is sound as a
+whole is shown by loading it, its large weights left open.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from onnxshare.errors import OnnxShareError
 from onnxshare.graph import Graph
 from onnxshare.inputs import Samples
 from onnxshare.io.load import Model
-from onnxshare.io.tensors import Array
+from onnxshare.io.skeleton import SMALL
+from onnxshare.io.tensors import Array, element_count
 from onnxshare.protos import model_inputs
 from onnxshare.randomness import random_tensors
 from onnxshare.runtime.run_limits import RunLimits
-from onnxshare.runtime.session import run_model
+from onnxshare.runtime.session import opened, run_model
 from onnxshare.runtime.weights import reads
 from onnxshare.shapes import Shape, infer
 from onnxshare.signature import batching, input_specs
@@ -64,7 +66,7 @@ def run_trunk_once(
 
     Args:
         a: the model before a rewrite.
-        b: the model after it, which is run whole.
+        b: the model after it, which is loaded as a whole, too.
         samples: inputs.
         provider: where to run.
         run_limits: what the model may take when it runs.
@@ -72,7 +74,7 @@ def run_trunk_once(
     Returns:
         The rest of both; None where nothing is to be gained, where an output is made by the
         common part, where it is not certain that what lies between has one row per sample, and
-        where the model cannot be run.
+        where the model cannot be loaded or run.
     """
     first = [spec.shape[0] for spec in input_specs(a.skeleton) if spec.shape]
     layout = batching(input_specs(a.skeleton))
@@ -84,21 +86,15 @@ def run_trunk_once(
     between = _between(a.skeleton, shared) | _between(b.skeleton, shared)
     if not shared or not between or not _rows(b, between, samples.count):
         return None
-    outputs = [value.name for value in b.skeleton.graph.output]
-    if not between.isdisjoint(outputs):
+    if not between.isdisjoint(value.name for value in b.skeleton.graph.output):
         return None
     try:
-        values = run_model(
-            b,
-            samples.arrays,
-            [*sorted(between), *outputs],
-            provider,
-            batch=_AT_ONCE,
-            run_limits=run_limits,
-        )
+        with opened(_without_weights(b), provider, run_limits=run_limits):
+            pass
+        names = sorted(between)
+        kept = run_model(b, samples.arrays, names, provider, batch=_AT_ONCE, run_limits=run_limits)
     except OnnxShareError:
         return None  # which a comparison of the whole models will put into words
-    kept = {name: values[name] for name in sorted(between)}
     if any(len(array) != samples.count for array in kept.values()):
         return None
     size = layout.size or "n"
@@ -168,6 +164,22 @@ _KINDS: Mapping[int, int] = {
     onnx.TensorProto.UINT8: 1,
     onnx.TensorProto.INT8: 1,
 }
+
+
+def _without_weights(model: Model) -> Model:
+    """A copy whose large weights are inputs: it can be loaded in no time, and not be run."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.skeleton)
+    graph, known = proto.graph, {value.name for value in model.skeleton.graph.input}
+    kept = [tensor for tensor in graph.initializer if element_count(tensor) <= SMALL]
+    for tensor in graph.initializer:
+        if element_count(tensor) > SMALL and tensor.name not in known:
+            graph.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return replace(model, skeleton=proto)
 
 
 def _rest(

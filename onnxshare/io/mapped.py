@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable
+import tempfile
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from onnxshare.io.tensors import Array
+from onnxshare.io.tensors import Array, release
 
 #: Descriptors from this number on are not kept: a process often may have only 1024.
 _MOST_DESCRIPTORS = 256
@@ -52,15 +54,78 @@ def map_descriptor(file: int) -> memoryview:
 
 def place(array: Array) -> Place | None:
     """Where an array lies in a mapped file; None if it lies elsewhere, or with gaps."""
+    owner = _file(array)
+    if owner is None or owner.descriptor is None:
+        return None
+    return Place(owner.descriptor, _offset(array, owner))
+
+
+def aligned(arrays: Sequence[Array]) -> list[Array]:
+    """The same arrays, where those of mapped files that begin at no multiple of their elements'
+    size lie at one in another file, which has no name.
+
+    They are copied there once, however often this is asked, for as long as their file is mapped.
+
+    Raises:
+        OSError: there is no space for them.
+    """
+    owners = [_file(array) if array.ctypes.data % array.itemsize else None for array in arrays]
+    keys = [
+        None if owner is None else (_offset(array, owner), array.nbytes)
+        for array, owner in zip(arrays, owners, strict=True)
+    ]
+    missing: dict[tuple[int, int], tuple[MappedFile, Array]] = {}
+    for array, owner, key in zip(arrays, owners, keys, strict=True):
+        if owner is not None and key is not None and key not in _COPIES.get(owner, {}):
+            missing[key] = owner, array
+    if missing:
+        _copy(missing)
+    return [
+        array
+        if owner is None or key is None
+        else np.frombuffer(_COPIES[owner][key], array.dtype).reshape(array.shape)
+        for array, owner, key in zip(arrays, owners, keys, strict=True)
+    ]
+
+
+#: By mapped file, and by where it begins and how long it is, the copy of a part of it.
+_COPIES: weakref.WeakKeyDictionary[MappedFile, dict[tuple[int, int], memoryview]] = (
+    weakref.WeakKeyDictionary()
+)
+
+#: Where copies begin in their file, and how many bytes are copied at once.
+_ALIGNMENT, _STEP = 64, 2**24
+
+
+def _copy(parts: dict[tuple[int, int], tuple[MappedFile, Array]]) -> None:
+    """Copy parts of mapped files into one file without a name, and map that."""
+    starts = []
+    with tempfile.TemporaryFile(buffering=0) as file:
+        for _, array in parts.values():
+            starts.append(-(-file.tell() // _ALIGNMENT) * _ALIGNMENT)
+            file.seek(starts[-1])
+            data = array.reshape(-1).view(np.uint8)
+            for begin in range(0, len(data), _STEP):
+                piece = data[begin : begin + _STEP]
+                left = piece.data
+                while len(left):
+                    left = left[file.write(left) :]
+                release(piece)
+        mapped = map_descriptor(file.fileno())
+    for (key, (owner, array)), start in zip(parts.items(), starts, strict=True):
+        _COPIES.setdefault(owner, {})[key] = mapped[start : start + array.nbytes]
+
+
+def _file(array: Array) -> MappedFile | None:
+    """The mapped file that an array lies in, without gaps."""
     owner: Any = array
     while not isinstance(owner, mmap.mmap):
         owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
         if owner is None:
             return None
-    if not isinstance(owner, MappedFile) or owner.descriptor is None:
-        return None
-    if not array.flags.c_contiguous or not array.nbytes:
-        return None
-    return Place(
-        owner.descriptor, int(array.ctypes.data - np.frombuffer(owner, np.uint8).ctypes.data)
-    )
+    whole = array.flags.c_contiguous and array.nbytes
+    return owner if whole and isinstance(owner, MappedFile) else None
+
+
+def _offset(array: Array, owner: MappedFile) -> int:
+    return int(array.ctypes.data - np.frombuffer(owner, np.uint8).ctypes.data)

@@ -19,6 +19,7 @@ from onnx import TensorProto
 
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import PROTOBUF_LIMIT, Model, all_tensors
+from onnxshare.io.mapped import aligned
 from onnxshare.io.skeleton import SMALL
 from onnxshare.io.tensors import PLAIN, Array, raw_bytes
 
@@ -72,6 +73,7 @@ def prepare(model: Model, structure: onnx.ModelProto) -> Weights:
         for tensor in proto.graph.initializer:
             if _bytes(tensor) > SMALL and tensor.data_type in PLAIN:
                 handed_over[tensor.name] = _hand_over(model, tensor, token)
+        handed_over = _usable(handed_over)
     for tensor in all_tensors(proto):
         if tensor.data_location == TensorProto.EXTERNAL and not _stands_for(tensor, token):
             _make_whole(model, tensor)
@@ -167,6 +169,17 @@ def _hand_over(model: Model, tensor: onnx.TensorProto, token: str) -> tuple[int,
     stub.external_data.add(key="location", value=token)
     tensor.CopyFrom(stub)
     return stub.data_type, array
+
+
+def _usable(handed_over: dict[str, tuple[int, Array]]) -> dict[str, tuple[int, Array]]:
+    """The same weights where ONNX Runtime can compute with them as they lie: otherwise each
+    session would copy them."""
+    try:
+        arrays = aligned([array for _, array in handed_over.values()])
+    except OSError:
+        return handed_over
+    kinds = ((name, kind) for name, (kind, _) in handed_over.items())
+    return {name: (kind, array) for (name, kind), array in zip(kinds, arrays, strict=True)}
 
 
 def _make_whole(model: Model, tensor: onnx.TensorProto) -> None:

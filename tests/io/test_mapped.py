@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from onnxshare.io import mapped
-from onnxshare.io.mapped import map_descriptor, place
+from onnxshare.io.mapped import aligned, map_descriptor, place
 
 
 @pytest.fixture
@@ -59,3 +59,29 @@ def test_many_open_files_keep_no_second_descriptor(
     array = np.frombuffer(open_map(file), np.int32)
     assert place(array) is None
     assert array[7] == 7
+
+
+def test_arrays_at_odd_places_are_copied_once_to_even_ones(tmp_path: Path) -> None:
+    values = np.arange(1000, dtype=np.float32)
+    (tmp_path / "odd").write_bytes(b"123" + values.tobytes())
+    view = open_map(tmp_path / "odd")
+    odd = [np.frombuffer(view, np.float32, 500, 3), np.frombuffer(view, np.float32, 500, 2003)]
+    made = aligned([*odd, values])
+    for array, expected in zip(made, (values[:500], values[500:], values), strict=True):
+        assert array.ctypes.data % 4 == 0
+        np.testing.assert_array_equal(array, expected)
+    assert made[2] is values
+    again = aligned([odd[1].reshape(20, 25)])[0]
+    assert again.ctypes.data == made[1].ctypes.data
+    assert again.shape == (20, 25)
+    found = place(made[0])
+    assert found is not None
+    assert os.pread(found.descriptor, 2000, found.offset) == values[:500].tobytes()
+
+
+def test_copies_go_with_their_file(tmp_path: Path) -> None:
+    (tmp_path / "odd").write_bytes(b"1" + bytes(4000))
+    copies = len(mapped._COPIES)
+    made = aligned([np.frombuffer(open_map(tmp_path / "odd"), np.float32, 1000, 1)])
+    assert len(made[0]) == 1000
+    assert len(mapped._COPIES) == copies
