@@ -113,13 +113,13 @@ def read_samples(
     limit: int | None = None,
     images: ImageOptions | None = None,
 ) -> Samples:
-    """Read inputs for a model from a file, a folder or a function.
+    """Read inputs for a model from a file or a folder, or take those given in Python.
 
     Args:
         path: an `.npz` whose keys are the inputs' names (and `labels`), an `.npy` for a model
             with one input, an image, or ONNX test data (`input_0.pb`, `test_data_set_*`); or a
-            folder of files of one of these kinds, each of them one sample or a batch; or a
-            function without arguments that yields batches (`samples/callables.py`).
+            folder of files of one of these kinds, each of them one sample or a batch; or arrays,
+            batches or a function that yields batches (`samples/callables.py`).
         proto: the model, which says what the shapes and types must be.
         limit: use no more than this many samples.
         images: how image files become inputs.

@@ -1,6 +1,6 @@
-"""Samples that a Python function yields, such as the batches of a data loader.
+"""Samples given in Python: arrays, or batches such as those of a data loader.
 
-The function is called once and read once, whatever it would yield a second time: what a head is
+A function is called once and read once, whatever it would yield a second time: what a head is
 fitted to and what certifies it must stay apart. What takes more memory than is held at once goes
 to a temporary file as it comes.
 """
@@ -21,27 +21,30 @@ from onnxshare.samples.labels import LABELS, fit_labels
 from onnxshare.samples.lazy import EAGER_BYTES, MAX_BYTES, LazyArrays, Piece
 from onnxshare.signature import Batching, InputSpec
 
-#: Yields batches: arrays by the inputs' names (and `labels`); for a model with one input also the
-#: array alone, or the array and the labels. Samples are on axis 0.
-Source = Callable[[], Iterable[Any]]
+#: A batch: arrays by the inputs' names (and `labels`); for a model with one input also the array
+#: alone, or a tuple of the array and the labels. Samples are on axis 0.
+Batch = Mapping[str, Any] | Array | tuple[Any, Any]
+
+#: One batch, an iterable of batches, or a function without arguments that returns one.
+Source = Batch | Iterable[Any] | Callable[[], Iterable[Any]]
 
 
 def read(
     source: Source, specs: Sequence[InputSpec], layout: Batching, limit: int | None = None
 ) -> tuple[Mapping[str, Array], Array | None, str]:
-    """Read all that a function yields, or `limit` samples of it.
+    """Read all batches, or `limit` samples of them.
 
     Returns:
-        The arrays, the labels or None, and the name of the function.
+        The arrays, the labels or None, and the name of the function or of the type.
 
     Raises:
-        SamplesError: it yields nothing, or something that does not fit the model.
+        SamplesError: there are none, or they do not fit the model.
     """
     name = getattr(source, "__name__", type(source).__name__)
     stores = {spec.name: _Store() for spec in specs}
     labels: list[Array] = []
     count = 0
-    for place, batch in enumerate(source()):
+    for place, batch in enumerate(_batches(source, name)):
         where = Path(f"{name}, batch {place}")
         given = _by_name(batch, specs, where)
         taken = {spec.name: fit(given[spec.name], spec, layout, where) for spec in specs}
@@ -57,11 +60,26 @@ def read(
         if limit is not None and count >= limit:
             break
     if not count:
-        raise SamplesError(f"{name}: yields no samples")
+        raise SamplesError(f"{name}: holds no samples")
     found = np.concatenate(labels) if labels else None
     if found is not None and len(found) != count:
         raise SamplesError(f"{name}: {count} samples but {len(found)} labels")
     return _arrays({key: store.array() for key, store in stores.items()}, count, name), found, name
+
+
+def _batches(source: Source, name: str) -> Iterable[Any]:
+    if callable(source):
+        source = source()
+    elif isinstance(source, (np.ndarray, tuple)):
+        return [source]
+    if isinstance(source, Mapping):
+        return [source]
+    if isinstance(source, Iterable) and not isinstance(source, (str, bytes)):
+        return source
+    raise SamplesError(
+        f"{name}: not samples",
+        "give a path, arrays by the inputs' names, or batches of them",
+    )
 
 
 def _arrays(found: dict[str, Array], count: int, name: str) -> Mapping[str, Array]:

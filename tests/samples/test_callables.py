@@ -1,4 +1,4 @@
-"""Samples that a Python function yields."""
+"""Samples given in Python: arrays, batches, and functions that yield them."""
 
 from __future__ import annotations
 
@@ -61,6 +61,33 @@ def test_batches_of_every_kind(
         assert found.labels is None
 
 
+@pytest.mark.parametrize(
+    ("given", "labelled"),
+    [
+        pytest.param({"image": IMAGES, "labels": LABELS}, True, id="arrays by name"),
+        pytest.param(IMAGES, False, id="an array"),
+        pytest.param((IMAGES, LABELS), True, id="an array and labels"),
+        pytest.param(list(batches("names")), True, id="a list of batches"),
+        pytest.param(batches("pairs"), True, id="an iterator of batches"),
+        pytest.param(lambda: {"image": IMAGES}, False, id="a function of one batch"),
+    ],
+)
+def test_what_is_given_without_a_function(
+    lenet: onnx.ModelProto, given: Any, labelled: bool
+) -> None:
+    found = read_samples(given, lenet)
+    np.testing.assert_array_equal(found.arrays["image"], IMAGES)
+    if labelled:
+        np.testing.assert_array_equal(found.labels, LABELS)
+    else:
+        assert found.labels is None
+
+
+def test_what_is_no_samples(lenet: onnx.ModelProto) -> None:
+    with pytest.raises(SamplesError, match="int: not samples; give a path"):
+        read_samples(7, lenet)  # type: ignore[arg-type]
+
+
 def test_single_samples_without_a_batch_axis(lenet: onnx.ModelProto) -> None:
     found = read_samples(lambda: iter(IMAGES), lenet)
     np.testing.assert_array_equal(found.arrays["image"], IMAGES)
@@ -88,7 +115,7 @@ def broken() -> Iterator[Array]:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (list, "yields no samples"),
+        (list, "holds no samples"),
         (lambda: [{"other": IMAGES}], "batch 0: no array for input 'image'; it holds 'other'"),
         (lambda: [(IMAGES, LABELS, LABELS)], "is 3 things"),
         (lambda: [(IMAGES, LABELS[:7])], "differ in their number of samples"),
