@@ -19,6 +19,7 @@ from rewrites.moved import Moved
 
 if TYPE_CHECKING:
     from onnxshare.inputs import Samples
+    from onnxshare.latency import Latency
     from rewrites.search import Search
 
 #: Runs a model on the samples and yields, batch by batch, the values of the named tensors.
@@ -179,12 +180,16 @@ class Fitting:
         held_out: shows inner tensors on samples that no fit and no search may see: for one
             certification.
         warn: is told what speaks against the samples.
+        race: times a rewritten model (B) against the original (A) on a sample, where they will run.
+        timed_on: where that is, in words.
     """
 
     samples: Samples | None = None
     features: Features | None = None
     held_out: Features | None = None
     warn: Callable[[str], None] = lambda words: None
+    race: Callable[[onnx.ModelProto], Latency] | None = None
+    timed_on: str = ""
 
 
 def head_params(graph: Graph, head: Head) -> int:

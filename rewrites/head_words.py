@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxshare.latency import Latency
 from rewrites.certify import Estimate, Target
 from rewrites.search import Search
 
@@ -16,6 +17,18 @@ def measured(found: Estimate, target: Target) -> str:
         high = found.error_high or 0.0
         parts.append(f"has a relative error of {found.error:.2%} (at most {high:.2%})")
     return " and ".join(parts)
+
+
+def latency_words(found: Latency) -> str:
+    """What was timed, in words."""
+    if found.a is None or found.b is None or found.ratio is None or found.ci95 is None:
+        return f"its latency is not known: {found.reason}"
+    low, high = found.ci95
+    samples = "one sample takes" if found.batch == 1 else f"{found.batch} samples take"
+    return (
+        f"{samples} {found.b * 1e3:.3g} ms instead of {found.a * 1e3:.3g} ms, {found.ratio:.2f} of "
+        f"the time ({low:.2f} to {high:.2f}): {found.result}"
+    )
 
 
 def best_words(found: Search) -> str:

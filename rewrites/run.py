@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import entry_points
@@ -14,15 +14,19 @@ import onnx
 from onnxshare.analysis.inspection import inspect
 from onnxshare.analysis.results import Totals
 from onnxshare.comparison import Comparison
+from onnxshare.costs import latencies
 from onnxshare.errors import RewriteError, RuntimeFailure, UsageError
 from onnxshare.inputs import ImageOptions, Samples, Source, read_samples
 from onnxshare.io.load import Model, ModelSource, load, with_data
 from onnxshare.io.save import save_model
 from onnxshare.io.tensors import Array
+from onnxshare.latency import Latency
 from onnxshare.named_sizes import Dims, with_dims
 from onnxshare.progress import report
+from onnxshare.runtime.providers import Provider, choose
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import opened
+from onnxshare.runtime.sessions import Sessions
 from onnxshare.shapes import InputShapes
 from rewrites import ALL
 from rewrites.base import Change, Features, Fitting, Options, Refusal, Rewrite, Site
@@ -190,6 +194,10 @@ def rewrite(
             _features(original, measuring, provider, run_limits),
             warnings.setdefault,
         )
+        if options.objective == "latency":
+            where = choose(provider)
+            timing = _race(original, fitting, where, run_limits, seed)
+            fit = replace(fit, race=timing, timed_on=where.label)
     result, sites, changes = apply_all(original, chosen, options, fit, input_shapes)
     before = inspect(original, input_shapes=input_shapes).totals
     if not changes:
@@ -246,6 +254,20 @@ def _choose(names: Sequence[str], options: Options, samples: object) -> list[Rew
     if options.method or options.keep or options.max_error:
         check_method(options, names, given=samples is not None)
     return [known[name] for name in known if name in names]
+
+
+def _race(
+    original: Model, samples: Samples, provider: Provider, limits: RunLimits | None, seed: int
+) -> Callable[[onnx.ModelProto], Latency]:
+    """What times a rewritten model against the original, one sample per run or as many as they
+    fix."""
+
+    def run(model: onnx.ModelProto) -> Latency:
+        both = {"A": original, "B": replace(original, skeleton=model)}
+        with Sessions(both, provider, limits, start=False) as sessions:
+            return latencies(sessions, samples, (), seed)[0]
+
+    return run
 
 
 def _features(

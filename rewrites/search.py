@@ -4,18 +4,26 @@ Every candidate's whole pipeline, masks, priors and λ included, is cross-valida
 predicted by a head fitted without it. Of the candidates whose bound (`certify.py`) reaches the
 target the cheapest is chosen. Choosing makes its estimate too good, so the estimate promises
 nothing: what is chosen has to be certified on samples that the search never saw.
+
+Where the latency counts, each candidate that reaches the target is timed against the original in
+pairs (`onnxshare/latency.py`). Ratios within 3 % of each other show no difference: of those that
+are as close to the fastest, and then of those that are as close to the fastest of the rest, and so
+on, the candidate of fewer parameters is the cheaper one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from typing import Any
 
 import numpy as np
 
 from onnxshare.io.tensors import Array
+from onnxshare.latency import MARGIN, Latency
 from onnxshare.progress import report
+from rewrites import threads
 from rewrites.base import Refusal
 from rewrites.certify import Estimate, Target, estimate
 from rewrites.chain import Chain
@@ -43,8 +51,11 @@ class Candidate:
         macs: multiply-accumulates per sample.
         bytes: of its parameters.
         estimate: what cross-validation says; None where it was not tried.
-        latency_ms: of the whole model for one sample; None where it was not measured.
+        latency: of the whole model (B) against the original (A); None where it was not measured.
         reaches: whether its bound reaches the target.
+        certificate: what it does on samples that the search never saw; None where it was not tried
+            on them.
+        certified: whether that keeps the target.
         chosen: whether it is the one.
         refused: why it was not tried.
     """
@@ -54,8 +65,10 @@ class Candidate:
     macs: int | None = None
     bytes: int | None = None
     estimate: Estimate | None = None
-    latency_ms: float | None = None
+    latency: Latency | None = None
     reaches: bool = False
+    certificate: Estimate | None = None
+    certified: bool | None = None
     chosen: bool = False
     refused: str | None = None
 
@@ -75,9 +88,10 @@ class Search:
         params_before: parameters of the head as it was.
         candidates: everything that was tried, cheapest first.
         chosen: the method that was chosen; `exact` where none reached the target.
-        certificate: what the chosen head does on samples that the search never saw; None where
-            nothing was to be certified.
+        certificate: what the chosen head does on samples that the search never saw, or where none
+            was certified, the surest; None where nothing was to be certified.
         certified: whether that keeps the target.
+        timed_on: where the candidates were timed; empty where they were not.
     """
 
     target: Target
@@ -88,6 +102,7 @@ class Search:
     chosen: str
     certificate: Estimate | None = None
     certified: bool | None = None
+    timed_on: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The search as plain types."""
@@ -101,7 +116,7 @@ def search(
     classes: frozenset[int],
     *,
     objective: str = "params",
-    latency: Callable[[Method], float] | None = None,
+    latency: Callable[[Method], Latency] | None = None,
     seed: int = 0,
 ) -> Search:
     """Cross-validate the whole family and choose.
@@ -112,7 +127,7 @@ def search(
         target: what has to be kept.
         classes: the leaves whose largest output counts.
         objective: what the cheapest is cheapest in.
-        latency: measures a method's model, where that is the objective.
+        latency: times a method's model against the original; wanted where that is the objective.
         seed: of the folds.
     """
     methods = family(
@@ -123,22 +138,42 @@ def search(
     found = []
     for place, method in enumerate(methods):
         report(f"trying {method.name}", place, len(methods))
-        found.append(_try(chain, data, method, target, classes, seed))
-    found = [
-        replace(item, latency_ms=latency(method))
-        if latency is not None and objective == "latency" and item.reaches
-        else item
-        for item, method in zip(found, methods, strict=True)
-    ]
-    field = "latency_ms" if objective == "latency" else objective
+        with threads.suited_to(chain.params):
+            found.append(_try(chain, data, method, target, classes, seed))
+    if latency is not None:
+        found = [
+            replace(item, latency=latency(method)) if item.reaches else item
+            for item, method in zip(found, methods, strict=True)
+        ]
+    found.sort(key=lambda item: (item.params is None, item.params or 0))
     good = [item for item in found if item.reaches]
-    best = min(good, key=lambda item: (getattr(item, field), item.params or 0), default=None)
+    best = next(iter(by_cost(good, objective)), None)
     chosen = "exact" if best is None else best.method
-    marked = [replace(item, chosen=item is best) for item in found]
-    marked.sort(key=lambda item: (item.params is None, item.params or 0))
-    return Search(
-        target, task_words(chain, classes), data.count, chain.params, tuple(marked), chosen
-    )
+    marked = tuple(replace(item, chosen=item is best) for item in found)
+    words = task_words(chain, classes)
+    return Search(target, words, data.count, chain.params, marked, chosen)
+
+
+def by_cost(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
+    """Candidates by what they cost, the cheapest first; of equal ones that of fewer parameters.
+
+    Args:
+        candidates: the candidates.
+        objective: one of `OBJECTIVES`. What could not be timed costs the most.
+    """
+    if objective != "latency":
+        return sorted(candidates, key=lambda item: (getattr(item, objective), item.params or 0))
+
+    def ratio(item: Candidate) -> float:
+        return inf if item.latency is None or item.latency.ratio is None else item.latency.ratio
+
+    left, found = sorted(candidates, key=ratio), list[Candidate]()
+    while left:
+        level = ratio(left[0]) * (1 + MARGIN)
+        alike = [item for item in left if ratio(item) <= level]
+        found += sorted(alike, key=lambda item: item.params or 0)
+        left = left[len(alike) :]
+    return found
 
 
 def ladder(found: Search, objective: str) -> list[str]:
@@ -146,33 +181,42 @@ def ladder(found: Search, objective: str) -> list[str]:
 
     Of those that reach the target, those than which none is both cheaper and surer.
     """
-    field = "latency_ms" if objective == "latency" else objective
     reaching = [item for item in found.candidates if item.reaches and item.estimate is not None]
-    reaching.sort(key=lambda item: (getattr(item, field), item.params or 0))
     kept: list[tuple[tuple[float, float], str]] = []
-    for item in reaching:
+    for item in by_cost(reaching, objective):
         assert item.estimate is not None
         if not kept or item.estimate.margin > kept[-1][0]:
             kept.append((item.estimate.margin, item.method))
     return [name for _, name in reversed(kept)]
 
 
-def settle(found: Search, chosen: str, certificate: Estimate, *, certified: bool) -> Search:
+def settle(found: Search, tested: Sequence[tuple[str, Estimate]]) -> Search:
     """The search with what the certification made of it.
 
     Args:
         found: the search.
-        chosen: the candidate that was certified, or failed to be.
-        certificate: what it does on the held-out samples.
-        certified: whether that keeps the target.
+        tested: the candidates that were measured on held-out samples, in the order of the tests
+            (`certify.fixed_sequence`), at least one.
     """
-    marked = tuple(replace(item, chosen=item.method == chosen) for item in found.candidates)
+    measured = dict(tested)
+    kept = {name: result.reaches(found.target) for name, result in tested}
+    passed = [name for name, held in kept.items() if held]
+    chosen = passed[-1] if passed else "exact"
+    marked = tuple(
+        replace(
+            item,
+            chosen=item.method == chosen,
+            certificate=measured.get(item.method),
+            certified=kept.get(item.method),
+        )
+        for item in found.candidates
+    )
     return replace(
         found,
         candidates=marked,
-        chosen=chosen if certified else "exact",
-        certificate=certificate,
-        certified=certified,
+        chosen=chosen,
+        certificate=measured[chosen] if passed else tested[0][1],
+        certified=bool(passed),
     )
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from statistics import median
-from time import perf_counter
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,8 @@ import onnx
 
 from onnxshare.analysis.heads import Head, Subject
 from onnxshare.io.tensors import Array
-from onnxshare.runtime.session import Session
+from onnxshare.latency import Latency
+from rewrites import threads
 from rewrites.base import Change, Features, Fitting, Options, Refusal, Site
 from rewrites.certify import Estimate, Target, estimate, fixed_sequence
 from rewrites.chain import Chain, chain_of
@@ -22,14 +21,11 @@ from rewrites.fc_to_conv import FcToConv
 from rewrites.fitted import SmallHead
 from rewrites.head_data import HeadData, collect
 from rewrites.head_task import class_leaves, task_words
-from rewrites.head_words import best_words, measured
+from rewrites.head_words import best_words, latency_words, measured
 from rewrites.methods import EXACT, Method, describe, parse
 from rewrites.sample_checks import check_head, check_scale
 from rewrites.search import Search, ladder, search, settle
 from rewrites.small_head import fit_head
-
-#: Runs of a model whose time is measured, and before it is.
-_TIMED, _WARM = 30, 5
 
 _NOT_COMPRESSIBLE = "not compressible within the promise"
 
@@ -99,39 +95,28 @@ def _check(chain: Chain, target: Target, classes: frozenset[int]) -> None:
 
 def _fit(task: _Task, method: Method) -> SmallHead:
     chosen = np.arange(task.data.count)
-    return fit_head(task.chain, task.data, chosen, method, task.classes)
+    with threads.suited_to(task.chain.params):
+        return fit_head(task.chain, task.data, chosen, method, task.classes)
 
 
 def _search(task: _Task) -> Search:
     options = task.options
-    return search(
+    found = search(
         task.chain,
         task.data,
         task.target,
         task.classes,
         objective=options.objective,
-        latency=_stopwatch(task) if options.objective == "latency" else None,
+        latency=partial(_timed, task) if options.objective == "latency" else None,
         seed=options.seed,
     )
+    return replace(found, timed_on=task.fitting.timed_on)
 
 
-def _stopwatch(task: _Task) -> Callable[[Method], float]:
-    """Measures a method's whole model: the median time for one sample, in milliseconds."""
-    assert task.fitting.samples is not None
-    one = dict(task.fitting.samples.take([0]).arrays)
-    whole = task.chain.subject.graph.model
-
-    def measure(method: Method) -> float:
-        model, _, _ = emit_head(task.chain, _fit(task, method))
-        session = Session(replace(whole, skeleton=model))
-        times = []
-        for _ in range(_WARM + _TIMED):
-            start = perf_counter()
-            session.run(one)
-            times.append(perf_counter() - start)
-        return median(times[_WARM:]) * 1e3
-
-    return measure
+def _timed(task: _Task, method: Method) -> Latency:
+    """A method's whole model (B) against the original (A)."""
+    assert task.fitting.race is not None
+    return task.fitting.race(emit_head(task.chain, _fit(task, method))[0])
 
 
 def _certified(task: _Task, found: Search) -> Change:
@@ -144,20 +129,18 @@ def _certified(task: _Task, found: Search) -> Change:
         return _certify(task, made[name][1][0])
 
     tested = fixed_sequence(ladder(found, task.options.objective), measure, task.target)
-    passed = [item for item in tested if item[1].reaches(task.target)]
-    name, certificate = passed[-1] if passed else tested[0]
-    found = settle(found, name, certificate, certified=bool(passed))
+    found = settle(found, tested)
     last, missed = tested[-1]
     words = (
         f"{last} {measured(missed, task.target)} on samples that the search never saw, and not "
         f"the {task.target.words} it seemed to keep"
     )
-    if not passed:
+    if not found.certified:
         why = f"{words}; give more samples, or promise less"
         subject = task.chain.subject
         return exact_form(subject, task.site, task.options, task.fitting, why, found)
-    change = _change(task, *made[name], certificate, found)
-    return change if last == name else replace(change, notes=(*change.notes, words))
+    change = _change(task, *made[found.chosen], found.certificate, found)
+    return change if last == found.chosen else replace(change, notes=(*change.notes, words))
 
 
 def _given(task: _Task) -> Change:
@@ -237,6 +220,8 @@ def _notes(
             f"the cheapest in {task.options.objective} of {kept} that keep the promise in "
             f"cross-validation, of {tried} tried on {found.samples} samples"
         )
+        chosen = next(item for item in found.candidates if item.chosen)
+        notes += [] if chosen.latency is None else [latency_words(chosen.latency)]
     if certificate is not None:
         notes.append(
             f"certified {task.target.words} with 95 % confidence, {certificate.samples} samples: "

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from onnxshare.errors import printable
+from onnxshare.latency import MARGIN
 from onnxshare.report import numbers
+from onnxshare.report.comparison import seconds
 from rewrites.search import Candidate, Search
 
 #: What stands in the last column of the chosen candidate.
@@ -24,18 +28,19 @@ def table(search: Search) -> Table:
     for item in search.candidates:
         if item.estimate is not None:
             shown.add_row(*_row(search, item), style=_style(item))
-    kept = search.chosen == "exact"
     figures = ["100.0 %", "100.0 %"] * (search.target.keep is not None)
     figures += ["0.0 %", "0.0 %"] * (search.target.max_error is not None)
+    if any(item.latency is not None for item in search.candidates):
+        before = [item.latency.a for item in search.candidates if item.latency and item.latency.a]
+        figures += [seconds(median(before)), "1"] if before else ["–", "–"]
     shown.add_row(
         "exact",
         numbers.exact(search.params_before),
         "1",
         *figures,
-        *([""] * (len(_titles(search)) - len(figures))),
         "",
-        CHOSEN if kept else "keeps all",
-        style="bold" if kept else "",
+        CHOSEN if search.chosen == "exact" else "keeps all",
+        style="bold" if search.chosen == "exact" else "",
     )
     return shown
 
@@ -48,6 +53,8 @@ def lines(search: Search) -> list[Text]:
             f"{search.samples:,} samples, fewer where those already say no"
         )
     ]
+    found += _certified(search)
+    found += _timed(search)
     reasons: dict[str, list[str]] = {}
     for item in search.candidates:
         if item.refused is not None:
@@ -57,14 +64,54 @@ def lines(search: Search) -> list[Text]:
     return found
 
 
+def _certified(search: Search) -> list[Text]:
+    """What was measured on held-out samples, the largest head first."""
+    tested = [item for item in search.candidates if item.certificate is not None]
+    if not tested:
+        return []
+    words = []
+    for item in reversed(tested):
+        assert item.certificate is not None
+        bounds = []
+        if search.target.keep is not None:
+            bounds.append(f"at least {_percent(item.certificate.agreement_low)}")
+        if search.target.max_error is not None:
+            bounds.append(f"error at most {_percent(item.certificate.error_high)}")
+        passed = "chosen" if item.chosen else "keeps it" if item.certified else "failed"
+        words.append(f"{item.method} {', '.join(bounds)} ({passed})")
+    count = max(item.certificate.samples for item in tested if item.certificate is not None)
+    return [Text(f"on {count:,} samples that the search never saw: {'; '.join(words)}")]
+
+
+def _timed(search: Search) -> list[Text]:
+    """Where and how candidates were timed, and which could not be."""
+    timed = [item.latency for item in search.candidates if item.latency is not None]
+    found = []
+    done = [item for item in timed if item.ratio is not None]
+    if done:
+        samples = "1 sample" if done[0].batch == 1 else f"{done[0].batch} samples"
+        found.append(
+            Text(
+                printable(
+                    f"timed whole, in {min(item.pairs for item in done)} and more pairs with the "
+                    f"model as it was: {samples} per run, {search.timed_on}, threads "
+                    f"{done[0].threads}; of times within {MARGIN:.0%} of each other the smaller "
+                    "head counts as the faster"
+                )
+            )
+        )
+    reasons = dict.fromkeys(item.reason for item in timed if item.ratio is None)
+    return found + [Text(printable(f"not timed: {reason}")) for reason in reasons]
+
+
 def _titles(search: Search) -> list[str]:
     titles = []
     if search.target.keep is not None:
         titles += ["same class", "at least"]
     if search.target.max_error is not None:
         titles += ["error", "at most"]
-    if any(item.latency_ms is not None for item in search.candidates):
-        titles.append("ms")
+    if any(item.latency is not None for item in search.candidates):
+        titles += ["time", "ratio"]
     return titles
 
 
@@ -76,14 +123,23 @@ def _row(search: Search, item: Candidate) -> list[str]:
         row += [_percent(estimate.agreement), _percent(estimate.agreement_low)]
     if search.target.max_error is not None:
         row += [_percent(estimate.error), _percent(estimate.error_high)]
-    if any(other.latency_ms is not None for other in search.candidates):
-        row.append("–" if item.latency_ms is None else f"{item.latency_ms:.3g}")
-    return [*row, numbers.exact(estimate.samples), _mark(search, item)]
+    if any(other.latency is not None for other in search.candidates):
+        row += _latency(item)
+    return [*row, numbers.exact(estimate.samples), _mark(item)]
 
 
-def _mark(search: Search, item: Candidate) -> str:
-    if item.chosen and search.certified is False:
-        return "failed when certified"
+def _latency(item: Candidate) -> list[str]:
+    """The time of a run, and the interval of its ratio to that of the model as it was."""
+    found = item.latency
+    if found is None or found.b is None or found.ci95 is None:
+        return ["–", "–"]
+    low, high = found.ci95
+    return [seconds(found.b), f"{low:.2f}-{high:.2f}"]
+
+
+def _mark(item: Candidate) -> str:
+    if item.certified is False:
+        return "failed"
     return CHOSEN if item.chosen else "keeps it" if item.reaches else ""
 
 

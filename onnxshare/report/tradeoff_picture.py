@@ -124,9 +124,10 @@ def _point(search: Search, item: Candidate) -> _Point:
         loss, bound = estimate.error or 0.0, estimate.error_high or 0.0
         words = f"error {loss:.1%}, at most {bound:.1%}"
     loss, bound = min(loss, 10.0), min(bound, 10.0)
-    role = "good" if item.reaches else "bad"
-    if item.chosen:
-        role = "chosen" if search.certified is not False else "bad"
+    good = item.reaches and item.certified is not False
+    role = "chosen" if item.chosen else "good" if good else "bad"
+    if item.certified is False:
+        words += ", failed when certified"
     title = f"{item.method}: {params:,} parameters, {words}, {estimate.samples:,} samples"
     return _Point(item.method, params, loss, bound, role, title)
 

@@ -42,6 +42,8 @@ class Sessions:
         models: Mapping[str, Model],
         provider: Provider,
         limits: RunLimits | None = None,
+        *,
+        start: bool = True,
     ) -> None:
         """Start the processes, which do their imports while this one goes on.
 
@@ -49,6 +51,7 @@ class Sessions:
             models: by the names that `open` takes.
             provider: where they run.
             limits: what they may take.
+            start: false to start each process when it is first needed.
         """
         limits = defaults.DEFAULT if limits is None else limits
         self._models, self._provider, self.limits = models, provider, limits
@@ -59,7 +62,7 @@ class Sessions:
             self._places[name] = (
                 LocalHost()
                 if limits.in_process
-                else ChildHost(limits, provider, start=not self.in_turn)
+                else ChildHost(limits, provider, start=start and not self.in_turn)
             )
         everywhere = list(self._places.values())
         if self.in_turn:

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from onnxshare.errors import UsageError
+from onnxshare.latency import Latency
 from onnxshare.report import picture, tradeoff, tradeoff_picture
 from onnxshare.report.picture import Dot, Line, Picture, Words
 from rewrites.certify import Estimate, Target
@@ -56,7 +57,57 @@ VALUES = replace(
 )
 
 #: Nothing kept the target, and the one that seemed to did not when it was certified.
-FAILED = replace(CLASSES, chosen="exact", certified=False)
+FAILED = replace(
+    CLASSES,
+    candidates=(
+        CLASSES.candidates[0],
+        replace(
+            CLASSES.candidates[1],
+            chosen=False,
+            certified=False,
+            certificate=Estimate(300, 0.9, 0.871),
+        ),
+        *CLASSES.candidates[2:],
+    ),
+    chosen="exact",
+    certified=False,
+)
+
+#: The cheapest seemed to keep it, and failed on new samples; the next ones are certified.
+SETTLED = replace(
+    CLASSES,
+    candidates=tuple(
+        tried(
+            name,
+            params,
+            0.95,
+            0.92,
+            reaches=True,
+            chosen=name == "mask:2",
+            certified=low >= 0.9,
+            certificate=Estimate(300, 0.95, low),
+        )
+        for name, params, low in (
+            ("gap", 1_000, 0.871),
+            ("mask:2", 2_000, 0.91),
+            ("mask:4", 4_000, 0.93),
+        )
+    ),
+)
+
+#: Timed, but for one that could not be.
+TIMED = replace(
+    CLASSES,
+    candidates=(
+        CLASSES.candidates[0],
+        replace(
+            CLASSES.candidates[1],
+            latency=Latency(1, 2e-3, 1.25e-3, 0.625, (0.61, 0.642), 500, 2, "faster"),
+        ),
+        replace(CLASSES.candidates[2], latency=Latency(1, reason="it hangs")),
+    ),
+    timed_on="CPU: no NVIDIA driver",
+)
 NOTHING = replace(
     CLASSES,
     candidates=(tried("gap", 1_000, 0.5, 0.45),),
@@ -98,8 +149,35 @@ def test_errors_of_values() -> None:
 
 def test_what_failed_its_certification_is_not_called_chosen() -> None:
     text = printed(FAILED)
-    assert " ".join(row(text, "mask:2")).endswith("failed when certified")
+    assert " ".join(row(text, "mask:2")).endswith(" failed")
     assert " ".join(row(text, "exact")).endswith("← chosen")
+    assert "on 300 samples that the search never saw: mask:2 at least 87.1 % (failed)" in text
+
+
+def test_each_candidate_that_was_certified_or_failed_has_its_row_and_its_figure() -> None:
+    text = printed(SETTLED)
+    assert " ".join(row(text, "gap")).endswith(" failed")
+    assert " ".join(row(text, "mask:2")).endswith("← chosen")
+    assert " ".join(row(text, "mask:4")).endswith("keeps it")
+    assert (
+        "never saw: mask:4 at least 93.0 % (keeps it); mask:2 at least 91.0 % (chosen); "
+        "gap at least 87.1 % (failed)" in text
+    )
+    found = dots(SETTLED)
+    assert found["gap"].role == "bad"
+    assert "failed when certified" in found["gap"].title
+    assert [item["certified"] for item in SETTLED.to_dict()["candidates"]] == [False, True, True]
+
+
+def test_times_stand_beside_what_is_kept() -> None:
+    text = printed(TIMED)
+    assert row(text, "gap")[-3:] == ["–", "–", "200"]
+    assert "1.25 ms 0.61-0.64" in " ".join(row(text, "mask:2"))
+    assert "1 sample per run, CPU: no NVIDIA driver" in text
+    assert row(text, "exact")[-4:] == ["ms", "1", "keeps", "all"]
+    assert "500 and more pairs" in text
+    assert "not timed: it hangs" in text
+    assert "timed" not in printed(CLASSES)
 
 
 def dots(search: Search, name: str = "fc") -> dict[str, Dot]:
@@ -108,7 +186,7 @@ def dots(search: Search, name: str = "fc") -> dict[str, Dot]:
 
 
 def test_better_is_higher_and_larger_is_to_the_right() -> None:
-    for search in (CLASSES, VALUES, FAILED, NOTHING):
+    for search in (CLASSES, VALUES, FAILED, NOTHING, SETTLED, TIMED):
         found = dots(search)
         assert found["gap"].at[0] < found["exact"].at[0]
         assert found["gap"].at[1] > found["exact"].at[1]
@@ -132,7 +210,7 @@ def test_the_chosen_one_is_marked_and_no_other(search: Search, chosen: str) -> N
     assert len(named) == 1
 
 
-@pytest.mark.parametrize("search", [CLASSES, VALUES, FAILED, NOTHING])
+@pytest.mark.parametrize("search", [CLASSES, VALUES, FAILED, NOTHING, TIMED])
 def test_everything_is_drawn_inside(search: Search) -> None:
     drawn = tradeoff_picture.draw([("fc", search), ("a long name " * 9, search)])
     for shape in drawn.shapes:

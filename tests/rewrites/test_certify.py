@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from onnxshare.errors import UsageError
+from onnxshare.latency import Latency
 from onnxshare.statistics import agreement_lower_bound
 from rewrites.certify import (
     Estimate,
@@ -21,7 +22,7 @@ from rewrites.fit import Ridge
 from rewrites.methods import EXACT, Method, family, parse
 from rewrites.moments import Matrix
 from rewrites.refine import minimise, refine
-from rewrites.search import Candidate, Search, ladder, settle
+from rewrites.search import Candidate, Search, by_cost, ladder, settle
 
 
 @pytest.mark.parametrize(
@@ -220,10 +221,53 @@ def test_ladder_goes_from_the_surest_to_the_cheapest() -> None:
     )
     found = Search(Target(keep=0.95), "", 300, 50, candidates, "a")
     assert ladder(found, "params") == ["c", "a"]
-    settled = settle(found, "c", result(0.97), certified=True)
+
+
+def test_settling_marks_what_was_measured_and_what_failed() -> None:
+    """The last that passes is chosen; what comes after the first failure was never measured."""
+    candidates = tuple(
+        Candidate(name, 10, 10, 10, result(0.96), reaches=True, chosen=name == "a")
+        for name in "abcd"
+    )
+    found = Search(Target(keep=0.95), "", 300, 50, candidates, "a")
+    passed = [("d", result(0.98)), ("c", result(0.97)), ("b", result(0.94))]
+    settled = settle(found, passed)
     assert settled.chosen == "c"
-    assert [item.method for item in settled.candidates if item.chosen] == ["c"]
-    assert settle(found, "c", result(0.9), certified=False).chosen == "exact"
+    assert settled.certified
+    assert settled.certificate == result(0.97)
+    assert [item.chosen for item in settled.candidates] == [False, False, True, False]
+    assert [item.certified for item in settled.candidates] == [None, False, True, True]
+    assert settled.candidates[0].certificate is None
+    assert settled.candidates[1].certificate == result(0.94)
+    failed = settle(found, [("d", result(0.9))])
+    assert failed.chosen == "exact"
+    assert failed.certified is False
+    assert failed.certificate == result(0.9)
+    assert not any(item.chosen for item in failed.candidates)
+
+
+def timed(name: str, params: int, ratio: float | None) -> Candidate:
+    latency = Latency(1, ratio=ratio, reason="" if ratio else "it hangs")
+    return Candidate(name, params, params, params, result(0.99), latency, reaches=True)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "order"),
+    [
+        ({"a": 0.2, "b": 0.5, "c": 0.8}, "abc"),
+        ({"a": 0.8, "b": 0.5, "c": 0.2}, "cba"),
+        ({"a": 0.505, "b": 0.5, "c": 0.495}, "abc"),  # no difference: the fewer parameters
+        ({"a": 0.52, "b": 0.505, "c": 0.495}, "bca"),  # nor between the first two
+        ({"a": None, "b": 0.5, "c": 0.2}, "cba"),  # what was not timed comes last
+        ({"a": None, "b": None, "c": None}, "abc"),
+    ],
+)
+def test_of_about_equal_latencies_the_smaller_head_is_the_cheaper(
+    ratios: dict[str, float | None], order: str
+) -> None:
+    items = [timed(name, 10 + place, ratios[name]) for place, name in enumerate(ratios)]
+    assert "".join(item.method for item in by_cost(items[::-1], "latency")) == order
+    assert by_cost(items[::-1], "params")[0].method == "a"
 
 
 def test_false_promises_of_a_fixed_sequence_are_rare() -> None:

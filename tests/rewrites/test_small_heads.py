@@ -16,7 +16,10 @@ import onnxshare
 from onnxshare import RewriteResult
 from onnxshare.errors import SamplesError, UsageError
 from onnxshare.inputs import Samples
+from onnxshare.latency import Latency
 from onnxshare.runtime.run_limits import RunLimits
+from onnxshare.runtime.sessions import Sessions
+from rewrites.search import Search
 from tests.rewrites.checking import assert_same_results, dtype_of, feeds, inputs, interface, run
 from tests.rewrites.forms import FORMS, C, Form, H, K, Net, W
 from tests.rewrites.test_fc_to_gap import EXACT
@@ -387,3 +390,42 @@ def test_a_given_method_that_breaks_the_promise_is_refused() -> None:
     result = small(two_layers(), "collapse+gap", 700, keep=0.99)
     assert not result.changes
     assert "is not agreement ≥ 99.0 %" in (result.sites[0].refused or "")
+
+
+def timed(model: onnx.ModelProto, **options: Any) -> Search:
+    result = small(model, "auto", 400, max_error=0.05, objective="latency", **options)
+    [change] = result.changes
+    assert change.search is not None
+    return change.search
+
+
+def test_the_fastest_is_chosen_where_latency_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search is told made-up times: the smallest head that reaches is not the fastest."""
+    ratios = iter([0.9, 0.4, 0.8])
+
+    def latencies(sessions: Sessions, samples: Samples, batches: Any, seed: int) -> list[Latency]:
+        ratio = next(ratios)
+        return [Latency(1, 1e-3, ratio * 1e-3, ratio, (ratio, ratio), 500, 1, "faster")]
+
+    monkeypatch.setattr("rewrites.run.latencies", latencies)
+    found = timed(planted(2))
+    timings = {item.method: item.latency for item in found.candidates if item.reaches}
+    assert list(timings) == ["mask:2", "mask:4", "mask:8"]
+    assert found.chosen == "mask:4"
+    assert all(item.latency is None for item in found.candidates if not item.reaches)
+
+
+def test_candidates_are_timed_in_pairs_with_the_original() -> None:
+    found = timed(planted(2))
+    assert found.timed_on.startswith("CPU")
+    for item in found.candidates:
+        assert (item.latency is not None) == item.reaches
+        if item.latency is not None:
+            assert item.latency.batch == 1
+            assert item.latency.pairs >= 100
+            assert item.latency.ratio is not None
+            assert item.to_dict()["latency"]["pairs"] == item.latency.pairs
+    params = small(planted(2), "auto", 400, max_error=0.05).changes[0].search
+    assert params is not None
+    assert params.timed_on == ""
+    assert all(item.latency is None for item in params.candidates)
