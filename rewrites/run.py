@@ -125,7 +125,7 @@ def _available() -> tuple[dict[str, Rewrite], dict[str, str]]:
 
 def rewrite(
     source: ModelSource,
-    rewrites: Sequence[str],
+    rewrites: str | Sequence[str],
     *,
     approximate: bool = False,
     samples: Samples | Source | str | Path | None = None,
@@ -148,7 +148,8 @@ def rewrite(
 
     Args:
         source: the model.
-        rewrites: names such as `fc-to-gap`; they run in the order of `rewrites.ALL`.
+        rewrites: names such as `fc-to-gap`, or one of them; they run in the order of
+            `rewrites.ALL`.
         approximate: allow changes that are not exact; these need `samples`.
         samples: real inputs, in memory, in a file or folder, or a function that yields batches of
             them (`inputs.read_samples`): an approximation is fitted to one part of them and
@@ -164,6 +165,10 @@ def rewrite(
         dims: sizes by symbol: `{"batch": 1}`.
         images: how image files become inputs.
         run_limits: what a model may take when it runs; as of `onnxshare.compare`.
+        method: with `fc-to-gap`, the head to fit, such as `stack:16`, or `auto` to search.
+        keep: the share of answers, 0 to 1, that a head must keep; certified.
+        max_error: the relative RMS error that a head may have instead, as embeddings need.
+        objective: what the search makes small: params, bytes, macs or latency.
 
     Raises:
         ModelFileError, ModelError: the model cannot be read or contradicts itself.
@@ -174,7 +179,8 @@ def rewrite(
     options = Options(
         wanted, fully_convolutional, pool_outputs, node, method, keep, max_error, objective, seed
     )
-    chosen = _choose(rewrites, options, samples)
+    names = (rewrites,) if isinstance(rewrites, str) else rewrites
+    chosen = _choose(names, options, samples)
     original = load(source)
     input_shapes = with_dims(original, input_shapes, dims)
     given = (

@@ -97,3 +97,12 @@ def test_without_validation_a_weight_that_is_not_moved_as_said_is_still_found(
     assert not result.passed
     assert result.validation is not None
     assert "moved as it is said to be" in result.validation.reason
+
+
+def test_one_rewrite_may_be_named_alone(bundled: Path) -> None:
+    alone, listed = (
+        onnxshare.rewrite(bundled / "lenet5.onnx", names, validate=False)
+        for names in ("fc-to-conv", ["fc-to-conv"])
+    )
+    assert alone.changes
+    assert alone.to_dict() == listed.to_dict()
