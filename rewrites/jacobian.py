@@ -7,7 +7,9 @@ needs no loop for up to two hidden layers:
     L = 0:  I        L = 1:  W_1 ∘ E[d_1]ᵀ        L = 2:  W_2 (W_1 ∘ E[d_2 d_1ᵀ])
 
 The mean Jacobian is the best linear fit for Gaussian inputs (Stein's lemma), and so the prior of a
-collapse. The Gauss–Newton metric of a hidden layer is M = E[JᵀJ], J the Jacobian of the outputs
+collapse. That works the other way round too: where what is between the layers has no formula here,
+the linear fit of the leaf's outputs to the root's outputs, ridge around nothing (`fit.py`), takes
+its place. The Gauss–Newton metric of a hidden layer is M = E[JᵀJ], J the Jacobian of the outputs
 with respect to that layer: an error e there costs eᵀMe at the outputs, to second order
 (Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent", 2002).
 It is gathered as M = GᵀG from back-propagated probes v with E[vvᵀ] = I (Hutchinson, 1990): all unit
@@ -21,7 +23,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from rewrites.chain import Chain
-from rewrites.moments import Floats
+from rewrites.fit import Ridge
+from rewrites.moments import Floats, Matrix
 
 #: Probes per hidden layer, over all samples together.
 _PROBES = 8192
@@ -37,9 +40,6 @@ def mean_jacobian(chain: Chain, leaf: int, results: Mapping[int, Floats]) -> Flo
         chain: the head.
         leaf: one of its leaves.
         results: per layer its outputs on the samples, `[N, F]`.
-
-    Raises:
-        Refusal: what is between the FCs is not known.
     """
     path = chain.path(leaf)
     inner = _to_root(chain, path, results)
@@ -58,6 +58,8 @@ def _to_root(chain: Chain, path: tuple[int, ...], results: Mapping[int, Floats])
     """E[∂ leaf / ∂ root's outputs], `[K, F]`."""
     if len(path) == 1:
         return np.eye(chain.layers[path[0]].fc.out_features)
+    if any(chain.layers[place].step is None for place in path[1:]):
+        return Ridge(Matrix(results[path[0]])).fit(results[path[-1]]).weight
     slopes = [chain.step(place).slope(results[chain.layers[place].parent]) for place in path[1:]]
     weights = [chain.weight(place).astype(np.float64) for place in path[1:]]
     if len(path) == 2:

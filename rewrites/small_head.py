@@ -110,7 +110,7 @@ def _collapse(
     results: Mapping[int, Floats],
     classes: frozenset[int],
 ) -> SmallHead:
-    priors = {leaf: _prior(chain, leaf, results) for leaf in chain.leaves}
+    priors = {leaf: mean_jacobian(chain, leaf, results) for leaf in chain.leaves}
     pieces = [
         prior / (float(np.sqrt(results[leaf].var(axis=0).mean())) or 1.0)
         for leaf, prior in priors.items()
@@ -122,12 +122,6 @@ def _collapse(
         prior = weighting.project(priors[leaf])
         layers.append(_leaf(ridge, leaf, -1, results[leaf], prior, leaf in classes))
     return measured(chain, method, weighting, layers, [])
-
-
-def _prior(chain: Chain, leaf: int, results: Mapping[int, Floats]) -> Floats:
-    if chain.opaque is not None:
-        raise Refusal(f"{chain.opaque}, so there is no Jacobian to start from")
-    return mean_jacobian(chain, leaf, results)
 
 
 def _leaf(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,17 @@ def test_mean_jacobian_by_finite_differences(kinds: tuple[str, ...]) -> None:
         np.testing.assert_allclose(
             found[:, c, s], ((up - down) / 2e-6).mean(axis=0), rtol=1e-4, atol=1e-7
         )
+
+
+@pytest.mark.parametrize("kinds", [("Tanh",), ("Softplus", "Tanh")], ids=len)
+def test_without_a_formula_the_linear_fit_is_the_mean_jacobian(kinds: tuple[str, ...]) -> None:
+    """For Gaussian inputs, by Stein's lemma: the fit on samples against the mean of slopes."""
+    _, chain = head(*kinds)
+    maps = np.random.default_rng(5).standard_normal((20_000, C, H * W))
+    known, leaf = outputs(chain, maps), chain.leaves[0]
+    blind = replace(chain, layers=tuple(replace(layer, step=None) for layer in chain.layers))
+    wanted, found = (mean_jacobian(item, leaf, known) for item in (chain, blind))
+    assert np.linalg.norm(found - wanted) < 0.05 * np.linalg.norm(wanted)
 
 
 @pytest.mark.parametrize("leaves", [1, 2])
