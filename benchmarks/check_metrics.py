@@ -20,6 +20,7 @@ from onnxshare.checks.models import find_models
 from onnxshare.checks.rules.sharing import (
     equal_copies,
     fc_share,
+    quantised_copies,
     single_use_share,
     transposed_copies,
 )
@@ -35,6 +36,7 @@ def measures(report: Inspection) -> dict[str, float | None]:
         "WS103": least if least == most else None,
         "WS106": float(sum(weight.bytes for weight in copies)),
         "WS107": float(sum(weight.bytes for weight in turned)),
+        "WS109": float(sum(weight.bytes for weight in quantised_copies(report.weights))),
         "BG201": report.model.bytes,
         "BG202": report.totals.params,
         "BG203": report.totals.macs,
@@ -48,6 +50,7 @@ UNITS: dict[str, Unit] = {
     "WS103": "share",
     "WS106": "bytes",
     "WS107": "bytes",
+    "WS109": "bytes",
 }
 UNITS |= {"BG201": "bytes", "BG202": "count", "BG203": "count", "BG204": "bytes"}
 

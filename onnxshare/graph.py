@@ -29,6 +29,9 @@ CARRIERS = frozenset(
     "Identity Cast CastLike Reshape Flatten Squeeze Unsqueeze Transpose DequantizeLinear".split()
 )
 
+#: Those that ONNX Runtime has too, for types that the standard had not at first.
+_QUANTISED = frozenset(("QuantizeLinear", "DequantizeLinear"))
+
 #: Operators that make a stored tensor.
 _STORING = frozenset(("Constant", "ConstantOfShape"))
 
@@ -316,7 +319,8 @@ class Graph:
     def _carries(self, node: Node, name: str) -> bool:
         if node.op_type not in CARRIERS and not self._fake_quantised(node):
             return False
-        return node.standard and bool(node.inputs) and name == node.outputs[0]
+        known = node.standard or (node.domain == "com.microsoft" and node.op_type in _QUANTISED)
+        return known and bool(node.inputs) and name == node.outputs[0]
 
     def _fake_quantised(self, node: Node) -> bool:
         if node.op_type != "QuantizeLinear":

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from onnxshare.analysis.fc import bias_node, fully_connected
 from onnxshare.analysis.formulas.elementwise import bias
+from onnxshare.analysis.formulas.elementwise import elementwise as applied
 from onnxshare.analysis.held import as_read
+from onnxshare.analysis.layout import dynamic_scale
 from onnxshare.analysis.operators import (
     CONSTANT,
     PARAM,
@@ -29,6 +31,9 @@ from onnxshare.values import Values
 
 #: The Add that gives an FC its bias: a bias is a parameter even where it is one number.
 _BIAS = Operator("elementwise", (PARAM, PARAM), bias)
+
+#: The product of the scales of data, which is quantised at run time, and of a weight.
+_SCALES = Operator("elementwise", (QUANTIZATION, QUANTIZATION), applied)
 
 #: What stands for a name whose source has not been looked for.
 _UNTRACED = Stored("", "", 0, ())
@@ -98,6 +103,7 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
     census = Census([], {}, [])
     patterns, views = Patterns(graph, shapes), Views(graph, shapes)
     biases = {bias_node(graph, layer) for layer in fully_connected(graph)}
+    dynamic = any(op_type == "DynamicQuantizeLinear" for _, op_type in graph.operators)
     times: dict[str, int | None] = {}
     operators: dict[tuple[str, str], Operator] = {}
     for node in graph.nodes():
@@ -109,11 +115,17 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
             operator = operators[named] = lookup(*named)
         if node in biases:
             operator = _BIAS
+        elif dynamic and node.op_type == "Mul" and _scales(node, graph):
+            operator = _SCALES
         if (views or node.op_type in CUT_OR_JOIN) and views.follow(node):
             operator = LAYOUT
         census.nodes.append(_look(node, operator, graph, views, census, patterns, times[path]))
     _choose_branches(census, graph, values)
     return census
+
+
+def _scales(node: Node, graph: Graph) -> bool:
+    return any(dynamic_scale(graph, node.scope, name) for name in node.inputs)
 
 
 def _look(

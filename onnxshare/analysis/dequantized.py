@@ -14,90 +14,182 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from onnxshare.contents import PIECE
-from onnxshare.graph import Graph, Node, Stored
+from onnxshare.graph import Stored
 from onnxshare.io.tensors import Array, release
-from onnxshare.values import Values
+
+Sizes = tuple[int, ...]
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True)
+class Packing:
+    """How elements of a few bits lie in bytes, the first in the lowest bits.
+
+    Attributes:
+        bits: of one element.
+        row: elements that a row of the last axis takes, padding included.
+        table: the number that each code stands for; () if it is the code itself.
+        highest_first: whether the first element is in the highest bits.
+    """
+
+    bits: int
+    row: int
+    table: tuple[float, ...] = ()
+    highest_first: bool = False
+
+    def codes(self, data: Array, places: Array, columns: int) -> Array:
+        """The elements at some places, counted in the order of C without the padding."""
+        rows, column = np.divmod(places, columns)
+        place = rows * self.row + column
+        per_byte = 8 // self.bits
+        shift = place % per_byte
+        if self.highest_first:
+            shift = per_byte - 1 - shift
+        codes: Array = data[place // per_byte] >> (shift * self.bits).astype(np.uint8)
+        codes &= np.uint8(2**self.bits - 1)
+        return np.array(self.table, np.float32)[codes] if self.table else codes
+
+
+@dataclass(frozen=True)
 class Dequantized:
-    """A stored tensor with how one DequantizeLinear reads it.
+    """A stored tensor with how one node reads it.
 
     Attributes:
         stored: the quantised tensor.
         dtype: the TensorProto data type of the result.
-        scale: the scale: one element, one per position of the axis, or one per block.
-        zero_point: of the same size as the scale.
-        axis: the axis of the scale.
-        block: elements of the axis that share a scale; 0 if each position has its own.
+        shape: its dims as the node reads it.
+        scale: the scale, of as many axes as the tensor.
+        zero_point: of the dims of the scale.
+        blocks: along each axis, how many elements share a scale.
+        packing: how its elements lie in bytes; None if each is an element of the stored tensor.
     """
 
     stored: Stored
     dtype: int
+    shape: Sizes
     scale: Array
     zero_point: Array
-    axis: int
-    block: int
+    blocks: Sizes
+    packing: Packing | None = None
 
-    def pieces(self, array: Array) -> Iterator[Array]:
-        """The results in the order of C, cut as `contents.pieces` would cut them."""
+    def pieces(self, array: Array, order: tuple[int, ...] | None = None) -> Iterator[Array]:
+        """The results in the order of C, cut as `contents.pieces` would cut them.
+
+        Args:
+            array: the elements as they are stored.
+            order: of axes, to have the results of the transposed tensor.
+        """
         kind = helper.tensor_dtype_to_np_dtype(self.dtype)
         step = PIECE // kind.itemsize
         flat = array.reshape(-1)
-        scale, zero = (self.scale.astype(np.float32), self.zero_point.astype(np.float32))
-        for start in range(0, flat.size, step):
-            part = flat[start : start + step]
-            index = self._index(start, len(part))
+        scale = self.scale.astype(np.float32).reshape(-1)
+        zero = self.zero_point.astype(np.float32).reshape(-1)
+        total = prod(self.shape)
+        for start in range(0, total, step):
+            count = min(step, total - start)
+            places = self._places(start, count, order)
+            codes = self._codes(flat, start, count, places)
+            index = self._index(start, count, places)
             with np.errstate(all="ignore"):
-                yield ((part.astype(np.float32) - zero[index]) * scale[index]).astype(kind)
-            release(part)
+                yield ((codes.astype(np.float32) - zero[index]) * scale[index]).astype(kind)
+            release(codes)
 
-    def _index(self, start: int, count: int) -> Array:
-        """Which scale each of so many elements has, counted in the order of C."""
+    def alike(self, other: Dequantized) -> bool:
+        """Whether another reading of the same tensor makes the same numbers of it."""
+        return (
+            (self.dtype, self.shape, self.blocks, self.packing)
+            == (other.dtype, other.shape, other.blocks, other.packing)
+            and self.scale.tobytes() == other.scale.tobytes()
+            and self.zero_point.astype(float).tobytes() == other.zero_point.astype(float).tobytes()
+        )
+
+    def _places(self, start: int, count: int, order: tuple[int, ...] | None) -> Array | None:
+        """Where so many elements of the result are in the tensor; None if they follow another."""
+        if order is None:
+            return None
+        turned = tuple(self.shape[axis] for axis in order)
+        along = np.unravel_index(np.arange(start, start + count, dtype=np.int64), turned)
+        there = [along[order.index(axis)] for axis in range(len(order))]
+        return np.asarray(np.ravel_multi_index(there, self.shape))
+
+    def _codes(self, flat: Array, start: int, count: int, places: Array | None) -> Array:
+        if self.packing is None:
+            return flat[start : start + count] if places is None else flat[places]
+        if places is None:
+            places = np.arange(start, start + count, dtype=np.int64)
+        return self.packing.codes(flat, places, self.shape[-1])
+
+    def _index(self, start: int, count: int, places: Array | None) -> Array:
+        """Which scale each of so many elements has."""
         if self.scale.size == 1:
             return np.zeros(1, np.int64)
-        shape = self.stored.shape
-        inner = prod(shape[self.axis + 1 :])
-        places = np.arange(start, start + count, dtype=np.int64)
-        along = places // inner % shape[self.axis]
-        if not self.block:
-            return along
-        blocks = -(-shape[self.axis] // self.block)
-        outer = places // (inner * shape[self.axis])
-        return (outer * blocks + along // self.block) * inner + places % inner
+        if places is None:
+            places = np.arange(start, start + count, dtype=np.int64)
+        index = np.zeros(1, np.int64)
+        for axis, scales in enumerate(self.scale.shape):
+            if scales > 1:
+                along = places // prod(self.shape[axis + 1 :]) % self.shape[axis]
+                index = index + along // self.blocks[axis] * prod(self.scale.shape[axis + 1 :])
+        return index
 
 
-def dequantized(graph: Graph, values: Values, node: Node) -> Dequantized | None:
-    """What a DequantizeLinear makes of a stored tensor; None where it reads none, where scale or
-    zero point are computed, or their sizes do not fit."""
-    if node.op_type != "DequantizeLinear" or not node.standard or len(node.inputs) < 2:
+def spread(scale: Array, shape: Sizes, axis: int = 0, block: int = 0) -> Array | None:
+    """A scale or zero point with as many axes as its tensor; None where its sizes do not fit.
+
+    Args:
+        scale: one element, one per position of the axis, one per block, or one per position of
+            whichever axes it has.
+        shape: dims of the tensor.
+        axis: of the scale.
+        block: elements along the axis that share a scale; 0 if each position has its own.
+    """
+    if scale.size == 1 and scale.ndim <= 1:
+        return scale.reshape((1,) * len(shape))
+    axis += len(shape) if axis < 0 else 0
+    if not 0 <= axis < len(shape) or block < 0:
         return None
-    stored = graph.stored(node.scope, node.inputs[0])
-    scale = values.get(node.scope, node.inputs[1])
-    if stored is None or scale is None:
+    if scale.ndim == 1 and not block:
+        wide = [1] * len(shape)
+        wide[axis] = shape[axis]
+        return scale.reshape(wide) if scale.size == shape[axis] else None
+    wanted = list(shape)
+    if block:
+        wanted[axis] = -(-wanted[axis] // block)
+    fits = scale.ndim == len(shape) and all(
+        size in ((most,) if block else (1, most))
+        for size, most in zip(scale.shape, wanted, strict=True)
+    )
+    return scale if fits else None
+
+
+def reading(
+    stored: Stored,
+    shape: Sizes,
+    scale: Array | None,
+    zero_point: Array | None,
+    blocks: Sizes | None = None,
+    packing: Packing | None = None,
+) -> Dequantized | None:
+    """A reading by a scale and a zero point that have as many axes as the tensor.
+
+    Args:
+        stored: the tensor.
+        shape: its dims as the node reads it.
+        scale: of as many axes; None if its sizes do not fit.
+        zero_point: of the same dims; None if they do not fit.
+        blocks: along each axis, how many elements share a scale; None: one, or all.
+        packing: how its elements lie in bytes.
+
+    Returns:
+        None where it cannot be read so.
+    """
+    if scale is None or zero_point is None or scale.shape != zero_point.shape:
         return None
     dtype = helper.np_dtype_to_tensor_dtype(scale.dtype)
-    zero: Array | None = np.zeros(scale.shape, np.float32)
-    if len(node.inputs) > 2 and node.inputs[2]:
-        zero = values.get(node.scope, node.inputs[2])
-    if zero is None or zero.size != scale.size or dtype not in _FLOATS:
+    if dtype not in _FLOATS:
         return None
-    axis, block = int(node.attribute("axis", 1)), int(node.attribute("block_size", 0))
-    axis += len(stored.shape) if axis < 0 else 0
-    if node.attribute("output_dtype", 0) not in (0, dtype) or not _fits(stored, scale, axis, block):
-        return None
-    return Dequantized(stored, dtype, scale.reshape(-1), zero.reshape(-1), axis, block)
-
-
-def _fits(stored: Stored, scale: Array, axis: int, block: int) -> bool:
-    if scale.size == 1 and scale.ndim <= 1:
-        return True
-    if not 0 <= axis < len(stored.shape) or block < 0:
-        return False
-    if not block:
-        return bool(scale.shape == (stored.shape[axis],))
-    wanted = list(stored.shape)
-    wanted[axis] = -(-wanted[axis] // block)
-    return bool(scale.shape == tuple(wanted))
+    if blocks is None:
+        pairs = zip(scale.shape, shape, strict=True)
+        blocks = tuple(max(1, size) if scales == 1 else 1 for scales, size in pairs)
+    return Dequantized(stored, dtype, shape, scale, zero_point, blocks, packing)

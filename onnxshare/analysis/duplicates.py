@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 from onnxshare.analysis.census import Census
-from onnxshare.analysis.dequantized import Dequantized, dequantized
+from onnxshare.analysis.equal_numbers import equal_after, meanings
 from onnxshare.analysis.equality import Copy, grouped
 from onnxshare.analysis.operators import PARAM
+from onnxshare.analysis.readings import readings
 from onnxshare.analysis.results import WeightFacts
-from onnxshare.contents import HIGHEST_RANK, Content, content, content_of_pieces
+from onnxshare.contents import HIGHEST_RANK, Content, content
 from onnxshare.graph import Graph, Stored
 from onnxshare.io.dtypes import bytes_of
 from onnxshare.io.tensors import Array
@@ -44,10 +45,13 @@ def hashed(
         ModelFileError: the weights cannot be read.
     """
     stored = [tensor.stored for tensor in census.tensors.values() if tensor.role == PARAM]
-    contents = read_contents(graph, stored, progress)
-    names = {item.key: item.name for item in stored}
+    meant = meanings(stored, readings(graph, values))
+    size = sum(bytes_of(item.elements, item.dtype) for item in stored if item.tensor is not None)
+    step = _steps(progress, size + sum(one.bytes for one in meant))
+    contents = _contents(graph, stored, step)
     copies = _copies(graph, stored, contents)
-    equal = _after_dequantizing(graph, values, census, stored, contents)
+    equal = equal_after(meant, contents, _reader(graph), step)
+    names = {item.key: item.name for item in stored}
     first: dict[str, str] = {}
     facts = []
     for item, weight in zip(stored, weights, strict=True):
@@ -57,31 +61,29 @@ def hashed(
             continue
         same = first.setdefault(known.hash, item.key)
         source, permutation = copies.get(item.key, (None, None))
-        other = equal.get(item.key) if same == item.key else None
-        facts.append(
-            replace(
-                weight,
-                hash=known.hash,
-                uniform=known.uniform,
-                same_as=names[same] if same != item.key else names.get(other or ""),
-                same_after="dequantize" if other else None,
-                transposed_of=None if source is None else names[source],
+        hashed = replace(
+            weight,
+            hash=known.hash,
+            uniform=known.uniform,
+            same_as=names[same] if same != item.key else None,
+            transposed_of=None if source is None else names[source],
+            permutation=permutation,
+        )
+        if item.key in equal and same == item.key and source is None:
+            other, permutation = equal[item.key]
+            hashed = replace(
+                hashed,
+                same_as=names[other] if permutation is None else None,
+                same_after="dequantize",
+                transposed_of=None if permutation is None else names[other],
                 permutation=permutation,
             )
-        )
+        facts.append(hashed)
     return tuple(facts)
 
 
-def read_contents(
-    graph: Graph, tensors: list[Stored], progress: Progress | None = None
-) -> dict[str, Content]:
-    """The content of tensors by key, those left out that have none (see `hashed`).
-
-    Raises:
-        ModelFileError: the weights cannot be read.
-    """
-    values, found = Values(graph), {}
-    total = sum(bytes_of(item.elements, item.dtype) for item in tensors if item.tensor is not None)
+def _steps(progress: Progress | None, total: int) -> Callable[[int], None]:
+    """Adds up the steps of the work for whoever is told of its progress."""
     done = 0
 
     def step(count: int) -> None:
@@ -90,6 +92,14 @@ def read_contents(
         if progress is not None:
             progress(min(done, total), total)
 
+    return step
+
+
+def _contents(
+    graph: Graph, tensors: list[Stored], step: Callable[[int], None]
+) -> dict[str, Content]:
+    """The content of tensors by key, those left out that have none (see `hashed`)."""
+    values, found = Values(graph), {}
     for item in tensors:
         array = values.payload(item)
         if array is not None:
@@ -97,10 +107,7 @@ def read_contents(
     return found
 
 
-def _copies(
-    graph: Graph, stored: list[Stored], contents: dict[str, Content]
-) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """The keys of transposed copies, each with the key of what it is a transpose of."""
+def _reader(graph: Graph) -> Callable[[Stored], Array]:
     values = Values(graph)
 
     def read(item: Stored) -> Array:
@@ -108,74 +115,17 @@ def _copies(
         assert array is not None  # it has contents
         return array
 
-    groups: list[list[Copy]] = grouped(stored, contents, read, highest_rank=HIGHEST_RANK)
+    return read
+
+
+def _copies(
+    graph: Graph, stored: list[Stored], contents: dict[str, Content]
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The keys of transposed copies, each with the key of what it is a transpose of."""
+    groups: list[list[Copy]] = grouped(stored, contents, _reader(graph), highest_rank=HIGHEST_RANK)
     return {
         copy.stored.key: (group[0].stored.key, copy.permutation)
         for group in groups
         for copy in group
         if copy.permutation is not None
     }
-
-
-def _after_dequantizing(
-    graph: Graph,
-    values: Values,
-    census: Census,
-    stored: list[Stored],
-    contents: dict[str, Content],
-) -> dict[str, str]:
-    """The keys of tensors that equal an earlier one once quantised ones are dequantised, with the
-    key of that one. Only quantised tensors that another of their shape may equal are read."""
-    readings = _readings(graph, values, census)
-    forms: dict[tuple[int, tuple[int, ...]], int] = {}
-    for item in stored:
-        form = (readings[item.key].dtype if item.key in readings else item.dtype, item.shape)
-        forms[form] = forms.get(form, 0) + 1
-    first: dict[str, str] = {}
-    found = {}
-    for item in stored:
-        known = contents.get(item.key)
-        if known is None:
-            continue
-        reading = readings.get(item.key)
-        identity = known.hash
-        if reading is not None and forms[reading.dtype, item.shape] > 1:
-            identity = _identity(graph, reading)
-        same = first.setdefault(identity, item.key)
-        if same != item.key:
-            found[item.key] = same
-    return found
-
-
-def _identity(graph: Graph, reading: Dequantized) -> str:
-    array = Values(graph).payload(reading.stored)
-    assert array is not None  # it has contents
-    return content_of_pieces(reading.pieces(array), reading.dtype, reading.stored.shape).hash
-
-
-def _readings(graph: Graph, values: Values, census: Census) -> dict[str, Dequantized]:
-    """How quantised parameters are read, by key: those that every reader dequantises alike."""
-    found: dict[str, Dequantized] = {}
-    mixed = set()
-    for reading in _all_readings(graph, values, census):
-        known = found.setdefault(reading.stored.key, reading)
-        if known is not reading and not _alike(known, reading):
-            mixed.add(reading.stored.key)
-    return {key: reading for key, reading in found.items() if key not in mixed}
-
-
-def _all_readings(graph: Graph, values: Values, census: Census) -> Iterator[Dequantized]:
-    for use in census.nodes:
-        if use.node.op_type == "DequantizeLinear":
-            reading = dequantized(graph, values, use.node)
-            if reading is not None:
-                yield reading
-
-
-def _alike(one: Dequantized, other: Dequantized) -> bool:
-    same = (one.dtype, one.axis, one.block) == (other.dtype, other.axis, other.block)
-    return (
-        same
-        and one.scale.tobytes() == other.scale.tobytes()
-        and one.zero_point.astype(float).tobytes() == other.zero_point.astype(float).tobytes()
-    )

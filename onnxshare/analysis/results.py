@@ -122,8 +122,8 @@ class WeightFacts:
         hash: equal for equal type, dims and bytes, in this and in other models
             (`onnxshare.contents.Content`).
         uniform: whether all elements are the same bits, so that being equal means little.
-        same_after: `dequantize` if the two are equal only as the real numbers they stand for; None
-            if bit for bit.
+        same_after: `dequantize` if the two are equal, or one the other's transpose, only as the
+            real numbers they stand for; None if bit for bit.
         permutation: the order of axes in which `transposed_of`, transposed, is this tensor.
     """
 

@@ -79,6 +79,8 @@ class WeightChange:
             reshaped (the same bytes, other dims);
             transposed (bit for bit, see `permutation`), transposed and reshaped;
             reordered (the same elements in another order, by a digest of 128 bits);
+            requantised (the same numbers once what is quantised is dequantised, perhaps transposed,
+            see `permutation`);
             retyped (another element type);
             resized (other dims and other values);
             changed (other values).

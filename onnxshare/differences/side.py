@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 import onnx
 
+from onnxshare.analysis.dequantized import Dequantized
 from onnxshare.analysis.duplicates import Progress
+from onnxshare.analysis.equal_numbers import Meaning, Numbers, content_of
 from onnxshare.analysis.inspection import inspect
+from onnxshare.analysis.readings import readings
 from onnxshare.analysis.results import Inspection, NodeFacts
 from onnxshare.contents import Content, content
 from onnxshare.graph import Graph, Node, Scope, Stored
@@ -35,6 +38,7 @@ class Side:
         tensors: its stored tensors by key, in the order of the file.
         contents: what they hold.
         parameters: names of those that are parameters.
+        readings: how quantised ones are read.
     """
 
     model: Model
@@ -44,10 +48,29 @@ class Side:
     tensors: dict[str, Stored]
     contents: dict[str, Content]
     parameters: frozenset[str]
+    readings: dict[str, Dequantized]
 
     def array(self, key: str) -> Array | None:
         """The elements of a tensor; None for a sparse one or one too large to fill."""
         return Values(self.graph).payload(self.tensors[key])
+
+    def meaning(self, key: str) -> Meaning:
+        """What a tensor stands for."""
+        stored, reading = self.tensors[key], self.readings.get(key)
+        if reading is None:
+            return Meaning(stored, stored.dtype, stored.shape)
+        return Meaning(stored, reading.dtype, reading.shape, reading)
+
+    def numbers(self, key: str) -> Numbers:
+        """The numbers that a tensor stands for; one with a reading is read."""
+        meaning = self.meaning(key)
+        return Numbers(meaning, content_of(meaning, self.contents, self.read), self.read)
+
+    def read(self, stored: Stored) -> Array:
+        """The elements of a tensor that has some."""
+        array = Values(self.graph).payload(stored)
+        assert array is not None  # only of those that are quantised, or equal to such a one
+        return array
 
 
 def study(
@@ -75,6 +98,11 @@ def study(
         tensors,
         _contents(graph, tensors, progress),
         frozenset(facts.name for facts in report.weights),
+        {
+            key: reading
+            for key, reading in readings(graph, Values(graph)).items()
+            if key in tensors and Values(graph).payload(reading.stored) is not None
+        },
     )
 
 

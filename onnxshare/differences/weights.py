@@ -1,31 +1,28 @@
 """Which stored tensor of model B is which of model A, and what happened to it.
 
 Matched in this order, each tensor once: the same name and bytes; the same bytes under another
-name; the same name; the same elements in another order or other dims, under another name. Small
-tensors, and those whose elements are all alike, are equal to others for no deep reason: the same
-bytes under another name count only at last. What is left was added or removed, or merged with an
-equal one.
+name; the same name; the same elements in another order or other dims, under another name; the same
+numbers once quantised ones are dequantised. Small tensors, and those whose elements are all alike,
+are equal to others for no deep reason: the same bytes under another name count only at last. What
+is left was added or removed, or merged with an equal one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
+from onnxshare.analysis.equal_numbers import Numbers, permutation
 from onnxshare.analysis.facts import dtype_name
 from onnxshare.contents import HIGHEST_RANK, permutation_between, same_bits
+from onnxshare.differences.distance import distance, first
 from onnxshare.differences.results import WeightChange
 from onnxshare.differences.side import Side
 from onnxshare.io.tensors import Array, release
 
 #: Fewer elements are not matched by their content alone: too many are alike by chance.
 LEAST = 16
-
-#: Elements of one step when values are compared.
-_STEP = 2**17
 
 
 @dataclass
@@ -58,12 +55,14 @@ class _Matcher:
         self.a, self.b = a, b
         self.left, self.right = dict.fromkeys(a.tensors), dict.fromkeys(b.tensors)
         self.found = Matching()
+        self.known: dict[tuple[bool, str], Numbers] = {}
 
     def run(self) -> Matching:
         self._pair(lambda side, key: (key, side.contents[key].hash), self._keep)
         self._pair(_telling_hash, self._rename)
         self._pair(lambda side, key: key, self._compare)
         self._pair(_bag, self._moved)
+        self._pair(self._same_numbers(), self._requantised)
         self._pair(lambda side, key: side.contents[key].hash, self._rename)
         self._leave()
         return self.found
@@ -96,11 +95,61 @@ class _Matcher:
         change, permutation = _rearranged(self.a, self.b, one, other)
         self._add(change, one, other, permutation=permutation)
 
+    def _same_numbers(self) -> Key:
+        """What is equal for tensors that stand for the same numbers, perhaps in another order; None
+        of those whose form none has on the other side, or where neither is quantised."""
+        forms = [
+            {side.meaning(key).form for key in left}
+            for side, left in ((self.a, self.left), (self.b, self.right))
+        ]
+        told = {
+            side.meaning(key).form
+            for side, left in ((self.a, self.left), (self.b, self.right))
+            for key in left
+            if key in side.readings
+        }
+        told &= forms[0] & forms[1]
+
+        def key(side: Side, name: str) -> Any:
+            form = side.meaning(name).form
+            if form not in told or side.tensors[name].elements < LEAST:
+                return None
+            numbers = self._numbers(side, name).content
+            return None if numbers.uniform else (form, numbers.bag)
+
+        return key
+
+    def _numbers(self, side: Side, key: str) -> Numbers:
+        place = side is self.b, key
+        if place not in self.known:
+            self.known[place] = side.numbers(key)
+        return self.known[place]
+
+    def _requantised(self, one: str, other: str) -> None:
+        if not self._same_once_dequantised(one, other):
+            self._compare(one, other)
+
+    def _same_once_dequantised(self, one: str, other: str) -> bool:
+        """Note two tensors that stand for the same numbers; False where they do not."""
+        if not (one in self.a.readings or other in self.b.readings):
+            return False
+        if self.a.meaning(one).form != self.b.meaning(other).form:
+            return False
+        order, ends = None, (self._numbers(self.a, one), self._numbers(self.b, other))
+        if ends[0].content.hash != ends[1].content.hash:
+            order = permutation(*ends) if ends[0].content.bag == ends[1].content.bag else None
+            if order is None:
+                return False
+        self._add("requantised", one, other, permutation=order)
+        return True
+
     def _compare(self, one: str, other: str) -> None:
         """Two tensors of one name and of other bytes."""
         left, right = self.a.tensors[one], self.b.tensors[other]
         if _bag(self.a, one, least=2) == _bag(self.b, other, least=2) is not None:
             self._moved(one, other)
+            return
+        if self._same_once_dequantised(one, other):
             return
         change = "changed"
         if left.dtype != right.dtype:
@@ -111,8 +160,8 @@ class _Matcher:
         if left.shape == right.shape:
             arrays = self.a.array(one), self.b.array(other)
             if self.a.contents[one].uniform and self.b.contents[other].uniform:
-                arrays = _first(arrays[0]), _first(arrays[1])
-            figures = _distance(*arrays)
+                arrays = first(arrays[0]), first(arrays[1])
+            figures = distance(*arrays)
         self._add(change, one, other, max_abs=figures[0], max_rel=figures[1])
 
     def _leave(self) -> None:
@@ -214,45 +263,6 @@ def _rearranged(a: Side, b: Side, one: str, other: str) -> tuple[str, tuple[int,
 
 def _as_matrix(array: Array, rows: int) -> Array | None:
     return array.reshape(rows, -1) if rows and array.size % rows == 0 else None
-
-
-def _distance(one: Array | None, other: Array | None) -> tuple[float | None, float | None]:
-    """Largest |a - b|, and that over the largest |a|; None where the two are not numbers of one
-    kind. A number on one side and none (NaN) on the other are infinitely far apart."""
-    if one is None or other is None or _kind(one) != _kind(other) or _kind(one) is None:
-        return None, None
-    largest = scale = 0.0
-    for left, right in zip(_steps(one), _steps(other), strict=True):
-        with np.errstate(all="ignore"):
-            apart = np.abs(left - right)
-        apart[(left == right) | (np.isnan(left) & np.isnan(right))] = 0
-        apart[np.isnan(apart)] = np.inf
-        largest = max(largest, float(apart.max(initial=0)))
-        scale = max(scale, float(np.nanmax(np.abs(left), initial=0)))
-    return largest, largest / scale if scale and np.isfinite(scale) else None
-
-
-def _first(array: Array | None) -> Array | None:
-    """One element, which is like all others."""
-    return None if array is None else array[(slice(0, 1),) * array.ndim]
-
-
-def _kind(array: Array) -> str | None:
-    name = array.dtype.name
-    if name.startswith(("float", "bfloat", "complex")):
-        return "real"
-    return "whole" if name.startswith(("int", "uint", "bool")) else None
-
-
-def _steps(array: Array) -> Iterator[Array]:
-    wide = np.complex128 if array.dtype.kind == "c" else np.float64
-    filled = array.size > 1 and not any(array.strides)
-    flat = array[(0,) * array.ndim].reshape(1) if filled else array.reshape(-1)
-    for start in range(0, array.size, _STEP):
-        count = min(_STEP, array.size - start)
-        part = np.repeat(flat, count) if filled else flat[start : start + count]
-        yield part.astype(wide)
-        release(part)
 
 
 def by_importance(changes: Iterable[WeightChange]) -> tuple[WeightChange, ...]:

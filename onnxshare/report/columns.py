@@ -189,9 +189,10 @@ def _bar(row: Row, totals: Totals) -> str:
 
 def _equal_to(row: Row, totals: Totals) -> str:
     """What a weight equals, and how."""
+    how = ", dequantised" if row.same_after else ""
     if row.same_as:
-        return f"{row.same_as}, dequantised" if row.same_after else str(row.same_as)
-    return f"{row.transposed_of}, transposed" if row.transposed_of else ""
+        return f"{row.same_as}{how}"
+    return f"{row.transposed_of}{how}, transposed" if row.transposed_of else ""
 
 
 def _output(row: Row, totals: Totals, *, batch: bool = True) -> str:

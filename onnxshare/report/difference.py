@@ -29,6 +29,7 @@ _MARKS = {"added": ("+", "green"), "copied": ("+", "green"), "removed": ("-", "r
 #: What happened to a weight that a layer reads, in a few words.
 _WEIGHTS = {
     "changed": "has other values",
+    "requantised": "is the same once dequantised",
     "retyped": "has another element type",
     "resized": "has another size",
     "reordered": "has another order of elements",
@@ -213,6 +214,8 @@ def _happened(item: WeightChange) -> str:
         "reshaped": "the same bytes, reshaped",
         "transposed": f"the same weights, transposed{order}",
         "transposed and reshaped": "the same weights, transposed and reshaped",
+        "requantised": "the same weights once dequantised"
+        + (f", transposed{order}" if order else ""),
         "reordered": "the same values, in another order",
         "retyped": "another element type",
         "resized": "another size",

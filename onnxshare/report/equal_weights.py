@@ -45,13 +45,15 @@ def describe_equal(report: Inspection) -> list[Text]:
 def _sentence(item: WeightFacts) -> Text:
     size = "×".join(map(str, item.shape)) or "1"
     what = f"'{item.name}' ({size} {item.dtype}, {numbers.size(item.bytes)})"
-    if item.same_as and item.same_after == "dequantize":
-        how = f"equals '{item.same_as}' once both are dequantised"
-    elif item.same_as:
-        how = f"equals '{item.same_as}' bit for bit"
+    if item.same_as:
+        how = f"equals '{item.same_as}'"
     else:
         order = ", ".join(map(str, item.permutation or ()))
         how = f"is '{item.transposed_of}' transposed ({order})"
+    if item.same_after:
+        how += " once what is quantised is dequantised"
+    elif item.same_as:
+        how += " bit for bit"
     return Text.assemble(("Equal ", "bold"), printable(f"{what} {how}"))
 
 
@@ -60,8 +62,8 @@ def _savings(report: Inspection, telling: Sequence[WeightFacts]) -> list[Text]:
     merged = [
         item
         for item in telling
-        if (item.same_as and item.same_after is None)
-        or (item.transposed_of and len(item.shape) == 2)
+        if item.same_after is None
+        and (item.same_as or (item.transposed_of and len(item.shape) == 2))
     ]
     if not merged:
         return []

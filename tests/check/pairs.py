@@ -100,6 +100,28 @@ def turned(*, equal: bool) -> Writer:
     )
 
 
+def quantised_twin(*, equal: bool) -> Writer:
+    """A matrix in 8 bits, and one of 256 KiB in floats."""
+    codes = np.random.default_rng(5).integers(-128, 128, (256, 256)).astype(np.int8)
+    twin = codes.astype(np.float32) * np.float32(0.5 if equal else 0.25)
+    return saved(
+        lambda: model(
+            [
+                node("DequantizeLinear", "q scale", "v"),
+                node("MatMul", "x v", "a"),
+                node("MatMul", "a w", "y"),
+            ],
+            {"x": ["N", 256]},
+            ["y"],
+            [
+                numpy_helper.from_array(codes, "q"),
+                numpy_helper.from_array(np.array(0.5, np.float32), "scale"),
+                numpy_helper.from_array(twin, "w"),
+            ],
+        )
+    )
+
+
 def with_reference(*, equal: bool) -> Writer:
     def write(path: Path) -> None:
         built = fc(["N", 8], 8, 4)
@@ -179,6 +201,7 @@ PAIRS: dict[str, Pair] = {
     "WS106": Pair(twice(equal=True), twice(equal=False), ("--select", "WS106"), fixed=True),
     "WS107": Pair(turned(equal=True), turned(equal=False), ("--select", "WS107"), fixed=True),
     "WS108": Pair(saved(lenet), saved(small), ("--select", "WS108"), fixed=True),
+    "WS109": Pair(quantised_twin(equal=True), quantised_twin(equal=False), ("--select", "WS109")),
     "BG201": Pair(saved(lenet), saved(small), ("--max-file-size", "100KiB")),
     "BG202": Pair(saved(lenet), saved(small), ("--max-params", "1k")),
     "BG203": Pair(saved(lenet), saved(small), ("--max-macs", "10k")),

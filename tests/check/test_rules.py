@@ -29,6 +29,7 @@ def test_codes_names_and_options_are_unique() -> None:
         "WS106": "max-duplicate-bytes",
         "WS107": "max-transposed-bytes",
         "WS108": "size-locked",
+        "WS109": "max-dequantized-bytes",
         "BG201": "max-file-size",
         "BG202": "max-params",
         "BG203": "max-macs",
@@ -150,6 +151,16 @@ def test_single_use_weights(
         ("max-duplicate-bytes", {"same_as": "w", "same_after": "dequantize"}, False),
         ("max-transposed-bytes", {"transposed_of": "w"}, True),
         ("max-transposed-bytes", {"transposed_of": "w", "uniform": True}, False),
+        ("max-transposed-bytes", {"transposed_of": "w", "same_after": "dequantize"}, False),
+        *(
+            ("max-dequantized-bytes", more, found)
+            for more, found in (
+                ({"same_as": "w", "same_after": "dequantize"}, True),
+                ({"transposed_of": "w", "same_after": "dequantize"}, True),
+                ({"same_as": "w"}, False),
+                ({"same_as": "w", "same_after": "dequantize", "uniform": True}, False),
+            )
+        ),
     ],
 )
 def test_copies_that_count(option: str, more: dict[str, object], found: bool) -> None:

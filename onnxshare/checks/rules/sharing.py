@@ -77,7 +77,12 @@ def equal_copies(weights: tuple[WeightFacts, ...]) -> list[WeightFacts]:
 
 def transposed_copies(weights: tuple[WeightFacts, ...]) -> list[WeightFacts]:
     """The tensors that are stored a second time, transposed."""
-    return [weight for weight in weights if weight.transposed_of and not weight.uniform]
+    return [w for w in weights if w.transposed_of and w.same_after is None and not w.uniform]
+
+
+def quantised_copies(weights: tuple[WeightFacts, ...]) -> list[WeightFacts]:
+    """The tensors that stand for the same numbers as another, in another quantised form."""
+    return [weight for weight in weights if weight.same_after and not weight.uniform]
 
 
 def _max_duplicate(subject: Subject, limit: int) -> Iterator[Problem]:
@@ -103,6 +108,20 @@ def _max_transposed(subject: Subject, limit: int) -> Iterator[Problem]:
             f"{_count(copies)}, the largest '{largest.name}', of '{largest.transposed_of}'",
             wasted,
             command("rewrite", subject.name, "--share"),
+        )
+
+
+def _max_dequantized(subject: Subject, limit: int) -> Iterator[Problem]:
+    copies = quantised_copies(subject.inspection.weights)
+    wasted = sum(weight.bytes for weight in copies)
+    if wasted > limit:
+        largest = max(copies, key=lambda weight: weight.bytes)
+        yield Problem(
+            f"{show(wasted, 'bytes', beside=limit)} of weights stand for the same numbers as "
+            f"others once quantised ones are dequantised: {_count(copies)}, the largest "
+            f"'{largest.name}', equal to '{largest.same_as or largest.transposed_of}'",
+            wasted,
+            command("inspect", subject.name, "--hash", "--by", "weight"),
         )
 
 
@@ -260,5 +279,20 @@ RULES: tuple[Rule, ...] = (
         "Larger inputs have to be cut or scaled, where the convolutions alone would take any size.",
         "`onnxshare rewrite --fc-to-conv --fully-convolutional` lets the model take larger inputs.",
         _size_locked,
+    ),
+    Rule(
+        "WS109",
+        "dequantized-duplicate",
+        "max-dequantized-bytes",
+        "bytes",
+        65536,
+        "bytes of parameter tensors that equal an earlier one, or are its transpose, only as the "
+        "numbers that quantised ones stand for; tensors filled with one number are left out",
+        "One weight is shipped twice, such as an embedding in 8 bits whose transpose is kept in "
+        "float32 for the output layer.",
+        "Quantise all layers that share the weight alike, so that one tensor serves them all; "
+        "`onnxshare inspect --hash --by weight` names the pairs.",
+        _max_dequantized,
+        frozenset({"hashes"}),
     ),
 )

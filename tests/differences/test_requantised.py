@@ -1,0 +1,75 @@
+"""`onnxshare.diff`: weights that two models hold in different quantised forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import onnxshare
+from tests.builders import Array, model, node
+
+CODES = np.random.default_rng(3).integers(-100, 100, (6, 8)).astype(np.int8)
+SCALE = np.array(0.125, np.float32)
+FLOATS = CODES.astype(np.float32) * SCALE
+
+
+def net(nodes: list[onnx.NodeProto], **weights: Array) -> onnx.ModelProto:
+    given = [numpy_helper.from_array(array, key) for key, array in (weights | {"s": SCALE}).items()]
+    return model(nodes, {"x": ["n", 6]}, ["y"], given, opset=21, ir_version=10)
+
+
+def in_floats(weight: Array = FLOATS, name: str = "w") -> onnx.ModelProto:
+    return net([node("MatMul", f"x {name}", "y", name="fc")], **{name: weight})
+
+
+def dequantised(codes: Array = CODES, zero: int = 0, name: str = "w_quantized") -> onnx.ModelProto:
+    nodes = [
+        node("DequantizeLinear", f"{name} s z", "d", name="dq"),
+        node("MatMul", "x d", "y", name="fc"),
+    ]
+    return net(nodes, **{name: codes, "z": np.array(zero, codes.dtype)})
+
+
+def turned() -> onnx.ModelProto:
+    nodes = [
+        node("DequantizeLinear", "q s", "d", name="dq"),
+        node("Gemm", "x d", "y", name="fc", transB=1),
+    ]
+    return net(nodes, q=np.ascontiguousarray(CODES.T))
+
+
+def unsigned() -> onnx.ModelProto:
+    return dequantised((CODES.astype(np.int16) + 128).astype(np.uint8), 128)
+
+
+SAME: dict[str, tuple[Callable[[], onnx.ModelProto], Callable[[], onnx.ModelProto], str, str]] = {
+    "to 8 bits": (in_floats, dequantised, "w", "w_quantized"),
+    "back": (dequantised, in_floats, "w_quantized", "w"),
+    "of one name": (in_floats, lambda: dequantised(name="w"), "w", "w"),
+    "another zero point": (dequantised, unsigned, "w_quantized", "w_quantized"),
+    "transposed": (in_floats, turned, "w", "q"),
+    "transposed, back": (turned, in_floats, "q", "w"),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_the_same_once_dequantised(name: str) -> None:
+    one, other, before, after = SAME[name]
+    found = onnxshare.diff(one(), other()).weights
+    (item,) = [item for item in found if item.parameter]
+    assert (item.change, item.before, item.after) == ("requantised", before, after)
+    assert item.permutation == ((1, 0) if "transposed" in name else None)
+
+
+def test_not_the_same() -> None:
+    """One code is another: an 8-bit form of a weight is rarely the weight."""
+    codes = CODES.copy()
+    codes[0, 0] += 1
+    found = onnxshare.diff(in_floats(), dequantised(codes)).weights
+    assert {item.change for item in found if item.parameter} == {"added", "removed"}
+    found = onnxshare.diff(in_floats(), dequantised(codes, name="w")).weights
+    assert [item.change for item in found if item.parameter] == ["retyped"]
