@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxshare.io.tensors import Array
+from onnxshare.spread import Spread
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -146,25 +147,38 @@ class Tally:
         span = np.where(np.isfinite(self._low), (self._high - self._low) / 2, 0.0)
         return np.asarray(span.max(axis=-1, initial=0.0))
 
+    @property
+    def varied(self) -> float | None:
+        """Share of the channels of an integer tensor that are not the same on all samples."""
+        if self.numeric or self.problem or not self._elements:
+            return None
+        return float((self.movement > 0).mean())
+
     def figures(self) -> dict[str, float | None]:
-        """Return max_abs, max_rel, rmse, both SQNR and cosine of all that was added.
+        """Return max_abs, max_rel, rmse, both SQNR and cosine of all that was added; of integers
+        and booleans only the first three, of strings none.
 
         max_rel = largest |a - b| / largest |a|; SQNR = 10·log10(Σa² / Σ(a - b)²) dB, None
         without error or signal; centred, each channel's mean is taken off a first, so that a
         large constant hides no error; cosine = Σab / √(Σa²·Σb²).
         """
-        if not self.numeric or self.problem:
-            return dict.fromkeys(
-                ("max_abs", "max_rel", "rmse", "sqnr_db", "sqnr_centred_db", "cosine")
-            )
+        found: dict[str, float | None] = dict.fromkeys(
+            ("max_abs", "max_rel", "rmse", "sqnr_db", "sqnr_centred_db", "cosine")
+        )
+        if self.problem or not (self.numeric or self._elements):
+            return found
         aa, bb, ab, ee = (float(value) for value in self._sums)
         largest = float(self.largest.max(initial=0.0))
         error = float(self.error.max(initial=0.0))
         norm = math.sqrt(aa) * math.sqrt(bb)
-        return {
+        found |= {
             "max_abs": error,
             "max_rel": error / largest if largest else (None if error else 0.0),
             "rmse": math.sqrt(ee / self._elements) if self._elements else None,
+        }
+        if not self.numeric:
+            return found
+        return found | {
             "sqnr_db": _decibels(aa, ee),
             "sqnr_centred_db": _decibels(self._spread.energy, ee),
             "cosine": min(1.0, ab / norm) if norm else None,
@@ -181,6 +195,21 @@ class Tally:
                 wrong &= other == a
         if wrong.any():
             self._refuse(f"differs in {int(wrong.sum())} of {a.size} {a.dtype} values")
+        if a.dtype.kind in "biu" and not self.problem:
+            self._add_numbers(split_channels(a), split_channels(b))
+
+    def _add_numbers(self, a: Floats, b: Floats) -> None:
+        """Figures of integers and booleans, which no tolerance judges: for the report alone."""
+        if self._low.shape != a.shape[1:]:
+            self._low, self._high = np.full(a.shape[1:], np.inf), np.full(a.shape[1:], -np.inf)
+            self.error, self.largest = np.zeros(a.shape[1]), np.zeros(a.shape[1])
+        self._low = np.minimum(self._low, a.min(axis=0, initial=np.inf))
+        self._high = np.maximum(self._high, a.max(axis=0, initial=-np.inf))
+        gap = np.abs(a - b)
+        self.error = np.maximum(self.error, gap.max(axis=(0, 2), initial=0.0))
+        self.largest = np.maximum(self.largest, np.abs(a).max(axis=(0, 2), initial=0.0))
+        self._sums[3] += np.vdot(gap, gap)
+        self._elements += a.size
 
     def _add_classes(self, a: Array, b: Array, labels: Array | None) -> None:
         rows = a.reshape(len(a), -1)
@@ -225,39 +254,6 @@ class Tally:
         self._spread.add(a)
         self._sums += (np.vdot(a, a), np.vdot(b, b), np.vdot(a, b), np.vdot(error, error))
         self._elements += int(finite.sum())
-
-
-class Spread:
-    """Sum of squared distances from each channel's mean, merged batch by batch (Chan, Golub and
-    LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979).
-    """
-
-    def __init__(self) -> None:
-        """Start with nothing seen."""
-        self._count = 0
-        self._mean: Floats = np.zeros(0)
-        self._squares: Floats = np.zeros(0)
-
-    def add(self, values: Floats) -> None:
-        """Add samples × channels × positions."""
-        count = values.shape[0] * values.shape[2]
-        if not count:
-            return
-        mean = values.mean(axis=(0, 2))
-        squares = ((values - mean[None, :, None]) ** 2).sum(axis=(0, 2))
-        if not self._count:
-            self._count, self._mean, self._squares = count, mean, squares
-            return
-        total = self._count + count
-        step = mean - self._mean
-        self._squares = self._squares + squares + step**2 * (self._count * count / total)
-        self._mean = self._mean + step * (count / total)
-        self._count = total
-
-    @property
-    def energy(self) -> float:
-        """The sum over all channels."""
-        return float(self._squares.sum())
 
 
 def _five(rows: Array) -> Array:

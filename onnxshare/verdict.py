@@ -105,9 +105,9 @@ def tolerances(tally: Tally) -> Floats:
 
 def judge(tally: Tally, *, internal: bool) -> Judged:
     """Measure one tensor's errors against its tolerances."""
-    classes = _classes(tally)
+    known: dict[str, Any] = {**tally.figures(), **_classes(tally)}
     if tally.problem or not tally.numeric or not tally.error.size:
-        row = OutputComparison(tally.name, internal, **classes)
+        row = OutputComparison(tally.name, internal, live=tally.varied, **known)
         return Judged(tally, row, bool(tally.problem), np.zeros(0, dtype=np.bool_), np.zeros(0))
     allowed = tolerances(tally)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -119,12 +119,11 @@ def judge(tally: Tally, *, internal: bool) -> Judged:
     row = OutputComparison(
         tally.name,
         internal,
-        **tally.figures(),
         tolerance=float(allowed[worst]),
         worst=float(ratio[worst]),
         live=float(live.mean()),
         worst_channel=worst,
-        **classes,
+        **known,
     )
     return Judged(tally, row, float(ratio[worst]) > 1.0, live, ratio)
 

@@ -8,7 +8,8 @@ fits nowhere any more:
 2. `fold-batchnorm` before all that look at a convolution's neighbours.
 3. `global-pool` before `pool-first`, which then finds every pooling as one.
 4. `fc-to-gap` before `fc-to-conv`: what shrinks before what only reshapes.
-5. `conv-to-fc` last: it undoes `fc-to-conv`, and takes the 1×1 convolutions that pooling left.
+5. `conv-to-fc` last: it takes the 1×1 convolutions that pooling left. It undoes `fc-to-conv`, so
+   both in one call are an error.
 
 Third parties add theirs by the entry point group `onnxshare.rewrites`.
 """

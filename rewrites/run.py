@@ -249,6 +249,8 @@ def _choose(names: Sequence[str], options: Options, samples: object) -> list[Rew
         raise UsageError(f"there is no rewrite '{unknown[0]}'", f"there are: {', '.join(known)}")
     if not names:
         raise UsageError("no rewrite was asked for", f"there are: {', '.join(known)}")
+    if {"fc-to-conv", "conv-to-fc"} <= set(names):
+        raise UsageError("--conv-to-fc undoes --fc-to-conv", "ask for one of them")
     if options.fully_convolutional and "fc-to-conv" not in names:
         raise UsageError("--fully-convolutional needs --fc-to-conv")
     if options.pool_outputs and not options.fully_convolutional:

@@ -210,6 +210,9 @@ def test_integer_outputs_are_equal_or_not_and_judged_by_what_goes_into_them() ->
     alone = compare(argmax(), right, samples=samples, provider="cpu")
     assert alone.verdict == "equivalent", alone.reason
     assert [(row.name, row.internal) for row in alone.outputs] == [("y", False), ("h", True)]
+    row = alone.outputs[0]
+    assert (row.max_abs, row.max_rel, row.rmse, row.tolerance, row.cosine) == (0, 0, 0, None, None)
+    assert row.live == 1  # the one class is not the same on all samples
     seen = compare(argmax(), right, samples=samples, provider="cpu", tensors=["h"])
     assert seen.verdict == "equivalent", seen.reason
     swapped = argmax(WEIGHT[:, ::-1].copy())

@@ -41,6 +41,12 @@ def test_pool_outputs_needs_maps(bundled: Path) -> None:
         onnxshare.rewrite(bundled / "lenet5.onnx", ["fc-to-conv"], pool_outputs=True)
 
 
+def test_a_rewrite_and_its_way_back_are_not_asked_for_at_once(cli: Cli, bundled: Path) -> None:
+    ran = cli("rewrite", bundled / "lenet5.onnx", "--conv-to-fc", "--fc-to-conv", "--dry-run")
+    assert ran.returncode == 2
+    assert "--conv-to-fc undoes --fc-to-conv; ask for one of them" in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("pattern", "done"), [("node_linear", True), ("node_*", True), ("*_1", False)]
 )
