@@ -22,7 +22,7 @@ def attention(body: Body, past: int = 4, like: int | None = None) -> None:
         return body.output(1, body.input(past))
     if not body.wants(1):
         return None
-    new = _heads(body, body.op("MatMul", body.input(0), key), body.attribute("num_heads", 0))
+    new = split_heads(body, body.op("MatMul", body.input(0), key), body.attribute("num_heads", 0))
     new = body.op("Unsqueeze", new, body.integers(0))
     present = body.op("Concat", new, new, axis=0)
     if like is not None:
@@ -42,7 +42,7 @@ def _columns(body: Body, start: int, count: int) -> str:
     )
 
 
-def _heads(body: Body, rows: str, heads: int) -> str:
+def split_heads(body: Body, rows: str, heads: int) -> str:
     """[batch, steps, heads · size] as [batch, heads, steps, size]."""
     if heads < 1:
         raise NoRule
@@ -68,7 +68,7 @@ def multi_head_attention(body: Body) -> None:
     body.output(0, body.op("Add", rows, value))
     for position in (1, 2):
         if body.wants(position) and body.has(5 + position):
-            new = _heads(body, body.input(position), body.attribute("num_heads", 0))
+            new = split_heads(body, body.input(position), body.attribute("num_heads", 0))
             body.output(position, body.op("Concat", body.input(5 + position), new, axis=2))
     return None
 
@@ -79,7 +79,7 @@ def group_query_attention(body: Body) -> None:
     heads, groups = body.attribute("num_heads", 0), body.attribute("kv_num_heads", 0)
     if body.has(1):
         body.output(0, body.input(0))
-        new = [_heads(body, body.input(position), groups) for position in (1, 2)]
+        new = [split_heads(body, body.input(position), groups) for position in (1, 2)]
     else:
         split = body.op("Reshape", body.input(0), body.integers(0, 0, heads + 2 * groups, -1))
         query = body.op("Slice", split, *(body.integers(n) for n in (0, heads, 2)))

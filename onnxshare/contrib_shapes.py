@@ -10,7 +10,7 @@ from functools import partial
 
 from onnx import TensorProto
 
-from onnxshare import attention_shapes
+from onnxshare import attention_shapes, fused_shapes
 from onnxshare.stand_ins import Body, NoRule, Rule
 
 _WINDOW = ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "ceil_mode")
@@ -191,7 +191,7 @@ def _split_gelu(body: Body) -> None:
 _RULES: dict[Rule, str] = {
     _same: "Gelu QuickGelu BiasGelu FastGelu BiasSoftmax BiasAdd GroupNorm RotaryEmbedding MoE "
     "QMoE QLinearSigmoid QLinearLeakyRelu QLinearSoftmax QOrderedGelu QOrderedLayerNormalization "
-    "Inverse Trilu GemmaRotaryEmbedding",
+    "Inverse Trilu",
     _same_twice: "SkipGroupNorm",
     _convolution: "FusedConv",
     _channels_last_convolution: "NhwcConv NhwcFusedConv",
@@ -205,9 +205,9 @@ _RULES: dict[Rule, str] = {
     _matmul: "GemmFastGelu DynamicQuantizeMatMul",
     _integer_matmul: "MatMulIntegerToFloat",
     _wide_matmul: "MatMulInteger16",
-    _fused_matmul: "FusedMatMul TransposeMatMul FusedMatMulActivation",
+    _fused_matmul: "FusedMatMul TransposeMatMul FusedMatMulActivation SparseToDenseMatMul",
     _packed_matmul: "MatMulNBits MatMulBnb4",
-    _lstm: "DynamicQuantizeLSTM",
+    _lstm: "DynamicQuantizeLSTM AttnLSTM",
     attention_shapes.attention: "Attention",
     attention_shapes.quantised_attention: "QAttention",
     attention_shapes.multi_head_attention: "MultiHeadAttention",
@@ -230,10 +230,21 @@ _RULES: dict[Rule, str] = {
     _split_gelu: "BiasSplitGelu",
 }
 
+#: With their channels in blocks, for one kind of processor.
+_BLOCKED: dict[str, Rule] = {
+    "Conv": _convolution,
+    "MaxPool": partial(_pool, op_type="MaxPool", channels_last=False),
+    "AveragePool": partial(_pool, op_type="AveragePool", channels_last=False),
+    "GlobalAveragePool": lambda body: body.output(0, body.op("GlobalAveragePool", body.input(0))),
+    "GlobalMaxPool": lambda body: body.output(0, body.op("GlobalMaxPool", body.input(0))),
+}
+
 #: (domain, operator) → the rule for its shapes. One of ONNX Runtime's is in the default domain,
 #: and of two of the standard's own operators onnx infers nothing.
 RULES: dict[tuple[str, str], Rule] = {
     **{("com.microsoft", name): rule for rule, names in _RULES.items() for name in names.split()},
+    **fused_shapes.RULES,
+    **{("com.microsoft.nchwc", name): rule for name, rule in _BLOCKED.items()},
     ("", "SimplifiedLayerNormalization"): _same,
     ("", "GroupNormalization"): _same,
     ("", "MeanVarianceNormalization"): _same,

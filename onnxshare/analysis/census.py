@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from onnxshare.analysis.fc import bias_node, fully_connected
 from onnxshare.analysis.formulas.elementwise import bias
 from onnxshare.analysis.formulas.elementwise import elementwise as applied
-from onnxshare.analysis.held import as_read
+from onnxshare.analysis.held import as_read, unknown
 from onnxshare.analysis.layout import dynamic_scale
 from onnxshare.analysis.operators import (
     CONSTANT,
@@ -149,11 +149,13 @@ def _look(
             stored = views.get(scope, name)
         if stored is not None:
             constants[position] = stored
+    if operator is UNKNOWN:
+        operator = unknown(node, operator)
     if operator.held or operator.unpack:
         constants = as_read(node, operator, constants)
     pattern = patterns.of(node, operator, constants)
     params, slots = _parameters(node, pattern, constants, census) if constants else (_NONE, _EMPTY)
-    if operator is UNKNOWN:
+    if operator.work is None:
         label = f"{node.domain or 'ai.onnx'}.{node.op_type}"
         census.warnings.append(
             f"operator {label} is not known: its MACs and the uses of its weights are not counted"

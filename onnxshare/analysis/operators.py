@@ -14,13 +14,18 @@ from onnxshare.analysis.roles import (
     STRUCTURE,
     Operator,
 )
-from onnxshare.analysis.tables import contrib, learned, standard
+from onnxshare.analysis.tables import contrib, fused, learned, standard
 from onnxshare.graph import STANDARD_DOMAINS
 
 UNKNOWN = Operator("other", None, None)
 
 #: (domain, operator) → its row.
-TABLE: dict[tuple[str, str], Operator] = {**standard.ROWS, **contrib.ROWS, **learned.ROWS}
+TABLE: dict[tuple[str, str], Operator] = {
+    **standard.ROWS,
+    **contrib.ROWS,
+    **fused.ROWS,
+    **learned.ROWS,
+}
 
 
 def lookup(domain: str, op_type: str) -> Operator:

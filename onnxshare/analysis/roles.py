@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from onnx import TensorProto
+
 from onnxshare.analysis.work import FLOATS, Context, Work
 from onnxshare.graph import Node, Stored
 
@@ -20,6 +22,14 @@ PARAM, STATISTIC, CONSTANT, QUANTIZATION, STRUCTURE = (
 #: What an element-wise operand counts as depends on it: several floats are parameters, one is a
 #: constant, and anything else is structure. A quantised operand is not told by its type.
 OPERAND, QUANTISED_OPERAND = "operand", "quantised operand"
+
+
+#: Element types that few tensors have but quantised ones.
+NARROW = frozenset(
+    getattr(TensorProto, name)
+    for name in ("INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2")
+    if hasattr(TensorProto, name)
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +60,8 @@ class Operator:
         multiplies: whether it has multiply-accumulates at all, besides the kinds that always do.
             Those of an operator that has none are 0 whatever its sizes.
         held: numbers in attributes; the first has slot −1, the second −2, and so on.
-        unpack: what a weight is that is stored in fewer elements than it has: from the node and the
-            stored tensor to the tensor as the operator reads it.
+        unpack: what a weight is that is stored in fewer elements than it has: from the node, the
+            stored tensor and the input's position to the tensor as the operator reads it.
     """
 
     kind: str
@@ -59,7 +69,7 @@ class Operator:
     work: Callable[[Context], Work] | None
     multiplies: bool = False
     held: tuple[Held, ...] = ()
-    unpack: Callable[[Node, Stored], Stored] | None = None
+    unpack: Callable[[Node, Stored, int], Stored] | None = None
 
     def role(self, position: int, stored: Stored, dtype: int | None) -> str:
         """What a constant counts as in an input, whose element type there is `dtype`."""
@@ -69,6 +79,8 @@ class Operator:
             role = self.roles[position] if position < len(self.roles) else STRUCTURE
         if role not in (OPERAND, QUANTISED_OPERAND):
             return role
+        if self.work is None and dtype in NARROW:  # what nobody knows may hold quantised weights
+            role = QUANTISED_OPERAND
         if role == OPERAND and dtype not in FLOATS:
             return STRUCTURE
         return PARAM if stored.elements > 1 else CONSTANT

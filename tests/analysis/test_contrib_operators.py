@@ -277,6 +277,15 @@ MEASURED = {
         contrib("CDist", "x w", random_array(5, 3), tensor("w", 4, 3, seed=3), metric="euclidean"),
         random_array(5, 3),
     ),
+    "BranchwiseRMSNorm": (contrib("BranchwiseRMSNorm", "x w", _ROWS, tensor("w", 3, 4)), _ROWS),
+    "GatedRMSNorm": (contrib("GatedRMSNorm", "x w x", _ROWS, tensor("w", 2)), _ROWS),
+    "LinearAttentionGate": (
+        contrib("LinearAttentionGate", "x b s", _ROWS, tensor("b", 4), tensor("s", 4, seed=3)),
+        _ROWS,
+    ),
+    "HyperConnectionPreMix": (
+        contrib("HyperConnectionPreMix", "x w", _ROWS, tensor("w", 1, 3, 4)), _ROWS
+    ),
 }  # fmt: skip
 
 

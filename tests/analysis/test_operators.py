@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxshare
 from onnxshare.analysis.results import Inspection
 from tests.builders import (
+    Array,
     Dims,
     constant,
     conv,
@@ -697,6 +698,28 @@ def test_an_unknown_operator_is_unknown_and_never_zero() -> None:
     assert (totals.params, totals.constants) == (40 + 24, 1)
     assert (totals.macs, totals.flops, totals.connections, totals.sharing_ratio) == (None,) * 4
     assert any("acme.Magic" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("array", "params"),
+    [
+        pytest.param(np.ones((5, 8), np.float32), 40, id="floats"),
+        pytest.param(np.ones((5, 8), np.int8), 40, id="8 bits"),
+        pytest.param(np.ones((5, 8), np.uint8), 40, id="packed"),
+        pytest.param(np.ones((5, 8), np.int64), 0, id="indices"),
+        pytest.param(np.ones(1, np.float32), 0, id="one number"),
+    ],
+)
+def test_what_an_unknown_operator_holds(array: Array, params: int) -> None:
+    """As an input, and in an attribute."""
+    stored = numpy_helper.from_array(array, "w")
+    for op in (node("Magic", "x w", "y", domain="acme"), node("Magic", "x", "y", domain="acme")):
+        if len(op.input) == 1:
+            op.attribute.append(helper.make_attribute("table", stored))
+        built = model([op], {"x": [1, 5]}, ["y"], [stored] * (len(op.input) - 1), domains=["acme"])
+        report = onnxshare.inspect(built)
+        assert (report.nodes[0].params, report.totals.params) == (params, params)
+        assert report.nodes[0].macs is None
 
 
 def weights_by_name(report: Inspection) -> dict[str, tuple[int, int | None]]:

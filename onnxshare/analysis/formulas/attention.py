@@ -8,7 +8,7 @@ from onnxshare.analysis.results import Sharing
 from onnxshare.analysis.work import Context, Unknown, Work
 
 
-def _scores(heads: int, rows: int, keys: int, size: int, value_size: int) -> tuple[int, int]:
+def scores(heads: int, rows: int, keys: int, size: int, value_size: int) -> tuple[int, int]:
     """MACs of the products with keys and values, and the operations of scaling and softmax.
 
     heads · rows · keys · (size + value size): none is left out for a causal mask, as is usual.
@@ -35,7 +35,7 @@ def attention(context: Context) -> Work:
         size = query[2] // heads
         value_size = value[2] // int(node.attribute("kv_num_heads", 0))
     keys = new + (context.input(4)[2] if context.has(4) else 0)
-    macs, extra = _scores(heads, rows, keys, size, value_size)
+    macs, extra = scores(heads, rows, keys, size, value_size)
     uses = _added(context, 3, heads * rows * keys)
     return Work(connections=sum(uses.values()), uses=uses, macs=macs, extra_flops=extra)
 
@@ -44,7 +44,7 @@ def flexible_attention(context: Context) -> Work:
     """FlexAttention: as Attention; what its subgraphs do to the scores is counted at their nodes
     (https://onnx.ai/onnx/operators/onnx_aionnxpreview_FlexAttention.html)."""
     query, key, value = (context.input(position) for position in range(3))
-    macs, extra = _scores(query[1], query[2], key[2], query[3], value[3])
+    macs, extra = scores(query[1], query[2], key[2], query[3], value[3])
     return Work(macs=macs, extra_flops=extra)
 
 
@@ -57,7 +57,7 @@ def projected_attention(context: Context, past: int = 4, bias: int = 5) -> Work:
     if context.has(past) and node.attribute("past_present_share_buffer", 0):
         raise Unknown  # how much of the buffer is in use is data
     keys = rows + (context.input(past)[3] if context.has(past) else 0)
-    macs, extra = _scores(heads, rows, keys, sizes[1] // heads, sizes[2] // heads)
+    macs, extra = scores(heads, rows, keys, sizes[1] // heads, sizes[2] // heads)
     stored = context.weights(1)
     uses = {1: rows * stored, 2: rows * context.weights(2)}
     uses |= _added(context, bias, heads * rows * keys)
@@ -91,7 +91,7 @@ def multi_head_attention(context: Context) -> Work:
         # [batch, heads, steps, size] from an encoder, else steps second
         new = key[2] if len(key) == 4 else key[1]
     keys = new + (context.input(6)[2] if context.has(6) else 0)
-    macs, extra = _scores(heads, rows, keys, hidden // heads, result[2] // heads)
+    macs, extra = scores(heads, rows, keys, hidden // heads, result[2] // heads)
     uses = _added(context, 5, heads * rows * keys)
     if context.constant(3) is not None:
         uses[3] = rows * hidden + new * (hidden + result[2])
@@ -112,7 +112,7 @@ def group_query_attention(context: Context) -> Work:
     groups = int(context.node.attribute("kv_num_heads", 0))
     rows, size = result[1], result[2] // heads
     keys = rows if not context.has(3) else context.result(1)[2]
-    macs, extra = _scores(heads, rows, keys, size, size)
+    macs, extra = scores(heads, rows, keys, size, size)
     uses = _added(context, 10, heads * rows * keys)
     turned = rows * (heads + groups) * size  # elements of query and key
     for cache in (7, 8):

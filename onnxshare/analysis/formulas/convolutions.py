@@ -19,13 +19,14 @@ def convolution(context: Context, weight: int = 1, bias: int = 2) -> Work:
     positions = prod(output[2:])
     macs = positions * prod(kernel)
     stored = context.weights(weight) + context.weights(bias)
+    data = context.inputs[0]  # only the dense form asks for all its sizes
     return Work(
         connections=positions * stored,
         sharing=Sharing(spatial=positions if stored else 1),
         macs=macs,
         extra_flops=positions * output[1] if context.has(bias) else 0,
         unshared=macs,
-        dense=context.per_sample(context.input(0)) * context.per_sample(output),
+        dense=None if data is None else context.per_sample(data) * context.per_sample(output),
     )
 
 
@@ -51,11 +52,26 @@ def channels_last_convolution(context: Context) -> Work:
     return fused_convolution(_channels_first(context))
 
 
+def channels_last_quantised(context: Context) -> Work:
+    """QLinearConv of ONNX Runtime's channels-last domain: as QLinearConv."""
+    return convolution(_channels_first(context), weight=3, bias=8)
+
+
+def channels_last_transposed(context: Context) -> Work:
+    """ConvTranspose of ONNX Runtime's channels-last domain: as ConvTranspose."""
+    return transposed_convolution(_channels_first(context))
+
+
 def _channels_first(context: Context) -> Context:
     def turned(sizes: Sizes | None) -> Sizes | None:
         return sizes if sizes is None else (sizes[0], sizes[-1], *sizes[1:-1])
 
-    return replace(context, outputs=tuple(map(turned, context.outputs)))
+    first = turned(context.inputs[0])
+    return replace(
+        context,
+        inputs=(first, *context.inputs[1:]),
+        outputs=tuple(map(turned, context.outputs)),
+    )
 
 
 def integer_convolution(context: Context) -> Work:
