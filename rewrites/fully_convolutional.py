@@ -13,7 +13,9 @@ import onnx
 
 from onnxshare.analysis import layout
 from onnxshare.analysis.heads import Subject
-from onnxshare.graph import Node, model_inputs
+from onnxshare.graph import Graph, Node, model_inputs
+from onnxshare.io.load import Model
+from onnxshare.shapes import infer
 from rewrites.base import Refusal
 from rewrites.mirror import Mirror
 from rewrites.restore import is_plain
@@ -111,45 +113,40 @@ def _softmax(subject: Subject, mirror: Mirror, node: Node) -> None:
     mirror.replaced.add(node)
 
 
-def as_vectors(model: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
+def as_vectors(model: onnx.ModelProto, original: Model, *, pooled: bool = False) -> onnx.ModelProto:
     """A copy whose outputs have the original's shapes and whose inputs the original's sizes, so
-    that the two can be compared."""
+    that the two can be compared; averaged outputs have their shapes already."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    shapes = {value.name: value for value in original.graph.input}
+    old = original.skeleton.graph
+    given = {value.name: value for value in old.input}
     for value in model_inputs(copy.graph):
-        value.CopyFrom(shapes[value.name])
-    wanted = {value.name: value for value in original.graph.output}
+        value.CopyFrom(given[value.name])
+    if pooled:
+        return copy
+    wanted = {value.name: value for value in old.output}
+    graph = Graph(original)
+    shapes = infer(graph)
     for value in copy.graph.output:
-        rank, old = len(value.type.tensor_type.shape.dim), _rank(wanted[value.name])
-        if rank == old:  # pooled: it has its old shape already
-            continue
         inner = f"{value.name}/map"
         for node in copy.graph.node:
-            for place, name in enumerate(node.output):
-                if name == value.name:
-                    node.output[place] = inner
-            for place, name in enumerate(node.input):
-                if name == value.name:
-                    node.input[place] = inner
-        copy.graph.node.extend(_restore(inner, value.name, wanted[value.name], copy))
+            for names in (node.input, node.output):
+                for place, name in enumerate(names):
+                    if name == value.name:
+                        names[place] = inner
+        sizes = shapes.sizes(graph.main, value.name)
+        copy.graph.node.append(_restore(inner, value.name, sizes, copy))
         value.CopyFrom(wanted[value.name])
     return copy
 
 
-def _rank(value: onnx.ValueInfoProto) -> int:
-    """The declared rank; an FC's result has two axes where none is."""
-    known = value.type.tensor_type.HasField("shape")
-    return len(value.type.tensor_type.shape.dim) if known else 2
-
-
 def _restore(
-    source: str, name: str, wanted: onnx.ValueInfoProto, model: onnx.ModelProto
-) -> list[onnx.NodeProto]:
-    dims = wanted.type.tensor_type.shape.dim
-    if _rank(wanted) == 2:
-        return [onnx.helper.make_node("Flatten", [source], [name], axis=1)]
-    sizes = [dim.dim_value if dim.dim_value else -1 for dim in dims]
-    shape = onnx.numpy_helper.from_array(np.array(sizes, np.int64), f"{name}/shape")
+    source: str, name: str, sizes: tuple[int, ...] | None, model: onnx.ModelProto
+) -> onnx.NodeProto:
+    """What gives a map of one position the old shape; an FC's result has two axes where none is
+    known."""
+    if sizes is None or len(sizes) == 2:
+        return onnx.helper.make_node("Flatten", [source], [name], axis=1)
+    shape = onnx.numpy_helper.from_array(np.array([-1, *sizes[1:]], np.int64), f"{name}/shape")
     model.graph.initializer.append(shape)
-    return [onnx.helper.make_node("Reshape", [source, shape.name], [name])]
+    return onnx.helper.make_node("Reshape", [source, shape.name], [name])

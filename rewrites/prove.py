@@ -263,7 +263,7 @@ def _comparable(
     """The rewritten model as it is compared, and the inner tensors that both models have."""
     candidate = result.skeleton
     if options.fully_convolutional:
-        candidate = as_vectors(candidate, original.skeleton)
+        candidate = as_vectors(candidate, original, pooled=options.pool_outputs)
     candidate, names = _with_evidence(candidate, original.skeleton, changes)
     return replace(result, skeleton=candidate), names
 

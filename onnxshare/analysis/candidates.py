@@ -18,6 +18,9 @@ _PRODUCTS = _EITHER_SIDE | frozenset(
     "MatMulNBits MatMulBnb4 MatMulFpQ4 GemmFloat8".split()
 )
 
+#: Tensors that are looked at, at most, between an FC and the map that it may come from.
+_LOOKED_AT = 32
+
 #: What takes a part of a tensor.
 _CUTS = frozenset(("Slice", "Gather", "Split"))
 
@@ -55,9 +58,26 @@ def not_followed(graph: Graph, probe: Probe, layer: FullyConnected, base: str) -
         inputs, words = node.inputs[:1], "a part of a flattened map"
     else:
         inputs, words = node.inputs, "more than a rearranged feature map"
-    if any(_flattened(graph, probe, name) for name in inputs if name):
+    if any(_comes_from_map(graph, probe, name) for name in inputs if name):
         return f"it reads {words} ({node.op_type} '{node.name}'), which cannot be followed"
     return None
+
+
+def _comes_from_map(graph: Graph, probe: Probe, name: str) -> bool:
+    """Whether a tensor is a flattened map, or made of one and as large: normalised, say, by nodes
+    that take its mean and variance apart."""
+    sizes = probe.shapes.sizes(graph.main, name)
+    seen, waiting = {name}, [name]
+    while waiting and len(seen) < _LOOKED_AT:
+        current = waiting.pop()
+        if _flattened(graph, probe, current):
+            return True
+        node = graph.main.producers.get(current)
+        for source in () if node is None else node.inputs:
+            if source not in seen and probe.shapes.sizes(graph.main, source) == sizes:
+                seen.add(source)
+                waiting.append(source)
+    return False
 
 
 def _flattened(graph: Graph, probe: Probe, name: str) -> bool:
@@ -83,6 +103,8 @@ def unstored(
     """
     known = {layer.node for layer in fully_connected(graph)}
     for node in graph.main.nodes:
+        if node.op_type == "Einsum" and len(node.inputs) == 2:
+            yield from _einsum(graph, after, back, make_probe, node)
         if node.op_type not in _PRODUCTS or node in known or len(node.inputs) < 2:
             continue
         sides = (0, 1) if node.op_type in _EITHER_SIDE else (0,)
@@ -94,6 +116,34 @@ def unstored(
             if head is not None:
                 yield head
                 break
+
+
+def _einsum(
+    graph: Graph,
+    after: set[str],
+    back: Callable[[str], layout.Path],
+    make_probe: Callable[[], Probe],
+    node: Node,
+) -> Iterator[Head]:
+    """An Einsum that multiplies a whole map with a stored weight: by its number of elements."""
+    for side in (0, 1):
+        stored = graph.source(node.scope, node.inputs[1 - side])
+        name = feature_map(back(node.inputs[side]))[0]
+        if stored is None or stored.shape is None or name not in after:
+            continue
+        shapes = make_probe().shapes
+        sizes = shapes.sizes(graph.main, name)
+        result = shapes.sizes(graph.main, node.outputs[0])
+        if sizes is None or result is None or len(sizes) < 3 or prod(sizes[2:]) == 1:
+            continue
+        features, outputs = prod(sizes[1:]), prod(result[1:])
+        if prod(stored.shape) == features * outputs and result[:1] == sizes[:1]:
+            weight = node.inputs[1 - side]
+            layer = FullyConnected(
+                node, node.inputs[side], weight, None, features, outputs, False, stored=False
+            )
+            reason = "it is an Einsum, which is not rewritten: export it as a MatMul"
+            yield Head(name, sizes[1:], (), (layer,), (), reason)
 
 
 def _weight(node: Node, side: int) -> int:

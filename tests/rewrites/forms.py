@@ -599,6 +599,19 @@ def sum_of_two_maps(net: Net) -> None:
     net.rows(net.gemm(net.node("Add", *flats), K, 5), 5)
 
 
+def an_einsum(net: Net) -> None:
+    weight = net.weight(C, H, W, 5)
+    net.rows(net.node("Einsum", net.trunk(), weight, equation="nchw,chwo->no"), 5)
+
+
+def normalised_by_parts(net: Net) -> None:
+    """LayerNormalization of the flattened map, as exporters wrote it before opset 17."""
+    flat = net.flat()
+    centred = net.node("Sub", flat, net.node("ReduceMean", flat, axes=[1]))
+    spread = net.node("Sqrt", net.node("ReduceMean", net.node("Mul", centred, centred), axes=[1]))
+    net.rows(net.gemm(net.node("Div", centred, spread), K, 5), 5)
+
+
 def quantised(
     *, turned: bool = False, axis: int | None = None, by_output: bool = False
 ) -> Callable[[Net], None]:
@@ -925,6 +938,8 @@ FORMS: dict[str, Form] = {
         joined_of_other_ranks, refused="different numbers of axes", left=1
     ),
     "sum of two maps": Form(sum_of_two_maps, refused="more than a rearranged", left=1),
+    "an Einsum": Form(an_einsum, refused="it is an Einsum"),
+    "normalised by parts": Form(normalised_by_parts, refused="more than a rearranged", left=1),
     "time as batch": Form(time_as_batch, {"batch": 22}, refused="axis 0 is not a batch", left=1),
     "a row is a window": Form(window_rows, refused="2 rows of each sample", left=1),
     "sliced": Form(sliced, refused="a part of a flattened map", left=1),

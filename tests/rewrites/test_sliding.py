@@ -207,6 +207,18 @@ def test_padding_is_said_and_the_head_still_slides(attributes: dict[str, Any]) -
         np.testing.assert_allclose(made[:, :, row, column], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("sizes", [(5, 10), (5, 2, 5), (1, 50, 1)])
+def test_outputs_of_other_ranks_become_maps_of_all_features(sizes: tuple[int, ...]) -> None:
+    net = Net()
+    net.output(net.node("Reshape", net.gemm(net.flat(), K, 50), net.ints(-1, *sizes)), "n", *sizes)
+    model = net.model()
+    result = slid(model)
+    assert result.passed
+    given = image(model, 2, 2, H + 4, W + 3)
+    assert run(result.model, given)[0].shape == (2, 50, 3, 2)
+    assert_each_crop(model, result.model, given, (H + 2, W + 2), (1, 1))
+
+
 def squeeze_and_excite(net: Net) -> None:
     """The trunk weighs its channels by their mean over the whole picture."""
     x = net.trunk()
