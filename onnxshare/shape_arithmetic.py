@@ -53,7 +53,10 @@ def settle(graph: Graph, slim: onnx.ModelProto, known: Known, values: Values) ->
     for scope, proto in _pairs(graph.main, slim.graph):
         copies = proto.node
         for node in scope.nodes:
-            if node.op_type not in _OPERANDS and node.op_type != "If":
+            if node.op_type not in _OPERANDS and node.op_type not in ("If", "PRelu"):
+                continue
+            if node.op_type == "PRelu":
+                found |= _widen(node, copies[node.position], graph, known)
                 continue
             if not node.standard or all(known(scope, name) for name in node.outputs if name):
                 continue
@@ -100,6 +103,30 @@ def _bind(
         return False
     copy.input[position] = f"{name}#{node.position}.{position}"
     proto.initializer.append(numpy_helper.from_array(value, copy.input[position]))
+    return True
+
+
+def _widen(node: Node, copy: onnx.NodeProto, graph: Graph, known: Known) -> bool:
+    """Let the slope of a PRelu widen its data, as in ONNX Runtime, which broadcasts both; the
+    standard, and onnx's inference, broadcast the slope only."""
+    if not node.standard or graph.opset < 7 or copy.op_type != "PRelu":
+        return False
+    stored, computed = graph.stored(node.scope, node.inputs[1]), known(node.scope, node.inputs[1])
+    found = known(node.scope, node.inputs[0])
+    if stored is not None:
+        slope = stored.shape
+    elif computed is not None:
+        slope = computed[0]
+    else:
+        return False
+    if found is None:
+        return False
+    data = found[0]
+    pairs = list(zip(reversed(data), reversed(slope), strict=False))
+    wider = len(slope) > len(data) or any(one < other for one, other in pairs)
+    if not wider or any(one != other and 1 not in (one, other) for one, other in pairs):
+        return False
+    copy.op_type = "Add"
     return True
 
 

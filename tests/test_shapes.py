@@ -299,3 +299,19 @@ def test_shapes_are_those_of_a_real_run(lenet: onnx.ModelProto) -> None:
     assert {name: shapes[name] for name in names} == {
         name: result.shape for name, result in zip(names, results, strict=True)
     }
+
+
+@pytest.mark.parametrize(
+    ("data", "slope"),
+    [
+        pytest.param((3, 4), (2, 3, 4), id="more axes"),
+        pytest.param((1, 3, 1), (1, 3, 4), id="a larger size"),
+        pytest.param((1, 3, 4), (2, 3, 4), id="a larger batch"),
+        pytest.param((1, 3, 4), (3, 1), id="as the standard says"),
+    ],
+)
+def test_a_slope_that_widens_its_data(data: tuple[int, ...], slope: tuple[int, ...]) -> None:
+    """The standard broadcasts the slope only; ONNX Runtime broadcasts both."""
+    built = model([node("PRelu", "x s", "y")], {"x": list(data)}, ["y"], [tensor("s", *slope)])
+    (result,) = run(built, x=random_array(*data))
+    assert shapes_of(built)["y"] == result.shape

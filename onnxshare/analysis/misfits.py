@@ -60,10 +60,8 @@ def _differ(*sizes: int | None) -> bool:
 
 def _stretches(small: Shape | None, large: Shape | None) -> bool:
     """Whether one shape may be broadcast to another that does not change."""
-    if small is None or large is None:
-        return True
-    if len(small) > len(large):
-        return False
+    if small is None or large is None or len(small) > len(large):
+        return small is None or large is None
     pairs = zip(reversed(small), reversed(large), strict=False)
     return all(not (isinstance(a, int) and isinstance(b, int)) or a in (1, b) for a, b in pairs)
 
@@ -126,7 +124,9 @@ def _gemm(o: Operands) -> str | None:
 
 
 def _slope(o: Operands) -> str | None:
-    if o.opset < 7 or _stretches(o.shape(1), o.shape(0)):  # older ones: one slope a channel
+    pairs = zip(reversed(o.shape(0) or ()), reversed(o.shape(1) or ()), strict=False)
+    # Older ones have one slope a channel; ONNX Runtime broadcasts the data too.
+    if o.opset < 7 or all(a == 1 or _stretches((b,), (a,)) for a, b in pairs):
         return None
     return "the slope cannot be broadcast to the data"
 

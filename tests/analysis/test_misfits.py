@@ -79,6 +79,7 @@ UNFIT = {
     "Gemm: C": C("Gemm", (1, 4), ((4, 3), (4,)), says="C cannot be broadcast"),
     "Gemm: C of more rows": C("Gemm", (1, 4), ((4, 3), (4, 3)), says="C cannot be broadcast"),
     "PRelu": C("PRelu", (1, 4, 3), ((4,),), says="slope"),
+    "PRelu: larger, and does not fit": C("PRelu", (4, 3), ((2, 4, 4),), says="slope"),
     "Conv: channels": C("Conv", (1, 3, 8, 8), ((4, 2, 3, 3),), says="take 2 channels"),
     "Conv: channels of groups": C("Conv", (1, 6, 8), ((4, 2, 3),), {"group": 2}, "take 4"),
     "Conv: groups": C("Conv", (1, 4, 8, 8), ((3, 2, 3, 3),), {"group": 2}, "into 2 groups"),
