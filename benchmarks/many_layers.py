@@ -1,6 +1,8 @@
-"""Folding hundreds of BatchNormalizations, against looking at the model once.
+"""Folding hundreds of BatchNormalizations, or merging hundreds of pairs of equal tensors, against
+looking at the model once.
 
-Chains of Conv, BatchNormalization and Relu. What a look costs (shapes, values, heads) is the unit;
+Chains of Conv, BatchNormalization and Relu, whose kernels are equal in pairs for the merging. What
+a look costs (shapes, values, heads) is the unit;
 were the model looked at again after each change, the ratio would grow with the number of layers.
 
 Run: python benchmarks/many_layers.py
@@ -20,26 +22,29 @@ CHANNELS, SIDE = 8, 8
 
 
 def main() -> None:
-    print("| layers | fold all / look once (middle half) |")
-    print("|---:|---:|")
+    print("| layers | rewrite | rewrite all / look once (middle half) |")
+    print("|---:|---|---:|")
     for layers in (30, 100, 300):
-        model = chain(layers)
-        result = ratio(
-            lambda model=model: onnxshare.rewrite(model, ["fold-batchnorm"], validate=False),
-            lambda model=model: study(onnxshare.load(model)),
-            pairs=7,
-        )
-        print(f"| {layers} | {result} |", flush=True)
+        for rewrite, pairs in (("fold-batchnorm", False), ("share", True)):
+            model = chain(layers, pairs=pairs)
+            result = ratio(
+                lambda model=model, name=rewrite: onnxshare.rewrite(model, [name], validate=False),
+                lambda model=model: study(onnxshare.load(model)),
+                pairs=7,
+            )
+            print(f"| {layers} | {rewrite} | {result} |", flush=True)
 
 
-def chain(layers: int) -> onnx.ModelProto:
-    """Conv, BatchNormalization and Relu, so many times."""
+def chain(layers: int, *, pairs: bool = False) -> onnx.ModelProto:
+    """Conv, BatchNormalization and Relu, so many times; each second kernel equals the one before,
+    if asked for."""
     random = np.random.default_rng(0)
     stored: list[onnx.TensorProto] = []
     nodes: list[onnx.NodeProto] = []
     last = "x"
     for layer in range(layers):
-        kernel = random.standard_normal((CHANNELS, CHANNELS, 3, 3)) / CHANNELS
+        if not (pairs and layer % 2):
+            kernel = random.standard_normal((CHANNELS, CHANNELS, 3, 3)) / CHANNELS
         stored.append(numpy_helper.from_array(kernel.astype(np.float32), f"w{layer}"))
         parts = [f"{name}{layer}" for name in ("scale", "shift", "mean", "variance")]
         for name in parts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import onnx
@@ -95,6 +95,11 @@ class Site:
         }
 
 
+def refuse(site: Site, reason: str) -> Site:
+    """The same site, refused."""
+    return replace(site, refused=reason, exact=None, params_after=None)
+
+
 @dataclass(frozen=True)
 class Change:
     """What a rewrite did at one site.
@@ -154,7 +159,8 @@ class Rewrite(Protocol):
     One that edits with nothing but `subject.editor(name)`, leaves all other tensors under their
     names and with their values, and asks the model that comes out nothing, may have an attribute
     `together` that is true: then its exact sites are made in one go where they take out different
-    nodes.
+    nodes. One that edits by other means may have a method `apply_several(subject, sites)`, which
+    makes all changes that go together on one copy.
     """
 
     name: str

@@ -38,16 +38,15 @@ def flips(reader: Node, name: str) -> bool:
 
 
 class Merge:
-    """Replaces stored tensors by one that stays.
+    """Replaces stored tensors by others that stay.
 
     Args:
         graph: the model, which is not changed.
         rewrite: the name that new nodes carry as their origin.
-        keep: the tensor that stays.
     """
 
-    def __init__(self, graph: Graph, rewrite: str, keep: Stored) -> None:
-        self._graph, self._rewrite, self._keep = graph, rewrite, keep
+    def __init__(self, graph: Graph, rewrite: str) -> None:
+        self._graph, self._rewrite = graph, rewrite
         self._editor = Editor(graph.proto, rewrite)
         self._proto = self._editor.apply()
         self._copies = _paired(graph.main, self._proto.graph)
@@ -60,11 +59,12 @@ class Merge:
         """Names of the new nodes."""
         return tuple(self._added)
 
-    def drop(self, stored: Stored, *, turned: bool) -> None:
+    def drop(self, stored: Stored, keep: Stored, *, turned: bool) -> None:
         """Take a tensor out.
 
         Args:
             stored: a tensor that holds the same as the one that stays.
+            keep: the one that stays.
             turned: whether it holds its transpose instead.
         """
         scope = scope_of(self._graph, stored)
@@ -72,22 +72,23 @@ class Merge:
         left = [node for node in readers if turned and not flips(node, stored.name)]
         for node in readers:
             if node not in left:
-                self._redirect(node, stored.name, turned=turned)
+                self._redirect(node, stored.name, keep.name, turned=turned)
         if left:  # they go on reading the same name, which a Transpose makes now
-            self._transpose(scope, stored.name, min(position_in(scope, node) for node in left))
+            first = min(position_in(scope, node) for node in left)
+            self._transpose(scope, stored.name, keep.name, first)
         self._gone.setdefault(scope.path, set()).add(stored.name)
 
-    def _redirect(self, node: Node, name: str, *, turned: bool) -> None:
+    def _redirect(self, node: Node, name: str, keep: str, *, turned: bool) -> None:
         proto = self._copies[node.scope.path].node[node.position]
         for place, found in enumerate(proto.input):
             if found == name:
-                proto.input[place] = self._keep.name
+                proto.input[place] = keep
                 if turned:
                     _turn(proto, _TURN[place])
 
-    def _transpose(self, scope: Scope, name: str, position: int) -> None:
+    def _transpose(self, scope: Scope, name: str, keep: str, position: int) -> None:
         label = self._editor.new_name(f"{name}/Transpose")
-        node = helper.make_node("Transpose", [self._keep.name], [name], name=label, perm=[1, 0])
+        node = helper.make_node("Transpose", [keep], [name], name=label, perm=[1, 0])
         set_property(node.metadata_props, "onnxshare.rewrite", self._rewrite)
         set_property(node.metadata_props, "onnxshare.from", name)
         self._made.setdefault(scope.path, {}).setdefault(position, []).append(node)

@@ -10,9 +10,9 @@ from fnmatch import fnmatchcase
 from onnxshare.errors import ModelError, RewriteError, UsageError
 from onnxshare.io.load import Model
 from onnxshare.shapes import InputShapes
-from rewrites.base import Change, Fitting, Options, Rewrite, Site, study
+from rewrites.base import Change, Fitting, Options, Rewrite, Site, refuse, study
 from rewrites.refold import with_functions
-from rewrites.together import apply_some, refuse
+from rewrites.together import apply_some
 
 _WAY_OUT = (
     "let a search find the smallest head that keeps a promise with --method auto --keep 99% "

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import onnx
 from onnx import TensorProto
 
 from onnxshare.analysis.census import take
@@ -25,7 +26,7 @@ from onnxshare.analysis.operators import PARAM
 from onnxshare.contents import same_bits
 from onnxshare.graph import CARRIERS, Graph, Scope, Stored
 from onnxshare.io.tensors import Array
-from rewrites.base import Change, Fitting, Options, Refusal, Site
+from rewrites.base import Change, Fitting, Options, Refusal, Site, refuse
 from rewrites.merge import Merge, flips, position_in, scope_of
 from rewrites.moved import Moved
 from rewrites.uses import leaves, overridable
@@ -91,22 +92,56 @@ class Share:
         Raises:
             Refusal: the hashes were equal and the bytes are not.
         """
-        plan: _Plan = site.target
+        made, refused = self.apply_several(subject, [site])
+        if refused:
+            raise Refusal(refused[0].refused or "")
+        return made[0]
+
+    def apply_several(self, subject: Subject, sites: list[Site]) -> tuple[list[Change], list[Site]]:
+        """Make the changes at some sites in one go: no two have a tensor in common.
+
+        Returns:
+            The changes, which all lead to the same model, and the sites that turned out refused.
+        """
         graph = subject.graph
-        kept = _read(graph, plan.keep.stored)
-        merge = Merge(graph, self.name, plan.keep.stored)
-        for copy in plan.drop:
-            turned = copy.turned != plan.keep.turned
-            axes = (1, 0) if turned else None
-            if not same_bits(kept, _read(graph, copy.stored), axes):
-                raise Refusal(f"'{copy.stored.name}' is not equal to it after all")
-            merge.drop(copy.stored, turned=turned)
-        removed = tuple(copy.stored.name for copy in plan.drop)
-        notes = (_ONLY_THE_FILE,) if merge.added else ()
-        moved = tuple(_moved(graph, plan.keep, copy) for copy in plan.drop)
-        return Change(
-            site, merge.apply(), removed, merge.added, _evidence(graph, plan), notes, moved=moved
-        )
+        merge = Merge(graph, self.name)
+        merged: list[tuple[Site, tuple[str, ...]]] = []
+        refused = []
+        for site in sites:
+            plan: _Plan = site.target
+            other = _unequal(graph, plan)
+            if other is not None:
+                refused.append(refuse(site, f"'{other}' is not equal to it after all"))
+                continue
+            before = len(merge.added)
+            for copy in plan.drop:
+                merge.drop(copy.stored, plan.keep.stored, turned=copy.turned != plan.keep.turned)
+            merged.append((site, merge.added[before:]))
+        model = merge.apply()
+        return [_change(graph, site, model, added) for site, added in merged], refused
+
+
+def _unequal(graph: Graph, plan: _Plan) -> str | None:
+    """The first tensor that does not hold what its hash said; None where all do."""
+    kept = _read(graph, plan.keep.stored)
+    for copy in plan.drop:
+        axes = (1, 0) if copy.turned != plan.keep.turned else None
+        if not same_bits(kept, _read(graph, copy.stored), axes):
+            return copy.stored.name
+    return None
+
+
+def _change(graph: Graph, site: Site, model: onnx.ModelProto, added: tuple[str, ...]) -> Change:
+    plan: _Plan = site.target
+    return Change(
+        site,
+        model,
+        tuple(copy.stored.name for copy in plan.drop),
+        added,
+        _evidence(graph, plan),
+        (_ONLY_THE_FILE,) if added else (),
+        moved=tuple(_moved(graph, plan.keep, copy) for copy in plan.drop),
+    )
 
 
 def _moved(graph: Graph, keep: Copy, copy: Copy) -> Moved:

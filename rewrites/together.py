@@ -14,7 +14,7 @@ import onnx
 from onnxshare.analysis.heads import Subject
 from onnxshare.edit import Editor
 from onnxshare.graph import Node
-from rewrites.base import Change, Fitting, Options, Refusal, Rewrite, Site
+from rewrites.base import Change, Fitting, Options, Refusal, Rewrite, Site, refuse
 
 
 def apply_some(
@@ -33,6 +33,10 @@ def apply_some(
         The changes, which all lead to the same model, and the sites that turned out refused.
     """
     exact = [site for site in ready if site.exact]
+    several = getattr(rewrite, "apply_several", None)
+    if several is not None and len(exact) > 1:
+        made, refused = several(subject, exact)
+        return made, refused
     if len(exact) < 2 or options.fully_convolutional or not getattr(rewrite, "together", False):
         try:
             return [rewrite.apply(subject, ready[0], options, fitting)], []
@@ -53,11 +57,6 @@ def apply_some(
             made.append(change)
     edits.finish()
     return made, refused
-
-
-def refuse(site: Site, reason: str) -> Site:
-    """The same site, refused."""
-    return replace(site, refused=reason, exact=None, params_after=None)
 
 
 class Together(Editor):

@@ -15,9 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxshare
 from onnxshare import RewriteResult
 from onnxshare.analysis import equality
+from onnxshare.analysis.heads import Subject
 from onnxshare.contents import Content
 from onnxshare.errors import RewriteError
-from rewrites import merge
+from rewrites import merge, passes
+from rewrites.base import study
 from tests.rewrites.checking import (
     assert_same_results,
     dead,
@@ -601,6 +603,37 @@ def test_filled_tensors_take_no_space_and_are_left_alone(onnx_light: Path, light
     assert result.sites == ()
 
 
+def pairs(count: int) -> onnx.ModelProto:
+    """A chain of products of matrices and their copies, every other one turned."""
+    net = Net()
+    x = net.input(4)
+    for place in range(count):
+        matrix = net.random(4, 4)
+        x = net.node("Tanh", net.node("MatMul", x, net.stored(matrix)))
+        copy = matrix.T.copy() if place % 2 else matrix
+        x = net.node("Tanh", net.node("MatMul", x, net.stored(copy)))
+    net.rows(x, 4)
+    return net.model()
+
+
+def test_all_groups_are_merged_in_one_go(monkeypatch: Patch) -> None:
+    looks: list[object] = []
+
+    def look(*arguments: Any) -> Subject:
+        looks.append(arguments)
+        return study(*arguments)
+
+    monkeypatch.setattr(passes, "study", look)
+    model = pairs(40)
+    result = share(model)
+    assert len(looks) == 2  # once to find them, once to see that nothing is left
+    assert len(result.changes) == 40
+    assert result.passed
+    assert len(result.model.graph.initializer) == 40
+    assert [len(change.added) for change in result.changes] == [0, 1] * 20
+    assert_same_results(model, result.model, feeds(model, 2))
+
+
 # What must not slip through.
 
 
@@ -621,7 +654,9 @@ def test_merged_without_transposing(monkeypatch: Patch, name: str, seed: int) ->
     """A transposed copy taken for an equal one never passes."""
     right = merge.Merge.drop
     monkeypatch.setattr(
-        merge.Merge, "drop", lambda self, stored, *, turned: right(self, stored, turned=False)
+        merge.Merge,
+        "drop",
+        lambda self, stored, keep, *, turned: right(self, stored, keep, turned=False),
     )
     net = Net(seed=seed)
     CASES[name].build(net)
