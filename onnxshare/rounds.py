@@ -8,10 +8,13 @@
    rounding beside large numbers is an error beside small ones.
 6. Passed, with sizes left open and samples made up: once more at other sizes.
 7. Inconclusive, or different by little: in double precision, within a budget (`tie_break.py`).
+8. Passed: the weights are read. Where one layer's differ and nothing makes up for it
+   (`lone_weights.py`), that is no pass, and different if double precision shows it.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,10 +22,11 @@ import numpy as np
 import onnx
 
 from onnxshare.comparison import Comparison
-from onnxshare.errors import RuntimeFailure, SamplesError
+from onnxshare.errors import OnnxShareError, RuntimeFailure, SamplesError
 from onnxshare.evidence import before_the_end
 from onnxshare.inputs import Samples, random_samples
 from onnxshare.io.load import Model
+from onnxshare.lone_weights import lone_difference
 from onnxshare.measurement import Measurement
 from onnxshare.noise import EPSILON
 from onnxshare.promise import promise_of
@@ -32,7 +36,7 @@ from onnxshare.runtime.sessions import Sessions
 from onnxshare.samples.lazy import LazyArrays
 from onnxshare.signature import input_specs
 from onnxshare.statistics import is_float
-from onnxshare.tie_break import in_double
+from onnxshare.tie_break import Doubt, difference_in_double, in_double
 from onnxshare.verdict import FACTOR, VISIBILITY, Judged, decide, upstream
 
 #: Factors on made-up inputs, tried in turn while the outputs do not live.
@@ -124,18 +128,29 @@ def examine(task: Task, samples: Samples) -> Comparison:
     if last.found.passed and samples.random and open_sizes(stricter_of(a, b)):
         last = _at_other_sizes(task, last)
     if last.verdict in ("inconclusive", "different"):
-        inside = _inside(task)
-        return in_double(
-            task.a,
-            task.b,
-            last.samples,
-            last.found,
-            inside,
-            task.budget,
-            worst=last.worst,
-            limits=task.sessions.limits,
-        )
-    return last.found
+        return in_double(_doubt(task, last), task.budget, task.sessions.limits)
+    return _with_weights_read(task, last)
+
+
+def _doubt(task: Task, last: _Round) -> Doubt:
+    return Doubt(task.a, task.b, last.samples, last.found, _inside(task), last.worst)
+
+
+def _with_weights_read(task: Task, last: _Round) -> Comparison:
+    """Outputs that agree say little about a layer whose weights differ alone."""
+    words = ""
+    with contextlib.suppress(OnnxShareError):  # a graph that ONNX Runtime reads otherwise than we
+        words = lone_difference(task.a, task.b)
+    if not words:
+        return last.found
+    cause = f"weight {words}, and nothing else in the models makes up for it"
+    shown = difference_in_double(_doubt(task, last), task.budget, task.sessions.limits)
+    if shown:
+        return last.saying(f"{cause}; {shown}", "different").found
+    return last.saying(
+        f"{cause}; but no output shows it ({last.found.reason}): pass other --samples",
+        "inconclusive",
+    ).found
 
 
 def _without_inputs(found: Comparison) -> Comparison:

@@ -62,56 +62,94 @@ _EVALUATOR = Provider(REFERENCE, "onnx's reference evaluator")
 _LEAST_SECONDS = 0.01
 
 
-def in_double(
-    a: Model,
-    b: Model,
-    samples: Samples,
-    found: Comparison,
-    inside: Mapping[str, str],
-    budget: float,
-    *,
-    worst: Sequence[int] = (),
-    limits: RunLimits = DEFAULT,
-) -> Comparison:
-    """Settle a verdict that is inconclusive, or different by little, if double precision can.
+@dataclass(frozen=True)
+class Doubt:
+    """What is undecided.
 
-    Args:
+    Attributes:
         a: the model that is right.
         b: the model to be judged by it.
         samples: the inputs; a few of them are run.
         found: what was found in single precision.
         inside: tensors inside A that are compared too, and those of B that stand for them.
-        budget: seconds; by the estimated work, nothing is begun that would take longer.
         worst: samples on which the models seem to differ: all of them are run, because what
             others show takes nothing back.
+    """
+
+    a: Model
+    b: Model
+    samples: Samples
+    found: Comparison
+    inside: Mapping[str, str]
+    worst: Sequence[int] = ()
+
+    def few(self) -> Samples:
+        """The samples that are run."""
+        spread = np.linspace(0, self.samples.count - 1, _SAMPLES).astype(int)
+        rows = list(dict.fromkeys([*self.worst, *map(int, spread)]))
+        return self.samples.take(np.sort(rows[: max(len(self.worst), _SAMPLES)]))
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """What double precision says: a verdict, why, and the figures."""
+
+    verdict: str
+    reason: str
+    judged: Sequence[Judged]
+
+
+def in_double(doubt: Doubt, budget: float, limits: RunLimits = DEFAULT) -> Comparison:
+    """Settle a verdict that is inconclusive, or different by little, if double precision can.
+
+    Args:
+        doubt: what is undecided.
+        budget: seconds; by the estimated work, nothing is begun that would take longer.
         limits: what each model may take: they run in a process of their own here, too.
 
     Returns:
-        `equivalent`, or `different` where an inconclusive one plainly is; else `found`.
+        `equivalent`, or `different` where an inconclusive one plainly is; else what was found.
     """
-    spread = np.linspace(0, samples.count - 1, _SAMPLES).astype(int)
-    rows = list(dict.fromkeys([*worst, *map(int, spread)]))[: max(len(worst), _SAMPLES)]
-    if budget <= 0 or not _worth_it(found) or not _suits(a, b, budget, len(rows)):
+    found = doubt.found
+    settled = _settle(doubt, budget, limits) if _worth_it(found) else None
+    if settled is None:
         return found
-    few = samples.take(np.sort(rows))
-    names = [row.name for row in found.outputs if not row.internal]
+    if settled.verdict in ("equivalent", "identical"):
+        words = f"{settled.reason}; in single precision: {found.reason}"
+        return replace(found, verdict="equivalent", reason=words, first_divergence=None)
+    undecided = found.verdict == "inconclusive" and settled.verdict == "different"
+    if undecided and _plainly(settled.judged):
+        return replace(found, verdict="different", reason=settled.reason)
+    return found
+
+
+def difference_in_double(doubt: Doubt, budget: float, limits: RunLimits = DEFAULT) -> str:
+    """How models differ that are known not to be equal, in words; "" where it does not show.
+
+    No rounding of float32 is taken into account, which a weight of another value is not.
+
+    Args: as of `in_double`.
+    """
+    settled = _settle(doubt, budget, limits)
+    return settled.reason if settled is not None and settled.verdict == "different" else ""
+
+
+def _settle(doubt: Doubt, budget: float, limits: RunLimits) -> _Settled | None:
+    a, b, few = doubt.a, doubt.b, doubt.few()
+    if budget <= 0 or not _suits(a, b, budget, few.count):
+        return None
+    names = [row.name for row in doubt.found.outputs if not row.internal]
     drawn = {*random_tensors(a.skeleton), *random_tensors(b.skeleton)}
-    pairs = {
-        **dict(zip(names, names, strict=True)),
-        **{ours: theirs for ours, theirs in inside.items() if drawn.isdisjoint((ours, theirs))},
+    inside = {
+        ours: theirs for ours, theirs in doubt.inside.items() if drawn.isdisjoint((ours, theirs))
     }
+    pairs = {**dict(zip(names, names, strict=True)), **inside}
     judged = _apart((a, b), few, pairs, _Until.of(budget, limits))
     if judged is None:
-        return found
-    covers = {row.name: upstream(a.skeleton, row.name, list(inside)) for row in found.outputs}
-    verdict, reason = decide(judged, covers, None, samples.random)
-    basis = f"in double precision, on {few.count} samples"
-    if verdict in ("equivalent", "identical"):
-        words = f"{basis}, {reason}; in single precision: {found.reason}"
-        return replace(found, verdict="equivalent", reason=words, first_divergence=None)
-    if verdict == "different" and found.verdict == "inconclusive" and _plainly(judged):
-        return replace(found, verdict="different", reason=f"{basis}, {reason}")
-    return found
+        return None
+    covers = {name: upstream(a.skeleton, name, list(inside)) for name in names}
+    verdict, reason = decide(judged, covers, None, few.random)
+    return _Settled(verdict, f"in double precision, on {few.count} samples, {reason}", judged)
 
 
 def _worth_it(found: Comparison) -> bool:

@@ -1,0 +1,271 @@
+"""A weight that differs alone: two models of equal outputs that are not the same function.
+
+Outputs may hide a changed weight: a bias of a unit that no sample wakes, a difference that later
+layers make smaller than rounding. But weights can be read. Where both models hold the same values,
+in whatever order, names and operators, but for one layer whose weights differ by more than
+rounding, and neither an operator nor a number elsewhere went or came to make up for it, that layer
+computes something else. What makes up for a changed weight, and so is never held against a model:
+a normalisation or factor that was folded into it (its numbers are gone), a changed `alpha`, other
+layers that changed too (equalised channels, reordered units), another type; nor what a layer after
+it takes off again: a term that all classes share before a softmax, any before a normalisation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from onnxshare.contents import Content, content, same_bits
+from onnxshare.graph import Graph, Stored
+from onnxshare.io.load import Model
+from onnxshare.io.tensors import Array, release
+from onnxshare.noise import EPSILON
+from onnxshare.used_weights import (
+    CENTRED,
+    LAYERS,
+    QUANTISED,
+    SHIFTED,
+    TERMS,
+    Used,
+    live_nodes,
+    others,
+    used_weights,
+)
+from onnxshare.values import Values
+
+#: A weight that was computed another way differs by no more than so many units in the last place
+#: of its largest value.
+_ROUNDINGS = 64.0
+
+#: Elements, at most, of tensors that are sorted to tell rounding in another order from a change.
+_MOST_SORTED = 2**24
+
+
+class _How(Enum):
+    """How the elements of two tensors differ.
+
+    SAME: not at all, but for the order of axes or for rounding.
+    COLUMNS: in the order of what goes into each result of the layer.
+    ORDER: in another order.
+    VALUES: in their values.
+    """
+
+    SAME = 0
+    COLUMNS = 1
+    ORDER = 2
+    VALUES = 3
+
+
+@dataclass(frozen=True)
+class _Pair:
+    a: Used
+    b: Used
+    how: _How
+    largest: float = 0.0
+
+    @property
+    def words(self) -> str:
+        one, other = self.a.stored.name, self.b.stored.name
+        name = f"'{one}'" if one == other else f"'{one}' ('{other}' in B)"
+        if self.how is not _How.VALUES:
+            return f"{name} holds its values in another order"
+        return f"{name} differs by up to {self.largest:.2g} of its largest value"
+
+
+def lone_difference(a: Model, b: Model) -> str:
+    """Say which weights of one layer differ although nothing makes up for it; "" if none do.
+
+    Every weight is read once, those that are alike in name and bytes at the speed of memory.
+
+    Raises:
+        ModelError, ModelFileError: a graph contradicts itself, or weights cannot be read.
+    """
+    return _Search(Graph(a), Graph(b)).run()
+
+
+class _Search:
+    def __init__(self, a: Graph, b: Graph) -> None:
+        self.graphs = (a, b)
+        self.values = (Values(a), Values(b))
+        self.live = tuple(live_nodes(graph) for graph in self.graphs)
+        self.used = tuple(
+            used_weights(graph, nodes) for graph, nodes in zip(self.graphs, self.live, strict=True)
+        )
+        self._contents: dict[tuple[int, str], Content] = {}
+
+    def run(self) -> str:
+        if others(self.live[0]) != others(self.live[1]):
+            return ""
+        pairs = self._paired(*self._unlike())
+        told = [pair for pair in pairs if pair.how in (_How.ORDER, _How.VALUES)]
+        layer = {id(node) for pair in told for node in pair.a.readers}
+        for pair in pairs:
+            beyond = pair.how is _How.COLUMNS and layer.isdisjoint(map(id, pair.a.readers))
+            if beyond and any(one.how is _How.ORDER for one in told):
+                return ""  # units in another order, and those that read them with them
+        if not self._one_layer(told) or any(map(self._taken_off, told)):
+            return ""
+        return " and ".join(pair.words for pair in told)
+
+    def _unlike(self) -> tuple[list[Used], list[Used]]:
+        """Tensors whose elements, in their order, the other model does not hold."""
+        ours, theirs = (dict(used) for used in self.used)
+        for key in list(ours):
+            if key in theirs and self._same(ours[key].stored, theirs[key].stored):
+                del ours[key], theirs[key]
+        return self._missing(0, ours), self._missing(1, theirs)
+
+    def _same(self, one: Stored, other: Stored) -> bool:
+        if (one.dtype, one.elements) != (other.dtype, other.elements):
+            return False
+        left, right = self.values[0].payload(one), self.values[1].payload(other)
+        if left is None or right is None:
+            return False
+        same = same_bits(left.reshape(-1), right.reshape(-1))
+        release(left)
+        release(right)
+        return same
+
+    def _missing(self, side: int, used: dict[str, Used]) -> list[Used]:
+        kinds: dict[tuple[int, int], list[Stored]] = {}
+        for item in self.used[1 - side].values():
+            kinds.setdefault((item.stored.dtype, item.stored.elements), []).append(item.stored)
+        found = []
+        for item in used.values():
+            alike = kinds.get((item.stored.dtype, item.stored.elements), [])
+            held = {self._content(1 - side, stored).hash for stored in alike}
+            if self._content(side, item.stored).hash not in held:
+                found.append(item)
+        return found
+
+    def _content(self, side: int, stored: Stored) -> Content:
+        """What its elements are, whatever its dims."""
+        known = self._contents.get((side, stored.key))
+        if known is None:
+            array = self._array(side, stored)
+            known = content(array.reshape(-1), stored.dtype)
+            self._contents[side, stored.key] = known
+        return known
+
+    def _array(self, side: int, stored: Stored) -> Array:
+        array = self.values[side].payload(stored)
+        return np.zeros(0) if array is None else array
+
+    def _paired(self, ours: list[Used], theirs: list[Used]) -> list[_Pair]:
+        """Tensors that differ, each with the one that takes its place; none where it is not plain
+        which that is, or where rounding or a new order of axes explains all."""
+        if len(ours) != len(theirs):
+            return []
+        pairs = []
+        for one in ours:
+            kind = (one.stored.dtype, one.stored.elements)
+            alike = [item for item in theirs if (item.stored.dtype, item.stored.elements) == kind]
+            other = self._partner(one, alike)
+            if other is None:
+                return []
+            theirs.remove(other)
+            pairs.append(self._pair(one, other))
+        return pairs
+
+    def _partner(self, one: Used, alike: list[Used]) -> Used | None:
+        bag = self._content(0, one.stored).bag
+        for found in (
+            [item for item in alike if self._content(1, item.stored).bag == bag],
+            [item for item in alike if item.stored.key == one.stored.key],
+            alike,
+        ):
+            if len(found) == 1:
+                return found[0]
+        return None
+
+    def _pair(self, ours: Used, theirs: Used) -> _Pair:
+        one, other = ours.stored, theirs.stored
+        left, right = self._array(0, one), self._array(1, other)
+        if self._content(0, one).bag == self._content(1, other).bag:
+            if _is_vector(left):
+                return _Pair(ours, theirs, _How.ORDER)
+            return _Pair(ours, theirs, _rearranged(_rows(ours, left), _rows(theirs, right)))
+        known = left.dtype.kind in "fiu" and left.size <= _MOST_SORTED
+        if not known or not (np.isfinite(left).all() and np.isfinite(right).all()):
+            return _Pair(ours, theirs, _How.SAME)  # it cannot be told, or would take too long
+        gap, largest = _gap(left, right)
+        least = 1.0 if left.dtype.kind in "iu" else _ROUNDINGS * EPSILON[one.dtype] * largest
+        if gap <= least or _gap(np.sort(left, None), np.sort(right, None))[0] <= least:
+            return _Pair(ours, theirs, _How.SAME)
+        return _Pair(ours, theirs, _How.VALUES, gap / largest if largest else math.inf)
+
+    def _taken_off(self, pair: _Pair) -> bool:
+        """Whether something in the model undoes such a change, wherever that stands."""
+        operators = {node.op_type for node in self.live[0]}
+        left, right = self._array(0, pair.a.stored), self._array(1, pair.b.stored)
+        if not _is_vector(left):
+            return False
+        if not operators.isdisjoint(CENTRED):
+            return True
+        step = right.reshape(-1).astype(np.float64) - left.reshape(-1)
+        roundings = _ROUNDINGS * EPSILON.get(pair.a.stored.dtype, 0.0)
+        shared = step.size > 1 and np.ptp(step) <= roundings * np.abs(left).max() + roundings
+        return bool(shared) and not operators.isdisjoint(SHIFTED)
+
+    def _one_layer(self, pairs: Sequence[_Pair]) -> bool:
+        """Whether these are weights of one layer, so that none makes up for another."""
+        nodes = list({id(node): node for pair in pairs for node in pair.a.readers}.values())
+        if len(pairs) == 1:
+            return all(node.op_type in LAYERS | TERMS | QUANTISED for node in nodes)
+        if len(nodes) == 1:
+            return nodes[0].op_type in LAYERS
+        if len(nodes) != 2:
+            return False
+        layer, bias = sorted(nodes, key=lambda node: node.op_type == "Add")
+        follows = bias.op_type == "Add" and not set(layer.outputs).isdisjoint(bias.inputs)
+        return follows and layer.op_type in LAYERS
+
+
+def _is_vector(array: Array) -> bool:
+    return array.size == max(array.shape, default=1)
+
+
+def _rearranged(left: Sequence[Array], right: Sequence[Array]) -> _How:
+    """How the same elements stand, in a row for each result."""
+    pairs = [(one, other) for one in left for other in right if one.shape == other.shape]
+    if any(same_bits(one, other) for one, other in pairs):
+        return _How.SAME
+    for one, other in pairs:
+        if np.allclose(_sums(one), _sums(other), 1e-9, 1e-9, equal_nan=True):
+            return _How.COLUMNS
+    return _How.ORDER
+
+
+def _rows(used: Used, array: Array) -> list[Array]:
+    """A row for each result of the layer, in every way that it may be."""
+    node = next((node for node in used.readers if used.stored.name in node.inputs), None)
+    first, last = array.reshape(len(array), -1), array.reshape(-1, array.shape[-1]).T
+    if node is None or node.op_type not in ("Conv", "Gemm", "MatMul"):
+        return [first, last]
+    turned = node.op_type == "MatMul" or (
+        node.op_type == "Gemm" and not node.attribute("transB", 0)
+    )
+    if turned and used.stored.name == node.inputs[1]:
+        return [last]
+    # What was flattened with its channels last.
+    return [first, np.moveaxis(array, 1, -1).reshape(len(array), -1)]
+
+
+def _sums(rows: Array) -> Array:
+    """Per row the sum and the sum of squares."""
+    if rows.dtype.kind not in "fiu":  # bfloat16 and four bits
+        rows = rows.astype(np.float32)
+    return np.stack([rows.sum(1, dtype=np.float64), np.square(rows, dtype=np.float64).sum(1)])
+
+
+def _gap(left: Array, right: Array) -> tuple[float, float]:
+    """The largest difference, element by element in their order, and the largest value."""
+    one, other = (array.reshape(-1).astype(np.float64) for array in (left, right))
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(one - other).max(initial=0.0)
+    largest = np.abs(one).max(initial=0.0)
+    return float(gap), float(largest)
