@@ -186,8 +186,10 @@ class _Search:
         one, other = ours.stored, theirs.stored
         left, right = self._array(0, one), self._array(1, other)
         if self._content(0, one).bag == self._content(1, other).bag:
-            if _is_vector(left):
-                return _Pair(ours, theirs, _How.ORDER)
+            if _is_vector(left) or _is_vector(right):
+                # One for each element of a flattened map, and one for each of the map.
+                both = _is_vector(left) and _is_vector(right)
+                return _Pair(ours, theirs, _How.ORDER if both else _How.COLUMNS)
             return _Pair(ours, theirs, _rearranged(_rows(ours, left), _rows(theirs, right)))
         known = left.dtype.kind in "fiu" and left.size <= _MOST_SORTED
         if not known or not (np.isfinite(left).all() and np.isfinite(right).all()):

@@ -85,6 +85,7 @@ def less(*names: str, **changed: Array) -> Weights:
 
 
 W = weights()
+SLOPE = random_array(4, 3, 3, seed=51)
 TERM = random_array(UNITS, seed=50)
 FACTOR = np.array([2, 0.5, 3, 1, 1.5, 0.25], np.float32)
 ORDER = np.array([3, 1, 0, 5, 4, 2])
@@ -163,6 +164,9 @@ MADE_UP_FOR: dict[str, Make] = {
         other(GEMM, "Gemm flat w1 b1 > h"), but(w1=W["w1"].T * np.float32(1 + 2**-22))
     ),
     "of what no output needs": lambda: net((*NODES, "Mul h b3 > nobody"), but(b3=TERM + 1)),
+    "a slope for each element of a flattened map": lambda: net(
+        other("Relu n > r", "PRelu n slope > r"), but(slope=SLOPE)
+    ),
     "rounding": lambda: net(values=but(w1=W["w1"] * np.float32(1 + 2**-22))),
     "rounding, as a kernel": lambda: net(
         other(GEMM, KERNEL, tuple(n for n in NODES if n != FLAT)),
@@ -248,6 +252,10 @@ BEFORE: dict[str, Make] = {
         other(GEMM, f"{GEMM.replace('> h', '> g')}; Add g term > h"), but(term=TERM)
     ),
     "of what no output needs": lambda: net((*NODES, "Mul h b3 > nobody"), but(b3=TERM)),
+    "a slope for each element of a flattened map": lambda: net(
+        other("Relu n > r", "Transpose n > nt perm=0231; Flatten nt > nf; PRelu nf slope > r"),
+        but(slope=SLOPE.transpose(1, 2, 0).reshape(-1)),
+    ),
     "biases before a softmax": lambda: net((*NODES[:-1], "Add p b2 > z", "Softmax z > y")),
     "with a map in another layout, as a kernel": lambda: net(
         other(FLAT, "Transpose r > t perm=0231; Flatten t > flat"), but(w1=NHWC)
