@@ -26,6 +26,7 @@ from onnxshare.analysis.operators import PARAM
 from onnxshare.contents import same_bits
 from onnxshare.graph import CARRIERS, Graph, Scope, Stored
 from onnxshare.io.tensors import Array
+from onnxshare.progress import report
 from rewrites.base import Change, Fitting, Options, Refusal, Site, refuse
 from rewrites.merge import Merge, flips, position_in, scope_of
 from rewrites.moved import Moved
@@ -168,7 +169,11 @@ def _groups(subject: Subject) -> list[list[Copy]]:
         if use.role == PARAM and use.stored.elements >= LEAST
         if use.stored.tensor is not None and not overridable(graph, use.stored)
     ]
-    return groups(parameters, lambda stored: _read(graph, stored))
+    return groups(
+        parameters,
+        lambda stored: _read(graph, stored),
+        lambda done, total: report("hashing weights", done, total),
+    )
 
 
 def _rank(graph: Graph, copy: Copy, group: list[Copy]) -> tuple[int, ...]:

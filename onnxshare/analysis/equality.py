@@ -46,14 +46,35 @@ class Copy:
         return self.permutation is not None
 
 
-def groups(tensors: Iterable[Stored], read: Read) -> list[list[Copy]]:
+def groups(
+    tensors: Iterable[Stored], read: Read, progress: Callable[[int, int], None] | None = None
+) -> list[list[Copy]]:
     """Groups of two or more tensors that hold the same bits, matrices also transposed, in the
-    order given. Only tensors that look alike are read whole."""
+    order given. Only tensors that look alike are read whole.
+
+    Args:
+        tensors: the tensors.
+        read: the elements of a tensor.
+        progress: told of every step how many bytes of how many have been read.
+    """
+    alike = [
+        close
+        for form in _split(list(tensors), _form)
+        for close in _split(form, lambda stored: _first_look(read(stored)))
+    ]
+    total = sum(item.bytes for close in alike for item in close)
+    done = 0
+
+    def step(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(min(done, total), total)
+
     found: list[list[Copy]] = []
-    for alike in _split(list(tensors), _form):
-        for close in _split(alike, lambda stored: _first_look(read(stored))):
-            contents = {item.key: content(read(item), item.dtype) for item in close}
-            found.extend(grouped(close, contents, read, highest_rank=2))
+    for close in alike:
+        contents = {item.key: content(read(item), item.dtype, step) for item in close}
+        found.extend(grouped(close, contents, read, highest_rank=2))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shlex
 from collections.abc import Sequence
 from itertools import pairwise
@@ -17,7 +18,7 @@ def describe(report: Inspection) -> list[Text]:
     """A few sentences and commands, ready to print."""
     lines = [_where(report), *_traffic(report), _memory(report)]
     for head in report.heads:
-        lines += _head(head, report.model.path or "MODEL")
+        lines += _head(head, report)
     return lines
 
 
@@ -107,7 +108,7 @@ def _memory(report: Inspection) -> Text:
 _FCS = 6
 
 
-def _head(head: HeadFacts, path: str) -> list[Text]:
+def _head(head: HeadFacts, report: Inspection) -> list[Text]:
     sizes = "×".join(map(str, (head.channels, *head.spatial)))
     shown = head.fcs[:_FCS]
     chain = " → ".join([str(shown[0].in_features), *(str(layer.out_features) for layer in shown)])
@@ -122,16 +123,27 @@ def _head(head: HeadFacts, path: str) -> list[Text]:
         )
     ]
     for name, facts in head.rewrites.items():
-        lines += _rewrite(name, facts, path)
+        command = f"onnxshare rewrite {shlex.quote(report.model.path or 'MODEL')} --{name}"
+        lines += _rewrite(name, facts, command + _only(head, name, report.heads))
     return lines
 
 
-def _rewrite(name: str, facts: dict[str, object], path: str) -> list[Text]:
+def _only(head: HeadFacts, rewrite: str, heads: Sequence[HeadFacts]) -> str:
+    """What keeps a rewrite to one head, where it would change others too."""
+    if not any(
+        "refused" not in other.rewrites.get(rewrite, {"refused"})
+        for other in heads
+        if other is not head
+    ):
+        return ""
+    return f" --node {shlex.quote(glob.escape(head.fcs[0].node))}"
+
+
+def _rewrite(name: str, facts: dict[str, object], command: str) -> list[Text]:
     reason = facts.get("refused")
     if reason is not None:
         return [Text(printable(f"  --{name}: not here, {reason}"), "dim")]
     extra = "" if facts.get("exact") else " --method auto --keep 99% --samples FILE"
-    command = f"onnxshare rewrite {shlex.quote(path)} --{name}{extra}"
     before, after = facts.get("params_before"), facts.get("params_after")
     kind = "exact" if facts.get("exact") else "approximate"
     change = "the same weights, free of the fixed input size"
@@ -142,7 +154,7 @@ def _rewrite(name: str, facts: dict[str, object], path: str) -> list[Text]:
         if extra:
             change = f"the smallest head that keeps 99 % of the answers; pooling alone: {change}"
     return [
-        Text.assemble("  ", (printable(command), "cyan")),
+        Text.assemble("  ", (printable(command + extra), "cyan")),
         Text(f"      {kind}: {change}", "dim"),
     ]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shlex
+from fnmatch import fnmatchcase
 from typing import Any
 
 import onnx
@@ -259,6 +261,37 @@ def test_words_name_the_commands(report: Inspection) -> None:
     assert "onnxshare rewrite MODEL --fc-to-conv" in text
     # GAP leaves 16 means: (16 + 1) · 120 of 48,120.
     assert "48,120 → 2,040 parameters, ÷23.6" in text
+
+
+def test_with_several_heads_a_command_names_its_own() -> None:
+    """A name may look like a pattern: `fc[0]` is not `fc0`."""
+    built = model(
+        [
+            node("Conv", "x k", "m"),
+            node("Conv", "x l", "n"),
+            node("Flatten", "m", "flat"),
+            node("Flatten", "n", "flat2"),
+            node("Gemm", "flat v", "y", name="fc[0]"),
+            node("Gemm", "flat2 w", "z", name="fc0"),
+        ],
+        {"x": [1, 2, 6, 6]},
+        ["y", "z"],
+        [
+            tensor("k", 3, 2, 3, 3),
+            tensor("l", 3, 2, 3, 3, seed=9),
+            tensor("v", 48, 5),
+            tensor("w", 48, 4),
+        ],
+    )
+    found = onnxshare.inspect(built)
+    text = printed(found, width=300)
+    names = [head.fcs[0].node for head in found.heads]
+    commands = [line for line in text.splitlines() if "rewrite MODEL --fc-to-conv" in line]
+    assert names == ["fc[0]", "fc0"]
+    patterns = [shlex.split(line)[-1] for line in commands]
+    assert [[name for name in names if fnmatchcase(name, p)] for p in patterns] == [
+        [name] for name in names
+    ]
 
 
 def test_words_about_a_model_without_fcs() -> None:

@@ -18,6 +18,7 @@ from onnxshare.analysis import equality
 from onnxshare.analysis.heads import Subject
 from onnxshare.contents import Content
 from onnxshare.errors import RewriteError
+from onnxshare.progress import listening
 from rewrites import merge, passes
 from rewrites.base import study
 from tests.rewrites.checking import (
@@ -585,6 +586,23 @@ def test_a_file_with_a_large_copy(tmp_path: Path) -> None:
     assert held(written) == 150_000
     assert out.stat().st_size < path.stat().st_size * 0.51
     assert_same_results(model, written, feeds(model, 2))
+
+
+def test_hashing_tells_how_far_it_is() -> None:
+    """Three equal matrices of 1.44 MB, in steps of a MiB; what looks like no other is not read."""
+    net = Net()
+    matrix, x = net.random(600, 600), net.input(600)
+    for values in (matrix, matrix, matrix, net.random(600, 9)):
+        x = net.node("MatMul", x, net.stored(values))
+    net.rows(x, 9)
+    seen: list[tuple[str, int, int]] = []
+    with listening(lambda what, done, total: seen.append((what, done, total))):
+        onnxshare.rewrite(net.model(), ["share"], validate=False)
+    total = 3 * 4 * 360_000
+    hashing = [(done, all_) for what, done, all_ in seen if what == "hashing weights"]
+    assert hashing[:6] == [
+        (number * 1_440_000 + part, total) for number in range(3) for part in (2**20, 1_440_000)
+    ]
 
 
 def test_command_line(tmp_path: Path, cli: Callable[..., Any]) -> None:
