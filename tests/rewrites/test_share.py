@@ -657,7 +657,7 @@ def test_all_groups_are_merged_in_one_go(monkeypatch: Patch) -> None:
 
 def test_equal_hashes_are_not_trusted(monkeypatch: Patch) -> None:
     """Tensors of one type and shape, all of the same hash: the bytes decide."""
-    monkeypatch.setattr(equality, "content", lambda values, dtype: Content("", (0, 0), False))
+    monkeypatch.setattr(equality, "content", lambda values, dtype, step: Content("", (0, 0), False))
     monkeypatch.setattr(equality, "_first_look", lambda values: ())
     net = Net()
     square(net, second=lambda matrix: matrix + np.float32(1))
@@ -692,7 +692,7 @@ def test_merged_without_transposing(monkeypatch: Patch, name: str, seed: int) ->
 def test_merged_with_another(monkeypatch: Patch, seed: int) -> None:
     """Tensors of one shape taken for equal never pass."""
     monkeypatch.setattr(equality, "_first_look", lambda values: ())
-    monkeypatch.setattr(equality, "content", lambda values, dtype: Content("", (0, 0), False))
+    monkeypatch.setattr(equality, "content", lambda values, dtype, step: Content("", (0, 0), False))
     monkeypatch.setattr("rewrites.share.same_bits", lambda *a, **k: True)
     net = Net(seed=seed)
     square(net, second=lambda matrix: matrix * np.float32(1.001))
