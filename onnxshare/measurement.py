@@ -54,6 +54,7 @@ class Measurement:
         seed: int,
         internal: Sequence[str] = (),
         pairs: Mapping[str, str] | None = None,
+        batch: int | None = None,
     ) -> None:
         """Open both models.
 
@@ -64,6 +65,7 @@ class Measurement:
             internal: tensors inside both models that are compared too.
             pairs: tensors inside A that those of B may stand for, under other names: they speak
                 for the models if they agree, and not against them if they do not.
+            batch: samples per run; None for as many as suit their size.
 
         Raises:
             RuntimeFailure: one of them cannot be loaded.
@@ -83,7 +85,7 @@ class Measurement:
         self._noise = NoiseMeter(a, self._a, seed=seed)
         self._tallies = {name: Tally(name) for name in names}
         self._internal = {*internal, *self._pairs} - set(outputs)
-        self._batch = _batch_size(a.skeleton, samples)
+        self._batch = _batch_size(a.skeleton, samples) if batch is None else batch
         self._step = self._batch
         if sessions.in_turn:  # the sessions change places after each step
             self._step = _most_at_once(samples)
@@ -103,6 +105,15 @@ class Measurement:
             self._look_again(judged)
             judged = self._judged()
         return judged
+
+    @property
+    def few_rows(self) -> bool:
+        """Whether an output has a row for each run, of which there were few, and more are
+        possible."""
+        if self._batch == 1 or batching(input_specs(self.a.skeleton)).size is not None:
+            return False
+        most = min(_ROWS, self.samples.count)
+        return any(tally.samples < most and not tally.problem for tally in self._tallies.values())
 
     def parting(self, judged: Sequence[Judged]) -> Divergence | None:
         """Find where the models part, on the samples that differ most."""

@@ -90,9 +90,11 @@ def make(
         raise SamplesError(f"--count {count}: at least one sample is needed")
     specs = input_specs(proto)
     layout = batching(specs)
+    sizes = dict(sizes)
     if layout.whole:
-        batch_names = {s.symbols[0] for s in specs if s.shape and s.shape[0] is None}
-        sizes = {**{name: 1 for name in batch_names if name}, **sizes}
+        inner = {symbol for spec in specs for symbol in spec.symbols[1:]}
+        firsts = {s.symbols[0] for s in specs if s.shape and s.shape[0] is None} - inner
+        sizes = {**{name: 1 for name in firsts if name}, **sizes}
     shapes = {spec.name: _sample_shape(proto, spec, layout, sizes, guess) for spec in specs}
     _check_memory(specs, shapes, count)
     generator = np.random.default_rng(seed)
@@ -110,8 +112,10 @@ def _check_memory(
     # Python integers: sizes from a file may overflow anything else. Made in double precision.
     needed = sum(8 * count * math.prod(shapes[spec.name]) for spec in specs)
     if needed > MAX_BYTES:
+        plural = "" if count == 1 else "s"
         raise SamplesError(
-            f"{count} random samples would take {needed / 2**30:.1f} GiB", "lower --count"
+            f"{count} random sample{plural} would take {needed / 2**30:.1f} GiB",
+            "lower --count" if needed <= MAX_BYTES * count else "pass --samples",
         )
 
 
@@ -119,18 +123,21 @@ def _sample_shape(
     proto: onnx.ModelProto,
     spec: InputSpec,
     layout: Batching,
-    sizes: Mapping[str, int],
+    sizes: dict[str, int],
     guess: Guess,
 ) -> tuple[int, ...]:
+    """The sizes of one sample; what is guessed for a symbol holds for all inputs (`sizes`)."""
     if spec.shape is None:
         raise SamplesError(
             f"input '{spec.name}' has no shape, so no random inputs can be made", "pass --samples"
         )
     guesses = _guess(proto, spec, guess)
-    shape = [
-        guessed if known is None and symbol not in sizes else known or sizes[symbol or ""]
-        for known, symbol, guessed in zip(spec.shape, spec.symbols, guesses, strict=True)
-    ]
+    shape = []
+    for axis, (known, symbol) in enumerate(zip(spec.shape, spec.symbols, strict=True)):
+        size = known or sizes.get(symbol or "", guesses[axis])
+        if symbol and known is None and (axis or layout.whole):
+            sizes.setdefault(symbol, size)
+        shape.append(size)
     return tuple(shape if layout.whole else shape[1:])
 
 

@@ -110,7 +110,8 @@ def examine(task: Task, samples: Samples) -> Comparison:
     if not a.graph.output:
         return Comparison("not run", "the models have no outputs: there is nothing to compare", "")
     if all(value.name in drawn for value in a.graph.output):
-        return Comparison("inconclusive", _all_drawn(drawn, a), "", samples=samples.count)
+        why = _all_drawn(drawn, a)
+        return Comparison("inconclusive", why, "", (), samples.count, samples.origin)
     last = _at_sizes_that_run(task, samples)
     samples = last.samples
     if last.verdict == "not run" or promise_of(a, b) is not None:
@@ -177,8 +178,7 @@ def measure(task: Task, samples: Samples, pairs: Mapping[str, str] | None = None
     """Run both models on these samples, and say what follows from that alone."""
     found = Comparison("not run", "", "", (), samples.count, samples.origin)
     try:
-        run = Measurement(task.a, task.b, samples, task.sessions, task.seed, task.internal, pairs)
-        judged = run.judge()
+        run, judged = _run(task, samples, pairs)
     except RuntimeFailure as error:
         return _Round(replace(found, reason=str(error)), samples)
     a, b = task.a.skeleton, task.b.skeleton
@@ -194,6 +194,19 @@ def measure(task: Task, samples: Samples, pairs: Mapping[str, str] | None = None
         first_divergence=run.parting(judged) if verdict == "different" else None,
     )
     return _Round(found, samples, run.worst(judged))
+
+
+def _run(
+    task: Task, samples: Samples, pairs: Mapping[str, str] | None
+) -> tuple[Measurement, list[Judged]]:
+    """Run both; sample by sample where an output turns out to have one row for each run."""
+    given = (task.a, task.b, samples, task.sessions, task.seed, task.internal, pairs)
+    run = Measurement(*given)
+    judged = run.judge()
+    if run.few_rows:
+        run = Measurement(*given, batch=1)
+        judged = run.judge()
+    return run, judged
 
 
 def _at_sizes_that_run(task: Task, samples: Samples) -> _Round:

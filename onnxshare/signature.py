@@ -70,11 +70,18 @@ def batching(specs: Sequence[InputSpec]) -> Batching:
     firsts = {None if spec.shape is None else spec.shape[0] for spec in specs}
     fixed = firsts - {None}
     if not fixed:
-        return Batching()
+        return Batching(size=1, whole=True) if _tied(specs) else Batching()
     # One input fixed at 1 beside a dynamic one: feeding one sample at a time suits both.
     if len(fixed) == 1 and (len(firsts) == 1 or fixed == {1}):
         return Batching(size=next(iter(fixed)))
     return Batching(size=1, whole=True)
+
+
+def _tied(specs: Sequence[InputSpec]) -> bool:
+    """Whether the first axis of some input is an inner one of another, as in x[n, k] · w[k, m]."""
+    firsts = {spec.symbols[0] for spec in specs if spec.symbols} - {None}
+    inner = {symbol for spec in specs for symbol in spec.symbols[1:]}
+    return len(firsts) > 1 and not firsts.isdisjoint(inner)
 
 
 def structural_difference(a: onnx.ModelProto, b: onnx.ModelProto) -> str:

@@ -69,6 +69,9 @@ def test_an_input_that_is_no_tensor() -> None:
         ([["n", 3], [1, 4]], Batching(size=1)),
         ([["n", 3], [2, 4]], Batching(size=1, whole=True)),
         ([["n", 3], []], Batching(size=1, whole=True)),
+        ([["n", "k"], ["k", "m"]], Batching(size=1, whole=True)),
+        ([["n", "k"], ["n", "k"]], Batching()),
+        ([["n", "n"], ["n", 4]], Batching()),
     ],
 )
 def test_the_batch_is_axis_0_where_the_inputs_agree(
@@ -265,6 +268,17 @@ def test_whole_inputs_share_the_batch_by_its_name() -> None:
     arrays = random_samples(proto, 3).arrays
     assert arrays["x"].shape == (3, 1, 16)
     assert arrays["state"].shape == (3, 2, 1, 4)
+
+
+def test_a_symbol_has_one_size_whatever_the_rank() -> None:
+    shapes: dict[str, Sizes] = {"x": ["n", "t"], "z": ["n", "t", 4], "w": ["n", 3, "t"]}
+    proto = model({name: (TensorProto.FLOAT, shape) for name, shape in shapes.items()})
+    made = random_samples(proto, 2).arrays
+    assert [array.shape for array in made.values()] == [(2, 1024), (2, 1024, 4), (2, 3, 1024)]
+    product: dict[str, Sizes] = {"x": ["n", "k"], "z": ["k", 7]}
+    proto = model({name: (TensorProto.FLOAT, shape) for name, shape in product.items()})
+    made = random_samples(proto, 2).arrays
+    assert [array.shape for array in made.values()] == [(2, 1, 1024), (2, 1024, 7)]
 
 
 def test_random_samples_that_cannot_be_made() -> None:

@@ -89,6 +89,19 @@ def test_a_batch_of_none_is_not_run_and_the_size_is_told() -> None:
     assert "indices: index: 0 Got: 1 Expected: 0" in found.reason
 
 
+@pytest.mark.parametrize("shape", [[], None], ids=["declared", "unknown"])
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "identical"), (1.01, "different")])
+def test_an_output_for_each_run_is_run_sample_by_sample(
+    shape: list[int] | None, factor: float, verdict: str
+) -> None:
+    nodes = [node("Mul", "x factor", "z"), node("ReduceSum", "z", "y", keepdims=0)]
+    y = info("y", TensorProto.FLOAT, shape)
+    a, b = (made(nodes, [X], [y], factor=value) for value in (1.0, factor))
+    found = against(a, b)
+    assert found.verdict == verdict, found.reason
+    assert found.samples == 32
+
+
 @pytest.mark.parametrize("places", ["same", "others"])
 def test_nan_must_be_in_the_same_places(places: str) -> None:
     """A square root of what is negative, of x and of -x."""
