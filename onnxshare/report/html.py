@@ -11,11 +11,14 @@ from onnxshare.report.inspection import notes, title
 from onnxshare.report.views import View, amount, count_of, totals_of
 
 _STYLE = """
+:root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
        color: #222; background: #fff; }
 table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .2rem .8rem; text-align: left; border-bottom: 1px solid #ddd;
-         overflow-wrap: anywhere; }
+h1 { overflow-wrap: anywhere; }
+.wide { overflow-x: auto; }
+th, td { padding: .2rem .8rem; text-align: left; border-bottom: 1px solid #ddd; }
+td { overflow-wrap: break-word; max-width: 24rem; }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .unshared { background: #fff6d6; }
 .bar { background: #3b6ea8; height: .8rem; }
@@ -27,6 +30,9 @@ pre { background: #f4f4f4; padding: .6rem .8rem; white-space: pre-wrap; }
   pre { background: #262626; }
 }
 """
+
+
+_LEGEND = '<p><span class="unshared">Marked</span>: fully connected, each weight used once.</p>'
 
 
 def as_html(report: Inspection, view: View | None) -> str:
@@ -43,7 +49,7 @@ def as_html(report: Inspection, view: View | None) -> str:
         "</head>",
         "<body>",
         f"<h1>{name}</h1>",
-        *(f"<p>{_text(line.plain)}</p>" for line in title(report)[1:]),
+        *(f"<p>{_text(line)}</p>" for line in _title(report)),
         *_totals(report),
         *([] if view is None else _rows(report, view)),
         "<h2>Notes</h2>",
@@ -55,6 +61,13 @@ def as_html(report: Inspection, view: View | None) -> str:
     return "\n".join([*parts, "</body>", "</html>", ""])
 
 
+def _title(report: Inspection) -> list[str]:
+    """Producer, versions and size, then inputs and outputs."""
+    first, *others = (line.plain for line in title(report))
+    about = first.removeprefix(printable(report.model.path or "model")).strip()
+    return [*([about] if about else []), *others]
+
+
 def _text(text: str) -> str:
     return escape(printable(text))
 
@@ -64,29 +77,50 @@ def _totals(report: Inspection) -> list[str]:
         f'<tr><td>{_text(words)}</td><td class="number">{_text(amount(field, value))}</td></tr>'
         for field, words, value in totals_of(report)
     )
-    return ["<h2>Totals per sample</h2>", "<table>", *rows, "</table>"]
+    return [
+        "<h2>Totals per sample</h2>",
+        '<div class="wide">',
+        "<table>",
+        *rows,
+        "</table>",
+        "</div>",
+    ]
 
 
 def _rows(report: Inspection, view: View) -> list[str]:
-    head = "".join(f"<th{_class(column)}>{_text(column.title)}</th>" for column in view.columns)
+    head = "".join(_heading(column) for column in view.columns)
+    once = any(_unshared(row) for row in view.rows)
     shown = count_of(view).removesuffix("; ").replace(" (--all shows every one)", "")
     return [
         f"<h2>By {view.kind}</h2>",
+        '<div class="wide">',
         "<table>",
         f"<thead><tr>{head}</tr></thead>",
         "<tbody>",
         *(_row(report, view, row) for row in view.rows),
         "</tbody>",
         "</table>",
+        "</div>",
         *([f"<p>{_text(shown)}</p>"] if shown else []),
+        *([_LEGEND] if once else []),
     ]
+
+
+def _heading(column: Column) -> str:
+    if not column.title:
+        return '<th scope="col" aria-label="share of all parameters"></th>'
+    return f'<th scope="col"{_class(column)}>{_text(column.title)}</th>'
 
 
 def _row(report: Inspection, view: View, row: Row) -> str:
     cells = "".join(_cell(report, column, row) for column in view.columns)
+    return f'<tr class="unshared">{cells}</tr>' if _unshared(row) else f"<tr>{cells}</tr>"
+
+
+def _unshared(row: Row) -> bool:
+    """Whether it is an FC that uses each weight once."""
     ratio = row.sharing_ratio
-    unshared = getattr(row, "kind", "") == "fc" and ratio is not None and ratio <= 1
-    return f'<tr class="unshared">{cells}</tr>' if unshared else f"<tr>{cells}</tr>"
+    return getattr(row, "kind", "") == "fc" and ratio is not None and ratio <= 1
 
 
 def _cell(report: Inspection, column: Column, row: Row) -> str:

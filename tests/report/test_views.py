@@ -323,6 +323,10 @@ def test_html(report: Inspection, kind: str) -> None:
     assert not page.seen & {"script", "link", "img", "iframe"}
     assert "http" not in text
     assert "61,706" in text
+    # Wide tables scroll by themselves; the marked rows are explained.
+    assert text.count("<table>") == text.count('<div class="wide">\n<table>') > 0
+    assert ('<tr class="unshared">' in text) == ("each weight used once" in text)
+    assert "prefers-color-scheme: dark" in text
 
 
 def test_html_of_hostile_names() -> None:
