@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import onnx
 
+from onnxshare import old_shapes
 from onnxshare.bounded import infer_shapes
 from onnxshare.contrib_shapes import RULES
 from onnxshare.graph import Graph, Scope
@@ -158,8 +159,9 @@ def infer(
     slim = without_weights(graph)
     if proven:
         strip_subgraphs(graph.main, slim.graph)
-    if not graph.operators.keys().isdisjoint(RULES):
-        stand_in(slim, RULES)
+    rules = {**RULES, **old_shapes.rules(graph.opset)} if graph.opset < old_shapes.NEWEST else RULES
+    if not graph.operators.keys().isdisjoint(rules):
+        stand_in(slim, rules)
     binding = bind(graph, slim, dict(input_shapes or {}), batch)
     shapes = _inferred(graph, slim, binding, strict, proven)
     if not proven and _restore(graph, slim, shapes, binding.sizes):

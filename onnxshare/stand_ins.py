@@ -61,6 +61,11 @@ class Body:
         """How many inputs the node lists."""
         return len(self._node.input)
 
+    @property
+    def outputs(self) -> int:
+        """How many outputs the node lists."""
+        return len(self._node.output)
+
     def rank(self, position: int) -> int:
         """The number of axes of a stored input.
 

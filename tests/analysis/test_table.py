@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
+from onnxshare import old_shapes
 from onnxshare.analysis.formulas import (
     attention,
     convolutions,
@@ -61,6 +62,21 @@ def test_every_row_is_an_operator() -> None:
 
 def test_every_rule_for_shapes_is_an_operator() -> None:
     assert set(RULES) - existing() == set()
+
+
+@pytest.mark.parametrize("opset", range(1, 8))
+def test_what_onnx_knows_no_shapes_of_in_old_versions_has_rules(opset: int) -> None:
+    """All operators of an opset whose version there has no inference, as onnx itself says."""
+    names = {s.name for s in onnx.defs.get_all_schemas_with_history() if s.domain == ""}
+    found = set()
+    for name in names:
+        try:
+            schema = onnx.defs.get_schema(name, opset)
+        except onnx.defs.SchemaError:
+            continue
+        if not schema.has_type_and_shape_inference_function and not schema.deprecated:
+            found.add(("", name))
+    assert set(old_shapes.rules(opset)) >= found
 
 
 def test_the_whole_standard_has_rows() -> None:

@@ -1,0 +1,111 @@
+"""Shapes of operators in the versions before opset 7 that onnx's inference does not know, as newer
+operators of the same shapes (https://github.com/onnx/onnx/blob/main/docs/Changelog.md)."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto, numpy_helper
+
+from onnxshare.stand_ins import Body, NoRule, Rule
+
+#: The opset in which the last of them got a version that onnx knows.
+NEWEST = 7
+
+
+def _same(body: Body) -> None:
+    """Shaped like the first input, to which old operators of two inputs stretch the second."""
+    for position in (0, 1):
+        body.output(position, body.input(0))
+
+
+def _cast(body: Body) -> None:
+    """The type is given by name."""
+    to = dict(TensorProto.DataType.items()).get(body.attribute("to", ""))
+    if to is None:
+        raise NoRule
+    body.output(0, body.op("Cast", body.input(0), to=to))
+
+
+def _concat(body: Body) -> None:
+    parts = [body.input(position) for position in range(body.inputs)]
+    body.output(0, body.op("Concat", *parts, axis=body.attribute("axis", 1)))
+
+
+def _gemm(body: Body) -> None:
+    turned = {name: body.attribute(name, 0) for name in ("transA", "transB")}
+    body.output(0, body.op("Gemm", body.input(0), body.input(1), **turned))
+
+
+def _reshape(body: Body) -> None:
+    body.output(0, body.op("Reshape", body.input(0), body.integers(*body.attribute("shape", []))))
+
+
+def _pad(body: Body) -> None:
+    pads = body.attribute("paddings", body.attribute("pads", []))
+    if not pads:
+        raise NoRule
+    body.output(0, body.op("Pad", body.input(0), body.integers(*pads)))
+
+
+def _split(body: Body) -> None:
+    count, parts = body.outputs, body.attribute("split", [])
+    axis = body.attribute("axis", 0)
+    if parts:
+        results = body.ops(count, "Split", body.input(0), body.integers(*parts), axis=axis)
+    elif body.has(1):
+        results = body.ops(count, "Split", body.input(0), body.input(1), axis=axis)
+    else:
+        results = body.ops(count, "Split", body.input(0), axis=axis, num_outputs=count)
+    for position, result in enumerate(results):
+        body.output(position, result)
+
+
+def _upsample(body: Body) -> None:
+    """[N, C, H, W] with a factor for each of the last two."""
+    factors = [1.0, 1.0, body.attribute("height_scale", 1.0), body.attribute("width_scale", 1.0)]
+    scales = body.op("Constant", value=numpy_helper.from_array(np.array(factors, np.float32)))
+    body.output(0, body.op("Resize", body.input(0), "", scales))
+
+
+def _pool(body: Body) -> None:
+    window = body.attributes("kernel_shape", "strides", "pads", "auto_pad")
+    if "kernel_shape" not in window:
+        raise NoRule
+    body.output(0, body.op("MaxPool", body.input(0), **window))
+
+
+def _gru(body: Body) -> None:
+    inputs = [body.input(position) for position in range(3)]
+    attributes = body.attributes("hidden_size", "direction")
+    for position, result in enumerate(body.ops(2, "GRU", *inputs, **attributes)):
+        body.output(position, result)
+
+
+#: Rules for the versions before 6.
+_RULES: dict[Rule, str] = {
+    _same: "Abs Add BatchNormalization Ceil Clip Div Dropout Elu Exp Floor HardSigmoid "
+    "InstanceNormalization LeakyRelu Log Max Mean Min Mul Neg PRelu Reciprocal Relu Selu Sigmoid "
+    "Sqrt Sub Sum Tanh",
+    _cast: "Cast",
+    _gemm: "Gemm",
+}
+
+#: Those that got it in another version than 6.
+_OTHERS: dict[str, tuple[int, Rule]] = {
+    "Concat": (4, _concat),
+    "GRU": (3, _gru),
+    "GlobalLpPool": (
+        2, lambda body: body.output(0, body.op("GlobalAveragePool", body.input(0)))
+    ),
+    "LpPool": (2, _pool),
+    "Pad": (2, _pad),
+    "Reshape": (5, _reshape),
+    "Split": (2, _split),
+    "Upsample": (7, _upsample),
+}  # fmt: skip
+
+
+def rules(opset: int) -> dict[tuple[str, str], Rule]:
+    """The rules that hold under an opset; none from 7 on."""
+    found = {name: (6, rule) for rule, names in _RULES.items() for name in names.split()} | _OTHERS
+    return {("", name): rule for name, (known, rule) in found.items() if opset < known}
