@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
 from onnxshare.cli.plain import plain_inspect
 from onnxshare.errors import OnnxShareError, printable
+
+#: What a full disk answers.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main() -> None:
@@ -18,6 +22,10 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; errors become one line on stderr."""
     # Since 1.29 onnxruntime otherwise writes a device id and a database when it is imported.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if sys.stderr is None:  # closed by who called us
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        return _fail("standard output is closed")
     try:
         code = _call(arguments)
         sys.stdout.flush()
@@ -28,18 +36,31 @@ def run(arguments: list[str]) -> int:
         _fail("interrupted")
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone; python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # its reader has gone
         return 0
     except MemoryError:
         return _fail("there is not enough memory for this; free some, or use a smaller model")
+    except OSError as error:
+        if error.filename is not None or error.errno not in _FULL:
+            return _bug(error)
+        _drop_output()
+        return _fail(f"the output cannot be written: {error.strerror}")
     except Exception as error:
-        if os.environ.get("ONNXSHARE_DEBUG"):
-            raise
-        return _fail(
-            f"internal error: {type(error).__name__}: {error}; this is a bug: "
-            "set ONNXSHARE_DEBUG=1 to see where, and report it"
-        )
+        return _bug(error)
+
+
+def _bug(error: Exception) -> int:
+    if os.environ.get("ONNXSHARE_DEBUG"):
+        raise error
+    return _fail(
+        f"internal error: {type(error).__name__}: {error}; this is a bug: "
+        "set ONNXSHARE_DEBUG=1 to see where, and report it"
+    )
+
+
+def _drop_output() -> None:
+    """Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _call(arguments: list[str]) -> int:

@@ -178,6 +178,30 @@ def test_a_reader_that_goes_away_is_no_crash(lenet_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("to", "words"),
+    [
+        (">/dev/full", "the output cannot be written: No space left"),
+        (">&-", "standard output is closed"),
+    ],
+    ids=["full", "closed"],
+)
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_an_output_that_takes_nothing(lenet_path: Path, form: str, to: str, words: str) -> None:
+    done = subprocess.run(
+        f"'{sys.executable}' -m onnxshare inspect --format {form} '{lenet_path}' {to}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert_one_line(done, words)
+    silent = subprocess.run(f"{done.args} 2>&-", shell=True, check=False, timeout=120)
+    assert silent.returncode == 2
+
+
 def assert_one_line(ran: Ran, part: str) -> None:
     assert ran.returncode == 2
     assert ran.stdout == ""
