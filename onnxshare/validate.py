@@ -35,6 +35,7 @@ def compare(
     run_limits: RunLimits | None = None,
     budget: float = BUDGET,
     latency: Sequence[int] | None = None,
+    in_turn: bool = False,
 ) -> Comparison:
     """Run two models on the same inputs and judge whether they are the same function.
 
@@ -55,6 +56,7 @@ def compare(
         budget: seconds that may be spent in double precision on what stays undecided.
         latency: samples per run at which both are timed; none for 1, or what the models fix; None
             not to time them.
+        in_turn: hold no two sessions at once, as where memory is short.
 
     Raises:
         ModelFileError, ModelError: a model cannot be read, or has inputs that are not tensors.
@@ -71,7 +73,7 @@ def compare(
     if reason:
         return Comparison("different", reason, chosen.label)
     internal = _internal_names(left.skeleton, right.skeleton, tensors)
-    with Sessions({"A": left, "B": right}, chosen, run_limits) as sessions:
+    with Sessions({"A": left, "B": right}, chosen, run_limits, in_turn=in_turn) as sessions:
         task = Task(left, right, sessions, seed, tuple(internal), count, budget)
         inputs = _samples_for(left.skeleton, right.skeleton, samples, count, seed, images)
         found = Comparison("identical", _SAME, "", (), inputs.count, inputs.origin)

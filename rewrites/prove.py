@@ -14,21 +14,18 @@ from onnxshare.analysis.results import Totals
 from onnxshare.comparison import Comparison
 from onnxshare.edit import set_property
 from onnxshare.evidence import before_the_end
-from onnxshare.inputs import Samples, random_samples
+from onnxshare.inputs import Samples
 from onnxshare.io.load import Model, load, with_data
 from onnxshare.promise import PROMISE_KEY
 from onnxshare.promise import make as make_promise
-from onnxshare.rounds import stricter_of
 from onnxshare.runtime.providers import choose
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.unrounded import quantises, same_steps, without_rounding
-from onnxshare.validate import compare
 from rewrites.base import Change, Options
-from rewrites.fully_convolutional import as_vectors
 from rewrites.in_single import Again, Judge, compare_in_single, would_help
 from rewrites.local import prove_locally
 from rewrites.moved import Moved, prove_weights
-from rewrites.trunk import run_trunk_once
+from rewrites.side_by_side import comparable, run_both
 
 #: Metadata of a model that was written without a comparison.
 VALIDATED_KEY = "onnxshare.validated"
@@ -92,7 +89,7 @@ def prove(
     if problem is not None:
         return result, Comparison("different", problem, choose(provider).label, weights=weights)
     both = partial(
-        _run_both,
+        run_both,
         options=options,
         provider=provider,
         seed=seed,
@@ -116,7 +113,7 @@ def prove(
         comparison = _unrounded(original, result, changes, samples, comparison, both)
     comparison = replace(comparison, weights=weights)
     if comparison.verdict == "inconclusive" and weights.moved and not weights.recomputed:
-        rewritten, _ = _comparable(original, result, changes, options)
+        rewritten, _ = comparable(original, result, changes, options)
         comparison = _locally(original, rewritten, changes, comparison, provider, seed, run_limits)
     fits = [change.fit for change in changes if change.fit is not None]
     if not fits or comparison.verdict in ("not run", "inconclusive") or _broken(comparison):
@@ -220,76 +217,6 @@ def _steps(
         steps.append((before, after, tuple(claim for change in made for claim in change.moved)))
         before = after
     return steps
-
-
-def _run_both(
-    original: Model,
-    result: Model,
-    changes: tuple[Change, ...],
-    samples: Samples | None,
-    *,
-    options: Options,
-    provider: str,
-    seed: int,
-    count: int,
-    large: bool,
-    run_limits: RunLimits | None,
-) -> Comparison:
-    """Compare a rewritten model with the original, inner tensors included."""
-    rewritten, names = _comparable(original, result, changes, options)
-    run = partial(compare, provider=provider, seed=seed, count=count, run_limits=run_limits)
-    if large and all(change.site.exact for change in changes):
-        given = samples or random_samples(
-            stricter_of(original.skeleton, rewritten.skeleton), count, seed
-        )
-        rest = run_trunk_once(original, rewritten, given, provider=provider, run_limits=run_limits)
-        if rest is not None:
-            made = {name for node in rest.a.skeleton.graph.node for name in node.output}
-            inside = [name for name in names if name in made]
-            found = run(rest.a, rest.b, samples=rest.samples, tensors=inside)
-            reason = f"{found.reason}; {_ran_once(rest.shared)}"
-            return replace(found, reason=reason, memory=None, left_to_cpu=None)
-    return run(original, rewritten, samples=samples, tensors=names)
-
-
-def _ran_once(count: int) -> str:
-    before = "the node" if count == 1 else f"the {count} nodes"
-    return f"{before} before, the same in both models byte for byte, ran once"
-
-
-def _comparable(
-    original: Model, result: Model, changes: tuple[Change, ...], options: Options
-) -> tuple[Model, list[str]]:
-    """The rewritten model as it is compared, and the inner tensors that both models have."""
-    candidate = result.skeleton
-    if options.fully_convolutional:
-        candidate = as_vectors(candidate, original, pooled=options.pool_outputs)
-    candidate, names = _with_evidence(candidate, original.skeleton, changes)
-    return replace(result, skeleton=candidate), names
-
-
-def _with_evidence(
-    candidate: onnx.ModelProto, original: onnx.ModelProto, changes: tuple[Change, ...]
-) -> tuple[onnx.ModelProto, list[str]]:
-    """A copy in which the tensors that stand for old ones have their names, and those names."""
-    old = {name for node in original.graph.node for name in node.output}
-    new = {name for node in candidate.graph.node for name in node.output}
-    outputs = {value.name for value in original.graph.output}
-    names: dict[str, str] = {}
-    for change in changes:
-        if change.fit is None:  # an approximation differs, and that is no news
-            names.update(change.tensors)
-    names = {a: a if a in new else b for a, b in names.items() if a in old - outputs}
-    names = {a: b for a, b in names.items() if b in new - outputs}
-    renamed = onnx.ModelProto()
-    renamed.CopyFrom(candidate)
-    back = {b: a for a, b in names.items() if a != b}
-    for node in renamed.graph.node:
-        for field_ in (node.input, node.output):
-            for place, name in enumerate(field_):
-                if name in back:
-                    field_[place] = back[name]
-    return renamed, list(names)
 
 
 def _broken(comparison: Comparison) -> bool:

@@ -44,6 +44,7 @@ class Sessions:
         limits: RunLimits | None = None,
         *,
         start: bool = True,
+        in_turn: bool = False,
     ) -> None:
         """Start the processes, which do their imports while this one goes on.
 
@@ -56,7 +57,8 @@ class Sessions:
         limits = defaults.DEFAULT if limits is None else limits
         self._models, self._provider, self.limits = models, provider, limits
         self._track: Host | None = None
-        self.in_turn = provider.name == CPU and _is_short(list(models.values()), limits)
+        short = in_turn or _is_short(list(models.values()), limits)
+        self.in_turn = provider.name == CPU and short
         self._places: dict[str, Host] = {}
         for name in models:
             self._places[name] = (

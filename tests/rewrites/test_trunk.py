@@ -13,7 +13,7 @@ import onnxshare
 from onnxshare.inputs import random_samples
 from onnxshare.io.load import load
 from onnxshare.runtime.session import run_model
-from rewrites import prove, run
+from rewrites import run, side_by_side
 from rewrites.trunk import Rest, run_trunk_once
 from tests.rewrites.forms import FORMS, Net
 from tests.rewrites.test_mutants import MUTANTS, assert_rejected
@@ -29,7 +29,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> list[Rest | None]:
         return cuts[-1]
 
     monkeypatch.setattr(run, "is_large", lambda before: True)
-    monkeypatch.setattr(prove, "run_trunk_once", cut)
+    monkeypatch.setattr(side_by_side, "run_trunk_once", cut)
     return cuts
 
 
