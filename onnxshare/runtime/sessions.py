@@ -53,6 +53,8 @@ class Sessions:
             provider: where they run.
             limits: what they may take.
             start: false to start each process when it is first needed.
+            in_turn: hold one session at a time even if memory is not short; never done elsewhere
+                than on the CPU.
         """
         limits = defaults.DEFAULT if limits is None else limits
         self._models, self._provider, self.limits = models, provider, limits

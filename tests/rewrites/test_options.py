@@ -85,7 +85,7 @@ def test_large_models_are_compared_on_fewer_samples(macs: int | None, count: int
 def test_without_validation_nothing_runs_and_the_model_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("rewrites.prove.compare", lambda *_, **__: pytest.fail("it ran"))
+    monkeypatch.setattr("rewrites.side_by_side.compare", lambda *_, **__: pytest.fail("it ran"))
     model = FORMS["flatten"].model()
     result = onnxshare.rewrite(model, ["fc-to-conv"], validate=False)
     assert result.validation is None
