@@ -235,10 +235,14 @@ def _dead(judged: Sequence[Judged], dead: Sequence[str]) -> str:
             "tensor before it could be compared in its place"
         )
     share = "none" if not item.live.size else f"{item.live.mean():.0%}"
-    few = " (one sample cannot show it)" if item.tally.samples < 2 else ""
+    if item.tally.samples < 2:
+        return (
+            f"output '{dead[0]}' was seen once, and one sample cannot show whether it moves with "
+            "the inputs, so equal values prove nothing: pass more --samples"
+        )
     return (
-        f"output '{dead[0]}' hardly moves with these inputs ({share} of its channels do"
-        f"{few}), so equal values prove nothing: pass other --samples"
+        f"output '{dead[0]}' hardly moves with these inputs ({share} of its channels do), so "
+        "equal values prove nothing: pass other --samples"
     )
 
 

@@ -121,7 +121,7 @@ def image_pieces(
             takes images.
         UsageError: an option does not suit the input.
     """
-    _pillow()
+    _pillow(path)
     spec = only_input(specs, path, "images")
     frame = _frame(spec, layout, options, path)
     options.scale(frame.channels)
@@ -154,12 +154,12 @@ def _in(folder: Path) -> list[Path]:
         return []
 
 
-def _pillow() -> Any:
+def _pillow(path: Path) -> Any:
     try:
         from PIL import Image, ImageOps
     except ImportError:
         raise SamplesError(
-            "images are read by Pillow, which is not installed",
+            f"{path}: images are read by Pillow, which is not installed",
             "pip install 'onnxshare[images]', or give an .npz or .npy",
         ) from None
     return Image, ImageOps
@@ -210,7 +210,7 @@ def _convert(path: Path, frame: _Frame, options: ImageOptions) -> Array:
 
 def _pixels(path: Path, frame: _Frame, options: ImageOptions) -> Array:
     """Height × width × channels, from 0 to 255."""
-    library, operations = _pillow()
+    library, operations = _pillow(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
