@@ -8,7 +8,8 @@
 | `depthwise` | Conv with one kernel H × W per channel → Flatten |
 | all positions | Flatten |
 
-Each fitted layer is one Gemm, or two where it is cut to low rank; outputs get their old names.
+Each fitted layer is one Gemm, or two where it is cut to low rank (a MatMul and a Gemm before
+version 11, when a Gemm must have a bias); outputs get their old names.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from rewrites.spatial import Weighting
 #: do without a bias.
 _RESHAPE_INPUT = 5
 _GEMM_BROADCASTS = 7
+_GEMM_WITHOUT_BIAS = 11
 
 
 def emit_head(chain: Chain, small: SmallHead) -> tuple[onnx.ModelProto, list[str], tuple[str, ...]]:
@@ -129,18 +131,21 @@ def _emit_layer(
     dtype: np.dtype[Any],
 ) -> str:
     """One or two Gemms; returns the name of the rows `[N, F]`."""
-    node, old = layer.fc.node, chain.subject.graph.opset < _GEMM_BROADCASTS
-    last = len(fitted.factors) - 1
-    for place, factor in enumerate(fitted.factors):
-        inputs = [features, out.constant(factor.astype(dtype), f"{layer.fc.weight}_small")]
-        bias = fitted.bias if place == last else np.zeros(len(factor))
-        if place == last or chain.subject.graph.opset < 11:  # where Gemm must have one
-            inputs.append(out.constant(bias.astype(dtype), f"{layer.result}_bias"))
-        attributes: dict[str, object] = {"transB": 1}
-        if old:
-            attributes["broadcast"] = 1
-        features = out.emit(node, "Gemm", inputs, f"{layer.result}_small", attributes)
-    return features
+    node, opset = layer.fc.node, chain.subject.graph.opset
+    name, weight_name = f"{layer.result}_small", f"{layer.fc.weight}_small"
+    for factor in fitted.factors[:-1]:
+        if opset < _GEMM_WITHOUT_BIAS:
+            stored = out.constant(factor.T.astype(dtype), weight_name)
+            features = out.emit(node, "MatMul", [features, stored], name)
+            continue
+        stored = out.constant(factor.astype(dtype), weight_name)
+        features = out.emit(node, "Gemm", [features, stored], name, {"transB": 1})
+    weight = out.constant(fitted.factors[-1].astype(dtype), weight_name)
+    bias = out.constant(fitted.bias.astype(dtype), f"{layer.result}_bias")
+    attributes: dict[str, object] = {"transB": 1}
+    if opset < _GEMM_BROADCASTS:
+        attributes["broadcast"] = 1
+    return out.emit(node, "Gemm", [features, weight, bias], name, attributes)
 
 
 def _give_back(chain: Chain, out: Emitter, layer: ChainLayer, rows: str) -> None:

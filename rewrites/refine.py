@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from rewrites import threads
 from rewrites.fit import LinearFit, Ridge
 from rewrites.moments import Floats, Matrix
 
@@ -44,6 +45,11 @@ def refine(ridge: Ridge, targets: Floats, prior: Floats, fit: LinearFit) -> Line
         prior: what the fit was centred on, K × D.
         fit: the ridge solution.
     """
+    with threads.one():
+        return _refined(ridge, targets, prior, fit)
+
+
+def _refined(ridge: Ridge, targets: Floats, prior: Floats, fit: LinearFit) -> LinearFit | None:
     features = ridge.coordinates()
     samples, size = features.shape
     if size == 0 or samples < 2 * _FOLDS or features.size * targets.shape[1] > MOST_WORK:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 from collections.abc import Generator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,56 +16,115 @@ import pytest
 
 from onnxshare.io.load import Model, load, with_data
 from onnxshare.runtime.session import iter_batches
+from onnxshare.signature import input_specs
+from rewrites import threads
 from rewrites.base import study
 from rewrites.chain import Chain, chain_of
 from rewrites.emit_head import emit_head
 from rewrites.head_data import HeadData, collect
-from rewrites.methods import parse
+from rewrites.methods import family, parse
 from rewrites.small_head import fit_head
-from tests.rewrites.checking import run
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Net = tuple[Model, Chain, HeadData, Array, Array]
+
+
+@dataclass(frozen=True)
+class Net:
+    """A model with its head, what that does on samples to fit to, and images nobody has seen."""
+
+    model: Model
+    chain: Chain
+    data: HeadData
+    test: Array
+    maps: Array
 
 
 def on(model: Model, chain: Chain, image: Array) -> HeadData:
+    (given,) = input_specs(model.skeleton)
+
     def features(
         proto: onnx.ModelProto, names: tuple[str, ...]
     ) -> Generator[Mapping[str, Array], None, None]:
         whole = replace(model, skeleton=proto)
-        yield from iter_batches(whole, {"image": image}, outputs=names, provider="cpu")
+        yield from iter_batches(whole, {given.name: image}, outputs=names, provider="cpu")
 
     return collect(chain, features, len(image))
 
 
-@pytest.fixture(scope="module", params=["lenet5", "vgg_small-torchscript"])
-def net(request: pytest.FixtureRequest, bundled: Path) -> Net:
-    model = load(bundled / f"{request.param}.onnx")
+@cache
+def digits() -> Array:
+    """MNIST as other people's networks take it, samples first; shuffled."""
+    with gzip.open(Path(os.environ["ONNXSHARE_ZOO"], "data", "mnist_5k.csv.gz"), "rt") as file:
+        rows = np.loadtxt(file, delimiter=",", usecols=range(784), dtype=np.float32)
+    return rows[np.random.default_rng(2).permutation(len(rows))]
+
+
+#: By network: the FCs one after the other and the positions of its map, as `family` takes them.
+NETS = {
+    "lenet5": (3, 25),
+    "vgg_small-torchscript": (3, 36),
+    "mnist8_cntk": (1, 16),
+    "marabou_mnist_maxpool2": (2, 121),
+    "zkml_lenet_small": (2, 16),
+}
+BUNDLED = ("lenet5", "vgg_small-torchscript")
+
+
+@cache
+def net(name: str, folder: Path) -> Net:
+    model = load(folder / f"{name}.onnx")
     subject = study(model)
     chain = chain_of(subject, subject.heads[0])
-    image = np.load(bundled / "calibration.npz")["image"][:200]
-    test = np.load(bundled / "test.npz")["image"]
-    return model, chain, on(model, chain, image), test, on(model, chain, test).maps
+    assert (len(chain.path(chain.leaves[0])), chain.positions) == NETS[name]
+    if name in BUNDLED:
+        image = np.load(folder / "calibration.npz")["image"][:200]
+        test = np.load(folder / "test.npz")["image"]
+    else:
+        (given,) = input_specs(model.skeleton)
+        assert given.shape is not None
+        scaled = digits() / (1 if name != "zkml_lenet_small" else 255 * 0.3)
+        scaled = scaled.reshape(-1, *(size or 1 for size in given.shape[1:]))
+        image, test = scaled[:200], scaled[200:2200]
+    return Net(model, chain, on(model, chain, image), test, on(model, chain, test).maps)
+
+
+def methods(name: str) -> list[str]:
+    """All that a search would try on one of the project's nets, a part of it on the others."""
+    depth, positions = NETS[name]
+    found = [method.name for method in family(depth, 10, positions)]
+    return found if name == "lenet5" else found[len(name) % 4 :: 4]
 
 
 @pytest.mark.parametrize(
-    "method",
-    ["grid:2", "depthwise", "collapse+mask:4", "collapse", "stack:12+mask:8"],
+    ("name", "method"),
+    [(name, method) for name in NETS for method in methods(name)],
 )
-def test_float32_equals_the_fit(net: Net, method: str) -> None:
+def test_float32_equals_the_fit(
+    name: str, method: str, bundled: Path, request: pytest.FixtureRequest
+) -> None:
     """Within rounding, relative to the scores' range, and with the same class on every image."""
-    model, chain, data, test, maps = net
-    leaf = chain.leaves[0]
-    head = fit_head(chain, data, np.arange(data.count), parse(method), frozenset([leaf]))
+    folder = bundled if name in BUNDLED else request.getfixturevalue("zoo") / "models"
+    with threads.one():
+        given = net(name, folder)
+        chain, leaf = given.chain, given.chain.leaves[0]
+        chosen = np.arange(given.data.count)
+        head = fit_head(chain, given.data, chosen, parse(method), frozenset([leaf]))
+        wanted = head.predict(chain, given.maps)[leaf]
     proto, _, _ = emit_head(chain, head)
-    finished = with_data(replace(model, skeleton=proto))
+    finished = with_data(replace(given.model, skeleton=proto))
     onnx.checker.check_model(finished, full_check=True)
-    [found] = run(finished, {"image": test})
-    wanted = head.predict(chain, maps)[leaf]
+    result = chain.layers[leaf].result
+    parts = iter_batches(
+        replace(given.model, skeleton=proto),
+        {input_specs(proto)[0].name: given.test},
+        outputs=(result,),
+        provider="cpu",
+    )
+    found = np.concatenate([part[result] for part in parts]).reshape(wanted.shape)
     assert np.abs(found - wanted).max() <= 2e-5 * np.abs(wanted).max()
     np.testing.assert_array_equal(found.argmax(axis=1), wanted.argmax(axis=1))
     stored = sum(int(np.prod(array.dims)) for array in _floats(finished))
-    before = sum(int(np.prod(array.dims)) for array in _floats(with_data(model)))
+    before = sum(int(np.prod(array.dims)) for array in _floats(with_data(given.model)))
     assert before - stored == chain.params - head.params
 
 

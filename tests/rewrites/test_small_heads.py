@@ -118,8 +118,8 @@ def test_planted_masks_are_found(rank: int, opset: int, sizes: tuple[int, ...]) 
             assert site.params_after == rank * positions + 5 * C * rank + 5
 
 
-def two_layers(activation: str = "Relu") -> onnx.ModelProto:
-    net = Net()
+def two_layers(activation: str = "Relu", opset: int = 17) -> onnx.ModelProto:
+    net = Net(opset=opset, ir=4 if opset < 12 else 8)
     x = net.node(activation, net.gemm(net.flat(), K, 20))
     net.rows(net.gemm(x, 20, 4), 4)
     return net.model()
@@ -158,6 +158,17 @@ def test_operators_batch_and_counts(method: str) -> None:
         assert result.passed
         assert result.validation is not None
         assert result.validation.verdict == "approximate"
+
+
+def test_before_gemm_could_do_without_a_bias_none_is_made_up() -> None:
+    """It would be counted as parameters that the fit does not have."""
+    result = small(two_layers(opset=9), "stack:3+mask:4")
+    operators = ["Reshape", "MatMul", "Flatten", "MatMul", "Gemm", "Relu", "Gemm"]
+    assert [node.op_type for node in result.model.graph.node][2:] == operators
+    onnx.checker.check_model(result.model, full_check=True)
+    [change] = result.changes
+    saved = change.site.params_before - (change.site.params_after or 0)
+    assert result.before.params - result.after.params == saved
 
 
 @pytest.mark.parametrize("seed", range(3))
