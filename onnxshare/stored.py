@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxshare.io.dtypes import bytes_of
+from onnxshare.io.nodes import TensorRow
 
 
 @dataclass(frozen=True)
@@ -55,23 +56,18 @@ class Stored:
         return self.packed if self.sparse else bytes_of(self.elements, self.dtype)
 
 
-def from_initializer(tensor: onnx.TensorProto, key: str, name: str) -> Stored:
+def from_tensor(row: TensorRow, key: str, name: str) -> Stored:
     """A dense tensor; as by the constructor, at a third of its time: large models have thousands.
 
     Args:
-        tensor: the tensor.
+        row: what was read of the tensor.
         key: unique within the model.
         name: its name.
     """
-    shape = tuple(tensor.dims[:])
+    tensor, _, dtype, shape, elements = row
     made = object.__new__(Stored)
     made.__dict__.update(
-        key=key,
-        name=name,
-        dtype=tensor.data_type,
-        shape=shape,
-        tensor=tensor,
-        elements=prod(shape),
+        key=key, name=name, dtype=dtype, shape=shape, tensor=tensor, elements=elements
     )
     return made
 

@@ -15,9 +15,10 @@ from google.protobuf.message import DecodeError
 from onnxshare.errors import ModelError, ModelFileError
 from onnxshare.io.external import ExternalData
 from onnxshare.io.nesting import nested_too_deep
+from onnxshare.io.nodes import PLAIN_ATTRIBUTES, Reading
 from onnxshare.io.skeleton import Payloads, skim
 from onnxshare.io.sniff import describe
-from onnxshare.io.sound import DAMAGED, PLAIN_ATTRIBUTES, check
+from onnxshare.io.sound import DAMAGED, check
 from onnxshare.io.sources import PROTOBUF_LIMIT as PROTOBUF_LIMIT
 from onnxshare.io.sources import map_file, read_stdin
 from onnxshare.io.tensors import Array, read
@@ -48,6 +49,12 @@ class Model:
     payloads: Payloads | None = field(default=None, repr=False)
     external: ExternalData = field(default=ExternalData(None), repr=False, compare=False)
     whole: bool = field(default=False, repr=False, compare=False)
+    _readings: list[Reading] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def take_reading(self) -> Reading | None:
+        """What was read of the main graph when a file was checked, for the first who asks: it is
+        not kept, and None for a model from memory, which its owner may have changed since."""
+        return self._readings.pop() if self._readings else None
 
     @cached_property
     def proto(self) -> onnx.ModelProto:
@@ -132,7 +139,9 @@ def load(source: ModelSource, *, follow_symlinks: str | os.PathLike[str] | None 
     if isinstance(source, Model) and allowed is None:
         return source
     model = source if isinstance(source, Model) else _load(source)
-    return replace(model, external=ExternalData(model.folder, model.name, allowed))
+    opened = replace(model, external=ExternalData(model.folder, model.name, allowed))
+    opened._readings.extend(model._readings)
+    return opened
 
 
 def _load(source: ModelSource) -> Model:
@@ -247,8 +256,11 @@ def _parse(data: bytes | memoryview, name: str, path: Path | None) -> Model:
         proto, payloads = parse_text(bytes(data), form, name), None
     else:
         proto, payloads = _parse_binary(data, name)
-    external = check(proto, payloads, name)
-    return Model(proto, path, len(data), payloads, whole=not external)
+    external, reading = check(proto, payloads, name)
+    model = Model(proto, path, len(data), payloads, whole=not external)
+    if payloads is not None:
+        model._readings.append(reading)
+    return model
 
 
 def _parse_binary(data: bytes | memoryview, name: str) -> tuple[onnx.ModelProto, Payloads]:

@@ -16,7 +16,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.io.tensors import Array, from_raw
-from onnxshare.io.wire import BYTES, VARINT, Field, fields, tagged, varint
+from onnxshare.io.wire import BYTES, VARINT, Field, fields, long_fields, tagged, varint
 
 #: Payloads up to this size are read with the structure: shapes, scales, small weights.
 SMALL = 32 * 1024
@@ -166,9 +166,9 @@ def _shrink(
     inner = INNER[kind]
     pieces: list[Piece] = []
     copied = start
-    for field in fields(data, start, end):
+    for field in long_fields(data, start, end, SMALL):
         below = inner.get(field.number)
-        if below is None or field.wire != BYTES or field.end - field.value <= SMALL:
+        if below is None:
             continue
         if below == TENSOR:
             new = _without_payload(data, field, payloads)

@@ -16,12 +16,18 @@ from onnx import AttributeProto, TensorProto
 from onnxshare.errors import ModelError, ModelFileError
 from onnxshare.io.dtypes import BITS
 from onnxshare.io.functions import check_functions
+from onnxshare.io.nodes import (
+    MAX_RANK,
+    PLAIN_ATTRIBUTES,
+    Operation,
+    Reader,
+    Reading,
+    TensorRow,
+    tensor_rows,
+)
 from onnxshare.io.skeleton import Payloads
 
 DAMAGED = "the file is truncated or damaged: export or download it again"
-
-#: NumPy's arrays have no more dims than this.
-MAX_RANK = 64
 
 _RAW_DATA, _FLOAT_DATA = 9, 4
 _TYPED: dict[int, str] = {
@@ -30,20 +36,9 @@ _TYPED: dict[int, str] = {
     TensorProto.DOUBLE: "double_data",
     TensorProto.STRING: "string_data",
 }
-#: Types of attributes that hold neither tensors nor graphs.
-PLAIN_ATTRIBUTES = frozenset(
-    (
-        AttributeProto.FLOAT,
-        AttributeProto.INT,
-        AttributeProto.STRING,
-        AttributeProto.FLOATS,
-        AttributeProto.INTS,
-        AttributeProto.STRINGS,
-    )
-)
 
 
-def check(proto: onnx.ModelProto, payloads: Payloads | None, name: str) -> bool:
+def check(proto: onnx.ModelProto, payloads: Payloads | None, name: str) -> tuple[bool, Reading]:
     """Refuse a model that contradicts itself.
 
     Args:
@@ -52,7 +47,7 @@ def check(proto: onnx.ModelProto, payloads: Payloads | None, name: str) -> bool:
         name: what messages call the model.
 
     Returns:
-        Whether any of its tensors is stored outside the model.
+        Whether any of its tensors is stored outside the model, and what was read of its main graph.
 
     Raises:
         ModelFileError: it is no model, or a name in it cannot be read.
@@ -61,9 +56,9 @@ def check(proto: onnx.ModelProto, payloads: Payloads | None, name: str) -> bool:
     try:
         _require_model(proto, name)
         checker = _Checker(name, payloads)
-        checker.model(proto)
+        reading = checker.model(proto)
         check_functions(proto, name)
-        return checker.external
+        return checker.external, reading
     except UnicodeDecodeError as error:  # some versions of protobuf; see `readable`
         raise ModelFileError(f"{name}: a name in it is not valid UTF-8", DAMAGED) from error
 
@@ -89,54 +84,54 @@ class _Checker:
     def __init__(self, name: str, payloads: Payloads | None) -> None:
         self.name = name
         self.payloads = payloads
+        self.reader = Reader()
         self.graphs: list[onnx.GraphProto] = []
-        self.seen: set[bytes] = set()
+        self.checked: set[Operation] = set()
         self.external = False
-        self.counts: dict[tuple[int, ...], int] = {}
 
-    def model(self, proto: onnx.ModelProto) -> None:
-        """Check all graphs and functions."""
-        self.readable(proto.producer_name, proto.producer_version, proto.domain)
-        for opset in proto.opset_import:
-            self.readable(opset.domain)
+    def model(self, proto: onnx.ModelProto) -> Reading:
+        """Check all graphs and functions; returns what was read of the main graph."""
+        self.readable([proto.producer_name, proto.producer_version, proto.domain])
+        self.readable(opset.domain for opset in proto.opset_import)
         for entry in proto.metadata_props:
-            self.readable(entry.key, entry.value)
+            self.readable([entry.key, entry.value])
         for training in proto.training_info:
             self.graphs += [training.initialization, training.algorithm]
-        self.graphs.append(proto.graph)
         for function in proto.functions:
-            self.readable(function.name, function.domain, function.overload)
-            self.readable(*function.input, *function.output, *function.attribute)
-            for opset in function.opset_import:
-                self.readable(opset.domain)
-            self.nodes(function.node)
+            self.readable([function.name, function.domain, function.overload])
+            self.readable([*function.input, *function.output, *function.attribute])
+            self.readable(opset.domain for opset in function.opset_import)
+            self.nodes(self.reader.nodes(function.node))
+        reading = self.graph(proto.graph)
         while self.graphs:
             self.graph(self.graphs.pop())
+        return reading
 
-    def graph(self, graph: onnx.GraphProto) -> None:
+    def graph(self, graph: onnx.GraphProto) -> Reading:
         """Check one graph; those inside it are left for later."""
-        self.readable(graph.name)
+        self.readable([graph.name])
         self.values(graph)
-        tensors = [tensor.name for tensor in graph.initializer]
+        reading = self.reader.read(graph)
+        tensors = [row[1] for row in reading.tensors]
         tensors += [sparse.values.name for sparse in graph.sparse_initializer]
         self.distinct(tensors, "initializer")
-        for tensor in graph.initializer:
-            self.tensor(tensor)
+        self.tensors(reading.tensors)
         for sparse in graph.sparse_initializer:
             self.sparse(sparse)
-        self.nodes(graph.node)
+        self.nodes(reading)
+        return reading
 
     def values(self, graph: onnx.GraphProto) -> None:
         """Names and symbols of inputs, outputs and inner tensors can be read and differ."""
         for value in (*graph.input, *graph.output, *graph.value_info):
             tensor_type = value.type.tensor_type
-            self.readable(value.name, *(dim.dim_param for dim in tensor_type.shape.dim))
+            self.readable([value.name, *(dim.dim_param for dim in tensor_type.shape.dim)])
             if tensor_type.elem_type:
                 self.known(tensor_type.elem_type, value.name)
         self.distinct([value.name for value in graph.input], "input")
         self.distinct([value.name for value in graph.output], "output")
 
-    def readable(self, *texts: str) -> None:
+    def readable(self, texts: Iterable[str]) -> None:
         """Texts are valid UTF-8: protobuf raises where they are not, or hands out bytes."""
         try:
             "".join(texts)
@@ -156,7 +151,7 @@ class _Checker:
 
     def distinct(self, names: list[str], what: str) -> None:
         """Every name can be read, is there, and is there once."""
-        self.readable(*names)
+        self.readable(names)
         if "" in names:
             raise ModelError(f"{self.name}: an {what} has no name", DAMAGED)
         if len(set(names)) < len(names):
@@ -164,33 +159,34 @@ class _Checker:
             twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
             raise ModelError(f"{self.name}: two {what}s are named '{twice}'", "rename one of them")
 
-    def nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
+    def nodes(self, reading: Reading) -> None:
         """Names, operators and attributes of nodes."""
-        seen = self.seen
-        for node in nodes:
-            op_type, name = node.op_type, node.name
-            texts = node.input[:]  # a slice is read in one go; iterating takes twice as long
-            texts += node.output[:]
-            texts += name, node.domain, op_type
-            try:
-                "".join(texts)
-            except (TypeError, UnicodeDecodeError):
-                self.readable(*texts)
-            if not op_type:
-                raise ModelError(f"{self.name}: node '{name}' names no operator", DAMAGED)
-            for attribute in node.attribute:
-                if attribute.type in PLAIN_ATTRIBUTES:
-                    key = attribute.SerializeToString()
-                    if key not in seen:  # nodes repeat themselves
-                        self.plain(attribute, name)
-                        seen.add(key)
-                else:
-                    self.readable(attribute.name, attribute.ref_attr_name)
-                    self.attribute(attribute)
+        rows = reading.nodes
+        self.readable([row[2] for row in rows])
+        self.readable(name for row in rows for name in row[3])
+        self.readable(name for row in rows for name in row[4])
+        for operation in dict.fromkeys([row[1] for row in rows]):
+            if operation not in self.checked:
+                self.operation(operation)
+                self.checked.add(operation)
+        for node, operation, name, _, _ in rows:
+            if operation.attributes is None:
+                for attribute in node.attribute:
+                    self.attribute(attribute, name)
+
+    def operation(self, operation: Operation) -> None:
+        """What nodes of equal operator and attributes have in common."""
+        first = operation.first
+        self.readable([operation.op_type, operation.domain])
+        if not operation.op_type:
+            raise ModelError(f"{self.name}: node '{first.name}' names no operator", DAMAGED)
+        if operation.attributes:
+            for attribute in first.attribute:
+                self.attribute(attribute, first.name)
 
     def plain(self, attribute: AttributeProto, node: str) -> None:
         """An attribute that says that it is a number, a text or a list of these."""
-        self.readable(attribute.name, attribute.ref_attr_name)
+        self.readable([attribute.name, attribute.ref_attr_name])
         if not attribute.name or attribute.HasField("g") or attribute.HasField("t"):
             raise ModelError(
                 f"{self.name}: attribute '{attribute.name}' of node '{node}' does not hold what "
@@ -198,12 +194,15 @@ class _Checker:
                 DAMAGED,
             )
 
-    def attribute(self, attribute: AttributeProto) -> None:
+    def attribute(self, attribute: AttributeProto, node: str) -> None:
         """The tensors of an attribute; its graphs are left for later."""
-        if attribute.HasField("t"):
-            self.tensor(attribute.t)
-        for tensor in attribute.tensors:
-            self.tensor(tensor)
+        if attribute.type in PLAIN_ATTRIBUTES:
+            self.plain(attribute, node)
+            return
+        self.readable([attribute.name, attribute.ref_attr_name])
+        held = [attribute.t] if attribute.HasField("t") else []
+        held += attribute.tensors
+        self.tensors(tensor_rows(held))
         if attribute.HasField("sparse_tensor"):
             self.sparse(attribute.sparse_tensor)
         for sparse in attribute.sparse_tensors:
@@ -214,35 +213,41 @@ class _Checker:
 
     def sparse(self, sparse: onnx.SparseTensorProto) -> None:
         """Dims and bytes of a sparse tensor."""
-        self.dims(sparse.dims, sparse.values.name)
-        self.tensor(sparse.values)
-        self.tensor(sparse.indices)
+        self.dims(tuple(sparse.dims), sparse.values.name)
+        self.tensors(tensor_rows([sparse.values, sparse.indices]))
 
-    def tensor(self, tensor: TensorProto) -> None:
-        """The dims of a tensor, and its bytes where they are in the file."""
-        self.readable(tensor.name)
-        sizes, dtype = tuple(tensor.dims[:]), tensor.data_type
-        count = self.counts.get(sizes)
-        if count is None:
-            count = self.counts[sizes] = self.dims(sizes, tensor.name)
-        if dtype not in BITS:
-            self.known(dtype, tensor.name)
-        bits = BITS.get(dtype, 0)
-        if tensor.data_location == TensorProto.EXTERNAL:
-            payload = self.payloads.find(tensor) if self.payloads is not None else None
-            if payload is None:
-                self.external = True
-                return
-            held = payload.value_end - payload.value
-            if payload.field == _FLOAT_DATA:
-                bits = 32 * (2 if tensor.data_type == TensorProto.COMPLEX64 else 1)
-            elif payload.field != _RAW_DATA:
-                return
-        elif tensor.HasField("raw_data"):
-            held = len(tensor.raw_data)
-        else:
-            self.typed(tensor, count)
+    def tensors(self, rows: list[TensorRow]) -> None:
+        """The dims of tensors, and their bytes where they are in the file."""
+        self.readable([row[1] for row in rows])
+        fits: set[tuple[int, ...]] = set()
+        for tensor, name, dtype, dims, count in rows:
+            if dims not in fits:
+                self.dims(dims, name)
+                fits.add(dims)
+            if dtype not in BITS:
+                self.known(dtype, name)
+            if tensor.data_location == TensorProto.EXTERNAL:
+                self.left_out(tensor, count)
+            elif tensor.HasField("raw_data"):
+                self.fills(tensor, count, BITS.get(dtype, 0), len(tensor.raw_data))
+            else:
+                self.typed(tensor, count)
+
+    def left_out(self, tensor: TensorProto, count: int) -> None:
+        """The bytes of a tensor that are not in the skeleton, but in the file or outside it."""
+        payload = self.payloads.find(tensor) if self.payloads is not None else None
+        if payload is None:
+            self.external = True
             return
+        bits = BITS.get(tensor.data_type, 0)
+        if payload.field == _FLOAT_DATA:
+            bits = 32 * (2 if tensor.data_type == TensorProto.COMPLEX64 else 1)
+        elif payload.field != _RAW_DATA:
+            return
+        self.fills(tensor, count, bits, payload.value_end - payload.value)
+
+    def fills(self, tensor: TensorProto, count: int, bits: int, held: int) -> None:
+        """So many bytes are what so many elements of so many bits take; 0 bits: not known."""
         if bits and held != (count * bits + 7) // 8:
             raise ModelError(
                 f"{self.name}: tensor '{tensor.name}' is damaged: its dims announce "
@@ -261,9 +266,8 @@ class _Checker:
                 DAMAGED,
             )
 
-    def dims(self, dims: Iterable[int], tensor: str) -> int:
-        """The number of elements; no dim is negative and no array could be larger."""
-        sizes = list(dims)
+    def dims(self, sizes: tuple[int, ...], tensor: str) -> None:
+        """There are not too many dims, none is negative, and an array could be as large."""
         if len(sizes) > MAX_RANK:
             raise ModelError(f"{self.name}: tensor '{tensor}' has {len(sizes):,} dims", DAMAGED)
         if sizes and min(sizes) < 0:
@@ -273,4 +277,3 @@ class _Checker:
             raise ModelError(
                 f"{self.name}: tensor '{tensor}' has more than 2^63 elements by its dims", DAMAGED
             )
-        return prod(sizes)

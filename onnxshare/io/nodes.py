@@ -1,0 +1,147 @@
+"""Reads what every node and every initializer is asked for, once, out of the protobuf messages.
+
+Each question to a message makes objects: a graph of thousands of nodes is read here in one loop,
+and whoever comes after works on plain names and numbers. Nodes repeat themselves: those of equal
+operator and attributes share one `Operation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import onnx
+from onnx import AttributeProto, TensorProto
+
+from onnxshare.attributes import value_of
+from onnxshare.protos import STANDARD_DOMAINS
+
+#: Types of attributes that hold neither tensors nor graphs.
+PLAIN_ATTRIBUTES = frozenset(
+    (
+        AttributeProto.FLOAT,
+        AttributeProto.INT,
+        AttributeProto.STRING,
+        AttributeProto.FLOATS,
+        AttributeProto.INTS,
+        AttributeProto.STRINGS,
+    )
+)
+
+#: NumPy's arrays have no more dims than this.
+MAX_RANK = 64
+
+#: Attributes of more bytes than this are not kept to be compared, and tensors in them: axes and
+#: shapes repeat themselves, weights do not.
+_LARGE, _LARGE_TENSOR = 4096, 128
+
+
+class Operation:
+    """What nodes do that have the same operator and equal attributes. Compared by identity.
+
+    Attributes:
+        domain: the operator's domain, as the nodes give it.
+        op_type: the operator's name.
+        standard: whether the operator belongs to the ONNX standard's default domain.
+        attributes: the serialized attributes; None for nodes with graphs, larger tensors or very
+            many numbers in them, which need not be equal.
+        first: the first node that does it.
+    """
+
+    __slots__ = ("_values", "attributes", "domain", "first", "op_type", "standard")
+
+    def __init__(
+        self, domain: str, op_type: str, attributes: bytes | None, first: onnx.NodeProto
+    ) -> None:
+        self.domain, self.op_type, self.attributes = domain, op_type, attributes
+        self.standard = domain in STANDARD_DOMAINS
+        self.first = first
+        self._values: dict[str, Any] | None = None
+
+    @property
+    def values(self) -> dict[str, Any] | None:
+        """The attributes by name, as `value_of` gives them; None where the nodes differ in them."""
+        if self._values is None and self.attributes is not None:
+            self._values = {}
+            for attribute in self.first.attribute:
+                self._values.setdefault(attribute.name, value_of(attribute))
+        return self._values
+
+
+#: A node, what it does, its name, and the names of its inputs and outputs.
+NodeRow = tuple[onnx.NodeProto, Operation, str, tuple[str, ...], tuple[str, ...]]
+
+#: A tensor, its name, data type and dims, and the number of its elements (0 for one of more dims
+#: than there may be).
+TensorRow = tuple[onnx.TensorProto, str, int, tuple[int, ...], int]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read: some nodes, and the dense initializers of their graph."""
+
+    nodes: list[NodeRow]
+    tensors: list[TensorRow]
+
+
+class Reader:
+    """Reads graphs; equal operations of all of them are one object."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, bytes | None], Operation] = {}
+
+    def read(self, graph: onnx.GraphProto) -> Reading:
+        """Read the nodes and the dense initializers of a graph, not those of its subgraphs.
+
+        Raises:
+            UnicodeDecodeError: a name is not valid UTF-8.
+        """
+        return self.nodes(graph.node, graph.initializer)
+
+    def nodes(
+        self, nodes: Iterable[onnx.NodeProto], tensors: Iterable[TensorProto] = ()
+    ) -> Reading:
+        """Read some nodes and initializers."""
+        known = self._known
+        rows: list[NodeRow] = []
+        for node in nodes:
+            attributes = node.attribute
+            key = node.domain, node.op_type, _kept(attributes) if attributes else b""
+            operation = known.get(key)
+            if operation is None:
+                operation = known[key] = Operation(*key, node)
+            # A slice is read in one go; iterating takes twice as long.
+            inputs, outputs = tuple(node.input[:]), tuple(node.output[:])
+            rows.append((node, operation, node.name, inputs, outputs))
+        return Reading(rows, tensor_rows(tensors))
+
+
+def _kept(attributes: Iterable[AttributeProto]) -> bytes | None:
+    """The attributes as one key; each of them begins with its name."""
+    parts = []
+    for attribute in attributes:
+        if attribute.type in PLAIN_ATTRIBUTES:
+            parts.append(attribute.SerializeToString())
+            continue
+        if attribute.type != AttributeProto.TENSOR:
+            return None
+        parts.append(attribute.SerializeToString())
+        if len(parts[-1]) > _LARGE_TENSOR:
+            return None
+    key = parts[0] if len(parts) == 1 else b"".join(parts)
+    return key if len(key) <= _LARGE else None
+
+
+def tensor_rows(tensors: Iterable[TensorProto]) -> list[TensorRow]:
+    """Read some tensors."""
+    counts: dict[tuple[int, ...], int] = {}
+    rows: list[TensorRow] = []
+    for tensor in tensors:
+        dims = tuple(tensor.dims[:])
+        count = counts.get(dims)
+        if count is None:
+            count = counts[dims] = prod(dims) if len(dims) <= MAX_RANK else 0
+        rows.append((tensor, tensor.name, tensor.data_type, dims, count))
+    return rows

@@ -1,0 +1,149 @@
+"""Traces names to the stored tensors whose elements they carry."""
+
+from __future__ import annotations
+
+from onnx import TensorProto
+
+from onnxshare.errors import ModelError
+from onnxshare.io.load import Model
+from onnxshare.io.nodes import Operation, TensorRow
+from onnxshare.scopes import Node, Scope
+from onnxshare.stored import Stored, from_constant_node, from_sparse, from_tensor
+
+#: Operators whose output holds the same stored elements as their first input, in some order or
+#: type. QuantizeLinear counts only between a constant and a DequantizeLinear.
+CARRIERS = frozenset(
+    "Identity Cast CastLike Reshape Flatten Squeeze Unsqueeze Transpose DequantizeLinear".split()
+)
+
+#: Those that ONNX Runtime has too, for types that the standard had not at first.
+_QUANTISED = frozenset(("QuantizeLinear", "DequantizeLinear"))
+
+#: Operators that make a stored tensor.
+_STORING = frozenset(("Constant", "ConstantOfShape"))
+
+#: All through which a name may get a source.
+_TRACED = CARRIERS | _STORING | {"QuantizeLinear"}
+
+
+class Sources:
+    """The constants of a model, by the scopes and names that see them.
+
+    Args:
+        model: reads the sizes that a ConstantOfShape fills.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._constants: dict[Operation, TensorRow] = {}
+
+    def of(self, scope: Scope, name: str) -> Stored | None:
+        """The stored tensor whose elements a name carries, through layout nodes, casts and
+        (de)quantisation; None if the name depends on the model's inputs."""
+        if scope.parent is None:
+            if not scope.traced:
+                self._trace_all(scope)
+            return scope.sources.get(name)
+        if name in scope.sources:
+            return scope.sources[name]
+        home = scope.home(name)
+        if home is None:
+            return None
+        found = self._trace(home, name)
+        scope.sources[name] = found
+        return found
+
+    def stored(self, scope: Scope, name: str) -> Stored | None:
+        """The constant tensor of this very name, or None if it is not one."""
+        home = scope.home(name)
+        if home is None:
+            return None
+        node = home.producers.get(name)
+        if name in home.initializers or (node is not None and node.op_type in _STORING):
+            return self.of(home, name)
+        return None
+
+    def _trace_all(self, scope: Scope) -> None:
+        """Trace all names that may carry a constant: a few of the nodes, in one go."""
+        scope.traced = True
+        try:
+            for name in scope.sparse:
+                self._trace(scope, name)
+            for node in scope.nodes:
+                if node.op_type in _TRACED:
+                    for name in filter(None, node.outputs):
+                        self._trace(scope, name)
+        except BaseException:
+            scope.traced = False
+            raise
+
+    def _trace(self, scope: Scope, name: str) -> Stored | None:
+        passed: list[tuple[Scope, str]] = []
+        found: Stored | None = None
+        while name not in scope.sources:
+            passed.append((scope, name))
+            node = scope.producers.get(name)
+            if node is None or node.op_type in _STORING:
+                found = self._made(scope, name)
+            if found is not None or node is None or not self._carries(node, name):
+                break
+            name = node.inputs[0]
+            scope = scope.home(name) or scope
+        else:
+            found = scope.sources[name]
+        for where, carrier in passed:
+            where.sources[carrier] = found
+        return found
+
+    def _made(self, home: Scope, name: str) -> Stored | None:
+        key = f"{home.path}:{name}"
+        if name in home.initializers:
+            return from_sparse(home.sparse[name], key, name)  # dense ones are known from the start
+        node = home.producers.get(name)
+        if node is None or not node.standard:
+            return None
+        if node.op_type == "Constant":
+            return self._constant(node, key, name)
+        if node.op_type == "ConstantOfShape":
+            return self._from_fill(node, key, name)
+        return None
+
+    def _constant(self, node: Node, key: str, name: str) -> Stored | None:
+        """What a Constant node holds; of equal ones, what the first does."""
+        row = self._constants.get(node.operation)
+        if row is not None:
+            return from_tensor(row, key, name)
+        made = from_constant_node(node.proto, key, name)
+        if made is not None and made.tensor is not None and node.operation.attributes is not None:
+            self._constants[node.operation] = (
+                made.tensor,
+                name,
+                made.dtype,
+                made.shape,
+                made.elements,
+            )
+        return made
+
+    def _carries(self, node: Node, name: str) -> bool:
+        if node.op_type not in CARRIERS and not _fake_quantised(node):
+            return False
+        known = node.standard or (node.domain == "com.microsoft" and node.op_type in _QUANTISED)
+        return known and bool(node.inputs) and name == node.outputs[0]
+
+    def _from_fill(self, node: Node, key: str, name: str) -> Stored | None:
+        shape = self.stored(node.scope, node.inputs[0])
+        if shape is None or shape.tensor is None or shape.elements > 64:
+            return None
+        dims = self._model.read(shape.tensor).astype(int).reshape(-1).tolist()
+        if any(size < 0 for size in dims):
+            raise ModelError(f"{self._model.name}: node '{node.name}' has a negative dimension")
+        fill = node.attribute("value")
+        dtype = fill.data_type if fill is not None else TensorProto.FLOAT
+        return Stored(key, name, dtype, tuple(dims), None, fill)
+
+
+def _fake_quantised(node: Node) -> bool:
+    if node.op_type != "QuantizeLinear":
+        return False
+    readers = node.scope.readers(node.outputs[0])
+    return bool(readers) and all(reader.op_type == "DequantizeLinear" for reader in readers)
