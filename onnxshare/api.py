@@ -8,6 +8,7 @@ from onnxshare.analysis.duplicates import Progress
 from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.inspection import inspect as _inspect
 from onnxshare.analysis.results import Inspection
+from onnxshare.collector import paused
 from onnxshare.io.load import ModelSource, load
 from onnxshare.named_sizes import Dims, with_dims
 from onnxshare.shapes import InputShapes
@@ -15,6 +16,7 @@ from onnxshare.shapes import InputShapes
 __all__ = ["inspect"]
 
 
+@paused()
 def inspect(
     source: ModelSource,
     *,

@@ -12,6 +12,7 @@ from typing import IO, Any
 import onnx
 from google.protobuf.message import DecodeError
 
+from onnxshare.collector import paused
 from onnxshare.errors import ModelError, ModelFileError
 from onnxshare.io.external import ExternalData
 from onnxshare.io.nesting import nested_too_deep
@@ -124,6 +125,7 @@ class Model:
         }
 
 
+@paused()
 def load(source: ModelSource, *, follow_symlinks: str | os.PathLike[str] | None = None) -> Model:
     """Read a model without its external data.
 
