@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -19,6 +20,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnxshare.errors import ModelError
 from onnxshare.io.functions import calls_fit
 from onnxshare.ordinary import ordinary
+from onnxshare.scopes import Node
 
 #: Memory that another process may use, in bytes, beside several times the model itself.
 MEMORY, TIMES_MODEL = 3 * 2**28, 16
@@ -40,7 +42,12 @@ class InferenceRefused(ModelError):
 
 
 def infer_shapes(
-    proto: onnx.ModelProto, name: str, *, strict: bool = False, values: bool = True
+    proto: onnx.ModelProto,
+    name: str,
+    *,
+    strict: bool = False,
+    values: bool = True,
+    nodes: Sequence[Node] | None = None,
 ) -> onnx.ModelProto:
     """onnx's shape inference.
 
@@ -49,11 +56,12 @@ def infer_shapes(
         name: what messages call it.
         strict: whether what does not fit is an error wherever it is.
         values: whether it follows the values of computed shapes (data propagation).
+        nodes: the nodes of its graph; None if they have to be read.
 
     Raises:
         InferenceRefused: inference rejects the model, or needs too much time or memory for it.
     """
-    if not ordinary(proto):
+    if not ordinary(proto, nodes):
         task = ("strict " if strict else "") + ("shapes" if values else "shapes without values")
         return _elsewhere(task, proto, name)
     try:

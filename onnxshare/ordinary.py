@@ -8,41 +8,44 @@ a reason to let another process do it (`bounded.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import prod
+from collections.abc import Sequence
 
 import onnx
 from onnx import AttributeProto, TensorProto, numpy_helper
 
-#: The most axes of a tensor, numbers in a computed shape, and numbers in an attribute.
-MAX_RANK, MAX_COUNT, MAX_INTS = 64, 4096, 256
-
-#: The largest size, and the largest number of elements along a computed axis.
-MAX_SIZE, MAX_FILL = 2**48, 2**24
-
-_LARGEST = 2**31
-
-#: Attributes that count or divide: less than 1 is no use to anybody.
-_POSITIVE = frozenset(
-    "strides dilations kernel_shape group blocksize block_size num_groups num_outputs hidden_size "
-    "q_num_heads kv_num_heads num_heads num_scan_inputs".split()
+from onnxshare.io.nodes import Operation, Reader
+from onnxshare.plain import (
+    GROWING,
+    INTEGERS,
+    MAX_COUNT,
+    MAX_FILL,
+    MAX_RANK,
+    MAX_SIZE,
+    Kind,
+    Value,
+    held,
+    plain,
+    weighed,
 )
-
-#: Attributes in which exporters write the largest and smallest number for "to the end".
-_UNBOUNDED = frozenset(("starts", "ends", "value_int", "value_ints", "seed", "ignore_index"))
-
-_INTEGERS = frozenset((TensorProto.INT32, TensorProto.INT64))
+from onnxshare.scopes import Node, Scope
 
 #: Operators whose result grows with the values of operands: the positions of those.
 _FILLS = {"Range": (0, 1, 2), "ConstantOfShape": (0,), "Expand": (1,), "Tile": (1,)}
 
+_GRAPHS = frozenset((AttributeProto.GRAPH, AttributeProto.GRAPHS))
 
-def ordinary(proto: onnx.ModelProto) -> bool:
-    """Whether shape inference may run on this model in this process."""
+
+def ordinary(proto: onnx.ModelProto, nodes: Sequence[Node] | None = None) -> bool:
+    """Whether shape inference may run on this model in this process.
+
+    Args:
+        proto: the model without large weights.
+        nodes: the nodes of its graph; None if they have to be read.
+    """
     try:
         weigher = _Weigher()
         weigher.inputs(proto.graph)
-        return weigher.graph(proto.graph)
+        return weigher.graph(proto.graph, nodes)
     except (RecursionError, ValueError, TypeError):
         return False
 
@@ -60,116 +63,120 @@ class _Weigher:
         self.constants: dict[str, TensorProto] = {}
         self.shape_of: dict[str, str] = {}
         self.grows = False
-        self.seen: set[bytes] = set()
+        self.reader = Reader()
+        self.kinds: dict[Operation, Kind] = {}
 
     def inputs(self, graph: onnx.GraphProto) -> None:
         """Note inputs that may be shapes; a size that is not known makes no axes."""
         for value in graph.input:
             given, dims = value.type.tensor_type, value.type.tensor_type.shape.dim
-            if given.elem_type in _INTEGERS and given.HasField("shape") and len(dims) <= 1:
+            if given.elem_type in INTEGERS and given.HasField("shape") and len(dims) <= 1:
                 self.count[value.name] = max(1, dims[0].dim_value if dims else 1)
 
-    def graph(self, graph: onnx.GraphProto) -> bool:
+    def graph(self, graph: onnx.GraphProto, nodes: Sequence[Node] | None = None) -> bool:
         """Weigh a graph; False where something in it is out of the ordinary."""
         for value in (*graph.input, *graph.value_info, *graph.output):
             dims = value.type.tensor_type.shape.dim
             if len(dims) > MAX_RANK or any(abs(dim.dim_value) > MAX_SIZE for dim in dims):
                 return False
             self.rank[value.name] = max(self.rank.get(value.name, 0), len(dims))
-        if not self.rank_grows(graph):
-            return all(map(self.plain, graph.node))
+        if nodes is None:
+            scope, rows = Scope(graph, "", None), self.reader.nodes(graph.node).nodes
+            nodes = [Node(row, position, scope) for position, row in enumerate(rows)]
+        operations = dict.fromkeys([node.operation for node in nodes])
+        for operation in operations:
+            if operation not in self.kinds:
+                self.kinds[operation] = Kind(operation)
+            if self.kinds[operation].plain is False:
+                return False
+        # Where no node may have more axes than what it reads, or make a shape, no tensor has more
+        # than the inputs and the initializers, which are bounded already.
+        self.grows = self.grows or not GROWING.isdisjoint([item.op_type for item in operations])
+        if not self.grows:
+            return all(self.plain(node) for node in nodes if node.operation.attributes is None)
         for tensor in graph.initializer:
-            self.constant(tensor.name, tensor)
-        return all(self.node(node) for node in graph.node)
+            self.constant(tensor.name, weighed(tensor))
+        return all(map(self.node, nodes))
 
-    def rank_grows(self, graph: onnx.GraphProto) -> bool:
-        """Whether a node may have more axes than what it reads, or make a shape. Where none may,
-        no tensor has more than the inputs and the initializers, which are bounded already."""
-        self.grows = self.grows or not _GROWING.isdisjoint([node.op_type for node in graph.node])
-        return self.grows
+    def plain(self, node: Node) -> bool:
+        """Whether the attributes of a node are."""
+        # Graphs would be those of an operator that is not known to hold any.
+        return all(a.type not in _GRAPHS and plain(a) for a in node.proto.attribute)
 
-    def plain(self, node: onnx.NodeProto) -> bool:
-        """Whether the attributes of a node are; equal ones are looked at once."""
-        for attribute in node.attribute:
-            kind = attribute.type
-            if kind == AttributeProto.GRAPH or kind == AttributeProto.GRAPHS:
-                return False  # of an operator that is not known to hold graphs
-            if (
-                kind == AttributeProto.INT or kind == AttributeProto.INTS
-            ) and not self.plain_integers(attribute):
-                return False
-        return True
-
-    def plain_integers(self, attribute: AttributeProto) -> bool:
-        """Whether integers are plain; equal ones are looked at once, because nodes repeat
-        themselves."""
-        key = attribute.SerializeToString()
-        if key not in self.seen:
-            if not _plain(attribute):
-                return False
-            self.seen.add(key)
-        return True
-
-    def constant(self, name: str, tensor: TensorProto) -> None:
+    def constant(self, name: str, value: Value) -> None:
         """Note a stored tensor."""
-        self.rank[name] = len(tensor.dims)
-        size = prod(tensor.dims)
-        if tensor.data_type in _INTEGERS:
-            self.count[name] = size
+        self.rank[name], count, tensor = value
+        if count is not None:
+            self.count[name] = count
+        if tensor is not None:
             self.constants[name] = tensor
-        elif size <= MAX_RANK:  # factors of sizes
-            self.count[name] = size
 
-    def node(self, node: onnx.NodeProto) -> bool:
+    def node(self, node: Node) -> bool:
         """Weigh a node; False where it is out of the ordinary."""
-        op_type, inputs = node.op_type, node.input[:]
-        known_rank, known_count = self.rank, self.count
+        kind, known_rank, known_count = self.kinds[node.operation], self.rank, self.count
+        if kind.constant:
+            value = kind.value or held(node.proto.attribute)
+            for name in node.outputs:
+                self.constant(name, value)
+            return value[0] <= MAX_RANK
         rank = count = 0
-        known = op_type in _FOLLOWED
-        for name in inputs:  # written out, because it is done for every node of every model
+        known = kind.followed
+        for name in node.inputs:  # written out, because it is done for every node of every model
             if known_rank.get(name, 0) > rank:
                 rank = known_rank[name]
             if name in known_count:
-                count = max(count, known_count[name])
+                if known_count[name] > count:
+                    count = known_count[name]
             elif name:
                 known = False
-        for attribute in node.attribute:
-            kind = attribute.type
-            if kind == AttributeProto.GRAPH or kind == AttributeProto.GRAPHS:
-                for graph in (attribute.g, *attribute.graphs):
-                    for value in graph.input:
-                        known_rank[value.name] = max(known_rank.get(value.name, 0), rank)
-                    if not self.graph(graph):
-                        return False
-                    more = op_type != "If"  # Loop and Scan stack what their bodies yield
-                    for value in graph.output:
-                        rank = max(rank, known_rank.get(value.name, 0) + more)
-                        count = max(count, known_count.get(value.name, 0))
-                    known = op_type == "If" and all(v.name in known_count for v in graph.output)
-            elif (
-                kind == AttributeProto.INT or kind == AttributeProto.INTS
-            ) and not self.plain_integers(attribute):
+        for attribute in node.proto.attribute if kind.plain is None else ():
+            if attribute.type in _GRAPHS:
+                inner = self.inside(attribute, rank, node.op_type != "If")
+                if inner is None:
+                    return False
+                rank, count = max(rank, inner[0]), max(count, inner[1])
+                known = node.op_type == "If" and inner[2]
+            elif not plain(attribute):
                 return False
-        if op_type in _SPECIAL:
-            rank, count = self.special(node, inputs, rank, count)
-            known |= op_type in ("Shape", "Constant", "ConstantOfShape")
-        for name in node.output[:]:
+        if kind.special:
+            rank, count = self.special(node, rank, count)
+            known |= kind.makes
+        for name in node.outputs:
             known_rank[name] = rank
             if known:
                 known_count[name] = count
         # Many numbers are no harm as long as no shape is made of them, but a Concat may double.
-        return rank <= MAX_RANK and (count <= MAX_COUNT or op_type in _STORED)
+        return rank <= MAX_RANK and (count <= MAX_COUNT or kind.makes)
 
-    def special(
-        self, node: onnx.NodeProto, inputs: list[str], rank: int, count: int
-    ) -> tuple[int, int]:
+    def inside(
+        self, attribute: AttributeProto, rank: int, stacked: bool
+    ) -> tuple[int, int, bool] | None:
+        """The bounds of what the graphs in an attribute yield, and whether the numbers of it all
+        are known; None where something in them is out of the ordinary.
+
+        Args:
+            attribute: the attribute.
+            rank: the most axes of what the node reads.
+            stacked: whether the node stacks what they yield, as Loop and Scan do.
+        """
+        count, known = 0, True
+        for graph in (attribute.g, *attribute.graphs):
+            for value in graph.input:
+                self.rank[value.name] = max(self.rank.get(value.name, 0), rank)
+            if not self.graph(graph):
+                return None
+            for value in graph.output:
+                rank = max(rank, self.rank.get(value.name, 0) + stacked)
+                count = max(count, self.count.get(value.name, 0))
+                known = known and value.name in self.count
+        return rank, count, known
+
+    def special(self, node: Node, rank: int, count: int) -> tuple[int, int]:
         """The bounds of operators that make axes or numbers."""
-        op_type = node.op_type
+        op_type, inputs = node.op_type, node.inputs
         first = inputs[0] if inputs else ""
-        if op_type == "Constant":
-            return self.stored(node)
         if op_type == "Shape":
-            self.shape_of.update(dict.fromkeys(node.output, first))
+            self.shape_of.update(dict.fromkeys(node.outputs, first))
             return 1, rank
         if op_type == "Concat":
             return rank, sum(self.count.get(name, 0) for name in inputs)
@@ -179,7 +186,7 @@ class _Weigher:
                 return rank - 1, self.count.get(inputs[-1], count)  # a number for each index
             return rank, count
         if op_type == "Einsum":
-            return max(rank, *(len(a.s) for a in node.attribute if a.name == "equation")), 0
+            return max(rank, *(len(a.s) for a in node.proto.attribute if a.name == "equation")), 0
         if op_type == "ConstantOfShape":
             return self.fill(node, self.count.get(first, MAX_RANK + 1)), self.filled(first)
         if op_type == "Reshape":
@@ -195,11 +202,12 @@ class _Weigher:
             return rank + self.numbers(node, "axes", position), count
         return rank + 1, count  # OneHot, sequences
 
-    def numbers(self, node: onnx.NodeProto, attribute: str, position: int) -> int:
+    def numbers(self, node: Node, attribute: str, position: int) -> int:
         """How many numbers an input, or in older opsets an attribute, holds."""
-        if len(node.input) > position and node.input[position]:
-            return self.count.get(node.input[position], MAX_RANK + 1)
-        return max((len(a.ints) for a in node.attribute if a.name == attribute), default=0)
+        inputs = node.inputs
+        if len(inputs) > position and inputs[position]:
+            return self.count.get(inputs[position], MAX_RANK + 1)
+        return max((len(a.ints) for a in node.proto.attribute if a.name == attribute), default=0)
 
     def filled(self, shape: str) -> int:
         """How many numbers a ConstantOfShape makes, where it makes as many as another tensor
@@ -209,23 +217,13 @@ class _Weigher:
             return _magnitude(tensor) if self.count[shape] else 1
         return self.count.get(self.shape_of.get(shape, ""), MAX_COUNT)
 
-    def stored(self, node: onnx.NodeProto) -> tuple[int, int]:
-        """The bounds of a Constant node."""
-        for attribute in node.attribute:
-            if attribute.name == "value":
-                self.constant(node.output[0], attribute.t)
-                return len(attribute.t.dims), self.count.get(node.output[0], 0)
-            if attribute.name == "value_ints":
-                return 1, len(attribute.ints)
-        return 1, 1
-
-    def fill(self, node: onnx.NodeProto, rank: int) -> int:
+    def fill(self, node: Node, rank: int) -> int:
         """The rank, or more than is allowed where operands ask for a huge vector.
 
         Only a vector can be taken for a shape; a matrix of any size is never filled.
         """
         for position in _FILLS.get(node.op_type, ()):
-            name = node.input[position] if position < len(node.input) else ""
+            name = node.inputs[position] if position < len(node.inputs) else ""
             tensor = self.constants.get(name)
             if tensor is not None and self.count[name] == 1 and _magnitude(tensor) > MAX_FILL:
                 return MAX_RANK + 1
@@ -237,41 +235,3 @@ def _magnitude(tensor: TensorProto) -> int:
     if tensor.data_location == TensorProto.EXTERNAL:
         return 0  # inference does not see it either
     return abs(int(numpy_helper.to_array(tensor).reshape(-1)[0]))
-
-
-#: Operators through which computed shapes go: they make no more numbers than their inputs have,
-#: or `special` says how many.
-_FOLLOWED = frozenset(
-    "Identity Cast CastLike Squeeze Unsqueeze Gather GatherElements Slice Split Concat Reshape "
-    "Flatten Transpose Add Sub Mul Div Mod Pow Min Max Neg Abs Sign Floor Ceil Round Sqrt Equal "
-    "Greater GreaterOrEqual Less LessOrEqual Not And Or Where Clip ScatterND ScatterElements "
-    "ReduceProd ReduceSum ReduceMax ReduceMin ReduceMean Size Shape Constant".split()
-)
-
-_STORED = frozenset(("Constant", "ConstantOfShape"))
-
-_SPECIAL = frozenset(
-    "Constant Shape Concat Gather GatherND ScatterND Einsum ConstantOfShape Reshape Expand Tile "
-    "Range Unsqueeze Col2Im MaxUnpool OneHot SequenceConstruct SequenceInsert ConcatFromSequence "
-    "SplitToSequence".split()
-)
-
-_GROWING = _SPECIAL | {"If", "Loop", "Scan"}
-
-
-def _plain(attribute: AttributeProto) -> bool:
-    kind = attribute.type
-    if kind == AttributeProto.INT:
-        return _in_bounds((attribute.i,), attribute.name)
-    if kind == AttributeProto.INTS:
-        if len(attribute.ints) > MAX_INTS and attribute.name != "value_ints":
-            return False
-        return _in_bounds(attribute.ints, attribute.name)
-    return True
-
-
-def _in_bounds(numbers: Iterable[int], name: str) -> bool:
-    if name in _UNBOUNDED:
-        return True
-    lowest = 1 if name in _POSITIVE else 1 - _LARGEST
-    return all(lowest <= number < _LARGEST for number in numbers)

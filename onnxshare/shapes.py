@@ -13,7 +13,7 @@ import onnx
 from onnxshare import old_shapes
 from onnxshare.bounded import infer_shapes
 from onnxshare.contrib_shapes import RULES
-from onnxshare.graph import Graph, Scope
+from onnxshare.graph import Graph, Node, Scope
 from onnxshare.input_shapes import Binding, InputShapes, bind, rows
 from onnxshare.shape_arithmetic import settle
 from onnxshare.slim import strip_subgraphs, without_weights
@@ -160,10 +160,12 @@ def infer(
     if proven:
         strip_subgraphs(graph.main, slim.graph)
     rules = {**RULES, **old_shapes.rules(graph.opset)} if graph.opset < old_shapes.NEWEST else RULES
-    if not graph.operators.keys().isdisjoint(rules):
+    replaced = not graph.operators.keys().isdisjoint(rules)
+    if replaced:
         stand_in(slim, rules)
+    nodes = None if replaced else graph.main.nodes
     binding = bind(graph, slim, dict(input_shapes or {}), batch)
-    shapes = _inferred(graph, slim, binding, strict, proven)
+    shapes = _inferred(graph, slim, binding, strict, proven, nodes)
     if not proven and _restore(graph, slim, shapes, binding.sizes):
         strict = False  # what the file declares may be wrong
         shapes = _inferred(graph, slim, binding, strict)
@@ -180,9 +182,14 @@ def infer(
 
 
 def _inferred(
-    graph: Graph, slim: onnx.ModelProto, binding: Binding, strict: bool, proven: bool = False
+    graph: Graph,
+    slim: onnx.ModelProto,
+    binding: Binding,
+    strict: bool,
+    proven: bool = False,
+    nodes: Sequence[Node] | None = None,
 ) -> Shapes:
-    inferred = infer_shapes(slim, graph.model.name, strict=strict, values=not proven)
+    inferred = infer_shapes(slim, graph.model.name, strict=strict, values=not proven, nodes=nodes)
     shapes = Shapes(rows(graph, inferred, binding), binding, binding.open)
     _collect(inferred.graph, graph.main, shapes)
     return shapes
