@@ -51,11 +51,18 @@ _STRENGTH = (PARAM, STATISTIC, QUANTIZATION, CONSTANT, STRUCTURE)
 
 @dataclass
 class TensorUse:
-    """A stored tensor, its strongest role, and the nodes that use it as a parameter."""
+    """A stored tensor, its strongest role, the nodes that use it as a parameter, and how many
+    elements they use together, each node's counted apart."""
 
     stored: Stored
     role: str = STRUCTURE
     users: list[str] = field(default_factory=list)
+    used: int = 0
+
+    @property
+    def ties(self) -> int:
+        """How many nodes it ties; 1 where each may use a part of its own, as after a Split."""
+        return len(self.users) if self.used > self.stored.elements else 1
 
 
 @dataclass(slots=True)
@@ -172,11 +179,12 @@ def _parameters(
     params: list[Stored] = []
     for position, role in pattern.roles:
         stored = constants[position]
-        for source, _ in stored.sources:
+        for source, elements in stored.sources:
             tensor = _note(census, source, role)
             if role == PARAM and (not params or all(source.key != other.key for other in params)):
                 params.append(source)
                 tensor.users.append(node.name)
+                tensor.used += elements
         if role == PARAM:
             slots[position] = stored
     return params, slots

@@ -99,7 +99,7 @@ def node_facts(
             own["weights"] = tuple([stored.name for stored in params])
             own["params_new"] = sum([s.elements for s in params if s.key not in known])
             known.update([stored.key for stored in params])
-            tied = max([len(census.tensors[stored.key].users) for stored in params])
+            tied = max([census.tensors[stored.key].ties for stored in params])
             if tied > 1 and use.work is not None:
                 own["sharing"] = replace(common.sharing, tied=tied)
         facts.append(_made(NodeFacts, own))
@@ -200,7 +200,9 @@ def node_kind(use: NodeUse) -> str:
     matrix per position is a locally connected layer; a Gather of anything but weights is layout."""
     kind = use.operator.kind
     if kind == "fc" and (
-        _locally_connected(use) or not any(len(sizes) > 1 for sizes in use.pattern.read_as)
+        _locally_connected(use)
+        # A vector that is no bias is a matrix of one row or column.
+        or not any(len(s) > 1 or use.node.op_type in _PRODUCTS for s in use.pattern.read_as)
     ):
         return "other"
     if kind == "embedding" and not use.params:

@@ -1,7 +1,9 @@
-"""Weights that are cut out of stored tensors or joined from several, before anything uses them.
+"""Weights that are cut out of stored tensors, joined from several or repeated, before anything uses
+them.
 
-Exporters reorder a cell's gates with Slice and Concat, and cut a fused projection with Split. What
-such nodes pass on is used where it is multiplied with data, not where it is cut.
+Exporters reorder a cell's gates with Slice and Concat, cut a fused projection with Split or Gather,
+and repeat a learned row with Expand or Tile. What such nodes pass on is used where it is multiplied
+with data, not where it is cut.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from math import prod
 
 from onnx import TensorProto
 
+from onnxshare.analysis.layout import trains
 from onnxshare.graph import CARRIERS, Graph, Node, Scope, Stored
 from onnxshare.shapes import Shapes
 
@@ -19,8 +22,11 @@ _MAX_PARTS = 64
 #: Types of sizes, indices and masks, which are no weights.
 _STRUCTURE = frozenset((TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL))
 
+#: Those that pass on all elements, some of them perhaps several times.
+_WHOLE = frozenset("Expand Tile Dropout DepthToSpace SpaceToDepth".split())
+
 #: Operators whose result may be a view.
-CUT_OR_JOIN = frozenset(("Concat", "Slice", "Split"))
+CUT_OR_JOIN = frozenset("Concat Slice Split Gather Trilu".split()) | _WHOLE
 
 
 #: Stored tensors, and how many elements of each.
@@ -51,13 +57,28 @@ class Views:
     def follow(self, node: Node) -> bool:
         """Look at the next node; returns whether it only cuts, joins or rearranges constants."""
         if node.op_type in CUT_OR_JOIN and node.standard:
-            parts = self._parts(node)
+            parts = self._parts(node) if self._passes_on(node) else ()
         elif self._known and node.op_type in CARRIERS and node.standard and node.inputs:
             carried = self.get(node.scope, node.inputs[0])
             parts = () if carried is None else carried.parts
         else:
             return False
         return bool(parts) and self._make(node, parts)
+
+    def _passes_on(self, node: Node) -> bool:
+        """Whether what a node makes of a weight is that weight: not a lookup of rows, a mask, or a
+        number that is repeated."""
+        if node.op_type == "Dropout":
+            return not trains(node)
+        if node.op_type not in ("Gather", "Trilu", "Expand", "Tile"):
+            return True
+        stored = self.constant(node.scope, node.inputs[0])
+        if stored is None or stored.elements < 2:
+            return False
+        if node.op_type == "Gather":  # of one matrix out of several
+            index = self._graph.source(node.scope, node.inputs[1])
+            return index is not None and index.elements == 1
+        return node.op_type != "Trilu" or (stored.fill is None and stored.tensor is not None)
 
     def _parts(self, node: Node) -> Parts:
         """The stored tensors that the data is made of, and how many elements of each."""
@@ -72,7 +93,8 @@ class Views:
             for part, elements in stored.sources:
                 before = parts[part.key][1] if part.key in parts else 0
                 parts[part.key] = part, before + elements
-        several = len(parts) > 1 and node.op_type != "Concat"  # which of them are cut is not told
+        # Which of several are cut is not told.
+        several = len(parts) > 1 and node.op_type not in {*_WHOLE, "Concat"}
         return () if several or len(parts) > _MAX_PARTS else tuple(parts.values())
 
     def constant(self, scope: Scope, name: str) -> Stored | None:
@@ -84,10 +106,12 @@ class Views:
         sizes = [self._shapes.sizes(node.scope, name) for name in outputs]
         if None in sizes:
             return False
-        path, cut = node.scope.path, node.op_type in ("Slice", "Split")
+        path, cut = node.scope.path, node.op_type in CUT_OR_JOIN - {"Concat"}
+        whole = sum(elements for _, elements in parts) or 1
         for name, shape in zip(outputs, sizes, strict=True):
             shape = shape or ()
-            made = tuple((part, prod(shape)) for part, _ in parts) if cut else parts
+            times = prod(shape)
+            made = tuple((part, times * count // whole) for part, count in parts) if cut else parts
             dtype = self._shapes.dtype(node.scope, name) or parts[0][0].dtype
             self._known[path, name] = Stored(f"{path}:{name}", name, dtype, shape, parts=made)
         return True

@@ -79,7 +79,8 @@ def test_a_fused_projection_that_is_split() -> None:
     assert [facts.kind for facts in products] == ["fc"] * 3
     assert [facts.connections for facts in products] == [5 * 24] * 3
     assert [facts.params_new for facts in report.nodes] == [0, 72, 0, 0, 0]
-    assert {facts.sharing.tied for facts in products} == {3}
+    # Each uses a third of its own: 5 rows are the whole ratio of 360 / 72.
+    assert {(facts.sharing.tied, facts.sharing.token) for facts in products} == {(1, 5)}
     assert (report.totals.params, report.totals.connections) == (72, 5 * 72)
     (weight,) = report.weights
     assert (weight.connections, len(weight.used_by)) == (5 * 72, 3)
@@ -126,6 +127,36 @@ CASES = {
         (1, 3, 4),
         [tensor("w", 4, 2)],
         {"w": 2 * 3 * 8},
+    ),
+    "a learned row that is repeated": (
+        [node("Expand", "w to", "k"), node("Add", "x k", "y")],
+        (1, 3, 4),
+        [tensor("w", 1, 1, 4), constant("to", [1, 3, 4])],
+        {"w": 12},
+    ),
+    "a learned pattern that is tiled": (
+        [node("Tile", "w times", "k"), node("Mul", "x k", "y")],
+        (1, 6, 4),
+        [tensor("w", 1, 3, 4), constant("times", [1, 2, 1])],
+        {"w": 24},
+    ),
+    "through Dropout": (
+        [node("Dropout", "w", "k"), node("MatMul", "x k", "y")],
+        (1, 3, 4),
+        [tensor("w", 4, 2)],
+        {"w": 3 * 8},
+    ),
+    "one matrix of a stack": (
+        [node("Gather", "w one", "k"), node("MatMul", "x k", "y")],
+        (1, 3, 4),
+        [tensor("w", 3, 4, 2), constant("one", np.array(1))],
+        {"w": 3 * 8},
+    ),
+    "repeated as far as data says": (
+        [node("Shape", "x", "to"), node("Expand", "w to", "k"), node("Add", "x k", "y")],
+        (1, 3, 4),
+        [tensor("w", 1, 1, 4)],
+        {"w": 12},
     ),
     "joined and cut again": (
         [
@@ -224,3 +255,41 @@ def test_sizes_that_are_joined_are_no_weights() -> None:
     )
     totals = onnxshare.inspect(built).totals
     assert (totals.params, totals.constants, totals.connections) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "stored", "holder"),
+    [
+        pytest.param(
+            [node("SequenceConstruct", "v w", "s"), node("SequenceAt", "s one", "k")],
+            [tensor("v", 4, 2), tensor("w", 4, 2, seed=4), constant("one", np.array(1))],
+            "SequenceConstruct",
+            id="a sequence",
+        ),
+        pytest.param(
+            [node("Compress", "w keep", "k", axis=1)],
+            [tensor("w", 4, 4), constant("keep", [True, False, True, False], np.bool_)],
+            "Compress",
+            id="columns that are kept",
+        ),
+    ],
+)
+def test_what_is_not_followed_counts_where_it_is_read(
+    nodes: list[onnx.NodeProto], stored: list[onnx.TensorProto], holder: str
+) -> None:
+    """It is never silently 0."""
+    built = model([*nodes, node("MatMul", "x k", "y")], {"x": [1, 3, 4]}, ["y"], stored)
+    report = onnxshare.inspect(built)
+    assert [facts.op_type for facts in report.nodes if facts.params] == [holder]
+    assert report.totals.params == 16
+
+
+def test_a_number_that_is_repeated_stays_a_constant() -> None:
+    built = model(
+        [node("Expand", "c to", "k"), node("Mul", "x k", "y")],
+        {"x": [1, 3, 4]},
+        ["y"],
+        [constant("c", [0.5], np.float32), constant("to", [1, 3, 4])],
+    )
+    totals = onnxshare.inspect(built).totals
+    assert (totals.params, totals.constants) == (0, 1)

@@ -88,11 +88,13 @@ def quantised_convolution(context: Context) -> Work:
 
 def deformable_convolution(context: Context) -> Work:
     """DeformConv: as Conv, with the bias as input 3; each tap is interpolated between four pixels
-    (in 2-D), 2 · 4 operations (https://onnx.ai/onnx/operators/onnx__DeformConv.html)."""
+    (in 2-D), 2 · 4 operations, and multiplied with its mask, where there is one
+    (https://onnx.ai/onnx/operators/onnx__DeformConv.html)."""
     work, kernel = convolution(context, bias=3), context.input(1)
     axes = len(kernel) - 2
     taps = prod(context.output[2:]) * context.input(0)[1] * prod(kernel[2:])
-    return replace(work, extra_flops=(work.extra_flops or 0) + taps * 2 * 2**axes)
+    each = 2 * 2**axes + context.has(4)
+    return replace(work, extra_flops=(work.extra_flops or 0) + taps * each)
 
 
 def causal_convolution(context: Context) -> Work:

@@ -151,7 +151,9 @@ def grid_sample(context: Context) -> Work:
 
 def join(context: Context) -> Work:
     """Concat, Pad and their like: each element of a joined constant is passed on once; Slice and
-    Split pass on what they cut out."""
+    Split pass on what they cut out, Expand and Tile each element as often as they repeat it."""
+    if context.node.op_type in ("Expand", "Tile"):
+        return Work(connections=context.per_sample(context.output) if context.weights(0) else 0)
     if context.node.op_type in ("Slice", "Split"):
         cut = sum(prod(sizes) for sizes in context.outputs if sizes is not None)
         return Work(connections=cut if context.weights(0) else 0)

@@ -106,13 +106,18 @@ _STANDARD: dict[str, Operator] = {
     "TfIdfVectorizer": Operator(
         "other", (), learned.text_frequencies, held=(Held(("weights",)),)
     ),
-    "Identity Cast CastLike BitCast Reshape Flatten Squeeze Unsqueeze Transpose Dropout Shape "
-    "Size Constant ConstantOfShape Range Tile DepthToSpace SpaceToDepth NonZero OneHot Compress "
-    "EyeLike ReverseSequence SequenceConstruct SequenceAt SequenceEmpty SequenceInsert "
-    "SequenceErase SequenceLength SplitToSequence ConcatFromSequence Optional "
-    "OptionalGetElement OptionalHasElement Trilu Unique Bernoulli RandomNormal "
+    "Identity Cast CastLike BitCast Reshape Flatten Squeeze Unsqueeze Transpose Shape "
+    "Size Constant ConstantOfShape Range NonZero OneHot "
+    "EyeLike SequenceAt SequenceEmpty "
+    "SequenceErase SequenceLength ConcatFromSequence "
+    "OptionalGetElement OptionalHasElement Unique Bernoulli RandomNormal "
     "RandomNormalLike RandomUniform RandomUniformLike Multinomial StringConcat StringNormalizer "
     "StringSplit RegexFullMatch": LAYOUT,
+    # These may pass on a weight that was not traced through them.
+    "Dropout Tile DepthToSpace SpaceToDepth Compress ReverseSequence Trilu SplitToSequence "
+    "Optional": Operator("layout", (OPERAND,), elementwise.join),
+    "SequenceConstruct": Operator("layout", (OPERAND,) * 64, elementwise.join),
+    "SequenceInsert": Operator("layout", (OPERAND, OPERAND), elementwise.join),
     "Concat Split Slice Pad Expand ScatterElements ScatterND Scatter TensorScatter "
     "CenterCropPad": JOIN,
     "QuantizeLinear DequantizeLinear": QUANTISE,
