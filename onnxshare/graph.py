@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx
 
+from onnxshare import function_constants
 from onnxshare.arity import least, too_few
 from onnxshare.bounded import inline_functions
 from onnxshare.errors import ModelError
@@ -35,7 +36,8 @@ class Graph:
                 or the nodes are not in topological order.
         """
         self.model = model
-        self.proto = _without_functions(model)
+        self.proto, self._marks = _without_functions(model)
+        self._first: dict[str, Stored] = {}
         self.opset = opset_version(self.proto)
         self.scopes: list[Scope] = []
         #: (domain, operator) of all nodes, and the fewest inputs and outputs that it takes.
@@ -165,16 +167,29 @@ class Graph:
         """The constant tensor of this very name, or None if it is not one."""
         return self._sources.stored(scope, name)
 
+    @property
+    def calls(self) -> bool:
+        """Whether there are constants of local functions, of which a file holds one."""
+        return bool(self._marks)
+
+    def once(self, stored: Stored) -> Stored:
+        """A stored tensor; for a constant of a local function the one of its first call."""
+        mark = self._marks.get(stored.name)
+        return stored if mark is None else self._first.setdefault(mark, stored)
+
     def source(self, scope: Scope, name: str) -> Stored | None:
         """The stored tensor whose elements a name carries, through layout nodes, casts and
         (de)quantisation; None if the name depends on the model's inputs."""
         return self._sources.of(scope, name)
 
 
-def _without_functions(model: Model) -> onnx.ModelProto:
+def _without_functions(model: Model) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """The model with its functions expanded, and the marks of their constants."""
     if not model.skeleton.functions:
-        return model.skeleton
-    return inline_functions(model.skeleton, model.name)
+        return model.skeleton, {}
+    marked = function_constants.marked(model.skeleton)
+    proto = inline_functions(marked, model.name)
+    return proto, {} if marked is model.skeleton else function_constants.unmarked(proto.graph)
 
 
 __all__ = [

@@ -156,6 +156,8 @@ def _look(
             stored = views.get(scope, name)
         if stored is not None:
             constants[position] = stored
+    if graph.calls:
+        constants = {place: graph.once(stored) for place, stored in constants.items()}
     if operator is UNKNOWN:
         operator = unknown(node, operator)
     if operator.held or operator.unpack:

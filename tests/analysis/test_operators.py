@@ -629,6 +629,48 @@ def test_local_functions_are_expanded() -> None:
     assert [facts.kind for facts in report.nodes if facts.params] == ["fc", "fc"]
 
 
+def dense(name: str, *calls: str, seed: int = 1) -> onnx.FunctionProto:
+    """A function that holds a 5×5 matrix, and calls others after it is multiplied."""
+    held = node("Constant", "", "w", value=tensor("", 5, 5, seed=seed))
+    nodes = [held, node("MatMul", "data w", "h0")]
+    for position, called in enumerate(calls):
+        nodes.append(node(called, f"h{position}", f"h{position + 1}", domain="mine"))
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
+    return helper.make_function("mine", name, ["data"], [f"h{len(calls)}"], nodes, opsets)
+
+
+@pytest.mark.parametrize(
+    ("called", "functions", "params", "uses"),
+    [
+        pytest.param("AA", [dense("A")], 25, 2, id="called twice"),
+        pytest.param("AB", [dense("A"), dense("B")], 50, 2, id="two that hold the same"),
+        pytest.param("BA", [dense("B", "A", "A"), dense("A", seed=2)], 50, 4, id="nested calls"),
+    ],
+)
+def test_constants_of_a_function_are_stored_once(
+    called: str, functions: list[onnx.FunctionProto], params: int, uses: int
+) -> None:
+    """However often it is called: a file holds one."""
+    nodes = [
+        node(name, f"t{place}" if place else "x", f"t{place + 1}", domain="mine")
+        for place, name in enumerate(called)
+    ]
+    built = model(
+        nodes,
+        {"x": [1, 5]},
+        [f"t{len(called)}"],
+        functions=functions,
+        domains=["mine"],
+    )
+    report = onnxshare.inspect(built)
+    assert (report.totals.params, report.totals.connections) == (params, 25 * uses)
+    assert sum(facts.params_new for facts in report.nodes) == params
+    assert report.totals.unused == 0
+    before = built.SerializeToString()
+    onnxshare.inspect(built)
+    assert built.SerializeToString() == before  # no mark is left
+
+
 # Batches.
 
 
