@@ -12,8 +12,9 @@ from onnxshare.io.tensors import Array
 from onnxshare.latency import LEAST_PAIRS, Latency, summarise
 from onnxshare.runtime.session import Session
 
-#: How often the sessions are opened anew, in another process.
-ROUNDS = 5
+#: How often the sessions are opened anew, in another process; even, as A and B take turns in being
+#: opened first.
+ROUNDS = 6
 
 #: The most pairs of a round, and the seconds after which it takes no more than it must.
 _MOST_PAIRS, _SECONDS = 200, 0.4

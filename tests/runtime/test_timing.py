@@ -15,11 +15,12 @@ from onnxshare.io.load import Model
 from onnxshare.latency import LEAST_PAIRS
 from onnxshare.runtime import memory, timing
 from onnxshare.runtime.engine import Engine, Racer, Settings
-from onnxshare.runtime.hosts import ChildHost, Host, LocalHost
+from onnxshare.runtime.hosts import ChildHost, Host, LocalHost, Opened
 from onnxshare.runtime.providers import choose
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import Session
 from onnxshare.runtime.sessions import Sessions
+from onnxshare.runtime.weights import Weights
 
 CPU = choose("cpu")
 WEIGHT = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32) / 8
@@ -71,6 +72,24 @@ def test_ten_times_the_work_is_slower_and_a_tenth_of_it_faster(host: Host) -> No
     assert found.ratio > 2
     assert found.b > found.a
     assert timing.measure(ten, one, X, 64).result == "faster"
+
+
+@pytest.mark.usefixtures("brief")
+def test_each_is_opened_first_as_often_as_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = LocalHost()
+    one, other = racers(host, chain(1), chain(2))
+    sizes: list[int] = []
+    start = host.open
+
+    def enter(weights: Weights, settings: Settings) -> Opened:
+        sizes.append(weights.size)
+        return start(weights, settings)
+
+    monkeypatch.setattr(host, "open", enter)
+    timing.measure(one, other, X, 64)
+    firsts = sizes[::2]
+    assert len(sizes) == 2 * timing.ROUNDS
+    assert firsts.count(min(firsts)) == firsts.count(max(firsts)) == timing.ROUNDS / 2
 
 
 @pytest.mark.usefixtures("brief")
