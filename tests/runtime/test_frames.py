@@ -78,6 +78,17 @@ def test_arrays_larger_than_allowed_are_refused_before_memory_is_taken() -> None
         frames.receive(message(text), most=2**30)
 
 
+def test_arrays_may_be_as_large_as_is_allowed_together_and_no_larger() -> None:
+    pipe = io.BytesIO()
+    words = np.array(["a", "b"], dtype=object)
+    frames.send(pipe, {}, [np.ones((3, 4), np.float32), words, np.ones((2, 5), np.int8)])
+    pipe.seek(0)
+    assert len(frames.receive(pipe, most=48 + 10)[1]) == 3
+    pipe.seek(0)
+    with pytest.raises(MemoryError):
+        frames.receive(pipe, most=48 + 9)
+
+
 def test_a_pipe_that_takes_a_part_at_a_time_gets_all() -> None:
     class Narrow(io.BytesIO):
         def write(self, data: Any) -> int:
