@@ -45,9 +45,18 @@ def several_rows(graph: Graph, probe: Probe, layer: FullyConnected) -> str | Non
     )
 
 
-def not_followed(graph: Graph, probe: Probe, layer: FullyConnected, base: str) -> str | None:
+def not_followed(
+    graph: Graph, probe: Probe, back: Callable[[str], layout.Path], base: str
+) -> str | None:
     """Why an FC that reads something else than a rearranged map is no site; None where it has
-    nothing to do with one."""
+    nothing to do with one.
+
+    Args:
+        graph: the model.
+        probe: knows the shapes.
+        back: follows a tensor back, each once.
+        base: what the FC comes from.
+    """
     shape = probe.shapes.get(graph.main, base)
     if shape is None:
         return f"the shape of '{base}', which it comes after, is unknown: give --input-shape"
@@ -58,19 +67,21 @@ def not_followed(graph: Graph, probe: Probe, layer: FullyConnected, base: str) -
         inputs, words = node.inputs[:1], "a part of a flattened map"
     else:
         inputs, words = node.inputs, "more than a rearranged feature map"
-    if any(_comes_from_map(graph, probe, name) for name in inputs if name):
+    if any(_comes_from_map(graph, probe, back, name) for name in inputs if name):
         return f"it reads {words} ({node.op_type} '{node.name}'), which cannot be followed"
     return None
 
 
-def _comes_from_map(graph: Graph, probe: Probe, name: str) -> bool:
+def _comes_from_map(
+    graph: Graph, probe: Probe, back: Callable[[str], layout.Path], name: str
+) -> bool:
     """Whether a tensor is a flattened map, or made of one and as large: normalised, say, by nodes
     that take its mean and variance apart."""
     sizes = probe.shapes.sizes(graph.main, name)
     seen, waiting = {name}, [name]
     while waiting and len(seen) < _LOOKED_AT:
         current = waiting.pop()
-        if _flattened(graph, probe, current):
+        if _flattened(graph, probe, back(current)):
             return True
         node = graph.main.producers.get(current)
         for source in () if node is None else node.inputs:
@@ -80,9 +91,9 @@ def _comes_from_map(graph: Graph, probe: Probe, name: str) -> bool:
     return False
 
 
-def _flattened(graph: Graph, probe: Probe, name: str) -> bool:
-    """Whether a tensor is a map of several positions, flattened."""
-    source, steps = feature_map(layout.back(graph, graph.main, name))
+def _flattened(graph: Graph, probe: Probe, path: layout.Path) -> bool:
+    """Whether a tensor, followed back, is a map of several positions, flattened."""
+    source, steps = feature_map(path)
     sizes = probe.shapes.sizes(graph.main, source)
     return bool(steps) and sizes is not None and len(sizes) > 2 and prod(sizes[2:]) > 1
 

@@ -108,7 +108,7 @@ class _Search:
         if shape is None or len(shape) < 3:
             joined = join_of(graph, probe, path.base, self._after)
             if not isinstance(joined, Join):
-                reason = joined or not_followed(graph, probe, layer, path.base)
+                reason = joined or not_followed(graph, probe, self._back, path.base)
                 if reason is not None:
                     roots = (Root(layer, ()),)
                     self._refused.append(Head(path.base, (), roots, (layer,), (), reason))
