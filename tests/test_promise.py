@@ -56,7 +56,16 @@ def test_a_promise_is_kept_or_not(promise: Promise, row: OutputComparison, kept:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "no JSON", "[]", "{}", '{"agreement_low": "much"}', '{"agreement_low": 1.5}'],
+    [
+        "",
+        "no JSON",
+        "[]",
+        "{}",
+        '{"agreement_low": "much"}',
+        '{"agreement_low": 1.5}',
+        '{"agreement_low": -0.1}',
+        '{"agreement_low": 1.5, "sqnr_low": 3}',
+    ],
 )
 def test_what_is_no_promise_is_none(text: str) -> None:
     proto = onnx.ModelProto()

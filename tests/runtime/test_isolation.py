@@ -190,6 +190,32 @@ def test_where_there_is_no_place_for_temporary_files_that_is_told(
     assert "TMPDIR" in caught.value.remedy
 
 
+def test_the_peak_is_that_of_a_model_alone() -> None:
+    """Told once, after its first samples, and not at all where another session was there first."""
+    large = np.ones((5_000_000, 3), np.float32)
+    host = ChildHost(RunLimits(), CPU)
+    try:
+        one = Session(hostile.harmless(), provider=CPU, host=host)
+        assert host.first.peak is None
+        one.run({"x": X})
+        peak = host.first.peak
+        assert peak is not None
+        one.run({"x": large}, batch=len(large))
+        assert host._child is not None
+        assert host._child.peak is not None
+        assert host._child.peak > peak + large.nbytes
+        assert host.first.peak == peak
+    finally:
+        host.stop()
+    two = ChildHost(RunLimits(), CPU)
+    try:
+        both = [Session(hostile.harmless(), provider=CPU, host=two) for _ in range(2)]
+        both[0].run({"x": X})
+        assert two.first.peak is None
+    finally:
+        two.stop()
+
+
 def test_batches_stream_through_the_process_and_it_ends_with_them() -> None:
     batches = iter_batches(hostile.harmless(), {"x": X}, provider="cpu", batch=3)
     assert len(next(batches)["y"]) == 3

@@ -1,0 +1,124 @@
+"""Both models over all samples: which rows are looked at, and which tensors speak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from onnxshare import measurement, noise, rounds
+from onnxshare.comparison import Comparison
+from onnxshare.inputs import Samples
+from onnxshare.io.load import load
+from onnxshare.measurement import Measurement
+from onnxshare.runtime.providers import choose
+from onnxshare.runtime.run_limits import RunLimits
+from onnxshare.runtime.sessions import Sessions
+from onnxshare.verdict import Judged
+from tests.builders import model, node
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+HERE = RunLimits(in_process=True)
+WEIGHT = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+
+
+def built(nodes: list[onnx.NodeProto], outputs: list[str], **stored: Array) -> onnx.ModelProto:
+    tensors = [numpy_helper.from_array(np.asarray(v, np.float32), k) for k, v in stored.items()]
+    return model(nodes, {"x": ["n", 4]}, outputs, tensors)
+
+
+def judged(
+    a: onnx.ModelProto, b: onnx.ModelProto, x: Array, pairs: Mapping[str, str] | None = None
+) -> tuple[Measurement, dict[str, Judged]]:
+    samples = Samples({"x": x.astype(np.float32)})
+    models = {"A": load(a), "B": load(b)}
+    with Sessions(models, choose("cpu"), HERE) as sessions:
+        run = Measurement(models["A"], models["B"], samples, sessions, 0, pairs=pairs)
+        found = {item.row.name: item for item in run.judge()}
+    return run, found
+
+
+def x_of(count: int) -> Array:
+    return np.random.default_rng(1).standard_normal((count, 4))
+
+
+def test_an_output_is_never_judged_by_a_tensor_that_stands_for_it() -> None:
+    nodes = [node("MatMul", "x w", "logits"), node("Softmax", "logits", "y")]
+    a = built(nodes, ["logits", "y"], w=WEIGHT)
+    others = [
+        node("MatMul", "x w", "inner"),
+        node("Add", "inner one", "logits"),
+        node("Softmax", "inner", "y"),
+    ]
+    b = built(others, ["logits", "y"], w=WEIGHT, one=np.ones(1))
+    _, found = judged(a, b, x_of(16), {"logits": "inner"})
+    assert {name: item.excess for name, item in found.items()} == {"logits": True, "y": False}
+
+
+def test_a_tensor_inside_speaks_for_the_models_and_not_against_them() -> None:
+    nodes = [node("MatMul", "x w", "h"), node("Softmax", "h", "y")]
+    a = built(nodes, ["y"], w=WEIGHT)
+    shifted = [node("MatMul", "x w", "m"), node("Add", "m one", "g"), node("Softmax", "g", "y")]
+    b = built(shifted, ["y"], w=WEIGHT, one=np.ones(1))
+    _, wrong = judged(a, b, x_of(16), {"h": "g"})
+    assert set(wrong) == {"y"}
+    _, right = judged(a, b, x_of(16), {"h": "m"})
+    assert right["h"].row.internal
+    assert not right["h"].excess
+
+
+@pytest.mark.parametrize("place", [0, 31, 32, 77])
+def test_the_sample_that_differs_is_found_wherever_it_is(place: int) -> None:
+    """Only it feeds the row of the weight that differs."""
+    x = x_of(100)
+    x[:, 0] = 0
+    x[place, 0] = 1
+    other = WEIGHT.copy()
+    other[0, 1] += 1
+    nodes = [node("MatMul", "x w", "y")]
+    run, found = judged(built(nodes, ["y"], w=WEIGHT), built(nodes, ["y"], w=other), x)
+    assert run.worst(list(found.values())) == (place,)
+
+
+@pytest.mark.parametrize(
+    ("passed", "expected"), [("equivalent", "again"), ("different", "first"), ("not run", "first")]
+)
+def test_what_goes_into_the_end_counts_only_if_it_agrees(
+    passed: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = rounds._Round(Comparison(passed, "again", ""), Samples({}))
+    first = rounds._Round(Comparison("inconclusive", "first", ""), Samples({}))
+    monkeypatch.setattr(rounds, "_pairs", lambda task: {"h": "g"})
+    monkeypatch.setattr(rounds, "measure", lambda *given: again)
+    assert rounds._behind_the_end(None, first).found.reason == expected  # type: ignore[arg-type]
+
+
+def test_the_noise_is_measured_at_the_samples_that_seem_to_differ(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Array] = []
+    real = noise.NoiseMeter.deeper
+
+    def deeper(self: Any, inputs: Mapping[str, Array], batch: int) -> Any:
+        seen.append(inputs["x"])
+        return real(self, inputs, batch)
+
+    monkeypatch.setattr(noise.NoiseMeter, "deeper", deeper)
+    nodes = [node("MatMul", "x w", "y")]
+    x = x_of(100)
+    first, _ = judged(built(nodes, ["y"], w=WEIGHT), built(nodes, ["y"], w=WEIGHT), x)
+    place = int(first._order[60])  # none of those the noise was measured on at first
+    x[:, 0] = 0
+    x[place, 0] = 1
+    other = WEIGHT.copy()
+    other[0, 1] += 1
+    _, found = judged(built(nodes, ["y"], w=WEIGHT), built(nodes, ["y"], w=other), x)
+    assert found["y"].excess
+    assert len(seen) == 1
+    assert x[place].astype(np.float32) in seen[0]
+    assert len(seen[0]) <= measurement.NOISE_SAMPLES
