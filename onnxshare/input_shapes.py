@@ -167,6 +167,10 @@ def _sequences(graph: Graph) -> frozenset[str]:
 _SAME_AXES = frozenset("Identity Cast Dropout".split())
 
 
+#: What no axis has: sizes are stored in 64 bits.
+_TOO_LARGE = 2**63
+
+
 def _set_shape(
     value: onnx.ValueInfoProto, sizes: Sequence[int | None], name: str
 ) -> dict[str, int]:
@@ -184,6 +188,8 @@ def _set_shape(
     for dim, size in zip(dims, sizes, strict=True):
         if size is None:
             continue
+        if size >= _TOO_LARGE:
+            raise UsageError(f"an axis of '{value.name}' cannot have {size} positions")
         if dim.HasField("dim_value") and dim.dim_value not in (0, size):
             raise UsageError(
                 f"--input-shape sets an axis of '{value.name}' to {size}, "

@@ -4,7 +4,7 @@ computes from shapes, as exporters write for Reshape, Pad and If.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import onnx
 from onnx import numpy_helper
@@ -31,6 +31,9 @@ _OPERANDS: dict[str, tuple[int, ...]] = {
 
 #: The most elements of an operand that is written into the copy for inference.
 _SMALL = 4096
+
+#: A domain whose operators nobody knows.
+_UNKNOWN = "onnxshare.unknown"
 
 #: Sizes and type of a tensor seen from a scope; None where one is unknown.
 Known = Callable[[Scope, str], tuple[tuple[int, ...], int] | None]
@@ -67,6 +70,21 @@ def settle(graph: Graph, slim: onnx.ModelProto, known: Known, values: Values) ->
                 for position in _OPERANDS[node.op_type]:
                     found |= _bind(graph, node, copy, proto, position, values)
     return found
+
+
+def leave_unknown(graph: Graph, slim: onnx.ModelProto, nodes: Collection[Node]) -> None:
+    """Make inference know nothing of the results of some nodes.
+
+    Args:
+        graph: the index over the model.
+        slim: the copy that inference reads; it is changed.
+        nodes: the nodes.
+    """
+    for scope, proto in _pairs(graph.main, slim.graph):
+        for node in nodes:
+            if node.scope is scope:
+                proto.node[node.position].domain = _UNKNOWN
+    slim.opset_import.append(onnx.helper.make_opsetid(_UNKNOWN, 1))
 
 
 def taken_branch(node: Node, values: Values) -> str | None:

@@ -15,7 +15,7 @@ from onnxshare.bounded import infer_shapes
 from onnxshare.contrib_shapes import RULES
 from onnxshare.graph import Graph, Node, Scope
 from onnxshare.input_shapes import Binding, InputShapes, bind, rows
-from onnxshare.shape_arithmetic import settle
+from onnxshare.shape_arithmetic import leave_unknown, settle
 from onnxshare.slim import strip_subgraphs, without_weights
 from onnxshare.stand_ins import stand_in
 from onnxshare.tensor_types import NOTHING, Shape, TensorType, TypeTable
@@ -141,6 +141,7 @@ def infer(
     *,
     strict: bool = False,
     proven: bool = False,
+    doubted: Collection[Node] = (),
 ) -> Shapes:
     """Infer all shapes.
 
@@ -151,6 +152,7 @@ def infer(
         strict: refuse a graph with a node that onnx finds not to fit; else its result is unknown.
         proven: use nothing that may be wrong: neither shapes that the file declares nor what
             onnx follows of values, where it errs for tensors of several axes.
+        doubted: nodes that cannot do what they are given, whose results are left unknown.
 
     Raises:
         UsageError: `input_shapes` names no input, or contradicts the model.
@@ -163,6 +165,9 @@ def infer(
     replaced = not graph.operators.keys().isdisjoint(rules)
     if replaced:
         stand_in(slim, rules)
+    if doubted:
+        leave_unknown(graph, slim, doubted)
+        replaced = True
     nodes = None if replaced else graph.main.nodes
     binding = bind(graph, slim, dict(input_shapes or {}), batch)
     shapes = _inferred(graph, slim, binding, strict, proven, nodes)

@@ -8,7 +8,7 @@ it is judged again without them, and an error is what fails then too.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from onnxshare.analysis import census as walk
@@ -25,6 +25,8 @@ _REPORT = re.compile(r"\(op_type:([^,()]+?)(?:, node name: (.*?))?\): \[\w+\] (.
 _NESTED = "Inference error(s): "
 #: What onnx says of a node that reads a result which it could not infer.
 _UNTYPED = "expected to have type but instead is null"
+#: So many nodes that do not fit are left out, one after another.
+_MAX_DOUBTED = 16
 _HOLDERS = frozenset(("If", "Loop", "Scan"))
 
 
@@ -66,27 +68,45 @@ def survey(graph: Graph, input_shapes: InputShapes | None = None) -> Survey:
             "no runtime can run this model: export it again"
             + (", or give other sizes with --input-shape" if input_shapes else ""),
         )
-    for_one, misfit = _look(graph, input_shapes, 1, proven=True)
-    if misfit is not None:
-        found.shapes.warnings.append(
-            f"for one sample, {_sentence(misfit, for_one.shapes)}; the model may hold a fixed "
-            "batch, and what follows from that node is unknown"
+    for_one, alone = _look(graph, input_shapes, 1, proven=True)
+    if alone is not None:
+        misfit = alone
+        warning = (
+            f"for one sample, {_sentence(alone, for_one.shapes)}; the model may hold a fixed "
+            "batch, or the given sizes are too small: what follows from that node is unknown"
         )
+    else:
+        warning = (
+            f"{_sentence(misfit, found.shapes)}; the file may declare a wrong shape: what follows "
+            "from that node is unknown"
+        )
+    doubted: list[Node] = []
+    while misfit is not None and misfit.node not in doubted and len(doubted) < _MAX_DOUBTED:
+        doubted.append(misfit.node)
+        found, misfit = _look(graph, input_shapes, 1, proven=False, doubted=doubted)
+    found.shapes.warnings.append(warning)
     return found
 
 
 def _look(
-    graph: Graph, input_shapes: InputShapes | None, batch: int | None, *, proven: bool
+    graph: Graph,
+    input_shapes: InputShapes | None,
+    batch: int | None,
+    *,
+    proven: bool,
+    doubted: Sequence[Node] = (),
 ) -> tuple[Survey, _Misfit | None]:
     misfit = None
     try:
-        shapes = infer(graph, input_shapes, batch, strict=True, proven=proven)
+        shapes = infer(graph, input_shapes, batch, strict=True, proven=proven, doubted=doubted)
     except InferenceRefused as refused:
-        shapes = infer(graph, input_shapes, batch, proven=proven)
+        shapes = infer(graph, input_shapes, batch, proven=proven, doubted=doubted)
         misfit = next(_reported(graph, shapes, refused.reason), None)
     values = Values(graph, shapes.fully_known())
     census = walk.take(graph, shapes, values)
     for use in census.nodes if misfit is None else ():
+        if use.node in doubted:
+            continue
         if use.pattern.misfit is not None:
             misfit = _Misfit(use.node, use.pattern.misfit)
             break

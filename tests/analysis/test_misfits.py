@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
-from onnxshare.errors import ModelError
+from onnxshare.errors import ModelError, UsageError
 from tests.builders import constant, info, model, node, random_array, tensor
 
 
@@ -242,7 +242,16 @@ def test_a_lying_value_info_after_an_unknown_operator_is_no_error() -> None:
     nodes = [node("Custom", "x", "h", domain="my.own"), node("MatMul", "h w", "y")]
     built = model(nodes, {"x": [1, 4]}, ["y"], [tensor("w", 4, 3)], domains=["my.own"])
     built.graph.value_info.append(info("h", [1, 5]))
-    onnxshare.inspect(built)
+    assert onnxshare.inspect(built).nodes[1].macs is None
+
+
+def test_a_lying_value_info_that_a_convolution_cannot_take_is_named() -> None:
+    nodes = [node("Custom", "x", "h", domain="my.own"), node("Conv", "h w", "y")]
+    built = model(nodes, {"x": [1, 4]}, ["y"], [tensor("w", 4, 3, 3)], domains=["my.own"])
+    built.graph.value_info.append(info("h", [1, 5, 9]))
+    report = onnxshare.inspect(built)
+    assert report.nodes[1].macs is None
+    assert any("may declare a wrong shape" in warning for warning in report.warnings)
 
 
 def test_a_model_of_a_fixed_batch_behind_a_symbolic_one_is_no_error() -> None:
@@ -328,3 +337,26 @@ def test_an_output_that_nothing_produces(where: str) -> None:
         built = model([chosen], [info("x", [1]), info("c", [], TensorProto.BOOL)], ["y"])
     with pytest.raises(ModelError, match="output 'ghost' is produced by no node"):
         onnxshare.inspect(built)
+
+
+def test_what_follows_from_a_node_that_does_not_fit_one_sample_is_unknown() -> None:
+    """The size before the convolution follows from the batch, so that it is no proof; onnx's
+    inference says that an output has no positions, and goes on."""
+    built = model(
+        [
+            node("Reshape", "x to", "r"),
+            node("Conv", "r w", "h", strides=[4]),
+            node("Conv", "h v", "y", pads=[2, 2]),
+        ],
+        {"x": ["n", "t"]},
+        ["y"],
+        [tensor("w", 2, 1, 16), tensor("v", 3, 2, 3), constant("to", [1, 1, -1])],
+    )
+    report = onnxshare.inspect(built, input_shapes={"x": (None, 12)})
+    convolutions = [facts for facts in report.nodes if facts.op_type == "Conv"]
+    assert [facts.macs for facts in convolutions] == [None, None]
+    assert any("the kernel is larger" in warning for warning in report.warnings)
+    report = onnxshare.inspect(built, input_shapes={"x": (None, 24)})
+    assert report.totals.macs == 3 * 32 + 5 * 18
+    with pytest.raises(UsageError, match="cannot have"):
+        onnxshare.inspect(built, input_shapes={"x": (None, 10**20)})
