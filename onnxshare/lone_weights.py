@@ -20,7 +20,7 @@ from enum import Enum
 import numpy as np
 
 from onnxshare.contents import Content, content, same_bits
-from onnxshare.graph import Graph, Stored
+from onnxshare.graph import Graph
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array, release
 from onnxshare.noise import EPSILON
@@ -69,7 +69,7 @@ class _Pair:
 
     @property
     def words(self) -> str:
-        one, other = self.a.stored.name, self.b.stored.name
+        one, other = self.a.name, self.b.name
         name = f"'{one}'" if one == other else f"'{one}' ('{other}' in B)"
         if self.how is not _How.VALUES:
             return f"{name} holds its values in another order"
@@ -93,7 +93,8 @@ class _Search:
         self.values = (Values(a), Values(b))
         self.live = tuple(live_nodes(graph) for graph in self.graphs)
         self.used = tuple(
-            used_weights(graph, nodes) for graph, nodes in zip(self.graphs, self.live, strict=True)
+            used_weights(graph, nodes, values)
+            for graph, nodes, values in zip(self.graphs, self.live, self.values, strict=True)
         )
         self._contents: dict[tuple[int, str], Content] = {}
 
@@ -115,44 +116,43 @@ class _Search:
         """Tensors whose elements, in their order, the other model does not hold."""
         ours, theirs = (dict(used) for used in self.used)
         for key in list(ours):
-            if key in theirs and self._same(ours[key].stored, theirs[key].stored):
+            if key in theirs and self._same(ours[key], theirs[key]):
                 del ours[key], theirs[key]
         return self._missing(0, ours), self._missing(1, theirs)
 
-    def _same(self, one: Stored, other: Stored) -> bool:
-        if (one.dtype, one.elements) != (other.dtype, other.elements):
+    def _same(self, one: Used, other: Used) -> bool:
+        if one.kind != other.kind:
             return False
-        left, right = self.values[0].payload(one), self.values[1].payload(other)
-        if left is None or right is None:
-            return False
+        left, right = self._array(0, one), self._array(1, other)
         same = same_bits(left.reshape(-1), right.reshape(-1))
         release(left)
         release(right)
         return same
 
     def _missing(self, side: int, used: dict[str, Used]) -> list[Used]:
-        kinds: dict[tuple[int, int], list[Stored]] = {}
+        kinds: dict[tuple[int, int], list[Used]] = {}
         for item in self.used[1 - side].values():
-            kinds.setdefault((item.stored.dtype, item.stored.elements), []).append(item.stored)
+            kinds.setdefault(item.kind, []).append(item)
         found = []
         for item in used.values():
-            alike = kinds.get((item.stored.dtype, item.stored.elements), [])
-            held = {self._content(1 - side, stored).hash for stored in alike}
-            if self._content(side, item.stored).hash not in held:
+            alike = kinds.get(item.kind, [])
+            held = {self._content(1 - side, other).hash for other in alike}
+            if self._content(side, item).hash not in held:
                 found.append(item)
         return found
 
-    def _content(self, side: int, stored: Stored) -> Content:
+    def _content(self, side: int, used: Used) -> Content:
         """What its elements are, whatever its dims."""
-        known = self._contents.get((side, stored.key))
+        known = self._contents.get((side, used.key))
         if known is None:
-            array = self._array(side, stored)
-            known = content(array.reshape(-1), stored.dtype)
-            self._contents[side, stored.key] = known
+            known = content(self._array(side, used).reshape(-1), used.kind[0])
+            self._contents[side, used.key] = known
         return known
 
-    def _array(self, side: int, stored: Stored) -> Array:
-        array = self.values[side].payload(stored)
+    def _array(self, side: int, used: Used) -> Array:
+        if used.dequantised is not None:
+            return used.dequantised
+        array = self.values[side].payload(used.stored)
         return np.zeros(0) if array is None else array
 
     def _paired(self, ours: list[Used], theirs: list[Used]) -> list[_Pair]:
@@ -162,9 +162,7 @@ class _Search:
             return []
         pairs = []
         for one in ours:
-            kind = (one.stored.dtype, one.stored.elements)
-            alike = [item for item in theirs if (item.stored.dtype, item.stored.elements) == kind]
-            other = self._partner(one, alike)
+            other = self._partner(one, [item for item in theirs if item.kind == one.kind])
             if other is None:
                 return []
             theirs.remove(other)
@@ -172,44 +170,43 @@ class _Search:
         return pairs
 
     def _partner(self, one: Used, alike: list[Used]) -> Used | None:
-        bag = self._content(0, one.stored).bag
+        bag = self._content(0, one).bag
         for found in (
-            [item for item in alike if self._content(1, item.stored).bag == bag],
-            [item for item in alike if item.stored.key == one.stored.key],
+            [item for item in alike if self._content(1, item).bag == bag],
+            [item for item in alike if item.key == one.key],
             alike,
         ):
             if len(found) == 1:
                 return found[0]
         return None
 
-    def _pair(self, ours: Used, theirs: Used) -> _Pair:
-        one, other = ours.stored, theirs.stored
+    def _pair(self, one: Used, other: Used) -> _Pair:
         left, right = self._array(0, one), self._array(1, other)
         if self._content(0, one).bag == self._content(1, other).bag:
             if _is_vector(left) or _is_vector(right):
                 # One for each element of a flattened map, and one for each of the map.
                 both = _is_vector(left) and _is_vector(right)
-                return _Pair(ours, theirs, _How.ORDER if both else _How.COLUMNS)
-            return _Pair(ours, theirs, _rearranged(_rows(ours, left), _rows(theirs, right)))
+                return _Pair(one, other, _How.ORDER if both else _How.COLUMNS)
+            return _Pair(one, other, _rearranged(_rows(one, left), _rows(other, right)))
         known = left.dtype.kind in "fiu" and left.size <= _MOST_SORTED
         if not known or not (np.isfinite(left).all() and np.isfinite(right).all()):
-            return _Pair(ours, theirs, _How.SAME)  # it cannot be told, or would take too long
+            return _Pair(one, other, _How.SAME)  # it cannot be told, or would take too long
         gap, largest = _gap(left, right)
-        least = 1.0 if left.dtype.kind in "iu" else _ROUNDINGS * EPSILON[one.dtype] * largest
+        least = 1.0 if left.dtype.kind in "iu" else _ROUNDINGS * EPSILON[one.kind[0]] * largest
         if gap <= least or _gap(np.sort(left, None), np.sort(right, None))[0] <= least:
-            return _Pair(ours, theirs, _How.SAME)
-        return _Pair(ours, theirs, _How.VALUES, gap / largest if largest else math.inf)
+            return _Pair(one, other, _How.SAME)
+        return _Pair(one, other, _How.VALUES, gap / largest if largest else math.inf)
 
     def _taken_off(self, pair: _Pair) -> bool:
         """Whether something in the model undoes such a change, wherever that stands."""
         operators = {node.op_type for node in self.live[0]}
-        left, right = self._array(0, pair.a.stored), self._array(1, pair.b.stored)
+        left, right = self._array(0, pair.a), self._array(1, pair.b)
         if not _is_vector(left):
             return False
         if not operators.isdisjoint(CENTRED):
             return True
         step = right.reshape(-1).astype(np.float64) - left.reshape(-1)
-        roundings = _ROUNDINGS * EPSILON.get(pair.a.stored.dtype, 0.0)
+        roundings = _ROUNDINGS * EPSILON.get(pair.a.kind[0], 0.0)
         shared = step.size > 1 and np.ptp(step) <= roundings * np.abs(left).max() + roundings
         return bool(shared) and not operators.isdisjoint(SHIFTED)
 
@@ -244,14 +241,14 @@ def _rearranged(left: Sequence[Array], right: Sequence[Array]) -> _How:
 
 def _rows(used: Used, array: Array) -> list[Array]:
     """A row for each result of the layer, in every way that it may be."""
-    node = next((node for node in used.readers if used.stored.name in node.inputs), None)
+    node = next((node for node in used.readers if used.name in node.inputs), None)
     first, last = array.reshape(len(array), -1), array.reshape(-1, array.shape[-1]).T
     if node is None or node.op_type not in ("Conv", "Gemm", "MatMul"):
         return [first, last]
     turned = node.op_type == "MatMul" or (
         node.op_type == "Gemm" and not node.attribute("transB", 0)
     )
-    if turned and used.stored.name == node.inputs[1]:
+    if turned and used.name == node.inputs[1]:
         return [last]
     # What was flattened with its channels last.
     return [first, np.moveaxis(array, 1, -1).reshape(len(array), -1)]

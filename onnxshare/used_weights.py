@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnxshare.graph import CARRIERS, Graph, Node, Stored
+from onnxshare.graph import CARRIERS, Graph, Node, Scope, Stored
+from onnxshare.io.tensors import Array
 from onnxshare.noise import EPSILON
+from onnxshare.values import Values
 
 #: Types of numbers that are computed with; sizes and indices are int64 or bool.
 _KINDS = {
@@ -22,6 +25,9 @@ _KINDS = {
     TensorProto.UINT4,
     TensorProto.INT32,
 }
+
+#: Elements, at most, of quantised tensors that are dequantised to be compared.
+_MOST_DEQUANTISED = 2**22
 
 #: Operators with weights of which each is a factor or a term of its own, so that a change of one
 #: is not undone by another of the same node.
@@ -56,10 +62,31 @@ _SAME = {"GlobalAveragePool": "mean", "AveragePool": "mean", "ReduceMean": "mean
 
 @dataclass(frozen=True)
 class Used:
-    """A stored tensor and the nodes that compute with it."""
+    """Numbers that nodes compute with.
 
+    Attributes:
+        key: unique within the model.
+        stored: the tensor that holds them.
+        readers: the nodes.
+        dequantised: what they are where the tensor is quantised.
+    """
+
+    key: str
     stored: Stored
     readers: tuple[Node, ...]
+    dequantised: Array | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The tensor's name."""
+        return self.stored.name
+
+    @property
+    def kind(self) -> tuple[int, int]:
+        """A TensorProto data type, and the number of elements."""
+        if self.dequantised is None:
+            return self.stored.dtype, self.stored.elements
+        return TensorProto.FLOAT, self.dequantised.size
 
 
 def live_nodes(graph: Graph) -> list[Node]:
@@ -85,24 +112,43 @@ def _inner(graph: Graph, node: Node) -> Iterator[Node]:
             yield from _inner(graph, item)
 
 
-def used_weights(graph: Graph, nodes: Iterable[Node]) -> dict[str, Used]:
-    """The tensors that nodes compute with, by key; those behind a transposition or a
-    dequantisation are used by what reads the result."""
-    stored: dict[str, Stored] = {}
-    readers: dict[str, list[Node]] = {}
+def used_weights(graph: Graph, nodes: Iterable[Node], values: Values) -> dict[str, Used]:
+    """The numbers that nodes compute with, by key: stored tensors, and what DequantizeLinear makes
+    of them, whatever rearranges them before they are used."""
+    found: dict[str, Used] = {}
     for node in nodes:
         if node.op_type in CARRIERS and node.inputs and _carries(graph, node):
             continue
         for name in filter(None, node.inputs):
-            found = graph.source(node.scope, name)
-            if found is not None and found.dtype in _KINDS:
-                stored[found.key] = found
-                readers.setdefault(found.key, []).append(node)
-    return {key: Used(found, tuple(readers[key])) for key, found in stored.items()}
+            stored = graph.source(node.scope, name)
+            if stored is None or stored.dtype not in _KINDS:
+                continue
+            key, numbers = stored.key, None
+            if stored.elements <= _MOST_DEQUANTISED and _dequantises(graph, node.scope, name):
+                numbers = values.get(node.scope, name)
+            if numbers is not None and numbers.dtype == np.float32:
+                key = f"{key} dequantised"
+            else:
+                numbers = None
+            known = found.get(key)
+            readers = (*(known.readers if known is not None else ()), node)
+            found[key] = Used(key, stored, readers, numbers)
+    return found
 
 
 def _carries(graph: Graph, node: Node) -> bool:
     return graph.source(node.scope, node.outputs[0]) is not None
+
+
+def _dequantises(graph: Graph, scope: Scope, name: str) -> bool:
+    """Whether a constant comes through a DequantizeLinear."""
+    node = scope.producer(name)
+    while node is not None and node.op_type in CARRIERS:
+        if node.op_type == "DequantizeLinear":
+            return True
+        scope, name = node.scope, node.inputs[0]
+        node = scope.producer(name)
+    return False
 
 
 def others(nodes: Iterable[Node]) -> Counter[Any]:

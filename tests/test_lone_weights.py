@@ -106,7 +106,11 @@ def swapped(name: str) -> Array:
     return W[name][[1, 0, *range(2, len(W[name]))]]
 
 
+INTEGERS = np.array([5, -7, 100, -128, 3, 0], np.int8)
+STEP = np.array(0.03, np.float32)
 LINEAR = tuple(n.replace("hr", "h") for n in NODES if n != "Relu h > hr")
+
+QUANTISED = other(GEMM, f"DequantizeLinear q step > b1; {GEMM}")
 
 Make = Callable[[], onnx.ModelProto]
 
@@ -160,6 +164,7 @@ MADE_UP_FOR: dict[str, Make] = {
     ),
     "a matrix for a matrix": lambda: net(LINEAR, but(w1=W["w1"] * 2, w2=W["w2"] / 2)),
     "a term folded": lambda: net(values=but(b1=W["b1"] + TERM)),
+    "a bias dequantised beforehand": lambda: net(values=but(b1=INTEGERS * STEP)),
     "rounding, turned": lambda: net(
         other(GEMM, "Gemm flat w1 b1 > h"), but(w1=W["w1"].T * np.float32(1 + 2**-22))
     ),
@@ -180,6 +185,14 @@ MADE_UP_FOR: dict[str, Make] = {
 }
 
 ALONE: dict[str, tuple[Make, str]] = {
+    "a scale of quantised weights": (
+        lambda: net(QUANTISED, less("b1", q=INTEGERS, step=STEP * np.float32(1.01))),
+        "'q' differs by up to 0.01",
+    ),
+    "a bias dequantised beforehand, and wrong": (
+        lambda: net(values=but(b1=INTEGERS[::-1] * STEP)),
+        "'q' ('b1' in B) holds its values in another order",
+    ),
     "biases before a softmax": (
         lambda: net((*NODES[:-1], "Add p b2 > z", "Softmax z > y"), but(b2=scaled("b2"))),
         "'b2' differs",
@@ -248,6 +261,11 @@ ALONE: dict[str, tuple[Make, str]] = {
 BEFORE: dict[str, Make] = {
     "layers with nothing between them": lambda: net(LINEAR),
     "a matrix for a matrix": lambda: net(LINEAR),
+    "a bias dequantised beforehand": lambda: net(QUANTISED, less("b1", q=INTEGERS, step=STEP)),
+    "a scale of quantised weights": lambda: net(QUANTISED, less("b1", q=INTEGERS, step=STEP)),
+    "a bias dequantised beforehand, and wrong": lambda: net(
+        QUANTISED, less("b1", q=INTEGERS, step=STEP)
+    ),
     "a term folded": lambda: net(
         other(GEMM, f"{GEMM.replace('> h', '> g')}; Add g term > h"), but(term=TERM)
     ),
