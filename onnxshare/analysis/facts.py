@@ -95,6 +95,8 @@ def node_facts(
             "receptive_field_note": seen.note,
             "receptive_fields": seen.by_input,
         }
+        if not use.counted:
+            own["counted"] = False
         if params:
             own["weights"] = tuple([stored.name for stored in params])
             own["params_new"] = sum([s.elements for s in params if s.key not in known])

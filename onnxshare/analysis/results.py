@@ -65,7 +65,7 @@ class NodeFacts:
         weights: names of the parameter tensors that the node uses.
         params: elements of those tensors, each counted here whoever else uses it.
         params_new: only the tensors that no earlier node used, so that the column adds up.
-        connections: uses of parameters per sample (DESIGN: connection).
+        connections: uses of parameters per sample.
         sharing_ratio: connections / params; None without params.
         macs: multiply-accumulates per sample, bias not counted.
         flops: 2 · macs + element-wise work.
@@ -77,11 +77,11 @@ class NodeFacts:
         receptive_fields: where several inputs are image-like: the field on each by name.
         param_bytes: bytes of the parameters it uses, as they are stored.
         activation_bytes: bytes per sample that it reads and writes, constants left out.
-        arithmetic_intensity: FLOPs per byte of weights and activations; None where nothing is
-            computed.
+        arithmetic_intensity: FLOPs per byte that is moved; None where nothing is computed.
         bound_by: what takes its time on a machine that does 10 FLOPs per byte: weights,
             activations or arithmetic.
         module: where the source program had it, as exporters note it: `layer1/0/conv1`.
+        counted: whether totals count its work; False in a branch of an If that is left out.
     """
 
     name: str
@@ -109,6 +109,7 @@ class NodeFacts:
     arithmetic_intensity: float | None
     bound_by: str | None
     module: str = ""
+    counted: bool = True
 
 
 @dataclass(frozen=True)

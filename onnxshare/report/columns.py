@@ -147,7 +147,11 @@ def _field(name: str) -> Column:
             return _layer(row)
         if (name in _BLANK_ZERO and value == 0) or (name == "sharing_ratio" and not row.params):
             return ""
-        return _NUMBERS[name](value) if name in _NUMBERS else _readable(name, value)
+        if name not in _NUMBERS:
+            return _readable(name, value)
+        said = _NUMBERS[name](value)
+        # What totals leave out stands in brackets.
+        return said if name == "sharing_ratio" or getattr(row, "counted", True) else f"({said})"
 
     title = _TITLES.get(name, name.replace("_", " "))
     return Column(
@@ -167,10 +171,14 @@ def _layer(row: Row) -> str:
 def _share(name: str, title: str, part: str, whole: str) -> Column:
     def value(row: Row, totals: Totals) -> float | None:
         of, all_of = getattr(row, part, None), getattr(totals, whole)
+        if whole == "macs" and not getattr(row, "counted", True):
+            return 0.0
         return of / all_of if all_of and of is not None else None
 
     def text(row: Row, totals: Totals) -> str:
         of, all_of = getattr(row, part, None), getattr(totals, whole)
+        if whole == "macs" and not getattr(row, "counted", True):
+            return ""
         if not (row.params if whole == "params" else of) and of is not None:
             return ""
         if of is None or all_of is None:

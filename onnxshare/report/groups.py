@@ -24,7 +24,7 @@ class Group:
         nodes: how many nodes.
         params: parameters, each tensor counted at its first use in the model.
         params_new: the same.
-        connections, macs, flops: sums.
+        connections, macs, flops: sums; of the branches of an If only what totals count.
         sharing_ratio: connections / params; None without params.
     """
 
@@ -143,7 +143,8 @@ def _group(
     depth: int = 0,
 ) -> Group:
     params = sum(node.params_new for node in nodes)
-    connections = _sum(node.connections for node in nodes)
+    counted = [node for node in nodes if node.counted]
+    connections = _sum(node.connections for node in counted)
     return Group(
         number=number,
         name=name,
@@ -157,8 +158,8 @@ def _group(
         params_new=params,
         connections=connections,
         sharing_ratio=connections / params if connections is not None and params else None,
-        macs=_sum(node.macs for node in nodes),
-        flops=_sum(node.flops for node in nodes),
+        macs=_sum(node.macs for node in counted),
+        flops=_sum(node.flops for node in counted),
     )
 
 

@@ -174,6 +174,8 @@ def _room(widths: dict[str, int], kept: Sequence[Column], width: int) -> int:
 
 def _legend(report: Inspection, view: View) -> Text:
     words = "sharing: uses of a weight per inference"
+    if any(not getattr(row, "counted", True) and row.macs for row in view.rows):
+        words += "; in brackets: a branch of an If that totals leave out"
     if view.kind == "layer":
         totals = report.totals
         words = (

@@ -26,7 +26,7 @@ from onnxshare.report.columns import columns_of
 from onnxshare.report.html import as_html
 from onnxshare.report.inspection import as_csv, as_markdown, print_table
 from onnxshare.report.views import KINDS, SORTS, make_view
-from tests.builders import model, node, random_array, tensor
+from tests.builders import info, model, node, random_array, tensor
 
 Cli = Callable[..., CompletedProcess[str]]
 
@@ -482,3 +482,29 @@ def test_a_receptive_field_in_a_few_characters() -> None:
     assert cells == ["3×3, stride 1, start -1", "4×3, stride 2×1, start -1", "–"]
     notes = [columns["receptive_field_note"].text(row, found.totals) for row in found.nodes]
     assert notes == ["", "", "whole input"]
+
+
+def test_only_one_branch_of_an_if_is_summed_up() -> None:
+    """A branch of 5·8 multiply-accumulates and one of 5·8 + 8·5: rows say both, sums the larger."""
+    small = onnx.helper.make_graph(
+        [node("MatMul", "x v", "a"), node("Relu", "a", "p")], "small", [], [info("p", None)]
+    )
+    large = onnx.helper.make_graph(
+        [node("MatMul", "x v", "b"), node("MatMul", "b w", "c"), node("MatMul", "c v", "q")],
+        "large", [], [info("q", None)],
+    )  # fmt: skip
+    built = model(
+        [node("If", "go", "y", then_branch=small, else_branch=large)],
+        [info("x", [1, 5]), info("go", [], onnx.TensorProto.BOOL)],
+        ["y"],
+        [tensor("v", 5, 8), tensor("w", 8, 5)],
+    )
+    report = onnxshare.inspect(built)
+    counted = {facts.name: facts.counted for facts in report.nodes if facts.op_type == "MatMul"}
+    assert list(counted.values()).count(False) == 1
+    assert report.totals.macs == 3 * 40
+    products = make_view(report, "op", columns=["op_type", "macs"]).rows
+    assert {row.op_type: row.macs for row in products}["MatMul"] == 120
+    text = printed(report)
+    assert "(40)" in text
+    assert "in brackets: a branch of an If that totals leave out" in text
