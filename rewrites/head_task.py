@@ -53,3 +53,16 @@ def task_words(chain: Chain, classes: frozenset[int]) -> str:
         else:
             words.append(f"'{layer.result}' gives classes, as was asked for")
     return "; ".join(words)
+
+
+def values_words(chain: Chain, classes: frozenset[int]) -> list[str]:
+    """How to say that outputs which were taken for values are classes, where they could be."""
+    found = []
+    for leaf in chain.leaves:
+        layer = chain.layers[leaf]
+        if leaf not in classes and layer.fc.out_features > 1:
+            found.append(
+                f"if the largest element of '{layer.result}' names a class, say so with --keep 95% "
+                "or with labels: the fit is then made for classes"
+            )
+    return found

@@ -14,6 +14,7 @@ from rewrites.base import Change, Fitting, Options, Rewrite, Site, refuse, study
 from rewrites.refold import with_functions
 from rewrites.together import apply_some
 
+_NO_SAMPLES = "give inputs to fit to with --samples FILE, or use --fc-to-conv, which is exact"
 _WAY_OUT = (
     "let a search find the smallest head that keeps a promise with --method auto --keep 99% "
     "--samples FILE, allow pooling fitted to your data with --approximate --samples FILE, or use "
@@ -109,5 +110,7 @@ def apply_all(
 
 def _allow(site: Site, options: Options, fitting: Fitting) -> Site:
     if site.exact is False and not (options.approximate and fitting.features is not None):
-        return refuse(site, f"{site.detail}; {_WAY_OUT}")
+        wants = bool(options.method) or options.keep is not None or options.max_error is not None
+        missing = wants and fitting.features is None
+        return refuse(site, f"{site.detail}; {_NO_SAMPLES if missing else _WAY_OUT}")
     return site

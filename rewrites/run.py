@@ -175,7 +175,8 @@ def rewrite(
         UsageError: an unknown rewrite, or options that do not go together.
         SamplesError: the samples cannot be read or are too few.
     """
-    wanted = approximate or (samples is not None and bool(method or keep or max_error))
+    promised = keep is not None or max_error is not None
+    wanted = approximate or (samples is not None and (bool(method) or promised))
     options = Options(
         wanted, fully_convolutional, pool_outputs, node, method, keep, max_error, objective, seed
     )
@@ -259,7 +260,7 @@ def _choose(names: Sequence[str], options: Options, samples: object) -> list[Rew
         raise UsageError(
             "--approximate needs inputs to fit to", "give some with --samples FILE.npz or a folder"
         )
-    if options.method or options.keep or options.max_error:
+    if options.method or options.keep is not None or options.max_error is not None:
         check_method(options, names, given=samples is not None)
     return [known[name] for name in known if name in names]
 

@@ -20,7 +20,7 @@ from rewrites.emit_head import emit_head
 from rewrites.fc_to_conv import FcToConv
 from rewrites.fitted import SmallHead
 from rewrites.head_data import HeadData, collect
-from rewrites.head_task import class_leaves, task_words
+from rewrites.head_task import class_leaves, task_words, values_words
 from rewrites.head_words import best_words, latency_words, measured
 from rewrites.methods import EXACT, Method, describe, parse
 from rewrites.sample_checks import check_head, check_scale
@@ -213,6 +213,7 @@ def _notes(
     notes = []
     if task.options.method:
         notes.append(task_words(task.chain, task.classes))
+        notes += [] if task.target.asked else values_words(task.chain, task.classes)
     if found is not None:
         tried = sum(item.estimate is not None for item in found.candidates)
         kept = sum(item.reaches for item in found.candidates)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import floor
 
 import numpy as np
 
 from onnxshare.errors import SamplesError, UsageError
 from onnxshare.inputs import Samples
 from rewrites.base import Options
-from rewrites.certify import CONFIDENCE, Target, samples_needed
+from rewrites.certify import CONFIDENCE, Target, percent, samples_needed
 from rewrites.methods import parse
 from rewrites.search import OBJECTIVES
 
@@ -30,31 +31,50 @@ def split(samples: Samples | None, options: Options) -> tuple[Samples | None, Sa
     """
     if samples is None:
         return None, None
-    if samples.count < MIN_SAMPLES:
+    target = Target(options.keep, options.max_error)
+    if samples.count < MIN_SAMPLES and not target.asked:
         raise SamplesError(
-            f"{samples.origin}: holds {samples.count} samples, and a fit needs {MIN_SAMPLES}",
+            f"{_held(samples)}, and a fit needs {MIN_SAMPLES}",
             "give more; a few hundred are a good start",
         )
-    target = Target(options.keep, options.max_error)
     held = max(1, round(samples.count * (_CERTIFIED if target.asked else _HELD_OUT)))
     if target.asked:
-        held = max(held, _enough(samples, target, searches=options.method == "auto"))
+        needed = _enough(samples, target, searches=options.method == "auto")
+        held = max(needed, min(held, samples.count - MIN_SAMPLES))
     order = np.random.default_rng(options.seed).permutation(samples.count)
     return samples.take(order[held:].tolist()), samples.take(order[:held].tolist())
 
 
 def _enough(samples: Samples, target: Target, *, searches: bool) -> int:
-    """The samples that a certification takes at least."""
+    """The samples that a certification takes at least.
+
+    Raises:
+        SamplesError: there are fewer than that and what a fit or a search takes.
+    """
     needed = samples_needed(target)
-    rest = needed if searches else MIN_SAMPLES
+    rest = max(needed if searches else 0, MIN_SAMPLES)
     if samples.count < needed + rest:
-        why = f"the search takes {needed} more" if searches else f"the fit takes {rest} more"
+        why = f"the search takes {rest} more" if searches else f"the fit takes {rest} more"
+        less = _provable(min(samples.count // (1 + searches), samples.count - MIN_SAMPLES), target)
         raise SamplesError(
-            f"{samples.origin}: holds {samples.count} samples; to promise {target.words} with "
-            f"{CONFIDENCE:.0%} confidence takes at least {needed} that no fit has seen, and {why}",
-            f"give {needed + rest} or more (twice that leaves room for chance), or promise less",
+            f"{_held(samples)}; to promise {target.words} with {CONFIDENCE:.0%} confidence takes "
+            f"at least {needed} that no fit has seen, and {why}",
+            f"give {needed + rest} or more (twice that leaves room for chance), or promise {less}",
         )
     return needed
+
+
+def _provable(count: int, target: Target) -> str:
+    """The most that so many certified samples could prove, in words."""
+    if target.keep is None or count < 1:
+        return "less"
+    share = floor((1 - CONFIDENCE) ** (1 / count) * 1000) / 1000
+    return f"less: these could prove at most {percent(share)}, and that if not one answer changes"
+
+
+def _held(samples: Samples) -> str:
+    """Whose samples these are, and how many."""
+    return f"{samples.origin}: holds {samples.count} sample{'' if samples.count == 1 else 's'}"
 
 
 def check_method(options: Options, names: Sequence[str], *, given: bool) -> None:

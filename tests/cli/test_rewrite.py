@@ -212,6 +212,34 @@ def test_refused_site_is_the_answer_no_and_says_the_way_out(
     assert contents() == before
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "--approximate --samples"),
+        (("--samples", "some.npz"), "--approximate --samples"),
+        (("--samples", "some.npz", "--no-validate"), "--approximate --samples"),
+        (("--samples", "some.npz", "--fc-to-gap", "--share"), "--approximate --samples"),
+        (("--keep", "50%"), "give inputs to fit to with --samples"),
+        (("--max-error", "50%"), "give inputs to fit to with --samples"),
+        (("--method", "gap"), "give inputs to fit to with --samples"),
+        (("--method", "auto", "--keep", "50%"), "give inputs to fit to with --samples"),
+        (("--samples", "some.npz", "--keep", "99%"), "that is not agreement ≥ 99.0 %"),
+    ],
+    ids=" ".join,
+)
+def test_nothing_approximate_is_written_unasked_or_unkept(
+    cli: Cli, bundled: Path, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    images = np.load(bundled / "calibration.npz")["image"][: 400 if "99%" in words else 40]
+    np.savez(tmp_path / "some.npz", image=images)
+    given = [tmp_path / word if word == "some.npz" else word for word in words]
+    target = tmp_path / "small.onnx"
+    result = rewrite(cli, bundled / "lenet5.onnx", "--fc-to-gap", *given, "-o", target)
+    assert result.returncode == 1
+    assert said in result.stdout
+    assert not target.exists()
+
+
 def test_failed_validation_writes_nothing(
     cli: Cli,
     model: Path,

@@ -19,7 +19,9 @@ from onnxshare.inputs import Samples
 from onnxshare.latency import Latency
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.sessions import Sessions
+from rewrites.base import Options
 from rewrites.search import Search
+from rewrites.split import split
 from tests.rewrites.checking import assert_same_results, dtype_of, feeds, inputs, interface, run
 from tests.rewrites.forms import FORMS, C, Form, H, K, Net, W
 from tests.rewrites.test_fc_to_gap import EXACT
@@ -273,6 +275,8 @@ def test_auto_on_a_head_that_pooling_equals_needs_no_samples() -> None:
         ({"method": "stack:2+collapse"}, "no method"),
         ({"method": "full"}, "no method"),
         ({"method": "mask:2", "keep": 1.5}, "--keep"),
+        ({"keep": 0.0}, "--keep"),
+        ({"max_error": 0.0}, "--max-error"),
         ({"method": "mask:2", "max_error": -0.1}, "--max-error"),
         ({"method": "auto", "keep": 0.9, "objective": "speed"}, "objective"),
     ],
@@ -280,7 +284,7 @@ def test_auto_on_a_head_that_pooling_equals_needs_no_samples() -> None:
 def test_options_that_make_no_sense(options: dict[str, Any], words: str) -> None:
     model = two_layers()
     with pytest.raises(UsageError, match=words):
-        small(model, **options)
+        small(model, **{"method": "", **options})
 
 
 def test_methods_belong_to_fc_to_gap() -> None:
@@ -289,23 +293,49 @@ def test_methods_belong_to_fc_to_gap() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "keep", "method", "needed"),
+    ("count", "keep", "method", "words"),
     [
-        (400, 0.99, "auto", "598"),
-        (300, 0.99, "mask:4", "307"),
-        (100, 0.95, "auto", "118"),
-        (8, 0.5, "auto", "10"),
+        (400, 0.99, "auto", "give 598 or more .*, or promise less: .* at most 98.5 %"),
+        (300, 0.99, "auto", "takes at least 299 .* search takes 299 more; .* at most 98.0 %"),
+        (300, 0.99, "mask:4", "give 307 or more .* at most 98.9 %"),
+        (100, 0.95, "auto", "give 118 or more .* at most 94.1 %"),
+        (1, 0.99, "auto", "holds 1 sample; .* 299 .* give 598 or more"),
+        (1, 0.5, "mask:4", "holds 1 sample; .* give 13 or more"),
+        (12, 0.5, "auto", "takes at least 5 .* search takes 8 more; give 13 or more"),
+        (7, None, "mask:4", "holds 7 samples, and a fit needs 8"),
+        (1, None, "mask:4", "holds 1 sample, and a fit needs 8"),
     ],
 )
-def test_too_few_samples_say_how_many(count: int, keep: float, method: str, needed: str) -> None:
-    """ceil(ln 0.05 / ln p): 299 for 99 %, 59 for 95 %, 5 for 50 %; an eighth more for a fit."""
-    model = two_layers()
-    if count == 8:
-        with pytest.raises(SamplesError, match=needed):
-            small(model, method, 9, keep=keep)
-        return
-    with pytest.raises(SamplesError, match=needed):
-        small(model, method, count, keep=keep)
+def test_too_few_samples_say_how_many(
+    count: int, keep: float | None, method: str, words: str
+) -> None:
+    """ceil(ln 0.05 / ln p): 299 for 99 %, 59 for 95 %, 5 for 50 %; eight more for a fit, as many
+    more for a search. What n samples could prove is 0.05 to the power of 1/n."""
+    with pytest.raises(SamplesError, match=words):
+        small(two_layers(), method, count, keep=keep)
+
+
+@pytest.mark.parametrize(
+    ("count", "keep", "method", "parts"),
+    [
+        (598, 0.99, "auto", (299, 299)),
+        (1000, 0.99, "auto", (500, 500)),
+        (307, 0.99, "mask:4", (8, 299)),
+        (13, 0.5, "auto", (8, 5)),
+        (100, None, "mask:4", (75, 25)),
+        (8, None, "mask:4", (6, 2)),
+    ],
+)
+def test_samples_are_shared_between_a_fit_and_its_proof(
+    count: int, keep: float | None, method: str, parts: tuple[int, int]
+) -> None:
+    given = Samples({"x": np.arange(count)[:, np.newaxis]})
+    fitting, measuring = split(given, Options(True, method=method, keep=keep, seed=3))
+    assert fitting is not None
+    assert measuring is not None
+    rows = [part.arrays["x"][:, 0].tolist() for part in (fitting, measuring)]
+    assert tuple(map(len, rows)) == parts
+    assert sorted(rows[0] + rows[1]) == list(range(count))
 
 
 def test_classes_and_values_are_told_apart() -> None:
