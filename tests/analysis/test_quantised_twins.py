@@ -140,6 +140,27 @@ def in_blocks(bits: int, zeros: bool, turned: bool = False) -> onnx.ModelProto:
     return built([layer], given, matrix if turned else np.ascontiguousarray(matrix.T))
 
 
+def fused_projection() -> onnx.ModelProto:
+    """Queries of 7 × 32: what a MatMulNBits of the same bytes multiplies with; keys of others."""
+    given: dict[str, Array] = {"w": bytes_(7, 1, 16), "s": np.abs(random_array(7))}
+    sizes = {"domain": MICROSOFT, "K": 32, "bits": 4, "block_size": 32}
+    alone = node("MatMulNBits", "x w s", "y", N=7, **sizes)
+    twin = product_with_identity(alone, given, 32)
+    given |= {"n": random_array(32), "v": bytes_(4, 1, 16) + np.uint8(1), "t": random_array(4)}
+    layer = node("MatMulNBitsQkv", "x", "y k l", Nq=7, Nkv=4, **sizes)
+    layer.input.extend(["", "n", "w", "s", "", "v", "t", "", "v", "t"])
+    return built([layer], given, np.ascontiguousarray(twin.T))
+
+
+def float8() -> onnx.ModelProto:
+    """[3, 256] 8-bit floats, two blocks of 128 in a row."""
+    codes = random_array(3, 256).astype(onnx.helper.tensor_dtype_to_np_dtype(17))
+    scale = np.abs(random_array(3, 2))
+    layer = node("MatMulBlockQuantizedFp8Weight", "x w s", "y", domain=MICROSOFT)
+    twin = codes.astype(F) * np.repeat(scale, 128, axis=1)
+    return built([layer], {"w": codes, "s": scale}, twin)
+
+
 def in_table(quant_type: int) -> onnx.ModelProto:
     """Without the code of -0.0, which a product makes 0.0."""
     halves = [np.where(half == 8, 9, half) for half in np.divmod(bytes_(7 * 16), 16)]
@@ -269,6 +290,8 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[Any, ...]]] = {
     "MatMulNBits, default zero point": (lambda: in_blocks(4, zeros=False), EQUAL),
     "MatMulNBits, 8 bits": (lambda: in_blocks(8, zeros=True), EQUAL),
     "MatMulNBits, of a MatMul": (lambda: in_blocks(4, zeros=True, turned=True), turned(1, 0)),
+    "MatMulNBitsQkv": (fused_projection, EQUAL),
+    "MatMulBlockQuantizedFp8Weight": (float8, EQUAL),
     "MatMulBnb4, floats": (lambda: in_table(0), EQUAL),
     "MatMulBnb4, normal floats": (lambda: in_table(1), EQUAL),
     "GatherBlockQuantized, 4 bits": (lambda: rows(4), EQUAL),

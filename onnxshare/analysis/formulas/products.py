@@ -75,7 +75,9 @@ def product(context: Context, left: int, right: int, bias: int, inner: int) -> W
     results = context.per_sample(context.output)
     macs = results * inner
     constant = [side for side in (left, right) if context.constant(side) is not None]
-    if len(constant) != 1:
+    if len(constant) == 2:  # a weight that is computed from two
+        return Work(connections=2 * macs, uses={left: macs, right: macs}, macs=macs)
+    if not constant:
         return Work(macs=macs, extra_flops=results if context.has(bias) else 0)
     weight = constant[0]
     data = left if weight == right else right

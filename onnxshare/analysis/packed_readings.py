@@ -1,0 +1,139 @@
+"""How weights are read that several elements of share a byte, in blocks with a scale each
+(https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxshare.analysis.dequantized import Dequantized, Packing, reading
+from onnxshare.analysis.reader import Reader
+from onnxshare.io.tensors import Array
+
+#: The numbers of 4-bit floats and of 4-bit normal floats (Dettmers et al., "QLoRA: Efficient
+#: Finetuning of Quantized LLMs", 2023, appendix E), both between -1 and 1.
+_FP4 = (0.0, 0.005208333333, 0.66666667, 1.0, 0.33333333, 0.5, 0.16666667, 0.25)
+_BNB4 = (
+    (*_FP4, *(-number for number in _FP4)),
+    (
+        *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+        *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+        *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
+        *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+    ),
+)
+
+
+def in_blocks(reader: Reader) -> Iterator[Dequantized | None]:
+    """MatMulNBits."""
+    if not reader.has(4) and not reader.node.attribute("weight_prepacked", 0):
+        yield from _matrix(reader, 1, "N", zero=3)
+
+
+def two_in_blocks(reader: Reader) -> Iterator[Dequantized | None]:
+    """MatMulNBitsMlp."""
+    for data in (3, 6):
+        yield from _matrix(reader, data, "N")
+
+
+def three_in_blocks(reader: Reader) -> Iterator[Dequantized | None]:
+    """MatMulNBitsQkv."""
+    for data, rows in ((3, "Nq"), (6, "Nkv"), (9, "Nkv")):
+        yield from _matrix(reader, data, rows)
+
+
+def _matrix(reader: Reader, data: int, rows: str, zero: int = 99) -> Iterator[Dequantized | None]:
+    """[N, K], each row in blocks of bytes, a scale for each block in the next input."""
+    node, stored, scale = reader.node, reader.stored(data), reader.value(data + 1)
+    shape = int(node.attribute(rows, 0)), int(node.attribute("K", 0))
+    bits, block = int(node.attribute("bits", 4)), int(node.attribute("block_size", 0))
+    if min(*shape, block) < 1:
+        return
+    count = -(-shape[1] // block)
+    row = count * block
+    if (
+        stored is None
+        or scale is None
+        or bits not in (2, 4, 8)
+        or stored.dtype != TensorProto.UINT8
+        or stored.elements * 8 != shape[0] * row * bits
+        or scale.size != shape[0] * count
+    ):
+        return
+    grid = (shape[0], count)
+    zeros = _packed_zeros(reader, zero, grid, bits)
+    yield reading(stored, shape, scale.reshape(grid), zeros, (1, block), Packing(bits, row))
+
+
+def floats_in_blocks(reader: Reader) -> Iterator[Dequantized | None]:
+    """MatMulBlockQuantizedFp8Weight: [N, K] 8-bit floats, a scale for each block of a row."""
+    yield from reader.linear(1, 2, 99, 1, int(reader.node.attribute("block_size", 128)))
+
+
+def in_table(reader: Reader) -> Iterator[Dequantized | None]:
+    """MatMulBnb4: the rows of [N, K] behind one another, in blocks of codes of a table."""
+    node, stored, scale = reader.node, reader.stored(1), reader.value(2)
+    shape = int(node.attribute("N", 0)), int(node.attribute("K", 0))
+    block, table = int(node.attribute("block_size", 0)), int(node.attribute("quant_type", -1))
+    if stored is None or scale is None or min(*shape, block) < 1 or shape[1] % block:
+        return  # blocks that go over the ends of rows are not told
+    grid = shape[0], shape[1] // block
+    if (
+        table not in (0, 1)
+        or stored.dtype != TensorProto.UINT8
+        or stored.elements != (shape[0] * shape[1] + 1) // 2
+        or scale.size != grid[0] * grid[1]
+    ):
+        return
+    packing = Packing(4, shape[1], _BNB4[table], highest_first=True)
+    zero = np.zeros(grid, np.float32)
+    yield reading(stored, shape, scale.reshape(grid), zero, (1, block), packing)
+
+
+def _packed_zeros(
+    reader: Reader, position: int, grid: tuple[int, ...], bits: int, centre: bool = True
+) -> Array | None:
+    """Zero points, one for each block: floats, or codes that are packed as the weight is; half the
+    range, or 0, where they are left out."""
+    if not reader.has(position):
+        return np.full(grid, 2 ** (bits - 1) if centre else 0, np.float32)
+    zero = reader.value(position)
+    if zero is None or zero.dtype != np.uint8:
+        return zero.reshape(grid) if zero is not None and zero.size == np.prod(grid) else None
+    per_byte = 8 // bits
+    row = -(-grid[-1] // per_byte) * per_byte
+    if zero.size * per_byte != np.prod(grid[:-1], dtype=int) * row:
+        return None
+    places = np.arange(np.prod(grid))
+    return Packing(bits, row).codes(zero.reshape(-1), places, grid[-1]).reshape(grid)
+
+
+def packed_rows(reader: Reader) -> Iterator[Dequantized | None]:
+    """GatherBlockQuantized: bytes hold several elements of the last axis, other types do not."""
+    node, stored, scale = reader.node, reader.stored(0), reader.value(2)
+    if stored is None or scale is None or not stored.shape:
+        return
+    shape, bits, packing = stored.shape, int(node.attribute("bits", 4)), None
+    if stored.dtype == TensorProto.UINT8:
+        if bits not in (2, 4, 8):
+            return
+        shape = (*shape[:-1], shape[-1] * 8 // bits)
+        packing = Packing(bits, shape[-1])
+    axis, block = int(node.attribute("quantize_axis", 1)), int(node.attribute("block_size", 128))
+    axis += len(shape) if axis < 0 else 0
+    if not 0 <= axis < len(shape):
+        return
+    block = block or shape[axis]
+    wanted = [*shape]
+    wanted[axis] = -(-shape[axis] // max(1, block))
+    if block < 1 or list(scale.shape) != wanted:
+        return
+    zero: Array | None = np.zeros(scale.shape, np.float32)
+    if packing is not None:
+        zero = _packed_zeros(reader, 3, scale.shape, bits)
+    elif reader.has(3):
+        zero = reader.value(3)
+    blocks = tuple(block if place == axis else 1 for place in range(len(shape)))
+    yield reading(stored, shape, scale, zero, blocks, packing)
