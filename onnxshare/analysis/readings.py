@@ -55,6 +55,20 @@ def _dequantize(reader: Reader) -> Iterator[Dequantized | None]:
     yield from reader.linear(0, 1, 2, axis, block)
 
 
+def _rows(reader: Reader) -> Iterator[Dequantized | None]:
+    """Gather: rows of a table that are looked up as they are stored, and scaled afterwards."""
+    node, stored = reader.node, reader.stored(0)
+    scales = node.scope.readers(node.outputs[0]) if stored is not None else []
+    for scale in scales:
+        if stored is None or scale.op_type != "DequantizeLinear" or not scale.standard:
+            return
+    for after in (Reader(reader.graph, reader.values, scale) for scale in scales):
+        value = after.value(1)
+        if stored is None or value is None or value.size != 1:
+            return
+        yield after.by(stored, value, after.zero(2, value))
+
+
 def _convolution(reader: Reader) -> Iterator[Dequantized | None]:
     """QLinearConv: the bias has the product of both scales, and no zero point."""
     yield from reader.linear(3, 4, 5)
@@ -177,6 +191,7 @@ def _factors(product: Node, known: str) -> str | None:
 
 
 _STANDARD: dict[str, Rule] = {
+    "Gather": _rows,
     "DequantizeLinear": _dequantize,
     "QLinearConv": _convolution,
     "QLinearMatMul": _matmul,

@@ -79,7 +79,8 @@ class Operator:
             role = self.roles[position] if position < len(self.roles) else STRUCTURE
         if role not in (OPERAND, QUANTISED_OPERAND):
             return role
-        if self.work is None and dtype in NARROW:  # what nobody knows may hold quantised weights
+        # What nobody knows, looks up rows or passes them on may hold quantised weights.
+        if dtype in NARROW and (self.work is None or self.kind in ("embedding", "layout")):
             role = QUANTISED_OPERAND
         if role == OPERAND and dtype not in FLOATS:
             return STRUCTURE

@@ -359,3 +359,15 @@ def test_progress_reaches_the_end_with_what_is_dequantised() -> None:
     # 24 codes, 24 floats of the twin, 24 floats that are made; the scales are no parameters.
     assert seen[-1] == (24 + 96 + 96, 24 + 96 + 96)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_a_quantised_table_whose_rows_are_looked_up_first() -> None:
+    """As ONNX Runtime's tool quantises an embedding: the rows are dequantised, not the table."""
+    nodes = [node("Gather", "w i", "rows"), node("DequantizeLinear", "rows s z", "d")]
+    given = {"w": CODES, "s": one(0.1), "z": ZERO}
+    model = built(nodes, given, (CODES - ZERO).astype(F) * F(0.1))
+    report = onnxshare.inspect(model, hashes=True)
+    facts = report.nodes[0]
+    assert (facts.kind, facts.params, facts.connections) == ("embedding", 24, 6)
+    assert {item.name: said(item) for item in report.weights}["f"] == EQUAL
+    assert report.totals.quantization == 2
