@@ -6,10 +6,12 @@
 | `grid:K` | AveragePool → Flatten |
 | `mask:R` | Reshape [0, C, S] → MatMul [S, R] → Flatten |
 | `depthwise` | Conv with one kernel H × W per channel → Flatten |
+| `separable:K` | Conv 1×1 to K channels → Conv with one kernel H × W per channel → Flatten |
 | all positions | Flatten |
 
 Each fitted layer is one Gemm, or two where it is cut to low rank (a MatMul and a Gemm before
-version 11, when a Gemm must have a bias); outputs get their old names.
+version 11, when a Gemm must have a bias), in an mlp after a Gemm and a Relu; outputs get their old
+names.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ from onnxshare.graph import Node
 from rewrites.base import Refusal
 from rewrites.chain import Chain, ChainLayer
 from rewrites.emitter import Emitter
-from rewrites.fitted import FittedLayer, SmallHead
+from rewrites.fitted import FittedLayer, Hidden, SmallHead
 from rewrites.head_data import carried_map
 from rewrites.restore import is_plain, vector_to_old
+from rewrites.separable import Separable
 from rewrites.spatial import Weighting
 
 #: Since these versions Reshape takes its shape as an input, and Gemm broadcasts by itself and can
@@ -52,7 +55,12 @@ def emit_head(chain: Chain, small: SmallHead) -> tuple[onnx.ModelProto, list[str
     mirror, source = carried_map(chain, editor)
     first = chain.layers[chain.roots[0]].fc.node
     dtype = _dtype(chain)
-    pooled = emit_weighting(mirror.out, first, source, small.weighting, chain, dtype)
+    if isinstance(small.weighting, Separable):
+        pooled = _emit_separable(mirror.out, first, source, small.weighting, dtype)
+    else:
+        pooled = emit_weighting(mirror.out, first, source, small.weighting, chain, dtype)
+    if small.hidden is not None:
+        pooled = _emit_hidden(chain, mirror.out, first, pooled, small.hidden, dtype)
     for fitted in small.layers:
         layer = chain.layers[fitted.target]
         features = pooled if fitted.source < 0 else _rows(chain, layer)
@@ -104,6 +112,38 @@ def emit_weighting(
     return out.emit(node, "Flatten", [source], f"{name}_features", {"axis": 1})
 
 
+def _emit_separable(
+    out: Emitter, node: Node, source: str, weighting: Separable, dtype: np.dtype[Any]
+) -> str:
+    """Emit separable features `[N, K]` of a map `[N, C, spatial…]`; returns their name."""
+    name, (count, width) = f"{source}_separable", weighting.channels.shape
+    axes = len(weighting.spatial)
+    mixtures = weighting.channels.reshape(count, width, *([1] * axes))
+    stored = out.constant(mixtures.astype(dtype), f"{name}_channels")
+    mixed = out.emit(node, "Conv", [source, stored], f"{name}_mixed", {"kernel_shape": [1] * axes})
+    kernel = weighting.rows.reshape(count, 1, *weighting.spatial)
+    stored = out.constant(kernel.astype(dtype), f"{name}_masks")
+    shape = {"group": count, "kernel_shape": list(weighting.spatial)}
+    weighted = out.emit(node, "Conv", [mixed, stored], name, dict(shape))
+    return out.emit(node, "Flatten", [weighted], f"{name}_features", {"axis": 1})
+
+
+def _emit_hidden(
+    chain: Chain, out: Emitter, node: Node, features: str, hidden: Hidden, dtype: np.dtype[Any]
+) -> str:
+    """A Gemm and a Relu; returns the name of the rows `[N, units]`."""
+    weight = out.constant(hidden.weight.astype(dtype), f"{features}_weight")
+    bias = out.constant(hidden.bias.astype(dtype), f"{features}_bias")
+    rows = out.emit(node, "Gemm", [features, weight, bias], f"{features}_hidden", _gemm(chain))
+    return out.emit(node, "Relu", [rows], f"{features}_active")
+
+
+def _gemm(chain: Chain) -> dict[str, object]:
+    """The attributes of a Gemm with a bias."""
+    old = chain.subject.graph.opset < _GEMM_BROADCASTS
+    return {"transB": 1, "broadcast": 1} if old else {"transB": 1}
+
+
 def _reshape(out: Emitter, node: Node, source: str, shape: list[int], opset: int) -> str:
     name = f"{source}_positions"
     if opset < _RESHAPE_INPUT:
@@ -142,10 +182,7 @@ def _emit_layer(
         features = out.emit(node, "Gemm", [features, stored], name, {"transB": 1})
     weight = out.constant(fitted.factors[-1].astype(dtype), weight_name)
     bias = out.constant(fitted.bias.astype(dtype), f"{layer.result}_bias")
-    attributes: dict[str, object] = {"transB": 1}
-    if opset < _GEMM_BROADCASTS:
-        attributes["broadcast"] = 1
-    return out.emit(node, "Gemm", [features, weight, bias], name, attributes)
+    return out.emit(node, "Gemm", [features, weight, bias], name, _gemm(chain))
 
 
 def _give_back(chain: Chain, out: Emitter, layer: ChainLayer, rows: str) -> None:
@@ -159,20 +196,20 @@ def _give_back(chain: Chain, out: Emitter, layer: ChainLayer, rows: str) -> None
 
 
 def _leaving(chain: Chain, small: SmallHead) -> set[Node]:
-    """The FCs that are replaced, and all that stands between them in a collapse.
+    """The FCs that are replaced, and all that stands between them in a collapse or an mlp.
 
     Raises:
         Refusal: something else reads what would go.
     """
     graph = chain.subject.graph
-    collapse = small.method.form == "collapse"
+    whole = small.method.whole
     gone: set[Node] = set()
     for place, layer in enumerate(chain.layers):
-        if collapse or place in {fitted.target for fitted in small.layers}:
+        if whole or place in {fitted.target for fitted in small.layers}:
             gone.add(layer.fc.node)
             adder = bias_node(graph, layer.fc)
             gone.update([adder] if adder is not None else [])
-        if collapse:
+        if whole:
             gone.update(layer.between)
     given = {chain.layers[fitted.target].result for fitted in small.layers}
     for node in gone:

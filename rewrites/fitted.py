@@ -10,6 +10,7 @@ from onnxshare.io.tensors import Array
 from rewrites.chain import Chain
 from rewrites.methods import Method
 from rewrites.moments import Floats
+from rewrites.separable import Separable
 from rewrites.spatial import Weighting
 
 
@@ -53,6 +54,28 @@ class FittedLayer:
 
 
 @dataclass(frozen=True)
+class Hidden:
+    """A layer between the features and the outputs, max(0, H z + h), in no place of the chain.
+
+    Attributes:
+        weight: H, `[units, D]`.
+        bias: h, `[units]`.
+    """
+
+    weight: Floats = field(repr=False)
+    bias: Floats = field(repr=False)
+
+    @property
+    def params(self) -> int:
+        """Weights and biases."""
+        return self.weight.size + self.bias.size
+
+    def apply(self, features: Floats) -> Floats:
+        """Its outputs `[N, units]` for features `[N, D]`."""
+        return np.maximum(features @ self.weight.T + self.bias, 0)
+
+
+@dataclass(frozen=True)
 class SmallHead:
     """A head fitted by one method.
 
@@ -62,17 +85,21 @@ class SmallHead:
         layers: the fitted layers; FCs that none of them stands for stay as they are, unless
             nothing reads them any more.
         params, macs: of everything that takes the place of the head's FCs.
+        hidden: what stands between the features and the layers that read them; mostly nothing.
     """
 
     method: Method
-    weighting: Weighting
+    weighting: Weighting | Separable
     layers: tuple[FittedLayer, ...]
     params: int
     macs: int
+    hidden: Hidden | None = None
 
     def predict(self, chain: Chain, maps: Array) -> dict[int, Floats]:
         """Per leaf its outputs for maps `[n, C, S]`."""
         features = self.weighting.apply(maps)
+        if self.hidden is not None:
+            features = self.hidden.apply(features)
         known: dict[int, Floats] = {}
         for layer in self.layers:
             if layer.source < 0:
@@ -80,7 +107,7 @@ class SmallHead:
             else:
                 hidden = chain.step(layer.target).value(known[layer.source])
                 known[layer.target] = layer.apply(hidden)
-        found = known if self.method.form == "collapse" else chain.forward(known)
+        found = known if self.method.whole else chain.forward(known)
         return {leaf: found[leaf] for leaf in chain.leaves}
 
 

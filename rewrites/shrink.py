@@ -233,12 +233,10 @@ def _notes(
 
 def _figures(task: _Task, small: SmallHead, certificate: Estimate | None) -> dict[str, Any]:
     """What is written into the model beside the promise."""
-    figures: dict[str, Any] = {
-        "method": small.method.name,
-        "fitted_on": task.data.count,
-        "left_out_error": max(layer.error for layer in small.layers),
-        "refined": any(layer.refined for layer in small.layers),
-    }
+    figures: dict[str, Any] = {"method": small.method.name, "fitted_on": task.data.count}
+    if small.hidden is None:  # what is distilled has no leave-one-out error
+        figures["left_out_error"] = max(layer.error for layer in small.layers)
+        figures["refined"] = any(layer.refined for layer in small.layers)
     if certificate is not None:
         kept = {"keep": task.target.keep, "max_error": task.target.max_error}
         figures |= {key: value for key, value in kept.items() if value is not None}

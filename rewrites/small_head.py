@@ -1,4 +1,4 @@
-"""Fits one small head to what a head does on samples, in closed form.
+"""Fits one small head to what a head does on samples, nearly always in closed form.
 
 - A pooled first layer keeps the later FCs: the FCs that read the map are fitted on the weighted
   features around V₀ = W·A⁺.
@@ -8,6 +8,7 @@
   has not seen (its leave-one-out predictions; on its own predictions it would overfit), and hidden
   layers are cut to low rank where the outputs hardly notice (`stack.py`). Fitting each layer to the
   original's responses on the approximated input follows Zhang et al. (arXiv 1505.06798).
+- An mlp has no closed form: it is distilled (`distilled.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from onnxshare.io.tensors import Array
 from rewrites import masks, spatial
 from rewrites.base import Refusal
 from rewrites.chain import Chain
+from rewrites.distilled import distilled
 from rewrites.fit import LinearFit, Ridge
 from rewrites.fitted import FittedLayer, SmallHead, measured
 from rewrites.head_data import HeadData
@@ -50,6 +52,8 @@ def fit_head(
     try:
         if method.form == "collapse":
             return _collapse(chain, data, chosen, method, results, classes)
+        if method.form == "mlp":
+            return distilled(chain, data, chosen, method, classes)
         if method.form == "stack":
             return _stack(chain, data, chosen, method, results, classes)
         return _first(chain, data, chosen, method, results, classes)

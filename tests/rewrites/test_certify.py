@@ -99,6 +99,7 @@ NAMES = {
     "collapse+mask:4": Method("collapse", "mask", 4),
     "stack:16": Method("stack", "full", 1, 16),
     "stack:12+mask:8": Method("stack", "mask", 8, 12),
+    "mlp:16+separable:24": Method("mlp", "separable", 24, 16),
     "exact": EXACT,
 }
 
@@ -111,7 +112,11 @@ def test_names_and_back(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "mask", "gap:2", "mask:-1", "mask:2+mask:3", "Collapse", "stack", "+", "mask:1e3"]
+    "name",
+    [
+        *("", "mask", "gap:2", "mask:-1", "mask:2+mask:3", "Collapse", "stack", "+", "mask:1e3"),
+        *("mlp:8", "separable:4", "mlp:8+mask:4", "collapse+separable:4", "mlp+separable:4"),
+    ],
 )
 def test_no_names(name: str) -> None:
     with pytest.raises(UsageError, match="no method"):

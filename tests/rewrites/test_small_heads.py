@@ -139,6 +139,7 @@ OPERATORS = {
     "collapse+depthwise": ["Conv", "Flatten", "Gemm"],
     "stack:3": ["Flatten", "Gemm", "Gemm", "Relu", "Gemm"],
     "stack:2+mask:4": ["Reshape", "MatMul", "Flatten", "Gemm", "Gemm", "Relu", "Gemm"],
+    "mlp:5+separable:3": ["Conv", "Conv", "Flatten", "Gemm", "Relu", "Gemm"],
     "exact": ["Conv", "Relu", "Conv", "Flatten"],
 }
 
@@ -214,7 +215,10 @@ def several(kind: str) -> onnx.ModelProto:
     [
         ("two FCs on one map", "collapse+mask:10", None),
         ("two FCs on one map", "stack:2", "no hidden layer"),
+        ("two FCs on one map", "mlp:5+separable:3", "it is linear"),
         ("two outputs of one hidden layer", "collapse+mask:10", None),
+        ("two outputs of one hidden layer", "mlp:5+separable:3", None),
+        ("a hidden layer that is an output", "mlp:5+separable:3", "read elsewhere"),
         ("two outputs of one hidden layer", "stack:6+mask:10", None),
         ("two outputs of one hidden layer", "mask:10", None),
         ("a hidden layer that is an output", "collapse", "read elsewhere"),

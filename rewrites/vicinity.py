@@ -1,0 +1,84 @@
+"""Makes new feature maps out of those of a few samples, so that a head can be asked about more.
+
+The head that is to be replaced answers any map, not only those of the samples: its answers are
+labels that cost nothing. A fit to the few maps alone, of thousands of weights to a thousand
+samples, learns them by heart; a fit to maps in their vicinity (Chapelle, Weston, Bottou and Vapnik,
+"Vicinal risk minimization", 2000) has to do what the head does. From a map a and another map b of
+the samples, with a share t drawn evenly from 0 to 1, one of
+
+- t·a + (1 − t)·b                       (mixup: Zhang et al., arXiv 1710.09412);
+- a inside a box of t of the map, b outside (CutMix: Yun et al., arXiv 1905.04899);
+- each whole channel from a with probability t, else from b;
+
+and then each value becomes zero with a small probability (dropout: Srivastava et al., 2014). None
+of this looks at the input, so it is the same for images, sound and everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from onnxshare.io.tensors import Array
+
+Singles = np.ndarray[Any, np.dtype[np.float32]]
+
+#: The probability that a value becomes zero.
+_DROPPED = 0.1
+
+#: Maps made at a time.
+_BLOCK = 512
+
+
+class Vicinity:
+    """Maps near those of the samples.
+
+    Args:
+        maps: of the samples, `[N, C, S]`.
+        spatial: the spatial sizes, S together.
+        random: where chance comes from.
+    """
+
+    def __init__(self, maps: Array, spatial: tuple[int, ...], random: np.random.Generator) -> None:
+        self._maps: Singles = np.asarray(maps, np.float32)
+        self._spatial = spatial
+        self._random = random
+        self._ways: tuple[Callable[[Singles, Singles, Singles], Singles], ...] = (
+            _mixed, self._boxed, self._switched
+        )  # fmt: skip
+
+    def draw(self, count: int) -> Singles:
+        """So many maps, `[count, C, S]`; each sample is the first of a pair equally often."""
+        samples = len(self._maps)
+        found = np.empty((count, *self._maps.shape[1:]), np.float32)
+        rounds = -(-count // samples)
+        order = np.concatenate([self._random.permutation(samples) for _ in range(rounds)])
+        for place, start in enumerate(range(0, count, _BLOCK)):
+            first = self._maps[order[start : min(start + _BLOCK, count)]]
+            second = self._maps[self._random.integers(samples, size=len(first))]
+            share = self._random.random((len(first), 1, 1), dtype=np.float32)
+            made = self._ways[place % len(self._ways)](first, second, share)
+            made *= self._random.random(made.shape, dtype=np.float32) >= _DROPPED
+            found[start : start + len(made)] = made
+        return found
+
+    def _switched(self, first: Singles, second: Singles, share: Singles) -> Singles:
+        kept = self._random.random((*first.shape[:2], 1), dtype=np.float32) < share
+        return np.where(kept, first, second)
+
+    def _boxed(self, first: Singles, second: Singles, share: Singles) -> Singles:
+        kept = np.ones((len(first), 1), np.bool_)
+        part = share[:, 0, 0].astype(np.float64) ** (1 / len(self._spatial))
+        for size in self._spatial:
+            length = np.maximum(1, np.round(size * part)).astype(int)
+            start = np.floor(self._random.random(len(first)) * (size - length + 1)).astype(int)
+            places = np.arange(size)
+            inside = (places >= start[:, None]) & (places < (start + length)[:, None])
+            kept = (kept[:, :, None] & inside[:, None, :]).reshape(len(first), -1)
+        return np.where(kept[:, None, :], first, second)
+
+
+def _mixed(first: Singles, second: Singles, share: Singles) -> Singles:
+    return second + share * (first - second)

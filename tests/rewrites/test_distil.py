@@ -1,0 +1,277 @@
+"""A network with one hidden layer, distilled from a head that can be asked about any map."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxshare.io.load import load
+from onnxshare.runtime.session import iter_batches
+from rewrites import distil, threads
+from rewrites.base import Refusal, study
+from rewrites.chain import Chain, chain_of
+from rewrites.fitted import SmallHead
+from rewrites.head_data import HeadData, collect
+from rewrites.methods import parse
+from rewrites.small_head import fit_head
+from rewrites.vicinity import Vicinity
+from tests.rewrites.checking import inputs
+from tests.rewrites.forms import C, H, K, Net, W
+
+Array = np.ndarray[Any, np.dtype[Any]]
+S = H * W
+
+#: As they are outside of tests, where they are smaller (`conftest.py`).
+EFFORT = {name: getattr(distil, name) for name in ("_STEPS", "_POOL")}
+
+
+def head_of(model: onnx.ModelProto, count: int = 200, seed: int = 3) -> tuple[Chain, HeadData]:
+    loaded = load(model)
+    subject = study(loaded)
+    chain = chain_of(subject, subject.heads[0])
+    return chain, answers(chain, model, count, seed)
+
+
+def answers(chain: Chain, model: onnx.ModelProto, count: int, seed: int) -> HeadData:
+    random = np.random.default_rng(seed)
+    [given] = inputs(model)
+    shape = [dim.dim_value or 1 for dim in given.type.tensor_type.shape.dim][1:]
+    arrays = {given.name: random.standard_normal((count, *shape)).astype(np.float32)}
+    whole = load(model)
+
+    def features(
+        proto: onnx.ModelProto, names: tuple[str, ...]
+    ) -> Generator[Mapping[str, Array], None, None]:
+        yield from iter_batches(replace(whole, skeleton=proto), arrays, outputs=names)
+
+    return collect(chain, features, count)
+
+
+def fitted(
+    chain: Chain, data: HeadData, method: str, classes: bool, chosen: Array | None = None
+) -> SmallHead:
+    rows = np.arange(data.count) if chosen is None else chosen
+    leaves = frozenset(chain.leaves) if classes else frozenset[int]()
+    with threads.one():
+        return fit_head(chain, data, rows, parse(method), leaves)
+
+
+def planted(units: int, features: int) -> onnx.ModelProto:
+    """Two FCs, the first of separable weights; its units come in pairs, which add up to |v|."""
+    net = Net(seed=5)
+    mixtures, masks = net.random(features, C), net.random(features, S)
+    mix = 3 * net.random(units // 2, features)
+    weight = (mix @ (mixtures[:, :, None] * masks[:, None, :]).reshape(features, -1)).astype("f4")
+    hidden = net.node(
+        "Gemm", net.flat(), net.stored(np.concatenate([weight, -weight])), net.weight(units),
+        transB=1,
+    )  # fmt: skip
+    out = net.stored(np.tile(2 * net.random(4, units // 2), 2))
+    net.rows(net.node("Gemm", net.node("Relu", hidden), out, net.weight(4), transB=1), 4)
+    return net.model()
+
+
+def even(chain: Chain, count: int, seed: int) -> HeadData:
+    """The head on maps that are as often above 0 as below."""
+    maps = np.random.default_rng(seed).standard_normal((count, C, S)).astype(np.float32)
+    first: Any = maps.reshape(count, -1) @ _first(chain).T + chain.bias(0)
+    return HeadData(maps, chain.forward({0: first}))
+
+
+def relative(wanted: Array, given: Array) -> float:
+    return float(((wanted - given) ** 2).sum() / ((wanted - wanted.mean(axis=0)) ** 2).sum())
+
+
+@pytest.mark.parametrize("classes", [True, False], ids=["classes", "values"])
+def test_a_planted_hidden_layer_is_found(classes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no linear layer comes close: the head gives the same for a map and its negative, but
+    for biases."""
+    monkeypatch.setattr(distil, "_STEPS", (600, 2000))
+    chain, _ = head_of(planted(8, 3), 20)
+    data, unseen = even(chain, 300, 1), even(chain, 500, 2)
+    [leaf] = chain.leaves
+    head = fitted(chain, data, "mlp:16+separable:6", classes)
+    given = head.predict(chain, unseen.maps)[leaf]
+    linear = fitted(chain, data, "collapse", False).predict(chain, unseen.maps)[leaf]
+    wanted = unseen.results[leaf]
+    assert relative(wanted, linear) > 0.3
+    if classes:
+        agreed = (given.argmax(axis=1) == wanted.argmax(axis=1)).mean()
+        assert agreed > 0.95 > (linear.argmax(axis=1) == wanted.argmax(axis=1)).mean()
+    else:
+        assert relative(wanted, given) < 0.02
+    assert head.params == 6 * (C + S) + 16 * (6 + 1) + 4 * (16 + 1)
+    assert head.macs == 6 * S * (C + 1) + 16 * 6 + 4 * 16
+
+
+def test_only_the_chosen_samples_have_a_part() -> None:
+    model = planted(8, 3)
+    chain, data = head_of(model, 60)
+    chosen = np.arange(0, 60, 2)
+    head = fitted(chain, data, "mlp:4+separable:2", True, chosen)
+    others = np.setdiff1d(np.arange(60), chosen)
+    maps, results = data.maps.copy(), {p: v.copy() for p, v in data.results.items()}
+    maps[others] = 1e9
+    for values in results.values():
+        values[others] = -1e9
+    again = fitted(chain, HeadData(maps, results), "mlp:4+separable:2", True, chosen)
+    for one, other in zip(_arrays(head), _arrays(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def _arrays(head: SmallHead) -> list[Array]:
+    assert head.hidden is not None
+    return [*(layer.factors[0] for layer in head.layers), head.hidden.weight, head.hidden.bias]
+
+
+def test_copies_and_dead_channels_do_no_harm() -> None:
+    model = planted(8, 3)
+    chain, data = head_of(model, 40)
+    maps = data.maps.copy()
+    maps[:] = maps[:1]  # one sample, forty times over: nothing to fit to but its vicinity
+    maps[:, 0] = 0.0
+    results = chain.forward({0: maps.reshape(40, -1) @ _first(chain).T + chain.bias(0)})
+    head = fitted(chain, HeadData(maps, results), "mlp:4+separable:2", False)
+    given = head.predict(chain, maps)[chain.leaves[0]]
+    assert np.isfinite(given).all()
+
+
+def _first(chain: Chain) -> Array:
+    return np.concatenate([piece.reshape(len(piece), -1) for piece in chain.pieces(0)])
+
+
+@pytest.mark.parametrize("classes", [(), (0,), (0, 2)], ids=["values", "classes", "both"])
+def test_gradients_are_those_of_the_loss(classes: tuple[int, ...]) -> None:
+    """Against differences of the loss, written down here from its formula."""
+    random = np.random.default_rng(8)
+    kept: dict[int, Any] = {
+        0: random.standard_normal((30, 3)) * 4,
+        2: random.standard_normal((30, 2)),
+    }
+    targets = distil._Targets({k: v.copy() for k, v in kept.items()}, frozenset(classes))
+    made = random.standard_normal((30, 4 * 5))
+    shapes = [(3, 4), (3, 5), (6, 3), (6,), (5, 6), (5,)]
+    point = [random.standard_normal(shape) for shape in shapes]
+    rows = np.arange(3, 20)
+
+    def loss() -> float:
+        u, m, hidden, h, out, o = point
+        z = np.einsum("kc,ks,ncs->nk", u, m, made[rows].reshape(-1, 4, 5))
+        scaled = np.maximum(z @ hidden.T + h, 0) @ out.T + o
+        total = 0.0
+        for group, values in kept.items():
+            part = slice(0, 3) if group == 0 else slice(3, 5)
+            mean, scale = values.mean(axis=0), np.sqrt(values.var(axis=0).mean())
+            if group not in classes:
+                wanted = (values[rows] - mean) / scale
+                total += ((scaled[:, part] - wanted) ** 2).mean() / 2
+                continue
+            p, q = (
+                np.exp(s) / np.exp(s).sum(axis=1, keepdims=True)
+                for s in (values[rows], scaled[:, part] * scale + mean)
+            )
+            total += (p * np.log(p / q)).sum(axis=1).mean()
+        return float(total)
+
+    found = distil._gradient(point, made[rows], targets, rows)  # type: ignore[arg-type]
+    for values, slope in zip(point, found, strict=True):
+        for place in np.ndindex(values.shape):
+            at, step = values[place], 1e-5
+            values[place] = at + step
+            above = loss()
+            values[place] = at - step
+            below = loss()
+            values[place] = at
+            assert slope[place] == pytest.approx((above - below) / (2 * step), rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("spatial", [(7,), (4, 5), (2, 3, 2)], ids=["1-D", "2-D", "3-D"])
+def test_what_is_near_is_made_of_two_samples(spatial: tuple[int, ...]) -> None:
+    """Of map n all values are n or, once in ten, 0: so which sample a value is from can be seen."""
+    size = int(np.prod(spatial))
+    maps = np.broadcast_to(np.arange(1.0, 6.0)[:, None, None], (5, 3, size))
+    made = Vicinity(maps, spatial, np.random.default_rng(0)).draw(1536)
+    assert made.shape == (1536, 3, size)
+    assert 0.08 < (made == 0).mean() < 0.12
+    mixed, boxed, switched = made[:512], made[512:1024], made[1024:]
+    for sample in mixed:
+        values = sample[sample > 0]
+        assert np.ptp(values) < 1e-5
+        assert 1 <= values.mean() <= 5 + 1e-5
+    assert len(np.unique(np.round(mixed, 3))) > 100
+    for sample in switched:  # channel by channel one sample, two together
+        assert all(len(set(channel[channel > 0])) <= 1 for channel in sample)
+        assert len(set(sample[sample > 0])) <= 2
+    partly = 0
+    for sample in boxed:  # what is from the first is a box, the same for all channels
+        from_one = {v: (sample == v).any(axis=0).reshape(spatial) for v in set(sample[sample > 0])}
+        assert len(from_one) <= 2
+        fits = [_is_box(where, sample.max(axis=0).reshape(spatial) > 0) for where in
+                from_one.values()]  # fmt: skip
+        assert any(fits)
+        partly += len(from_one) == 2
+    assert partly > 200
+
+
+def _is_box(where: Array, seen: Array) -> bool:
+    """Whether all seen places within the bounds of `where` are in it."""
+    places = np.argwhere(where)
+    bounds = tuple(
+        slice(a, b + 1) for a, b in zip(places.min(axis=0), places.max(axis=0), strict=True)
+    )
+    return bool((where[bounds] | ~seen[bounds]).all())
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "count", "reason"),
+    [
+        ("one FC", "mlp:4+separable:2", 40, "it is linear"),
+        ("Erf", "mlp:4+separable:2", 40, "Erf"),
+        ("Relu", "mlp:4+separable:2", 15, "at least 16 samples"),
+        ("Relu", "mlp:64+separable:300", 40, "no smaller"),
+        ("Relu", "mlp:4+separable:2", 40, None),
+    ],
+)
+def test_refusals(kind: str, method: str, count: int, reason: str | None) -> None:
+    net = Net()
+    if kind == "one FC":
+        net.rows(net.gemm(net.flat(), K, 4), 4)
+    else:
+        net.rows(net.gemm(net.node(kind, net.gemm(net.flat(), K, 20)), 20, 4), 4)
+    chain, data = head_of(net.model(), count)
+    if reason is None:
+        assert fitted(chain, data, method, True).params < chain.params
+        return
+    with pytest.raises(Refusal, match=reason):
+        fitted(chain, data, method, True)
+
+
+@pytest.mark.parametrize(
+    ("channels", "positions", "features", "answer", "fits"),
+    [
+        pytest.param(16, 25, 28, 59_000, True, id="LeNet-5"),
+        pytest.param(64, 36, 24, 304_000, True, id="a small VGG"),
+        pytest.param(256, 36, 24, 58_600_000, False, id="AlexNet, its answers"),
+        pytest.param(2048, 49, 24, 300_000, False, id="a wide map, its steps"),
+    ],
+)
+def test_a_fit_costs_seconds_or_is_not_begun(
+    channels: int,
+    positions: int,
+    features: int,
+    answer: int,
+    fits: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in EFFORT.items():
+        monkeypatch.setattr(distil, name, value)
+    size = channels * positions
+    steps, maps = distil.steps_for(features * size, answer, size)
+    assert (steps > 0) is (maps > 0) is fits
+    assert maps * answer + 3 * 400 * steps * features * size < 3e11
+    assert maps * size * 4 <= 2**27
