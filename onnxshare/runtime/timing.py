@@ -25,6 +25,9 @@ _LEAST_TIMING = 1e-3
 
 _MOST_RUNS = 100
 
+#: Bytes, at most, of a batch of inputs: each model gets a copy, and so does its process.
+_MOST_BYTES = 2**30
+
 #: Pairs that are asked for at once, and the least of a round.
 _STEP = 10
 _LEAST = -(-LEAST_PAIRS // ROUNDS // _STEP) * _STEP
@@ -57,6 +60,12 @@ def measure(
             plural = "" if fixed == 1 else "s"
             reason = f"model {letter} takes {fixed} sample{plural} per run and no other number"
             return Latency(batch, reason=reason)
+    one = sum(array.nbytes / max(1, len(array)) for array in inputs.values())
+    if one * batch > _MOST_BYTES:
+        reason = (
+            f"a batch of {batch} samples takes {one * batch / 2**30:.3g} GiB, and 1 is the most"
+        )
+        return Latency(batch, reason=reason)
     try:
         return _measure(a, b, inputs, batch, seed, progress)
     except RuntimeFailure as failure:

@@ -101,6 +101,13 @@ def test_batches_that_a_model_does_not_take_are_not_run(host: Host) -> None:
     assert timing.measure(free, fixed, X, 4).result != "not run"
 
 
+def test_a_batch_that_would_take_all_memory_is_not_run(host: Host) -> None:
+    one, other = racers(host, chain(1), chain(2))
+    found = timing.measure(one, other, X, 10**9)
+    assert found.result == "not run"
+    assert found.reason == "a batch of 1000000000 samples takes 238 GiB, and 1 is the most"
+
+
 def test_the_batch_that_a_model_fixes_is_taken_unless_another_is_asked_for() -> None:
     models = {"A": Model(chain(1)), "B": Model(chain(1, batch=4))}
     with Sessions(models, CPU) as both:
