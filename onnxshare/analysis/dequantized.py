@@ -80,6 +80,13 @@ class Dequantized:
             array: the elements as they are stored.
             order: of axes, to have the results of the transposed tensor.
         """
+        for values, _ in self.with_scales(array, order):
+            yield values
+
+    def with_scales(
+        self, array: Array, order: tuple[int, ...] | None = None
+    ) -> Iterator[tuple[Array, Array]]:
+        """As `pieces`, each with the scales of its elements, or their one scale."""
         kind = helper.tensor_dtype_to_np_dtype(self.dtype)
         step = PIECE // kind.itemsize
         flat = array.reshape(-1)
@@ -92,7 +99,8 @@ class Dequantized:
             codes = self._codes(flat, start, count, places)
             index = self._index(start, count, places)
             with np.errstate(all="ignore"):
-                yield ((codes.astype(np.float32) - zero[index]) * scale[index]).astype(kind)
+                values = (codes.astype(np.float32) - zero[index]) * scale[index]
+            yield values.astype(kind), scale[index]
             release(codes)
 
     def alike(self, other: Dequantized) -> bool:

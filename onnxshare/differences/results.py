@@ -81,6 +81,8 @@ class WeightChange:
             reordered (the same elements in another order, by a digest of 128 bits);
             requantised (the same numbers once what is quantised is dequantised, perhaps transposed,
             see `permutation`);
+            quantised (B's is A's, each number rounded to the nearest step), dequantised (the other
+            way round), with the largest difference, perhaps transposed;
             retyped (another element type);
             resized (other dims and other values);
             changed (other values).

@@ -2,9 +2,9 @@
 
 Matched in this order, each tensor once: the same name and bytes; the same bytes under another
 name; the same name; the same elements in another order or other dims, under another name; the same
-numbers once quantised ones are dequantised. Small tensors, and those whose elements are all alike,
-are equal to others for no deep reason: the same bytes under another name count only at last. What
-is left was added or removed, or merged with an equal one.
+numbers once quantised ones are dequantised; a tensor and its rounded form. Small tensors, and those
+whose elements are all alike, are equal to others for no deep reason: the same bytes under another
+name count only at last. What is left was added or removed, or merged with an equal one.
 """
 
 from __future__ import annotations
@@ -15,14 +15,21 @@ from typing import Any
 
 from onnxshare.analysis.equal_numbers import Numbers, permutation
 from onnxshare.analysis.facts import dtype_name
-from onnxshare.contents import HIGHEST_RANK, permutation_between, same_bits
+from onnxshare.differences.content import (
+    LEAST,
+    bag_of,
+    rearranged,
+    size_of,
+    telling_hash,
+    twins,
+)
 from onnxshare.differences.distance import distance, first
+from onnxshare.differences.quantised import rounded
 from onnxshare.differences.results import WeightChange
 from onnxshare.differences.side import Side
-from onnxshare.io.tensors import Array, release
 
-#: Fewer elements are not matched by their content alone: too many are alike by chance.
-LEAST = 16
+#: So many quantised tensors of one size are compared with one in floats.
+_TRIED = 32
 
 
 @dataclass
@@ -59,10 +66,11 @@ class _Matcher:
 
     def run(self) -> Matching:
         self._pair(lambda side, key: (key, side.contents[key].hash), self._keep)
-        self._pair(_telling_hash, self._rename)
+        self._pair(telling_hash, self._rename)
         self._pair(lambda side, key: key, self._compare)
-        self._pair(_bag, self._moved)
+        self._pair(bag_of, self._moved)
         self._pair(self._same_numbers(), self._requantised)
+        self._pair_rounded()
         self._pair(lambda side, key: side.contents[key].hash, self._rename)
         self._leave()
         return self.found
@@ -92,7 +100,7 @@ class _Matcher:
         self._add("renamed", one, other)
 
     def _moved(self, one: str, other: str) -> None:
-        change, permutation = _rearranged(self.a, self.b, one, other)
+        change, permutation = rearranged(self.a, self.b, one, other)
         self._add(change, one, other, permutation=permutation)
 
     def _same_numbers(self) -> Key:
@@ -125,6 +133,43 @@ class _Matcher:
             self.known[place] = side.numbers(key)
         return self.known[place]
 
+    def _pair_rounded(self) -> None:
+        """Pair what is left of both sides where one tensor is the rounded form of another; of many
+        of one size only so many are tried."""
+        waiting: dict[Any, list[str]] = {}
+        for other in self.right:
+            waiting.setdefault(size_of(self.b, other), []).append(other)
+        for one in list(self.left):
+            alike = waiting.get(size_of(self.a, one), [])
+            for other in alike[:_TRIED]:
+                if self._rounded(one, other):
+                    alike.remove(other)
+                    del self.left[one], self.right[other]
+                    self.found.partner[one] = other
+                    break
+
+    def _rounded(self, one: str, other: str) -> bool:
+        """Note that one of two tensors is the rounded form of the other; False where none is."""
+        forth = other in self.b.readings
+        quantised, key = (self.b, other) if forth else (self.a, one)
+        floats, name = (self.a, one) if forth else (self.b, other)
+        reading = quantised.readings.get(key)
+        if reading is None or name in floats.readings:
+            return False
+        numbers = floats.array(name) if size_of(floats, name) == size_of(quantised, key) else None
+        found = None
+        if numbers is not None and numbers.size >= LEAST:
+            found = rounded(numbers, reading, quantised.read(reading.stored))
+        if found is None:
+            return False
+        order = found.order
+        if order is not None and forth:
+            order = tuple(order.index(axis) for axis in range(len(order)))
+        figures = {"max_abs": found.max_abs, "max_rel": found.max_rel}
+        change = "quantised" if forth else "dequantised"
+        self._add(change, one, other, permutation=order, **figures)
+        return True
+
     def _requantised(self, one: str, other: str) -> None:
         if not self._same_once_dequantised(one, other):
             self._compare(one, other)
@@ -146,10 +191,10 @@ class _Matcher:
     def _compare(self, one: str, other: str) -> None:
         """Two tensors of one name and of other bytes."""
         left, right = self.a.tensors[one], self.b.tensors[other]
-        if _bag(self.a, one, least=2) == _bag(self.b, other, least=2) is not None:
+        if bag_of(self.a, one, least=2) == bag_of(self.b, other, least=2) is not None:
             self._moved(one, other)
             return
-        if self._same_once_dequantised(one, other):
+        if self._same_once_dequantised(one, other) or self._rounded(one, other):
             return
         change = "changed"
         if left.dtype != right.dtype:
@@ -166,7 +211,7 @@ class _Matcher:
 
     def _leave(self) -> None:
         """What is left over: added, removed, or held by an equal tensor."""
-        twin = _twins(self.b)
+        twin = twins(self.b)
         for key in self.left:
             held = twin(self.a, key)
             if held is None:
@@ -176,9 +221,9 @@ class _Matcher:
             if self.a.contents[key].hash == self.b.contents[held].hash:
                 self.found.same_values[key] = held
             else:
-                permutation = _rearranged(self.a, self.b, key, held)[1]
+                permutation = rearranged(self.a, self.b, key, held)[1]
             self._add("merged", key, held, permutation=permutation)
-        twin = _twins(self.a)
+        twin = twins(self.a)
         for key in self.right:
             held = twin(self.b, key)
             self._add("added" if held is None else "copied", held, key)
@@ -204,65 +249,6 @@ class _Matcher:
                 **figures,
             )
         )
-
-
-def _twins(side: Side) -> Callable[[Side, str], str | None]:
-    """Finds the tensor of a side that holds the same as one of the other, in any order."""
-    same = {_telling_hash(side, key): key for key in reversed(side.tensors)}
-    alike = {_bag(side, key): key for key in reversed(side.tensors)}
-
-    def twin(other: Side, key: str) -> str | None:
-        hashed, bag = _telling_hash(other, key), _bag(other, key)
-        if hashed is None or bag is None:
-            return None
-        return same.get(hashed) or alike.get(bag)
-
-    return twin
-
-
-def _telling_hash(side: Side, key: str) -> str | None:
-    """The hash of a tensor that is not equal to others for no deep reason."""
-    known = side.contents[key]
-    return None if known.uniform or side.tensors[key].elements < LEAST else known.hash
-
-
-def _bag(side: Side, key: str, least: int = LEAST) -> Any:
-    """Type, number and digest of the elements in any order; None where they tell too little."""
-    stored, known = side.tensors[key], side.contents[key]
-    if known.uniform and least == LEAST:
-        return None
-    return None if stored.elements < least else (stored.dtype, stored.elements, known.bag)
-
-
-def _rearranged(a: Side, b: Side, one: str, other: str) -> tuple[str, tuple[int, ...] | None]:
-    """How the elements of a tensor were rearranged."""
-    if a.contents[one].uniform:
-        return "reshaped", None
-    left, right = a.array(one), b.array(other)
-    if left is None or right is None or left.dtype.kind == "O":
-        return "reordered", None
-    try:
-        if left.size and same_bits(left.reshape(-1), right.reshape(-1)):
-            return "reshaped", None
-        permutation = permutation_between(left, right, HIGHEST_RANK)
-        if permutation is not None:
-            return "transposed", permutation
-        for rows in {right.shape[0], left.shape[0]}:
-            one_way, way_back = _as_matrix(left, rows), _as_matrix(right, left.size // rows)
-            if (
-                one_way is not None
-                and way_back is not None
-                and same_bits(one_way, way_back, (1, 0))
-            ):
-                return "transposed and reshaped", None
-        return "reordered", None
-    finally:
-        release(left)
-        release(right)
-
-
-def _as_matrix(array: Array, rows: int) -> Array | None:
-    return array.reshape(rows, -1) if rows and array.size % rows == 0 else None
 
 
 def by_importance(changes: Iterable[WeightChange]) -> tuple[WeightChange, ...]:

@@ -30,6 +30,8 @@ _MARKS = {"added": ("+", "green"), "copied": ("+", "green"), "removed": ("-", "r
 _WEIGHTS = {
     "changed": "has other values",
     "requantised": "is the same once dequantised",
+    "quantised": "is quantised",
+    "dequantised": "is dequantised",
     "retyped": "has another element type",
     "resized": "has another size",
     "reordered": "has another order of elements",
@@ -216,6 +218,8 @@ def _happened(item: WeightChange) -> str:
         "transposed and reshaped": "the same weights, transposed and reshaped",
         "requantised": "the same weights once dequantised"
         + (f", transposed{order}" if order else ""),
+        "quantised": "quantised" + (f", transposed{order}" if order else ""),
+        "dequantised": "dequantised" + (f", transposed{order}" if order else ""),
         "reordered": "the same values, in another order",
         "retyped": "another element type",
         "resized": "another size",

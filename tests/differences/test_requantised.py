@@ -65,11 +65,55 @@ def test_the_same_once_dequantised(name: str) -> None:
     assert item.permutation == ((1, 0) if "transposed" in name else None)
 
 
-def test_not_the_same() -> None:
-    """One code is another: an 8-bit form of a weight is rarely the weight."""
-    codes = CODES.copy()
-    codes[0, 0] += 1
-    found = onnxshare.diff(in_floats(), dequantised(codes)).weights
+def noisy(part: float) -> Array:
+    """The floats moved by some part of a step, one way or the other."""
+    signs = np.where(np.random.default_rng(8).random(CODES.shape) < 0.5, -1, 1)
+    return (FLOATS + part * SCALE * signs).astype(np.float32)
+
+
+ROUNDED: dict[str, tuple[Callable[[], onnx.ModelProto], str, str]] = {
+    "to 8 bits": (dequantised, "w_quantized", "quantised"),
+    "of one name": (lambda: dequantised(name="w"), "w", "quantised"),
+    "of another zero point": (unsigned, "w_quantized", "quantised"),
+    "transposed": (turned, "q", "quantised"),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_the_rounded_form_of_a_weight(name: str) -> None:
+    """Each number is 0.4 steps from what its code stands for."""
+    other, after, change = ROUNDED[name]
+    there = onnxshare.diff(in_floats(noisy(0.4)), other())
+    (item,) = [item for item in there.weights if item.parameter]
+    assert (item.change, item.before, item.after) == (change, "w", after)
+    assert item.permutation == ((1, 0) if name == "transposed" else None)
+    assert item.max_abs == pytest.approx(0.4 * SCALE, rel=1e-4)
+    assert item.max_rel == pytest.approx(0.4 * SCALE / np.abs(noisy(0.4)).max(), rel=1e-4)
+    back = onnxshare.diff(other(), in_floats(noisy(0.4)))
+    (item,) = [item for item in back.weights if item.parameter]
+    assert (item.change, item.before, item.after) == ("dequantised", after, "w")
+
+
+@pytest.mark.parametrize(
+    "floats",
+    [
+        pytest.param(noisy(0.6), id="further than half a step"),
+        pytest.param(noisy(0.3)[::-1].copy(), id="other rows"),
+        pytest.param((FLOATS * np.float32(0.9)).astype(np.float32), id="smaller"),
+    ],
+)
+def test_not_the_same(floats: Array) -> None:
+    found = onnxshare.diff(in_floats(floats), dequantised()).weights
     assert {item.change for item in found if item.parameter} == {"added", "removed"}
-    found = onnxshare.diff(in_floats(), dequantised(codes, name="w")).weights
+    found = onnxshare.diff(in_floats(floats), dequantised(name="w")).weights
     assert [item.change for item in found if item.parameter] == ["retyped"]
+
+
+def test_numbers_below_a_step_say_nothing() -> None:
+    """Tensors of zeros are within half a step of whatever is small."""
+    small = np.random.default_rng(9).uniform(-0.4, 0.4, CODES.shape).astype(np.float32) * SCALE
+    codes = np.zeros_like(CODES)
+    codes[0, 0] = 1  # not all alike
+    small[0, 0] = SCALE * np.float32(0.9)
+    found = onnxshare.diff(in_floats(small), dequantised(codes)).weights
+    assert {item.change for item in found if item.parameter} == {"added", "removed"}
