@@ -72,6 +72,49 @@ def test_a_tensor_inside_speaks_for_the_models_and_not_against_them() -> None:
     assert not right["h"].excess
 
 
+def test_an_output_that_jumps_and_answers_to_nothing_is_no_evidence() -> None:
+    nodes = [node("MatMul", "x w", "h"), node("Mul", "h far", "s"), node("Sigmoid", "s", "y")]
+    model_of = {far: built(nodes, ["y"], w=WEIGHT, far=np.array(far)) for far in (1.0, 1e7)}
+    for far, live in ((1.0, 1.0), (1e7, 0.0)):
+        _, found = judged(model_of[far], model_of[far], x_of(16))
+        assert found["y"].tally.movement.min() > 0.2  # it moves over the samples
+        assert found["y"].row.live == live
+
+
+@pytest.mark.parametrize("rank", [0, 31, 32, 60, 99])
+def test_rounding_that_only_one_sample_shows_is_no_difference(rank: int) -> None:
+    """Its large terms cancel, so that another order of the sum leaves another small rest."""
+    random = np.random.default_rng(3)
+    weight = np.repeat(random.standard_normal((256, 3)), 2, axis=0).astype(np.float32)
+    x = random.standard_normal((100, 512))
+    order = np.random.default_rng([0, 2]).permutation(100)  # in which samples are run
+    x[order[rank]] = 1e5 * np.tile([1.0, -1.0], 256)
+    places = random.permutation(512)
+    given: dict[str, list[int | str | None]] = {"x": ["n", 512]}
+    a = model([node("MatMul", "x w", "y")], given, ["y"], [numpy_helper.from_array(weight, "w")])
+    stored = [
+        numpy_helper.from_array(weight[places], "w"),
+        numpy_helper.from_array(places, "places"),
+    ]
+    nodes = [node("Gather", "x places", "turned", axis=1), node("MatMul", "turned w", "y")]
+    _, found = judged(a, model(nodes, given, ["y"], stored), x)
+    assert found["y"].tally.error.max() > 100 * np.finfo(np.float32).eps * 20
+    assert not found["y"].excess
+    wrong = weight[places].copy()
+    wrong[:, 1] *= np.float32(1.01)
+    stored[0] = numpy_helper.from_array(wrong, "w")
+    _, found = judged(a, model(nodes, given, ["y"], stored), np.delete(x, order[rank], axis=0))
+    assert found["y"].excess
+
+
+def test_tensors_that_cannot_be_subtracted_are_looked_at_once() -> None:
+    """A shape that differs leaves nothing to look at again."""
+    nodes = [node("MatMul", "x w", "y")]
+    _, found = judged(built(nodes, ["y"], w=WEIGHT), built(nodes, ["y"], w=WEIGHT[:, :2]), x_of(16))
+    assert found["y"].excess
+    assert found["y"].tally.problem == "has shape 16×3 in A and 16×2 in B"
+
+
 @pytest.mark.parametrize("place", [0, 31, 32, 77])
 def test_the_sample_that_differs_is_found_wherever_it_is(place: int) -> None:
     """Only it feeds the row of the weight that differs."""
