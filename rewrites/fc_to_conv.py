@@ -21,31 +21,32 @@ class FcToConv:
     together = True
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
-        """One site per head."""
-        return [self._site(subject, head, options) for head in subject.heads]
+        """One site per head; where the network shall slide, one for all heads that can."""
+        groups: list[tuple[Head, ...]] = [(head,) for head in subject.heads]
+        able = [head for head in subject.heads if _why_not(head) is None]
+        if options.fully_convolutional and len(able) > 1:
+            groups = [(head,) for head in subject.heads if _why_not(head) is not None]
+            groups.append(tuple(able))
+        return [self._site(subject, heads, options) for heads in groups]
 
-    def _site(self, subject: Subject, head: Head, options: Options) -> Site:
-        before = head_params(subject.graph, head)
-        reason = head.refused
-        if reason is None and head.shared:
-            reason = "its feature map has one position: the FC already is a 1×1 convolution"
-        if reason is None and any(layer.alpha == 0 for layer in head.layers):
-            reason = "its alpha is 0, so its result does not depend on the features"
+    def _site(self, subject: Subject, heads: tuple[Head, ...], options: Options) -> Site:
+        before = sum(head_params(subject.graph, head) for head in heads)
+        reason = _why_not(heads[0])
         if reason is None:
             try:
-                self._plan(subject, head, None, options)
+                self._plan(subject, heads, None, options)
             except Refusal as refusal:
                 reason = str(refusal)
-        first = head.layers[0].node.name
+        first = heads[0].layers[0].node.name
         if reason is not None:
-            return Site(self.name, first, None, reason, before, None, target=head)
-        return Site(self.name, first, True, None, before, before, _describe(head), head)
+            return Site(self.name, first, None, reason, before, None, target=heads)
+        words = "; ".join(map(_describe, heads))
+        return Site(self.name, first, True, None, before, before, words, heads)
 
     def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
         """Make the change; `samples` are not needed."""
-        head: Head = site.target
         editor = subject.editor(self.name)
-        mirror = self._plan(subject, head, editor, options)
+        mirror = self._plan(subject, site.target, editor, options)
         model = editor.apply()
         notes = [*mirror.notes, *mirror.copies()]
         if options.fully_convolutional:
@@ -64,20 +65,22 @@ class FcToConv:
         )
 
     def _plan(
-        self, subject: Subject, head: Head, editor: Editor | None, options: Options
+        self, subject: Subject, heads: tuple[Head, ...], editor: Editor | None, options: Options
     ) -> Mirror:
-        sizes = subject.probe.shapes.sizes(subject.graph.main, head.feature_map)
-        if sizes is None:
-            raise Refusal("the sizes of its feature map are unknown: give --input-shape")
-        mirror = Mirror(subject, editor, head.feature_map, sizes)
-        for name in head.joined:
-            more = subject.probe.shapes.sizes(subject.graph.main, name)
-            if more is None:
-                raise Refusal(f"the sizes of '{name}' are unknown: give --input-shape")
-            reader = next(node for node in head.nodes if name in node.inputs)
-            mirror.also(reader, name, more)
-        layers = {layer.node: layer for layer in head.layers}
-        for node in head.nodes:
+        mirror = Mirror(subject, editor, heads[0].feature_map, _sizes(subject, heads[0]))
+        for head in heads:
+            for name in (head.feature_map, *head.joined):
+                if name in mirror.twins:
+                    continue
+                sizes = _sizes(subject, head, name)
+                known = (mirror.samples, mirror.rank)
+                if name == head.feature_map and (sizes[0], len(sizes) - 2) != known:
+                    raise Refusal("its heads are on maps of different ranks or batches")
+                reader = next(node for node in head.nodes if name in node.inputs)
+                mirror.also(reader, name, sizes)
+        layers = {layer.node: layer for head in heads for layer in head.layers}
+        nodes = {node.position: node for head in heads for node in head.nodes}
+        for _, node in sorted(nodes.items()):
             if node in layers:
                 mirror.connect(layers[node])
             elif node not in mirror.replaced:  # an Add may have become the bias already
@@ -87,6 +90,28 @@ class FcToConv:
         else:
             mirror.finish()
         return mirror
+
+
+def _why_not(head: Head) -> str | None:
+    """Why a head is no site, whatever the options."""
+    if head.refused is None and head.shared:
+        return "its feature map has one position: the FC already is a 1×1 convolution"
+    if head.refused is None and any(layer.alpha == 0 for layer in head.layers):
+        return "its alpha is 0, so its result does not depend on the features"
+    return head.refused
+
+
+def _sizes(subject: Subject, head: Head, name: str | None = None) -> tuple[int, ...]:
+    """The sizes of a head's feature map, or of another tensor that it reads.
+
+    Raises:
+        Refusal: they are unknown.
+    """
+    sizes = subject.probe.shapes.sizes(subject.graph.main, name or head.feature_map)
+    if sizes is not None:
+        return sizes
+    which = f"'{name}'" if name in head.joined else "its feature map"
+    raise Refusal(f"the sizes of {which} are unknown: give --input-shape")
 
 
 def _describe(head: Head) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from onnxshare.analysis import layout
+from onnxshare.analysis.fc import fully_connected
 from onnxshare.analysis.heads import Subject
 from onnxshare.graph import Graph, Node, model_inputs
 from onnxshare.io.load import Model
@@ -40,6 +41,7 @@ def slide(subject: Subject, mirror: Mirror, *, pool: bool = False) -> None:
         Refusal: a node after the head cannot work on a map, or not every output becomes one.
     """
     graph = subject.graph
+    layers = {layer.node: layer for layer in fully_connected(graph)}
     for node in mirror.replaced:
         if node.op_type in _DYNAMIC:
             raise Refusal(f"'{node.name}' ({node.op_type}) takes its range over the whole image")
@@ -48,7 +50,9 @@ def slide(subject: Subject, mirror: Mirror, *, pool: bool = False) -> None:
             continue
         if not any(name in mirror.twins and mirror.twins[name].vector for name in node.inputs):
             continue  # reads the feature map beside the head
-        if node.op_type in _SOFTMAX and node.standard:
+        if node in layers:  # behind something that is no step of a head, such as a gate
+            mirror.connect(layers[node])
+        elif node.op_type in _SOFTMAX and node.standard:
             _softmax(subject, mirror, node)
         elif layout.moves(node) or layout.elementwise(node):
             mirror.carry(node)

@@ -91,6 +91,10 @@ class Mirror:
         if layout.joins(node):
             self._join(node)
             return
+        both = layout.operands(self._graph, node)
+        if both is not None and all(name in self.twins for name in both):
+            self._add(node, self._steps.combine(node, *(self.twins[name] for name in both)))
+            return
         data = layout.data_input(self._graph, node)
         twin = self.twins.get(data) if data is not None else None
         if data is None or twin is None:

@@ -52,6 +52,21 @@ class Steps:
             parts.append(self._copy(node, inputs, part))
         return replace(twin, parts=tuple(parts))
 
+    def combine(self, node: Node, first: Twin, second: Twin) -> Twin:
+        """Copy a node that works on two tensors of the head, element by element.
+
+        Raises:
+            Refusal: they are not the same elements in the same order.
+        """
+        alike = [part.sizes for part in first.parts] == [part.sizes for part in second.parts]
+        if not (alike and np.array_equal(first.index, second.index)):
+            raise Refusal(f"node '{node.name}' combines tensors that are not laid out alike")
+        parts = [
+            self._copy(node, [one.name, other.name], one)
+            for one, other in zip(first.parts, second.parts, strict=True)
+        ]
+        return replace(first, parts=tuple(parts))
+
     def _operand(self, node: Node, name: str, twin: Twin) -> list[str]:
         """A constant operand per map, moved to where its elements went; single elements stay as
         named."""

@@ -104,6 +104,53 @@ def data_input(graph: Graph, node: Node) -> str | None:
     return varying[0] if len(varying) == 1 else None
 
 
+#: Element-wise operators of two operands.
+_BINARY = frozenset("Add Sub Mul Div Pow Max Min".split())
+
+#: Since this opset their operands broadcast by themselves.
+_BROADCASTS = 7
+
+#: The most nodes of a function that is written out in parts, such as x · Sigmoid(x).
+_MOST_PARTS = 16
+
+
+def operands(graph: Graph, node: Node) -> tuple[str, str] | None:
+    """The two inputs of an element-wise node of which neither is constant; None if it is none."""
+    if not node.standard or node.op_type not in _BINARY or graph.opset < _BROADCASTS:
+        return None
+    if len(node.inputs) != 2 or any(graph.source(node.scope, n) is not None for n in node.inputs):
+        return None
+    return node.inputs[0], node.inputs[1]
+
+
+def _function(graph: Graph, scope: Scope, last: Node) -> tuple[str, list[Node]] | None:
+    """An element-wise function of one tensor that is written out in parts: that tensor, and its
+    nodes from the last to the first."""
+    pair = operands(graph, last)
+    if pair is None:
+        return None
+    nodes, waiting = [last], set(pair)
+    while len(waiting) > 1:
+        makers = [scope.producers.get(name) for name in waiting]
+        known = [maker for maker in makers if maker is not None]
+        node = max(known, key=lambda item: item.position, default=None)
+        if node is None or len(nodes) == _MOST_PARTS or not elementwise(node):
+            return None
+        before = operands(graph, node) or (data_input(graph, node),)
+        if not node.standard or node.op_type in _NOT_PARTS or len(node.outputs) > 1:
+            return None
+        nodes.append(node)
+        waiting.discard(node.outputs[0])
+        waiting.update(name for name in before if name is not None)
+        if None in before:
+            return None
+    return waiting.pop(), nodes
+
+
+#: What has one number per feature or per tensor, and so is no function of an element.
+_NOT_PARTS = PER_FEATURE | QUANTISERS | {"DynamicQuantizeLinear"}
+
+
 @dataclass(frozen=True)
 class Path:
     """The nodes from a tensor to an FC, in order of computation.
@@ -128,10 +175,15 @@ def back(graph: Graph, scope: Scope, name: str) -> Path:
         node = scope.producers.get(name)
         if node is None or not (moves(node) or elementwise(node)) or name != node.outputs[0]:
             break
-        before = data_input(graph, node)
-        if before is None or scope.home(before) is not scope:
+        before, steps = data_input(graph, node), [node]
+        if before is None:
+            written_out = _function(graph, scope, node)
+            if written_out is None:
+                break
+            before, steps = written_out
+        if scope.home(before) is not scope:
             break
-        nodes.append(node)
+        nodes += steps
         name = before
     return Path(name, tuple(reversed(nodes)))
 

@@ -599,6 +599,34 @@ def sum_of_two_maps(net: Net) -> None:
     net.rows(net.gemm(net.node("Add", *flats), K, 5), 5)
 
 
+def silu(net: Net, x: str) -> str:
+    """x · Sigmoid(x), as exporters write it before opset 24."""
+    return net.node("Mul", x, net.node("Sigmoid", x))
+
+
+def gelu(net: Net, x: str) -> str:
+    """x · (1 + erf(x / √2)) / 2, as exporters write it before opset 20."""
+    inner = net.node("Erf", net.node("Div", x, net.stored(np.asarray(1.4142135, net.dtype))))
+    one, half = (net.stored(np.asarray(value, net.dtype)) for value in (1, 0.5))
+    return net.node("Mul", net.node("Mul", x, net.node("Add", inner, one)), half)
+
+
+def mish(net: Net, x: str) -> str:
+    """x · Tanh(Softplus(x))."""
+    return net.node("Mul", x, net.node("Tanh", net.node("Softplus", x)))
+
+
+def in_parts(function: Callable[[Net, str], str], *, early: bool = False) -> Any:
+    """A function that is written out in parts, between two FCs or on the flattened map."""
+
+    def build(net: Net) -> None:
+        x = function(net, net.flat()) if early else net.flat()
+        x = function(net, net.gemm(x, K, 6))
+        net.rows(net.gemm(x, 6, 5), 5)
+
+    return build
+
+
 def an_einsum(net: Net) -> None:
     weight = net.weight(C, H, W, 5)
     net.rows(net.node("Einsum", net.trunk(), weight, equation="nchw,chwo->no"), 5)
@@ -839,6 +867,10 @@ FORMS: dict[str, Form] = {
     "Clip, attributes": Form(clipped(inputs=False), {"opset": 9, "ir": 4}),
     "Clip, inputs": Form(clipped(inputs=True), {"opset": 12}),
     "Unsqueeze and Flatten between": Form(flatten_between),
+    "SiLU in parts": Form(in_parts(silu)),
+    "GELU in parts": Form(in_parts(gelu)),
+    "Mish in parts": Form(in_parts(mish)),
+    "SiLU in parts, on the flattened map": Form(in_parts(silu, early=True)),
     "several FCs on one flatten": Form(several_on_one),
     "data through 8 bits": Form(fake_quantised_data),
     # How weights and biases are written.

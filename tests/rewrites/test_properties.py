@@ -23,7 +23,7 @@ from tests.rewrites.checking import (
     feeds,
     interface,
 )
-from tests.rewrites.forms import Net, batchnorm
+from tests.rewrites.forms import Net, batchnorm, gelu, silu
 
 CASES = int(os.environ.get("ONNXSHARE_CASES", "200"))
 
@@ -99,7 +99,7 @@ def join(draw: Callable[..., int], built: Built, trunk: str) -> None:
 def between(draw: Callable[..., int], built: Built) -> None:
     """An element-wise or normalising step on a vector."""
     net, size, x = built.net, built.features, built.name
-    step = draw(st.integers(0, 8))
+    step = draw(st.integers(0, 10))
     if step in (1, 2):
         x = net.node(("Relu", "Tanh")[step - 1], x)
     elif step == 3:
@@ -115,6 +115,8 @@ def between(draw: Callable[..., int], built: Built) -> None:
         x = net.node("Sub", net.weight(size), x)
     elif step == 8:
         x = net.node("Dropout", net.node("Identity", x))
+    elif step > 8:
+        x = (silu, gelu)[step - 9](net, x)
     built.name = x
 
 

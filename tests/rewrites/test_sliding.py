@@ -224,6 +224,68 @@ def test_outputs_of_other_ranks_become_maps_of_all_features(sizes: tuple[int, ..
         np.testing.assert_allclose(maps[:, :, y, x], old, rtol=1e-4, atol=1e-5)
 
 
+def policy_and_value(net: Net) -> None:
+    trunk = net.trunk(channels=4)
+    for size in (7, 1):
+        x = net.node("Relu", net.node("Conv", trunk, net.weight(2, 4, 1, 1)))
+        net.rows(net.node("Tanh", net.gemm(net.node("Flatten", x), 2 * H * W, size)), size)
+
+
+def one_head_for_two_maps(net: Net) -> None:
+    """As in a siamese network: one matrix for both."""
+    weight, bias, image = net.weight(5, K), net.weight(5), net.input(2, H + 2, W + 2)
+    for _ in range(2):
+        flat = net.node("Flatten", net.trunk(image=image))
+        net.rows(net.node("Gemm", flat, weight, bias, transB=1), 5)
+
+
+def gated(net: Net) -> None:
+    flat = net.flat()
+    gate = net.node("Sigmoid", net.gemm(flat, K, 6))
+    x = net.node("Mul", net.node("Tanh", net.gemm(flat, K, 6)), gate)
+    net.rows(net.gemm(x, 6, 5), 5)
+
+
+def residual(net: Net) -> None:
+    x = net.node("Relu", net.gemm(net.flat(), K, 6))
+    x = net.node("Add", x, net.node("Relu", net.gemm(x, 6, 6)))
+    net.rows(net.matmul(net.node("Softmax", x, axis=1), 6, 5), 5)
+
+
+@pytest.mark.parametrize("build", [policy_and_value, one_head_for_two_maps, gated, residual])
+def test_all_heads_and_what_joins_them_slide(build: Callable[[Net], None]) -> None:
+    net = Net()
+    build(net)
+    model = net.model()
+    result = slid(model)
+    assert [site.refused for site in result.sites] == [None]
+    assert result.passed
+    assert not {node.op_type for node in result.model.graph.node} & {"Gemm", "MatMul", "Flatten"}
+    onnx.checker.check_model(result.model, full_check=True)
+    given = image(model, 2, 2, H + 4, W + 3)
+    assert_each_crop(model, result.model, given, (H + 2, W + 2), (1, 1))
+
+
+def other_ranks(net: Net) -> None:
+    net.rows(net.gemm(net.flat(), K, 5), 5)
+    net.rows(net.gemm(net.node("Flatten", net.trunk(7)), 7 * C, 5), 5)
+
+
+def test_heads_on_maps_of_other_ranks_do_not_slide_together() -> None:
+    net = Net()
+    other_ranks(net)
+    (site,) = slid(net.model()).sites
+    assert site.refused == "its heads are on maps of different ranks or batches"
+
+
+def laid_out_otherwise(net: Net) -> None:
+    x = net.gemm(net.flat(), K, 6)
+    turned = net.node("Reshape", net.node("Reshape", x, net.ints(-1, 2, 3)), net.ints(-1, 3, 2))
+    turned = net.node("Transpose", turned, perm=[0, 2, 1])
+    x = net.node("Mul", x, net.node("Reshape", turned, net.ints(-1, 6)))
+    net.rows(x, 6)
+
+
 def squeeze_and_excite(net: Net) -> None:
     """The trunk weighs its channels by their mean over the whole picture."""
     x = net.trunk()
@@ -276,13 +338,6 @@ def flat_has_a_dead_reader(net: Net) -> None:
     net.node("ReduceMax", flat, axes=[1])
 
 
-def policy_and_value(net: Net) -> None:
-    trunk = net.trunk(channels=4)
-    for size in (7, 1):
-        x = net.node("Relu", net.node("Conv", trunk, net.weight(2, 4, 1, 1)))
-        net.rows(net.gemm(net.node("Flatten", x), 2 * H * W, size), size)
-
-
 def fixed_reshape_in_trunk(net: Net) -> None:
     x = net.node("Reshape", net.trunk(), net.ints(-1, C, H * W))
     x = net.node("Reshape", net.node("Tanh", x), net.ints(-1, C, H, W))
@@ -299,7 +354,7 @@ def fixed_reshape_in_trunk(net: Net) -> None:
         (slope_per_element, "do not accept other input sizes"),
         (map_is_an_output, "does not come from the head"),
         (flat_has_a_dead_reader, "reads"),
-        (policy_and_value, "does not come from the head"),
+        (laid_out_otherwise, "not laid out alike"),
         (fixed_reshape_in_trunk, "do not accept other input sizes"),
     ],
 )
