@@ -138,6 +138,12 @@ class Sources:
         if any(size < 0 for size in dims):
             raise ModelError(f"{self._model.name}: node '{node.name}' has a negative dimension")
         fill = node.attribute("value")
+        if fill is not None and not isinstance(fill, TensorProto):
+            raise ModelError(
+                f"{self._model.name}: attribute 'value' of node '{node.name}' is not what "
+                "ConstantOfShape takes",
+                "the file is damaged: export or download it again",
+            )
         dtype = fill.data_type if fill is not None else TensorProto.FLOAT
         return Stored(key, name, dtype, tuple(dims), None, fill)
 

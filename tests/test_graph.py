@@ -47,6 +47,12 @@ NEGATIVE = model(
     ["y"],
     [constant("size", [4, -3])],
 )
+NO_TENSOR = model(
+    [node("ConstantOfShape", "size", "w", value=7), node("MatMul", "x w", "y")],
+    {"x": [1, 4]},
+    ["y"],
+    [constant("size", [4, 3])],
+)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +67,7 @@ NEGATIVE = model(
         pytest.param(ITSELF, ["'y'", "Add:y"], id="reads its own output"),
         pytest.param(IN_BRANCH, ["'gone'", "Relu:o"], id="missing in a branch"),
         pytest.param(NEGATIVE, ["ConstantOfShape:w", "negative"], id="negative size"),
+        pytest.param(NO_TENSOR, ["ConstantOfShape:w", "'value'"], id="fills with no tensor"),
     ],
 )
 def test_damaged_graphs_are_named_errors(built: onnx.ModelProto, parts: list[str]) -> None:
