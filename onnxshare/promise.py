@@ -28,11 +28,14 @@ class Promise:
         agreement_low: the share of samples on which the arg-max shall agree at least; None
             where the outputs are no classes.
         sqnr_low: the centred SQNR in dB that outputs without classes shall reach at least.
+        classes, values: the outputs that each is promised of; empty for all of that kind.
     """
 
     rewrite: str
     agreement_low: float | None
     sqnr_low: float | None = None
+    classes: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
 
 
 def promise_of(a: onnx.ModelProto, b: onnx.ModelProto) -> Promise | None:
@@ -66,11 +69,12 @@ def _read(text: str | None) -> Promise | None:
             for key in ("agreement_low", "sqnr_low")
         )
         name = str(data.get("rewrite", "a rewrite"))
+        classes, values = (tuple(map(str, data.get(key, ()))) for key in ("classes", "values"))
     except (ValueError, TypeError, AttributeError):
         return None
     if (low is None and ratio is None) or not 0.0 <= (low or 0.0) <= 1.0:
         return None
-    return Promise(name, low, ratio)
+    return Promise(name, low, ratio, classes, values)
 
 
 def make(comparison: Comparison, rewrite: str, fit: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -82,40 +86,63 @@ def make(comparison: Comparison, rewrite: str, fit: dict[str, Any]) -> tuple[dic
         fit: what else to note of the fit.
 
             A `keep` or `max_error` there is what was asked for: it is promised where the
-            samples show it, instead of the most that they show.
+            samples show it, instead of the most that they show. `classes` and `values` there are
+            the outputs that it was asked of.
 
     Returns:
         The promise as it is written into the model, and what was measured, in words.
     """
-    common = {"rewrite": rewrite, "samples": comparison.samples, **fit}
-    held = f"on {comparison.samples} samples that it was not fitted to"
+    promise = {"rewrite": rewrite, "samples": comparison.samples, **fit}
     keep, most = fit.get("keep"), fit.get("max_error")
-    worst = None if most is not None and keep is None else _by_agreement(comparison.outputs)
-    if worst is not None:
-        agreement, low = worst.argmax_agreement or 0.0, worst.confidence_low or 0.0
-        words = (
-            f"an approximation: {held}, '{worst.name}' names the same class on {agreement:.1%} "
-            f"(at least {low:.1%} with 95 % confidence)"
-        )
-        if keep is not None and low >= keep:
-            low = float(keep)
-            words += (
-                f"; promised: agreement ≥ {_percent(low)} with 95 % confidence, "
-                f"{comparison.samples:,} samples"
-            )
-        return {**common, "agreement": agreement, "agreement_low": low, "confidence": 0.95}, words
-    noisy = _by_sqnr(comparison.outputs)
-    ratio = 0.0 if noisy is None else noisy.sqnr_centred_db or 0.0
-    name = "the output" if noisy is None else f"'{noisy.name}'"
-    words = f"an approximation: {held}, the error of {name} is {-ratio:.1f} dB of its movement"
-    low = ratio - SQNR_MARGIN_DB
-    if most is not None and ratio >= -20 * math.log10(most):
-        low = -20 * math.log10(most)
+    rows, said = comparison.outputs, []
+    worst = _by_agreement(_of(rows, fit.get("classes", ())))
+    if worst is not None and (keep is not None or most is None):
+        figures, words = _of_classes(worst, keep)
+        promise |= figures
+        said.append(words)
+    if worst is None or most is not None:
+        figures, words = _of_values(_by_sqnr(_of(rows, fit.get("values", ()))), most)
+        promise |= figures
+        said.append(words)
+    words = (
+        f"an approximation: on {comparison.samples} samples that it was not fitted to, "
+        f"{', and '.join(said)}"
+    )
+    kept = []
+    if keep is not None and promise.get("agreement_low", 0.0) >= keep:
+        kept.append(f"agreement ≥ {_percent(keep)}")
+    if most is not None and promise["sqnr"] >= _decibels(most):
+        kept.append(f"relative error ≤ {_percent(most)}")
+    if kept:
         words += (
-            f"; promised: relative error ≤ {_percent(most)} with 95 % confidence, "
-            f"{comparison.samples:,} samples"
+            f"; promised: {' and '.join(kept)} with 95 % confidence, {comparison.samples:,} samples"
         )
-    return {**common, "sqnr": ratio, "sqnr_low": low}, words
+    return promise, words
+
+
+def _of_classes(row: OutputComparison, keep: float | None) -> tuple[dict[str, float], str]:
+    agreement, low = row.argmax_agreement or 0.0, row.confidence_low or 0.0
+    words = (
+        f"'{row.name}' names the same class on {agreement:.1%} (at least {low:.1%} with 95 % "
+        "confidence)"
+    )
+    low = float(keep) if keep is not None and low >= keep else low
+    return {"agreement": agreement, "agreement_low": low, "confidence": 0.95}, words
+
+
+def _of_values(row: OutputComparison | None, most: float | None) -> tuple[dict[str, float], str]:
+    ratio = 0.0 if row is None else row.sqnr_centred_db or 0.0
+    name = "the output" if row is None else f"'{row.name}'"
+    words = f"the error of {name} is {10 ** (-ratio / 20):.1%} ({-ratio:.1f} dB) of its movement"
+    low = ratio - SQNR_MARGIN_DB
+    if most is not None:  # what was asked for has a bound of its own, and needs no margin
+        low = _decibels(most) if ratio >= _decibels(most) else min(low, ratio)
+    return {"sqnr": ratio, "sqnr_low": low}, words
+
+
+def _decibels(error: float) -> float:
+    """A relative error as a ratio of signal to error."""
+    return -20 * math.log10(error)
 
 
 def _percent(share: float) -> str:
@@ -126,23 +153,40 @@ def _percent(share: float) -> str:
 
 def hold(rows: Sequence[OutputComparison], promise: Promise) -> tuple[bool, str]:
     """Return whether a promise is kept on the compared samples, and how in words."""
-    start = f"{promise.rewrite} is an approximation: "
+    found = []
     if promise.agreement_low is not None:
-        worst = _by_agreement(rows)
-        if worst is None:
-            return False, f"{promise.rewrite} promises agreement of classes, and there are none"
-        measured = worst.argmax_agreement or 0.0
-        return measured >= promise.agreement_low, (
-            f"{start}{worst.name} names the same class on {measured:.2%} of the samples, and at "
-            f"least {promise.agreement_low:.2%} were promised"
-        )
-    noisy = _by_sqnr(rows)
-    if noisy is None or noisy.sqnr_centred_db is None or promise.sqnr_low is None:
-        return False, f"{promise.rewrite} promises a signal-to-error ratio, and none was measured"
-    return noisy.sqnr_centred_db >= promise.sqnr_low, (
-        f"{start}the movement of {noisy.name} is {noisy.sqnr_centred_db:.1f} dB above its error, "
-        f"and at least {promise.sqnr_low:.1f} dB were promised"
+        found.append(_hold_classes(_by_agreement(_of(rows, promise.classes)), promise))
+    if promise.sqnr_low is not None:
+        found.append(_hold_values(_by_sqnr(_of(rows, promise.values)), promise))
+    broken = [words for kept, words in found if not kept]
+    words = "; ".join(broken or [words for _, words in found])
+    return not broken, f"{promise.rewrite} is an approximation: {words}"
+
+
+def _hold_classes(row: OutputComparison | None, promise: Promise) -> tuple[bool, str]:
+    assert promise.agreement_low is not None
+    if row is None:
+        return False, "it promises agreement of classes, and there are none"
+    measured = row.argmax_agreement or 0.0
+    return measured >= promise.agreement_low, (
+        f"{row.name} names the same class on {measured:.2%} of the samples, and at least "
+        f"{promise.agreement_low:.2%} were promised"
     )
+
+
+def _hold_values(row: OutputComparison | None, promise: Promise) -> tuple[bool, str]:
+    assert promise.sqnr_low is not None
+    if row is None or row.sqnr_centred_db is None:
+        return False, "it promises a signal-to-error ratio, and none was measured"
+    return row.sqnr_centred_db >= promise.sqnr_low, (
+        f"the movement of {row.name} is {row.sqnr_centred_db:.1f} dB above its error, and at least "
+        f"{promise.sqnr_low:.1f} dB were promised"
+    )
+
+
+def _of(rows: Sequence[OutputComparison], names: Sequence[str]) -> Sequence[OutputComparison]:
+    """The rows of these outputs; all where none of them was compared."""
+    return [row for row in rows if row.name in names] or rows
 
 
 def _by_agreement(rows: Sequence[OutputComparison]) -> OutputComparison | None:

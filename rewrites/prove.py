@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
+from math import log10
 from typing import Any
 
 import onnx
@@ -118,7 +120,7 @@ def prove(
     fits = [change.fit for change in changes if change.fit is not None]
     if not fits or comparison.verdict in ("not run", "inconclusive") or _broken(comparison):
         return result, comparison
-    return _promise(result, comparison, fits[0])
+    return _promise(result, comparison, _together(fits))
 
 
 def _unrounded(
@@ -224,13 +226,26 @@ def _broken(comparison: Comparison) -> bool:
     return all(row.max_abs is None for row in comparison.outputs)
 
 
+def _together(fits: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What is noted of several fits: that of the first, and the outputs of all."""
+    outputs = {
+        kind: [name for fit in fits for name in fit.get(kind, ())] for kind in ("classes", "values")
+    }
+    return {**fits[0], **{kind: names for kind, names in outputs.items() if names}}
+
+
 def _promise(
     result: Model, comparison: Comparison, fit: dict[str, Any]
 ) -> tuple[Model, Comparison]:
     """Write what was measured on held-out samples into the model, as its promise."""
     promise, words = make_promise(comparison, "fc-to-gap", fit)
-    if promise.get("agreement_low") is not None and promise["agreement_low"] < fit.get("keep", 0.0):
-        words = f"{words}, which is less than the {fit['keep']:.2%} asked for"
+    missed = []
+    if promise.get("agreement_low", 1.0) < fit.get("keep", 0.0):
+        missed.append(f"less than the {fit['keep']:.2%} asked for")
+    if "max_error" in fit and promise["sqnr"] < -20 * log10(fit["max_error"]):
+        missed.append(f"more than the error of {fit['max_error']:.2%} asked for")
+    if missed:
+        words = f"{words}, which is {' and '.join(missed)}"
         return result, replace(comparison, verdict="different", reason=words)
     promised = onnx.ModelProto()
     promised.CopyFrom(result.skeleton)

@@ -10,16 +10,16 @@ import numpy as np
 import onnx
 
 from onnxshare.analysis.heads import Head, Subject
-from onnxshare.io.tensors import Array
 from onnxshare.latency import Latency
 from rewrites import threads
-from rewrites.base import Change, Features, Fitting, Options, Refusal, Site
+from rewrites.base import Change, Fitting, Options, Refusal, Site
 from rewrites.certify import Estimate, Target, estimate, fixed_sequence
 from rewrites.chain import Chain, chain_of
 from rewrites.emit_head import emit_head
 from rewrites.fc_to_conv import FcToConv
 from rewrites.fitted import SmallHead
 from rewrites.head_data import HeadData, collect
+from rewrites.head_outputs import kinds, measured_outputs
 from rewrites.head_task import class_leaves, task_words, values_words
 from rewrites.head_words import best_words, latency_words, measured
 from rewrites.methods import EXACT, Method, describe, parse
@@ -174,20 +174,9 @@ def _certify(task: _Task, model: onnx.ModelProto) -> Estimate:
     features = task.fitting.held_out
     if features is None:
         raise Refusal("there are no samples left to certify it on")
-    original = _outputs(task.chain, features, task.chain.subject.graph.proto)
-    return estimate(original, _outputs(task.chain, features, model), task.classes)
-
-
-def _outputs(chain: Chain, features: Features, model: onnx.ModelProto) -> dict[int, Array]:
-    names = tuple(_results(chain))
-    parts: dict[str, list[Array]] = {name: [] for name in names}
-    for batch in features(model, names):
-        for name in names:
-            parts[name].append(batch[name])
-    return {
-        leaf: np.concatenate(parts[name]).reshape(-1, chain.layers[leaf].fc.out_features)
-        for leaf, name in zip(chain.leaves, names, strict=True)
-    }
+    measure = partial(measured_outputs, task.chain, task.classes, features)
+    original = measure(task.chain.subject.graph.proto)
+    return estimate(original, measure(model), task.classes)
 
 
 def _results(chain: Chain) -> list[str]:
@@ -240,6 +229,7 @@ def _figures(task: _Task, small: SmallHead, certificate: Estimate | None) -> dic
     if certificate is not None:
         kept = {"keep": task.target.keep, "max_error": task.target.max_error}
         figures |= {key: value for key, value in kept.items() if value is not None}
+        figures |= kinds(task.chain, task.classes)
     return figures
 
 

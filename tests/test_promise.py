@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,38 @@ def test_a_promise_of_classes_is_the_lower_bound_of_the_worst_output() -> None:
 def test_a_promise_without_classes_is_the_signal_over_the_error_less_a_decibel() -> None:
     promise, _ = make(comparison(OutputComparison("y", sqnr_centred_db=12.5)), "fc-to-gap", {})
     assert promise["sqnr_low"] == 11.5
+
+
+BOTH = (
+    OutputComparison("class", argmax_agreement=0.9, confidence_low=0.86, sqnr_centred_db=3.0),
+    OutputComparison("value", argmax_agreement=0.2, confidence_low=0.15, sqnr_centred_db=26.5),
+)
+ASKED = {"keep": 0.8, "max_error": 0.05, "classes": ["class"], "values": ["value"]}
+
+
+def test_classes_and_values_are_promised_each_of_its_own_outputs() -> None:
+    """26.5 dB are an error of 4.7 %; the largest value names no class, nor is a score a value."""
+    promise, words = make(comparison(*BOTH), "fc-to-gap", ASKED)
+    assert promise["agreement_low"] == 0.8
+    assert promise["sqnr_low"] == pytest.approx(-20 * math.log10(0.05))
+    assert "'class' names the same class on 90.0%" in words
+    assert "error of 'value' is 4.7%" in words
+    assert "promised: agreement ≥ 80.0 % and relative error ≤ 5.0 % with 95 %" in words
+    proto = onnx.ModelProto()
+    helper.set_model_props(proto, {PROMISE_KEY: json.dumps(promise)})
+    read = promise_of(onnx.ModelProto(), proto)
+    assert read is not None
+    assert (read.classes, read.values) == (("class",), ("value",))
+    assert hold(BOTH, read)[0]
+    assert "value" in hold([BOTH[0], replace(BOTH[1], sqnr_centred_db=26.0)], read)[1]
+    for kind, less in (("class", {"argmax_agreement": 0.79}), ("value", {"sqnr_centred_db": 26.0})):
+        rows = [replace(row, **less) if row.name == kind else row for row in BOTH]  # type: ignore[arg-type]
+        assert not hold(rows, read)[0]
+
+
+def test_what_was_asked_for_and_not_measured_is_not_promised() -> None:
+    _, words = make(comparison(*BOTH), "fc-to-gap", {**ASKED, "keep": 0.9, "max_error": 0.01})
+    assert "promised" not in words
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_how_many_samples_are_enough(count: int, enough: bool) -> None:
     if enough:
         assert len(go().changes) == 1
     else:
-        with pytest.raises(SamplesError, match=f"{count} samples"):
+        with pytest.raises(SamplesError, match=f"holds {count} sample"):
             go()
 
 

@@ -350,6 +350,43 @@ def test_classes_and_values_are_told_apart() -> None:
     assert both.changes, both.sites
 
 
+def embedding() -> onnx.ModelProto:
+    """A head whose values are brought to a length at the end."""
+    net = Net()
+    x = net.gemm(net.node("Tanh", net.gemm(net.flat(), K, 20)), 20, 4)
+    net.rows(net.node("LpNormalization", x, axis=1, p=2), 4)
+    return net.model()
+
+
+def test_an_error_is_promised_of_the_outputs_of_the_model() -> None:
+    """Brought to a length, values are further off than the FC's own results were before."""
+    model = embedding()
+    result = small(model, "auto", 800, max_error=0.5)
+    [change] = result.changes
+    assert change.search is not None
+    assert change.search.chosen != "exact", change.search
+    [text] = [e.value for e in result.model.metadata_props if e.key == "onnxshare.approximate"]
+    assert json.loads(text)["values"] == [result.model.graph.node[-2].output[0], *_outputs(model)]
+    given = dict(samples_for(model, 2000, 12).arrays)
+    wanted, found = run(model, given)[0], run(result.model, given)[0]
+    variance = ((wanted - wanted.mean(axis=0)) ** 2).sum()
+    assert ((found - wanted) ** 2).sum() <= 0.5**2 * variance
+    kept = change.search.certificate
+    assert kept is not None
+    assert kept.error is not None
+    ours = dict(samples_for(model, 800).arrays)
+    held = np.random.default_rng(0).permutation(800)[:400]
+    wanted, found = (
+        run(m, {k: v[held] for k, v in ours.items()})[0] for m in (model, result.model)
+    )
+    variance = ((wanted - wanted.mean(axis=0)) ** 2).sum()
+    assert kept.error >= np.sqrt(((found - wanted) ** 2).sum() / variance) * (1 - 1e-4)
+
+
+def _outputs(model: onnx.ModelProto) -> list[str]:
+    return [value.name for value in model.graph.output]
+
+
 def images(bundled: Path) -> Array:
     return np.asarray(np.load(bundled / "calibration.npz")["image"][:400])
 
