@@ -87,6 +87,13 @@ class Net:
         self._nodes.append(helper.make_node(op_type, inputs, [output], name=name, **attributes))
         return output
 
+    def nodes(self, op_type: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
+        """A node of several outputs, whose names are returned."""
+        outputs = [self._name("t") for _ in range(count)]
+        name = "" if self._unnamed else self._name(op_type)
+        self._nodes.append(helper.make_node(op_type, inputs, outputs, name=name, **attributes))
+        return outputs
+
     def input(self, *sizes: int | str) -> str:
         """A graph input of the net's type, the batch in front."""
         name = self._name("x")

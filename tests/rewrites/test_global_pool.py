@@ -68,6 +68,15 @@ def mean(
     return build
 
 
+def mean_of_features(net: Net) -> None:
+    """A convolution over a sequence, then a product that mixes the positions of each channel."""
+    x = net.node("Conv", net.input(2, 6), net.weight(3, 2, 1))
+    x = net.node("MatMul", x, net.weight(6, 4))
+    more = {} if net.opset >= 18 else {"axes": [2]}
+    operands = [net.ints(2)] if net.opset >= 18 else []
+    net.output(net.node("ReduceMean", x, *operands, **more), "n", 3, 1)
+
+
 @dataclass(frozen=True)
 class Case:
     """A net, whether it is rewritten, and why not.
@@ -149,6 +158,7 @@ CASES: dict[str, Case] = {
     "mean, channels last": Case(mean(5, 7, axes=(1, 2)), refused=""),
     "mean of all": Case(mean(5, 7, axes=None, keepdims=1), {"batch": 2}, refused=""),
     "features of a sequence": Case(mean(6, axes=(2,), conv=False), refused=""),
+    "features that a product made": Case(mean_of_features, refused=""),
     "mean, double": Case(mean(5, 7, conv=False), {"dtype": np.float64}, refused="for double"),
 }
 REWRITTEN = [name for name, case in CASES.items() if case.refused is None]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 import onnxshare
@@ -100,6 +101,19 @@ def map_is_read_twice(net: Net) -> None:
     x = net.node("Conv", net.input(4, 5, 7), net.weight(6, 4, 1, 1))
     gate = net.node("Sigmoid", net.node("GlobalAveragePool", x))
     net.output(net.node("Mul", x, gate), "n", 6, 5, 7)
+
+
+def mask_is_used(*, output: bool) -> Build:
+    """What a Dropout between them dropped is an output, or is read."""
+
+    def build(net: Net) -> None:
+        x = net.node("Conv", net.input(4, 5, 7), net.weight(6, 4, 1, 1))
+        x, mask = net.nodes("Dropout", 2, x)
+        net.output(net.node("GlobalAveragePool", x), "n", 6, 1, 1)
+        mask = mask if output else net.node("Not", mask)
+        net.output(mask, "n", 6, 5, 7, elem=TensorProto.BOOL)
+
+    return build
 
 
 def late_axes(net: Net) -> None:
@@ -193,6 +207,8 @@ CASES: dict[str, Case] = {
     ),
     "half": Case(classes(), (35 * 24, 24), options={"dtype": np.float16}),
     # What stays as it is.
+    "the mask of a Dropout is an output": Case(mask_is_used(output=True)),
+    "the mask of a Dropout is read": Case(mask_is_used(output=False)),
     "3×3": Case(classes(kernel=3, pads=[1, 1, 1, 1])),
     "strides": Case(classes(strides=[2, 2])),
     "pads": Case(classes(pads=[1, 1, 1, 1])),

@@ -101,7 +101,7 @@ def nan(net: Net) -> None:
     net.rows(net.node("Where", net.stored([True]), x, net.stored(matrix[:1])), 4)
 
 
-def gemms(*turns: int, side: int = 1) -> Callable[[Net], None]:
+def gemms(*turns: int, side: int = 1, **given: Any) -> Callable[[Net], None]:
     """Gemm with a 4×6 matrix, then Gemm with its transpose, as transA or transB say."""
 
     def build(net: Net) -> None:
@@ -117,7 +117,7 @@ def gemms(*turns: int, side: int = 1) -> Callable[[Net], None]:
             return
         for turn, right in zip(turns, (matrix, matrix.T), strict=True):
             stored = right.T.copy() if turn else right.copy()
-            x = net.node("Tanh", net.node("Gemm", x, net.stored(stored), transB=turn))
+            x = net.node("Tanh", net.node("Gemm", x, net.stored(stored), transB=turn, **given))
         net.rows(x, 4)
 
     return build
@@ -284,6 +284,7 @@ CASES: dict[str, Case] = {
     "two Gemms": Case(gemms(0, 0), 48, 24),
     "two Gemms, transB both": Case(gemms(1, 1), 48, 24),
     "two Gemms, one matrix": Case(gemms(0, 1), 48, 24),
+    "two Gemms, alpha": Case(gemms(1, 1, alpha=0.5), 48, 24),
     "transA": Case(gemms(side=0), 48 + 24, 24 + 24),
     "embedding and last matrix": Case(embedding, 72, 36, 1),
     "three ways": Case(three_ways, 5 * 24, 24, 1),
@@ -334,6 +335,8 @@ def test_case(name: str) -> None:
     elif name != "NaN":
         assert_same_results(model, result.model, feeds(model, 3))
     assert_other_nodes_equal(model, result.model)
+    turns = [a.i for n in result.model.graph.node for a in n.attribute if a.name[:5] == "trans"]
+    assert set(turns) <= {0, 1}
 
 
 def assert_other_nodes_equal(old: onnx.ModelProto, new: onnx.ModelProto) -> None:
