@@ -73,7 +73,9 @@ class _Pair:
         name = f"'{one}'" if one == other else f"'{one}' ('{other}' in B)"
         if self.how is not _How.VALUES:
             return f"{name} holds its values in another order"
-        return f"{name} differs by up to {self.largest:.2g} of its largest value"
+        if math.isinf(self.largest):
+            return f"{name} is all zero in A and not in B"
+        return f"{name} differs by up to {_share(self.largest)} its largest value"
 
 
 def lone_difference(a: Model, b: Model) -> str:
@@ -222,6 +224,10 @@ class _Search:
         layer, bias = sorted(nodes, key=lambda node: node.op_type == "Add")
         follows = bias.op_type == "Add" and not set(layer.outputs).isdisjoint(bias.inputs)
         return follows and layer.op_type in LAYERS
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.3g}% of" if share < 9.99 else f"{share:.3g} times"
 
 
 def _is_vector(array: Array) -> bool:

@@ -187,7 +187,7 @@ MADE_UP_FOR: dict[str, Make] = {
 ALONE: dict[str, tuple[Make, str]] = {
     "a scale of quantised weights": (
         lambda: net(QUANTISED, less("b1", q=INTEGERS, step=STEP * np.float32(1.01))),
-        "'q' differs by up to 0.01",
+        "'q' differs by up to 1%",
     ),
     "a bias dequantised beforehand, and wrong": (
         lambda: net(values=but(b1=INTEGERS[::-1] * STEP)),
@@ -216,11 +216,15 @@ ALONE: dict[str, tuple[Make, str]] = {
         "'w1' differs",
     ),
     "biases swapped": (lambda: net(values=but(b1=swapped("b1"))), "'b1' holds its values in"),
-    "a bias": (lambda: net(values=but(b1=scaled("b1"))), "'b1' differs by up to 0.01"),
-    "no bias": (lambda: net(values=but(b1=W["b1"] * 0)), "'b1' differs by up to 1 of"),
+    "a bias": (lambda: net(values=but(b1=scaled("b1"))), "'b1' differs by up to 1%"),
+    "no bias": (lambda: net(values=but(b1=W["b1"] * 0)), "'b1' differs by up to 100% of"),
+    "a bias of no use before": (
+        lambda: net(values=but(b1=W["b1"] * 50)),
+        "'b1' differs by up to 49 times its largest value",
+    ),
     "the bias of a convolution": (lambda: net(values=but(kb=swapped("kb"))), "'kb' holds"),
     "the bias of a product": (lambda: net(values=but(b2=scaled("b2"))), "'b2' differs"),
-    "a row": (lambda: net(values=but(w1=scaled("w1"))), "'w1' differs by up to 0.01"),
+    "a row": (lambda: net(values=but(w1=scaled("w1"))), "'w1' differs by up to 1%"),
     "rows swapped": (lambda: net(values=but(w1=swapped("w1"))), "'w1' holds its values in another"),
     "rows of a product swapped": (
         lambda: net(values=but(w2=W["w2"][:, [1, 0, 2, 3, 4]])),
@@ -229,7 +233,7 @@ ALONE: dict[str, tuple[Make, str]] = {
     "kernels swapped": (lambda: net(values=but(k=swapped("k"))), "'k' holds its values"),
     "a unit": (
         lambda: net(values=but(w1=scaled("w1"), b1=scaled("b1"))),
-        "'w1' differs by up to 0.01",
+        "'w1' differs by up to 1%",
     ),
     "a unit of a product": (
         lambda: net(values=but(w2=scaled("w2"), b2=scaled("b2"))),
@@ -247,12 +251,12 @@ ALONE: dict[str, tuple[Make, str]] = {
             other(GEMM, KERNEL, tuple(n for n in NODES if n != FLAT)),
             but(w1=scaled("w1").reshape(UNITS, 4, 3, 3)),
         ),
-        "'w1' differs by up to 0.01",
+        "'w1' differs by up to 1%",
     ),
     "a running variance": (lambda: net(values=but(var=scaled("var"))), "'var' differs"),
     "under another name": (
         lambda: net(other(GEMM, GEMM.replace("b1", "b")), less("b1", b=scaled("b1"))),
-        "'b1' ('b' in B) differs by up to 0.01",
+        "'b1' ('b' in B) differs by up to 1%",
     ),
 }
 
