@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare import measurement, noise, rounds
 from onnxshare.comparison import Comparison
@@ -45,6 +45,36 @@ def judged(
 
 def x_of(count: int) -> Array:
     return np.random.default_rng(1).standard_normal((count, 4))
+
+
+@pytest.mark.parametrize(
+    ("batch", "side", "count", "rows", "expected"),
+    [
+        pytest.param("n", 4, 100, "n", 32, id="32 at most"),
+        pytest.param("n", 4, 5, "n", 32, id="fewer samples than a batch"),
+        pytest.param("n", 2**20, 4, "n", 2, id="8 MiB at most, of 4 MiB each"),
+        pytest.param("n", 2**22, 2, "n", 1, id="one at least"),
+        pytest.param(8, 4, 100, 8, 8, id="whole batches, as every run is a row"),
+        pytest.param(5, 4, 100, 1, 30, id="whole batches"),
+        pytest.param(64, 4, 100, 1, 64, id="a batch at least"),
+        pytest.param("n", 4, 32, 3, 4, id="8 rows where a run is one"),
+        pytest.param("n", 4, 30, 3, 3, id="runs of one size"),
+        pytest.param("n", 4, 7, 3, 1, id="few samples, a run each"),
+        pytest.param("n", 4, 100, 0, 32, id="an unknown size"),
+    ],
+)
+def test_samples_per_run(
+    batch: int | str, side: int, count: int, rows: int | str, expected: int
+) -> None:
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [node("Identity", "x", "y")],
+        "sizes",
+        [info("x", TensorProto.FLOAT, [batch, side])],
+        [info("y", TensorProto.FLOAT, [rows, side])],
+    )
+    samples = Samples({"x": np.zeros((count, side), np.float32)})
+    assert measurement._batch_size(helper.make_model(graph), samples) == expected
 
 
 def test_an_output_is_never_judged_by_a_tensor_that_stands_for_it() -> None:
