@@ -7,7 +7,7 @@ Local functions are inlined before indexing, so that their weights and work are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import onnx
@@ -176,6 +176,14 @@ class Graph:
         """A stored tensor; for a constant of a local function the one of its first call."""
         mark = self._marks.get(stored.name)
         return stored if mark is None else self._first.setdefault(mark, stored)
+
+    def constants(self, scope: Scope) -> Mapping[str, Stored | None]:
+        """What `source` answers for every name of the main graph; names without entry carry none.
+
+        Args:
+            scope: the main graph.
+        """
+        return self._sources.all(scope)
 
     def source(self, scope: Scope, name: str) -> Stored | None:
         """The stored tensor whose elements a name carries, through layout nodes, casts and

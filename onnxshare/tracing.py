@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from onnx import TensorProto
 
 from onnxshare.errors import ModelError
@@ -37,13 +39,18 @@ class Sources:
         self._model = model
         self._constants: dict[Operation, TensorRow] = {}
 
+    def all(self, scope: Scope) -> Mapping[str, Stored | None]:
+        """The stored tensor whose elements each name of the main graph carries; None, or no entry,
+        for one that depends on the model's inputs."""
+        if not scope.traced:
+            self._trace_all(scope)
+        return scope.sources
+
     def of(self, scope: Scope, name: str) -> Stored | None:
         """The stored tensor whose elements a name carries, through layout nodes, casts and
         (de)quantisation; None if the name depends on the model's inputs."""
         if scope.parent is None:
-            if not scope.traced:
-                self._trace_all(scope)
-            return scope.sources.get(name)
+            return self.all(scope).get(name)
         if name in scope.sources:
             return scope.sources[name]
         home = scope.home(name)

@@ -25,6 +25,7 @@ from onnxshare.analysis.tables.standard import LAYOUT
 from onnxshare.analysis.views import CUT_OR_JOIN, Views
 from onnxshare.analysis.work import Work
 from onnxshare.graph import Graph, Node, Scope, Stored
+from onnxshare.io.nodes import Operation
 from onnxshare.shape_arithmetic import taken_branch
 from onnxshare.shapes import Shapes
 from onnxshare.values import Values
@@ -34,9 +35,6 @@ _BIAS = Operator("elementwise", (PARAM, PARAM), bias)
 
 #: The product of the scales of data, which is quantised at run time, and of a weight.
 _SCALES = Operator("elementwise", (QUANTIZATION, QUANTIZATION), applied)
-
-#: What stands for a name whose source has not been looked for.
-_UNTRACED = Stored("", "", 0, ())
 
 #: Of nodes without parameters; never changed.
 _NONE: list[Stored] = []
@@ -111,22 +109,22 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
     patterns, views = Patterns(graph, shapes), Views(graph, shapes)
     biases = {bias_node(graph, layer) for layer in fully_connected(graph)}
     dynamic = any(op_type == "DynamicQuantizeLinear" for _, op_type in graph.operators)
-    times: dict[str, int | None] = {}
-    operators: dict[tuple[str, str], Operator] = {}
+    times: dict[Scope, int | None] = {}
+    operators: dict[Operation, Operator] = {}
     for node in graph.nodes():
-        path, named = node.scope.path, (node.domain, node.op_type)
-        if path not in times:
-            times[path] = _times(node.scope, shapes, values, census.warnings)
-        operator = operators.get(named)
+        if node.scope not in times:
+            times[node.scope] = _times(node.scope, shapes, values, census.warnings)
+        operator = operators.get(node.operation)
         if operator is None:
-            operator = operators[named] = lookup(*named)
+            operator = operators[node.operation] = lookup(node.domain, node.op_type)
         if node in biases:
             operator = _BIAS
         elif dynamic and node.op_type == "Mul" and _scales(node, graph):
             operator = _SCALES
-        if (views or node.op_type in CUT_OR_JOIN) and views.follow(node):
+        if (views.known or node.op_type in CUT_OR_JOIN) and views.follow(node):
             operator = LAYOUT
-        census.nodes.append(_look(node, operator, graph, views, census, patterns, times[path]))
+        use = _look(node, operator, graph, views, census, patterns, times[node.scope])
+        census.nodes.append(use)
     _choose_branches(census, graph, values)
     return census
 
@@ -144,18 +142,7 @@ def _look(
     patterns: Patterns,
     times: int | None,
 ) -> NodeUse:
-    scope, known = node.scope, node.scope.sources
-    constants: dict[int, Stored] = {}
-    position = -1
-    for name in node.inputs:
-        position += 1
-        stored = known.get(name, _UNTRACED)
-        if stored is _UNTRACED:
-            stored = graph.source(scope, name) if name else None
-        if stored is None and views and name:
-            stored = views.get(scope, name)
-        if stored is not None:
-            constants[position] = stored
+    constants = _constants(node, graph, views)
     if graph.calls:
         constants = {place: graph.once(stored) for place, stored in constants.items()}
     if operator is UNKNOWN:
@@ -170,6 +157,22 @@ def _look(
             f"operator {label} is not known: its MACs and the uses of its weights are not counted"
         )
     return NodeUse(node, pattern, params, slots, times)
+
+
+def _constants(node: Node, graph: Graph, views: Views) -> dict[int, Stored]:
+    """The stored tensor or view that each constant input carries, by position."""
+    scope, constants, position = node.scope, _EMPTY, -1
+    known = graph.constants(scope) if scope.parent is None else None
+    for name in node.inputs:  # written out, because it is done for every node of every model
+        position += 1
+        stored = graph.source(scope, name) if known is None else known.get(name)
+        if stored is None and views.known:
+            stored = views.get(scope, name)
+        if stored is not None:
+            if constants is _EMPTY:
+                constants = {}
+            constants[position] = stored
+    return constants
 
 
 def _parameters(

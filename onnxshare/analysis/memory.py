@@ -31,7 +31,7 @@ def peak_activations(graph: Graph, shapes: Shapes) -> Peak:
     """
     main = graph.main
     cost = _Cost(shapes)
-    known = main.sources
+    known = graph.constants(main)
     last = _last_uses(graph)
     live = 0
     freed = [0] * (len(main.nodes) + 1)  # bytes, by the position after which
@@ -49,8 +49,7 @@ def peak_activations(graph: Graph, shapes: Shapes) -> Peak:
         for name in node.outputs:
             if name not in last:
                 continue
-            source = known[name] if name in known else graph.source(main, name)
-            if source is not None:
+            if known.get(name) is not None:
                 continue
             size = cost.of(name)
             if size is None:

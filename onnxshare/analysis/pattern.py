@@ -13,8 +13,9 @@ from onnxshare.analysis.operators import PARAM, Operator
 from onnxshare.analysis.traffic import activation_bytes
 from onnxshare.analysis.work import Context, Unknown, Work
 from onnxshare.graph import Graph, Node, Stored
+from onnxshare.io.nodes import Operation
 from onnxshare.shapes import Shapes
-from onnxshare.tensor_types import ABSENT, NOTHING, TensorType
+from onnxshare.tensor_types import ABSENT, TensorType
 
 Key = tuple[object, ...]
 
@@ -54,6 +55,7 @@ class Patterns:
         self._shapes = shapes
         self._main = shapes.types_in("")
         self._known: dict[Key, Pattern] = {}
+        self._told: dict[tuple[Operator, Operation], object] = {}
 
     def of(self, node: Node, operator: Operator, constants: dict[int, Stored]) -> Pattern:
         """The pattern of a node.
@@ -63,24 +65,36 @@ class Patterns:
             operator: its row in the table of operators.
             constants: the stored tensor that each constant input carries.
         """
-        if node.scope.parent is None:  # as in `_types`, written out for every node of a model
-            types, nothing = self._main, NOTHING
-            inputs = tuple([types.get(name, nothing) if name else ABSENT for name in node.inputs])
-            outputs = tuple([types.get(name, nothing) if name else ABSENT for name in node.outputs])
+        inputs, outputs = node.inputs, node.outputs
+        told = self._told.get((operator, node.operation)) or self._told_by(node, operator)
+        parts: list[object] = [operator, told, len(inputs)]  # and the types, one object each
+        if node.scope.parent is None:
+            parts += map(self._main.get, inputs)
+            parts += map(self._main.get, outputs)
         else:
-            inputs, outputs = self._types(node, node.inputs), self._types(node, node.outputs)
-        key = (
-            operator,
-            node.domain,
-            node.op_type,
-            _attributes(node, operator),
-            inputs,
-            outputs,
-            tuple([(place, item.dtype, item.shape) for place, item in constants.items()]),
-        )
+            parts += self._types(node, inputs)
+            parts += self._types(node, outputs)
+        for place, item in constants.items():
+            parts += place, item.dtype, item.shape
+        if "" in inputs or "" in outputs:
+            parts += [name == "" for name in (*inputs, *outputs)]
+        key = tuple(parts)
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._make(node, operator, constants, inputs, outputs)
+            types = self._types(node, inputs), self._types(node, outputs)
+            found = self._known[key] = self._make(node, operator, constants, *types)
+        return found
+
+    def _told_by(self, node: Node, operator: Operator) -> object:
+        """What tells a node's operation from others: the operator alone, or its attributes too,
+        where something may depend on them."""
+        operation = node.operation
+        found: object = operation
+        if node.op_type not in RULES and (operator.work is None or operator.work is nothing):
+            found = node.domain, node.op_type
+        elif operation.attributes is None:
+            return b"".join([attribute.SerializeToString() for attribute in node.proto.attribute])
+        self._told[operator, operation] = found
         return found
 
     def _types(self, node: Node, names: tuple[str, ...]) -> tuple[TensorType, ...]:
@@ -137,16 +151,6 @@ class Patterns:
         else:
             moved += outputs
         return activation_bytes(moved, self._shapes.batch)
-
-
-def _attributes(node: Node, operator: Operator) -> bytes:
-    """The attributes, where something may depend on them."""
-    if node.op_type not in RULES and (operator.work is None or operator.work is nothing):
-        return b""
-    attributes = node.proto.attribute
-    if not attributes:
-        return b""
-    return b"".join([attribute.SerializeToString() for attribute in attributes])
 
 
 def _work(operator: Operator, context: Context) -> Work | None:

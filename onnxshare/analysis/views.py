@@ -44,21 +44,19 @@ class Views:
     def __init__(self, graph: Graph, shapes: Shapes) -> None:
         self._graph = graph
         self._shapes = shapes
-        self._known: dict[tuple[str, str], Stored] = {}
-
-    def __len__(self) -> int:
-        return len(self._known)
+        #: By scope path and name.
+        self.known: dict[tuple[str, str], Stored] = {}
 
     def get(self, scope: Scope, name: str) -> Stored | None:
         """The view that a name seen from a scope is, or None."""
         home = scope.home(name)
-        return None if home is None else self._known.get((home.path, name))
+        return None if home is None else self.known.get((home.path, name))
 
     def follow(self, node: Node) -> bool:
         """Look at the next node; returns whether it only cuts, joins or rearranges constants."""
         if node.op_type in CUT_OR_JOIN and node.standard:
             parts = self._parts(node) if self._passes_on(node) else ()
-        elif self._known and node.op_type in CARRIERS and node.standard and node.inputs:
+        elif self.known and node.op_type in CARRIERS and node.standard and node.inputs:
             carried = self.get(node.scope, node.inputs[0])
             parts = () if carried is None else carried.parts
         else:
@@ -113,5 +111,5 @@ class Views:
             times = prod(shape)
             made = tuple((part, times * count // whole) for part, count in parts) if cut else parts
             dtype = self._shapes.dtype(node.scope, name) or parts[0][0].dtype
-            self._known[path, name] = Stored(f"{path}:{name}", name, dtype, shape, parts=made)
+            self.known[path, name] = Stored(f"{path}:{name}", name, dtype, shape, parts=made)
         return True
