@@ -47,7 +47,7 @@ _ONCE = frozenset(("If", "FlexAttention"))
 _STRENGTH = (PARAM, STATISTIC, QUANTIZATION, CONSTANT, STRUCTURE)
 
 
-@dataclass
+@dataclass(slots=True)
 class TensorUse:
     """A stored tensor, its strongest role, the nodes that use it as a parameter, and how many
     elements they use together, each node's counted apart."""
@@ -182,27 +182,25 @@ def _parameters(
     its constants are noted."""
     slots: dict[int, Stored] = {}
     params: list[Stored] = []
+    tensors = census.tensors
     for position, role in pattern.roles:
         stored = constants[position]
-        for source, elements in stored.sources:
-            tensor = _note(census, source, role)
-            if role == PARAM and (not params or all(source.key != other.key for other in params)):
-                params.append(source)
-                tensor.users.append(node.name)
-                tensor.used += elements
         if role == PARAM:
             slots[position] = stored
+        for source, _ in stored.sources if stored.parts else ((stored, 0),):
+            tensor = tensors.get(source.key)
+            if tensor is None:
+                tensor = tensors[source.key] = TensorUse(source, role, [])
+            elif tensor.role != role:  # the strongest of its roles
+                tensor.role = min(tensor.role, role, key=_STRENGTH.index)
+            if role == PARAM and not (params and _holds(params, source)):
+                params.append(source)
+                tensor.users.append(node.name)
     return params, slots
 
 
-def _note(census: Census, source: Stored, role: str) -> TensorUse:
-    """What is known of a stored tensor, with the strongest of its roles so far."""
-    tensor = census.tensors.get(source.key)
-    if tensor is None:
-        tensor = census.tensors[source.key] = TensorUse(source, role)
-    elif tensor.role != role:
-        tensor.role = min(tensor.role, role, key=_STRENGTH.index)
-    return tensor
+def _holds(params: list[Stored], source: Stored) -> bool:
+    return any(source.key == other.key for other in params)
 
 
 def _times(scope: Scope, shapes: Shapes, values: Values, warnings: list[str]) -> int | None:

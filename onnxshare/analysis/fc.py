@@ -143,11 +143,17 @@ def matrix_shape(graph: Graph, node: Node, name: str) -> tuple[int, int] | None:
 
 
 def _behind_layout(graph: Graph, node: Node, name: str) -> tuple[int, ...] | None:
-    from onnxshare.values import rearrange
-
-    direct = graph.stored(node.scope, name)
+    direct = graph.source(node.scope, name)
+    if direct is None or direct.name != name or node.scope.parent is not None:
+        direct = graph.stored(node.scope, name)
     if direct is not None:
         return direct.shape if direct.elements < 2**63 else None
+    return _rearranged(graph, node, name)
+
+
+def _rearranged(graph: Graph, node: Node, name: str) -> tuple[int, ...] | None:
+    from onnxshare.values import rearrange
+
     chain: list[Node] = []
     scope = node.scope
     while (stored := graph.stored(scope, name)) is None:

@@ -55,7 +55,8 @@ class Patterns:
         self._shapes = shapes
         self._main = shapes.types_in("")
         self._known: dict[Key, Pattern] = {}
-        self._told: dict[tuple[Operator, Operation], object] = {}
+        self._told: dict[tuple[Operator, Operation], int] = {}
+        self._numbers: dict[Key, int] = {}
 
     def of(self, node: Node, operator: Operator, constants: dict[int, Stored]) -> Pattern:
         """The pattern of a node.
@@ -67,18 +68,15 @@ class Patterns:
         """
         inputs, outputs = node.inputs, node.outputs
         told = self._told.get((operator, node.operation)) or self._told_by(node, operator)
-        parts: list[object] = [operator, told, len(inputs)]  # and the types, one object each
-        if node.scope.parent is None:
-            parts += map(self._main.get, inputs)
-            parts += map(self._main.get, outputs)
+        if node.scope.parent is None:  # each different type is one object
+            get = self._main.get
+            key: Key = (told, len(inputs), *map(get, inputs), *map(get, outputs))
         else:
-            parts += self._types(node, inputs)
-            parts += self._types(node, outputs)
+            key = told, len(inputs), *self._types(node, inputs), *self._types(node, outputs)
         for place, item in constants.items():
-            parts += place, item.dtype, item.shape
+            key += place, item.dtype, item.shape
         if "" in inputs or "" in outputs:
-            parts += [name == "" for name in (*inputs, *outputs)]
-        key = tuple(parts)
+            key += tuple([name == "" for name in (*inputs, *outputs)])
         found = self._known.get(key)
         if found is None:
             types = self._types(node, inputs), self._types(node, outputs)
@@ -86,16 +84,19 @@ class Patterns:
         return found
 
     def _told_by(self, node: Node, operator: Operator) -> object:
-        """What tells a node's operation from others: the operator alone, or its attributes too,
+        """What tells a node from others beside types: its operator alone, or its attributes too,
         where something may depend on them."""
         operation = node.operation
-        found: object = operation
+        found: Key = operator, operation
         if node.op_type not in RULES and (operator.work is None or operator.work is nothing):
-            found = node.domain, node.op_type
+            found = operator, node.domain, node.op_type
         elif operation.attributes is None:
-            return b"".join([attribute.SerializeToString() for attribute in node.proto.attribute])
-        self._told[operator, operation] = found
-        return found
+            attributes = node.proto.attribute
+            return operator, operation, b"".join([a.SerializeToString() for a in attributes])
+        # One number for it takes less to compare than what it stands for.
+        number = self._numbers.setdefault(found, len(self._numbers) + 1)
+        self._told[operator, operation] = number
+        return number
 
     def _types(self, node: Node, names: tuple[str, ...]) -> tuple[TensorType, ...]:
         scope, type_of = node.scope, self._shapes.type_of
