@@ -100,13 +100,12 @@ class Graph:
         inputs, initializers = scope.inputs, scope.initializers
         producers, consumers, nodes = scope.producers, scope.consumers, scope.nodes
         fewest: dict[Operation, tuple[int, int]] = {}
+        for operation in dict.fromkeys([row[1] for row in rows]):
+            fewest[operation] = self._fewest(operation)
         named: set[str] = set()
         for position, row in enumerate(rows):
             node = Node(row, position, scope)
-            operation = node.operation
-            if operation not in fewest:
-                fewest[operation] = self._fewest(operation)
-            least_inputs, least_outputs = fewest[operation]
+            least_inputs, least_outputs = fewest[node.operation]
             if len(node.inputs) < least_inputs or len(node.outputs) < least_outputs:
                 raise too_few(node, least_inputs, least_outputs)
             if node.name in named:  # two nodes may share a name
@@ -119,7 +118,7 @@ class Graph:
                     consumers[name] = [node]
                 elif name:
                     self._read_from_outside(scope, name, node)
-            if operation.attributes is None:
+            if node.operation.attributes is None:
                 self._descend(scope, node)
             for name in node.outputs:
                 if name in producers or name in inputs or name in initializers:

@@ -6,14 +6,14 @@ graph are not trusted: they are used only for tensors that inference could not r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import onnx
 
 from onnxshare import old_shapes
 from onnxshare.bounded import infer_shapes
 from onnxshare.contrib_shapes import RULES
-from onnxshare.graph import Graph, Node, Scope
+from onnxshare.graph import Graph, Node, Scope, Stored
 from onnxshare.input_shapes import Binding, InputShapes, bind, rows
 from onnxshare.shape_arithmetic import leave_unknown, settle
 from onnxshare.slim import strip_subgraphs, without_weights
@@ -81,11 +81,19 @@ class Shapes:
         """Note the type of a tensor that the scope of this path defines."""
         self.types_in(path)[name] = self._table.make(dtype, shape)
 
+    def put_stored(self, path: str, tensors: Iterable[Stored]) -> None:
+        """Note the types of stored tensors that the scope of this path defines."""
+        types, made, make = self.types_in(path), self._table.made, self._table.make
+        for stored in tensors:
+            found = made.get((stored.dtype, stored.shape))
+            types[stored.name] = found or make(stored.dtype, stored.shape)
+
     def read(self, path: str, values: Sequence[onnx.ValueInfoProto]) -> None:
         """Note the types of tensors that the scope of this path defines."""
-        types, of = self.types_in(path), self._table.of
+        types, known, of = self.types_in(path), self._table.read, self._table.of
         for value in values:
-            found = of(value.type)
+            proto = value.type
+            found = known.get(proto.SerializeToString()) or of(proto)
             if found is not None and found is not NOTHING:
                 types[value.name] = found
 
@@ -179,10 +187,8 @@ def infer(
             break
         shapes = _inferred(graph, slim, binding, strict, proven)
     for scope in graph.scopes:
-        for name in scope.initializers:
-            stored = graph.source(scope, name)
-            if stored is not None:
-                shapes.put(scope.path, name, stored.dtype, stored.shape)
+        stored = [graph.source(scope, name) for name in scope.initializers]
+        shapes.put_stored(scope.path, filter(None, stored))
     return shapes
 
 

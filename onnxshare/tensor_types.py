@@ -58,24 +58,26 @@ class TypeTable:
 
     def __init__(self, symbols: Collection[str] = ()) -> None:
         self._symbols = symbols
-        self._read: dict[bytes, TensorType | None] = {}
-        self._made: dict[tuple[int | None, Shape | None], TensorType] = {(None, None): NOTHING}
+        #: What serialized messages say, as far as they were asked for.
+        self.read: dict[bytes, TensorType | None] = {}
+        #: The types that were handed out.
+        self.made: dict[tuple[int | None, Shape | None], TensorType] = {(None, None): NOTHING}
 
     def of(self, proto: onnx.TypeProto) -> TensorType | None:
         """The type that a message says; None for a sequence, a map or an optional."""
         key = proto.SerializeToString()
-        if key not in self._read:
-            self._read[key] = self._parse(proto)
-        return self._read[key]
+        if key not in self.read:
+            self.read[key] = self._parse(proto)
+        return self.read[key]
 
     def make(self, dtype: int | None, shape: Shape | None) -> TensorType:
         """The type of these parts."""
-        found = self._made.get((dtype, shape))
+        found = self.made.get((dtype, shape))
         if found is None:
             sizes = None
             if shape is not None and all(isinstance(size, int) for size in shape):
                 sizes = tuple(size for size in shape if isinstance(size, int))
-            found = self._made[dtype, shape] = TensorType(
+            found = self.made[dtype, shape] = TensorType(
                 dtype, shape, sizes, sizes or (shape and shown(shape, self._symbols))
             )
         return found

@@ -77,8 +77,13 @@ class Sources:
             for name in scope.sparse:
                 self._trace(scope, name)
             for node in scope.nodes:
-                if node.op_type in _TRACED:
-                    for name in filter(None, node.outputs):
+                if node.op_type not in _TRACED:
+                    continue
+                row = self._constants.get(node.operation)
+                for name in filter(None, node.outputs):
+                    if row is not None:
+                        scope.sources[name] = from_tensor(row, f"{scope.path}:{name}", name)
+                    else:
                         self._trace(scope, name)
         except BaseException:
             scope.traced = False

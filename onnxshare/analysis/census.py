@@ -111,9 +111,11 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
     dynamic = any(op_type == "DynamicQuantizeLinear" for _, op_type in graph.operators)
     times: dict[Scope, int | None] = {}
     operators: dict[Operation, Operator] = {}
+    uses = census.nodes
     for node in graph.nodes():
-        if node.scope not in times:
-            times[node.scope] = _times(node.scope, shapes, values, census.warnings)
+        scope = node.scope
+        if scope not in times:
+            times[scope] = _times(scope, shapes, values, census.warnings)
         operator = operators.get(node.operation)
         if operator is None:
             operator = operators[node.operation] = lookup(node.domain, node.op_type)
@@ -123,8 +125,7 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
             operator = _SCALES
         if (views.known or node.op_type in CUT_OR_JOIN) and views.follow(node):
             operator = LAYOUT
-        use = _look(node, operator, graph, views, census, patterns, times[node.scope])
-        census.nodes.append(use)
+        uses.append(_look(node, operator, graph, views, census, patterns, times[scope]))
     _choose_branches(census, graph, values)
     return census
 
@@ -143,7 +144,7 @@ def _look(
     times: int | None,
 ) -> NodeUse:
     constants = _constants(node, graph, views)
-    if graph.calls:
+    if constants and graph.calls:
         constants = {place: graph.once(stored) for place, stored in constants.items()}
     if operator is UNKNOWN:
         operator = unknown(node, operator)

@@ -31,6 +31,7 @@ def peak_activations(graph: Graph, shapes: Shapes) -> Peak:
     """
     main = graph.main
     cost = _Cost(shapes)
+    types, sizes = cost.types, cost.sizes
     known = graph.constants(main)
     last = _last_uses(graph)
     live = 0
@@ -47,11 +48,11 @@ def peak_activations(graph: Graph, shapes: Shapes) -> Peak:
     most, at = live, None
     for position, node in enumerate(main.nodes):
         for name in node.outputs:
-            if name not in last:
+            if name not in last or known.get(name) is not None:
                 continue
-            if known.get(name) is not None:
-                continue
-            size = cost.of(name)
+            size = sizes.get(types.get(name, NOTHING))
+            if size is None:
+                size = cost.of(name)
             if size is None:
                 return Peak(None, None)
             live += size
@@ -66,15 +67,15 @@ class _Cost:
     """Bytes of the main graph's tensors, worked out once per type."""
 
     def __init__(self, shapes: Shapes) -> None:
-        self._types, self._batch = shapes.types_in(""), shapes.batch
-        self._known: dict[TensorType, int | None] = {}
+        self.types, self._batch = shapes.types_in(""), shapes.batch
+        self.sizes: dict[TensorType, int | None] = {}
 
     def of(self, name: str) -> int | None:
         """Bytes of a tensor for one sample; None if unknown."""
-        found = self._types.get(name, NOTHING)
-        if found not in self._known:
-            self._known[found] = tensor_bytes(found, self._batch)
-        return self._known[found]
+        found = self.types.get(name, NOTHING)
+        if found not in self.sizes:
+            self.sizes[found] = tensor_bytes(found, self._batch)
+        return self.sizes[found]
 
 
 def _last_uses(graph: Graph) -> dict[str, int]:

@@ -17,6 +17,7 @@ from onnxshare.analysis.misfits import in_words
 from onnxshare.bounded import InferenceRefused
 from onnxshare.errors import ModelError
 from onnxshare.graph import Graph, Node
+from onnxshare.io.tensors import Array
 from onnxshare.shapes import InputShapes, Shapes, infer
 from onnxshare.values import Values
 
@@ -104,6 +105,7 @@ def _look(
         misfit = next(_reported(graph, shapes, refused.reason), None)
     values = Values(graph, shapes.fully_known())
     census = walk.take(graph, shapes, values)
+    judged: dict[tuple[int, int], str | None] = {}
     for use in census.nodes if misfit is None else ():
         if use.node in doubted:
             continue
@@ -111,7 +113,7 @@ def _look(
             misfit = _Misfit(use.node, use.pattern.misfit)
             break
         if use.node.op_type == "Gather" and use.node.standard:
-            reason = _out_of_range(use.node, shapes, values)
+            reason = _out_of_range(use.node, graph, shapes, values, judged)
             if reason is not None:
                 misfit = _Misfit(use.node, reason)
                 break
@@ -137,13 +139,31 @@ def _reported(graph: Graph, shapes: Shapes, reports: str) -> Iterator[_Misfit]:
             yield _Misfit(like[0], f"{reason[:1].lower()}{reason[1:]}".rstrip("."))
 
 
-def _out_of_range(node: Node, shapes: Shapes, values: Values) -> str | None:
-    """Why a Gather of constant indices cannot be done."""
+def _out_of_range(
+    node: Node,
+    graph: Graph,
+    shapes: Shapes,
+    values: Values,
+    judged: dict[tuple[int, int], str | None],
+) -> str | None:
+    """Why a Gather of constant indices cannot be done; `judged` holds what was said of the same
+    indices along as many positions, because equal Constant nodes share their tensor."""
     shape = shapes.get(node.scope, node.inputs[0])
     axis = int(node.attribute("axis", 0))
     size = shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
-    indices = values.get(node.scope, node.inputs[1]) if isinstance(size, int) else None
-    if indices is None or not isinstance(size, int) or not indices.size:
+    if not isinstance(size, int):
+        return None
+    stored = graph.stored(node.scope, node.inputs[1])
+    key = (id(stored.tensor), size) if stored is not None and stored.tensor is not None else None
+    if key is None:
+        return _outside(values.get(node.scope, node.inputs[1]), size)
+    if key not in judged:
+        judged[key] = _outside(values.get(node.scope, node.inputs[1]), size)
+    return judged[key]
+
+
+def _outside(indices: Array | None, size: int) -> str | None:
+    if indices is None or not indices.size:
         return None
     if indices.dtype.kind not in "iu" or -size <= indices.min() <= indices.max() < size:
         return None

@@ -110,6 +110,8 @@ def _with_biases(graph: Graph, layers: Iterable[FullyConnected]) -> set[Node]:
 
 def _params_of(census: Census, nodes: set[Node]) -> int:
     """Parameters of some nodes, each tensor once."""
+    if not nodes:
+        return 0
     found = {
         stored.key: stored.elements
         for use in census.nodes
@@ -123,11 +125,8 @@ def _unused(graph: Graph) -> int:
     """Elements of initializers and Constant nodes that nothing reads."""
     unused = 0
     for scope in graph.scopes:
-        outputs = {value.name for value in scope.graph.output}
-        names = [*scope.initializers, *(o for node in scope.nodes for o in node.outputs if o)]
-        for name in names:
-            if name in scope.consumers or name in outputs:
-                continue
+        unread = (scope.initializers.keys() | scope.producers.keys()) - scope.consumers.keys()
+        for name in unread - scope.outputs:
             stored = graph.stored(scope, name)
             unused += stored.elements if stored is not None else 0
     return unused

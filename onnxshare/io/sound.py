@@ -8,7 +8,9 @@ is checked where they are indexed (`graph.py`).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from math import prod
+from operator import itemgetter
 
 import onnx
 from onnx import AttributeProto, TensorProto
@@ -162,9 +164,9 @@ class _Checker:
     def nodes(self, reading: Reading) -> None:
         """Names, operators and attributes of nodes."""
         rows = reading.nodes
-        self.readable([row[2] for row in rows])
-        self.readable(name for row in rows for name in row[3])
-        self.readable(name for row in rows for name in row[4])
+        self.readable(map(itemgetter(2), rows))
+        self.readable(chain.from_iterable(map(itemgetter(3), rows)))
+        self.readable(chain.from_iterable(map(itemgetter(4), rows)))
         for operation in dict.fromkeys([row[1] for row in rows]):
             if operation not in self.checked:
                 self.operation(operation)
