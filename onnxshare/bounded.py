@@ -17,6 +17,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
+from onnxshare.collector import give_back
 from onnxshare.errors import ModelError
 from onnxshare.io.functions import calls_fit
 from onnxshare.ordinary import ordinary
@@ -27,6 +28,10 @@ MEMORY, TIMES_MODEL = 3 * 2**28, 16
 
 #: Seconds it may take, and how many more per megabyte of the model.
 SECONDS, SECONDS_PER_MB = 8.0, 0.5
+
+
+#: Models of more bytes, weights left out: onnx takes twenty times as many to infer their shapes.
+_LARGE = 2**23
 
 
 class InferenceRefused(ModelError):
@@ -70,6 +75,9 @@ def infer_shapes(
         raise _refused("shapes", name, str(error)) from error
     except MemoryError:
         raise _refused("shapes", name, "it needs too much memory") from None
+    finally:
+        if proto.ByteSize() > _LARGE:
+            give_back()
 
 
 def inline_functions(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:

@@ -1,10 +1,10 @@
-"""Python's search for reference cycles, held off while much is made and nothing thrown away."""
+"""When memory is looked for that is needed no more, and when it goes back to the system."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 #: So many objects may be kept from the collector's sight before it walks over all of them.
 _MOST_UNSEEN = 1_000_000
@@ -38,3 +38,12 @@ def _settle() -> None:
     if _unseen > _MOST_UNSEEN:
         _unseen = 0
         gc.collect()
+
+
+def give_back() -> None:
+    """Return memory that C++ code has freed to the system, where the C library can: glibc keeps
+    what lies below anything that is in use, and Python's own objects never go there."""
+    import ctypes
+
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

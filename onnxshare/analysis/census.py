@@ -188,7 +188,7 @@ def _parameters(
         stored = constants[position]
         if role == PARAM:
             slots[position] = stored
-        for source, _ in stored.sources if stored.parts else ((stored, 0),):
+        for source, elements in stored.parts or ((stored, stored.elements),):
             tensor = tensors.get(source.key)
             if tensor is None:
                 tensor = tensors[source.key] = TensorUse(source, role, [])
@@ -197,6 +197,7 @@ def _parameters(
             if role == PARAM and not (params and _holds(params, source)):
                 params.append(source)
                 tensor.users.append(node.name)
+                tensor.used += elements
     return params, slots
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from onnxshare.plain_types import plain
+
 if TYPE_CHECKING:
     from onnxshare.shapes import Shape
 
@@ -227,7 +229,7 @@ class Totals:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain types."""
-        return dict(_plain(self))
+        return dict(plain(self))
 
 
 @dataclass(frozen=True)
@@ -281,19 +283,18 @@ class Inspection:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain types, laid out as `docs/reference.md` describes."""
-        report: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **_plain(self)}
+        report = self.records()
+        return {**report, "nodes": tuple(report["nodes"]), "weights": tuple(report["weights"])}
+
+    def records(self) -> dict[str, Any]:
+        """The same, but for nodes and weights, which come as iterators: each is made when it is
+        reached, and may be thrown away after."""
+        rows = {"nodes": map(plain, self.nodes), "weights": map(plain, self.weights)}
+        report: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+        for item in fields(self):
+            report[item.name] = rows.get(item.name) or plain(getattr(self, item.name))
         for head in report["heads"]:
             for layer in head["fcs"]:
                 layer["in"] = layer.pop("in_features")
                 layer["out"] = layer.pop("out_features")
         return report
-
-
-def _plain(value: Any) -> Any:
-    """What `dataclasses.asdict` gives, without its copies of what cannot change."""
-    if isinstance(value, tuple):
-        return tuple([_plain(item) for item in value])
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    names = getattr(value, "__dataclass_fields__", None)
-    return value if names is None else {name: _plain(getattr(value, name)) for name in names}

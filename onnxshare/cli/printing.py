@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from onnxshare.errors import printable
+
+#: So many lines are written at once.
+_AT_ONCE = 1000
 
 
 def print_json(data: Mapping[str, Any]) -> None:
     """Print one JSON document on stdout; NaN and infinities become null.
 
     Lists of records are written a record a line: readable, and several times faster than one
-    value a line, for which Python has no encoder in C.
+    value a line, for which Python has no encoder in C. Records that come from an iterator are
+    written as they come, so that a document of any length takes the memory of some of its lines.
     """
-    try:
-        text = _document(data)
-    except ValueError:  # NaN and infinities
-        text = _document(_finite(data))
-    # A path may hold bytes that are no text: they come as escapes.
-    sys.stdout.write(text.encode(errors="backslashreplace").decode())
+    pieces = _document(data)
+    while some := "".join(islice(pieces, _AT_ONCE)):
+        # A path may hold bytes that are no text: they come as escapes.
+        sys.stdout.write(some.encode(errors="backslashreplace").decode())
 
 
 def note(text: str) -> None:
@@ -29,23 +32,37 @@ def note(text: str) -> None:
     print(printable(text), file=sys.stderr)
 
 
-def _document(data: Mapping[str, Any]) -> str:
-    fields = (f"  {_value(key)}: {_lines(value)}" for key, value in data.items())
-    return "{\n" + ",\n".join(fields) + "\n}\n"
+def _document(data: Mapping[str, Any]) -> Iterator[str]:
+    before = "{\n"
+    for key, value in data.items():
+        yield f"{before}  {_value(key)}: "
+        yield from _lines(value)
+        before = ",\n"
+    yield "\n}\n" if data else "{\n\n}\n"
 
 
-def _lines(value: Any) -> str:
+def _lines(value: Any) -> Iterator[str]:
     """A list of records, or a record, with a line for each of its items."""
     if isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
-        return "[\n" + ",\n".join(f"    {_value(item)}" for item in value) + "\n  ]"
-    if isinstance(value, Mapping) and value:
+        value = iter(value)
+    if isinstance(value, Iterator):
+        before = "[\n    "
+        for item in value:
+            yield before + _value(item)
+            before = ",\n    "
+        yield "[]" if before.startswith("[") else "\n  ]"
+    elif isinstance(value, Mapping) and value:
         items = (f"    {_value(str(key))}: {_value(item)}" for key, item in value.items())
-        return "{\n" + ",\n".join(items) + "\n  }"
-    return _value(value)
+        yield "{\n" + ",\n".join(items) + "\n  }"
+    else:
+        yield _value(value)
 
 
 def _value(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:  # NaN and infinities
+        return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

@@ -39,8 +39,8 @@ def show(
         report = onnxshare.inspect(model, input_shapes=shapes, dims=dims)
     if output == "json":
         _ = report.nodes, report.weights
-        gc.collect()  # the text of a large report needs the memory of what it was made from
-        print_json(report.to_dict())
+        gc.collect()  # what it was made from is needed no more
+        print_json(report.records())
     else:
         _print(report, output, wanted or Wanted())
     for warning in report.warnings:
