@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.layout import WITH_CONSTANT
 from onnxshare.bounded import infer_shapes
 from onnxshare.contrib_shapes import RULES
 from onnxshare.errors import ModelError
@@ -66,6 +67,9 @@ def free_sizes(
         for value in model.graph.output:
             _map_output(value, mirror)
     if not _accepts_more(model, rank, maps):
+        fixed = _by_position(model, rank)
+        if fixed is not None:
+            raise Refusal(f"'{fixed}' holds a number for each position of its map: it cannot slide")
         reason = "the layers before the head do not accept other input sizes"
         foreign = next((n for n in model.graph.node if n.domain not in ("", "ai.onnx")), None)
         if foreign is not None:
@@ -164,6 +168,19 @@ def _slopes_fit(node: onnx.NodeProto, shapes: dict[str, list[int]], model: onnx.
         return True
     pairs = zip(reversed(slope.dims), reversed(shapes[node.input[0]]), strict=False)
     return all(size in (1, length) for size, length in pairs)
+
+
+def _by_position(model: onnx.ModelProto, rank: int) -> str | None:
+    """A node of the head whose constant differs from position to position."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        made = any(entry.key == "onnxshare.rewrite" for entry in node.metadata_props)
+        if not made or node.op_type not in WITH_CONSTANT:
+            continue
+        for tensor in (stored[name] for name in node.input if name in stored):
+            if len(tensor.dims) >= rank and any(size > 1 for size in tensor.dims[-rank:]):
+                return str(node.name)
+    return None
 
 
 def _pads(subject: Subject, node: Node) -> bool:

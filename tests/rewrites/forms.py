@@ -1007,6 +1007,8 @@ REFERENCE_FORMS: dict[str, Form] = {
     "double head": Form(cast_to(TensorProto.DOUBLE)),
     "bfloat16": Form(gemm_after("Flatten"), {"dtype": BFLOAT16, "opset": 22, "ir": 10}),
     "bfloat16 before opset 22": Form(
-        cast_to(TensorProto.BFLOAT16), {"opset": 21, "ir": 10}, refused="bfloat16"
+        cast_to(TensorProto.BFLOAT16),
+        {"opset": 21, "ir": 10},
+        refused="Conv does not compute in bfloat16",
     ),
 }

@@ -351,7 +351,7 @@ def fixed_reshape_in_trunk(net: Net) -> None:
         (softmax_over_pieces, "not over the features"),
         (softmax_over_samples, "not over the features"),
         (then_argmax, "cannot work on a map"),
-        (slope_per_element, "do not accept other input sizes"),
+        (slope_per_element, "a number for each position"),
         (map_is_an_output, "does not come from the head"),
         (flat_has_a_dead_reader, "reads"),
         (laid_out_otherwise, "not laid out alike"),
