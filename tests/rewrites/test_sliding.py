@@ -224,6 +224,18 @@ def test_outputs_of_other_ranks_become_maps_of_all_features(sizes: tuple[int, ..
         np.testing.assert_allclose(maps[:, :, y, x], old, rtol=1e-4, atol=1e-5)
 
 
+def test_only_rows_of_features_are_averaged() -> None:
+    net = Net()
+    x = net.node("Reshape", net.gemm(net.flat(), K, 50), net.ints(-1, 5, 10))
+    net.output(x, "n", 5, 10)
+    result = onnxshare.rewrite(
+        net.model(), ["fc-to-conv"], fully_convolutional=True, pool_outputs=True, provider="cpu"
+    )
+    assert [site.refused for site in result.sites] == [
+        f"output '{x}' is not one row of features per sample"
+    ]
+
+
 def policy_and_value(net: Net) -> None:
     trunk = net.trunk(channels=4)
     for size in (7, 1):
