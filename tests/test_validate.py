@@ -405,3 +405,20 @@ def test_a_tally_does_not_depend_on_the_batches() -> None:
     np.testing.assert_array_equal(parts.worst_row, np.abs(a.astype(float) - b).argmax(axis=0))
     np.testing.assert_allclose(parts.movement, np.ptp(a.astype(float), axis=0) / 2)
     assert parts.agree == (a.argmax(1) == b.argmax(1)).sum()
+
+
+def test_a_type_without_a_kernel_is_said_with_the_way_out() -> None:
+    """ONNX Runtime's CPU has no convolution in double precision."""
+    kernel = numpy_helper.from_array(np.ones((1, 1, 3), np.float64), "w")
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"])]
+    values = [helper.make_tensor_value_info(n, TensorProto.DOUBLE, ["n", 1, 5]) for n in ("x", "y")]
+    values[1].type.tensor_type.shape.dim[2].dim_value = 3
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [kernel])
+    a = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    b = onnx.ModelProto()
+    b.CopyFrom(a)
+    b.producer_name = "another"
+    found = compare(a, b, provider="cpu")
+    assert found.verdict == "not run"
+    assert "Conv" in found.reason
+    assert "choose another --provider, or give the models in float32" in found.reason

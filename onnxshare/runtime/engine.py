@@ -27,6 +27,10 @@ RELAID_BELOW, RELAID_BELOW_MEASURED = 2**28, 2**30
 #: What ONNX Runtime says where it has an operator, but not in the types that are asked for.
 NO_KERNEL = "Could not find an implementation for"
 
+_NO_KERNEL_REMEDY = (
+    "it has that operator in other types: choose another --provider, or give the models in float32"
+)
+
 #: ONNX's number of bfloat16, which NumPy does not know by itself.
 _BFLOAT16 = 16
 
@@ -108,7 +112,9 @@ class Engine:
                     model, options, providers=settings.providers, enable_fallback=0
                 )
         except Exception as error:
-            raise RuntimeFailure(f"ONNX Runtime cannot load it: {first_line(error)}") from error
+            words = first_line(error)
+            way_out = _NO_KERNEL_REMEDY if NO_KERNEL in words else ""
+            raise RuntimeFailure(f"ONNX Runtime cannot load it: {words}", way_out) from error
         if settings.provider not in session.get_providers():
             raise RuntimeFailure(f"ONNX Runtime left {settings.label} and took the CPU instead")
         return self._keep(session, values), [] if settings.provider == CPU else _on_cpu(session)
