@@ -42,10 +42,12 @@ class Survey:
 
 @dataclass(frozen=True)
 class _Misfit:
-    """A node whose shapes cannot fit, and why."""
+    """A node whose shapes cannot fit, and why; and whether onnx reports it, which errs in what it
+    follows of values."""
 
     node: Node
     reason: str
+    reported: bool = False
 
 
 def survey(graph: Graph, input_shapes: InputShapes | None = None) -> Survey:
@@ -76,6 +78,8 @@ def survey(graph: Graph, input_shapes: InputShapes | None = None) -> Survey:
             f"for one sample, {_sentence(alone, for_one.shapes)}; the model may hold a fixed "
             "batch, or the given sizes are too small: what follows from that node is unknown"
         )
+    elif misfit.reported:
+        return found
     else:
         warning = (
             f"{_sentence(misfit, found.shapes)}; the file may declare a wrong shape: what follows "
@@ -85,6 +89,8 @@ def survey(graph: Graph, input_shapes: InputShapes | None = None) -> Survey:
     while misfit is not None and misfit.node not in doubted and len(doubted) < _MAX_DOUBTED:
         doubted.append(misfit.node)
         found, misfit = _look(graph, input_shapes, 1, proven=False, doubted=doubted)
+        if misfit is not None and misfit.reported:
+            break
     found.shapes.warnings.append(warning)
     return found
 
@@ -136,7 +142,7 @@ def _reported(graph: Graph, shapes: Shapes, reports: str) -> Iterator[_Misfit]:
         # Several may have no name: it is one whose result is not known.
         like.sort(key=lambda n: all(shapes.sizes(n.scope, o) is not None for o in n.outputs if o))
         if like:
-            yield _Misfit(like[0], f"{reason[:1].lower()}{reason[1:]}".rstrip("."))
+            yield _Misfit(like[0], f"{reason[:1].lower()}{reason[1:]}".rstrip("."), reported=True)
 
 
 def _out_of_range(
