@@ -150,7 +150,7 @@ def run(block: list[Line], folder: Path, page: str) -> str:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=900,  # a search takes a minute of a core that is not shared
         )
         said = f"{page} line {line.number}: {line.command}\n{done.stdout}{done.stderr}"
         assert done.returncode == line.code, said
