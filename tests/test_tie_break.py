@@ -10,9 +10,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare import tie_break
-from onnxshare.comparison import Comparison
+from onnxshare.comparison import Comparison, OutputComparison
 from onnxshare.errors import RuntimeFailure
 from onnxshare.inputs import Samples
+from onnxshare.io.load import load
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.validate import compare
 from tests.builders import model, node
@@ -187,3 +188,44 @@ def test_an_operator_that_the_evaluator_computes_otherwise_decides_nothing() -> 
         for way in ways
     )
     assert against(a, b, None).verdict in ("equivalent", "inconclusive")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "worst", "asked"),
+    [
+        ("inconclusive", [None], True),
+        ("inconclusive", [], False),
+        ("different", [99.0], True),
+        ("different", [99.0, 101.0], False),
+        ("different", [2.0, None], False),
+    ],
+)
+def test_only_small_differences_are_looked_at_again(
+    verdict: str, worst: list[float | None], asked: bool
+) -> None:
+    rows = tuple(OutputComparison(f"y{i}", worst=value) for i, value in enumerate(worst))
+    assert tie_break._worth_it(Comparison(verdict, "", "CPU", rows)) is asked
+
+
+@pytest.mark.parametrize(
+    ("change", "budget", "suits"),
+    [
+        pytest.param("", 10.0, True, id="float32"),
+        pytest.param("", 1e-9, False, id="more work than fits"),
+        pytest.param("weight", 10.0, False, id="a weight in half precision"),
+        pytest.param("input", 10.0, False, id="an input in half precision"),
+        pytest.param("large", 10.0, False, id="large weights"),
+    ],
+)
+def test_what_double_precision_is_asked_of(
+    change: str, budget: float, suits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = product(1), product(1)
+    if change == "weight":
+        half = np.ones((2, 2), np.float16)
+        b.graph.initializer.append(numpy_helper.from_array(half, "more"))
+    elif change == "input":
+        b.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    elif change == "large":
+        monkeypatch.setattr(tie_break, "_MOST_WEIGHTS", 4 * 16 * 8 - 1)
+    assert tie_break._suits(load(a), load(b), budget, 6) is suits
