@@ -109,6 +109,25 @@ def test_a_planted_hidden_layer_is_found(classes: bool, monkeypatch: pytest.Monk
     assert head.macs == 6 * S * (C + 1) + 16 * 6 + 4 * 16
 
 
+def test_centres_and_scales_are_folded_into_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channels far from 0, and of very different sizes."""
+    monkeypatch.setattr(distil, "_STEPS", (600, 1000))
+    model = planted(8, 3)
+    chain, _ = head_of(model, 20)
+    size = np.geomspace(0.01, 3, C)[:, None]
+
+    def moved(count: int, seed: int) -> HeadData:
+        maps = np.random.default_rng(seed).standard_normal((count, C, S)) * size + 5 * size
+        first: Any = maps.reshape(count, -1) @ _first(chain).T + chain.bias(0)
+        return HeadData(maps.astype(np.float32), chain.forward({0: first}))
+
+    unseen = moved(300, 2)
+    head = fitted(chain, moved(300, 1), "mlp:16+separable:6", False)
+    [leaf] = chain.leaves
+    given = head.predict(chain, unseen.maps)[leaf]
+    assert relative(unseen.results[leaf], given) < 0.1
+
+
 def test_only_the_chosen_samples_have_a_part() -> None:
     model = planted(8, 3)
     chain, data = head_of(model, 60)
