@@ -9,7 +9,7 @@ refuses a right one raises a false alarm; one that accepts a spoilt one is wrong
 same inputs; the other tools' rules see all of them at once, which is more than those tools run by
 default. Spoilt models whose outputs are bit for bit those of the original or of the right rewrite
 (a unit was spoilt that is dead on these inputs, say) have no effect there: no rule that sees
-outputs can tell, so they are counted apart, with how many were accepted.
+outputs alone can tell, so they are counted apart, with how many were accepted.
 """
 
 from __future__ import annotations
@@ -195,7 +195,8 @@ def print_table(title: str, scores: dict[str, Score], counts: Mapping[str, int])
     print("| rule | rtol, atol | right refused | spoilt accepted | mixed axes accepted |", end="")
     print(" accepted without effect |\n|---|---|---:|---:|---:|---:|")
     for name, score in scores.items():
-        rule = ", ".join(f"{value:g}" for value in RULES.get(name, ())) or "A's own noise"
+        rule = ", ".join(f"{value:g}" for value in RULES.get(name, ()))
+        rule = rule or "A's own noise, and weights read"
         undecided = f" ({score.undecided} inconclusive)" if score.undecided else ""
         print(f"| {name} | {rule} | {score.alarms}{undecided} | {score.wrong} |", end="")
         print(f" {score.axes} | {score.still} |")
