@@ -126,7 +126,8 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
         if (views.known or node.op_type in CUT_OR_JOIN) and views.follow(node):
             operator = LAYOUT
         uses.append(_look(node, operator, graph, views, census, patterns, times[scope]))
-    _choose_branches(census, graph, values)
+    if len(graph.scopes) > 1:
+        _choose_branches(census, graph, values)
     return census
 
 
