@@ -120,7 +120,8 @@ def command(
         typer.Option(
             metavar="NAME",
             help="With --fc-to-gap, the small head to make: gap, grid:K, mask:R, depthwise, "
-            "collapse, stack:R, collapse+mask:R … or auto, the cheapest that keeps a promise.",
+            "collapse, stack:R, collapse+mask:R, mlp:H+separable:K … or auto, the cheapest that "
+            "keeps a promise.",
             rich_help_panel=_APPROXIMATE,
             show_default=False,
         ),
