@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -52,7 +53,7 @@ def _apart(check_one: CheckOne, planned: Sequence[Job], workers: int) -> Iterato
     # Not forked: threads of this process, such as ONNX Runtime's, would be lost halfway.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, context, _end_with_the_parent) as pool:
         try:
             futures = [pool.submit(check_one, job) for job in planned]
             for job, future in zip(planned, futures, strict=True):
@@ -68,10 +69,23 @@ def _apart(check_one: CheckOne, planned: Sequence[Job], workers: int) -> Iterato
             raise
 
 
+def _end_with_the_parent() -> None:
+    """In a worker: a parent that is killed cannot end it, and its queue would never say so."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _alone(
     call: Callable[[], ModelReport], job: Job, context: multiprocessing.context.SpawnContext
 ) -> ModelReport:
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, context, _end_with_the_parent) as pool:
         try:
             return pool.submit(call).result()
         except BrokenProcessPool:
