@@ -31,14 +31,17 @@ _SEED = 0
 
 #: Maps per step, and the most and the fewest steps.
 _BATCH = 400
-_STEPS = (600, 4000)
+_STEPS = (600, 16_000)
 
-#: Multiply-accumulates of all steps, and twice those of all answers of the head: a few seconds.
-_WORK = 1.2e11
+#: Multiply-accumulates of all steps, and twice those of all answers of the head: some ten seconds.
+_WORK = 4.8e11
 
 #: Maps that are made: at most and at least so many, and so many numbers together.
 _POOL = (4096, 48_000)
 _POOL_SIZE = 2**25
+
+#: A fit that only estimates how well another would do takes this share of the work.
+_QUICK = 1 / 4
 
 #: Adam's step size at its height, and how it remembers gradients and their squares.
 _RATE = 0.02
@@ -73,16 +76,19 @@ class Student:
     out_bias: Mapping[int, Array]
 
 
-def steps_for(weights: int, answer: int, size: int) -> tuple[int, int]:
+def steps_for(weights: int, answer: int, size: int, *, quick: bool = False) -> tuple[int, int]:
     """How many steps a fit takes and how many maps it is given; 0 steps where it costs too much.
 
     Args:
         weights: of W, K·C·S.
         answer: multiply-accumulates of one answer of the head.
         size: numbers of a map, C·S.
+        quick: whether the fit is only to estimate how well another would do.
     """
-    maps = min(_POOL[1], _POOL_SIZE // size, int(_WORK / 2 // max(1, answer)))
-    steps = min(_STEPS[1], int(_WORK // (3 * _BATCH * weights)))
+    share = _QUICK if quick else 1
+    work = share * _WORK
+    maps = min(_POOL[1], _POOL_SIZE // size, int(work / 2 // max(1, answer)))
+    steps = min(int(share * _STEPS[1]), int(work // (3 * _BATCH * weights)))
     return (steps, maps) if steps >= _STEPS[0] and maps >= _POOL[0] else (0, 0)
 
 

@@ -23,7 +23,13 @@ _FEWEST = 16
 
 
 def distilled(
-    chain: Chain, data: HeadData, chosen: Array, method: Method, classes: frozenset[int]
+    chain: Chain,
+    data: HeadData,
+    chosen: Array,
+    method: Method,
+    classes: frozenset[int],
+    *,
+    quick: bool = False,
 ) -> SmallHead:
     """Fit separable features and one hidden layer to the answers of the whole head.
 
@@ -33,6 +39,7 @@ def distilled(
         chosen: the samples to use; no other has a part in it.
         method: how many features and hidden units.
         classes: the leaves whose largest output is what counts.
+        quick: whether the fit is only to estimate how well another would do.
 
     Raises:
         Refusal: the head is linear, cannot be asked, or is too large for that.
@@ -47,7 +54,7 @@ def distilled(
     width = chain.head.channels * chain.positions
     if _params(chain, method) >= chain.params:
         raise Refusal("it is no smaller than the head")
-    effort = steps_for(method.count * width, chain.macs, width)
+    effort = steps_for(method.count * width, chain.macs, width, quick=quick)
     if not effort[0]:
         raise Refusal(
             f"'{method.name}' is fitted step by step, and for a head of {chain.macs:,} "

@@ -267,6 +267,8 @@ def cross_validate(
 ) -> CrossValidated:
     """Fit a method without each fold in turn, and predict that fold.
 
+    Fits that go step by step are quick ones here: what they keep is less than what is kept later.
+
     Args:
         chain: the head.
         data: what it does on the samples.
@@ -286,7 +288,7 @@ def cross_validate(
     for fold in range(folds):
         unseen = np.sort(order[fold::folds])
         seen = np.sort(np.delete(order, np.s_[fold::folds]))
-        head = fit_head(chain, data, seen, method, classes)
+        head = fit_head(chain, data, seen, method, classes, quick=True)
         if head.params >= chain.params:
             raise Refusal("it is no smaller than the head")
         heads.append(head)

@@ -34,7 +34,13 @@ from rewrites.stack import low_rank
 
 
 def fit_head(
-    chain: Chain, data: HeadData, chosen: Array, method: Method, classes: frozenset[int]
+    chain: Chain,
+    data: HeadData,
+    chosen: Array,
+    method: Method,
+    classes: frozenset[int],
+    *,
+    quick: bool = False,
 ) -> SmallHead:
     """Fit a head by one method on the chosen samples.
 
@@ -44,6 +50,8 @@ def fit_head(
         chosen: the samples to use.
         method: how.
         classes: the leaves whose largest output is what counts.
+        quick: whether the fit is only to estimate how well another would do; matters where a fit
+            goes step by step.
 
     Raises:
         Refusal: the method does not suit the head, or the fit fails.
@@ -53,7 +61,7 @@ def fit_head(
         if method.form == "collapse":
             return _collapse(chain, data, chosen, method, results, classes)
         if method.form == "mlp":
-            return distilled(chain, data, chosen, method, classes)
+            return distilled(chain, data, chosen, method, classes, quick=quick)
         if method.form == "stack":
             return _stack(chain, data, chosen, method, results, classes)
         return _first(chain, data, chosen, method, results, classes)

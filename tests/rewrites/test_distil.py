@@ -292,5 +292,8 @@ def test_a_fit_costs_seconds_or_is_not_begun(
     size = channels * positions
     steps, maps = distil.steps_for(features * size, answer, size)
     assert (steps > 0) is (maps > 0) is fits
-    assert maps * answer + 3 * 400 * steps * features * size < 3e11
+    assert maps * answer + 3 * 400 * steps * features * size < 1e12
     assert maps * size * 4 <= 2**27
+    quick_steps, quick_maps = distil.steps_for(features * size, answer, size, quick=True)
+    assert quick_maps * answer + 3 * 400 * quick_steps * features * size < 2.5e11
+    assert bool(quick_steps) is fits
