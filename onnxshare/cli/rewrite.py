@@ -232,10 +232,10 @@ def command(
         "conv-to-fc": conv_to_fc,
     }
     names = [name for name, wanted in flags.items() if wanted] + (plugins or [])
-    if not names:
-        raise UsageError("no rewrite was asked for", f"give one or more of --{', --'.join(flags)}")
     path = common.model_path(model)
     shapes, dims = common.input_shapes(input_shape), common.dims(dim)
+    if not names:
+        raise UsageError("no rewrite was asked for", f"give one or more of --{', --'.join(flags)}")
     if path == Path("-") and out is None and not dry_run:
         raise UsageError("a model from standard input has no folder", "name the output with -o")
     target = out or path.with_name(f"{path.stem}.{'+'.join(names)}.onnx")
