@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxshare.analysis.duplicates import Progress
+from onnxshare.analysis.equality import Progress
 from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.inspection import inspect as _inspect
 from onnxshare.analysis.results import Inspection

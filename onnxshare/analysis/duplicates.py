@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from onnxshare.analysis.census import Census
 from onnxshare.analysis.equal_numbers import equal_after, meanings
-from onnxshare.analysis.equality import Copy, grouped
+from onnxshare.analysis.equality import Copy, Progress, grouped, steps
 from onnxshare.analysis.operators import PARAM
 from onnxshare.analysis.readings import readings
 from onnxshare.analysis.results import WeightFacts
@@ -16,9 +16,6 @@ from onnxshare.graph import Graph, Stored
 from onnxshare.io.dtypes import bytes_of
 from onnxshare.io.tensors import Array
 from onnxshare.values import Values
-
-#: Told how many bytes have been read, and how many there are.
-Progress = Callable[[int, int], None]
 
 
 def hashed(
@@ -47,7 +44,7 @@ def hashed(
     stored = [tensor.stored for tensor in census.tensors.values() if tensor.role == PARAM]
     meant = meanings(stored, readings(graph, values))
     size = sum(bytes_of(item.elements, item.dtype) for item in stored if item.tensor is not None)
-    step = _steps(progress, size + sum(one.bytes for one in meant))
+    step = steps(progress, size + sum(one.bytes for one in meant))
     contents = _contents(graph, stored, step)
     copies = _copies(graph, stored, contents)
     equal = equal_after(meant, contents, _reader(graph), step)
@@ -80,19 +77,6 @@ def hashed(
             )
         facts.append(hashed)
     return tuple(facts)
-
-
-def _steps(progress: Progress | None, total: int) -> Callable[[int], None]:
-    """Adds up the steps of the work for whoever is told of its progress."""
-    done = 0
-
-    def step(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress is not None:
-            progress(min(done, total), total)
-
-    return step
 
 
 def _contents(

@@ -26,6 +26,9 @@ _TRIED = 8
 Read = Callable[[Stored], Array]
 Key = tuple[Any, ...]
 
+#: Told how many bytes have been read, and how many there are.
+Progress = Callable[[int, int], None]
+
 
 @dataclass(frozen=True)
 class Copy:
@@ -46,8 +49,21 @@ class Copy:
         return self.permutation is not None
 
 
+def steps(progress: Progress | None, total: int) -> Callable[[int], None]:
+    """Adds up the steps of the work for whoever is told of its progress."""
+    done = 0
+
+    def step(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(min(done, total), total)
+
+    return step
+
+
 def groups(
-    tensors: Iterable[Stored], read: Read, progress: Callable[[int, int], None] | None = None
+    tensors: Iterable[Stored], read: Read, progress: Progress | None = None
 ) -> list[list[Copy]]:
     """Groups of two or more tensors that hold the same bits, matrices also transposed, in the
     order given. Only tensors that look alike are read whole.
@@ -63,14 +79,7 @@ def groups(
         for close in _split(form, lambda stored: _first_look(read(stored)))
     ]
     total = sum(item.bytes for close in alike for item in close)
-    done = 0
-
-    def step(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress is not None:
-            progress(min(done, total), total)
-
+    step = steps(progress, total)
     found: list[list[Copy]] = []
     for close in alike:
         contents = {item.key: content(read(item), item.dtype, step) for item in close}

@@ -8,7 +8,8 @@ from typing import Any
 from onnxshare.analysis.cautions import cautions
 from onnxshare.analysis.census import Census
 from onnxshare.analysis.declarations import contradicted
-from onnxshare.analysis.duplicates import Progress, hashed
+from onnxshare.analysis.duplicates import hashed
+from onnxshare.analysis.equality import Progress
 from onnxshare.analysis.facts import declared, node_facts, shared_facts, weight_facts
 from onnxshare.analysis.fc import bias_elements
 from onnxshare.analysis.head_search import find_heads

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import onnx
 
 from onnxshare.analysis.dequantized import Dequantized
-from onnxshare.analysis.duplicates import Progress
 from onnxshare.analysis.equal_numbers import Meaning, Numbers, content_of
+from onnxshare.analysis.equality import Progress
 from onnxshare.analysis.inspection import inspect
 from onnxshare.analysis.readings import readings
 from onnxshare.analysis.results import Inspection, NodeFacts
