@@ -52,6 +52,16 @@ class Graph:
         #: What has been worked out about this graph, by who worked it out.
         self.memo: dict[str, Any] = {}
 
+    def release(self) -> None:
+        """Empty the index, which is of no more use then: nodes and graphs hold each other, and
+        would stay in memory until the garbage collector walks over them."""
+        for scope in self.scopes:
+            scope.nodes.clear()
+            scope.producers.clear()
+            scope.consumers.clear()
+            scope.children.clear()
+        self.memo.clear()
+
     def nodes(self) -> Iterator[Node]:
         """All nodes in graph order; those of subgraphs follow the node that holds them."""
         return self._walk(self.main)

@@ -7,6 +7,7 @@ graph are not trusted: they are used only for tensors that inference could not r
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import onnx
 
@@ -15,6 +16,7 @@ from onnxshare.bounded import infer_shapes
 from onnxshare.contrib_shapes import RULES
 from onnxshare.graph import Graph, Node, Scope, Stored
 from onnxshare.input_shapes import Binding, InputShapes, bind, rows
+from onnxshare.named_types import named_types
 from onnxshare.shape_arithmetic import leave_unknown, settle
 from onnxshare.slim import strip_subgraphs, without_weights
 from onnxshare.stand_ins import stand_in
@@ -88,14 +90,13 @@ class Shapes:
             found = made.get((stored.dtype, stored.shape))
             types[stored.name] = found or make(stored.dtype, stored.shape)
 
-    def read(self, path: str, values: Sequence[onnx.ValueInfoProto]) -> None:
-        """Note the types of tensors that the scope of this path defines."""
+    def read(self, path: str, graph: onnx.GraphProto) -> None:
+        """Note what a graph says of the tensors that the scope of this path defines."""
         types, known, of = self.types_in(path), self._table.read, self._table.of
-        for value in values:
-            proto = value.type
-            found = known.get(proto.SerializeToString()) or of(proto)
+        for name, key in named_types(graph):
+            found = known.get(key) or of(key)
             if found is not None and found is not NOTHING:
-                types[value.name] = found
+                types[name] = found
 
     @property
     def known(self) -> dict[tuple[str, str], Shape]:
@@ -187,8 +188,8 @@ def infer(
             break
         shapes = _inferred(graph, slim, binding, strict, proven)
     for scope in graph.scopes:
-        stored = [graph.source(scope, name) for name in scope.initializers]
-        shapes.put_stored(scope.path, filter(None, stored))
+        source = graph.constants(scope).get if scope is graph.main else partial(graph.source, scope)
+        shapes.put_stored(scope.path, filter(None, map(source, scope.initializers)))
     return shapes
 
 
@@ -211,12 +212,10 @@ def _restore(
 ) -> bool:
     """Put declared shapes back for tensors whose shape inference could not find."""
     types = shapes.types_in("")
-    missing = {
-        name
-        for node in graph.main.nodes
-        for name in node.outputs
-        if types.get(name, NOTHING).shape is None
-    }
+    missing = graph.main.producers.keys() - types.keys()
+    if any(found.shape is None for found in set(types.values())):
+        made = graph.main.producers
+        missing |= {name for name, found in types.items() if found.shape is None and name in made}
     if not missing:
         return False
     outputs = {value.name: value for value in slim.graph.output}
@@ -234,8 +233,7 @@ def _restore(
 
 
 def _collect(graph: onnx.GraphProto, scope: Scope, shapes: Shapes) -> None:
-    for values in (graph.input, graph.value_info, graph.output):
-        shapes.read(scope.path, values)
+    shapes.read(scope.path, graph)
     for position, children in scope.children.items():
         for attribute in graph.node[position].attribute:
             if attribute.name in children:

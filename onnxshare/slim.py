@@ -56,8 +56,13 @@ def _visible(graph: Graph) -> tuple[list[TensorProto], list[Stored], bool]:
     tensors: list[TensorProto] = []
     hidden: list[Stored] = []
     as_they_are = True
+    sources = graph.constants(graph.main)
+    if graph.model.whole and not graph.main.sparse:  # of thousands, few are asked for their place
+        found = [stored for stored in map(sources.get, graph.main.initializers) if stored]
+        if max((stored.elements for stored in found), default=0) <= _SMALL:
+            return list(graph.main.initializers.values()), [], True
     for name, tensor in graph.main.initializers.items():
-        stored = graph.source(graph.main, name)
+        stored = sources.get(name)
         if stored is None:
             continue
         readable = stored.elements <= _SMALL and not stored.sparse

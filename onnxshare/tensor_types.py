@@ -63,12 +63,11 @@ class TypeTable:
         #: The types that were handed out.
         self.made: dict[tuple[int | None, Shape | None], TensorType] = {(None, None): NOTHING}
 
-    def of(self, proto: onnx.TypeProto) -> TensorType | None:
-        """The type that a message says; None for a sequence, a map or an optional."""
-        key = proto.SerializeToString()
-        if key not in self.read:
-            self.read[key] = self._parse(proto)
-        return self.read[key]
+    def of(self, serialized: bytes) -> TensorType | None:
+        """The type that a serialized TypeProto says; None for a sequence, a map or an optional."""
+        if serialized not in self.read:
+            self.read[serialized] = self._parse(onnx.TypeProto.FromString(serialized))
+        return self.read[serialized]
 
     def make(self, dtype: int | None, shape: Shape | None) -> TensorType:
         """The type of these parts."""

@@ -21,7 +21,7 @@ def contradicted(graph: Graph, shapes: Shapes) -> list[str]:
     wrong = []
     for values in (graph.proto.graph.value_info, graph.proto.graph.output):
         for value in values:
-            found, declared = known.get(value.name), table.of(value.type)
+            found, declared = known.get(value.name), table.of(value.type.SerializeToString())
             if found is None or declared is None or (found, declared) in agreed:
                 continue
             if _agree(found, declared, first_axis):

@@ -73,6 +73,7 @@ def inspect(
     subject = Subject(graph, probed[0], tuple(heads)) if heads else None
     shared = shared_facts(census)
     head_facts, unread = _head_facts(subject, judge)
+    rows = _Rows(found, shared, graph, hashes=hashes, progress=progress)
     report = Inspection.with_rows_later(
         model=_model_info(graph),
         totals=add_up(graph, shapes, census, shared, heads),
@@ -90,7 +91,7 @@ def inspect(
                 ]
             )
         ),
-        later=_rows(found, shared, graph, hashes=hashes, progress=progress),
+        later={"nodes": rows.nodes, "weights": rows.weights},
     )
     if hashes:
         _ = report.weights  # reads files, which may not be there later
@@ -99,27 +100,46 @@ def inspect(
     return report
 
 
-def _rows(
-    found: Survey,
-    shared: list[NodeFacts],
-    graph: Graph,
-    *,
-    hashes: bool,
-    progress: Progress | None,
-) -> dict[str, Callable[[], Any]]:
-    """What makes the rows of a report."""
-    shapes, values, census = found.shapes, found.values, found.census
+class _Rows:
+    """Makes the rows of a report, when it is asked for them.
+
+    Args:
+        found: what is known of the graph.
+        shared: what `shared_facts` says of its nodes.
+        graph: the graph, which nothing else needs any more.
+        hashes, progress: as of `inspect`.
+    """
+
+    def __init__(
+        self,
+        found: Survey,
+        shared: list[NodeFacts],
+        graph: Graph,
+        *,
+        hashes: bool,
+        progress: Progress | None,
+    ) -> None:
+        self._found, self._shared, self._graph = found, shared, graph
+        self._hashes, self._progress = hashes, progress
+
+    def __del__(self) -> None:
+        self._graph.release()
 
     @paused()
-    def nodes() -> tuple[NodeFacts, ...]:
-        return node_facts(census, shared, shapes, ReceptiveFields(graph, shapes, values).of)
+    def nodes(self) -> tuple[NodeFacts, ...]:
+        """A row for every node."""
+        shapes, census = self._found.shapes, self._found.census
+        fields = ReceptiveFields(self._graph, shapes, self._found.values)
+        return node_facts(census, self._shared, shapes, fields.of)
 
     @paused()
-    def weights() -> tuple[WeightFacts, ...]:
-        rows = weight_facts(census, shared)
-        return hashed(graph, values, census, rows, progress) if hashes else rows
-
-    return {"nodes": nodes, "weights": weights}
+    def weights(self) -> tuple[WeightFacts, ...]:
+        """A row for every stored tensor."""
+        census = self._found.census
+        rows = weight_facts(census, self._shared)
+        if not self._hashes:
+            return rows
+        return hashed(self._graph, self._found.values, census, rows, self._progress)
 
 
 def _model_info(graph: Graph) -> ModelInfo:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 
 from onnxshare.analysis.census import Census
 from onnxshare.analysis.facts import WEIGHT_LAYERS, dtype_name
@@ -32,12 +32,7 @@ def add_up(
         shared: what `facts.shared_facts` says of each.
         heads: its heads.
     """
-    elements: Counter[str] = Counter()
-    by_dtype: Counter[str] = Counter()
-    for tensor in census.tensors.values():
-        elements[tensor.role] += tensor.stored.elements
-        if tensor.role == PARAM:
-            by_dtype[dtype_name(tensor.stored.dtype) or "undefined"] += tensor.stored.bytes
+    elements, by_dtype = _held(census)
     params = elements[PARAM]
     counted = _alike([f for f, use in zip(shared, census.nodes, strict=True) if use.counted])
     connections = _sum((facts.connections, times) for facts, times in counted)
@@ -51,7 +46,9 @@ def add_up(
         param_bytes=sum(by_dtype.values()),
         param_bytes_by_dtype=dict(by_dtype),
         weight_bound_layers=sum(times for facts, times in counted if facts.bound_by == "weights"),
-        weight_bound_bytes=sum({s.key: s.bytes for s in _weight_bound(census, shared)}.values()),
+        weight_bound_bytes=sum(
+            stored.bytes * times for stored, times in _equal(_weight_bound(census, shared))
+        ),
         connections=connections,
         sharing_ratio=connections / params if connections is not None and params else None,
         macs=_sum((facts.macs, times) for facts, times in counted),
@@ -74,6 +71,28 @@ def add_up(
     )
 
 
+def _held(census: Census) -> tuple[Counter[str], Counter[str]]:
+    """Elements by role, and bytes of parameters by data type."""
+    elements: Counter[str] = Counter()
+    by_dtype: Counter[str] = Counter()
+    by_role: dict[str, list[Stored]] = {}
+    for tensor in census.tensors.values():
+        by_role.setdefault(tensor.role, []).append(tensor.stored)
+    for role, tensors in by_role.items():
+        for stored, times in _equal(tensors):
+            elements[role] += stored.elements * times
+            if role == PARAM:
+                by_dtype[dtype_name(stored.dtype) or "undefined"] += stored.bytes * times
+    return elements, by_dtype
+
+
+def _equal(tensors: Sequence[Stored]) -> list[tuple[Stored, int]]:
+    """One tensor of each type and size, and how many there are: thousands have a few of these."""
+    keys = [(s.dtype, s.elements, s.sparse, s.packed) for s in tensors]
+    first = dict(zip(keys, tensors, strict=True))
+    return [(first[key], times) for key, times in Counter(keys).items()]
+
+
 def _alike(facts: list[NodeFacts]) -> list[tuple[NodeFacts, int]]:
     """Each of these once, and how often it is there; equal ones are one object."""
     by_id = {id(item): item for item in facts}
@@ -90,11 +109,15 @@ def _sum(numbers: Iterable[tuple[int | None, int]]) -> int | None:
     return total
 
 
-def _weight_bound(census: Census, shared: list[NodeFacts]) -> Iterator[Stored]:
-    """The parameters of the nodes that are bound by reading them."""
-    for use, facts in zip(census.nodes, shared, strict=True):
-        if use.counted and facts.bound_by == "weights":
-            yield from use.params
+def _weight_bound(census: Census, shared: list[NodeFacts]) -> list[Stored]:
+    """The parameters of the nodes that are bound by reading them, each once."""
+    found = {
+        stored.key: stored
+        for use, facts in zip(census.nodes, shared, strict=True)
+        if facts.bound_by == "weights" and use.counted
+        for stored in use.params
+    }
+    return list(found.values())
 
 
 def _with_biases(graph: Graph, layers: Iterable[FullyConnected]) -> set[Node]:
