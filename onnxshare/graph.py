@@ -107,11 +107,11 @@ class Graph:
 
     def _index_nodes(self, scope: Scope, rows: list[NodeRow]) -> None:
         """What is done for every node of every model is written out here."""
-        inputs, initializers = scope.inputs, scope.initializers
         producers, consumers, nodes = scope.producers, scope.consumers, scope.nodes
         fewest: dict[Operation, tuple[int, int]] = {}
         for operation in dict.fromkeys([row[1] for row in rows]):
             fewest[operation] = self._fewest(operation)
+        known = scope.inputs | scope.initializers.keys()
         named: set[str] = set()
         for position, row in enumerate(rows):
             node = Node(row, position, scope)
@@ -124,20 +124,21 @@ class Graph:
             for name in node.inputs:
                 if name in consumers:
                     consumers[name].append(node)
-                elif name in producers or name in initializers or name in inputs:
+                elif name in known:
                     consumers[name] = [node]
                 elif name:
                     self._read_from_outside(scope, name, node)
             if node.operation.attributes is None:
                 self._descend(scope, node)
             for name in node.outputs:
-                if name in producers or name in inputs or name in initializers:
+                if name in known:
                     raise ModelError(
                         f"{self.model.name}: tensor '{name}' is produced twice, again by node "
                         f"'{node.name}'"
                     )
                 if name:
                     producers[name] = node
+                    known.add(name)
             nodes.append(node)
 
     def _fewest(self, operation: Operation) -> tuple[int, int]:

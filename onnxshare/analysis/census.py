@@ -106,16 +106,18 @@ class Census:
 def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
     """Walk over all nodes of a graph, subgraphs included; the cost grows with their number."""
     census = Census([], {}, [])
-    patterns, views = Patterns(graph, shapes), Views(graph, shapes)
+    walk = _Walk(graph, shapes, census)
     biases = {bias_node(graph, layer) for layer in fully_connected(graph)}
     dynamic = any(op_type == "DynamicQuantizeLinear" for _, op_type in graph.operators)
     times: dict[Scope, int | None] = {}
     operators: dict[Operation, Operator] = {}
-    uses = census.nodes
+    inside: Scope | None = None
     for node in graph.nodes():
-        scope = node.scope
-        if scope not in times:
-            times[scope] = _times(scope, shapes, values, census.warnings)
+        if node.scope is not inside:
+            inside = node.scope
+            if inside not in times:
+                times[inside] = _times(inside, shapes, values, census.warnings)
+            walk.times = times[inside]
         operator = operators.get(node.operation)
         if operator is None:
             operator = operators[node.operation] = lookup(node.domain, node.op_type)
@@ -123,9 +125,7 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
             operator = _BIAS
         elif dynamic and node.op_type == "Mul" and _scales(node, graph):
             operator = _SCALES
-        if (views.known or node.op_type in CUT_OR_JOIN) and views.follow(node):
-            operator = LAYOUT
-        uses.append(_look(node, operator, graph, views, census, patterns, times[scope]))
+        walk.look(node, operator)
     if len(graph.scopes) > 1:
         _choose_branches(census, graph, values)
     return census
@@ -135,46 +135,69 @@ def _scales(node: Node, graph: Graph) -> bool:
     return any(dynamic_scale(graph, node.scope, name) for name in node.inputs)
 
 
-def _look(
-    node: Node,
-    operator: Operator,
-    graph: Graph,
-    views: Views,
-    census: Census,
-    patterns: Patterns,
-    times: int | None,
-) -> NodeUse:
-    constants = _constants(node, graph, views)
-    if constants and graph.calls:
-        constants = {place: graph.once(stored) for place, stored in constants.items()}
-    if operator is UNKNOWN:
-        operator = unknown(node, operator)
-    if operator.held or operator.unpack:
-        constants = as_read(node, operator, constants)
-    pattern = patterns.of(node, operator, constants)
-    params, slots = _parameters(node, pattern, constants, census) if constants else (_NONE, _EMPTY)
-    if operator.work is None:
-        label = f"{node.domain or 'ai.onnx'}.{node.op_type}"
-        census.warnings.append(
-            f"operator {label} is not known: its MACs and the uses of its weights are not counted"
-        )
-    return NodeUse(node, pattern, params, slots, times)
+class _Walk:
+    """Looks at one node after the other and notes in a census what it does and uses.
 
+    Attributes:
+        times: how often one run executes the nodes that come next; None if unknown.
+    """
 
-def _constants(node: Node, graph: Graph, views: Views) -> dict[int, Stored]:
-    """The stored tensor or view that each constant input carries, by position."""
-    scope, constants, position = node.scope, _EMPTY, -1
-    known = graph.constants(scope) if scope.parent is None else None
-    for name in node.inputs:  # written out, because it is done for every node of every model
-        position += 1
-        stored = graph.source(scope, name) if known is None else known.get(name)
-        if stored is None and views.known:
-            stored = views.get(scope, name)
-        if stored is not None:
-            if constants is _EMPTY:
-                constants = {}
-            constants[position] = stored
-    return constants
+    def __init__(self, graph: Graph, shapes: Shapes, census: Census) -> None:
+        self.times: int | None = 1
+        self._graph, self._census = graph, census
+        self._patterns, self._views = Patterns(graph, shapes), Views(graph, shapes)
+        self._constant = graph.constants(graph.main)
+        self._ordinary: set[Operator] = set()
+
+    def look(self, node: Node, operator: Operator) -> None:
+        """Look at the next node; its operator's row comes with it."""
+        views = self._views
+        if (views.known or node.op_type in CUT_OR_JOIN) and views.follow(node):
+            operator = LAYOUT
+        constants = self._constants(node)
+        if operator not in self._ordinary:
+            operator, constants = self._read(node, operator, constants)
+        pattern = self._patterns.of(node, operator, constants)
+        params, slots = _NONE, _EMPTY
+        if constants:
+            params, slots = _parameters(node, pattern, constants, self._census)
+        self._census.nodes.append(NodeUse(node, pattern, params, slots, self.times))
+
+    def _constants(self, node: Node) -> dict[int, Stored]:
+        """The stored tensor or view that each constant input carries, by position."""
+        scope, views, constants, position = node.scope, self._views, _EMPTY, -1
+        known = self._constant if scope.parent is None else None
+        for name in node.inputs:  # written out, because it is done for every node of every model
+            position += 1
+            stored = self._graph.source(scope, name) if known is None else known.get(name)
+            if stored is None and views.known:
+                stored = views.get(scope, name)
+            if stored is not None:
+                if constants is _EMPTY:
+                    constants = {}
+                constants[position] = stored
+        if constants and self._graph.calls:
+            return {place: self._graph.once(stored) for place, stored in constants.items()}
+        return constants
+
+    def _read(
+        self, node: Node, operator: Operator, constants: dict[int, Stored]
+    ) -> tuple[Operator, dict[int, Stored]]:
+        """What is not told by the row alone: weights in attributes, packed ones, and what an
+        operator holds that nobody knows."""
+        if operator.work is None:
+            label = f"{node.domain or 'ai.onnx'}.{node.op_type}"
+            self._census.warnings.append(
+                f"operator {label} is not known: its MACs and the uses of its weights are not "
+                "counted"
+            )
+        if operator is UNKNOWN:
+            operator = unknown(node, operator)
+        if operator.held or operator.unpack:
+            constants = as_read(node, operator, constants)
+        elif operator.work is not None:
+            self._ordinary.add(operator)
+        return operator, constants
 
 
 def _parameters(
