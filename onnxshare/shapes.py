@@ -77,7 +77,10 @@ class Shapes:
 
     def types_in(self, path: str) -> dict[str, TensorType]:
         """The types of the tensors that a scope defines."""
-        return self._types.setdefault(path, {})
+        found = self._types.get(path)
+        if found is None:
+            found = self._types[path] = {}
+        return found
 
     def put(self, path: str, name: str, dtype: int | None, shape: Shape | None) -> None:
         """Note the type of a tensor that the scope of this path defines."""

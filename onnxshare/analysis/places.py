@@ -191,10 +191,15 @@ class Step:
     def once(self, plan: Callable[[], dict[int, Window | str]]) -> dict[int, Window | str]:
         """What nodes of the same operator, attributes and shapes read: worked out once."""
         node, state = self.node, self.data
+        told: object = node.operation
+        if node.operation.attributes is None:  # nodes that share it may differ in them
+            told = b"".join([item.SerializeToString() for item in node.proto.attribute])
         key = (
             node.op_type,
-            b"".join([item.SerializeToString() for item in node.proto.attribute]),
-            *(self.shape(position) for position in (0, 1, 3)),
+            told,
+            self.shape(0),
+            self.shape(1),
+            self.shape(3),
             state.rank if state is not None else None,
         )
         found = self.plans.get(key)

@@ -100,6 +100,9 @@ def union(one: Window, other: Window) -> Window | None:
     if one.step * len(other.lows) != other.step * len(one.lows):
         return None
     period = lcm(len(one.lows), len(other.lows))
+    if period == 1:
+        low, high = min(one.lows[0], other.lows[0]), max(one.highs[0], other.highs[0])
+        return Window(one.step, (low,), (high,))
     if period > MAX_PERIOD:
         return None
     return _shortest(
