@@ -3,8 +3,11 @@
 The head that is to be replaced answers any map, not only those of the samples: its answers are
 labels that cost nothing. A fit to the few maps alone, of thousands of weights to a thousand
 samples, learns them by heart; a fit to maps in their vicinity (Chapelle, Weston, Bottou and Vapnik,
-"Vicinal risk minimization", 2000) has to do what the head does. From a map a and another map b of
-the samples, with a share t drawn evenly from 0 to 1, one of
+"Vicinal risk minimization", 2000) has to do what the head does. A sample's map is first moved along
+the difference between two of its nearest neighbours: a direction in which samples do differ (as in
+Chawla et al., "SMOTE", JAIR 2002, and DeVries and Taylor, "Dataset Augmentation in Feature Space",
+arXiv 1702.05538). Then from the result a and the map b of another sample, sometimes a neighbour,
+with a share t drawn evenly from 0 to 1, one of
 
 - t·a + (1 − t)·b                       (mixup: Zhang et al., arXiv 1710.09412);
 - a inside a box of t of the map, b outside (CutMix: Yun et al., arXiv 1905.04899);
@@ -28,6 +31,14 @@ Singles = np.ndarray[Any, np.dtype[np.float32]]
 #: The probability that a value becomes zero.
 _DROPPED = 0.1
 
+#: How many neighbours a sample has; how often its map is moved along the difference of two; how
+#: often the map it is mixed with is one of them.
+_NEIGHBOURS, _MOVED, _NEAR = 10, 0.8, 0.3
+
+#: Neighbours are looked for in so many random directions where maps have more values: distances
+#: stay what they are, within some percent (Johnson and Lindenstrauss, 1984).
+_DIRECTIONS = 512
+
 #: Maps made at a time.
 _BLOCK = 512
 
@@ -45,6 +56,8 @@ class Vicinity:
         self._maps: Singles = np.asarray(maps, np.float32)
         self._spatial = spatial
         self._random = random
+        self._lowest = self._maps.min(initial=np.inf)
+        self._near = _neighbours(self._maps.reshape(len(maps), -1), random)
         self._ways: tuple[Callable[[Singles, Singles, Singles], Singles], ...] = (
             _mixed, self._boxed, self._switched
         )  # fmt: skip
@@ -56,13 +69,37 @@ class Vicinity:
         rounds = -(-count // samples)
         order = np.concatenate([self._random.permutation(samples) for _ in range(rounds)])
         for place, start in enumerate(range(0, count, _BLOCK)):
-            first = self._maps[order[start : min(start + _BLOCK, count)]]
-            second = self._maps[self._random.integers(samples, size=len(first))]
+            chosen = order[start : min(start + _BLOCK, count)]
+            first, second = self._moved(chosen), self._maps[self._partners(chosen)]
             share = self._random.random((len(first), 1, 1), dtype=np.float32)
             made = self._ways[place % len(self._ways)](first, second, share)
             made *= self._random.random(made.shape, dtype=np.float32) >= _DROPPED
             found[start : start + len(made)] = made
         return found
+
+    def _moved(self, chosen: Array) -> Singles:
+        """The maps of these samples, most of them moved; none gets a value below all that are."""
+        maps = self._maps[chosen]
+        if self._near.shape[1] < 2:
+            return maps
+        moves = self._random.random(len(chosen)) < _MOVED
+        length = self._random.random((int(moves.sum()), 1, 1), dtype=np.float32)
+        one, other = (self._maps[self._neighbour(chosen[moves])] for _ in range(2))
+        maps[moves] = np.maximum(maps[moves] + length * (one - other), self._lowest)
+        return maps
+
+    def _partners(self, chosen: Array) -> Array:
+        """The samples that these are mixed with."""
+        found = self._random.integers(len(self._maps), size=len(chosen))
+        if not self._near.shape[1]:
+            return found
+        close = self._random.random(len(chosen)) < _NEAR
+        return np.where(close, self._neighbour(chosen), found)
+
+    def _neighbour(self, chosen: Array) -> Array:
+        """One of the nearest of each of these samples."""
+        which = self._random.integers(self._near.shape[1], size=len(chosen))
+        return np.asarray(self._near[chosen, which])
 
     def _switched(self, first: Singles, second: Singles, share: Singles) -> Singles:
         kept = self._random.random((*first.shape[:2], 1), dtype=np.float32) < share
@@ -82,3 +119,22 @@ class Vicinity:
 
 def _mixed(first: Singles, second: Singles, share: Singles) -> Singles:
     return second + share * (first - second)
+
+
+def _neighbours(maps: Singles, random: np.random.Generator) -> Array:
+    """The nearest other samples of each sample, `[N, few]`, by the Euclidean distance of maps."""
+    samples, size = maps.shape
+    few = min(_NEIGHBOURS, samples - 1)
+    found = np.zeros((samples, few), np.intp)
+    if not few:
+        return found
+    points = maps - maps.mean(axis=0)
+    if size > _DIRECTIONS:
+        points = points @ random.standard_normal((size, _DIRECTIONS), dtype=np.float32)
+    lengths = np.einsum("nd,nd->n", points, points)
+    for start in range(0, samples, _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, samples))
+        distances = lengths - 2 * (points[rows] @ points.T)  # but for a constant of each row
+        distances[np.arange(len(rows)), rows] = np.inf
+        found[rows] = np.argpartition(distances, few - 1, axis=1)[:, :few]
+    return found

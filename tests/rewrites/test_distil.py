@@ -19,7 +19,6 @@ from rewrites.fitted import SmallHead
 from rewrites.head_data import HeadData, collect
 from rewrites.methods import parse
 from rewrites.small_head import fit_head
-from rewrites.vicinity import Vicinity
 from tests.rewrites.checking import inputs
 from tests.rewrites.forms import C, H, K, Net, W
 
@@ -207,43 +206,6 @@ def test_gradients_are_those_of_the_loss(classes: tuple[int, ...]) -> None:
             below = loss()
             values[place] = at
             assert slope[place] == pytest.approx((above - below) / (2 * step), rel=1e-3, abs=1e-5)
-
-
-@pytest.mark.parametrize("spatial", [(7,), (4, 5), (2, 3, 2)], ids=["1-D", "2-D", "3-D"])
-def test_what_is_near_is_made_of_two_samples(spatial: tuple[int, ...]) -> None:
-    """Of map n all values are n or, once in ten, 0: so which sample a value is from can be seen."""
-    size = int(np.prod(spatial))
-    maps = np.broadcast_to(np.arange(1.0, 6.0)[:, None, None], (5, 3, size))
-    made = Vicinity(maps, spatial, np.random.default_rng(0)).draw(1536)
-    assert made.shape == (1536, 3, size)
-    assert 0.08 < (made == 0).mean() < 0.12
-    mixed, boxed, switched = made[:512], made[512:1024], made[1024:]
-    for sample in mixed:
-        values = sample[sample > 0]
-        assert np.ptp(values) < 1e-5
-        assert 1 <= values.mean() <= 5 + 1e-5
-    assert len(np.unique(np.round(mixed, 3))) > 100
-    for sample in switched:  # channel by channel one sample, two together
-        assert all(len(set(channel[channel > 0])) <= 1 for channel in sample)
-        assert len(set(sample[sample > 0])) <= 2
-    partly = 0
-    for sample in boxed:  # what is from the first is a box, the same for all channels
-        from_one = {v: (sample == v).any(axis=0).reshape(spatial) for v in set(sample[sample > 0])}
-        assert len(from_one) <= 2
-        fits = [_is_box(where, sample.max(axis=0).reshape(spatial) > 0) for where in
-                from_one.values()]  # fmt: skip
-        assert any(fits)
-        partly += len(from_one) == 2
-    assert partly > 200
-
-
-def _is_box(where: Array, seen: Array) -> bool:
-    """Whether all seen places within the bounds of `where` are in it."""
-    places = np.argwhere(where)
-    bounds = tuple(
-        slice(a, b + 1) for a, b in zip(places.min(axis=0), places.max(axis=0), strict=True)
-    )
-    return bool((where[bounds] | ~seen[bounds]).all())
 
 
 @pytest.mark.parametrize(
