@@ -49,6 +49,11 @@ LETTER = 0.58
 _SCALE = 2
 
 
+#: Signs that Pillow's own font may lack, and how else to write them; and one that no font has.
+_IN_ASCII = {"≥": ">=", "≤": "<=", "÷": "1/", "×": "x", "→": "->", "–": "-", "—": "-", "…": "..."}
+_NO_SIGN = "\uffff"
+
+
 @dataclass(frozen=True)
 class Line:
     """A straight line between two points."""
@@ -171,7 +176,7 @@ def png(picture: Picture) -> bytes:
             stroke = 1 if shape.bold else 0
             pen.text(
                 _scaled(shape.at),
-                _plain(printable(shape.text)),
+                _plain(printable(shape.text), font),
                 _LIGHT[shape.role],
                 font,
                 anchor,
@@ -227,9 +232,14 @@ def _text(text: str) -> str:
     return escape(printable(text))
 
 
-def _plain(text: str) -> str:
-    """Pillow's own font lacks some signs."""
-    return text.replace("≥", ">=").replace("≤", "<=")
+def _plain(text: str, font: Any) -> str:
+    """The text in signs that Pillow's own font has: a box for one that it lacks says nothing."""
+    if text.isascii():
+        return text
+    lacking = bytes(font.getmask(_NO_SIGN))
+    return "".join(
+        sign if bytes(font.getmask(sign)) != lacking else _IN_ASCII.get(sign, "?") for sign in text
+    )
 
 
 def _scaled(point: tuple[float, float]) -> tuple[float, float]:

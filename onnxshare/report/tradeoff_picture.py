@@ -240,7 +240,8 @@ def _subtitle(search: Search) -> str:
         words = f"exact form kept: {why}"
     else:
         item = next(item for item in search.candidates if item.chosen)
-        words = f"chosen: {item.method}, ÷{search.params_before / (item.params or 1):.3g}"
+        times = search.params_before / (item.params or 1)
+        words = f"chosen: {item.method}, {times:.3g} times smaller"
         if search.certificate is not None:
             words += f", certified on {search.certificate.samples:,} unseen samples"
     return f"{words}; cross-validated on {search.samples:,} samples"

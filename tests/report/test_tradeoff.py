@@ -258,6 +258,20 @@ def test_png_shows_the_same(tmp_path: Path) -> None:
         assert found.getpixel((2, 2)) == (255, 255, 255)
 
 
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("plain ASCII (93 %)", "plain ASCII (93 %)"),
+        ("≥ 90 %, ÷102, 3×3 → 1", ">= 90 %, 1/102, 3x3 -> 1"),
+        ("±0.1 of 3…", "±0.1 of 3…"),
+        ("卷积 λ", "?? ?"),
+    ],
+)
+def test_png_draws_no_boxes_for_signs_that_its_font_lacks(text: str, drawn: str) -> None:
+    font = pytest.importorskip("PIL.ImageFont").load_default(20)
+    assert picture._plain(text, font) == drawn
+
+
 def test_png_without_pillow_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
