@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import onnx
@@ -48,6 +48,13 @@ class Stored:
     def sources(self) -> tuple[tuple[Stored, int], ...]:
         """The tensors that hold its elements, and how many of them: itself, or its parts."""
         return self.parts or ((self, self.elements),)
+
+    def part(self, elements: int) -> Stored:
+        """So many of its elements, under its name; itself where that is all of them."""
+        if elements >= self.elements:
+            return self
+        packed = self.packed * elements // self.elements
+        return replace(self, shape=(elements,), parts=(), packed=packed)
 
     @property
     def bytes(self) -> int:

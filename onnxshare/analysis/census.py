@@ -70,7 +70,7 @@ class NodeUse:
     Attributes:
         node: the node.
         pattern: what it has in common with nodes that do the same.
-        params: the parameter tensors it uses, each once.
+        params: the parameter tensors it uses, each once; of one that is cut, the part it uses.
         slots: the parameter tensor of each input that is one.
         times: how often one run executes it; None if unknown.
         counted: False in the smaller branch of an If.
@@ -126,6 +126,7 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
         elif dynamic and node.op_type == "Mul" and _scales(node, graph):
             operator = _SCALES
         walk.look(node, operator)
+    walk.finish()
     if len(graph.scopes) > 1:
         _choose_branches(census, graph, values)
     return census
@@ -148,6 +149,15 @@ class _Walk:
         self._patterns, self._views = Patterns(graph, shapes), Views(graph, shapes)
         self._constant = graph.constants(graph.main)
         self._ordinary: set[Operator] = set()
+        self._cut: dict[str, tuple[list[Stored], int]] = {}
+
+    def finish(self) -> None:
+        """Count what no node uses of a tensor that is cut with the first that uses a part."""
+        for key, (params, place) in self._cut.items():
+            tensor = self._census.tensors[key]
+            left = tensor.stored.elements - tensor.used
+            if left > 0:
+                params[place] = tensor.stored.part(params[place].elements + left)
 
     def look(self, node: Node, operator: Operator) -> None:
         """Look at the next node; its operator's row comes with it."""
@@ -160,7 +170,7 @@ class _Walk:
         pattern = self._patterns.of(node, operator, constants)
         params, slots = _NONE, _EMPTY
         if constants:
-            params, slots = _parameters(node, pattern, constants, self._census)
+            params, slots = _parameters(node, pattern, constants, self._census, self._cut)
         self._census.nodes.append(NodeUse(node, pattern, params, slots, self.times))
 
     def _constants(self, node: Node) -> dict[int, Stored]:
@@ -201,10 +211,14 @@ class _Walk:
 
 
 def _parameters(
-    node: Node, pattern: Pattern, constants: dict[int, Stored], census: Census
+    node: Node,
+    pattern: Pattern,
+    constants: dict[int, Stored],
+    census: Census,
+    cut: dict[str, tuple[list[Stored], int]],
 ) -> tuple[list[Stored], dict[int, Stored]]:
     """The parameter tensors that a node uses, each once, and that of each input that is one; all
-    its constants are noted."""
+    its constants are noted, and in `cut` where the first part of each tensor is."""
     slots: dict[int, Stored] = {}
     params: list[Stored] = []
     tensors = census.tensors
@@ -218,15 +232,25 @@ def _parameters(
                 tensor = tensors[source.key] = TensorUse(source, role, [])
             elif tensor.role != role:  # the strongest of its roles
                 tensor.role = min(tensor.role, role, key=_STRENGTH.index)
-            if role == PARAM and not (params and _holds(params, source)):
-                params.append(source)
+            if role != PARAM:
+                continue
+            read = source if elements >= source.elements else source.part(elements)
+            before = _place(params, source) if params else None
+            if before is not None:  # another input reads it too, perhaps another part of it
+                tensor.used -= params[before].elements
+                params[before] = read = source.part(params[before].elements + read.elements)
+            else:
+                if read is not source:
+                    cut.setdefault(source.key, (params, len(params)))
+                params.append(read)
                 tensor.users.append(node.name)
-                tensor.used += elements
+            tensor.used += read.elements
     return params, slots
 
 
-def _holds(params: list[Stored], source: Stored) -> bool:
-    return any(source.key == other.key for other in params)
+def _place(params: list[Stored], source: Stored) -> int | None:
+    """Where a tensor, or a part of it, is among those of a node."""
+    return next((place for place, one in enumerate(params) if one.key == source.key), None)
 
 
 def _times(scope: Scope, shapes: Shapes, values: Values, warnings: list[str]) -> int | None:

@@ -78,7 +78,7 @@ def node_facts(
         shapes: the shapes of all tensors.
         sees: gives the receptive field of a node.
     """
-    known: set[str] = set()
+    known: dict[str, int] = {}
     modules, outputs = Modules(), _Outputs(shapes)
     facts = []
     for use, common in zip(census.nodes, shared, strict=True):
@@ -97,9 +97,14 @@ def node_facts(
             own["counted"] = False
         if params:
             own["weights"] = tuple([stored.name for stored in params])
-            own["params_new"] = sum([s.elements for s in params if s.key not in known])
-            known.update([stored.key for stored in params])
-            tied = max([census.tensors[stored.key].ties for stored in params])
+            tied = new = 0
+            for stored in params:
+                tensor = census.tensors[stored.key]
+                tied = max(tied, tensor.ties)
+                before = known.get(stored.key, 0)
+                new += max(0, min(stored.elements, tensor.stored.elements - before))
+                known[stored.key] = before + stored.elements
+            own["params_new"] = new
             if tied > 1 and use.work is not None:
                 own["sharing"] = replace(common.sharing, tied=tied)
         facts.append(_made(NodeFacts, own))

@@ -65,7 +65,8 @@ class NodeFacts:
         scope: where the node is: "" in the main graph, else the path of enclosing nodes.
         kind: conv, fc, recurrent, embedding, norm, elementwise, pool, layout or other.
         weights: names of the parameter tensors that the node uses.
-        params: elements of those tensors, each counted here whoever else uses it.
+        params: elements of those tensors, each counted here whoever else uses it; where several
+            nodes use parts of one, its part (and with the first what none uses).
         params_new: only the tensors that no earlier node used, so that the column adds up.
         connections: uses of parameters per sample.
         sharing_ratio: connections / params; None without params.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from onnxshare.analysis.census import Census
+from onnxshare.analysis.census import Census, NodeUse
 from onnxshare.analysis.facts import WEIGHT_LAYERS, dtype_name
 from onnxshare.analysis.fc import FullyConnected, bias_node, fully_connected
 from onnxshare.analysis.heads import Head
@@ -111,12 +111,25 @@ def _sum(numbers: Iterable[tuple[int | None, int]]) -> int | None:
 
 def _weight_bound(census: Census, shared: list[NodeFacts]) -> list[Stored]:
     """The parameters of the nodes that are bound by reading them, each once."""
-    found = {
-        stored.key: stored
-        for use, facts in zip(census.nodes, shared, strict=True)
-        if facts.bound_by == "weights" and use.counted
-        for stored in use.params
-    }
+    return _together(
+        census,
+        (
+            use
+            for use, facts in zip(census.nodes, shared, strict=True)
+            if facts.bound_by == "weights" and use.counted
+        ),
+    )
+
+
+def _together(census: Census, uses: Iterable[NodeUse]) -> list[Stored]:
+    """The parameters of some nodes, each tensor once; parts of one add up to all of it at most."""
+    found: dict[str, Stored] = {}
+    for use in uses:
+        for stored in use.params:
+            before = found.setdefault(stored.key, stored)
+            if before is not stored:
+                whole = census.tensors[stored.key].stored
+                found[stored.key] = whole.part(before.elements + stored.elements)
     return list(found.values())
 
 
@@ -135,13 +148,8 @@ def _params_of(census: Census, nodes: set[Node]) -> int:
     """Parameters of some nodes, each tensor once."""
     if not nodes:
         return 0
-    found = {
-        stored.key: stored.elements
-        for use in census.nodes
-        if use.node in nodes
-        for stored in use.params
-    }
-    return sum(found.values())
+    found = _together(census, (use for use in census.nodes if use.node in nodes))
+    return sum(stored.elements for stored in found)
 
 
 def _unused(graph: Graph) -> int:

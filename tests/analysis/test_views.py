@@ -78,13 +78,50 @@ def test_a_fused_projection_that_is_split() -> None:
     products = [facts for facts in report.nodes if facts.op_type == "MatMul"]
     assert [facts.kind for facts in products] == ["fc"] * 3
     assert [facts.connections for facts in products] == [5 * 24] * 3
-    assert [facts.params_new for facts in report.nodes] == [0, 72, 0, 0, 0]
+    assert [facts.params for facts in report.nodes] == [0, 24, 24, 24, 0]
+    assert [facts.params_new for facts in report.nodes] == [0, 24, 24, 24, 0]
+    assert {facts.sharing_ratio for facts in products} == {5}
+    assert {facts.param_bytes for facts in products} == {4 * 24}
+    assert report.totals.fc_params == 72
     # Each uses a third of its own: 5 rows are the whole ratio of 360 / 72.
     assert {(facts.sharing.tied, facts.sharing.token) for facts in products} == {(1, 5)}
     assert (report.totals.params, report.totals.connections) == (72, 5 * 72)
     (weight,) = report.weights
     assert (weight.connections, len(weight.used_by)) == (5 * 72, 3)
     assert report.totals.connections == measured(built, (1, 5, 4))
+
+
+PARTS = {
+    # slices (begin, end) of 12 columns → params and params_new of the products
+    "each a part of its own": ([(0, 4), (4, 12)], [16, 32], [16, 32]),
+    "one part": ([(0, 4)], [48], [48]),
+    "columns that nobody reads": ([(0, 4), (8, 12)], [32, 16], [32, 16]),
+    "parts that overlap": ([(0, 8), (4, 12)], [32, 32], [32, 16]),
+    "the same part twice": ([(0, 6), (0, 6)], [24, 24], [24, 24]),
+    "a part and all of it": ([(0, 4), None], [16, 48], [16, 32]),
+    "all of it and a part": ([None, (0, 4)], [48, 16], [48, 0]),
+}
+
+
+@pytest.mark.parametrize(("slices", "params", "new"), PARTS.values(), ids=PARTS)
+def test_nodes_count_the_part_that_they_use(
+    slices: list[tuple[int, int] | None], params: list[int], new: list[int]
+) -> None:
+    """Of a matrix of 4 × 12, by hand; what nobody reads counts with the first."""
+    nodes, tensors = [], [tensor("w", 4, 12), constant("axis", [1])]
+    for place, ends in enumerate(slices):
+        if ends is not None:
+            tensors += [constant(f"b{place}", [ends[0]]), constant(f"e{place}", [ends[1]])]
+            nodes.append(node("Slice", f"w b{place} e{place} axis", f"w{place}"))
+        read = "w" if ends is None else f"w{place}"
+        nodes.append(node("MatMul", f"x {read}", f"y{place}"))
+    built = model(nodes, {"x": [1, 4]}, [f"y{place}" for place in range(len(slices))], tensors)
+    report = onnxshare.inspect(built)
+    products = [facts for facts in report.nodes if facts.op_type == "MatMul"]
+    assert [facts.params for facts in products] == params
+    assert [facts.params_new for facts in products] == new
+    assert sum(new) == report.totals.params == report.totals.fc_params == 48
+    assert report.totals.param_bytes == 4 * 48
 
 
 def measured(built: onnx.ModelProto, size: Sequence[int]) -> int:
