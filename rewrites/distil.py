@@ -130,6 +130,8 @@ def distil(
         adam.step(_gradient(point, made[rows], targets, rows), _rate(step / steps))
     if not all(np.isfinite(values).all() for values in point):
         raise ValueError("it diverges")
+    real = ((maps - centre[:, None]) / scale[:, None]).reshape(len(maps), -1)
+    _level(point, targets, np.asarray(real, np.float32), answer(np.asarray(maps, np.float32)))
     return _folded(point, targets, centre, scale)
 
 
@@ -157,7 +159,7 @@ class _Targets:
         for part in self.parts.values():
             self.scale[part] = float(np.sqrt(whole[:, part].var(axis=0).mean())) or 1.0
         self.scores = (whole - self.mean) / self.scale
-        self._classes = classes
+        self.classes = classes
         self._wanted = whole
         for group in classes & self.parts.keys():
             self._wanted[:, self.parts[group]] = _softmax(whole[:, self.parts[group]])
@@ -166,7 +168,7 @@ class _Targets:
         """The gradient of the mean loss with respect to the scaled scores of these rows."""
         found = np.empty_like(scores)
         for group, part in self.parts.items():
-            if group in self._classes:
+            if group in self.classes:
                 given = _softmax(scores[:, part] * self.scale[part] + self.mean[part])
                 found[:, part] = (given - self._wanted[rows, part]) * self.scale[part]
             else:
@@ -203,6 +205,27 @@ def _start(
     best = np.linalg.solve(gram, active.T @ targets.scores[few]).astype(np.float32)
     zero = np.zeros(units, np.float32)
     return [channels, rows, hidden, zero, best[:-1].T.copy(), best[-1].copy()]
+
+
+def _hidden(point: _Point, made: Singles) -> Singles:
+    """What the hidden units give for maps, `[n, h]`."""
+    channels, rows, hidden, hidden_bias, _, _ = point
+    return np.maximum(made @ _kernel(channels, rows).T @ hidden.T + hidden_bias, 0)
+
+
+def _level(point: _Point, targets: _Targets, made: Singles, answers: Mapping[int, Array]) -> None:
+    """Give scores of classes the level of the head's. A number that is added to all of them changes
+    no probability, so that the fit leaves it to chance: it is a ridge fit to the hidden units."""
+    active = _hidden(point, made).astype(np.float64)
+    active = np.hstack([active, np.ones((len(active), 1))])
+    gram = active.T @ active
+    gram += _RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
+    for group in targets.classes & targets.parts.keys():
+        part = targets.parts[group]
+        scaled = (np.asarray(answers[group], np.float64) - targets.mean[part]) / targets.scale[part]
+        best = np.linalg.solve(gram, active.T @ scaled.mean(axis=1))
+        for values, level in zip(point[4:], (best[:-1], best[-1]), strict=True):
+            values[part] += (level - values[part].mean(axis=0)).astype(np.float32)
 
 
 def _kernel(channels: Singles, rows: Singles) -> Singles:

@@ -147,6 +147,23 @@ def _arrays(head: SmallHead) -> list[Array]:
     return [*(layer.factors[0] for layer in head.layers), head.hidden.weight, head.hidden.bias]
 
 
+def test_scores_of_classes_have_the_level_of_the_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What softmax does not see costs nothing: probabilities are what they are without it."""
+    monkeypatch.setattr(distil, "_STEPS", (600, 2000))
+    chain, _ = head_of(planted(8, 3), 20)
+    data, unseen = even(chain, 300, 1), even(chain, 500, 2)
+    [leaf] = chain.leaves
+    wanted = unseen.results[leaf]
+    levelled = fitted(chain, data, "mlp:16+separable:6", True).predict(chain, unseen.maps)[leaf]
+    monkeypatch.setattr(distil, "_level", lambda *_: None)
+    as_fitted = fitted(chain, data, "mlp:16+separable:6", True).predict(chain, unseen.maps)[leaf]
+    moved = levelled - as_fitted
+    assert np.ptp(moved, axis=1).max() < 1e-4 * np.abs(moved).max()  # the same for all classes
+    levels = wanted.mean(axis=1)
+    assert ((levelled.mean(axis=1) - levels) ** 2).mean() < 0.1 * levels.var()
+    assert ((as_fitted.mean(axis=1) - levels) ** 2).mean() > 0.5 * levels.var()
+
+
 def test_copies_and_dead_channels_do_no_harm() -> None:
     model = planted(8, 3)
     chain, data = head_of(model, 40)
