@@ -53,6 +53,10 @@ _GROWTH = 0.1
 #: Channels that change less than this share of the liveliest count as constant.
 _LEAST = 1e-3
 
+#: Scores of classes that spread more than this are scaled down to it before their softmax: it would
+#: be 0 or 1, and say nothing of the other classes (the temperature of Hinton, Vinyals and Dean).
+_SPREAD = 16.0
+
 #: Damping of the first output layer, as a share of a hidden unit's mean square of 1.
 _RIDGE = 1e-2
 
@@ -160,17 +164,19 @@ class _Targets:
             self.scale[part] = float(np.sqrt(whole[:, part].var(axis=0).mean())) or 1.0
         self.scores = (whole - self.mean) / self.scale
         self.classes = classes
-        self._wanted = whole
+        self._power = np.minimum(1, np.float32(_SPREAD) / self.scale)
+        self._wanted = whole * self._power
         for group in classes & self.parts.keys():
-            self._wanted[:, self.parts[group]] = _softmax(whole[:, self.parts[group]])
+            self._wanted[:, self.parts[group]] = _softmax(self._wanted[:, self.parts[group]])
 
     def slope(self, scores: Singles, rows: Array) -> Singles:
         """The gradient of the mean loss with respect to the scaled scores of these rows."""
         found = np.empty_like(scores)
         for group, part in self.parts.items():
             if group in self.classes:
-                given = _softmax(scores[:, part] * self.scale[part] + self.mean[part])
-                found[:, part] = (given - self._wanted[rows, part]) * self.scale[part]
+                power = self._power[part]
+                given = _softmax((scores[:, part] * self.scale[part] + self.mean[part]) * power)
+                found[:, part] = (given - self._wanted[rows, part]) * self.scale[part] * power
             else:
                 width = part.stop - part.start
                 found[:, part] = (scores[:, part] - self.scores[rows, part]) / width
