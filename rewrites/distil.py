@@ -53,9 +53,8 @@ _GROWTH = 0.1
 #: Channels that change less than this share of the liveliest count as constant.
 _LEAST = 1e-3
 
-#: Scores of classes that spread more than this are scaled down to it before their softmax: it would
-#: be 0 or 1, and say nothing of the other classes (the temperature of Hinton, Vinyals and Dean).
-_SPREAD = 16.0
+#: As in `refine.py`; these fits are best a little sharper.
+_SPREAD = 10.0
 
 #: Damping of the first output layer, as a share of a hidden unit's mean square of 1.
 _RIDGE = 1e-2

@@ -14,6 +14,7 @@ at all" among the choices. It is for classes only: it makes the error of the sco
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,6 +26,10 @@ from rewrites.moments import Floats, Matrix
 _WEIGHTS = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4)
 
 _FOLDS = 3
+
+#: Scores that spread more than this are scaled down to it before their softmax: it would be 0 or 1,
+#: and say nothing of the other classes (the temperature of Hinton, Vinyals and Dean).
+_SPREAD = 8.0
 
 #: More work than this (samples × directions × classes) is not worth the wait.
 MOST_WORK = 3e8
@@ -45,8 +50,15 @@ def refine(ridge: Ridge, targets: Floats, prior: Floats, fit: LinearFit) -> Line
         prior: what the fit was centred on, K × D.
         fit: the ridge solution.
     """
+    spread = float(np.sqrt(targets.var(axis=0).mean()))
+    power = min(1.0, _SPREAD / spread) if spread > 0 else 1.0
+    if power < 1:
+        fit = replace(fit, weight=fit.weight * power, bias=fit.bias * power)
     with threads.one():
-        return _refined(ridge, targets, prior, fit)
+        found = _refined(ridge, targets * power, prior * power, fit)
+    if found is None or power == 1:
+        return found
+    return replace(found, weight=found.weight / power, bias=found.bias / power)
 
 
 def _refined(ridge: Ridge, targets: Floats, prior: Floats, fit: LinearFit) -> LinearFit | None:

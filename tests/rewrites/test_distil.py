@@ -164,6 +164,25 @@ def test_scores_of_classes_have_the_level_of_the_heads(monkeypatch: pytest.Monke
     assert ((as_fitted.mean(axis=1) - levels) ** 2).mean() > 0.5 * levels.var()
 
 
+@pytest.mark.parametrize("times", [10, 1000])
+def test_fits_do_not_depend_on_the_unit_of_large_scores(times: float) -> None:
+    """Scores in the thousands have the same classes, and probabilities of 0 and 1."""
+    random = np.random.default_rng(4)
+    maps = random.standard_normal((60, 3, 8)).astype(np.float32)
+    first, second = (random.standard_normal(shape).astype("f4") for shape in ((24, 12), (12, 5)))
+
+    def fit(unit: float) -> distil.Student:
+        def scores(of: Array) -> dict[int, Array]:
+            active = np.maximum(of.reshape(-1, 24) @ first, 0)
+            return {0: np.float32(16 * unit) * (active @ second)}
+
+        return distil.distil(maps, (8,), scores, frozenset([0]), (6, 8), (600, 4096))
+
+    one, other = fit(1.0), fit(times)
+    np.testing.assert_allclose(other.channels, one.channels, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(other.out[0] / times, one.out[0], rtol=1e-3, atol=1e-2)
+
+
 def test_copies_and_dead_channels_do_no_harm() -> None:
     model = planted(8, 3)
     chain, data = head_of(model, 40)
