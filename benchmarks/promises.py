@@ -34,8 +34,9 @@ import onnxshare
 from onnxshare.inputs import Array
 from onnxshare.statistics import agreement_lower_bound
 from rewrites.certify import Estimate, Target, estimate, fixed_sequence
+from rewrites.cross_validation import predict
 from rewrites.methods import parse
-from rewrites.search import Candidate, Search, ladder, predict, search
+from rewrites.search import Candidate, Search, ladder, search
 from rewrites.small_head import fit_head
 
 

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import cos, pi
 
 import numpy as np
 
 from onnxshare.io.tensors import Array
+from rewrites.adam import Adam, rate
 from rewrites.vicinity import Singles, Vicinity
 
 #: Where all chance comes from.
@@ -42,13 +42,6 @@ _POOL_SIZE = 2**25
 
 #: A fit that only estimates how well another would do takes this share of the work.
 _QUICK = 1 / 4
-
-#: Adam's step size at its height, and how it remembers gradients and their squares.
-_RATE = 0.02
-_MEMORY = (0.9, 0.99)
-
-#: The share of the steps in which the step size grows; it falls to 0 along a cosine in the rest.
-_GROWTH = 0.1
 
 #: Channels that change less than this share of the liveliest count as constant.
 _LEAST = 1e-3
@@ -121,16 +114,18 @@ def distil(
     steps, count = effort
     made = Vicinity(maps, spatial, random).draw(count)
     answers = {group: np.asarray(y, np.float32) for group, y in answer(made).items()}
-    made = ((made - centre[:, None]) / scale[:, None]).reshape(count, -1)
+    made -= centre[:, None]
+    made /= scale[:, None]
+    made = made.reshape(count, -1)
     targets = _Targets(answers, classes)
     point = _start(made, targets, size, maps.shape[1:], random)
-    adam = _Adam(point)
+    adam = Adam(point)
     order, place = random.permutation(count), 0
     for step in range(steps):
         if place + _BATCH > count:
             order, place = random.permutation(count), 0
         rows, place = order[place : place + _BATCH], place + _BATCH
-        adam.step(_gradient(point, made[rows], targets, rows), _rate(step / steps))
+        adam.step(_gradient(point, made[rows], targets, rows), rate(step / steps))
     if not all(np.isfinite(values).all() for values in point):
         raise ValueError("it diverges")
     real = ((maps - centre[:, None]) / scale[:, None]).reshape(len(maps), -1)
@@ -254,33 +249,6 @@ def _gradient(point: _Point, made: Singles, targets: _Targets, chosen: Array) ->
         error.T @ active,
         error.sum(axis=0),
     ]
-
-
-class _Adam:
-    """Moves a point along its gradients."""
-
-    def __init__(self, point: _Point) -> None:
-        self._point = point
-        self._mean = [np.zeros_like(values) for values in point]
-        self._square = [np.zeros_like(values) for values in point]
-        self._count = 0
-
-    def step(self, gradient: _Point, rate: float) -> None:
-        """One step of this size."""
-        self._count += 1
-        first, second = (1 - memory**self._count for memory in _MEMORY)
-        for values, slope, mean, square in zip(
-            self._point, gradient, self._mean, self._square, strict=True
-        ):
-            mean += (1 - _MEMORY[0]) * (slope - mean)
-            square += (1 - _MEMORY[1]) * (slope * slope - square)
-            values -= (rate / first) * mean / (np.sqrt(square / second) + 1e-8)
-
-
-def _rate(done: float) -> float:
-    if done < _GROWTH:
-        return _RATE * (done + 1e-3) / _GROWTH
-    return _RATE * (1 + cos(pi * (done - _GROWTH) / (1 - _GROWTH))) / 2
 
 
 def _folded(point: _Point, targets: _Targets, centre: Singles, scale: Singles) -> Student:

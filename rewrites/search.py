@@ -13,32 +13,25 @@ on, the candidate of fewer parameters is the cheaper one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import inf
 from typing import Any
 
-import numpy as np
-
-from onnxshare.io.tensors import Array
 from onnxshare.latency import MARGIN, Latency
 from onnxshare.progress import report
 from rewrites import threads
 from rewrites.base import Refusal
 from rewrites.certify import Estimate, Target, estimate
 from rewrites.chain import Chain
+from rewrites.cross_validation import cross_validate
 from rewrites.emit_head import check_head
-from rewrites.fitted import SmallHead
 from rewrites.head_data import HeadData
 from rewrites.head_task import task_words
 from rewrites.methods import Method, family
-from rewrites.moments import blocks
-from rewrites.small_head import fit_head
 
 #: How the chosen candidate is chosen.
 OBJECTIVES = ("params", "macs", "bytes", "latency")
-
-_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -240,73 +233,3 @@ def _try(
     found = estimate(wanted, tried.outputs, classes)
     reaches = found.samples == data.count and found.reaches(target)
     return Candidate(method.name, params, macs, params * size, found, reaches=reaches)
-
-
-@dataclass(frozen=True)
-class CrossValidated:
-    """What a method does on samples that it was not fitted to.
-
-    Attributes:
-        heads: one per fold.
-        samples: the samples that were predicted, `[n]`.
-        outputs: per leaf the predictions for these, `[n, F]`.
-    """
-
-    heads: tuple[SmallHead, ...]
-    samples: Array
-    outputs: Mapping[int, Array]
-
-
-def cross_validate(
-    chain: Chain,
-    data: HeadData,
-    method: Method,
-    classes: frozenset[int],
-    seed: int = 0,
-    target: Target | None = None,
-) -> CrossValidated:
-    """Fit a method without each fold in turn, and predict that fold.
-
-    Fits that go step by step are quick ones here: what they keep is less than what is kept later.
-
-    Args:
-        chain: the head.
-        data: what it does on the samples.
-        method: how it is fitted.
-        classes: the leaves whose largest output counts.
-        seed: of the folds.
-        target: what has to be kept: folds are left out once not even a perfect rest would keep it.
-
-    Raises:
-        Refusal: the method does not suit the head, or would make nothing smaller.
-    """
-    order = np.random.default_rng([seed, 1]).permutation(data.count)
-    folds = min(_FOLDS, data.count)
-    wanted = {leaf: data.results[leaf] for leaf in chain.leaves}
-    given = {leaf: values.astype(np.float64) for leaf, values in wanted.items()}
-    heads, predicted = [], np.zeros(data.count, np.bool_)
-    for fold in range(folds):
-        unseen = np.sort(order[fold::folds])
-        seen = np.sort(np.delete(order, np.s_[fold::folds]))
-        head = fit_head(chain, data, seen, method, classes, quick=True)
-        if head.params >= chain.params:
-            raise Refusal("it is no smaller than the head")
-        heads.append(head)
-        for leaf, values in predict(chain, data, head, unseen).items():
-            given[leaf][unseen] = values
-        predicted[unseen] = True
-        if target is not None and not estimate(wanted, given, classes).could_reach(target):
-            break
-    chosen = np.flatnonzero(predicted)
-    return CrossValidated(
-        tuple(heads), chosen, {leaf: values[chosen] for leaf, values in given.items()}
-    )
-
-
-def predict(chain: Chain, data: HeadData, head: SmallHead, chosen: Array) -> Mapping[int, Array]:
-    """Per leaf a fitted head's outputs on the chosen samples, block by block."""
-    parts = [
-        head.predict(chain, data.maps[chosen[part]])
-        for part in blocks(len(chosen), int(np.prod(data.maps.shape[1:])))
-    ]
-    return {leaf: np.concatenate([part[leaf] for part in parts]) for leaf in chain.leaves}

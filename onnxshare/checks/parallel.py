@@ -13,6 +13,7 @@ from pathlib import Path
 
 from onnxshare.checks.plan import Job
 from onnxshare.checks.results import ModelReport
+from onnxshare.cores import usable_cores
 
 #: Fewer models are checked faster in this process than others take to start.
 _WORTH_IT = 48
@@ -40,7 +41,7 @@ def each(
     """
     count = len(planned)
     if jobs is None:
-        jobs = (os.cpu_count() or 1) if count >= _WORTH_IT else 1
+        jobs = usable_cores() if count >= _WORTH_IT else 1
     # Only what has a path can be handed to another process.
     if min(jobs, count) < 2 or not all(isinstance(job.source, Path) for job in planned):
         reports: Iterable[ModelReport] = map(check_one, planned)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from onnxshare.cores import usable_cores
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import Model
 from onnxshare.runtime import memory
@@ -124,17 +124,12 @@ class Sessions:
                 LocalHost() if local else ChildHost(self.limits, self._provider, start=False)
             )
         one, other = (
-            Session(model, provider=self._provider, host=self._track, later=True, threads=threads())
+            Session(
+                model, provider=self._provider, host=self._track, later=True, threads=usable_cores()
+            )
             for model in (first, second)
         )
         return one, other
-
-
-def threads() -> int:
-    """The processors that this process may use: what measurements run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _is_short(models: Sequence[Model], limits: RunLimits) -> bool:

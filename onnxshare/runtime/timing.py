@@ -45,7 +45,7 @@ def measure(
     """Time two sessions that live in one place on the same samples.
 
     Args:
-        a, b: the sessions, opened with `sessions.threads`.
+        a, b: the sessions, opened with `cores.usable_cores` threads.
         inputs: samples; repeated where there are fewer than a batch.
         batch: samples per run.
         seed: of the order within the pairs and of the interval.

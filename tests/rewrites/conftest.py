@@ -13,6 +13,6 @@ from rewrites import distil
 def _short_distillation() -> Iterator[None]:
     """Most tests are not about how good a distilled head is: a tenth of a second will do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distil, "_STEPS", (200, 200))
+        patch.setattr(distil, "_STEPS", (50, 200))
         patch.setattr(distil, "_POOL", (1000, 4000))
         yield

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +14,16 @@ import pytest
 from onnxshare.inputs import read_samples
 from onnxshare.io.load import load
 from onnxshare.runtime.run_limits import RunLimits
-from rewrites.base import study
+from rewrites import cross_validation, threads
+from rewrites.base import Refusal, study
 from rewrites.certify import Target, estimate
 from rewrites.chain import Chain, chain_of
+from rewrites.cross_validation import cross_validate
+from rewrites.fitted import SmallHead
 from rewrites.head_data import HeadData, collect
 from rewrites.methods import parse
 from rewrites.run import _features
-from rewrites.search import cross_validate
+from rewrites.small_head import fit_head
 
 Head = tuple[Chain, HeadData]
 
@@ -61,3 +68,58 @@ def test_folds_are_left_out(head: Head) -> None:
     gap = cross_validate(chain, data, parse("gap"), leaves, target=Target(keep=0.99))
     assert len(gap.heads) == 1
     assert len(gap.samples) == data.count // 5
+
+
+def test_fits_side_by_side_are_those_made_one_by_one(
+    head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain, data = head
+    leaves = frozenset(chain.leaves)
+    method = parse("mlp:4+separable:4")
+    monkeypatch.setattr(cross_validation, "usable_cores", lambda: 1)
+    with threads.one():
+        one_by_one = cross_validate(chain, data, method, leaves)
+    together = threading.Barrier(3)
+    numbers = count()
+
+    def watched(*given: Any, **more: Any) -> SmallHead:
+        if next(numbers) < 3:
+            together.wait(30)  # until three have come
+        return fit_head(*given, **more)
+
+    monkeypatch.setattr(cross_validation, "fit_head", watched)
+    monkeypatch.setattr(cross_validation, "usable_cores", lambda: 3)
+    side_by_side = cross_validate(chain, data, method, leaves)
+    assert len(side_by_side.heads) == 5
+    for leaf in chain.leaves:
+        np.testing.assert_array_equal(side_by_side.outputs[leaf], one_by_one.outputs[leaf])
+
+
+def test_fits_that_wait_are_not_begun_once_the_rest_is_left_out(
+    head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain, data = head
+    begun: list[int] = []
+
+    def watched(*given: Any, **more: Any) -> SmallHead:
+        begun.append(threading.get_ident())
+        if len(begun) > 1:
+            time.sleep(0.5)
+        return fit_head(*given, **more)
+
+    monkeypatch.setattr(cross_validation, "fit_head", watched)
+    monkeypatch.setattr(cross_validation, "usable_cores", lambda: 2)
+    before = threading.active_count()
+    method, target = parse("mlp:2+separable:2"), Target(keep=0.999)
+    left = cross_validate(chain, data, method, frozenset(chain.leaves), target=target)
+    assert len(left.heads) == 1
+    assert len(begun) == 3
+    assert threading.get_ident() not in begun
+    assert threading.active_count() == before
+
+
+def test_a_refusal_ends_fits_side_by_side(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain, data = head
+    monkeypatch.setattr(cross_validation, "usable_cores", lambda: 4)
+    with pytest.raises(Refusal, match="no smaller"):
+        cross_validate(chain, data, parse("mlp:64+separable:4000"), frozenset(chain.leaves))
