@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,13 @@ from rewrites.run import _features
 from rewrites.small_head import fit_head
 
 Head = tuple[Chain, HeadData]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in a search of a small head."""
+    with threads.one():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +85,7 @@ def test_fits_side_by_side_are_those_made_one_by_one(
     leaves = frozenset(chain.leaves)
     method = parse("mlp:4+separable:4")
     monkeypatch.setattr(cross_validation, "usable_cores", lambda: 1)
-    with threads.one():
-        one_by_one = cross_validate(chain, data, method, leaves)
+    one_by_one = cross_validate(chain, data, method, leaves)
     together = threading.Barrier(3)
     numbers = count()
 
