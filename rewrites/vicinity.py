@@ -39,6 +39,9 @@ _NEIGHBOURS, _MOVED, _NEAR = 10, 0.8, 0.3
 #: stay what they are, within some percent (Johnson and Lindenstrauss, 1984).
 _DIRECTIONS = 512
 
+#: Neighbours are looked for among so many samples at most: the time grows with both numbers.
+_AMONG = 4000
+
 #: Maps made at a time.
 _BLOCK = 512
 
@@ -131,10 +134,14 @@ def _neighbours(maps: Singles, random: np.random.Generator) -> Array:
     points = maps - maps.mean(axis=0)
     if size > _DIRECTIONS:
         points = points @ random.standard_normal((size, _DIRECTIONS), dtype=np.float32)
-    lengths = np.einsum("nd,nd->n", points, points)
+    among = np.arange(samples)
+    if samples > _AMONG:
+        among = random.choice(samples, _AMONG, replace=False)
+    others = points[among]
+    lengths = np.einsum("nd,nd->n", others, others)
     for start in range(0, samples, _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, samples))
-        distances = lengths - 2 * (points[rows] @ points.T)  # but for a constant of each row
-        distances[np.arange(len(rows)), rows] = np.inf
-        found[rows] = np.argpartition(distances, few - 1, axis=1)[:, :few]
+        distances = lengths - 2 * (points[rows] @ others.T)  # but for a constant of each row
+        distances[rows[:, None] == among] = np.inf
+        found[rows] = among[np.argpartition(distances, few - 1, axis=1)[:, :few]]
     return found

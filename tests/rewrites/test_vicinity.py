@@ -83,6 +83,16 @@ def test_neighbours_in_large_maps_are_of_the_same_cloud() -> None:
     assert (found % 4 == np.arange(60)[:, None] % 4).all()
 
 
+def test_neighbours_of_many_samples_are_looked_for_among_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(vicinity, "_AMONG", 100)
+    found = Vicinity(clouds(600, 12), (6,), np.random.default_rng(0))._near
+    assert len(np.unique(found)) <= 100
+    assert not (found == np.arange(600)[:, None]).any()
+    assert (found % 4 == np.arange(600)[:, None] % 4).mean() > 0.99
+
+
 def test_maps_are_moved_along_the_difference_of_two_neighbours() -> None:
     maps = clouds(48, 8)
     made = Vicinity(maps, (4,), np.random.default_rng(0))
