@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+#: What most fields hold, and what is plain already.
+_PLAIN = frozenset((str, int, float, bool, type(None)))
+
 
 def plain(value: Any) -> Any:
     """What `dataclasses.asdict` gives, without its copies of what cannot change."""
     if isinstance(value, tuple):
-        return tuple([plain(item) for item in value])
+        return tuple([item if type(item) in _PLAIN else plain(item) for item in value])
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     names = getattr(value, "__dataclass_fields__", None)
-    return value if names is None else {name: plain(getattr(value, name)) for name in names}
+    if names is None:
+        return value
+    return {
+        name: item if type(item := getattr(value, name)) in _PLAIN else plain(item)
+        for name in names
+    }

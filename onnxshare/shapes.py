@@ -236,6 +236,9 @@ def _restore(
 
 
 def _collect(graph: onnx.GraphProto, scope: Scope, shapes: Shapes) -> None:
+    if not scope.children:
+        graph.ClearField("node")  # nobody reads them any more, nor copies them
+        graph.ClearField("initializer")
     shapes.read(scope.path, graph)
     for position, children in scope.children.items():
         for attribute in graph.node[position].attribute:

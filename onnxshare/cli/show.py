@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,8 +37,7 @@ def show(
     else:
         report = onnxshare.inspect(model, input_shapes=shapes, dims=dims)
     if output == "json":
-        _ = report.nodes, report.weights
-        gc.collect()  # what it was made from is needed no more
+        _ = report.nodes, report.weights  # what they are made from goes before they are printed
         print_json(report.records())
     else:
         _print(report, output, wanted or Wanted())
