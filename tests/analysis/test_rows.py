@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,11 @@ import onnx
 import pytest
 
 import onnxshare
+from onnxshare.analysis import inspection
 from onnxshare.analysis.results import Inspection
 from onnxshare.collector import paused
+from onnxshare.graph import Graph
+from onnxshare.io.load import Model
 
 
 def _later(path: Path) -> Inspection:
@@ -102,3 +106,38 @@ def test_what_is_needed_no_more_is_freed_at_last(monkeypatch: pytest.MonkeyPatch
             Ring()
     assert before == 0
     assert not any(isinstance(item, Ring) for item in gc.get_objects())
+
+
+@pytest.mark.parametrize(
+    ("rows", "done"),
+    [
+        pytest.param((), "dropped", id="no rows, dropped"),
+        pytest.param(("nodes",), "dropped", id="nodes, dropped"),
+        pytest.param(("weights", "nodes"), "kept", id="all rows, kept"),
+    ],
+)
+def test_the_index_goes_with_its_last_use_and_waits_for_no_collector(
+    lenet_path: Path, rows: tuple[str, ...], done: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[weakref.ref[object]] = []
+
+    def watched(model: Model) -> Graph:
+        graph = Graph(model)
+        seen.extend([weakref.ref(graph), weakref.ref(graph.main)])
+        return graph
+
+    monkeypatch.setattr(inspection, "Graph", watched)
+    gc.collect()
+    gc.disable()
+    try:
+        report: Inspection | None = _later(lenet_path)
+        assert all(item() is not None for item in seen)
+        for name in rows:
+            assert len(getattr(report, name)) > 5
+        if done == "dropped":
+            report = None
+        assert [item() for item in seen] == [None, None]
+    finally:
+        gc.enable()
+    if report is not None:
+        assert sum(row.params_new for row in report.nodes) == 61_706
