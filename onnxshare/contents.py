@@ -5,14 +5,17 @@ Bits are compared, not values: NaN equals itself, and -0.0 is not 0.0.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxshare.io.tensors import Array, release
+
+if TYPE_CHECKING:
+    import hashlib
 
 #: Bytes of one step.
 PIECE = 2**20
@@ -58,7 +61,7 @@ def content(array: Array, dtype: int, progress: Progress | None = None) -> Conte
 
 def content_of_pieces(parts: Iterator[Array], dtype: int, shape: tuple[int, ...]) -> Content:
     """As `content`, of elements that come in pieces as `pieces` would cut them."""
-    outer = hashlib.blake2b(_header(dtype, shape), digest_size=_DIGEST_BYTES)
+    outer = _hash(_header(dtype, shape))
     bag, first, uniform = (0, 0), None, True
     for part in parts:
         outer.update(_digest(part))
@@ -149,7 +152,7 @@ def _content_of_fill(array: Array, dtype: int) -> Content:
     step = max(1, PIECE // array.itemsize)
     element = _one_element(array)
     whole, rest = divmod(array.size, step)
-    outer = hashlib.blake2b(_header(dtype, array.shape), digest_size=_DIGEST_BYTES)
+    outer = _hash(_header(dtype, array.shape))
     digest = _digest(np.repeat(element, step))
     for _ in range(whole):
         outer.update(digest)
@@ -166,7 +169,13 @@ def _header(dtype: int, shape: tuple[int, ...]) -> bytes:
 
 def _digest(part: Array) -> bytes:
     data = np.ascontiguousarray(part).view(np.uint8).data
-    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
+    return _hash(data).digest()
+
+
+def _hash(data: bytes | memoryview) -> hashlib.blake2b:
+    from hashlib import blake2b  # takes time to import, and few inspections need it
+
+    return blake2b(data, digest_size=_DIGEST_BYTES)
 
 
 def _bits(part: Array) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -106,6 +105,8 @@ def _fits(
     if workers == 1:
         yield from map(fit, parts)
         return
+    from concurrent.futures import ThreadPoolExecutor  # takes time to import, and few need it
+
     with threads.one(), ThreadPoolExecutor(workers) as pool:
         waiting = [pool.submit(fit, part) for part in parts]
         try:

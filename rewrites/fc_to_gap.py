@@ -28,7 +28,6 @@ from onnxshare.io.tensors import Array
 from rewrites.base import Change, Fitting, Options, Refusal, Site
 from rewrites.layers import bias_of, quantised_weight
 from rewrites.mirror import Mirror
-from rewrites.shrink import exact_form, shrink
 
 #: The methods for which exact pooling will do.
 _ALLOWS_EXACT = ("", "gap", "auto")
@@ -92,6 +91,8 @@ class FcToGap:
         Raises:
             Refusal: the site is not exact and there are no samples to fit to.
         """
+        from rewrites.shrink import exact_form, shrink  # only fits need it, inspections do not
+
         head: Head = site.target
         if options.method == "exact":
             return exact_form(subject, site, options, samples, "")

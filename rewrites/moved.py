@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import TensorProto
 
-from onnxshare.comparison import WeightProof
 from onnxshare.graph import Graph
 from onnxshare.io.load import Model, all_tensors
 from onnxshare.io.tensors import Array, element_count, release
 from onnxshare.values import Values
+
+if TYPE_CHECKING:
+    from onnxshare.comparison import WeightProof
 
 #: Bytes that are compared at once.
 _STEP = 2**22
@@ -66,6 +69,8 @@ def prove_weights(
         How many tensors were moved, and which were computed; and the first claim that does not
         hold, in words, or None. A tensor that keeps its name claims to keep its values.
     """
+    from onnxshare.comparison import WeightProof  # inspections do not need it
+
     count = 0
     computed: dict[str, None] = {}
     known: tuple[Model, Values, Graph] | None = None

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from hashlib import blake2b
 
 import numpy as np
 
@@ -114,6 +113,8 @@ def examine(samples: Samples, warn: Warn) -> Samples:
 
 
 def _digest(values: list[Array]) -> bytes:
+    from hashlib import blake2b  # takes time to import, and few heads need it
+
     found = blake2b(digest_size=16)
     for value in values:
         found.update(np.ascontiguousarray(value).tobytes())

@@ -8,7 +8,7 @@ graph; the bytes of a payload are touched when somebody asks for them.
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -71,7 +71,7 @@ class Payloads:
 
     def __init__(self, data: bytes | memoryview) -> None:
         self._data = data
-        self._token = secrets.token_hex(12)
+        self._token = os.urandom(12).hex()  # as secrets.token_hex, which takes time to import
         self._known: list[Payload] = []
 
     def add(self, field: int, value: int, value_end: int, located: bool = False) -> str:
