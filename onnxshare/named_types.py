@@ -6,8 +6,8 @@ into most of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import onnx
@@ -20,19 +20,13 @@ _NAME, _TYPE = 1, 2
 _MANY = 1000
 
 
-def named_types(graph: onnx.GraphProto) -> Iterator[tuple[str, bytes]]:
+def named_types(graph: onnx.GraphProto) -> list[tuple[str, bytes]]:
     """Name and serialized TypeProto of inputs, inner tensors and outputs; b"" without a type."""
-    fields: Any = graph
-    if len(graph.value_info) >= _MANY:
-        fields = _shallow()()
-        fields.ParseFromString(graph.SerializeToString())
-        for name in ("input", "value_info", "output"):
-            for value in getattr(fields, name):
-                yield value.name, value.type
-        return
-    for name in ("input", "value_info", "output"):
-        for value in getattr(graph, name):
-            yield value.name, value.type.SerializeToString()
+    if len(graph.value_info) < _MANY:
+        values = chain(graph.input, graph.value_info, graph.output)
+        return [(value.name, value.type.SerializeToString()) for value in values]
+    shallow = _shallow().FromString(graph.SerializeToString())
+    return [(v.name, v.type) for v in chain(shallow.input, shallow.value_info, shallow.output)]
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import onnx
 
@@ -95,11 +96,13 @@ class Shapes:
 
     def read(self, path: str, graph: onnx.GraphProto) -> None:
         """Note what a graph says of the tensors that the scope of this path defines."""
-        types, known, of = self.types_in(path), self._table.read, self._table.of
-        for name, key in named_types(graph):
-            found = known.get(key) or of(key)
-            if found is not None and found is not NOTHING:
-                types[name] = found
+        pairs = named_types(graph)
+        found = {key: self._table.of(key) for key in {key for _, key in pairs}}
+        nothing = {key for key, kind in found.items() if kind is None or kind is NOTHING}
+        types: Any = self.types_in(path)
+        if nothing:
+            pairs = [pair for pair in pairs if pair[1] not in nothing]
+        types.update([(name, found[key]) for name, key in pairs])
 
     @property
     def known(self) -> dict[tuple[str, str], Shape]:

@@ -90,6 +90,25 @@ def test_a_damaged_payload_is_an_error_only_where_it_is_read() -> None:
         onnxshare.inspect(built)
 
 
+@pytest.mark.parametrize(
+    ("names", "unique"),
+    [
+        pytest.param(["a", "b", "c"], ["a", "b", "c"], id="all different"),
+        pytest.param(["a", "a", "b"], ["a", "a#1", "b"], id="two alike"),
+        pytest.param(["", "", ""], ["Relu_0", "Relu_1", "Relu_2"], id="none"),
+        pytest.param(["Relu_1", "", "b"], ["Relu_1", "Relu_1#1", "b"], id="one like a made-up one"),
+        pytest.param(
+            ["", "Relu_0", ""], ["Relu_0", "Relu_0#1", "Relu_2"], id="a made-up one first"
+        ),
+    ],
+)
+def test_every_node_has_a_name_of_its_own(names: list[str], unique: list[str]) -> None:
+    built = relu_chain(3)
+    for proto, name in zip(built.graph.node, names, strict=True):
+        proto.name = name
+    assert [found.name for found in Graph(load(built)).nodes()] == unique
+
+
 def test_a_name_hides_that_of_the_scope_around_it() -> None:
     """Each scope's names are its own; those around it are seen through."""
     inner = helper.make_graph(

@@ -111,12 +111,16 @@ def _matmul(graph: Graph, node: Node) -> FullyConnected | None:
     if len(node.inputs) != 2:
         return None
     left, right = node.inputs
-    turned = graph.source(node.scope, left) is not None  # the weight is on the left
-    if turned is (graph.source(node.scope, right) is not None):
+    sides = graph.source(node.scope, left), graph.source(node.scope, right)
+    turned = sides[0] is not None  # the weight is on the left
+    stored = sides[not turned]
+    if stored is None or (turned and sides[1] is not None):
         return None
     data, weight = (right, left) if turned else (left, right)
-    shape = matrix_shape(graph, node, weight)
-    if shape is None:
+    shape: tuple[int, ...] | None = stored.shape
+    if stored.name != weight or node.scope.parent is not None or stored.elements >= 2**63:
+        shape = _behind_layout(graph, node, weight)
+    if shape is None or len(shape) != 2:
         return None
     # As by the constructor, at a third of its time: large models have thousands.
     made = object.__new__(FullyConnected)
@@ -188,20 +192,19 @@ def bias_node(graph: Graph, layer: FullyConnected) -> Node | None:
 def _bias_node(graph: Graph, layer: FullyConnected) -> Node | None:
     if layer.node.op_type not in ("MatMul", "FusedMatMul") or layer.result_columns:
         return None
-    result = layer.node.outputs[0]
-    readers = layer.node.scope.readers(result)
-    if len(readers) != 1 or readers[0].op_type != "Add" or not readers[0].standard:
+    result, scope = layer.node.outputs[0], layer.node.scope
+    readers = scope.readers(result)
+    if len(readers) != 1 or result in scope.outputs:
         return None
-    if graph.is_output(layer.node.scope, result):
+    adder = readers[0]
+    if adder.op_type != "Add" or not adder.standard or adder.inputs.count(result) != 1:
         return None
-    other = [name for name in readers[0].inputs if name != result]
-    if len(other) != 1:
+    other = adder.inputs[adder.inputs[0] == result]
+    if graph.source(adder.scope, other) is None:
         return None
-    if graph.source(readers[0].scope, other[0]) is None:
-        return None
-    shape = _behind_layout(graph, readers[0], other[0])
+    shape = _behind_layout(graph, adder, other)
     fits = shape in ((layer.out_features,), (1, layer.out_features))
-    return readers[0] if fits else None
+    return adder if fits else None
 
 
 def bias_elements(graph: Graph, layer: FullyConnected) -> int:

@@ -53,8 +53,9 @@ class Patterns:
     def __init__(self, graph: Graph, shapes: Shapes) -> None:
         self._graph = graph
         self._shapes = shapes
-        self._main = shapes.types_in("")
+        self._main = shapes.types_in("") | {"": ABSENT}
         self._known: dict[Key, Pattern] = {}
+        self._usual: dict[Operation, tuple[Operator, int]] = {}
         self._told: dict[tuple[Operator, Operation], int] = {}
         self._numbers: dict[Key, int] = {}
 
@@ -67,7 +68,11 @@ class Patterns:
             constants: the stored tensor that each constant input carries.
         """
         inputs, outputs = node.inputs, node.outputs
-        told = self._told.get((operator, node.operation)) or self._told_by(node, operator)
+        usual = self._usual.get(node.operation)
+        if usual is not None and usual[0] is operator:  # an Operation is quicker to find alone
+            told: object = usual[1]
+        else:
+            told = self._told.get((operator, node.operation)) or self._told_by(node, operator)
         if node.scope.parent is None:  # each different type is one object
             get = self._main.get
             key: Key = (told, len(inputs), *map(get, inputs), *map(get, outputs))
@@ -75,8 +80,6 @@ class Patterns:
             key = told, len(inputs), *self._types(node, inputs), *self._types(node, outputs)
         for place, item in constants.items():
             key += place, item.dtype, item.shape
-        if "" in inputs or "" in outputs:
-            key += tuple([name == "" for name in (*inputs, *outputs)])
         found = self._known.get(key)
         if found is None:
             types = self._types(node, inputs), self._types(node, outputs)
@@ -95,6 +98,7 @@ class Patterns:
             return operator, operation, b"".join([a.SerializeToString() for a in attributes])
         # One number for it takes less to compare than what it stands for.
         number = self._numbers.setdefault(found, len(self._numbers) + 1)
+        self._usual.setdefault(operation, (operator, number))
         self._told[operator, operation] = number
         return number
 
