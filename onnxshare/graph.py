@@ -112,19 +112,15 @@ class Graph:
         for operation in dict.fromkeys([row[1] for row in rows]):
             fewest[operation] = self._fewest(operation)
         known = scope.inputs | scope.initializers.keys()
-        named: set[str] | None = None
-        names = {row[2] for row in rows}
-        if len(names) < len(rows) or "" in names:  # made-up names may be others' own
-            named = set()
+        named: set[str] = set()
         for position, row in enumerate(rows):
             node = Node(row, position, scope)
             least_inputs, least_outputs = fewest[node.operation]
             if len(node.inputs) < least_inputs or len(node.outputs) < least_outputs:
                 raise too_few(node, least_inputs, least_outputs)
-            if named is not None:  # two nodes share a name
-                if node.name in named:
-                    node.name = f"{node.name}#{position}"
-                named.add(node.name)
+            if node.name in named:  # two nodes may share a name, also one that was made up
+                node.name = f"{node.name}#{position}"
+            named.add(node.name)
             for name in node.inputs:
                 if name in consumers:
                     consumers[name].append(node)

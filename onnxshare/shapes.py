@@ -194,8 +194,8 @@ def infer(
             break
         shapes = _inferred(graph, slim, binding, strict, proven)
     for scope in graph.scopes:
-        source = graph.constants(scope).get if scope is graph.main else partial(graph.source, scope)
-        shapes.put_stored(scope.path, filter(None, map(source, scope.initializers)))
+        stored = map(partial(graph.source, scope), scope.initializers)
+        shapes.put_stored(scope.path, filter(None, stored))
     return shapes
 
 

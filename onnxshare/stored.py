@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from onnxshare.io.dtypes import bytes_of
 from onnxshare.io.nodes import TensorRow
+from onnxshare.plain_types import made
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Stored:
 
 
 def from_tensor(row: TensorRow, key: str, name: str) -> Stored:
-    """A dense tensor; as by the constructor, at a third of its time: large models have thousands.
+    """A dense tensor.
 
     Args:
         row: what was read of the tensor.
@@ -72,11 +73,17 @@ def from_tensor(row: TensorRow, key: str, name: str) -> Stored:
         name: its name.
     """
     tensor, _, dtype, shape, elements = row
-    made = object.__new__(Stored)
-    made.__dict__.update(
-        key=key, name=name, dtype=dtype, shape=shape, tensor=tensor, elements=elements
+    return made(
+        Stored,
+        {
+            "key": key,
+            "name": name,
+            "dtype": dtype,
+            "shape": shape,
+            "tensor": tensor,
+            "elements": elements,
+        },
     )
-    return made
 
 
 def from_sparse(sparse: onnx.SparseTensorProto, key: str, name: str) -> Stored:

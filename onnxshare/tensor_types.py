@@ -58,16 +58,15 @@ class TypeTable:
 
     def __init__(self, symbols: Collection[str] = ()) -> None:
         self._symbols = symbols
-        #: What serialized messages say, as far as they were asked for.
-        self.read: dict[bytes, TensorType | None] = {}
+        self._read: dict[bytes, TensorType | None] = {}
         #: The types that were handed out.
         self.made: dict[tuple[int | None, Shape | None], TensorType] = {(None, None): NOTHING}
 
     def of(self, serialized: bytes) -> TensorType | None:
         """The type that a serialized TypeProto says; None for a sequence, a map or an optional."""
-        if serialized not in self.read:
-            self.read[serialized] = self._parse(onnx.TypeProto.FromString(serialized))
-        return self.read[serialized]
+        if serialized not in self._read:
+            self._read[serialized] = self._parse(onnx.TypeProto.FromString(serialized))
+        return self._read[serialized]
 
     def make(self, dtype: int | None, shape: Shape | None) -> TensorType:
         """The type of these parts."""

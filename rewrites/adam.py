@@ -7,11 +7,10 @@ with a step size that grows and then falls along a cosine (Loshchilov and Hutter
 from __future__ import annotations
 
 from math import cos, pi
-from typing import Any
 
 import numpy as np
 
-Singles = np.ndarray[Any, np.dtype[np.float32]]
+from rewrites.moments import Singles
 
 #: Adam's step size at its height, and how it remembers gradients and their squares.
 _RATE = 0.02

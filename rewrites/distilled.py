@@ -14,9 +14,8 @@ from rewrites.distil import distil, steps_for
 from rewrites.fitted import FittedLayer, Hidden, SmallHead
 from rewrites.head_data import HeadData
 from rewrites.methods import Method
-from rewrites.moments import blocks
+from rewrites.moments import Singles, blocks
 from rewrites.separable import Separable
-from rewrites.vicinity import Singles
 
 #: Fewer samples than this say too little of what lies between them.
 _FEWEST = 16

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+Singles = np.ndarray[Any, np.dtype[np.float32]]
 
 #: Elements of a block: 32 MB in double precision.
 BLOCK = 2**22

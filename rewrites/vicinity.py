@@ -20,13 +20,11 @@ of this looks at the input, so it is the same for images, sound and everything e
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from onnxshare.io.tensors import Array
-
-Singles = np.ndarray[Any, np.dtype[np.float32]]
+from rewrites.moments import Singles
 
 #: The probability that a value becomes zero.
 _DROPPED = 0.1

@@ -111,13 +111,9 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
     dynamic = any(op_type == "DynamicQuantizeLinear" for _, op_type in graph.operators)
     times: dict[Scope, int | None] = {}
     operators: dict[Operation, Operator] = {}
-    inside: Scope | None = None
     for node in graph.nodes():
-        if node.scope is not inside:
-            inside = node.scope
-            if inside not in times:
-                times[inside] = _times(inside, shapes, values, census.warnings)
-            walk.times = times[inside]
+        if node.scope not in times:
+            times[node.scope] = _times(node.scope, shapes, values, census.warnings)
         operator = operators.get(node.operation)
         if operator is None:
             operator = operators[node.operation] = lookup(node.domain, node.op_type)
@@ -125,7 +121,7 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
             operator = _BIAS
         elif dynamic and node.op_type == "Mul" and _scales(node, graph):
             operator = _SCALES
-        walk.look(node, operator)
+        walk.look(node, operator, times[node.scope])
     walk.finish()
     if len(graph.scopes) > 1:
         _choose_branches(census, graph, values)
@@ -137,30 +133,17 @@ def _scales(node: Node, graph: Graph) -> bool:
 
 
 class _Walk:
-    """Looks at one node after the other and notes in a census what it does and uses.
-
-    Attributes:
-        times: how often one run executes the nodes that come next; None if unknown.
-    """
+    """Looks at one node after the other and notes in a census what it does and uses."""
 
     def __init__(self, graph: Graph, shapes: Shapes, census: Census) -> None:
-        self.times: int | None = 1
         self._graph, self._census = graph, census
         self._patterns, self._views = Patterns(graph, shapes), Views(graph, shapes)
         self._constant = graph.constants(graph.main)
         self._ordinary: set[Operator] = set()
         self._cut: dict[str, tuple[list[Stored], int]] = {}
 
-    def finish(self) -> None:
-        """Count what no node uses of a tensor that is cut with the first that uses a part."""
-        for key, (params, place) in self._cut.items():
-            tensor = self._census.tensors[key]
-            left = tensor.stored.elements - tensor.used
-            if left > 0:
-                params[place] = tensor.stored.part(params[place].elements + left)
-
-    def look(self, node: Node, operator: Operator) -> None:
-        """Look at the next node; its operator's row comes with it."""
+    def look(self, node: Node, operator: Operator, times: int | None) -> None:
+        """Look at the next node, which one run executes so often; its operator's row is given."""
         views = self._views
         if (views.known or node.op_type in CUT_OR_JOIN) and views.follow(node):
             operator = LAYOUT
@@ -171,7 +154,15 @@ class _Walk:
         params, slots = _NONE, _EMPTY
         if constants:
             params, slots = _parameters(node, pattern, constants, self._census, self._cut)
-        self._census.nodes.append(NodeUse(node, pattern, params, slots, self.times))
+        self._census.nodes.append(NodeUse(node, pattern, params, slots, times))
+
+    def finish(self) -> None:
+        """Count what no node uses of a tensor that is cut with the first that uses a part."""
+        for key, (params, place) in self._cut.items():
+            tensor = self._census.tensors[key]
+            left = tensor.stored.elements - tensor.used
+            if left > 0:
+                params[place] = tensor.stored.part(params[place].elements + left)
 
     def _constants(self, node: Node) -> dict[int, Stored]:
         """The stored tensor or view that each constant input carries, by position."""

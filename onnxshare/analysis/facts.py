@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import prod
-from typing import Any, TypeVar
+from typing import Any
 
 from onnx import TensorProto, ValueInfoProto
 
@@ -17,10 +17,9 @@ from onnxshare.analysis.receptive_field import Fields
 from onnxshare.analysis.results import NodeFacts, Sharing, TensorInfo, WeightFacts
 from onnxshare.analysis.traffic import bound_by, intensity, weights_moved
 from onnxshare.graph import Node
+from onnxshare.plain_types import made
 from onnxshare.shapes import Shapes
 from onnxshare.tensor_types import NOTHING, TensorType
-
-Row = TypeVar("Row")
 
 _NAMES = {number: name.lower() for name, number in TensorProto.DataType.items()}
 _NAMES |= {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64"}
@@ -107,7 +106,7 @@ def node_facts(
             own["params_new"] = new
             if tied > 1 and use.work is not None:
                 own["sharing"] = replace(common.sharing, tied=tied)
-        facts.append(_made(NodeFacts, own))
+        facts.append(made(NodeFacts, own))
     return tuple(facts)
 
 
@@ -132,15 +131,8 @@ class _Outputs:
             common = known.get(found)
             if common is None:
                 common = known[found] = {"dtype": dtype_name(found.dtype), "shape": found.shown}
-            infos.append(_made(TensorInfo, {"name": name, **common}))
+            infos.append(made(TensorInfo, {"name": name, **common}))
         return tuple(infos)
-
-
-def _made(kind: type[Row], values: dict[str, Any]) -> Row:
-    """A frozen dataclass of these values, several times as fast as by its constructor."""
-    made = object.__new__(kind)
-    object.__setattr__(made, "__dict__", values)
-    return made
 
 
 def _of_pattern(use: NodeUse, params: int) -> NodeFacts:
@@ -264,7 +256,7 @@ def weight_facts(census: Census, shared: list[NodeFacts]) -> tuple[WeightFacts, 
 def _one_weight(tensor: TensorUse, uses: int | None) -> WeightFacts:
     stored = tensor.stored
     elements = stored.elements
-    return _made(
+    return made(
         WeightFacts,
         {
             "name": stored.name,

@@ -8,6 +8,7 @@ import numpy as np
 
 from onnxshare.graph import Graph, Node
 from onnxshare.io.tensors import Array
+from onnxshare.plain_types import made
 from onnxshare.values import Values
 
 
@@ -122,20 +123,20 @@ def _matmul(graph: Graph, node: Node) -> FullyConnected | None:
         shape = _behind_layout(graph, node, weight)
     if shape is None or len(shape) != 2:
         return None
-    # As by the constructor, at a third of its time: large models have thousands.
-    made = object.__new__(FullyConnected)
-    made.__dict__.update(
-        node=node,
-        data=data,
-        weight=weight,
-        bias=None,
-        in_features=shape[turned],
-        out_features=shape[not turned],
-        stored_by_output=turned,
-        columns=turned,
-        result_columns=turned,
+    return made(
+        FullyConnected,
+        {
+            "node": node,
+            "data": data,
+            "weight": weight,
+            "bias": None,
+            "in_features": shape[turned],
+            "out_features": shape[not turned],
+            "stored_by_output": turned,
+            "columns": turned,
+            "result_columns": turned,
+        },
     )
-    return made
 
 
 def matrix_shape(graph: Graph, node: Node, name: str) -> tuple[int, int] | None:

@@ -82,12 +82,9 @@ def _last_uses(graph: Graph) -> dict[str, int]:
     """The position of the last node that needs each tensor of the main graph."""
     main = graph.main
     last: dict[str, int] = {}
-    if len(graph.scopes) == 1:
-        last = {name: readers[-1].position for name, readers in main.consumers.items()}
-    else:
-        for position, node in enumerate(main.nodes):
-            for name in node.inputs:
-                last[name] = position
+    for position, node in enumerate(main.nodes):
+        for name in node.inputs:
+            last[name] = position
     for scope in graph.scopes[1:]:
         holder = _holder(scope, main)
         names = [value.name for value in scope.graph.output]

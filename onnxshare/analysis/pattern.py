@@ -55,7 +55,6 @@ class Patterns:
         self._shapes = shapes
         self._main = shapes.types_in("") | {"": ABSENT}
         self._known: dict[Key, Pattern] = {}
-        self._usual: dict[Operation, tuple[Operator, int]] = {}
         self._told: dict[tuple[Operator, Operation], int] = {}
         self._numbers: dict[Key, int] = {}
 
@@ -68,11 +67,7 @@ class Patterns:
             constants: the stored tensor that each constant input carries.
         """
         inputs, outputs = node.inputs, node.outputs
-        usual = self._usual.get(node.operation)
-        if usual is not None and usual[0] is operator:  # an Operation is quicker to find alone
-            told: object = usual[1]
-        else:
-            told = self._told.get((operator, node.operation)) or self._told_by(node, operator)
+        told = self._told.get((operator, node.operation)) or self._told_by(node, operator)
         if node.scope.parent is None:  # each different type is one object
             get = self._main.get
             key: Key = (told, len(inputs), *map(get, inputs), *map(get, outputs))
@@ -98,7 +93,6 @@ class Patterns:
             return operator, operation, b"".join([a.SerializeToString() for a in attributes])
         # One number for it takes less to compare than what it stands for.
         number = self._numbers.setdefault(found, len(self._numbers) + 1)
-        self._usual.setdefault(operation, (operator, number))
         self._told[operator, operation] = number
         return number
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from onnxshare.plain_types import plain
+from onnxshare.plain_types import made, plain
 
 if TYPE_CHECKING:
     from onnxshare.shapes import Shape
@@ -262,11 +262,8 @@ class Inspection:
             model, totals, heads, warnings: the fields of these names.
             later: what makes `nodes` and `weights`.
         """
-        made = object.__new__(Inspection)
-        made.__dict__.update(
-            model=model, totals=totals, heads=heads, warnings=warnings, _later=dict(later)
-        )
-        return made
+        given = {"model": model, "totals": totals, "heads": heads, "warnings": warnings}
+        return made(Inspection, {**given, "_later": dict(later)})
 
     if not TYPE_CHECKING:  # the fields are declared above
 
