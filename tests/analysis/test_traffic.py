@@ -277,3 +277,20 @@ def test_an_fc_is_bound_by_its_weights() -> None:
     assert gemm.arithmetic_intensity == pytest.approx(
         (2 * 120_000 + 100) / (F32 * (120_100 + 1200 + 100))
     )
+
+
+@pytest.mark.parametrize("first", ["left out", "unknown"])
+def test_an_input_that_is_left_out_is_not_taken_for_one_of_unknown_size(first: str) -> None:
+    """Two nodes that differ in nothing else: of one the traffic is known, 2 × 4 floats."""
+    clips = {"left out": node("Clip", "x _ most", "a"), "unknown": node("Clip", "x u most", "b")}
+    order = sorted(clips, key=lambda name: name != first)
+    built = model(
+        [helper.make_node("Made", ["x"], ["u"], domain="mine"), *(clips[name] for name in order)],
+        {"x": [1, 4]},
+        ["a", "b"],
+        [helper.make_tensor("most", onnx.TensorProto.FLOAT, [], [6.0])],
+    )
+    built.opset_import.append(helper.make_opsetid("mine", 1))
+    rows = [row for row in onnxshare.inspect(built).nodes if row.op_type == "Clip"]
+    found = {name: row.activation_bytes for name, row in zip(order, rows, strict=True)}
+    assert found == {"left out": 2 * 4 * 4, "unknown": None}
