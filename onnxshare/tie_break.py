@@ -52,6 +52,10 @@ _MARGINAL = 100.0
 #: An error beyond this share of the movement is no rounding of float32 either.
 _PLAIN = 2.0**-10
 
+#: An error below this share of a channel's largest value, 4,096 units of double precision, may be
+#: its rounding: what does not move at all has no noise that could be shaken up and measured.
+_ROUNDING = 2.0**-40
+
 #: Beyond this share of the largest value, what the evaluator gives is not what the model computes.
 _FAITHFUL = 2.0**-7
 
@@ -312,10 +316,14 @@ def _moved(
 
 
 def _plainly(judged: Sequence[Judged]) -> bool:
-    """Whether some channel's error is too large a share of its movement for any rounding."""
+    """Whether some channel's error is too large for any rounding: as a share of its movement, and
+    of its values."""
     return any(
-        item.excess
-        and item.tally.error.size > 0
-        and bool((item.tally.error > _PLAIN * item.tally.movement)[item.ratio > 1].any())
+        item.excess and item.tally.error.size > 0 and _far(item.tally, item.ratio)
         for item in judged
     )
+
+
+def _far(tally: Tally, ratio: Array) -> bool:
+    least = np.maximum(_PLAIN * tally.movement, _ROUNDING * tally.largest)
+    return bool((tally.error > least)[ratio > 1].any())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -229,3 +230,23 @@ def test_what_double_precision_is_asked_of(
     elif change == "large":
         monkeypatch.setattr(tie_break, "_MOST_WEIGHTS", 4 * 16 * 8 - 1)
     assert tie_break._suits(load(a), load(b), budget, 6) is suits
+
+
+@pytest.mark.parametrize(
+    ("error", "movement", "largest", "plain"),
+    [
+        pytest.param(2.2e-16, 0.0, 0.033, False, id="nothing moves, units of rounding"),
+        pytest.param(1e-9, 0.0, 0.033, True, id="nothing moves, far beyond rounding"),
+        pytest.param(1e-4, 1.0, 1.0, False, id="a small share of the movement"),
+        pytest.param(1e-2, 1.0, 1.0, True, id="a large share of the movement"),
+        pytest.param(1e-4, 1e-3, 1e6, True, id="beside a bias of a million"),
+    ],
+)
+def test_what_is_plainly_no_rounding(
+    error: float, movement: float, largest: float, plain: bool
+) -> None:
+    """Units in the last place by hand: 2⁻⁵² of 0.033 is 7e-18, and 30 of them are rounding."""
+    figures = {"error": error, "movement": movement, "largest": largest}
+    tally: Any = SimpleNamespace(**{name: np.array([value]) for name, value in figures.items()})
+    judged: Any = SimpleNamespace(excess=True, ratio=np.array([1.92]), tally=tally)
+    assert tie_break._plainly([judged]) is plain
