@@ -36,7 +36,8 @@ from onnxshare.statistics import agreement_lower_bound
 from rewrites.certify import Estimate, Target, estimate, fixed_sequence
 from rewrites.cross_validation import predict
 from rewrites.methods import parse
-from rewrites.search import Candidate, Search, ladder, search
+from rewrites.search import ladder, search
+from rewrites.search_result import Candidate, Search
 from rewrites.small_head import fit_head
 
 

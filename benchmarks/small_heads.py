@@ -19,9 +19,9 @@ import numpy as np
 from heads import Measured, agreement, bundled, measure
 
 from onnxshare.inputs import Array
-from rewrites.base import Refusal
 from rewrites.cross_validation import predict
 from rewrites.methods import family, parse
+from rewrites.refusal import Refusal
 from rewrites.small_head import fit_head
 
 COUNTS = (64, 256, 1000)

@@ -20,14 +20,10 @@ from rewrites.moved import Moved
 if TYPE_CHECKING:
     from onnxshare.inputs import Samples
     from onnxshare.latency import Latency
-    from rewrites.search import Search
+    from rewrites.search_result import Search
 
 #: Runs a model on the samples and yields, batch by batch, the values of the named tensors.
 Features = Callable[[onnx.ModelProto, tuple[str, ...]], Generator[Mapping[str, Array]]]
-
-
-class Refusal(Exception):
-    """Why a site cannot be rewritten; caught where sites are listed, never shown as an error."""
 
 
 @dataclass(frozen=True)

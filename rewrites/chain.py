@@ -21,10 +21,10 @@ from onnxshare.analysis.uniformity import weight_pieces
 from onnxshare.graph import Node
 from onnxshare.io.tensors import Array
 from rewrites.activations import Activation, activation, compose
-from rewrites.base import Refusal
 from rewrites.layers import bias_of, permuted, quantised_weight
 from rewrites.mirror import Mirror
 from rewrites.moments import Floats
+from rewrites.refusal import Refusal
 from rewrites.restore import is_plain
 from rewrites.twins import Columns
 

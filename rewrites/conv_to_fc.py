@@ -18,8 +18,9 @@ from onnxshare.analysis.heads import Subject
 from onnxshare.edit import Editor
 from onnxshare.graph import Graph, Node
 from onnxshare.io.tensors import Array
-from rewrites.base import Change, Fitting, Options, Refusal, Site
+from rewrites.base import Change, Fitting, Options, Site
 from rewrites.moved import Moved
+from rewrites.refusal import Refusal
 from rewrites.uses import overridable
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from onnxshare.cores import usable_cores
 from onnxshare.io.tensors import Array
 from rewrites import threads
-from rewrites.base import Refusal
 from rewrites.certify import Target, estimate
 from rewrites.chain import Chain
 from rewrites.fitted import SmallHead
 from rewrites.head_data import HeadData
 from rewrites.methods import Method
 from rewrites.moments import blocks
+from rewrites.refusal import Refusal
 from rewrites.small_head import fit_head
 
 _FOLDS = 5

@@ -8,13 +8,13 @@ from math import prod
 import numpy as np
 
 from onnxshare.io.tensors import Array
-from rewrites.base import Refusal
 from rewrites.chain import Chain
 from rewrites.distil import distil, steps_for
 from rewrites.fitted import FittedLayer, Hidden, SmallHead
 from rewrites.head_data import HeadData
 from rewrites.methods import Method
 from rewrites.moments import Singles, blocks
+from rewrites.refusal import Refusal
 from rewrites.separable import Separable
 
 #: Fewer samples than this say too little of what lies between them.

@@ -24,11 +24,11 @@ import onnx
 from onnxshare.analysis.fc import bias_node
 from onnxshare.edit import Editor
 from onnxshare.graph import Node
-from rewrites.base import Refusal
 from rewrites.chain import Chain, ChainLayer
 from rewrites.emitter import Emitter
 from rewrites.fitted import FittedLayer, Hidden, SmallHead
 from rewrites.head_data import carried_map
+from rewrites.refusal import Refusal
 from rewrites.restore import is_plain, vector_to_old
 from rewrites.separable import Separable
 from rewrites.spatial import Weighting

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from onnxshare.analysis.heads import Head, Subject
 from onnxshare.edit import Editor
-from rewrites.base import Change, Fitting, Options, Refusal, Site, head_params
+from rewrites.base import Change, Fitting, Options, Site, head_params
 from rewrites.free_sizes import free_sizes
 from rewrites.fully_convolutional import slide
 from rewrites.mirror import Mirror
+from rewrites.refusal import Refusal
 
 
 class FcToConv:

@@ -25,9 +25,10 @@ from onnxshare.analysis.uniformity import spatial_weight, uniformity, weight_pie
 from onnxshare.edit import Editor
 from onnxshare.graph import Node
 from onnxshare.io.tensors import Array
-from rewrites.base import Change, Fitting, Options, Refusal, Site
+from rewrites.base import Change, Fitting, Options, Site
 from rewrites.layers import bias_of, quantised_weight
 from rewrites.mirror import Mirror
+from rewrites.refusal import Refusal
 
 #: The methods for which exact pooling will do.
 _ALLOWS_EXACT = ("", "gap", "auto")

@@ -25,8 +25,9 @@ from onnxshare.analysis.heads import Subject
 from onnxshare.edit import Editor
 from onnxshare.graph import Graph, Node, Stored
 from onnxshare.io.tensors import Array
-from rewrites.base import Change, Fitting, Options, Refusal, Site
+from rewrites.base import Change, Fitting, Options, Site
 from rewrites.layers import bias_of
+from rewrites.refusal import Refusal
 from rewrites.uses import Users, attributes, only_reader, overridable, users_of
 
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)

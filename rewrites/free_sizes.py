@@ -14,8 +14,8 @@ from onnxshare.contrib_shapes import RULES
 from onnxshare.errors import ModelError
 from onnxshare.graph import Node, model_inputs
 from onnxshare.stand_ins import stand_in
-from rewrites.base import Refusal
 from rewrites.mirror import Mirror
+from rewrites.refusal import Refusal
 
 #: Operators whose outputs depend on every position of a map.
 _EVERYWHERE = frozenset(

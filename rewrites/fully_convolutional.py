@@ -17,8 +17,8 @@ from onnxshare.analysis.heads import Subject
 from onnxshare.graph import Graph, Node, model_inputs
 from onnxshare.io.load import Model
 from onnxshare.shapes import infer
-from rewrites.base import Refusal
 from rewrites.mirror import Mirror
+from rewrites.refusal import Refusal
 from rewrites.restore import is_plain
 from rewrites.twins import one
 

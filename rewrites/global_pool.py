@@ -14,8 +14,9 @@ from __future__ import annotations
 from onnx import TensorProto
 
 from onnxshare.analysis.heads import Subject
-from rewrites.base import Change, Fitting, Options, Refusal, Site
+from rewrites.base import Change, Fitting, Options, Site
 from rewrites.pooling import Pool, Pools
+from rewrites.refusal import Refusal
 from rewrites.uses import refuse_overridable
 
 #: What ONNX Runtime pools globally; its ReduceMean does double and integers too.

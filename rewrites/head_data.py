@@ -12,9 +12,10 @@ import numpy as np
 
 from onnxshare.edit import Editor
 from onnxshare.io.tensors import Array
-from rewrites.base import Features, Refusal
+from rewrites.base import Features
 from rewrites.chain import Chain
 from rewrites.mirror import Mirror
+from rewrites.refusal import Refusal
 
 #: Maps that take more memory than this are kept in a temporary file.
 _IN_MEMORY = 2**30

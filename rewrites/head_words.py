@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxshare.latency import Latency
 from rewrites.certify import Estimate, Target
-from rewrites.search import Search
+from rewrites.search_result import Search
 
 
 def measured(found: Estimate, target: Target) -> str:

@@ -19,8 +19,8 @@ from onnx import TensorProto
 from onnxshare.analysis.fc import FullyConnected
 from onnxshare.analysis.heads import Subject
 from onnxshare.io.tensors import Array
-from rewrites.base import Refusal
 from rewrites.emitter import Emitter
+from rewrites.refusal import Refusal
 
 #: Data in signed and weights in unsigned 8 bits: ONNX Runtime has no QLinearConv for these.
 _NO_KERNEL = (TensorProto.INT8, TensorProto.UINT8)

@@ -10,9 +10,9 @@ from onnxshare.analysis.fc import FullyConnected
 from onnxshare.analysis.heads import Subject
 from onnxshare.graph import Node, Stored
 from onnxshare.io.tensors import Array
-from rewrites.base import Refusal
 from rewrites.emitter import Emitter
 from rewrites.layers import bias_of, moved_weight, permuted, quantised_weight, stored_bias
+from rewrites.refusal import Refusal
 from rewrites.twins import Columns
 from rewrites.uses import users_of
 

@@ -10,7 +10,7 @@ from onnxshare.analysis.heads import Subject
 from onnxshare.graph import Node
 from onnxshare.io.tensors import Array, release
 from onnxshare.values import Values
-from rewrites.base import Refusal
+from rewrites.refusal import Refusal
 from rewrites.twins import Columns
 
 #: What Conv and GlobalAveragePool compute in; bfloat16 only since opset 22.

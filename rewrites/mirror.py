@@ -27,11 +27,11 @@ from onnxshare.edit import Editor
 from onnxshare.graph import Graph, Node
 from onnxshare.io.tensors import Array
 from onnxshare.values import Values, rearrange
-from rewrites.base import Refusal
 from rewrites.convolutions import Convolutions
 from rewrites.emitter import Emitter
 from rewrites.integers import check_integers
 from rewrites.layers import bias_of, check_type, quantised_weight
+from rewrites.refusal import Refusal
 from rewrites.restore import is_plain, vector_to_old
 from rewrites.steps import Steps
 from rewrites.twins import Columns, Twin, columns_of, join, one

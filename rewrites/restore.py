@@ -7,8 +7,8 @@ import numpy as np
 from onnxshare.analysis.heads import Subject
 from onnxshare.graph import Node
 from onnxshare.io.tensors import Array
-from rewrites.base import Refusal
 from rewrites.emitter import Emitter
+from rewrites.refusal import Refusal
 
 
 def is_plain(index: Array, samples: int) -> bool:

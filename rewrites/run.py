@@ -29,10 +29,11 @@ from onnxshare.runtime.session import opened
 from onnxshare.runtime.sessions import Sessions
 from onnxshare.shapes import InputShapes
 from rewrites import ALL
-from rewrites.base import Change, Features, Fitting, Options, Refusal, Rewrite, Site
+from rewrites.base import Change, Features, Fitting, Options, Rewrite, Site
 from rewrites.passes import again, apply_all, fault_of_rewrite
 from rewrites.prove import is_large, prove, prove_weights_alone, sample_count
 from rewrites.refold import with_functions
+from rewrites.refusal import Refusal
 from rewrites.sample_checks import examine
 from rewrites.split import check_method, split
 

@@ -29,10 +29,11 @@ from onnxshare.errors import SamplesError
 from onnxshare.inputs import Samples
 from onnxshare.io.tensors import Array
 from onnxshare.progress import report
-from rewrites.base import Features, Refusal
+from rewrites.base import Features
 from rewrites.chain import Chain
 from rewrites.head_data import HeadData
 from rewrites.moments import blocks
+from rewrites.refusal import Refusal
 
 #: Is told a warning.
 Warn = Callable[[str], None]

@@ -27,9 +27,10 @@ from onnxshare.contents import same_bits
 from onnxshare.graph import CARRIERS, Graph, Scope, Stored
 from onnxshare.io.tensors import Array
 from onnxshare.progress import report
-from rewrites.base import Change, Fitting, Options, Refusal, Site, refuse
+from rewrites.base import Change, Fitting, Options, Site, refuse
 from rewrites.merge import Merge, flips, position_in, scope_of
 from rewrites.moved import Moved
+from rewrites.refusal import Refusal
 from rewrites.uses import leaves, overridable
 
 #: Fewer elements than this are left alone.

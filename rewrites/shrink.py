@@ -12,7 +12,7 @@ import onnx
 from onnxshare.analysis.heads import Head, Subject
 from onnxshare.latency import Latency
 from rewrites import threads
-from rewrites.base import Change, Fitting, Options, Refusal, Site
+from rewrites.base import Change, Fitting, Options, Site
 from rewrites.certify import Estimate, Target, estimate, fixed_sequence
 from rewrites.chain import Chain, chain_of
 from rewrites.emit_head import emit_head
@@ -23,8 +23,10 @@ from rewrites.head_outputs import kinds, measured_outputs
 from rewrites.head_task import class_leaves, task_words, values_words
 from rewrites.head_words import best_words, latency_words, measured
 from rewrites.methods import EXACT, Method, describe, parse
+from rewrites.refusal import Refusal
 from rewrites.sample_checks import check_head, check_scale
-from rewrites.search import Search, ladder, search, settle
+from rewrites.search import ladder, search, settle
+from rewrites.search_result import Search
 from rewrites.small_head import fit_head
 
 _NOT_COMPRESSIBLE = "not compressible within the promise"

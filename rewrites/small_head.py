@@ -19,7 +19,6 @@ import numpy as np
 
 from onnxshare.io.tensors import Array
 from rewrites import masks, spatial
-from rewrites.base import Refusal
 from rewrites.chain import Chain
 from rewrites.distilled import distilled
 from rewrites.fit import LinearFit, Ridge
@@ -29,6 +28,7 @@ from rewrites.jacobian import mean_jacobian, output_probes
 from rewrites.methods import Method
 from rewrites.moments import Floats, Matrix
 from rewrites.refine import refine
+from rewrites.refusal import Refusal
 from rewrites.spatial import PooledMaps, Weighting
 from rewrites.stack import low_rank
 

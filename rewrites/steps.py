@@ -15,8 +15,8 @@ from onnxshare.analysis import layout
 from onnxshare.analysis.heads import Subject
 from onnxshare.graph import Node
 from onnxshare.io.tensors import Array
-from rewrites.base import Refusal
 from rewrites.emitter import Emitter
+from rewrites.refusal import Refusal
 from rewrites.restore import is_plain
 from rewrites.twins import Part, Twin, constants_of
 

@@ -14,7 +14,8 @@ import onnx
 from onnxshare.analysis.heads import Subject
 from onnxshare.edit import Editor
 from onnxshare.graph import Node
-from rewrites.base import Change, Fitting, Options, Refusal, Rewrite, Site, refuse
+from rewrites.base import Change, Fitting, Options, Rewrite, Site, refuse
+from rewrites.refusal import Refusal
 
 
 def apply_some(

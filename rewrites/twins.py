@@ -10,7 +10,7 @@ import numpy as np
 from onnxshare.analysis import layout
 from onnxshare.graph import Node
 from onnxshare.io.tensors import Array
-from rewrites.base import Refusal
+from rewrites.refusal import Refusal
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 from onnx import helper
 
 from onnxshare.graph import CARRIERS, Graph, Node, Scope, Stored
-from rewrites.base import Refusal
+from rewrites.refusal import Refusal
 
 #: From this IR version on an initializer that is also listed as an input is only a default, which
 #: a caller may override; before it, every initializer had to be listed.

@@ -19,7 +19,7 @@ from onnxshare.latency import Latency
 from onnxshare.report import picture, tradeoff, tradeoff_picture
 from onnxshare.report.picture import Dot, Line, Picture, Words
 from rewrites.certify import Estimate, Target
-from rewrites.search import Candidate, Search
+from rewrites.search_result import Candidate, Search
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

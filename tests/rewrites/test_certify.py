@@ -19,7 +19,8 @@ from rewrites.certify import (
     samples_needed,
 )
 from rewrites.methods import EXACT, Method, family, parse
-from rewrites.search import Candidate, Search, by_cost, ladder, settle
+from rewrites.search import by_cost, ladder, settle
+from rewrites.search_result import Candidate, Search
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ import pytest
 from onnxshare.io.load import load
 from onnxshare.runtime.session import iter_batches
 from rewrites import distil, threads
-from rewrites.base import Refusal, study
+from rewrites.base import study
 from rewrites.chain import Chain, chain_of
 from rewrites.fitted import SmallHead
 from rewrites.head_data import HeadData, collect
 from rewrites.methods import parse
+from rewrites.refusal import Refusal
 from rewrites.small_head import fit_head
 from tests.rewrites.checking import inputs
 from tests.rewrites.forms import C, H, K, Net, W

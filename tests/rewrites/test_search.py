@@ -16,13 +16,14 @@ from onnxshare.inputs import read_samples
 from onnxshare.io.load import load
 from onnxshare.runtime.run_limits import RunLimits
 from rewrites import cross_validation, threads
-from rewrites.base import Refusal, study
+from rewrites.base import study
 from rewrites.certify import Target, estimate
 from rewrites.chain import Chain, chain_of
 from rewrites.cross_validation import cross_validate
 from rewrites.fitted import SmallHead
 from rewrites.head_data import HeadData, collect
 from rewrites.methods import parse
+from rewrites.refusal import Refusal
 from rewrites.run import _features
 from rewrites.small_head import fit_head
 

@@ -20,7 +20,7 @@ from onnxshare.latency import Latency
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.sessions import Sessions
 from rewrites.base import Options
-from rewrites.search import Search
+from rewrites.search_result import Search
 from rewrites.split import split
 from tests.rewrites.checking import assert_same_results, dtype_of, feeds, inputs, interface, run
 from tests.rewrites.forms import FORMS, C, Form, H, K, Net, W
