@@ -1,11 +1,16 @@
-"""Nodes and the graphs they are in: what an index over a model is made of."""
+"""Nodes and the graphs they are in: what an index over a model is made of.
+
+Whether nodes have the inputs and outputs that their operators cannot do without.
+"""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
+from onnx import defs
 
 from onnxshare.attributes import fits, value_of
 from onnxshare.errors import ModelError
@@ -137,3 +142,25 @@ class Scope:
     def readers(self, name: str) -> list[Node]:
         """The nodes that read a tensor of this scope, those in subgraphs included."""
         return self.consumers.get(name, [])
+
+
+@functools.cache
+def least(op_type: str, opset: int) -> tuple[int, int]:
+    """The fewest inputs and outputs of an operator of the standard; none of an unknown one."""
+    try:
+        schema = defs.get_schema(op_type, min(opset, 10**6))
+    except defs.SchemaError:
+        return 0, 0
+    return schema.min_input, schema.min_output
+
+
+def too_few(node: Node, inputs: int, outputs: int) -> ModelError:
+    """What is wrong with a node that has fewer inputs or outputs than these."""
+    what, found, wanted = "inputs", len(node.inputs), inputs
+    if found >= wanted:
+        what, found, wanted = "outputs", len(node.outputs), outputs
+    return ModelError(
+        f"{node.scope.model}: node '{node.proto.name or node.op_type}' has {found} {what}, "
+        f"and {node.op_type} needs {wanted}",
+        "the file is damaged: export or download it again",
+    )
