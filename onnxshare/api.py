@@ -8,10 +8,10 @@ from onnxshare.analysis.equality import Progress
 from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.inspection import inspect as _inspect
 from onnxshare.analysis.results import Inspection
-from onnxshare.collector import paused
 from onnxshare.io.load import ModelSource, load
 from onnxshare.named_sizes import Dims, with_dims
 from onnxshare.shapes import InputShapes
+from onnxshare.support.garbage_collection import paused
 
 __all__ = ["inspect"]
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
-from onnxshare.collector import give_back
 from onnxshare.errors import ModelError
 from onnxshare.io.functions import calls_fit
 from onnxshare.ordinary import ordinary
 from onnxshare.scopes import Node
+from onnxshare.support.garbage_collection import give_back
 
 #: Memory that another process may use, in bytes, beside several times the model itself.
 MEMORY, TIMES_MODEL = 3 * 2**28, 16

@@ -8,9 +8,9 @@ from onnxshare.errors import RuntimeFailure
 from onnxshare.inputs import Samples
 from onnxshare.io.tensors import Array
 from onnxshare.latency import Latency
-from onnxshare.progress import report
 from onnxshare.runtime.sessions import Sessions
 from onnxshare.runtime.timing import ROUNDS, measure
+from onnxshare.support.progress import report
 
 
 def latencies(

@@ -14,12 +14,12 @@ from onnxshare.errors import RuntimeFailure
 from onnxshare.inputs import Array, Samples
 from onnxshare.io.load import Model
 from onnxshare.noise import NoiseMeter
-from onnxshare.progress import report
 from onnxshare.randomness import random_tensors
 from onnxshare.runtime.session import Session
 from onnxshare.runtime.sessions import Sessions
 from onnxshare.signature import batching, input_specs
 from onnxshare.statistics import Tally
+from onnxshare.support.progress import report
 from onnxshare.verdict import Judged, judge
 
 #: Noise is measured on this many samples; later ones count only if they seem to differ.

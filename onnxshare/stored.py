@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from onnxshare.io.dtypes import bytes_of
 from onnxshare.io.nodes import TensorRow
-from onnxshare.plain_types import made
+from onnxshare.support.dataclass_tools import made
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxshare.cores import usable_cores
 from onnxshare.io.tensors import Array
+from onnxshare.support.cpu_count import usable_cores
 from rewrites import threads
 from rewrites.certify import Target, estimate
 from rewrites.chain import Chain

@@ -22,12 +22,12 @@ from onnxshare.io.save import save_model
 from onnxshare.io.tensors import Array
 from onnxshare.latency import Latency
 from onnxshare.named_sizes import Dims, with_dims
-from onnxshare.progress import report
 from onnxshare.runtime.providers import Provider, choose
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import opened
 from onnxshare.runtime.sessions import Sessions
 from onnxshare.shapes import InputShapes
+from onnxshare.support.progress import report
 from rewrites import ALL
 from rewrites.base import Change, Features, Fitting, Options, Rewrite, Site
 from rewrites.passes import again, apply_all, fault_of_rewrite

@@ -28,7 +28,7 @@ from onnxshare.analysis.heads import Subject
 from onnxshare.errors import SamplesError
 from onnxshare.inputs import Samples
 from onnxshare.io.tensors import Array
-from onnxshare.progress import report
+from onnxshare.support.progress import report
 from rewrites.base import Features
 from rewrites.chain import Chain
 from rewrites.head_data import HeadData

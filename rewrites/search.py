@@ -18,7 +18,7 @@ from dataclasses import replace
 from math import inf
 
 from onnxshare.latency import MARGIN, Latency
-from onnxshare.progress import report
+from onnxshare.support.progress import report
 from rewrites import threads
 from rewrites.certify import Estimate, Target, estimate
 from rewrites.chain import Chain

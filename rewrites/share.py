@@ -26,7 +26,7 @@ from onnxshare.analysis.operators import PARAM
 from onnxshare.contents import same_bits
 from onnxshare.graph import CARRIERS, Graph, Scope, Stored
 from onnxshare.io.tensors import Array
-from onnxshare.progress import report
+from onnxshare.support.progress import report
 from rewrites.base import Change, Fitting, Options, Site, refuse
 from rewrites.merge import Merge, flips, position_in, scope_of
 from rewrites.moved import Moved

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from onnxshare.cores import usable_cores
+from onnxshare.support.cpu_count import usable_cores
 
 
 def test_at_least_one_and_at_most_all() -> None:
@@ -21,7 +21,7 @@ def test_a_limit_is_heeded() -> None:
     code = (
         "import os\n"
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from onnxshare.cores import usable_cores\n"
+        "from onnxshare.support.cpu_count import usable_cores\n"
         "print(usable_cores())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

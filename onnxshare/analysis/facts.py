@@ -17,8 +17,8 @@ from onnxshare.analysis.receptive_field import Fields
 from onnxshare.analysis.results import NodeFacts, Sharing, TensorInfo, WeightFacts
 from onnxshare.analysis.traffic import bound_by, intensity, weights_moved
 from onnxshare.graph import Node
-from onnxshare.plain_types import made
 from onnxshare.shapes import Shapes
+from onnxshare.support.dataclass_tools import made
 from onnxshare.tensor_types import NOTHING, TensorType
 
 _NAMES = {number: name.lower() for name, number in TensorProto.DataType.items()}

@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxshare.graph import Graph, Node
 from onnxshare.io.tensors import Array
-from onnxshare.plain_types import made
+from onnxshare.support.dataclass_tools import made
 from onnxshare.values import Values
 
 

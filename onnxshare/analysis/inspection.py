@@ -26,11 +26,11 @@ from onnxshare.analysis.results import (
 from onnxshare.analysis.survey import Survey, survey
 from onnxshare.analysis.totals import add_up
 from onnxshare.analysis.uniformity import uniformity
-from onnxshare.collector import paused
 from onnxshare.errors import ModelFileError
 from onnxshare.graph import Graph
 from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.shapes import InputShapes
+from onnxshare.support.garbage_collection import paused
 
 #: What the rewrites say of each head: per rewrite what it would give, or why it is refused.
 HeadJudge = Callable[[Subject], list[dict[str, dict[str, Any]]]]

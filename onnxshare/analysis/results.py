@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from onnxshare.plain_types import made, plain
+from onnxshare.support.dataclass_tools import made, plain
 
 if TYPE_CHECKING:
     from onnxshare.shapes import Shape

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from onnxshare.checks.plan import Job
 from onnxshare.checks.results import ModelReport
-from onnxshare.cores import usable_cores
+from onnxshare.support.cpu_count import usable_cores
 
 #: Fewer models are checked faster in this process than others take to start.
 _WORTH_IT = 48

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxshare import progress as steps
 from onnxshare.analysis.inspection import HeadJudge, inspect
 from onnxshare.analysis.results import Inspection
 from onnxshare.checks.baseline import Baseline, read_baseline
@@ -27,6 +26,7 @@ from onnxshare.errors import ModelError, ModelFileError, OnnxShareError, Samples
 from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.named_sizes import Dims, with_dims
 from onnxshare.shapes import InputShapes
+from onnxshare.support import progress as steps
 
 if TYPE_CHECKING:
     from onnxshare.inputs import Samples

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxshare import progress
 from onnxshare.cli.printing import note
 from onnxshare.errors import UsageError
+from onnxshare.support import progress
 
 if TYPE_CHECKING:
     from onnxshare.checks.policy import Policy

@@ -9,8 +9,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from onnxshare import progress
 from onnxshare.errors import printable
+from onnxshare.support import progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -68,7 +68,7 @@ def _start() -> Progress:
 
 
 class Steps:
-    """Shows what `onnxshare.progress` reports once the work has taken two seconds, if stderr is a
+    """Shows what `onnxshare.support.progress` reports once the work has taken two seconds, if stderr is a
     terminal; nothing is left of it at the end."""
 
     def __init__(self, words: str) -> None:

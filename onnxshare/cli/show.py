@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxshare.cli.formats import Format, Wanted
 from onnxshare.cli.printing import note, print_json
-from onnxshare.collector import paused
+from onnxshare.support.garbage_collection import paused
 
 if TYPE_CHECKING:
     from onnxshare.analysis.results import Inspection

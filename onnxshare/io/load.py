@@ -12,7 +12,6 @@ from typing import IO, Any
 import onnx
 from google.protobuf.message import DecodeError
 
-from onnxshare.collector import paused
 from onnxshare.errors import ModelError, ModelFileError
 from onnxshare.io.external import ExternalData
 from onnxshare.io.nesting import nested_too_deep
@@ -24,6 +23,7 @@ from onnxshare.io.sources import PROTOBUF_LIMIT as PROTOBUF_LIMIT
 from onnxshare.io.sources import map_file, read_stdin
 from onnxshare.io.tensors import Array, read
 from onnxshare.io.text import parse_text, text_form
+from onnxshare.support.garbage_collection import paused
 
 #: What a model can be given as: a path (`-` for standard input), its bytes, an open binary file,
 #: a ModelProto, an `onnx_ir.Model`, or anything with an attribute `model_proto`.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onnxshare.cores import usable_cores
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import Model
 from onnxshare.runtime import memory
@@ -15,6 +14,7 @@ from onnxshare.runtime.providers import CPU, Provider
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import Session
 from onnxshare.runtime.weights import weight_bytes
+from onnxshare.support.cpu_count import usable_cores
 
 #: Memory that a session takes, in bytes of its weights: the mapped file, or a copy of what is not
 #: in one, and what the optimiser makes of them.

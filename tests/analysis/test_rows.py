@@ -16,9 +16,9 @@ import pytest
 import onnxshare
 from onnxshare.analysis import inspection
 from onnxshare.analysis.results import Inspection
-from onnxshare.collector import paused
 from onnxshare.graph import Graph
 from onnxshare.io.load import Model
+from onnxshare.support.garbage_collection import paused
 
 
 def _later(path: Path) -> Inspection:
@@ -99,7 +99,7 @@ def test_what_is_needed_no_more_is_freed_at_last(monkeypatch: pytest.MonkeyPatch
             self.me = self
 
     gc.collect()
-    monkeypatch.setattr("onnxshare.collector._MOST_UNSEEN", 10)
+    monkeypatch.setattr("onnxshare.support.garbage_collection._MOST_UNSEEN", 10)
     before = sum(isinstance(item, Ring) for item in gc.get_objects())
     with paused():
         for _ in range(100):

@@ -18,7 +18,7 @@ from onnxshare.analysis import equality
 from onnxshare.analysis.heads import Subject
 from onnxshare.contents import Content
 from onnxshare.errors import RewriteError
-from onnxshare.progress import listening
+from onnxshare.support.progress import listening
 from rewrites import merge, passes
 from rewrites.base import study
 from tests.rewrites.checking import (
