@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from onnxshare.io.wire import BYTES, varint
+from onnxshare.io.protobuf_wire import BYTES, varint
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_resnet50.onnx"
 LAYERS = 100

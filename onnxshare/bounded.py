@@ -18,7 +18,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 from onnxshare.errors import ModelError
-from onnxshare.io.functions import calls_fit
+from onnxshare.io.function_limits import calls_fit
 from onnxshare.ordinary import ordinary
 from onnxshare.scopes import Node
 from onnxshare.support.garbage_collection import give_back

@@ -15,10 +15,17 @@ import onnx
 from onnxshare import function_constants
 from onnxshare.bounded import inline_functions
 from onnxshare.errors import ModelError
-from onnxshare.io.dtypes import bytes_of
 from onnxshare.io.load import Model
-from onnxshare.io.nodes import NodeRow, Operation, Reader, Reading
-from onnxshare.protos import STANDARD_DOMAINS, model_inputs, opset_version
+from onnxshare.io.node_reader import (
+    STANDARD_DOMAINS,
+    NodeRow,
+    Operation,
+    Reader,
+    Reading,
+    model_inputs,
+    opset_version,
+)
+from onnxshare.io.tensors import bytes_of
 from onnxshare.scopes import Node, Scope, least, too_few
 from onnxshare.stored import Stored, from_tensor
 from onnxshare.tracing import CARRIERS, Sources

@@ -10,7 +10,7 @@ import onnx
 from onnxshare.errors import UsageError, hint
 from onnxshare.input_shapes import InputShapes
 from onnxshare.io.load import Model
-from onnxshare.protos import model_inputs
+from onnxshare.io.node_reader import model_inputs
 
 #: Sizes given by the user: symbolic size → size.
 Dims = Mapping[str, int]

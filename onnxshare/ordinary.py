@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import onnx
 from onnx import AttributeProto, TensorProto, numpy_helper
 
-from onnxshare.io.nodes import Operation, Reader
+from onnxshare.io.node_reader import Operation, Reader
 from onnxshare.plain import (
     GROWING,
     INTEGERS,

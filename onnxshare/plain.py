@@ -7,7 +7,7 @@ from math import prod
 
 from onnx import AttributeProto, TensorProto
 
-from onnxshare.io.nodes import Operation
+from onnxshare.io.node_reader import Operation
 
 #: The most axes of a tensor, numbers in a computed shape, and numbers in an attribute.
 MAX_RANK, MAX_COUNT, MAX_INTS = 64, 4096, 256

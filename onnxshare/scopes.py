@@ -12,9 +12,8 @@ from typing import Any
 import onnx
 from onnx import defs
 
-from onnxshare.attributes import fits, value_of
 from onnxshare.errors import ModelError
-from onnxshare.io.nodes import NodeRow, Operation
+from onnxshare.io.node_reader import NodeRow, Operation, fits, value_of
 from onnxshare.stored import Stored
 
 _MISSING = object()

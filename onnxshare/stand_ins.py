@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxshare.attributes import fits, value_of
+from onnxshare.io.node_reader import fits, value_of
 
 #: The domain of the functions, and the standard operators' version that they are written in.
 DOMAIN, OPSET = "onnxshare.stand_in", 18

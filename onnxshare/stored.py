@@ -8,8 +8,8 @@ from math import prod
 import onnx
 from onnx import TensorProto, helper
 
-from onnxshare.io.dtypes import bytes_of
-from onnxshare.io.nodes import TensorRow
+from onnxshare.io.node_reader import TensorRow
+from onnxshare.io.tensors import bytes_of
 from onnxshare.support.dataclass_tools import made
 
 

@@ -8,7 +8,7 @@ from onnx import TensorProto
 
 from onnxshare.errors import ModelError
 from onnxshare.io.load import Model
-from onnxshare.io.nodes import Operation, TensorRow
+from onnxshare.io.node_reader import Operation, TensorRow
 from onnxshare.scopes import Node, Scope
 from onnxshare.stored import Stored, from_constant_node, from_sparse, from_tensor
 

@@ -13,7 +13,7 @@ from onnxshare.costs import latencies
 from onnxshare.errors import UsageError
 from onnxshare.inputs import ImageOptions, Samples, Source, random_samples, read_samples
 from onnxshare.io.load import Model, ModelSource, load
-from onnxshare.io.stream import digest, pieces, size
+from onnxshare.io.serialize import digest, pieces, size
 from onnxshare.rounds import Task, examine, stricter_of
 from onnxshare.runtime.providers import choose
 from onnxshare.runtime.run_limits import RunLimits

@@ -25,7 +25,7 @@ from onnxshare.analysis.tables.standard import LAYOUT
 from onnxshare.analysis.views import CUT_OR_JOIN, Views
 from onnxshare.analysis.work import Work
 from onnxshare.graph import Graph, Node, Scope, Stored
-from onnxshare.io.nodes import Operation
+from onnxshare.io.node_reader import Operation
 from onnxshare.shape_arithmetic import taken_branch
 from onnxshare.shapes import Shapes
 from onnxshare.values import Values

@@ -13,8 +13,7 @@ from onnxshare.analysis.readings import readings
 from onnxshare.analysis.results import WeightFacts
 from onnxshare.contents import HIGHEST_RANK, Content, content
 from onnxshare.graph import Graph, Stored
-from onnxshare.io.dtypes import bytes_of
-from onnxshare.io.tensors import Array
+from onnxshare.io.tensors import Array, bytes_of
 from onnxshare.values import Values
 
 

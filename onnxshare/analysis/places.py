@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from onnxshare.analysis.windows import Window, fixed, through, union
-from onnxshare.attributes import fits, value_of
 from onnxshare.errors import ModelFileError
 from onnxshare.graph import Node
+from onnxshare.io.node_reader import fits, value_of
 from onnxshare.shapes import Shapes
 from onnxshare.tensor_types import Shape
 from onnxshare.values import Values

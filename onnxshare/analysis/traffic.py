@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import ceil, prod
 
-from onnxshare.io.dtypes import BITS, bytes_of
+from onnxshare.io.tensors import BITS, bytes_of
 from onnxshare.tensor_types import ABSENT, TensorType
 
 #: FLOPs that a machine does in the time it moves one byte of main memory. The figure stands for

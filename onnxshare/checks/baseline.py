@@ -10,7 +10,7 @@ from typing import Any
 
 from onnxshare.checks.results import CheckReport, Finding, Metrics
 from onnxshare.errors import UsageError
-from onnxshare.io.atomic import replace_text
+from onnxshare.io.atomic_write import replace_text
 
 #: Version of the file's layout.
 SCHEMA_VERSION = 1

@@ -132,7 +132,7 @@ def write_report(report: CheckReport, name: str, path: Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    from onnxshare.io.atomic import replace_text
+    from onnxshare.io.atomic_write import replace_text
     from onnxshare.report.checks import render
 
     replace_text(path, render(report, name))

@@ -29,7 +29,7 @@ def command(
     Example: onnxshare init --preset edge
     """
     from onnxshare.checks.starter import starter
-    from onnxshare.io.atomic import replace_text
+    from onnxshare.io.atomic_write import replace_text
 
     if output.exists() and not force:
         raise UsageError(f"{output}: exists already", "edit it, or overwrite it with --force")

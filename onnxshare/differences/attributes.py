@@ -9,10 +9,9 @@ from typing import Any
 import onnx
 from onnx import defs
 
-from onnxshare.attributes import value_of
 from onnxshare.differences.results import Change
 from onnxshare.graph import Node
-from onnxshare.protos import STANDARD_DOMAINS
+from onnxshare.io.node_reader import STANDARD_DOMAINS, value_of
 
 
 def attribute_changes(

@@ -17,7 +17,7 @@ from onnxshare.differences.weights import by_importance, match
 from onnxshare.graph import model_inputs
 from onnxshare.input_shapes import InputShapes
 from onnxshare.io.load import Model, ModelSource, load
-from onnxshare.io.stream import digest, pieces
+from onnxshare.io.serialize import digest, pieces
 from onnxshare.named_sizes import Dims, for_each
 
 #: Told which model is read, and how many bytes of how many have been.

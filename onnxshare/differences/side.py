@@ -17,9 +17,8 @@ from onnxshare.analysis.results import Inspection, NodeFacts
 from onnxshare.contents import Content, content
 from onnxshare.graph import Graph, Node, Scope, Stored
 from onnxshare.input_shapes import InputShapes
-from onnxshare.io.dtypes import bytes_of
 from onnxshare.io.load import Model
-from onnxshare.io.tensors import Array
+from onnxshare.io.tensors import Array, bytes_of
 from onnxshare.values import Values
 
 #: Nodes that only hold a tensor: they are compared as tensors.

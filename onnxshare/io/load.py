@@ -13,16 +13,15 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from onnxshare.errors import ModelError, ModelFileError
-from onnxshare.io.external import ExternalData
-from onnxshare.io.nesting import nested_too_deep
-from onnxshare.io.nodes import PLAIN_ATTRIBUTES, Reading
+from onnxshare.io.external_data import ExternalData
+from onnxshare.io.node_reader import PLAIN_ATTRIBUTES, Reading
+from onnxshare.io.open_model_file import PROTOBUF_LIMIT as PROTOBUF_LIMIT
+from onnxshare.io.open_model_file import describe, map_file, read_stdin
+from onnxshare.io.protobuf_wire import nested_too_deep
 from onnxshare.io.skeleton import Payloads, skim
-from onnxshare.io.sniff import describe
-from onnxshare.io.sound import DAMAGED, check
-from onnxshare.io.sources import PROTOBUF_LIMIT as PROTOBUF_LIMIT
-from onnxshare.io.sources import map_file, read_stdin
 from onnxshare.io.tensors import Array, read
-from onnxshare.io.text import parse_text, text_form
+from onnxshare.io.text_formats import parse_text, text_form
+from onnxshare.io.validity import DAMAGED, check
 from onnxshare.support.garbage_collection import paused
 
 #: What a model can be given as: a path (`-` for standard input), its bytes, an open binary file,

@@ -19,10 +19,10 @@ from pathlib import Path
 import onnx
 
 from onnxshare.errors import OnnxShareError, OutputError
-from onnxshare.io import atomic
-from onnxshare.io.external import ExternalData
+from onnxshare.io import atomic_write
+from onnxshare.io.external_data import ExternalData
 from onnxshare.io.load import PROTOBUF_LIMIT, Model, load
-from onnxshare.io.stream import Block, Buffer, Piece, chunks, has_external, lay_out, pieces, size
+from onnxshare.io.serialize import Block, Buffer, Piece, chunks, has_external, lay_out, pieces, size
 
 __all__ = ["check_output", "save", "save_model", "write_text"]
 
@@ -120,15 +120,15 @@ def _commit(
     *,
     force: bool,
 ) -> int:
-    mode = atomic.mode_of(path)
+    mode = atomic_write.mode_of(path)
     with contextlib.ExitStack() as stack:
         written, name_of_data = 0, None
         if data_path is not None:
-            name_of_data = stack.enter_context(atomic.temporary(data_path))
-            old_mode = atomic.mode_of(outdated[0]) if outdated else mode
-            written += atomic.write(name_of_data, _data(blocks), data_path, old_mode)
-        name = stack.enter_context(atomic.temporary(path))
-        written += atomic.write(name, chunks(parts), path, mode)
+            name_of_data = stack.enter_context(atomic_write.temporary(data_path))
+            old_mode = atomic_write.mode_of(outdated[0]) if outdated else mode
+            written += atomic_write.write(name_of_data, _data(blocks), data_path, old_mode)
+        name = stack.enter_context(atomic_write.temporary(path))
+        written += atomic_write.write(name, chunks(parts), path, mode)
         if data_path is not None and name_of_data is not None:
             _move(name_of_data, data_path, force=False)
         try:
@@ -145,7 +145,7 @@ def _commit(
 
 def _move(name: Path, path: Path, *, force: bool) -> None:
     try:
-        atomic.move(name, path, force=force)
+        atomic_write.move(name, path, force=force)
     except FileExistsError:
         raise OutputError(
             f"{path}: exists already", "add --force to overwrite it, or use -o"

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxshare.io.protobuf_wire import BYTES, VARINT, Field, fields, long_fields, tagged, varint
 from onnxshare.io.tensors import Array, from_raw
-from onnxshare.io.wire import BYTES, VARINT, Field, fields, long_fields, tagged, varint
 
 #: Payloads up to this size are read with the structure: shapes, scales, small weights.
 SMALL = 32 * 1024

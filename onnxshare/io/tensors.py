@@ -1,4 +1,7 @@
-"""The values of stored tensors, read only when somebody asks for them."""
+"""The values of stored tensors, read only when somebody asks for them.
+
+How many bits an element of each type takes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,32 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.errors import ModelError, ModelFileError
-from onnxshare.io.dtypes import BITS
+
+_WIDTHS = {
+    2: "UINT2 INT2",
+    4: "UINT4 INT4 FLOAT4E2M1",
+    6: "FLOAT6E2M3 FLOAT6E3M2",
+    8: "UINT8 INT8 BOOL FLOAT8E4M3FN FLOAT8E4M3FNUZ FLOAT8E5M2 FLOAT8E5M2FNUZ FLOAT8E8M0",
+    16: "UINT16 INT16 FLOAT16 BFLOAT16",
+    32: "FLOAT INT32 UINT32",
+    64: "DOUBLE INT64 UINT64 COMPLEX64",
+    128: "COMPLEX128",
+}
+
+#: Bits per element by TensorProto data type; strings have no fixed width. Older versions of onnx
+#: do not know the narrowest types.
+BITS: dict[int, int] = {
+    getattr(TensorProto, name): bits
+    for bits, names in _WIDTHS.items()
+    for name in names.split()
+    if hasattr(TensorProto, name)
+}
+
+
+def bytes_of(elements: int, dtype: int) -> int:
+    """Bytes of so many elements of a type: narrow types share a byte; 0 where the width varies."""
+    return (elements * BITS.get(dtype, 0) + 7) // 8
+
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -15,7 +15,7 @@ from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from onnxshare.errors import OutputError, UsageError, printable
-from onnxshare.io.atomic import temporary, write
+from onnxshare.io.atomic_write import temporary, write
 
 #: Endings of the formats.
 FORMATS = (".svg", ".png")

@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from onnxshare.errors import OutOfMemory, RuntimeFailure
-from onnxshare.io.mapped import place
+from onnxshare.io.memory_map import place
 from onnxshare.io.tensors import Array
 from onnxshare.runtime import frames
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from onnxshare.errors import OutOfMemory, RuntimeFailure, SamplesError
-from onnxshare.io.external import ExternalData
+from onnxshare.io.external_data import ExternalData
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
 from onnxshare.runtime import run_limits as defaults

@@ -19,7 +19,7 @@ from onnx import TensorProto
 
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import PROTOBUF_LIMIT, Model, all_tensors
-from onnxshare.io.mapped import aligned
+from onnxshare.io.memory_map import aligned
 from onnxshare.io.skeleton import SMALL
 from onnxshare.io.tensors import PLAIN, Array, raw_bytes
 

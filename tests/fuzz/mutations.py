@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from onnxshare.io.wire import BYTES, VARINT, Field, WireError, fields, varint
+from onnxshare.io.protobuf_wire import BYTES, VARINT, Field, WireError, fields, varint
 
 #: Fields of messages that hold messages, by the path of field numbers from the model down:
 #: all that lead to nodes, attributes, tensors, types and functions (onnx/onnx.proto).

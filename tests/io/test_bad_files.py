@@ -18,7 +18,7 @@ import onnx
 import pytest
 from onnx import AttributeProto, TensorProto, helper
 
-from onnxshare.io.wire import varint
+from onnxshare.io.protobuf_wire import varint
 from tests.builders import constant, info, model, node, tensor
 
 Cli = Callable[..., CompletedProcess[str]]

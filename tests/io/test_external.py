@@ -13,10 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
 from onnxshare.errors import ModelFileError
-from onnxshare.io import confined
-from onnxshare.io.dtypes import BITS
+from onnxshare.io import external_data
 from onnxshare.io.load import load, with_data
 from onnxshare.io.save import save_model
+from onnxshare.io.tensors import BITS
 
 VALUES = np.arange(24, dtype=np.float32).reshape(4, 6)
 
@@ -124,7 +124,7 @@ def test_files_below_the_folder_are_read(folder: Path, location: str) -> None:
 def test_hostile_names(
     folder: Path, location: str, part: str, walks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(confined, "_WALKS", walks and confined._WALKS)
+    monkeypatch.setattr(external_data, "_WALKS", walks and external_data._WALKS)
     line = refusal(written(folder, tensor(location)))
     with pytest.raises(AssertionError, match=part):
         raise AssertionError(line)
@@ -148,7 +148,7 @@ def test_hostile_names(
 def test_hostile_files(
     folder: Path, kind: str, part: str, walks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(confined, "_WALKS", walks)
+    monkeypatch.setattr(external_data, "_WALKS", walks)
     home, location = folder / "model", "evil.bin"
     evil = home / location
     if kind == "link":
@@ -179,9 +179,11 @@ def test_what_was_opened_is_checked_not_the_name(
 ) -> None:
     # As if the file had been exchanged between a look at the name and the opening.
     os.link(folder / "outside.bin", folder / "other.bin")
-    monkeypatch.setattr(confined, "_walk", lambda *_: os.open(folder / "outside.bin", os.O_RDONLY))
+    monkeypatch.setattr(
+        external_data, "_walk", lambda *_: os.open(folder / "outside.bin", os.O_RDONLY)
+    )
     assert "hard link" in refusal(written(folder, tensor("w.bin")))
-    monkeypatch.setattr(confined, "_walk", lambda *_: os.open("/dev/null", os.O_RDONLY))
+    monkeypatch.setattr(external_data, "_walk", lambda *_: os.open("/dev/null", os.O_RDONLY))
     assert "not a regular file" in refusal(written(folder, tensor("w.bin")))
 
 

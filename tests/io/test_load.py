@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from onnxshare.errors import ModelFileError, printable
 from onnxshare.io import load as loading
 from onnxshare.io.load import load, with_data
-from onnxshare.io.sniff import describe
+from onnxshare.io.open_model_file import describe
 
 LFS = (
     b"version https://git-lfs.github.com/spec/v1\n"

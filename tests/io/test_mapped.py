@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxshare.io import mapped
-from onnxshare.io.mapped import aligned, map_descriptor, place
+from onnxshare.io import memory_map
+from onnxshare.io.memory_map import aligned, map_descriptor, place
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_descriptor_lives_as_long_as_its_map(file: Path) -> None:
 def test_many_open_files_keep_no_second_descriptor(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mapped, "_MOST_DESCRIPTORS", 0)
+    monkeypatch.setattr(memory_map, "_MOST_DESCRIPTORS", 0)
     array = np.frombuffer(open_map(file), np.int32)
     assert place(array) is None
     assert array[7] == 7
@@ -81,7 +81,7 @@ def test_arrays_at_odd_places_are_copied_once_to_even_ones(tmp_path: Path) -> No
 
 def test_copies_go_with_their_file(tmp_path: Path) -> None:
     (tmp_path / "odd").write_bytes(b"1" + bytes(4000))
-    copies = len(mapped._COPIES)
+    copies = len(memory_map._COPIES)
     made = aligned([np.frombuffer(open_map(tmp_path / "odd"), np.float32, 1000, 1)])
     assert len(made[0]) == 1000
-    assert len(mapped._COPIES) == copies
+    assert len(memory_map._COPIES) == copies

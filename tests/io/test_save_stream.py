@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxshare
 from onnxshare.errors import OutputError
 from onnxshare.io import save as saving
-from onnxshare.io import skeleton, stream
+from onnxshare.io import serialize, skeleton
 from onnxshare.io.load import Model, all_tensors, load, with_data
 from onnxshare.io.save import save, save_model
 
@@ -84,8 +84,10 @@ def test_models_of_node_tests(left_out: int, tmp_path: Path) -> None:
         path.write_bytes(proto.SerializeToString())
         model, count = load(path), count + 1
         assert same(model.proto, proto), name
-        parts = stream.pieces(model)
-        assert b"".join(stream.chunks(parts)) == proto.SerializeToString(deterministic=True), name
+        parts = serialize.pieces(model)
+        assert b"".join(serialize.chunks(parts)) == proto.SerializeToString(deterministic=True), (
+            name
+        )
     assert count > 1500
 
 
@@ -364,7 +366,7 @@ def test_memory_does_not_follow_the_weights(embedded: bool, tmp_path: Path) -> N
 
 def test_pieces_of_a_model_from_memory() -> None:
     proto = everything()
-    data = b"".join(stream.chunks(stream.pieces(Model(proto))))
+    data = b"".join(serialize.chunks(serialize.pieces(Model(proto))))
     assert same(onnx.ModelProto.FromString(data), proto)
 
 

@@ -60,7 +60,9 @@ def _max_activation(subject: Subject, limit: int) -> Iterator[Problem]:
 
 
 def _max_protobuf(subject: Subject, limit: float) -> Iterator[Problem]:
-    from onnxshare.io.sources import PROTOBUF_LIMIT  # imports onnx; the list of rules does not
+    from onnxshare.io.open_model_file import (
+        PROTOBUF_LIMIT,  # imports onnx; the list of rules does not
+    )
 
     size = subject.model.size or 0
     share = size / PROTOBUF_LIMIT

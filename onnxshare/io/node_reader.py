@@ -3,20 +3,60 @@
 Each question to a message makes objects: a graph of thousands of nodes is read here in one loop,
 and whoever comes after works on plain names and numbers. Nodes repeat themselves: those of equal
 operator and attributes share one `Operation`.
+
+Values of a node's attributes, which a file may give any type.
+
+Questions that a ModelProto answers without an index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
+from types import UnionType
 from typing import Any
 
 import onnx
-from onnx import AttributeProto, TensorProto
+from onnx import AttributeProto, TensorProto, helper
 
-from onnxshare.attributes import value_of
-from onnxshare.protos import STANDARD_DOMAINS
+# What an attribute may be, by the type of its default.
+_KINDS: dict[type, type | UnionType] = {
+    int: int,
+    float: int | float,
+    str: str,
+    list: Sequence,
+}
+
+
+def value_of(attribute: onnx.AttributeProto) -> Any:
+    """The value of an attribute, strings decoded; None where its type is not known."""
+    try:
+        value = helper.get_attribute_value(attribute)
+    except ValueError:
+        return None
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def fits(value: Any, default: Any) -> bool:
+    """Whether a value is of the kind of the default that stands for it elsewhere."""
+    return value is not None and isinstance(value, _KINDS.get(type(default), object))
+
+
+STANDARD_DOMAINS = frozenset(("", "ai.onnx"))
+
+
+def opset_version(proto: onnx.ModelProto) -> int:
+    """The version of the default operator set; 1 where the model does not name it."""
+    versions = [o.version for o in proto.opset_import if o.domain in STANDARD_DOMAINS]
+    return max(versions, default=1)
+
+
+def model_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The inputs a user must feed: those that are not initializers (IR version 3 lists both)."""
+    stored = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in stored]
+
 
 #: Types of attributes that hold neither tensors nor graphs.
 PLAIN_ATTRIBUTES = frozenset(

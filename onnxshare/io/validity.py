@@ -16,9 +16,8 @@ import onnx
 from onnx import AttributeProto, TensorProto
 
 from onnxshare.errors import ModelError, ModelFileError
-from onnxshare.io.dtypes import BITS
-from onnxshare.io.functions import check_functions
-from onnxshare.io.nodes import (
+from onnxshare.io.function_limits import check_functions
+from onnxshare.io.node_reader import (
     MAX_RANK,
     PLAIN_ATTRIBUTES,
     Operation,
@@ -28,6 +27,7 @@ from onnxshare.io.nodes import (
     tensor_rows,
 )
 from onnxshare.io.skeleton import Payloads
+from onnxshare.io.tensors import BITS
 
 DAMAGED = "the file is truncated or damaged: export or download it again"
 

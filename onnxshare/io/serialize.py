@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from onnxshare.io.external import PIECE, Reference
+from onnxshare.io.external_data import PIECE, Reference
 from onnxshare.io.load import Model, all_tensors
+from onnxshare.io.protobuf_wire import BYTES, VARINT, Field, fields, varint
 from onnxshare.io.skeleton import (
     DATA_LOCATION,
     EXTERNAL_DATA,
@@ -28,7 +29,6 @@ from onnxshare.io.skeleton import (
     Payloads,
 )
 from onnxshare.io.tensors import release
-from onnxshare.io.wire import BYTES, VARINT, Field, fields, varint
 
 Buffer = bytes | memoryview
 
