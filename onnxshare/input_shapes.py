@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx
 
 from onnxshare.errors import UsageError
-from onnxshare.graph import Graph
+from onnxshare.graph.index import Graph
 
 #: Sizes given by the user: input name → sizes, None for "leave as it is".
 InputShapes = Mapping[str, Sequence[int | None]]

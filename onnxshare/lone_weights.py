@@ -20,7 +20,8 @@ from enum import Enum
 import numpy as np
 
 from onnxshare.contents import Content, content, same_bits
-from onnxshare.graph import Graph
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array, release
 from onnxshare.noise import EPSILON
@@ -35,7 +36,6 @@ from onnxshare.used_weights import (
     others,
     used_weights,
 )
-from onnxshare.values import Values
 
 #: A weight that was computed another way differs by no more than so many units in the last place
 #: of its largest value.

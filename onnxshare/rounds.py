@@ -24,6 +24,7 @@ import onnx
 from onnxshare.comparison import Comparison
 from onnxshare.errors import OnnxShareError, RuntimeFailure, SamplesError
 from onnxshare.evidence import before_the_end
+from onnxshare.graph.random_operators import random_tensors
 from onnxshare.inputs import Samples, random_samples
 from onnxshare.io.load import Model
 from onnxshare.lone_weights import lone_difference
@@ -31,7 +32,6 @@ from onnxshare.measurement import Measurement
 from onnxshare.noise import EPSILON
 from onnxshare.promise import promise_of
 from onnxshare.random_inputs import MORE, OTHER, Guess, open_sizes
-from onnxshare.randomness import random_tensors
 from onnxshare.runtime.sessions import Sessions
 from onnxshare.samples.lazy import LazyArrays
 from onnxshare.signature import input_specs

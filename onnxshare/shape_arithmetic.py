@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Iterator
 import onnx
 from onnx import numpy_helper
 
-from onnxshare.graph import Graph, Node, Scope
-from onnxshare.values import Values
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph, Node, Scope
 
 #: Inputs that decide the shape of the result, by operator.
 _OPERANDS: dict[str, tuple[int, ...]] = {

@@ -13,16 +13,16 @@ from typing import Any
 import onnx
 
 from onnxshare import old_shapes
-from onnxshare.bounded import infer_shapes
 from onnxshare.contrib_shapes import RULES
-from onnxshare.graph import Graph, Node, Scope, Stored
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph, Node, Scope, Stored
+from onnxshare.graph.onnx_sandbox import infer_shapes
 from onnxshare.input_shapes import Binding, InputShapes, bind, rows
 from onnxshare.named_types import named_types
 from onnxshare.shape_arithmetic import leave_unknown, settle
 from onnxshare.slim import strip_subgraphs, without_weights
 from onnxshare.stand_ins import stand_in
 from onnxshare.tensor_types import NOTHING, Shape, TensorType, TypeTable
-from onnxshare.values import Values
 
 #: Rounds of inference between which computed sizes are worked out; each settles all that can be.
 _MAX_ROUNDS = 8

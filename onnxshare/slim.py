@@ -7,9 +7,9 @@ import onnx
 from onnx import TensorProto
 
 from onnxshare.errors import ModelFileError
-from onnxshare.graph import Graph, Scope
+from onnxshare.graph.index import Graph, Scope
+from onnxshare.graph.stored_tensor import Stored
 from onnxshare.io.load import Model
-from onnxshare.stored import Stored
 
 #: Initializers above this size are hidden from inference, which needs only small ones (shapes).
 _SMALL = 4096

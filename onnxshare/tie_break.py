@@ -18,11 +18,11 @@ from onnx import TensorProto
 
 from onnxshare.comparison import Comparison
 from onnxshare.errors import OnnxShareError
+from onnxshare.graph.random_operators import random_tensors
 from onnxshare.inputs import Array, Samples
 from onnxshare.io.load import Model, with_data
 from onnxshare.noise import DRAWS, VISIBLE, move, rounds_data
 from onnxshare.precision import HALF, widen
-from onnxshare.randomness import random_tensors
 from onnxshare.runtime.hosts import ChildHost, Host, LocalHost
 from onnxshare.runtime.providers import REFERENCE, Provider
 from onnxshare.runtime.run_limits import DEFAULT, RunLimits

@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnxshare.graph import CARRIERS, Graph, Node, Scope, Stored
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import CARRIERS, Graph, Node, Scope, Stored
 from onnxshare.io.tensors import Array
 from onnxshare.noise import EPSILON
-from onnxshare.values import Values
 
 #: Types of numbers that are computed with; sizes and indices are int64 or bool.
 _KINDS = {

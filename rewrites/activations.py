@@ -14,7 +14,7 @@ import numpy as np
 from onnxshare.analysis import layout
 from onnxshare.analysis.fc import per_feature
 from onnxshare.analysis.heads import Subject
-from onnxshare.graph import Node
+from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.moments import Floats
 

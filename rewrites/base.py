@@ -11,7 +11,7 @@ import onnx
 from onnxshare.analysis.fc import bias_elements
 from onnxshare.analysis.head_search import find_heads
 from onnxshare.analysis.heads import Head, Subject, probe
-from onnxshare.graph import Graph
+from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
 from onnxshare.shapes import InputShapes, infer

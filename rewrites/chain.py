@@ -18,7 +18,7 @@ from onnxshare.analysis import layout
 from onnxshare.analysis.fc import FullyConnected, bias_elements, bias_node, weight_by_output
 from onnxshare.analysis.heads import Head, Root, Subject
 from onnxshare.analysis.uniformity import weight_pieces
-from onnxshare.graph import Node
+from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.activations import Activation, activation, compose
 from rewrites.layers import bias_of, permuted, quantised_weight

@@ -15,8 +15,8 @@ from onnx import TensorProto
 
 from onnxshare.analysis import layout
 from onnxshare.analysis.heads import Subject
-from onnxshare.edit import Editor
-from onnxshare.graph import Graph, Node
+from onnxshare.graph.editor import Editor
+from onnxshare.graph.index import Graph, Node
 from onnxshare.io.tensors import Array
 from rewrites.base import Change, Fitting, Options, Site
 from rewrites.moved import Moved

@@ -22,8 +22,8 @@ import numpy as np
 import onnx
 
 from onnxshare.analysis.fc import bias_node
-from onnxshare.edit import Editor
-from onnxshare.graph import Node
+from onnxshare.graph.editor import Editor
+from onnxshare.graph.index import Node
 from rewrites.chain import Chain, ChainLayer
 from rewrites.emitter import Emitter
 from rewrites.fitted import FittedLayer, Hidden, SmallHead

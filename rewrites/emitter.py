@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from onnxshare.edit import Editor
-from onnxshare.graph import Node
+from onnxshare.graph.editor import Editor
+from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.moved import Moved
 

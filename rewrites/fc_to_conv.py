@@ -7,7 +7,7 @@ with `--fully-convolutional` the network slides over larger inputs.
 from __future__ import annotations
 
 from onnxshare.analysis.heads import Head, Subject
-from onnxshare.edit import Editor
+from onnxshare.graph.editor import Editor
 from rewrites.base import Change, Fitting, Options, Site, head_params
 from rewrites.free_sizes import free_sizes
 from rewrites.fully_convolutional import slide

@@ -22,8 +22,8 @@ import numpy as np
 from onnxshare.analysis.fc import FullyConnected, bias_elements, bias_node
 from onnxshare.analysis.heads import Head, Root, Subject
 from onnxshare.analysis.uniformity import spatial_weight, uniformity, weight_pieces
-from onnxshare.edit import Editor
-from onnxshare.graph import Node
+from onnxshare.graph.editor import Editor
+from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.base import Change, Fitting, Options, Site
 from rewrites.layers import bias_of, quantised_weight

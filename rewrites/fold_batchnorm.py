@@ -22,8 +22,8 @@ from onnx import TensorProto
 
 from onnxshare.analysis.fc import FullyConnected, bias_node, recognise
 from onnxshare.analysis.heads import Subject
-from onnxshare.edit import Editor
-from onnxshare.graph import Graph, Node, Stored
+from onnxshare.graph.editor import Editor
+from onnxshare.graph.index import Graph, Node, Stored
 from onnxshare.io.tensors import Array
 from rewrites.base import Change, Fitting, Options, Site
 from rewrites.layers import bias_of

@@ -14,7 +14,7 @@ import onnx
 from onnxshare.analysis import layout
 from onnxshare.analysis.fc import fully_connected
 from onnxshare.analysis.heads import Subject
-from onnxshare.graph import Graph, Node, model_inputs
+from onnxshare.graph.index import Graph, Node, model_inputs
 from onnxshare.io.load import Model
 from onnxshare.shapes import infer
 from rewrites.mirror import Mirror

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxshare.edit import Editor
+from onnxshare.graph.editor import Editor
 from onnxshare.io.tensors import Array
 from rewrites.base import Features
 from rewrites.chain import Chain

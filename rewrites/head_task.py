@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxshare.graph import Graph
+from onnxshare.graph.index import Graph
 from rewrites.chain import Chain
 
 #: What makes classes of scores.

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxshare.analysis.fc import FullyConnected
 from onnxshare.analysis.heads import Subject
-from onnxshare.graph import Node, Stored
+from onnxshare.graph.index import Node, Stored
 from onnxshare.io.tensors import Array
 from rewrites.emitter import Emitter
 from rewrites.layers import bias_of, moved_weight, permuted, quantised_weight, stored_bias

@@ -7,9 +7,9 @@ from onnx import TensorProto
 
 from onnxshare.analysis.fc import FullyConnected, bias_node, per_feature, weight_by_output
 from onnxshare.analysis.heads import Subject
-from onnxshare.graph import Node
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array, release
-from onnxshare.values import Values
 from rewrites.refusal import Refusal
 from rewrites.twins import Columns
 

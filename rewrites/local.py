@@ -23,13 +23,13 @@ from onnx import TensorProto, helper
 from onnxshare.analysis.fc import bias_node, per_feature, recognise, weight_by_output
 from onnxshare.comparison import LocalProof
 from onnxshare.errors import OnnxShareError
-from onnxshare.graph import Graph, Node
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph, Node
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import run_model
 from onnxshare.shapes import Shapes, infer
-from onnxshare.values import Values
 from onnxshare.verdict import VISIBILITY
 
 #: λ. Measured on right rewrites at most 0.7, on mixed-up axes over 400 (docs/benchmarks.md).

@@ -7,8 +7,8 @@ from typing import Any
 import onnx
 from onnx import helper
 
-from onnxshare.edit import Editor, set_property
-from onnxshare.graph import Graph, Node, Scope, Stored
+from onnxshare.graph.editor import Editor, set_property
+from onnxshare.graph.index import Graph, Node, Scope, Stored
 
 #: The attribute of Gemm that turns an input.
 _TURN = {0: "transA", 1: "transB"}

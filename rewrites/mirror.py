@@ -23,10 +23,10 @@ import numpy as np
 from onnxshare.analysis import layout
 from onnxshare.analysis.fc import FullyConnected, bias_node, by_rows
 from onnxshare.analysis.heads import Subject
-from onnxshare.edit import Editor
-from onnxshare.graph import Graph, Node
+from onnxshare.graph.constant_values import Values, rearrange
+from onnxshare.graph.editor import Editor
+from onnxshare.graph.index import Graph, Node
 from onnxshare.io.tensors import Array
-from onnxshare.values import Values, rearrange
 from rewrites.convolutions import Convolutions
 from rewrites.emitter import Emitter
 from rewrites.integers import check_integers

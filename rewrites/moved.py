@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from onnxshare.graph import Graph
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model, all_tensors
 from onnxshare.io.tensors import Array, element_count, release
-from onnxshare.values import Values
 
 if TYPE_CHECKING:
     from onnxshare.comparison import WeightProof

@@ -17,7 +17,7 @@ from math import prod
 
 from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.layout import trains
-from onnxshare.graph import Graph, Node
+from onnxshare.graph.index import Graph, Node
 from rewrites.base import Change, Fitting, Options, Site
 from rewrites.pooling import Pool, Pools
 from rewrites.uses import attributes, leaves, only_reader

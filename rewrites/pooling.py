@@ -8,7 +8,7 @@ from math import ceil
 
 from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.layout import data_input, elementwise
-from onnxshare.graph import Graph, Node
+from onnxshare.graph.index import Graph, Node
 from onnxshare.shapes import Shapes, infer
 
 #: The first versions of the operator sets in which these attributes or inputs exist.

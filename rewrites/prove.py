@@ -14,8 +14,8 @@ import onnx
 
 from onnxshare.analysis.results import Totals
 from onnxshare.comparison import Comparison
-from onnxshare.edit import set_property
 from onnxshare.evidence import before_the_end
+from onnxshare.graph.editor import set_property
 from onnxshare.inputs import Samples
 from onnxshare.io.load import Model, load, with_data
 from onnxshare.promise import PROMISE_KEY

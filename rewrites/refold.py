@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from onnxshare.bounded import inline_functions
+from onnxshare.graph.onnx_sandbox import inline_functions
 from onnxshare.io.load import Model
 from rewrites.base import Change
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxshare.analysis.heads import Subject
-from onnxshare.graph import Node
+from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.emitter import Emitter
 from rewrites.refusal import Refusal

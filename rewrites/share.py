@@ -24,7 +24,7 @@ from onnxshare.analysis.equality import Copy, groups
 from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.operators import PARAM
 from onnxshare.contents import same_bits
-from onnxshare.graph import CARRIERS, Graph, Scope, Stored
+from onnxshare.graph.index import CARRIERS, Graph, Scope, Stored
 from onnxshare.io.tensors import Array
 from onnxshare.support.progress import report
 from rewrites.base import Change, Fitting, Options, Site, refuse

@@ -12,8 +12,8 @@ from dataclasses import replace
 import onnx
 
 from onnxshare.analysis.heads import Subject
-from onnxshare.edit import Editor
-from onnxshare.graph import Node
+from onnxshare.graph.editor import Editor
+from onnxshare.graph.index import Node
 from rewrites.base import Change, Fitting, Options, Rewrite, Site, refuse
 from rewrites.refusal import Refusal
 

@@ -18,13 +18,13 @@ import onnx
 from onnx import helper
 
 from onnxshare.errors import OnnxShareError
-from onnxshare.graph import Graph
+from onnxshare.graph.index import Graph
+from onnxshare.graph.random_operators import random_tensors
 from onnxshare.inputs import Samples
 from onnxshare.io.load import Model
 from onnxshare.io.node_reader import model_inputs
 from onnxshare.io.skeleton import SMALL
 from onnxshare.io.tensors import Array, element_count
-from onnxshare.randomness import random_tensors
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import opened, run_model
 from onnxshare.runtime.weights import reads

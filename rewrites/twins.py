@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from onnxshare.analysis import layout
-from onnxshare.graph import Node
+from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.refusal import Refusal
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from onnx import helper
 
-from onnxshare.graph import CARRIERS, Graph, Node, Scope, Stored
+from onnxshare.graph.index import CARRIERS, Graph, Node, Scope, Stored
 from rewrites.refusal import Refusal
 
 #: From this IR version on an initializer that is also listed as an input is only a default, which

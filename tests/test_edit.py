@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
-from onnxshare.edit import Editor, set_property
-from onnxshare.graph import Graph
+from onnxshare.graph.editor import Editor, set_property
+from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model
 
 node = helper.make_node

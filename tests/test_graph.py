@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 import onnxshare
 from onnxshare.errors import ModelError
-from onnxshare.graph import Graph, bytes_of
+from onnxshare.graph.index import Graph, bytes_of
 from onnxshare.io.load import load
 from tests.builders import constant, info, model, node, run, tensor
 

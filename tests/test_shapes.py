@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 import onnxshare
 from onnxshare.errors import UsageError
-from onnxshare.graph import Graph
+from onnxshare.graph.index import Graph
 from onnxshare.io.load import load
 from onnxshare.shapes import InputShapes, Shape, infer
 from tests.builders import Dims, constant, conv, info, model, node, random_array, run, tensor

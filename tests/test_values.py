@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from onnxshare.constant_folding import LAYOUT, MAX_COMPUTED, OPERATORS
-from onnxshare.graph import Graph
+from onnxshare.graph.constant_values import LAYOUT, MAX_COMPUTED, OPERATORS, Values
+from onnxshare.graph.index import Graph
 from onnxshare.io.load import load
-from onnxshare.values import Values
 from tests.builders import Array, constant, info, model, node, random_array, run, tensor
 
 

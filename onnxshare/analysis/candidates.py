@@ -9,7 +9,7 @@ from onnxshare.analysis import layout
 from onnxshare.analysis.fc import FullyConnected, fully_connected
 from onnxshare.analysis.heads import SEVERAL, Head, Probe
 from onnxshare.analysis.joined import feature_map
-from onnxshare.graph import Graph, Node
+from onnxshare.graph.index import Graph, Node
 
 #: Products whose weight may be on either side, and all of them.
 _EITHER_SIDE = frozenset(("MatMul", "FusedMatMul", "MatMulInteger"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx import IR_VERSION
 from onnx.defs import onnx_opset_version
 
-from onnxshare.graph import STANDARD_DOMAINS
+from onnxshare.graph.index import STANDARD_DOMAINS
 from onnxshare.io.load import Model
 
 

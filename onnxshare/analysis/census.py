@@ -24,11 +24,11 @@ from onnxshare.analysis.pattern import Pattern, Patterns
 from onnxshare.analysis.tables.standard import LAYOUT
 from onnxshare.analysis.views import CUT_OR_JOIN, Views
 from onnxshare.analysis.work import Work
-from onnxshare.graph import Graph, Node, Scope, Stored
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph, Node, Scope, Stored
 from onnxshare.io.node_reader import Operation
 from onnxshare.shape_arithmetic import taken_branch
 from onnxshare.shapes import Shapes
-from onnxshare.values import Values
 
 #: The Add that gives an FC its bias: a bias is a parameter even where it is one number.
 _BIAS = Operator("elementwise", (PARAM, PARAM), bias)

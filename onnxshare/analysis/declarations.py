@@ -7,7 +7,7 @@ does not use them.
 from __future__ import annotations
 
 from onnxshare.analysis.misfits import in_words
-from onnxshare.graph import Graph
+from onnxshare.graph.index import Graph
 from onnxshare.shapes import Shapes
 from onnxshare.tensor_types import TensorType, TypeTable
 

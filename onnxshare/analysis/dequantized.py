@@ -14,7 +14,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from onnxshare.contents import PIECE
-from onnxshare.graph import Stored
+from onnxshare.graph.index import Stored
 from onnxshare.io.tensors import Array, release
 
 Sizes = tuple[int, ...]

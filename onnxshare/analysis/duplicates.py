@@ -12,9 +12,9 @@ from onnxshare.analysis.operators import PARAM
 from onnxshare.analysis.readings import readings
 from onnxshare.analysis.results import WeightFacts
 from onnxshare.contents import HIGHEST_RANK, Content, content
-from onnxshare.graph import Graph, Stored
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph, Stored
 from onnxshare.io.tensors import Array, bytes_of
-from onnxshare.values import Values
 
 
 def hashed(

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxshare.analysis.dequantized import Dequantized, Sizes
 from onnxshare.contents import HIGHEST_RANK, Content, content_of_pieces
-from onnxshare.graph import Stored
+from onnxshare.graph.index import Stored
 from onnxshare.io.tensors import Array, bytes_of
 
 Read = Callable[[Stored], Array]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from onnxshare.contents import Content, content, permutation_between
-from onnxshare.graph import Stored
+from onnxshare.graph.index import Stored
 from onnxshare.io.tensors import Array
 
 #: Elements of the first look.

@@ -16,7 +16,7 @@ from onnxshare.analysis.pattern import Pattern
 from onnxshare.analysis.receptive_field import Fields
 from onnxshare.analysis.results import NodeFacts, Sharing, TensorInfo, WeightFacts
 from onnxshare.analysis.traffic import bound_by, intensity, weights_moved
-from onnxshare.graph import Node
+from onnxshare.graph.index import Node
 from onnxshare.shapes import Shapes
 from onnxshare.support.dataclass_tools import made
 from onnxshare.tensor_types import NOTHING, TensorType

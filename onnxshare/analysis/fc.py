@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxshare.graph import Graph, Node
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph, Node
 from onnxshare.io.tensors import Array
 from onnxshare.support.dataclass_tools import made
-from onnxshare.values import Values
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _behind_layout(graph: Graph, node: Node, name: str) -> tuple[int, ...] | Non
 
 
 def _rearranged(graph: Graph, node: Node, name: str) -> tuple[int, ...] | None:
-    from onnxshare.values import rearrange
+    from onnxshare.graph.constant_values import rearrange
 
     chain: list[Node] = []
     scope = node.scope

@@ -9,7 +9,7 @@ from functools import partial
 from onnxshare.analysis import mixing, rearranging, resampling, sliding
 from onnxshare.analysis.layout import UNARY
 from onnxshare.analysis.places import State, Step
-from onnxshare.graph import Node
+from onnxshare.graph.index import Node
 
 Rule = Callable[[Step], State | list[State]]
 

@@ -11,7 +11,7 @@ from onnxshare.analysis.candidates import not_followed, several_rows, unstored
 from onnxshare.analysis.fc import FullyConnected, by_rows, fully_connected
 from onnxshare.analysis.heads import Head, Probe, Root
 from onnxshare.analysis.joined import Join, feature_map, join_of
-from onnxshare.graph import Graph, Node
+from onnxshare.graph.index import Graph, Node
 
 #: What makes a feature map: operators that slide a kernel over positions.
 _SLIDING = frozenset(

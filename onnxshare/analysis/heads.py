@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 from onnxshare.analysis import layout
 from onnxshare.analysis.fc import FullyConnected
-from onnxshare.edit import Editor
 from onnxshare.errors import ModelError
-from onnxshare.graph import Graph, Node
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.editor import Editor
+from onnxshare.graph.index import Graph, Node
 from onnxshare.io.tensors import Array
 from onnxshare.shapes import InputShapes, Shapes, infer
-from onnxshare.values import Values
 
 #: Samples of a probe: a size that a graph is unlikely to hold in a Reshape, unlike 2.
 SEVERAL = 3

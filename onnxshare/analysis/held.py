@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from onnxshare.analysis.roles import NARROW, PARAM, Held, Operator
 from onnxshare.analysis.work import FLOATS
-from onnxshare.graph import Node, Stored
+from onnxshare.graph.index import Node, Stored
 
 #: The element type of weights of so many bits.
 _TYPES = {

@@ -27,7 +27,7 @@ from onnxshare.analysis.survey import Survey, survey
 from onnxshare.analysis.totals import add_up
 from onnxshare.analysis.uniformity import uniformity
 from onnxshare.errors import ModelFileError
-from onnxshare.graph import Graph
+from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.shapes import InputShapes
 from onnxshare.support.garbage_collection import paused

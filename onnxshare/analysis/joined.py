@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onnxshare.analysis import layout
 from onnxshare.analysis.heads import Probe
-from onnxshare.graph import Graph, Node
+from onnxshare.graph.index import Graph, Node
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from math import prod
 
 import numpy as np
 
-from onnxshare.graph import Graph, Node, Scope
+from onnxshare.graph.constant_values import Values, rearrange
+from onnxshare.graph.index import Graph, Node, Scope
 from onnxshare.io.tensors import Array
-from onnxshare.values import Values, rearrange
 
 #: Maps larger than this, over all FCs that read them, are not followed: the arrays of indices would
 #: take gigabytes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxshare.analysis.traffic import tensor_bytes
-from onnxshare.graph import Graph, Scope
+from onnxshare.graph.index import Graph, Scope
 from onnxshare.shapes import Shapes
 from onnxshare.tensor_types import NOTHING, TensorType
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from onnxshare.graph import Node
+from onnxshare.graph.index import Node
 from onnxshare.tensor_types import Shape, TensorType, shown
 
 

@@ -15,7 +15,7 @@ from onnxshare.analysis.roles import (
     Operator,
 )
 from onnxshare.analysis.tables import contrib, fused, learned, standard
-from onnxshare.graph import STANDARD_DOMAINS
+from onnxshare.graph.index import STANDARD_DOMAINS
 
 UNKNOWN = Operator("other", None, None)
 

@@ -12,7 +12,7 @@ from onnxshare.analysis.misfits import RULES, Operands, misfit
 from onnxshare.analysis.operators import PARAM, Operator
 from onnxshare.analysis.traffic import activation_bytes
 from onnxshare.analysis.work import Context, Unknown, Work
-from onnxshare.graph import Graph, Node, Stored
+from onnxshare.graph.index import Graph, Node, Stored
 from onnxshare.io.node_reader import Operation
 from onnxshare.shapes import Shapes
 from onnxshare.tensor_types import ABSENT, TensorType

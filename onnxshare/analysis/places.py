@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from onnxshare.analysis.windows import Window, fixed, through, union
 from onnxshare.errors import ModelFileError
-from onnxshare.graph import Node
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Node
 from onnxshare.io.node_reader import fits, value_of
 from onnxshare.shapes import Shapes
 from onnxshare.tensor_types import Shape
-from onnxshare.values import Values
 
 #: Why no window can be given. These words are part of the report.
 WHOLE_INPUT = "whole input"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxshare.analysis.dequantized import Dequantized, reading, spread
-from onnxshare.graph import Graph, Node, Stored
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph, Node, Stored
 from onnxshare.io.tensors import Array
-from onnxshare.values import Values
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import numpy as np
 from onnxshare.analysis import packed_readings
 from onnxshare.analysis.dequantized import Dequantized
 from onnxshare.analysis.reader import Reader
-from onnxshare.graph import Graph, Node
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph, Node
 from onnxshare.io.tensors import Array
-from onnxshare.values import Values
 
 MICROSOFT = "com.microsoft"
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from onnxshare.analysis.field_rules import SAME, SHAPE_ONLY, SLIDING, rule_of
 from onnxshare.analysis.places import WHOLE_INPUT, Key, Place, Plan, State, Step, forget
 from onnxshare.analysis.windows import ITSELF, Window
-from onnxshare.graph import Graph, Node
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph, Node
 from onnxshare.shapes import Shapes
 from onnxshare.tensor_types import NOTHING
-from onnxshare.values import Values
 
 #: size, stride and start per spatial axis; a stride is a fraction after upsampling.
 Field = dict[str, list[int | float]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from onnx import TensorProto
 
 from onnxshare.analysis.work import FLOATS, Context, Work
-from onnxshare.graph import Node, Stored
+from onnxshare.graph.index import Node, Stored
 
 #: What a constant input counts as.
 PARAM, STATISTIC, CONSTANT, QUANTIZATION, STRUCTURE = (

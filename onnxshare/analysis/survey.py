@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from onnxshare.analysis import census as walk
 from onnxshare.analysis.census import Census
 from onnxshare.analysis.misfits import in_words
-from onnxshare.bounded import InferenceRefused
 from onnxshare.errors import ModelError
-from onnxshare.graph import Graph, Node
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph, Node
+from onnxshare.graph.onnx_sandbox import InferenceRefused
 from onnxshare.io.tensors import Array
 from onnxshare.shapes import InputShapes, Shapes, infer
-from onnxshare.values import Values
 
 #: How onnx's inference reports one node: its operator, its name if it has one, and what is wrong.
 _REPORT = re.compile(r"\(op_type:([^,()]+?)(?:, node name: (.*?))?\): \[\w+\] (.*)")

@@ -12,7 +12,7 @@ from onnxshare.analysis.heads import Head
 from onnxshare.analysis.memory import peak_activations
 from onnxshare.analysis.operators import CONSTANT, PARAM, QUANTIZATION, STATISTIC
 from onnxshare.analysis.results import NodeFacts, Totals
-from onnxshare.graph import Graph, Node, Stored
+from onnxshare.graph.index import Graph, Node, Stored
 from onnxshare.shapes import Shapes
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from onnxshare.analysis.fc import weight_by_output
 from onnxshare.analysis.heads import Head, Root
+from onnxshare.graph.constant_values import Values
 from onnxshare.io.tensors import Array
-from onnxshare.values import Values
 
 #: Weights looked at for the figure that `inspect` shows; more would not change it visibly.
 _SAMPLE = 2**19

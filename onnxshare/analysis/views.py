@@ -13,7 +13,7 @@ from math import prod
 from onnx import TensorProto
 
 from onnxshare.analysis.layout import trains
-from onnxshare.graph import CARRIERS, Graph, Node, Scope, Stored
+from onnxshare.graph.index import CARRIERS, Graph, Node, Scope, Stored
 from onnxshare.shapes import Shapes
 
 #: The most tensors that one is joined from.

@@ -8,7 +8,7 @@ from math import prod
 from onnx import TensorProto
 
 from onnxshare.analysis.results import Sharing
-from onnxshare.graph import Node, Stored
+from onnxshare.graph.index import Node, Stored
 
 Sizes = tuple[int, ...]
 

@@ -10,7 +10,7 @@ import onnx
 from onnx import defs
 
 from onnxshare.differences.results import Change
-from onnxshare.graph import Node
+from onnxshare.graph.index import Node
 from onnxshare.io.node_reader import STANDARD_DOMAINS, value_of
 
 

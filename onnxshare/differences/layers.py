@@ -16,7 +16,7 @@ from onnxshare.differences.attributes import attribute_changes
 from onnxshare.differences.results import Change, LayerChange
 from onnxshare.differences.side import Side
 from onnxshare.differences.weights import Matching
-from onnxshare.graph import Node, Scope
+from onnxshare.graph.index import Node, Scope
 
 Key = Callable[[Side, int], Any]
 

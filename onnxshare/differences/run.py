@@ -14,7 +14,7 @@ from onnxshare.differences.layers import Layers
 from onnxshare.differences.results import Change, Difference, PortChange, TotalChange
 from onnxshare.differences.side import Side, study
 from onnxshare.differences.weights import by_importance, match
-from onnxshare.graph import model_inputs
+from onnxshare.graph.index import model_inputs
 from onnxshare.input_shapes import InputShapes
 from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.io.serialize import digest, pieces

@@ -20,11 +20,11 @@ import onnxshare
 from onnxshare.analysis.field_rules import STANDARD
 from onnxshare.analysis.receptive_field import ReceptiveFields
 from onnxshare.analysis.windows import Window
-from onnxshare.graph import Graph
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph
 from onnxshare.input_shapes import Binding
 from onnxshare.io.load import load
 from onnxshare.shapes import Shapes, infer
-from onnxshare.values import Values
 from tests.builders import Array, constant, info, model, node
 
 

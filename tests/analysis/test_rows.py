@@ -16,7 +16,7 @@ import pytest
 import onnxshare
 from onnxshare.analysis import inspection
 from onnxshare.analysis.results import Inspection
-from onnxshare.graph import Graph
+from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model
 from onnxshare.support.garbage_collection import paused
 

@@ -16,10 +16,10 @@ import pytest
 from onnx import TensorProto, helper
 
 import onnxshare
-from onnxshare import bounded
 from onnxshare.errors import ModelError
-from onnxshare.ordinary import ordinary
-from onnxshare.values import Values
+from onnxshare.graph import onnx_sandbox
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.inference_cost import ordinary
 from tests.builders import constant, conv, fc, info, model, node, tensor
 
 #: What `inspect` may take of a machine for any of these, in seconds and MiB.
@@ -223,13 +223,13 @@ def test_counts_beyond_64_bits_are_exact() -> None:
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tasks that are given to another process from now on."""
     tasks: list[str] = []
-    real = bounded._elsewhere
+    real = onnx_sandbox._elsewhere
 
     def note(task: str, *rest: Any) -> onnx.ModelProto:
         tasks.append(task)
         return real(task, *rest)
 
-    monkeypatch.setattr(bounded, "_elsewhere", note)
+    monkeypatch.setattr(onnx_sandbox, "_elsewhere", note)
     return tasks
 
 
@@ -333,7 +333,7 @@ def test_another_process_gives_the_same_shapes(monkeypatch: pytest.MonkeyPatch) 
     built = conv(["n", 3, 32, 32], (8, 3, 3, 3), strides=[2, 2])
     here = onnxshare.inspect(built)
     tasks = elsewhere(monkeypatch)
-    monkeypatch.setattr(bounded, "ordinary", lambda *model: False)
+    monkeypatch.setattr(onnx_sandbox, "ordinary", lambda *model: False)
     assert onnxshare.inspect(built) == here
     assert "strict shapes" in tasks
 
@@ -347,7 +347,7 @@ def test_functions_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     here = onnxshare.inspect(built)
     tasks = elsewhere(monkeypatch)
-    monkeypatch.setattr(bounded, "calls_fit", lambda proto: False)
+    monkeypatch.setattr(onnx_sandbox, "calls_fit", lambda proto: False)
     assert [facts.op_type for facts in onnxshare.inspect(built).nodes] == ["Relu", "Abs"]
     assert onnxshare.inspect(built) == here
     assert tasks == ["inline", "inline"]
@@ -356,22 +356,22 @@ def test_functions_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does")
 def test_memory_runs_out_in_the_other_process() -> None:
     with pytest.raises(ModelError, match=r"needs too much memory|want of memory"):
-        bounded.infer_shapes(doubled(40), "net.onnx")
+        onnx_sandbox.infer_shapes(doubled(40), "net.onnx")
 
 
 def test_time_runs_out_in_the_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "SECONDS", 0.01)
+    monkeypatch.setattr(onnx_sandbox, "SECONDS", 0.01)
     with pytest.raises(ModelError, match=r"net\.onnx: .* takes longer than"):
-        bounded.infer_shapes(ODD["stride of 0"](), "net.onnx")
+        onnx_sandbox.infer_shapes(ODD["stride of 0"](), "net.onnx")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_crash_of_the_other_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake = tmp_path / "worker.py"
     fake.write_text("import os\nos.abort()\n")
-    monkeypatch.setattr(bounded, "__file__", str(tmp_path / "bounded.py"))
+    monkeypatch.setattr(onnx_sandbox, "__file__", str(tmp_path / "bounded.py"))
     with pytest.raises(ModelError, match=r"onnx crashes on it \(SIGABRT\)"):
-        bounded.infer_shapes(ODD["stride of 0"](), "net.onnx")
+        onnx_sandbox.infer_shapes(ODD["stride of 0"](), "net.onnx")
 
 
 def test_what_onnx_says_in_the_other_process() -> None:
@@ -383,11 +383,11 @@ def test_what_onnx_says_in_the_other_process() -> None:
     )
     built.graph.node[1].ClearField("input")
     with pytest.raises(ModelError, match=r"its shapes do not fit: .*Concat"):
-        bounded.infer_shapes(built, "net.onnx")
+        onnx_sandbox.infer_shapes(built, "net.onnx")
 
 
 def test_values_are_never_larger_than_asked() -> None:
-    from onnxshare.graph import Graph
+    from onnxshare.graph.index import Graph
     from onnxshare.io.load import load
 
     built = filled([4, 2**26], node("Cast", "f", "w", to=TensorProto.DOUBLE))

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 import onnxshare
 from onnxshare import RewriteResult
 from onnxshare.errors import RewriteError
-from onnxshare.graph import Node
+from onnxshare.graph.index import Node
 from rewrites import fold_batchnorm
 from tests.rewrites.checking import (
     assert_untouched_rest,

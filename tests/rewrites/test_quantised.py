@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 import onnxshare
-from onnxshare.edit import Editor
+from onnxshare.graph.editor import Editor
 from tests.rewrites.checking import feeds, is_new, run
 from tests.rewrites.forms import BOTH, Form, joined_quantised, quantised
 from tests.rewrites.forms import FORMS as ALL

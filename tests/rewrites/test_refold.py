@@ -157,7 +157,7 @@ def test_functions_are_kept(
 
 def test_what_is_inside_a_call_and_read_outside_keeps_it_expanded() -> None:
     """No rewrite does this today; a call must not hide a tensor that something reads."""
-    from onnxshare.bounded import inline_functions
+    from onnxshare.graph.onnx_sandbox import inline_functions
     from rewrites.refold import refold
 
     model = outside()

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 import onnxshare
-from onnxshare.edit import Editor
+from onnxshare.graph.editor import Editor
 from tests.rewrites import test_fold_batchnorm as fold
 from tests.rewrites.checking import Array, is_new
 from tests.rewrites.forms import FORMS, K, Net

@@ -18,9 +18,9 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 from onnxshare.errors import ModelError
+from onnxshare.graph.inference_cost import ordinary
+from onnxshare.graph.nodes import Node
 from onnxshare.io.function_limits import calls_fit
-from onnxshare.ordinary import ordinary
-from onnxshare.scopes import Node
 from onnxshare.support.garbage_collection import give_back
 
 #: Memory that another process may use, in bytes, beside several times the model itself.

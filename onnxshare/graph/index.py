@@ -12,9 +12,12 @@ from typing import Any
 
 import onnx
 
-from onnxshare import function_constants
-from onnxshare.bounded import inline_functions
 from onnxshare.errors import ModelError
+from onnxshare.graph import constant_sources
+from onnxshare.graph.constant_sources import CARRIERS, Sources
+from onnxshare.graph.nodes import Node, Scope, least, too_few
+from onnxshare.graph.onnx_sandbox import inline_functions
+from onnxshare.graph.stored_tensor import Stored, from_tensor
 from onnxshare.io.load import Model
 from onnxshare.io.node_reader import (
     STANDARD_DOMAINS,
@@ -26,9 +29,6 @@ from onnxshare.io.node_reader import (
     opset_version,
 )
 from onnxshare.io.tensors import bytes_of
-from onnxshare.scopes import Node, Scope, least, too_few
-from onnxshare.stored import Stored, from_tensor
-from onnxshare.tracing import CARRIERS, Sources
 
 
 class Graph:
@@ -213,9 +213,9 @@ def _without_functions(model: Model) -> tuple[onnx.ModelProto, dict[str, str]]:
     """The model with its functions expanded, and the marks of their constants."""
     if not model.skeleton.functions:
         return model.skeleton, {}
-    marked = function_constants.marked(model.skeleton)
+    marked = constant_sources.marked(model.skeleton)
     proto = inline_functions(marked, model.name)
-    return proto, {} if marked is model.skeleton else function_constants.unmarked(proto.graph)
+    return proto, {} if marked is model.skeleton else constant_sources.unmarked(proto.graph)
 
 
 __all__ = [

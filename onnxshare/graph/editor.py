@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxshare.graph import Node, opset_version
+from onnxshare.graph.index import Node, opset_version
 from onnxshare.io.skeleton import SMALL, Payloads
 from onnxshare.io.tensors import PLAIN, Array
 from onnxshare.version import __version__

@@ -13,8 +13,8 @@ import onnx
 from onnx import defs
 
 from onnxshare.errors import ModelError
+from onnxshare.graph.stored_tensor import Stored
 from onnxshare.io.node_reader import NodeRow, Operation, fits, value_of
-from onnxshare.stored import Stored
 
 _MISSING = object()
 
