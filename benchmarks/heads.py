@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxshare.inputs import Array
 from onnxshare.io.load import load
 from onnxshare.runtime.session import iter_batches
+from onnxshare.samples.samples import Array
 from rewrites.base import study
 from rewrites.chain import Chain, chain_of
 from rewrites.head_data import HeadData, collect

@@ -30,8 +30,8 @@ from onnx import TensorProto, helper, numpy_helper
 from vgg19 import measure
 
 import onnxshare
-from onnxshare.inputs import Array
 from onnxshare.report.comparison import seconds
+from onnxshare.samples.samples import Array
 from rewrites import threads
 from rewrites.emit_head import emit_head
 from rewrites.methods import parse

@@ -31,7 +31,7 @@ from heads import Measured, bundled
 from small_heads import zoo
 
 import onnxshare
-from onnxshare.inputs import Array
+from onnxshare.samples.samples import Array
 from onnxshare.statistics import agreement_lower_bound
 from rewrites.certify import Estimate, Target, estimate, fixed_sequence
 from rewrites.cross_validation import predict

@@ -31,9 +31,9 @@ import onnx
 import onnxshare
 from onnxshare.comparison import PASSING, Comparison
 from onnxshare.errors import OnnxShareError
-from onnxshare.inputs import random_samples
 from onnxshare.io.load import Model, with_data
 from onnxshare.runtime.session import run_model
+from onnxshare.samples.samples import random_samples
 from rewrites import ALL
 from rewrites.base import Change, Options
 from rewrites.passes import again

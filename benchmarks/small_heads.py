@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from heads import Measured, agreement, bundled, measure
 
-from onnxshare.inputs import Array
+from onnxshare.samples.samples import Array
 from rewrites.cross_validation import predict
 from rewrites.methods import family, parse
 from rewrites.refusal import Refusal

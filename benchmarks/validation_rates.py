@@ -30,8 +30,8 @@ import onnx
 
 import onnxshare
 from onnxshare.errors import OnnxShareError
-from onnxshare.inputs import Samples, random_samples
 from onnxshare.runtime.session import run_model
+from onnxshare.samples.samples import Samples, random_samples
 from onnxshare.validate import compare
 from rewrites import ALL
 from tests.mutants import HERE, INPUTS, MUTANTS, NETS, inputs, liveliest, net, spoilt

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from onnxshare.errors import RuntimeFailure
-from onnxshare.inputs import Samples
 from onnxshare.io.tensors import Array
 from onnxshare.latency import Latency
 from onnxshare.runtime.sessions import Sessions
 from onnxshare.runtime.timing import ROUNDS, measure
+from onnxshare.samples.samples import Samples
 from onnxshare.support.progress import report
 
 

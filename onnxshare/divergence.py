@@ -11,10 +11,10 @@ import onnx
 from onnxshare.comparison import Divergence
 from onnxshare.errors import RuntimeFailure
 from onnxshare.graph.random_operators import random_tensors
-from onnxshare.inputs import Array, Samples
 from onnxshare.io.load import Model
 from onnxshare.noise import NoiseMeter
 from onnxshare.runtime.session import Session
+from onnxshare.samples.samples import Array, Samples
 from onnxshare.statistics import Tally
 from onnxshare.verdict import judge
 

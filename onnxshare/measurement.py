@@ -12,12 +12,12 @@ from onnxshare.comparison import Divergence
 from onnxshare.divergence import first_divergence
 from onnxshare.errors import RuntimeFailure
 from onnxshare.graph.random_operators import random_tensors
-from onnxshare.inputs import Array, Samples
 from onnxshare.io.load import Model
 from onnxshare.noise import NoiseMeter
 from onnxshare.runtime.session import Session
 from onnxshare.runtime.sessions import Sessions
-from onnxshare.signature import batching, input_specs
+from onnxshare.samples.input_specs import batching, input_specs
+from onnxshare.samples.samples import Array, Samples
 from onnxshare.statistics import Tally
 from onnxshare.support.progress import report
 from onnxshare.verdict import Judged, judge

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from onnxshare.inputs import Samples
 from onnxshare.io.tensors import Array
+from onnxshare.samples.samples import Samples
 
 #: Types of so few digits that their rounding looks like a wrong weight.
 HALF = frozenset((TensorProto.FLOAT16, TensorProto.BFLOAT16))

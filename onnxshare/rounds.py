@@ -25,16 +25,16 @@ from onnxshare.comparison import Comparison
 from onnxshare.errors import OnnxShareError, RuntimeFailure, SamplesError
 from onnxshare.evidence import before_the_end
 from onnxshare.graph.random_operators import random_tensors
-from onnxshare.inputs import Samples, random_samples
 from onnxshare.io.load import Model
 from onnxshare.lone_weights import lone_difference
 from onnxshare.measurement import Measurement
 from onnxshare.noise import EPSILON
 from onnxshare.promise import promise_of
-from onnxshare.random_inputs import MORE, OTHER, Guess, open_sizes
 from onnxshare.runtime.sessions import Sessions
-from onnxshare.samples.lazy import LazyArrays
-from onnxshare.signature import input_specs
+from onnxshare.samples.input_specs import input_specs
+from onnxshare.samples.lazy_arrays import LazyArrays
+from onnxshare.samples.random_samples import MORE, OTHER, Guess, open_sizes
+from onnxshare.samples.samples import Samples, random_samples
 from onnxshare.statistics import is_float
 from onnxshare.tie_break import Doubt, difference_in_double, in_double
 from onnxshare.verdict import FACTOR, VISIBILITY, Judged, decide, upstream

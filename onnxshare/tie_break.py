@@ -19,7 +19,6 @@ from onnx import TensorProto
 from onnxshare.comparison import Comparison
 from onnxshare.errors import OnnxShareError
 from onnxshare.graph.random_operators import random_tensors
-from onnxshare.inputs import Array, Samples
 from onnxshare.io.load import Model, with_data
 from onnxshare.noise import DRAWS, VISIBLE, move, rounds_data
 from onnxshare.precision import HALF, widen
@@ -28,6 +27,7 @@ from onnxshare.runtime.providers import REFERENCE, Provider
 from onnxshare.runtime.run_limits import DEFAULT, RunLimits
 from onnxshare.runtime.session import Session
 from onnxshare.runtime.weights import WHOLE_BELOW, weight_bytes
+from onnxshare.samples.samples import Array, Samples
 from onnxshare.statistics import Tally, is_float
 from onnxshare.verdict import Judged, decide, judge, upstream
 

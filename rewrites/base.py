@@ -18,8 +18,8 @@ from onnxshare.shapes import InputShapes, infer
 from rewrites.moved import Moved
 
 if TYPE_CHECKING:
-    from onnxshare.inputs import Samples
     from onnxshare.latency import Latency
+    from onnxshare.samples.samples import Samples
     from rewrites.search_result import Search
 
 #: Runs a model on the samples and yields, batch by batch, the values of the named tensors.

@@ -16,12 +16,12 @@ from onnxshare.analysis.results import Totals
 from onnxshare.comparison import Comparison
 from onnxshare.evidence import before_the_end
 from onnxshare.graph.editor import set_property
-from onnxshare.inputs import Samples
 from onnxshare.io.load import Model, load, with_data
 from onnxshare.promise import PROMISE_KEY
 from onnxshare.promise import make as make_promise
 from onnxshare.runtime.providers import choose
 from onnxshare.runtime.run_limits import RunLimits
+from onnxshare.samples.samples import Samples
 from onnxshare.unrounded import quantises, same_steps, without_rounding
 from rewrites.base import Change, Options
 from rewrites.in_single import Again, Judge, compare_in_single, would_help

@@ -16,7 +16,6 @@ from onnxshare.analysis.results import Totals
 from onnxshare.comparison import Comparison
 from onnxshare.costs import latencies
 from onnxshare.errors import RewriteError, RuntimeFailure, UsageError
-from onnxshare.inputs import ImageOptions, Samples, Source, read_samples
 from onnxshare.io.load import Model, ModelSource, load, with_data
 from onnxshare.io.save import save_model
 from onnxshare.io.tensors import Array
@@ -26,6 +25,7 @@ from onnxshare.runtime.providers import Provider, choose
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import opened
 from onnxshare.runtime.sessions import Sessions
+from onnxshare.samples.samples import ImageOptions, Samples, Source, read_samples
 from onnxshare.shapes import InputShapes
 from onnxshare.support.progress import report
 from rewrites import ALL

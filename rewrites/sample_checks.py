@@ -26,8 +26,8 @@ import numpy as np
 
 from onnxshare.analysis.heads import Subject
 from onnxshare.errors import SamplesError
-from onnxshare.inputs import Samples
 from onnxshare.io.tensors import Array
+from onnxshare.samples.samples import Samples
 from onnxshare.support.progress import report
 from rewrites.base import Features
 from rewrites.chain import Chain

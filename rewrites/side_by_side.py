@@ -8,11 +8,11 @@ from functools import partial
 import onnx
 
 from onnxshare.comparison import Comparison
-from onnxshare.inputs import Samples, random_samples
 from onnxshare.io.load import Model
 from onnxshare.rounds import stricter_of
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.weights import weight_bytes
+from onnxshare.samples.samples import Samples, random_samples
 from onnxshare.validate import compare
 from rewrites.base import Change, Options
 from rewrites.fully_convolutional import as_vectors

@@ -8,7 +8,7 @@ from math import floor
 import numpy as np
 
 from onnxshare.errors import SamplesError, UsageError
-from onnxshare.inputs import Samples
+from onnxshare.samples.samples import Samples
 from rewrites.base import Options
 from rewrites.certify import CONFIDENCE, Target, percent, samples_needed
 from rewrites.methods import parse

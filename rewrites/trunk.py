@@ -20,7 +20,6 @@ from onnx import helper
 from onnxshare.errors import OnnxShareError
 from onnxshare.graph.index import Graph
 from onnxshare.graph.random_operators import random_tensors
-from onnxshare.inputs import Samples
 from onnxshare.io.load import Model
 from onnxshare.io.node_reader import model_inputs
 from onnxshare.io.skeleton import SMALL
@@ -28,8 +27,9 @@ from onnxshare.io.tensors import Array, element_count
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import opened, run_model
 from onnxshare.runtime.weights import reads
+from onnxshare.samples.input_specs import batching, input_specs
+from onnxshare.samples.samples import Samples
 from onnxshare.shapes import Shape, infer
-from onnxshare.signature import batching, input_specs
 
 #: The most bytes of tensors that are kept between the two parts.
 _KEPT = 2**29

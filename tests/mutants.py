@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxshare.inputs import Samples, random_samples
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import run_model
+from onnxshare.samples.samples import Samples, random_samples
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

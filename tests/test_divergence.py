@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from onnxshare import divergence
-from onnxshare.inputs import Samples
+from onnxshare.samples.samples import Samples
 from onnxshare.validate import compare
 from tests.builders import model, node
 

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxshare import tie_break
 from onnxshare.comparison import Comparison, OutputComparison
 from onnxshare.errors import RuntimeFailure
-from onnxshare.inputs import Samples
 from onnxshare.io.load import load
 from onnxshare.runtime.run_limits import RunLimits
+from onnxshare.samples.samples import Samples
 from onnxshare.validate import compare
 from tests.builders import model, node
 

@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.errors import ModelFileError, RuntimeFailure, SamplesError, UsageError
-from onnxshare.inputs import Samples
 from onnxshare.runtime import providers
+from onnxshare.samples.samples import Samples
 from onnxshare.statistics import Tally, agreement_lower_bound, split_channels
 from onnxshare.validate import compare
 

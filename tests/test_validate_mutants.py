@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
 from onnxshare.comparison import Comparison
-from onnxshare.inputs import Samples
 from onnxshare.runtime.session import run_model
+from onnxshare.samples.samples import Samples
 from onnxshare.validate import compare as compare_models
 from tests.mutants import HERE, INPUTS, MUTANTS, NETS, inputs, liveliest, net, spoilt, wrong
 

@@ -29,8 +29,8 @@ from onnxshare.shapes import InputShapes
 from onnxshare.support import progress as steps
 
 if TYPE_CHECKING:
-    from onnxshare.inputs import Samples
     from onnxshare.runtime.run_limits import RunLimits
+    from onnxshare.samples.samples import Samples
 
 
 @dataclass(frozen=True)

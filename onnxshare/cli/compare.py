@@ -75,8 +75,8 @@ def command(
     Example: onnxshare compare model.onnx model.fc-to-conv.onnx --samples test.npz
     """
     from onnxshare.cli.progress import Steps
-    from onnxshare.inputs import ImageOptions
     from onnxshare.io.load import load
+    from onnxshare.samples.samples import ImageOptions
     from onnxshare.validate import compare
 
     if batch is not None and not latency:

@@ -248,8 +248,8 @@ def command(
         _check_plot(plot, method, force=force)
     import onnxshare
     from onnxshare.cli.progress import Steps
-    from onnxshare.inputs import ImageOptions
     from onnxshare.report import rewriting
+    from onnxshare.samples.samples import ImageOptions
 
     source = onnxshare.load(path, follow_symlinks=follow_symlinks)
     common.check_spared(source, target)

@@ -19,7 +19,7 @@ from onnxshare.runtime.hosts import ChildHost, Host, LocalHost, Opened, Runner
 from onnxshare.runtime.providers import Provider, choose
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.weights import prepare, with_outputs
-from onnxshare.signature import batching, input_specs
+from onnxshare.samples.input_specs import batching, input_specs
 
 
 class Session:

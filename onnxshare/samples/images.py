@@ -13,9 +13,9 @@ import numpy as np
 
 from onnxshare.errors import OnnxShareError, SamplesError, UsageError
 from onnxshare.io.tensors import Array
-from onnxshare.samples.fitting import check_shape, first_line, fit, only_input, sample_shape
-from onnxshare.samples.lazy import Piece, gather
-from onnxshare.signature import Batching, InputSpec
+from onnxshare.samples.conform import check_shape, first_line, fit, only_input, sample_shape
+from onnxshare.samples.input_specs import Batching, InputSpec
+from onnxshare.samples.lazy_arrays import Piece, gather
 
 if TYPE_CHECKING:
     from PIL.Image import Image

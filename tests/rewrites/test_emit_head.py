@@ -16,7 +16,7 @@ import pytest
 
 from onnxshare.io.load import Model, load, with_data
 from onnxshare.runtime.session import iter_batches
-from onnxshare.signature import input_specs
+from onnxshare.samples.input_specs import input_specs
 from rewrites import threads
 from rewrites.base import study
 from rewrites.chain import Chain, chain_of

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 import onnxshare
 from onnxshare import RewriteResult
 from onnxshare.errors import RewriteError, SamplesError, UsageError
-from onnxshare.inputs import Samples
+from onnxshare.samples.samples import Samples
 from tests.rewrites.checking import (
     assert_same_results,
     assert_untouched_rest,

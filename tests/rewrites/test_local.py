@@ -11,9 +11,9 @@ import pytest
 from onnx import numpy_helper
 
 import onnxshare
-from onnxshare.inputs import Samples
 from onnxshare.io.load import Model, load
 from onnxshare.runtime.run_limits import RunLimits
+from onnxshare.samples.samples import Samples
 from rewrites import layers
 from rewrites.local import LIMIT, prove_locally
 from tests.builders import model, node

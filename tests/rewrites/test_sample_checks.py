@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxshare
 from onnxshare import RewriteResult
 from onnxshare.errors import SamplesError
-from onnxshare.inputs import Samples, input_specs, random_samples
+from onnxshare.samples.samples import Samples, input_specs, random_samples
 from rewrites.sample_checks import examine
 from tests.rewrites.checking import run
 

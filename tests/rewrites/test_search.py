@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxshare.inputs import read_samples
 from onnxshare.io.load import load
 from onnxshare.runtime.run_limits import RunLimits
+from onnxshare.samples.samples import read_samples
 from rewrites import cross_validation, threads
 from rewrites.base import study
 from rewrites.certify import Target, estimate

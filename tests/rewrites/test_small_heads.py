@@ -15,10 +15,10 @@ from onnx import numpy_helper
 import onnxshare
 from onnxshare import RewriteResult
 from onnxshare.errors import SamplesError, UsageError
-from onnxshare.inputs import Samples
 from onnxshare.latency import Latency
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.sessions import Sessions
+from onnxshare.samples.samples import Samples
 from rewrites.base import Options
 from rewrites.search_result import Search
 from rewrites.split import split

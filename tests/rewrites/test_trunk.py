@@ -10,9 +10,9 @@ import onnx
 import pytest
 
 import onnxshare
-from onnxshare.inputs import random_samples
 from onnxshare.io.load import load
 from onnxshare.runtime.session import run_model
+from onnxshare.samples.samples import random_samples
 from rewrites import run, side_by_side
 from rewrites.trunk import Rest, run_trunk_once
 from tests.rewrites.forms import FORMS, Net

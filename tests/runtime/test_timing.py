@@ -10,7 +10,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.costs import latencies
-from onnxshare.inputs import Samples
 from onnxshare.io.load import Model
 from onnxshare.latency import LEAST_PAIRS
 from onnxshare.runtime import memory, timing
@@ -21,6 +20,7 @@ from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import Session
 from onnxshare.runtime.sessions import Sessions
 from onnxshare.runtime.weights import Weights
+from onnxshare.samples.samples import Samples
 
 CPU = choose("cpu")
 WEIGHT = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32) / 8

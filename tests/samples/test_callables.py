@@ -13,9 +13,9 @@ import pytest
 
 import onnxshare
 from onnxshare.errors import SamplesError
-from onnxshare.inputs import read_samples
-from onnxshare.samples import callables
-from onnxshare.samples.lazy import LazyArrays
+from onnxshare.samples import python_sources
+from onnxshare.samples.lazy_arrays import LazyArrays
+from onnxshare.samples.samples import read_samples
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -47,7 +47,7 @@ def test_batches_of_every_kind(
     lenet: onnx.ModelProto, kind: str, spilled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if spilled:
-        monkeypatch.setattr(callables, "EAGER_BYTES", 10_000)
+        monkeypatch.setattr(python_sources, "EAGER_BYTES", 10_000)
     found = read_samples(lambda: batches(kind), lenet)
     assert isinstance(found.arrays, LazyArrays) == spilled
     assert found.count == 50

@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.errors import SamplesError
-from onnxshare.inputs import read_samples
-from onnxshare.samples.lazy import LazyArrays
+from onnxshare.samples.lazy_arrays import LazyArrays
+from onnxshare.samples.samples import read_samples
 from onnxshare.validate import compare
 from tests.builders import run
 
@@ -162,7 +162,7 @@ def test_folders_that_cannot_be_told(tmp_path: Path) -> None:
 def test_a_large_file_is_compared_batch_by_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onnxshare.samples.lazy.EAGER_BYTES", 0)
+    monkeypatch.setattr("onnxshare.samples.lazy_arrays.EAGER_BYTES", 0)
     np.save(tmp_path / "x.npy", values(70, 3))
     samples = read_samples(tmp_path / "x.npy", model(x=["n", 3]))
     assert isinstance(samples.arrays, LazyArrays)
@@ -176,7 +176,7 @@ def test_a_large_file_is_compared_batch_by_batch(
 def test_bad_values_of_a_large_file_are_found_when_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onnxshare.samples.lazy.EAGER_BYTES", 0)
+    monkeypatch.setattr("onnxshare.samples.lazy_arrays.EAGER_BYTES", 0)
     array = values(4, 3)
     array[2, 1] = np.nan
     np.save(tmp_path / "x.npy", array)

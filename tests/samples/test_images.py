@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxshare.errors import SamplesError, UsageError
-from onnxshare.inputs import ImageOptions, read_samples
+from onnxshare.samples.samples import ImageOptions, read_samples
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 
@@ -177,7 +177,7 @@ def test_folders_and_their_labels(tmp_path: Path) -> None:
 
 
 def test_images_are_read_batch_by_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxshare.samples.lazy.EAGER_BYTES", 0)
+    monkeypatch.setattr("onnxshare.samples.lazy_arrays.EAGER_BYTES", 0)
     values = [pixels(8, 8, seed=seed) for seed in range(5)]
     for index, item in enumerate(values):
         save(tmp_path / f"{index}.png", item)

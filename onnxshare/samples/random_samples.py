@@ -11,7 +11,7 @@ import onnx
 
 from onnxshare.errors import SamplesError
 from onnxshare.io.tensors import Array
-from onnxshare.signature import Batching, InputSpec, batching, input_specs
+from onnxshare.samples.input_specs import Batching, InputSpec, batching, input_specs
 
 #: Above this many bytes random inputs are refused.
 MAX_BYTES = 2 * 2**30

@@ -11,18 +11,23 @@ import onnx
 
 from onnxshare.errors import SamplesError
 from onnxshare.io.tensors import Array
-from onnxshare.random_inputs import Guess
-from onnxshare.random_inputs import make as make_random
-from onnxshare.samples import callables
 from onnxshare.samples import images as image_files
-from onnxshare.samples.callables import Source
-from onnxshare.samples.fitting import fit, require_file
+from onnxshare.samples import python_sources
+from onnxshare.samples.array_files import (
+    data_sets,
+    npy_pieces,
+    npz_pieces,
+    pb_file,
+    pb_pieces,
+    read_npz,
+)
+from onnxshare.samples.conform import LABELS, fit, fit_labels, of_files, require_file
 from onnxshare.samples.images import ImageOptions
-from onnxshare.samples.labels import LABELS, fit_labels, of_files
-from onnxshare.samples.lazy import LazyArrays, Piece
-from onnxshare.samples.numpy_files import npy_pieces, npz_pieces, read_npz
-from onnxshare.samples.test_data import data_sets, pb_file, pb_pieces
-from onnxshare.signature import InputSpec, batching, input_specs
+from onnxshare.samples.input_specs import InputSpec, batching, input_specs
+from onnxshare.samples.lazy_arrays import LazyArrays, Piece
+from onnxshare.samples.python_sources import Source
+from onnxshare.samples.random_samples import Guess
+from onnxshare.samples.random_samples import make as make_random
 
 __all__ = [
     "Array",
@@ -131,7 +136,7 @@ def read_samples(
     specs = input_specs(proto)
     layout = batching(specs)
     if not isinstance(path, (str, Path)):
-        found_arrays, found_labels, name = callables.read(path, specs, layout, limit)
+        found_arrays, found_labels, name = python_sources.read(path, specs, layout, limit)
         return _checked(found_arrays, found_labels, Path(name), limit)
     path = Path(path)
     options = images or ImageOptions()

@@ -16,10 +16,9 @@ import numpy as np
 
 from onnxshare.errors import SamplesError
 from onnxshare.io.tensors import Array
-from onnxshare.samples.fitting import fit, only_input
-from onnxshare.samples.labels import LABELS, fit_labels
-from onnxshare.samples.lazy import EAGER_BYTES, MAX_BYTES, LazyArrays, Piece
-from onnxshare.signature import Batching, InputSpec
+from onnxshare.samples.conform import LABELS, fit, fit_labels, only_input
+from onnxshare.samples.input_specs import Batching, InputSpec
+from onnxshare.samples.lazy_arrays import EAGER_BYTES, MAX_BYTES, LazyArrays, Piece
 
 #: A batch: arrays by the inputs' names (and `labels`); for a model with one input also the array
 #: alone, or a tuple of the array and the labels. Samples are on axis 0.

@@ -1,7 +1,12 @@
-"""NumPy's formats: `.npy` and `.npz`, alone or a folder of them."""
+"""NumPy's formats: `.npy` and `.npz`, alone or a folder of them.
+
+ONNX test data: folders `test_data_set_*` with a TensorProto per input, `input_0.pb` and so on
+(https://github.com/onnx/onnx/blob/main/docs/OnnxBackendTest.md).
+"""
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -9,11 +14,15 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
 
 from onnxshare.errors import SamplesError
 from onnxshare.io.tensors import Array
-from onnxshare.samples.fitting import (
+from onnxshare.samples.conform import (
     BROKEN,
+    LABELS,
     check_shape,
     first_line,
     fit,
@@ -21,9 +30,8 @@ from onnxshare.samples.fitting import (
     require_file,
     sample_shape,
 )
-from onnxshare.samples.labels import LABELS
-from onnxshare.samples.lazy import MAX_BYTES, Piece, gather
-from onnxshare.signature import Batching, InputSpec
+from onnxshare.samples.input_specs import Batching, InputSpec
+from onnxshare.samples.lazy_arrays import MAX_BYTES, Piece, gather
 
 
 def read_npz(path: Path, specs: Sequence[InputSpec]) -> dict[str, Array]:
@@ -132,3 +140,105 @@ def _match_keys(keys: list[str], specs: Sequence[InputSpec], path: Path) -> dict
     if LABELS in keys:
         chosen.setdefault(LABELS, LABELS)
     return chosen
+
+
+_INPUT = re.compile(r"input_(\d+)\.pb")
+_SET = re.compile(r"test_data(_set)?_?(\d+)")
+
+
+def data_sets(folder: Path) -> list[Path]:
+    """The folders with test data: this one, or its `test_data_set_*`, in the order of their
+    numbers."""
+    if any(_INPUT.fullmatch(path.name) for path in folder.glob("input_*.pb")):
+        return [folder]
+    found = [path for path in folder.glob("test_data*") if path.is_dir()]
+    numbered = [(match, path) for path in found if (match := _SET.fullmatch(path.name))]
+    return [path for match, path in sorted(numbered, key=lambda item: int(item[0][2]))]
+
+
+def pb_pieces(
+    sets: Sequence[Path], specs: Sequence[InputSpec], layout: Batching, path: Path
+) -> tuple[list[Piece], Mapping[str, Array]]:
+    """The samples of test data sets.
+
+    Raises:
+        SamplesError: a file is missing, cannot be read or does not fit.
+    """
+    pieces = [_piece(_files(folder, specs), specs, layout, folder) for folder in sets]
+    size = sum(prod(pieces[0].shapes[spec.name]) * spec.dtype.itemsize for spec in specs)
+    return pieces, gather(pieces, size, path)
+
+
+def pb_file(path: Path, specs: Sequence[InputSpec], layout: Batching) -> Mapping[str, Array]:
+    """The samples of one TensorProto, for a model with one input.
+
+    Raises:
+        SamplesError: it cannot be read, does not fit, or the model has several inputs.
+    """
+    if len(specs) != 1:
+        raise SamplesError(
+            f"{path}: is one tensor, and the model has {len(specs)} inputs",
+            "give the folder that holds a file input_0.pb, input_1.pb, … for each",
+        )
+    return gather([_piece([path], specs, layout, path)], 0, path)
+
+
+def _files(folder: Path, specs: Sequence[InputSpec]) -> list[Path]:
+    files = [folder / f"input_{index}.pb" for index in range(len(specs))]
+    for file in files:
+        if not file.is_file():
+            raise SamplesError(
+                f"{folder}: holds no {file.name}, and the model has {len(specs)} inputs"
+            )
+    return files
+
+
+def _piece(
+    files: Sequence[Path], specs: Sequence[InputSpec], layout: Batching, where: Path
+) -> Piece:
+    def whole() -> dict[str, Array]:
+        tensors = [_parse(file, spec) for file, spec in zip(files, specs, strict=True)]
+        names = [tensor.name for tensor in tensors]
+        order = range(len(specs))
+        if set(names) == {spec.name for spec in specs}:  # else they stand in the inputs' order
+            order = [names.index(spec.name) for spec in specs]  # type: ignore[assignment]
+        return {
+            spec.name: fit(_values(tensors[index], files[index]), spec, layout, files[index])
+            for spec, index in zip(specs, order, strict=True)
+        }
+
+    def read(rows: Array) -> dict[str, Array]:
+        return {name: array[rows] for name, array in whole().items()}
+
+    arrays = whole()
+    counts = {len(array) for array in arrays.values()}
+    if len(counts) > 1:
+        raise SamplesError(f"{where}: the inputs differ in their number of samples")
+    shapes = {name: array.shape[1:] for name, array in arrays.items()}
+    return Piece(where, counts.pop() if counts else 1, read, shapes)
+
+
+def _parse(path: Path, spec: InputSpec) -> onnx.TensorProto:
+    require_file(path)
+    tensor = onnx.TensorProto()
+    try:
+        if path.stat().st_size > min(MAX_BYTES, 2**31):
+            raise SamplesError(f"{path}: is larger than 2 GiB", "give an .npz or .npy")
+        tensor.ParseFromString(path.read_bytes())
+    except (DecodeError, OSError, MemoryError) as error:
+        raise SamplesError(f"{path}: not a readable TensorProto: {first_line(error)}") from error
+    if not tensor.data_type:
+        raise SamplesError(
+            f"{path}: is no tensor, and the model's input '{spec.name}' is one",
+            "sequences, maps and optional values cannot be fed",
+        )
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise SamplesError(f"{path}: keeps its values in another file", "give an .npz or .npy")
+    return tensor
+
+
+def _values(tensor: onnx.TensorProto, path: Path) -> Array:
+    try:
+        return numpy_helper.to_array(tensor)
+    except BROKEN as error:
+        raise SamplesError(f"{path}: not a readable TensorProto: {first_line(error)}") from error
