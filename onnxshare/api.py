@@ -9,8 +9,8 @@ from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.inspection import inspect as _inspect
 from onnxshare.analysis.results import Inspection
 from onnxshare.io.load import ModelSource, load
-from onnxshare.named_sizes import Dims, with_dims
-from onnxshare.shapes import InputShapes
+from onnxshare.shapes.inference import InputShapes
+from onnxshare.shapes.input_sizes import Dims, with_dims
 from onnxshare.support.garbage_collection import paused
 
 __all__ = ["inspect"]

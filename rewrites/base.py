@@ -14,7 +14,7 @@ from onnxshare.analysis.heads import Head, Subject, probe
 from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
-from onnxshare.shapes import InputShapes, infer
+from onnxshare.shapes.inference import InputShapes, infer
 from rewrites.moved import Moved
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ import onnx
 
 from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.layout import WITH_CONSTANT
-from onnxshare.contrib_shapes import RULES
 from onnxshare.errors import ModelError
 from onnxshare.graph.index import Node, model_inputs
 from onnxshare.graph.onnx_sandbox import infer_shapes
-from onnxshare.stand_ins import stand_in
+from onnxshare.shapes.rules.microsoft import RULES
+from onnxshare.shapes.rules.substitute import stand_in
 from rewrites.mirror import Mirror
 from rewrites.refusal import Refusal
 

@@ -16,7 +16,7 @@ from onnxshare.analysis.fc import fully_connected
 from onnxshare.analysis.heads import Subject
 from onnxshare.graph.index import Graph, Node, model_inputs
 from onnxshare.io.load import Model
-from onnxshare.shapes import infer
+from onnxshare.shapes.inference import infer
 from rewrites.mirror import Mirror
 from rewrites.refusal import Refusal
 from rewrites.restore import is_plain

@@ -29,7 +29,7 @@ from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import run_model
-from onnxshare.shapes import Shapes, infer
+from onnxshare.shapes.inference import Shapes, infer
 from onnxshare.verdict import VISIBILITY
 
 #: λ. Measured on right rewrites at most 0.7, on mixed-up axes over 400 (docs/benchmarks.md).

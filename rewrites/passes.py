@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from onnxshare.errors import ModelError, RewriteError, UsageError
 from onnxshare.io.load import Model
-from onnxshare.shapes import InputShapes
+from onnxshare.shapes.inference import InputShapes
 from rewrites.base import Change, Fitting, Options, Rewrite, Site, refuse, study
 from rewrites.refold import with_functions
 from rewrites.together import apply_some

@@ -9,7 +9,7 @@ from math import ceil
 from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.layout import data_input, elementwise
 from onnxshare.graph.index import Graph, Node
-from onnxshare.shapes import Shapes, infer
+from onnxshare.shapes.inference import Shapes, infer
 
 #: The first versions of the operator sets in which these attributes or inputs exist.
 _COUNT_INCLUDE_PAD = 7

@@ -20,13 +20,13 @@ from onnxshare.io.load import Model, ModelSource, load, with_data
 from onnxshare.io.save import save_model
 from onnxshare.io.tensors import Array
 from onnxshare.latency import Latency
-from onnxshare.named_sizes import Dims, with_dims
 from onnxshare.runtime.providers import Provider, choose
 from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import opened
 from onnxshare.runtime.sessions import Sessions
 from onnxshare.samples.samples import ImageOptions, Samples, Source, read_samples
-from onnxshare.shapes import InputShapes
+from onnxshare.shapes.inference import InputShapes
+from onnxshare.shapes.input_sizes import Dims, with_dims
 from onnxshare.support.progress import report
 from rewrites import ALL
 from rewrites.base import Change, Features, Fitting, Options, Rewrite, Site

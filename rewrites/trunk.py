@@ -29,7 +29,7 @@ from onnxshare.runtime.session import opened, run_model
 from onnxshare.runtime.weights import reads
 from onnxshare.samples.input_specs import batching, input_specs
 from onnxshare.samples.samples import Samples
-from onnxshare.shapes import Shape, infer
+from onnxshare.shapes.inference import Shape, infer
 
 #: The most bytes of tensors that are kept between the two parts.
 _KEPT = 2**29

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 import onnxshare
 from onnxshare.errors import ModelError
-from onnxshare.tensor_types import Shape
+from onnxshare.shapes.types import Shape
 from tests.builders import Array, constant, info, model, node, random_array, run, tensor
 
 MICROSOFT = "com.microsoft"

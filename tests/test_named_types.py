@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxshare import named_types
+from onnxshare.shapes import types
 
 TYPES = {
     "float": helper.make_tensor_type_proto(TensorProto.FLOAT, [1, 2, 3]),
@@ -38,12 +38,12 @@ def graph(copies: int) -> onnx.GraphProto:
 @pytest.mark.parametrize("copies", [1, 200], ids=["few", "many"])
 def test_values_come_in_order_with_their_types(copies: int) -> None:
     built = graph(copies)
-    assert (len(built.value_info) >= named_types._MANY) is (copies == 200)
+    assert (len(built.value_info) >= types._MANY) is (copies == 200)
     wanted = [
         (value.name, value.type.SerializeToString())
         for field in (built.input, built.value_info, built.output)
         for value in field
     ]
-    assert list(named_types.named_types(built)) == wanted
+    assert list(types.named_types(built)) == wanted
     kinds = [onnx.TypeProto.FromString(key) for _, key in wanted[: len(TYPES)]]
     assert kinds == [kind or onnx.TypeProto() for kind in TYPES.values()]

@@ -11,7 +11,7 @@ import onnxshare
 from onnxshare.errors import UsageError
 from onnxshare.graph.index import Graph
 from onnxshare.io.load import load
-from onnxshare.shapes import InputShapes, Shape, infer
+from onnxshare.shapes.inference import InputShapes, Shape, infer
 from tests.builders import Dims, constant, conv, info, model, node, random_array, run, tensor
 
 

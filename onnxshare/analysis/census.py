@@ -27,8 +27,8 @@ from onnxshare.analysis.work import Work
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node, Scope, Stored
 from onnxshare.io.node_reader import Operation
-from onnxshare.shape_arithmetic import taken_branch
-from onnxshare.shapes import Shapes
+from onnxshare.shapes.computed_sizes import taken_branch
+from onnxshare.shapes.inference import Shapes
 
 #: The Add that gives an FC its bias: a bias is a parameter even where it is one number.
 _BIAS = Operator("elementwise", (PARAM, PARAM), bias)

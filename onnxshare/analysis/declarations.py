@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from onnxshare.analysis.misfits import in_words
 from onnxshare.graph.index import Graph
-from onnxshare.shapes import Shapes
-from onnxshare.tensor_types import TensorType, TypeTable
+from onnxshare.shapes.inference import Shapes
+from onnxshare.shapes.types import TensorType, TypeTable
 
 
 def contradicted(graph: Graph, shapes: Shapes) -> list[str]:

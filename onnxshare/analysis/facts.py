@@ -17,9 +17,9 @@ from onnxshare.analysis.receptive_field import Fields
 from onnxshare.analysis.results import NodeFacts, Sharing, TensorInfo, WeightFacts
 from onnxshare.analysis.traffic import bound_by, intensity, weights_moved
 from onnxshare.graph.index import Node
-from onnxshare.shapes import Shapes
+from onnxshare.shapes.inference import Shapes
+from onnxshare.shapes.types import NOTHING, TensorType
 from onnxshare.support.dataclass_tools import made
-from onnxshare.tensor_types import NOTHING, TensorType
 
 _NAMES = {number: name.lower() for name, number in TensorProto.DataType.items()}
 _NAMES |= {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64"}

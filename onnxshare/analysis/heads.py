@@ -11,7 +11,7 @@ from onnxshare.graph.constant_values import Values
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Graph, Node
 from onnxshare.io.tensors import Array
-from onnxshare.shapes import InputShapes, Shapes, infer
+from onnxshare.shapes.inference import InputShapes, Shapes, infer
 
 #: Samples of a probe: a size that a graph is unlikely to hold in a Reshape, unlike 2.
 SEVERAL = 3

@@ -29,7 +29,7 @@ from onnxshare.analysis.uniformity import uniformity
 from onnxshare.errors import ModelFileError
 from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model, ModelSource, load
-from onnxshare.shapes import InputShapes
+from onnxshare.shapes.inference import InputShapes
 from onnxshare.support.garbage_collection import paused
 
 #: What the rewrites say of each head: per rewrite what it would give, or why it is refused.

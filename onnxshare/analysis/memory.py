@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from onnxshare.analysis.traffic import tensor_bytes
 from onnxshare.graph.index import Graph, Scope
-from onnxshare.shapes import Shapes
-from onnxshare.tensor_types import NOTHING, TensorType
+from onnxshare.shapes.inference import Shapes
+from onnxshare.shapes.types import NOTHING, TensorType
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from onnxshare.graph.index import Node
-from onnxshare.tensor_types import Shape, TensorType, shown
+from onnxshare.shapes.types import Shape, TensorType, shown
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from onnxshare.analysis.traffic import activation_bytes
 from onnxshare.analysis.work import Context, Unknown, Work
 from onnxshare.graph.index import Graph, Node, Stored
 from onnxshare.io.node_reader import Operation
-from onnxshare.shapes import Shapes
-from onnxshare.tensor_types import ABSENT, TensorType
+from onnxshare.shapes.inference import Shapes
+from onnxshare.shapes.types import ABSENT, TensorType
 
 Key = tuple[object, ...]
 

@@ -11,8 +11,8 @@ from onnxshare.errors import ModelFileError
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Node
 from onnxshare.io.node_reader import fits, value_of
-from onnxshare.shapes import Shapes
-from onnxshare.tensor_types import Shape
+from onnxshare.shapes.inference import Shapes
+from onnxshare.shapes.types import Shape
 
 #: Why no window can be given. These words are part of the report.
 WHOLE_INPUT = "whole input"

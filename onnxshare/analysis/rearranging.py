@@ -18,7 +18,7 @@ from onnxshare.analysis.places import (
     stopped,
     stretched,
 )
-from onnxshare.tensor_types import Shape
+from onnxshare.shapes.types import Shape
 
 
 def kept(step: Step) -> State:

@@ -19,8 +19,8 @@ from onnxshare.analysis.places import WHOLE_INPUT, Key, Place, Plan, State, Step
 from onnxshare.analysis.windows import ITSELF, Window
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node
-from onnxshare.shapes import Shapes
-from onnxshare.tensor_types import NOTHING
+from onnxshare.shapes.inference import Shapes
+from onnxshare.shapes.types import NOTHING
 
 #: size, stride and start per spatial axis; a stride is a fraction after upsampling.
 Field = dict[str, list[int | float]]

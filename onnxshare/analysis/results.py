@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from onnxshare.support.dataclass_tools import made, plain
 
 if TYPE_CHECKING:
-    from onnxshare.shapes import Shape
+    from onnxshare.shapes.inference import Shape
 
 #: Version of the JSON layout; it changes when a field changes its meaning or goes away.
 SCHEMA_VERSION = 1

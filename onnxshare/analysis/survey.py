@@ -19,7 +19,7 @@ from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node
 from onnxshare.graph.onnx_sandbox import InferenceRefused
 from onnxshare.io.tensors import Array
-from onnxshare.shapes import InputShapes, Shapes, infer
+from onnxshare.shapes.inference import InputShapes, Shapes, infer
 
 #: How onnx's inference reports one node: its operator, its name if it has one, and what is wrong.
 _REPORT = re.compile(r"\(op_type:([^,()]+?)(?:, node name: (.*?))?\): \[\w+\] (.*)")

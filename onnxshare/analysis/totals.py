@@ -13,7 +13,7 @@ from onnxshare.analysis.memory import peak_activations
 from onnxshare.analysis.operators import CONSTANT, PARAM, QUANTIZATION, STATISTIC
 from onnxshare.analysis.results import NodeFacts, Totals
 from onnxshare.graph.index import Graph, Node, Stored
-from onnxshare.shapes import Shapes
+from onnxshare.shapes.inference import Shapes
 
 
 def add_up(

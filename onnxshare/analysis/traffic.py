@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from math import ceil, prod
 
 from onnxshare.io.tensors import BITS, bytes_of
-from onnxshare.tensor_types import ABSENT, TensorType
+from onnxshare.shapes.types import ABSENT, TensorType
 
 #: FLOPs that a machine does in the time it moves one byte of main memory. The figure stands for
 #: CPUs in float32, which have 5 to 20; GPUs have more (an H100 has 20 in float32 and 300 in

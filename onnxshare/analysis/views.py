@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 from onnxshare.analysis.layout import trains
 from onnxshare.graph.index import CARRIERS, Graph, Node, Scope, Stored
-from onnxshare.shapes import Shapes
+from onnxshare.shapes.inference import Shapes
 
 #: The most tensors that one is joined from.
 _MAX_PARTS = 64

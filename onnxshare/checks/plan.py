@@ -13,7 +13,7 @@ from onnxshare.checks.policy import ModelEntry, Policy
 from onnxshare.checks.results import Limit
 from onnxshare.errors import UsageError
 from onnxshare.io.load import ModelSource
-from onnxshare.shapes import InputShapes
+from onnxshare.shapes.inference import InputShapes
 
 #: Standard input, as `load` takes it.
 _STDIN = "-"

@@ -14,7 +14,7 @@ from onnxshare.checks.rules import BY_CODE, BY_OPTION, RULES
 from onnxshare.errors import UsageError, hint
 
 if TYPE_CHECKING:
-    from onnxshare.shapes import InputShapes
+    from onnxshare.shapes.inference import InputShapes
 
 
 @dataclass(frozen=True)

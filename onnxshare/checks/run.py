@@ -24,8 +24,8 @@ from onnxshare.checks.rules.sharing import fc_share
 from onnxshare.checks.silence import silence
 from onnxshare.errors import ModelError, ModelFileError, OnnxShareError, SamplesError, UsageError
 from onnxshare.io.load import Model, ModelSource, load
-from onnxshare.named_sizes import Dims, with_dims
-from onnxshare.shapes import InputShapes
+from onnxshare.shapes.inference import InputShapes
+from onnxshare.shapes.input_sizes import Dims, with_dims
 from onnxshare.support import progress as steps
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from onnxshare.support.garbage_collection import paused
 if TYPE_CHECKING:
     from onnxshare.analysis.results import Inspection
     from onnxshare.io.load import Model
-    from onnxshare.named_sizes import Dims
-    from onnxshare.shapes import InputShapes
+    from onnxshare.shapes.inference import InputShapes
+    from onnxshare.shapes.input_sizes import Dims
 
 
 @paused()

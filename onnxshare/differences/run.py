@@ -15,10 +15,9 @@ from onnxshare.differences.results import Change, Difference, PortChange, TotalC
 from onnxshare.differences.side import Side, study
 from onnxshare.differences.weights import by_importance, match
 from onnxshare.graph.index import model_inputs
-from onnxshare.input_shapes import InputShapes
 from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.io.serialize import digest, pieces
-from onnxshare.named_sizes import Dims, for_each
+from onnxshare.shapes.input_sizes import Dims, InputShapes, for_each
 
 #: Told which model is read, and how many bytes of how many have been.
 Progress = Callable[[str, int, int], None]

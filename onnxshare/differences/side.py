@@ -17,9 +17,9 @@ from onnxshare.analysis.results import Inspection, NodeFacts
 from onnxshare.contents import Content, content
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node, Scope, Stored
-from onnxshare.input_shapes import InputShapes
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array, bytes_of
+from onnxshare.shapes.input_sizes import InputShapes
 
 #: Nodes that only hold a tensor: they are compared as tensors.
 HOLDERS = ("Constant", "ConstantOfShape")

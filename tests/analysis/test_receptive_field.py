@@ -22,9 +22,9 @@ from onnxshare.analysis.receptive_field import ReceptiveFields
 from onnxshare.analysis.windows import Window
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph
-from onnxshare.input_shapes import Binding
 from onnxshare.io.load import load
-from onnxshare.shapes import Shapes, infer
+from onnxshare.shapes.inference import Shapes, infer
+from onnxshare.shapes.input_sizes import Binding
 from tests.builders import Array, constant, info, model, node
 
 

@@ -10,7 +10,6 @@ import onnx
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
-from onnxshare import old_shapes
 from onnxshare.analysis.formulas import (
     attention,
     convolutions,
@@ -22,7 +21,8 @@ from onnxshare.analysis.formulas import (
     signals,
 )
 from onnxshare.analysis.operators import TABLE
-from onnxshare.contrib_shapes import RULES
+from onnxshare.shapes.rules import old_opsets
+from onnxshare.shapes.rules.microsoft import RULES
 
 #: In files of before ONNX 1.0.
 _ANCIENT = {("", name) for name in ("Affine", "ParametricSoftplus", "ScaledTanh")}
@@ -76,7 +76,7 @@ def test_what_onnx_knows_no_shapes_of_in_old_versions_has_rules(opset: int) -> N
             continue
         if not schema.has_type_and_shape_inference_function and not schema.deprecated:
             found.add(("", name))
-    assert set(old_shapes.rules(opset)) >= found
+    assert set(old_opsets.rules(opset)) >= found
 
 
 def test_the_whole_standard_has_rows() -> None:

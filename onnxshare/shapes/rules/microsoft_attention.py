@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from onnx import TensorProto
 
-from onnxshare.stand_ins import Body, NoRule
+from onnxshare.shapes.rules.substitute import Body, NoRule
 
 
 def attention(body: Body, past: int = 4, like: int | None = None) -> None:

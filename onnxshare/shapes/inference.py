@@ -12,17 +12,16 @@ from typing import Any
 
 import onnx
 
-from onnxshare import old_shapes
-from onnxshare.contrib_shapes import RULES
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node, Scope, Stored
 from onnxshare.graph.onnx_sandbox import infer_shapes
-from onnxshare.input_shapes import Binding, InputShapes, bind, rows
-from onnxshare.named_types import named_types
-from onnxshare.shape_arithmetic import leave_unknown, settle
-from onnxshare.slim import strip_subgraphs, without_weights
-from onnxshare.stand_ins import stand_in
-from onnxshare.tensor_types import NOTHING, Shape, TensorType, TypeTable
+from onnxshare.shapes.computed_sizes import leave_unknown, settle
+from onnxshare.shapes.input_sizes import Binding, InputShapes, bind, rows
+from onnxshare.shapes.rules import old_opsets
+from onnxshare.shapes.rules.microsoft import RULES
+from onnxshare.shapes.rules.substitute import stand_in
+from onnxshare.shapes.types import NOTHING, Shape, TensorType, TypeTable, named_types
+from onnxshare.shapes.weightless_copy import strip_subgraphs, without_weights
 
 #: Rounds of inference between which computed sizes are worked out; each settles all that can be.
 _MAX_ROUNDS = 8
@@ -176,7 +175,7 @@ def infer(
     slim = without_weights(graph)
     if proven:
         strip_subgraphs(graph.main, slim.graph)
-    rules = {**RULES, **old_shapes.rules(graph.opset)} if graph.opset < old_shapes.NEWEST else RULES
+    rules = {**RULES, **old_opsets.rules(graph.opset)} if graph.opset < old_opsets.NEWEST else RULES
     replaced = not graph.operators.keys().isdisjoint(rules)
     if replaced:
         stand_in(slim, rules)

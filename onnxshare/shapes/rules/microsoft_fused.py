@@ -3,8 +3,8 @@ the same shapes (https://github.com/microsoft/onnxruntime/blob/main/docs/Contrib
 
 from __future__ import annotations
 
-from onnxshare import attention_shapes
-from onnxshare.stand_ins import Body, NoRule, Rule
+from onnxshare.shapes.rules import microsoft_attention
+from onnxshare.shapes.rules.substitute import Body, NoRule, Rule
 
 
 def _like(*sources: int) -> Rule:
@@ -40,7 +40,7 @@ def _masked_attention(body: Body) -> None:
         elif shared:
             body.output(position, body.input(4 + position))
         elif body.wants(position):
-            new = attention_shapes.split_heads(
+            new = microsoft_attention.split_heads(
                 body, body.input(position), body.attribute("num_heads", 0)
             )
             body.output(position, body.op("Concat", body.input(4 + position), new, axis=2))
@@ -192,7 +192,7 @@ _RULES: dict[Rule, str] = {
     _like(0, 0): "EngramGate LinearAttentionGate",
     _like(1, 3): "GemmaRotaryEmbedding",
     _like(0, 4): "VarlenCausalConvWithState",
-    attention_shapes.attention: "DecoderMaskedSelfAttention PackedAttention",
+    microsoft_attention.attention: "DecoderMaskedSelfAttention PackedAttention",
     _masked_attention: "DecoderMaskedMultiHeadAttention",
     _ordered_attention: "QOrderedAttention",
     _packed_heads: "PackedMultiHeadAttention",

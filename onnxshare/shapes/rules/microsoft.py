@@ -10,8 +10,8 @@ from functools import partial
 
 from onnx import TensorProto
 
-from onnxshare import attention_shapes, fused_shapes
-from onnxshare.stand_ins import Body, NoRule, Rule
+from onnxshare.shapes.rules import microsoft_attention, microsoft_fused
+from onnxshare.shapes.rules.substitute import Body, NoRule, Rule
 
 _WINDOW = ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "ceil_mode")
 
@@ -208,12 +208,12 @@ _RULES: dict[Rule, str] = {
     _fused_matmul: "FusedMatMul TransposeMatMul FusedMatMulActivation SparseToDenseMatMul",
     _packed_matmul: "MatMulNBits MatMulBnb4",
     _lstm: "DynamicQuantizeLSTM AttnLSTM",
-    attention_shapes.attention: "Attention",
-    attention_shapes.quantised_attention: "QAttention",
-    attention_shapes.multi_head_attention: "MultiHeadAttention",
-    attention_shapes.group_query_attention: "GroupQueryAttention",
-    attention_shapes.embeddings: "EmbedLayerNormalization",
-    attention_shapes.quantised_embeddings: "QEmbedLayerNormalization",
+    microsoft_attention.attention: "Attention",
+    microsoft_attention.quantised_attention: "QAttention",
+    microsoft_attention.multi_head_attention: "MultiHeadAttention",
+    microsoft_attention.group_query_attention: "GroupQueryAttention",
+    microsoft_attention.embeddings: "EmbedLayerNormalization",
+    microsoft_attention.quantised_embeddings: "QEmbedLayerNormalization",
     _skip_normalisation: "SkipLayerNormalization SkipSimplifiedLayerNormalization",
     partial(_binary, right=3): "QLinearAdd QLinearMul",
     partial(_binary, right=2, to=TensorProto.INT32): "MulInteger",
@@ -243,7 +243,7 @@ _BLOCKED: dict[str, Rule] = {
 #: and of two of the standard's own operators onnx infers nothing.
 RULES: dict[tuple[str, str], Rule] = {
     **{("com.microsoft", name): rule for rule, names in _RULES.items() for name in names.split()},
-    **fused_shapes.RULES,
+    **microsoft_fused.RULES,
     **{("com.microsoft.nchwc", name): rule for name, rule in _BLOCKED.items()},
     ("", "SimplifiedLayerNormalization"): _same,
     ("", "GroupNormalization"): _same,

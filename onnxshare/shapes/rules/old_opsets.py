@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, numpy_helper
 
-from onnxshare.stand_ins import Body, NoRule, Rule
+from onnxshare.shapes.rules.substitute import Body, NoRule, Rule
 
 #: The opset in which the last of them got a version that onnx knows.
 NEWEST = 7

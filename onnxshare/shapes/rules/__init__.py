@@ -1,0 +1,1 @@
+"""Shapes of operators that onnx does not infer."""
