@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxshare.analysis.equality import Progress
 from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.inspection import inspect as _inspect
 from onnxshare.analysis.results import Inspection
@@ -12,6 +11,7 @@ from onnxshare.io.load import ModelSource, load
 from onnxshare.shapes.inference import InputShapes
 from onnxshare.shapes.input_sizes import Dims, with_dims
 from onnxshare.support.garbage_collection import paused
+from onnxshare.weights.equal_tensors import Progress
 
 __all__ = ["inspect"]
 

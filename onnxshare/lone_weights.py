@@ -19,7 +19,6 @@ from enum import Enum
 
 import numpy as np
 
-from onnxshare.contents import Content, content, same_bits
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model
@@ -36,6 +35,7 @@ from onnxshare.used_weights import (
     others,
     used_weights,
 )
+from onnxshare.weights.content import Content, content, same_bits
 
 #: A weight that was computed another way differs by no more than so many units in the last place
 #: of its largest value.

@@ -20,13 +20,13 @@ import onnx
 from onnx import TensorProto
 
 from onnxshare.analysis.census import take
-from onnxshare.analysis.equality import Copy, groups
 from onnxshare.analysis.heads import Subject
 from onnxshare.analysis.operators import PARAM
-from onnxshare.contents import same_bits
 from onnxshare.graph.index import CARRIERS, Graph, Scope, Stored
 from onnxshare.io.tensors import Array
 from onnxshare.support.progress import report
+from onnxshare.weights.content import same_bits
+from onnxshare.weights.equal_tensors import Copy, groups
 from rewrites.base import Change, Fitting, Options, Site, refuse
 from rewrites.merge import Merge, flips, position_in, scope_of
 from rewrites.moved import Moved

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper
 
-from onnxshare.contents import (
+from onnxshare.weights.content import (
     PIECE,
     content,
     content_of_pieces,

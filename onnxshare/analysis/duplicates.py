@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from onnxshare.analysis.census import Census
-from onnxshare.analysis.equal_numbers import equal_after, meanings
-from onnxshare.analysis.equality import Copy, Progress, grouped, steps
 from onnxshare.analysis.operators import PARAM
-from onnxshare.analysis.readings import readings
 from onnxshare.analysis.results import WeightFacts
-from onnxshare.contents import HIGHEST_RANK, Content, content
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Stored
 from onnxshare.io.tensors import Array, bytes_of
+from onnxshare.weights.content import HIGHEST_RANK, Content, content
+from onnxshare.weights.equal_dequantized import equal_after, meanings
+from onnxshare.weights.equal_tensors import Copy, Progress, grouped, steps
+from onnxshare.weights.quantization_schemes import readings
 
 
 def hashed(

@@ -9,7 +9,6 @@ from onnxshare.analysis.cautions import cautions
 from onnxshare.analysis.census import Census
 from onnxshare.analysis.declarations import contradicted
 from onnxshare.analysis.duplicates import hashed
-from onnxshare.analysis.equality import Progress
 from onnxshare.analysis.facts import declared, node_facts, shared_facts, weight_facts
 from onnxshare.analysis.fc import bias_elements
 from onnxshare.analysis.head_search import find_heads
@@ -31,6 +30,7 @@ from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.shapes.inference import InputShapes
 from onnxshare.support.garbage_collection import paused
+from onnxshare.weights.equal_tensors import Progress
 
 #: What the rewrites say of each head: per rewrite what it would give, or why it is refused.
 HeadJudge = Callable[[Subject], list[dict[str, dict[str, Any]]]]

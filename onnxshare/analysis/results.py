@@ -124,7 +124,7 @@ class WeightFacts:
         same_as: the first tensor, in order of use, that holds the same.
         transposed_of: the first tensor that this one is a transpose of.
         hash: equal for equal type, dims and bytes, in this and in other models
-            (`onnxshare.contents.Content`).
+            (`onnxshare.weights.content.Content`).
         uniform: whether all elements are the same bits, so that being equal means little.
         same_after: `dequantize` if the two are equal, or one the other's transpose, only as the
             real numbers they stand for; None if bit for bit.

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from onnxshare.contents import HIGHEST_RANK, permutation_between, same_bits
 from onnxshare.differences.side import Side
 from onnxshare.io.tensors import Array, release
+from onnxshare.weights.content import HIGHEST_RANK, permutation_between, same_bits
 
 #: Fewer elements are not matched by their content alone: too many are alike by chance.
 LEAST = 16

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxshare.analysis.dequantized import Dequantized
-from onnxshare.contents import HIGHEST_RANK
 from onnxshare.io.tensors import Array, release
+from onnxshare.weights.content import HIGHEST_RANK
+from onnxshare.weights.dequantize import Dequantized
 
 #: The largest part of the numbers that may be clipped.
 _CLIPPED = 0.01

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 import onnx
 
-from onnxshare.analysis.dequantized import Dequantized
-from onnxshare.analysis.equal_numbers import Meaning, Numbers, content_of
-from onnxshare.analysis.equality import Progress
 from onnxshare.analysis.inspection import inspect
-from onnxshare.analysis.readings import readings
 from onnxshare.analysis.results import Inspection, NodeFacts
-from onnxshare.contents import Content, content
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node, Scope, Stored
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array, bytes_of
 from onnxshare.shapes.input_sizes import InputShapes
+from onnxshare.weights.content import Content, content
+from onnxshare.weights.dequantize import Dequantized
+from onnxshare.weights.equal_dequantized import Meaning, Numbers, content_of
+from onnxshare.weights.equal_tensors import Progress
+from onnxshare.weights.quantization_schemes import readings
 
 #: Nodes that only hold a tensor: they are compared as tensors.
 HOLDERS = ("Constant", "ConstantOfShape")

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxshare.analysis.equal_numbers import Numbers, permutation
 from onnxshare.analysis.facts import dtype_name
 from onnxshare.differences.content import (
     LEAST,
@@ -27,6 +26,7 @@ from onnxshare.differences.distance import distance, first
 from onnxshare.differences.quantised import rounded
 from onnxshare.differences.results import WeightChange
 from onnxshare.differences.side import Side
+from onnxshare.weights.equal_dequantized import Numbers, permutation
 
 #: So many quantised tensors of one size are compared with one in floats.
 _TRIED = 32

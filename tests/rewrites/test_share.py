@@ -14,11 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
 from onnxshare import RewriteResult
-from onnxshare.analysis import equality
 from onnxshare.analysis.heads import Subject
-from onnxshare.contents import Content
 from onnxshare.errors import RewriteError
 from onnxshare.support.progress import listening
+from onnxshare.weights import equal_tensors
+from onnxshare.weights.content import Content
 from rewrites import merge, passes
 from rewrites.base import study
 from tests.rewrites.checking import (
@@ -660,8 +660,10 @@ def test_all_groups_are_merged_in_one_go(monkeypatch: Patch) -> None:
 
 def test_equal_hashes_are_not_trusted(monkeypatch: Patch) -> None:
     """Tensors of one type and shape, all of the same hash: the bytes decide."""
-    monkeypatch.setattr(equality, "content", lambda values, dtype, step: Content("", (0, 0), False))
-    monkeypatch.setattr(equality, "_first_look", lambda values: ())
+    monkeypatch.setattr(
+        equal_tensors, "content", lambda values, dtype, step: Content("", (0, 0), False)
+    )
+    monkeypatch.setattr(equal_tensors, "_first_look", lambda values: ())
     net = Net()
     square(net, second=lambda matrix: matrix + np.float32(1))
     result = share(net.model())
@@ -694,8 +696,10 @@ def test_merged_without_transposing(monkeypatch: Patch, name: str, seed: int) ->
 @pytest.mark.parametrize("seed", range(3))
 def test_merged_with_another(monkeypatch: Patch, seed: int) -> None:
     """Tensors of one shape taken for equal never pass."""
-    monkeypatch.setattr(equality, "_first_look", lambda values: ())
-    monkeypatch.setattr(equality, "content", lambda values, dtype, step: Content("", (0, 0), False))
+    monkeypatch.setattr(equal_tensors, "_first_look", lambda values: ())
+    monkeypatch.setattr(
+        equal_tensors, "content", lambda values, dtype, step: Content("", (0, 0), False)
+    )
     monkeypatch.setattr("rewrites.share.same_bits", lambda *a, **k: True)
     net = Net(seed=seed)
     square(net, second=lambda matrix: matrix * np.float32(1.001))

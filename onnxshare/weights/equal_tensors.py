@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxshare.contents import Content, content, permutation_between
 from onnxshare.graph.index import Stored
 from onnxshare.io.tensors import Array
+from onnxshare.weights.content import Content, content, permutation_between
 
 #: Elements of the first look.
 _FIRST = 256

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from onnxshare.analysis import packed_readings
-from onnxshare.analysis.dequantized import Dequantized
-from onnxshare.analysis.reader import Reader
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node
 from onnxshare.io.tensors import Array
+from onnxshare.weights import packed_formats
+from onnxshare.weights.dequantize import Dequantized, Reader
 
 MICROSOFT = "com.microsoft"
 
@@ -205,12 +204,12 @@ _CONTRIB: dict[str, Rule] = {
     "QGemm": _gemm,
     "MatMulIntegerToFloat": _matmul_to_float,
     "DynamicQuantizeMatMul": _dynamic_matmul,
-    "MatMulNBits": packed_readings.in_blocks,
-    "MatMulBnb4": packed_readings.in_table,
-    "MatMulNBitsMlp": packed_readings.two_in_blocks,
-    "MatMulNBitsQkv": packed_readings.three_in_blocks,
-    "MatMulBlockQuantizedFp8Weight": packed_readings.floats_in_blocks,
-    "GatherBlockQuantized": packed_readings.packed_rows,
+    "MatMulNBits": packed_formats.in_blocks,
+    "MatMulBnb4": packed_formats.in_table,
+    "MatMulNBitsMlp": packed_formats.two_in_blocks,
+    "MatMulNBitsQkv": packed_formats.three_in_blocks,
+    "MatMulBlockQuantizedFp8Weight": packed_formats.floats_in_blocks,
+    "GatherBlockQuantized": packed_formats.packed_rows,
     "QAttention": _attention,
     "DynamicQuantizeLSTM": _lstm,
     "QEmbedLayerNormalization": _embeddings,

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import TensorProto
 
-from onnxshare.analysis.dequantized import Dequantized, Packing, reading
-from onnxshare.analysis.reader import Reader
 from onnxshare.io.tensors import Array
+from onnxshare.weights.dequantize import Dequantized, Packing, Reader, reading
 
 #: The numbers of 4-bit floats and of 4-bit normal floats (Dettmers et al., "QLoRA: Efficient
 #: Finetuning of Quantized LLMs", 2023, appendix E), both between -1 and 1.

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxshare.analysis.dequantized import Dequantized, Sizes
-from onnxshare.contents import HIGHEST_RANK, Content, content_of_pieces
 from onnxshare.graph.index import Stored
 from onnxshare.io.tensors import Array, bytes_of
+from onnxshare.weights.content import HIGHEST_RANK, Content, content_of_pieces
+from onnxshare.weights.dequantize import Dequantized, Sizes
 
 Read = Callable[[Stored], Array]
 

@@ -1,0 +1,1 @@
+"""What stored tensors hold: equal, transposed, quantized."""
