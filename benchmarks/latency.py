@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnxshare
-from onnxshare.latency import Latency
 from onnxshare.report.comparison import seconds
+from onnxshare.runtime.latency import Latency
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 BATCHES = (1, 8, 64)

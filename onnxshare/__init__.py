@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnxshare.families import Family, family
     from onnxshare.gate import check
     from onnxshare.io.load import Model, load
-    from onnxshare.runtime.run_limits import RunLimits
+    from onnxshare.runtime.limits import RunLimits
     from onnxshare.validate import compare
     from rewrites.run import RewriteResult, rewrite
 
@@ -54,7 +54,7 @@ _HOMES = {
     "Inspection": "onnxshare.analysis.results",
     "Model": "onnxshare.io.load",
     "RewriteResult": "rewrites.run",
-    "RunLimits": "onnxshare.runtime.run_limits",
+    "RunLimits": "onnxshare.runtime.limits",
     "check": "onnxshare.gate",
     "compare": "onnxshare.validate",
     "diff": "onnxshare.differences.run",

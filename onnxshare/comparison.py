@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from onnxshare.latency import Latency
+from onnxshare.runtime.latency import Latency
 
 #: The verdicts that a check accepts.
 PASSING = ("identical", "equivalent", "approximate")

@@ -15,7 +15,7 @@ from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model
 from onnxshare.noise import NoiseMeter
 from onnxshare.runtime.session import Session
-from onnxshare.runtime.sessions import Sessions
+from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.input_specs import batching, input_specs
 from onnxshare.samples.samples import Array, Samples
 from onnxshare.statistics import Tally

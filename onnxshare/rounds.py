@@ -30,7 +30,7 @@ from onnxshare.lone_weights import lone_difference
 from onnxshare.measurement import Measurement
 from onnxshare.noise import EPSILON
 from onnxshare.promise import promise_of
-from onnxshare.runtime.sessions import Sessions
+from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.input_specs import input_specs
 from onnxshare.samples.lazy_arrays import LazyArrays
 from onnxshare.samples.random_samples import MORE, OTHER, Guess, open_sizes

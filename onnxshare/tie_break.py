@@ -22,11 +22,11 @@ from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model, with_data
 from onnxshare.noise import DRAWS, VISIBLE, move, rounds_data
 from onnxshare.precision import HALF, widen
-from onnxshare.runtime.hosts import ChildHost, Host, LocalHost
+from onnxshare.runtime.limits import DEFAULT, RunLimits
+from onnxshare.runtime.ort_weights import WHOLE_BELOW, weight_bytes
 from onnxshare.runtime.providers import REFERENCE, Provider
-from onnxshare.runtime.run_limits import DEFAULT, RunLimits
 from onnxshare.runtime.session import Session
-from onnxshare.runtime.weights import WHOLE_BELOW, weight_bytes
+from onnxshare.runtime.session_host import ChildHost, Host, LocalHost
 from onnxshare.samples.samples import Array, Samples
 from onnxshare.statistics import Tally, is_float
 from onnxshare.verdict import Judged, decide, judge, upstream

@@ -18,7 +18,7 @@ from onnxshare.shapes.inference import InputShapes, infer
 from rewrites.moved import Moved
 
 if TYPE_CHECKING:
-    from onnxshare.latency import Latency
+    from onnxshare.runtime.latency import Latency
     from onnxshare.samples.samples import Samples
     from rewrites.search_result import Search
 

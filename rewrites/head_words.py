@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxshare.latency import Latency
+from onnxshare.runtime.latency import Latency
 from rewrites.certify import Estimate, Target
 from rewrites.search_result import Search
 

@@ -27,7 +27,7 @@ from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
-from onnxshare.runtime.run_limits import RunLimits
+from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.session import run_model
 from onnxshare.shapes.inference import Shapes, infer
 from onnxshare.verdict import VISIBILITY

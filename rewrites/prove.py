@@ -19,8 +19,8 @@ from onnxshare.graph.editor import set_property
 from onnxshare.io.load import Model, load, with_data
 from onnxshare.promise import PROMISE_KEY
 from onnxshare.promise import make as make_promise
+from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.providers import choose
-from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.samples.samples import Samples
 from onnxshare.unrounded import quantises, same_steps, without_rounding
 from rewrites.base import Change, Options

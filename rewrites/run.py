@@ -14,16 +14,16 @@ import onnx
 from onnxshare.analysis.inspection import inspect
 from onnxshare.analysis.results import Totals
 from onnxshare.comparison import Comparison
-from onnxshare.costs import latencies
 from onnxshare.errors import RewriteError, RuntimeFailure, UsageError
 from onnxshare.io.load import Model, ModelSource, load, with_data
 from onnxshare.io.save import save_model
 from onnxshare.io.tensors import Array
-from onnxshare.latency import Latency
+from onnxshare.runtime.latency import Latency
+from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.providers import Provider, choose
-from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import opened
-from onnxshare.runtime.sessions import Sessions
+from onnxshare.runtime.session_pair import Sessions
+from onnxshare.runtime.timing import latencies
 from onnxshare.samples.samples import ImageOptions, Samples, Source, read_samples
 from onnxshare.shapes.inference import InputShapes
 from onnxshare.shapes.input_sizes import Dims, with_dims

@@ -6,7 +6,7 @@ target the cheapest is chosen. Choosing makes its estimate too good, so the esti
 nothing: what is chosen has to be certified on samples that the search never saw.
 
 Where the latency counts, each candidate that reaches the target is timed against the original in
-pairs (`onnxshare/latency.py`). Ratios within 3 % of each other show no difference: of those that
+pairs (`onnxshare/runtime/latency.py`). Ratios within 3 % of each other show no difference: of those that
 are as close to the fastest, and then of those that are as close to the fastest of the rest, and so
 on, the candidate of fewer parameters is the cheaper one.
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
 
-from onnxshare.latency import MARGIN, Latency
+from onnxshare.runtime.latency import MARGIN, Latency
 from onnxshare.support.progress import report
 from rewrites import threads
 from rewrites.certify import Estimate, Target, estimate

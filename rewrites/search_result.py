@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from onnxshare.latency import Latency
+from onnxshare.runtime.latency import Latency
 from rewrites.certify import Estimate, Target
 
 

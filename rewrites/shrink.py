@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from onnxshare.analysis.heads import Head, Subject
-from onnxshare.latency import Latency
+from onnxshare.runtime.latency import Latency
 from rewrites import threads
 from rewrites.base import Change, Fitting, Options, Site
 from rewrites.certify import Estimate, Target, estimate, fixed_sequence

@@ -10,8 +10,8 @@ import onnx
 from onnxshare.comparison import Comparison
 from onnxshare.io.load import Model
 from onnxshare.rounds import stricter_of
-from onnxshare.runtime.run_limits import RunLimits
-from onnxshare.runtime.weights import weight_bytes
+from onnxshare.runtime.limits import RunLimits
+from onnxshare.runtime.ort_weights import weight_bytes
 from onnxshare.samples.samples import Samples, random_samples
 from onnxshare.validate import compare
 from rewrites.base import Change, Options

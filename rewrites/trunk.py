@@ -24,9 +24,9 @@ from onnxshare.io.load import Model
 from onnxshare.io.node_reader import model_inputs
 from onnxshare.io.skeleton import SMALL
 from onnxshare.io.tensors import Array, element_count
-from onnxshare.runtime.run_limits import RunLimits
+from onnxshare.runtime.limits import RunLimits
+from onnxshare.runtime.ort_weights import reads
 from onnxshare.runtime.session import opened, run_model
-from onnxshare.runtime.weights import reads
 from onnxshare.samples.input_specs import batching, input_specs
 from onnxshare.samples.samples import Samples
 from onnxshare.shapes.inference import Shape, infer

@@ -28,9 +28,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def _in_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Models run in this process, which is faster, but where a test is marked `isolated`."""
     if "isolated" not in request.keywords:
-        from onnxshare.runtime import run_limits
+        from onnxshare.runtime import limits
 
-        monkeypatch.setattr(run_limits, "DEFAULT", run_limits.RunLimits(in_process=True))
+        monkeypatch.setattr(limits, "DEFAULT", limits.RunLimits(in_process=True))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxshare.latency import interval, summarise
+from onnxshare.runtime.latency import interval, summarise
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from onnxshare.io.load import load
 from onnxshare.lone_weights import lone_difference
-from onnxshare.runtime.run_limits import RunLimits
+from onnxshare.runtime.limits import RunLimits
 from onnxshare.validate import compare
 from tests.builders import model, node, random_array
 

@@ -14,9 +14,9 @@ from onnxshare import measurement, noise, rounds
 from onnxshare.comparison import Comparison
 from onnxshare.io.load import load
 from onnxshare.measurement import Measurement
+from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.providers import choose
-from onnxshare.runtime.run_limits import RunLimits
-from onnxshare.runtime.sessions import Sessions
+from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.samples import Samples
 from onnxshare.verdict import Judged
 from tests.builders import model, node

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.comparison import Comparison
 from onnxshare.errors import SamplesError
-from onnxshare.runtime.run_limits import RunLimits
+from onnxshare.runtime.limits import RunLimits
 from onnxshare.samples.samples import Samples
 from onnxshare.validate import compare
 from tests.builders import node

@@ -13,7 +13,7 @@ from onnxshare import tie_break
 from onnxshare.comparison import Comparison
 from onnxshare.evidence import before_the_end
 from onnxshare.graph.random_operators import random_tensors
-from onnxshare.runtime.run_limits import RunLimits
+from onnxshare.runtime.limits import RunLimits
 from onnxshare.samples.random_samples import Guess, open_sizes
 from onnxshare.samples.samples import Samples, random_samples
 from onnxshare.validate import compare

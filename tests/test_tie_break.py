@@ -14,7 +14,7 @@ from onnxshare import tie_break
 from onnxshare.comparison import Comparison, OutputComparison
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import load
-from onnxshare.runtime.run_limits import RunLimits
+from onnxshare.runtime.limits import RunLimits
 from onnxshare.samples.samples import Samples
 from onnxshare.validate import compare
 from tests.builders import model, node

@@ -29,7 +29,7 @@ from onnxshare.shapes.input_sizes import Dims, with_dims
 from onnxshare.support import progress as steps
 
 if TYPE_CHECKING:
-    from onnxshare.runtime.run_limits import RunLimits
+    from onnxshare.runtime.limits import RunLimits
     from onnxshare.samples.samples import Samples
 
 

@@ -13,7 +13,7 @@ from onnxshare.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxshare.io.load import Model
-    from onnxshare.runtime.run_limits import RunLimits
+    from onnxshare.runtime.limits import RunLimits
 
 
 #: The one model of a command.
@@ -138,7 +138,7 @@ def run_limits(in_process: bool, timeout: float | None, memory_limit: str | None
     Raises:
         UsageError: they are not what they should be, or do not go together.
     """
-    from onnxshare.runtime.run_limits import DEFAULT, RunLimits, parse_memory
+    from onnxshare.runtime.limits import DEFAULT, RunLimits, parse_memory
 
     if not in_process and timeout is None and memory_limit is None:
         return DEFAULT

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from onnxshare.comparison import Comparison, Divergence, OutputComparison, WeightProof
 from onnxshare.errors import printable
-from onnxshare.latency import Latency
+from onnxshare.runtime.latency import Latency
 
 _WIDTH_IN_A_PIPE = 100
 

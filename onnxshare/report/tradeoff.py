@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxshare.errors import printable
-from onnxshare.latency import MARGIN
 from onnxshare.report import numbers
 from onnxshare.report.comparison import seconds
+from onnxshare.runtime.latency import MARGIN
 from rewrites.search_result import Candidate, Search
 
 #: What stands in the last column of the chosen candidate.

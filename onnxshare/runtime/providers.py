@@ -210,7 +210,7 @@ def _driver_version() -> str:
 
 def _try_apart(provider: str, options: Mapping[str, str]) -> str:
     """As `try_session`, in another process: libraries that do not fit together may crash it."""
-    from onnxshare.runtime.process import ChildProcess
+    from onnxshare.runtime.worker_process import ChildProcess
 
     header = {"op": "try", "provider": provider, "options": dict(options)}
     child = None

@@ -13,12 +13,12 @@ from onnxshare.errors import OutOfMemory, RuntimeFailure, SamplesError
 from onnxshare.io.external_data import ExternalData
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
-from onnxshare.runtime import run_limits as defaults
-from onnxshare.runtime.engine import Settings
-from onnxshare.runtime.hosts import ChildHost, Host, LocalHost, Opened, Runner
+from onnxshare.runtime import limits as defaults
+from onnxshare.runtime.limits import RunLimits
+from onnxshare.runtime.ort_engine import Settings
+from onnxshare.runtime.ort_weights import prepare, with_outputs
 from onnxshare.runtime.providers import Provider, choose
-from onnxshare.runtime.run_limits import RunLimits
-from onnxshare.runtime.weights import prepare, with_outputs
+from onnxshare.runtime.session_host import ChildHost, Host, LocalHost, Opened, Runner
 from onnxshare.samples.input_specs import batching, input_specs
 
 

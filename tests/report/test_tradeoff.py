@@ -15,9 +15,9 @@ import pytest
 from rich.console import Console
 
 from onnxshare.errors import UsageError
-from onnxshare.latency import Latency
 from onnxshare.report import picture, tradeoff, tradeoff_picture
 from onnxshare.report.picture import Dot, Line, Picture, Words
+from onnxshare.runtime.latency import Latency
 from rewrites.certify import Estimate, Target
 from rewrites.search_result import Candidate, Search
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxshare.errors import UsageError
-from onnxshare.latency import Latency
+from onnxshare.runtime.latency import Latency
 from onnxshare.statistics import agreement_lower_bound
 from rewrites.certify import (
     Estimate,

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 import onnxshare
 from onnxshare.io.load import Model, load
-from onnxshare.runtime.run_limits import RunLimits
+from onnxshare.runtime.limits import RunLimits
 from onnxshare.samples.samples import Samples
 from rewrites import layers
 from rewrites.local import LIMIT, prove_locally

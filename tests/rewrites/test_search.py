@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from onnxshare.io.load import load
-from onnxshare.runtime.run_limits import RunLimits
+from onnxshare.runtime.limits import RunLimits
 from onnxshare.samples.samples import read_samples
 from rewrites import cross_validation, threads
 from rewrites.base import study

@@ -15,9 +15,9 @@ from onnx import numpy_helper
 import onnxshare
 from onnxshare import RewriteResult
 from onnxshare.errors import SamplesError, UsageError
-from onnxshare.latency import Latency
-from onnxshare.runtime.run_limits import RunLimits
-from onnxshare.runtime.sessions import Sessions
+from onnxshare.runtime.latency import Latency
+from onnxshare.runtime.limits import RunLimits
+from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.samples import Samples
 from rewrites.base import Options
 from rewrites.search_result import Search

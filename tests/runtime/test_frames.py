@@ -9,16 +9,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from onnxshare.runtime import frames
+from onnxshare.runtime import pipe_messages
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def through(header: dict[str, Any], *arrays: Array) -> tuple[dict[str, Any], list[Array]]:
     pipe = io.BytesIO()
-    frames.send(pipe, header, arrays)
+    pipe_messages.send(pipe, header, arrays)
     pipe.seek(0)
-    found = frames.receive(pipe)
+    found = pipe_messages.receive(pipe)
     assert pipe.read() == b""
     return found
 
@@ -68,25 +68,25 @@ def message(text: bytes) -> io.BytesIO:
     ],
 )
 def test_what_is_no_message(pipe: io.BytesIO) -> None:
-    with pytest.raises(frames.Closed):
-        frames.receive(pipe)
+    with pytest.raises(pipe_messages.Closed):
+        pipe_messages.receive(pipe)
 
 
 def test_arrays_larger_than_allowed_are_refused_before_memory_is_taken() -> None:
     text = json.dumps({"arrays": [{"shape": [2**40], "dtype": "float64"}]}).encode()
     with pytest.raises(MemoryError):
-        frames.receive(message(text), most=2**30)
+        pipe_messages.receive(message(text), most=2**30)
 
 
 def test_arrays_may_be_as_large_as_is_allowed_together_and_no_larger() -> None:
     pipe = io.BytesIO()
     words = np.array(["a", "b"], dtype=object)
-    frames.send(pipe, {}, [np.ones((3, 4), np.float32), words, np.ones((2, 5), np.int8)])
+    pipe_messages.send(pipe, {}, [np.ones((3, 4), np.float32), words, np.ones((2, 5), np.int8)])
     pipe.seek(0)
-    assert len(frames.receive(pipe, most=48 + 10)[1]) == 3
+    assert len(pipe_messages.receive(pipe, most=48 + 10)[1]) == 3
     pipe.seek(0)
     with pytest.raises(MemoryError):
-        frames.receive(pipe, most=48 + 9)
+        pipe_messages.receive(pipe, most=48 + 9)
 
 
 def test_a_pipe_that_takes_a_part_at_a_time_gets_all() -> None:
@@ -95,8 +95,8 @@ def test_a_pipe_that_takes_a_part_at_a_time_gets_all() -> None:
             return super().write(bytes(data[:5]))
 
     pipe = Narrow()
-    frames.send(pipe, {"op": "x"}, [np.arange(100)])
+    pipe_messages.send(pipe, {"op": "x"}, [np.arange(100)])
     pipe.seek(0)
-    header, (found,) = frames.receive(pipe)
+    header, (found,) = pipe_messages.receive(pipe)
     assert header == {"op": "x"}
     np.testing.assert_array_equal(found, np.arange(100))

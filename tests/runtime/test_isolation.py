@@ -18,11 +18,12 @@ from onnxshare.errors import RuntimeFailure, UsageError
 from onnxshare.io.load import load
 from onnxshare.io.save import save
 from onnxshare.io.tensors import Array
-from onnxshare.runtime import hosts, memory, process, sessions, weights
-from onnxshare.runtime.hosts import ChildHost
+from onnxshare.runtime import limits as memory
+from onnxshare.runtime import ort_weights, session_host, session_pair, worker_process
+from onnxshare.runtime.limits import RunLimits, parse_memory
 from onnxshare.runtime.providers import choose
-from onnxshare.runtime.run_limits import RunLimits, parse_memory
 from onnxshare.runtime.session import Session, iter_batches, run_model
+from onnxshare.runtime.session_host import ChildHost
 from tests.runtime import hostile
 
 pytestmark = pytest.mark.isolated
@@ -82,8 +83,8 @@ def test_a_place_is_usable_after_a_model_died_in_it(
 @pytest.fixture
 def handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if every model were large."""
-    monkeypatch.setattr(weights, "WHOLE_BELOW", -1)
-    monkeypatch.setattr(weights, "SMALL", 64)
+    monkeypatch.setattr(ort_weights, "WHOLE_BELOW", -1)
+    monkeypatch.setattr(ort_weights, "SMALL", 64)
 
 
 def images() -> dict[str, Array]:
@@ -100,7 +101,7 @@ def test_weights_reach_the_process(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(process, "_SENDS_FILES", sends)
+    monkeypatch.setattr(worker_process, "_SENDS_FILES", sends)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     expected = run_model(lenet, images(), provider="cpu", run_limits=RunLimits(in_process=True))
@@ -120,15 +121,15 @@ def test_a_data_file_that_is_exchanged_after_it_was_checked_is_not_read(
     data = tmp_path / "net.onnx.data"
     (tmp_path / "secret").write_bytes(b"s" * data.stat().st_size)
     expected = run_model(lenet, images(), provider="cpu")
-    hand_over = process.ChildProcess._hand_over
+    hand_over = worker_process.ChildProcess._hand_over
 
-    def exchange(self: process.ChildProcess, given: Any) -> Any:
+    def exchange(self: worker_process.ChildProcess, given: Any) -> Any:
         if given:
             data.unlink()
             data.symlink_to(tmp_path / "secret")
         return hand_over(self, given)
 
-    monkeypatch.setattr(process.ChildProcess, "_hand_over", exchange)
+    monkeypatch.setattr(worker_process.ChildProcess, "_hand_over", exchange)
     found = run_model(load(tmp_path / "net.onnx"), images(), provider="cpu")
     assert data.is_symlink()
     np.testing.assert_array_equal(found["y"], expected["y"])
@@ -155,7 +156,7 @@ def test_the_process_has_telemetry_off_and_prints_nothing(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
-    child = process.ChildProcess(None)
+    child = worker_process.ChildProcess(None)
     try:
         with pytest.raises(RuntimeFailure, match="it cannot be handed over"):
             child.ask({"op": "nonsense"}, seconds=20, what="run")
@@ -172,7 +173,7 @@ def test_a_full_disk_is_told(lenet: onnx.ModelProto, monkeypatch: pytest.MonkeyP
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(process, "_write", full)
+    monkeypatch.setattr(worker_process, "_write", full)
     with pytest.raises(RuntimeFailure, match="cannot be handed over: No space left") as caught:
         run_model(load(lenet), images(), provider="cpu")
     assert "free some space in" in caught.value.remedy
@@ -232,12 +233,12 @@ def test_where_memory_is_short_one_session_is_open_at_a_time(
     other.CopyFrom(lenet)
     other.graph.node[0].name = "another"
     expected = onnxshare.compare(lenet, other, provider="cpu", run_limits=where)
-    monkeypatch.setattr(sessions, "_SMALL", 0)
+    monkeypatch.setattr(session_pair, "_SMALL", 0)
     monkeypatch.setattr(memory, "available", lambda: 10**5)
-    monkeypatch.setattr(hosts, "_allowed", lambda limits: None)
-    opened: list[hosts.Host] = []
-    stop = [(kind, kind.stop) for kind in (hosts.ChildHost, hosts.LocalHost)]
-    start = [(kind, kind.open) for kind in (hosts.ChildHost, hosts.LocalHost)]
+    monkeypatch.setattr(session_host, "_allowed", lambda limits: None)
+    opened: list[session_host.Host] = []
+    stop = [(kind, kind.stop) for kind in (session_host.ChildHost, session_host.LocalHost)]
+    start = [(kind, kind.open) for kind in (session_host.ChildHost, session_host.LocalHost)]
     for kind, real in start:
 
         def enter(self: Any, *given: Any, real: Any = real) -> Any:
@@ -280,8 +281,8 @@ def test_what_is_no_size_of_memory(given: str) -> None:
 def test_a_process_may_take_nine_tenths_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "can_limit", lambda: True)
     monkeypatch.setattr(memory, "available", lambda: 10**10)
-    assert hosts._allowed(RunLimits()) == 9 * 10**9
-    assert hosts._allowed(RunLimits(memory=2 * 10**10)) == 2 * 10**10
+    assert session_host._allowed(RunLimits()) == 9 * 10**9
+    assert session_host._allowed(RunLimits(memory=2 * 10**10)) == 2 * 10**10
 
 
 def test_limits_that_make_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ import onnx
 import pytest
 
 from onnxshare.errors import RuntimeFailure, UsageError
-from onnxshare.runtime import engine, process, providers
-from onnxshare.runtime.engine import Engine, Settings
+from onnxshare.runtime import ort_engine, providers, worker_process
+from onnxshare.runtime.ort_engine import Engine, Settings
 
 
 def test_the_cpu_always_works() -> None:
@@ -157,7 +157,7 @@ def test_a_driver_alone_is_not_cuda(monkeypatch: pytest.MonkeyPatch, driver: str
         def ask(*_: object, **__: object) -> None:
             raise crash
 
-        monkeypatch.setattr(process.ChildProcess, "ask", ask)
+        monkeypatch.setattr(worker_process.ChildProcess, "ask", ask)
     providers.probe_cuda.cache_clear()
     try:
         device, problem = providers.probe_cuda()
@@ -176,10 +176,10 @@ def test_a_provider_is_tried_in_another_process(monkeypatch: pytest.MonkeyPatch)
 def test_cuda_computes_as_it_can_be_compared() -> None:
     wanted = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC", "prefer_nhwc": "0"}
     assert dict(providers.CUDA_OPTIONS) == wanted
-    engine = Engine()
+    ort_engine = Engine()
     cuda = Settings("CUDAExecutionProvider", "CUDA", wanted)
     assert cuda.providers == [("CUDAExecutionProvider", wanted), ("CPUExecutionProvider", {})]
-    options = engine._options([], cuda)
+    options = ort_engine._options([], cuda)
     assert options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
 
 
@@ -192,7 +192,7 @@ def test_nodes_on_the_cpu_are_listed_by_name(bundled: Path) -> None:
     path = bundled / "lenet5.onnx"
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = {node.name for node in onnx.load(path).graph.node}
-    found = engine._on_cpu(session)
+    found = ort_engine._on_cpu(session)
     assert "node_conv2d" in found
     assert set(found) <= names
 
@@ -206,5 +206,5 @@ def test_runs_with_bound_inputs_and_outputs(bundled: Path) -> None:
     )
     (expected,) = session.run(None, {"image": x})
     names = [output.name for output in session.get_outputs()]
-    binding = engine.bound(session, names, {"image": x}, "cpu")()
+    binding = ort_engine.bound(session, names, {"image": x}, "cpu")()
     np.testing.assert_array_equal(binding.get_outputs()[0].numpy(), expected)  # type: ignore[attr-defined]

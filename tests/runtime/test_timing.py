@@ -9,17 +9,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxshare.costs import latencies
 from onnxshare.io.load import Model
-from onnxshare.latency import LEAST_PAIRS
-from onnxshare.runtime import memory, timing
-from onnxshare.runtime.engine import Engine, Racer, Settings
-from onnxshare.runtime.hosts import ChildHost, Host, LocalHost, Opened
+from onnxshare.runtime import limits, timing
+from onnxshare.runtime.latency import LEAST_PAIRS
+from onnxshare.runtime.limits import RunLimits
+from onnxshare.runtime.ort_engine import Engine, Racer, Settings
+from onnxshare.runtime.ort_weights import Weights
 from onnxshare.runtime.providers import choose
-from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import Session
-from onnxshare.runtime.sessions import Sessions
-from onnxshare.runtime.weights import Weights
+from onnxshare.runtime.session_host import ChildHost, Host, LocalHost, Opened
+from onnxshare.runtime.session_pair import Sessions
+from onnxshare.runtime.timing import latencies
 from onnxshare.samples.samples import Samples
 
 CPU = choose("cpu")
@@ -120,7 +120,7 @@ def test_the_batch_that_a_model_fixes_is_taken_unless_another_is_asked_for() -> 
 def test_models_that_do_not_fit_into_memory_together_are_not_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory, "available", lambda: 1000)
+    monkeypatch.setattr(limits, "available", lambda: 1000)
     with Sessions({"A": Model(chain(1)), "B": Model(chain(2))}, CPU) as both:
         (found,) = latencies(both, Samples(X), (), 0)
     assert found.result == "not run"

@@ -12,16 +12,16 @@ from onnxshare.errors import ModelFileError, RuntimeFailure
 from onnxshare.io.load import Model, all_tensors, load
 from onnxshare.io.save import save
 from onnxshare.io.tensors import Array
-from onnxshare.runtime import engine, weights
+from onnxshare.runtime import ort_engine, ort_weights
+from onnxshare.runtime.ort_weights import prepare
 from onnxshare.runtime.session import Session, run_model
-from onnxshare.runtime.weights import prepare
 
 
 @pytest.fixture
 def handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if every model were large."""
-    monkeypatch.setattr(weights, "WHOLE_BELOW", -1)
-    monkeypatch.setattr(weights, "SMALL", 64)
+    monkeypatch.setattr(ort_weights, "WHOLE_BELOW", -1)
+    monkeypatch.setattr(ort_weights, "SMALL", 64)
 
 
 def lenet_files(lenet: onnx.ModelProto, folder: Path) -> list[Model]:
@@ -70,10 +70,10 @@ def test_the_results_are_the_same(
     optimise: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engine, "RELAID_BELOW", limit)
+    monkeypatch.setattr(ort_engine, "RELAID_BELOW", limit)
     names = ["y", "f5"]
     with monkeypatch.context() as whole:
-        whole.setattr(weights, "WHOLE_BELOW", 2**30)
+        whole.setattr(ort_weights, "WHOLE_BELOW", 2**30)
         expected = run_model(lenet, images(), names, "cpu")
     for model in lenet_files(lenet, tmp_path):
         session = Session(model, provider="cpu", outputs=names, optimise=optimise)
@@ -116,7 +116,7 @@ def test_weights_that_cannot_be_handed_over_and_do_not_fit(
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [5000])
     node = helper.make_node("Constant", [], ["y"], value=constant)
     proto = helper.make_model(helper.make_graph([node], "g", [], [y]), ir_version=10)
-    monkeypatch.setattr(weights, "PROTOBUF_LIMIT", 10_000)
+    monkeypatch.setattr(ort_weights, "PROTOBUF_LIMIT", 10_000)
     with pytest.raises(RuntimeFailure, match="more than 2 GiB of weights in Constant nodes"):
         Session(proto, provider="cpu")
 

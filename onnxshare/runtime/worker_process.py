@@ -20,11 +20,11 @@ import numpy as np
 from onnxshare.errors import OutOfMemory, RuntimeFailure
 from onnxshare.io.memory_map import place
 from onnxshare.io.tensors import Array
-from onnxshare.runtime import frames
+from onnxshare.runtime import pipe_messages
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from onnxshare.runtime.child import main; main(*map(int, sys.argv[2:]))"
+    "from onnxshare.runtime.worker_main import main; main(*map(int, sys.argv[2:]))"
 )
 
 #: Descriptors that one message over a socket can carry.
@@ -105,7 +105,7 @@ class ChildProcess:
         *,
         seconds: float,
         what: str,
-    ) -> tuple[frames.Header, list[Array]]:
+    ) -> tuple[pipe_messages.Header, list[Array]]:
         """Send a message and wait for the answer.
 
         Args:
@@ -125,9 +125,11 @@ class ChildProcess:
         watch.start()
         try:
             message = {**header, **self._given(weights or {})}
-            frames.send(cast("IO[bytes]", self._process.stdin), message, arrays)
-            answer, results = frames.receive(cast("IO[bytes]", self._process.stdout), self._memory)
-        except (frames.Closed, OSError):
+            pipe_messages.send(cast("IO[bytes]", self._process.stdin), message, arrays)
+            answer, results = pipe_messages.receive(
+                cast("IO[bytes]", self._process.stdout), self._memory
+            )
+        except (pipe_messages.Closed, OSError):
             raise self._death(seconds, what) from None
         except MemoryError:
             raise self._too_little() from None

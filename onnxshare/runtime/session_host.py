@@ -9,13 +9,13 @@ from typing import Protocol
 import numpy as np
 
 from onnxshare.io.tensors import Array
-from onnxshare.runtime import memory
-from onnxshare.runtime.engine import Engine, Initializer, Racer, Settings
-from onnxshare.runtime.frames import Header
-from onnxshare.runtime.process import ChildProcess
+from onnxshare.runtime import limits as memory
+from onnxshare.runtime.limits import RunLimits
+from onnxshare.runtime.ort_engine import Engine, Initializer, Racer, Settings
+from onnxshare.runtime.ort_weights import Weights
+from onnxshare.runtime.pipe_messages import Header
 from onnxshare.runtime.providers import CPU, REFERENCE, Provider
-from onnxshare.runtime.run_limits import RunLimits
-from onnxshare.runtime.weights import Weights
+from onnxshare.runtime.worker_process import ChildProcess
 
 #: The share of the free memory that a model's process may take unless the user says otherwise.
 _SHARE = 0.9

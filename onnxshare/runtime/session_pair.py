@@ -7,13 +7,13 @@ from typing import Any
 
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import Model
-from onnxshare.runtime import memory
-from onnxshare.runtime import run_limits as defaults
-from onnxshare.runtime.hosts import ChildHost, Host, InTurn, LocalHost
+from onnxshare.runtime import limits as defaults
+from onnxshare.runtime import limits as memory
+from onnxshare.runtime.limits import RunLimits
+from onnxshare.runtime.ort_weights import weight_bytes
 from onnxshare.runtime.providers import CPU, Provider
-from onnxshare.runtime.run_limits import RunLimits
 from onnxshare.runtime.session import Session
-from onnxshare.runtime.weights import weight_bytes
+from onnxshare.runtime.session_host import ChildHost, Host, InTurn, LocalHost
 from onnxshare.support.cpu_count import usable_cores
 
 #: Memory that a session takes, in bytes of its weights: the mapped file, or a copy of what is not

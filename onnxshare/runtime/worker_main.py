@@ -19,8 +19,8 @@ from typing import IO
 import numpy as np
 
 from onnxshare.errors import RuntimeFailure
-from onnxshare.runtime import frames, memory
-from onnxshare.runtime.engine import Array, Engine, Initializer, Racer, Settings
+from onnxshare.runtime import limits, pipe_messages
+from onnxshare.runtime.ort_engine import Array, Engine, Initializer, Racer, Settings
 from onnxshare.runtime.providers import try_session
 
 #: The most bytes that this process may write into a file: it has none to write.
@@ -28,7 +28,7 @@ _MOST_WRITTEN = 2**20
 
 _PR_SET_PDEATHSIG = 1
 
-Message = tuple[frames.Header, list[Array]]
+Message = tuple[pipe_messages.Header, list[Array]]
 
 
 class Worker:
@@ -38,27 +38,27 @@ class Worker:
         self._engine = Engine()
         self._files = files
 
-    def answer(self, header: frames.Header, arrays: list[Array]) -> Message:
+    def answer(self, header: pipe_messages.Header, arrays: list[Array]) -> Message:
         """Do one thing, and close the sessions that are no longer needed."""
         for number in header.get("closed", ()):
             self._engine.close(number)
         work = {"open": self._open, "run": self._run, "race": self._race, "try": self._try}
         return work[header["op"]](header, arrays)
 
-    def _try(self, header: frames.Header, arrays: list[Array]) -> Message:
+    def _try(self, header: pipe_messages.Header, arrays: list[Array]) -> Message:
         return {"problem": try_session(header["provider"], header["options"])}, []
 
-    def _open(self, header: frames.Header, arrays: list[Array]) -> Message:
+    def _open(self, header: pipe_messages.Header, arrays: list[Array]) -> Message:
         settings = Settings(**header["settings"])
         weights = self._weights(header)
         number, left = self._engine.open(arrays[0].tobytes(), weights, settings)
         return {"session": number, "on_cpu": left}, []
 
-    def _run(self, header: frames.Header, arrays: list[Array]) -> Message:
+    def _run(self, header: pipe_messages.Header, arrays: list[Array]) -> Message:
         feed = dict(zip(header["inputs"], arrays, strict=True))
         return {}, self._engine.run(header["session"], header["outputs"], feed)
 
-    def _race(self, header: frames.Header, arrays: list[Array]) -> Message:
+    def _race(self, header: pipe_messages.Header, arrays: list[Array]) -> Message:
         orders, feeds = arrays[0], iter(arrays[1:])
         racers = [
             Racer(told["session"], told["outputs"], {name: next(feeds) for name in told["inputs"]})
@@ -66,7 +66,7 @@ class Worker:
         ]
         return {}, [self._engine.race(racers, orders, header["runs"])]
 
-    def _weights(self, header: frames.Header) -> list[Initializer]:
+    def _weights(self, header: pipe_messages.Header) -> list[Initializer]:
         """The weights in the files that come with the message, mapped."""
         maps = []
         for file in self._receive(header):
@@ -80,7 +80,7 @@ class Worker:
             found.append(Initializer(item["name"], item["data_type"], values))
         return found
 
-    def _receive(self, header: frames.Header) -> list[int]:
+    def _receive(self, header: pipe_messages.Header) -> list[int]:
         if "paths" in header:  # where descriptors cannot be sent: files in a private folder
             flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
             return [os.open(path, flags) for path in header["paths"]]
@@ -116,7 +116,7 @@ def main(parent: int, limit: int, files: int) -> None:
             words = f"{type(error).__name__}: {error}"
             answer, results = {"failure": f"it cannot be handed over: {words}", "remedy": ""}, []
         del header, arrays
-        frames.send(replies, {**answer, "peak": memory.peak()}, results)
+        pipe_messages.send(replies, {**answer, "peak": limits.peak()}, results)
 
 
 def _own_output() -> IO[bytes]:
@@ -131,8 +131,8 @@ def _listen(inbox: queue.SimpleQueue[Message]) -> None:
     source = os.fdopen(0, "rb", buffering=0, closefd=False)
     try:
         while True:
-            inbox.put(frames.receive(source))
-    except (frames.Closed, OSError):
+            inbox.put(pipe_messages.receive(source))
+    except (pipe_messages.Closed, OSError):
         os._exit(0)
     except BaseException:  # such as a lack of memory for what comes
         os._exit(70)
@@ -158,7 +158,7 @@ def _restrain(limit: int) -> None:
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if limit:
-            memory.limit(limit)
+            limits.limit(limit)
             resource.setrlimit(resource.RLIMIT_FSIZE, (_MOST_WRITTEN, _MOST_WRITTEN))
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("1000")  # if the machine runs out of memory all the same, this process goes
