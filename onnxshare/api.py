@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.analysis.inspection import inspect as _inspect
 from onnxshare.analysis.results import Inspection
 from onnxshare.io.load import ModelSource, load

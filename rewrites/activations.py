@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxshare.analysis import layout
-from onnxshare.analysis.fc import per_feature
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads import element_order
+from onnxshare.analysis.heads.fully_connected import per_feature
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.moments import Floats
@@ -34,7 +34,7 @@ def activation(subject: Subject, node: Node, features: int) -> Activation | None
     if node.op_type in _PLAIN:
         return _PLAIN[node.op_type](node)
     if node.op_type == "Dropout":
-        return None if layout.trains(node) else _linear(1.0, 0.0)
+        return None if element_order.trains(node) else _linear(1.0, 0.0)
     constants = [subject.probe.values.get(node.scope, name) for name in node.inputs if name]
     known = [value for value in constants if value is not None]
     if node.op_type == "Clip":
@@ -148,7 +148,9 @@ def _prelu(slope: Array | None) -> Activation | None:
 
 
 def _normalise(node: Node, parts: list[Array | None], features: int) -> Activation | None:
-    if layout.trains(node) or any(part is None or part.shape != (features,) for part in parts):
+    if element_order.trains(node) or any(
+        part is None or part.shape != (features,) for part in parts
+    ):
         return None
     scale, shift, mean, variance = (np.asarray(part, np.float64) for part in parts)
     factor = scale / np.sqrt(variance + float(node.attribute("epsilon", 1e-5)))

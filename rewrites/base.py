@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import onnx
 
-from onnxshare.analysis.fc import bias_elements
-from onnxshare.analysis.head_search import find_heads
-from onnxshare.analysis.heads import Head, Subject, probe
+from onnxshare.analysis.heads.fully_connected import bias_elements
+from onnxshare.analysis.heads.head import Head, Subject, probe
+from onnxshare.analysis.heads.search import find_heads
 from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array

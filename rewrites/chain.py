@@ -14,10 +14,14 @@ from math import prod
 
 import numpy as np
 
-from onnxshare.analysis import layout
-from onnxshare.analysis.fc import FullyConnected, bias_elements, bias_node, weight_by_output
-from onnxshare.analysis.heads import Head, Root, Subject
-from onnxshare.analysis.uniformity import weight_pieces
+from onnxshare.analysis.heads import element_order
+from onnxshare.analysis.heads.fully_connected import (
+    FullyConnected,
+    bias_elements,
+    bias_node,
+    weight_by_output,
+)
+from onnxshare.analysis.heads.head import Head, Root, Subject, weight_pieces
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.activations import Activation, activation, compose
@@ -212,7 +216,7 @@ def _layer(
     index = mirror.twins[result].index if result in mirror.twins else _rows(mirror, fc)
     if root is not None:
         return ChainLayer(fc, result, -1, (), None, read[0], index, root, params)
-    path = layout.back(graph, graph.main, fc.data)
+    path = element_order.back(graph, graph.main, fc.data)
     if len(read) > 1 or path.base not in places:
         return None
     nodes = tuple(node for node in path.nodes if node.outputs[0] not in places)
@@ -221,7 +225,7 @@ def _layer(
 
 
 def _rows(mirror: Mirror, fc: FullyConnected) -> Array:
-    return np.asarray(layout.index_of((mirror.samples, fc.out_features)))
+    return np.asarray(element_order.index_of((mirror.samples, fc.out_features)))
 
 
 def _step(
@@ -229,9 +233,9 @@ def _step(
 ) -> Activation | None:
     steps = []
     for node in nodes:
-        if layout.moves(node):
+        if element_order.moves(node):
             continue  # where the elements go is known already
-        data = layout.data_input(subject.graph, node)
+        data = element_order.data_input(subject.graph, node)
         rows = data in mirror.twins and is_plain(mirror.twins[data].index, mirror.samples)
         step = activation(subject, node, features) if rows else None
         if step is None:
@@ -243,5 +247,7 @@ def _step(
 def _unknown(layer: ChainLayer) -> str | None:
     if layer.parent < 0 or layer.step is not None:
         return None
-    names = ", ".join(sorted({node.op_type for node in layer.between if not layout.moves(node)}))
+    names = ", ".join(
+        sorted({node.op_type for node in layer.between if not element_order.moves(node)})
+    )
     return f"what {names} between its FCs computes is not known here"

@@ -13,8 +13,8 @@ from math import prod
 import numpy as np
 from onnx import TensorProto
 
-from onnxshare.analysis import layout
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads import element_order
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Graph, Node
 from onnxshare.io.tensors import Array
@@ -41,7 +41,7 @@ class ConvToFc:
                 if follows or prod(_sizes(subject, node)[2:]) > 1:
                     found.append(self._site(subject, node))
                     after.update(node.outputs)
-            elif _came_from_here(node) or (follows and layout.elementwise(node)):
+            elif _came_from_here(node) or (follows and element_order.elementwise(node)):
                 after.update(node.outputs)
         return found
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from onnxshare.analysis.fc import FullyConnected
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads.fully_connected import FullyConnected
+from onnxshare.analysis.heads.head import Subject
 from rewrites.emitter import Emitter
 from rewrites.integers import Data, fused_attributes, quantised, to_floats, with_scales
 from rewrites.kernels import Kernels

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxshare.analysis.fc import bias_node
+from onnxshare.analysis.heads.fully_connected import bias_node
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
 from rewrites.chain import Chain, ChainLayer

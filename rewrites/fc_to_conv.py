@@ -6,7 +6,7 @@ with `--fully-convolutional` the network slides over larger inputs.
 
 from __future__ import annotations
 
-from onnxshare.analysis.heads import Head, Subject
+from onnxshare.analysis.heads.head import Head, Subject
 from onnxshare.graph.editor import Editor
 from rewrites.base import Change, Fitting, Options, Site, head_params
 from rewrites.free_sizes import free_sizes

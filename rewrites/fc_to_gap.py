@@ -19,9 +19,15 @@ from math import prod
 
 import numpy as np
 
-from onnxshare.analysis.fc import FullyConnected, bias_elements, bias_node
-from onnxshare.analysis.heads import Head, Root, Subject
-from onnxshare.analysis.uniformity import spatial_weight, uniformity, weight_pieces
+from onnxshare.analysis.heads.fully_connected import FullyConnected, bias_elements, bias_node
+from onnxshare.analysis.heads.head import (
+    Head,
+    Root,
+    Subject,
+    spatial_weight,
+    uniformity,
+    weight_pieces,
+)
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array

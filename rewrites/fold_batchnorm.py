@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto
 
-from onnxshare.analysis.fc import FullyConnected, bias_node, recognise
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads.fully_connected import FullyConnected, bias_node, recognise
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Graph, Node, Stored
 from onnxshare.io.tensors import Array

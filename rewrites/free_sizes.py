@@ -7,8 +7,8 @@ from math import prod
 import numpy as np
 import onnx
 
-from onnxshare.analysis.heads import Subject
-from onnxshare.analysis.layout import WITH_CONSTANT
+from onnxshare.analysis.heads.element_order import WITH_CONSTANT
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.errors import ModelError
 from onnxshare.graph.index import Node, model_inputs
 from onnxshare.graph.onnx_sandbox import infer_shapes

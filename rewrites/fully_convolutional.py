@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from onnxshare.analysis import layout
-from onnxshare.analysis.fc import fully_connected
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads import element_order
+from onnxshare.analysis.heads.fully_connected import fully_connected
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import Graph, Node, model_inputs
 from onnxshare.io.load import Model
 from onnxshare.shapes.inference import infer
@@ -54,7 +54,7 @@ def slide(subject: Subject, mirror: Mirror, *, pool: bool = False) -> None:
             mirror.connect(layers[node])
         elif node.op_type in _SOFTMAX and node.standard:
             _softmax(subject, mirror, node)
-        elif layout.moves(node) or layout.elementwise(node):
+        elif element_order.moves(node) or element_order.elementwise(node):
             mirror.carry(node)
         else:
             raise Refusal(f"node '{node.name}' ({node.op_type}) cannot work on a map of outputs")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from onnx import TensorProto
 
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads.head import Subject
 from rewrites.base import Change, Fitting, Options, Site
 from rewrites.pooling import Pool, Pools
 from rewrites.refusal import Refusal

@@ -16,8 +16,8 @@ from math import prod
 import numpy as np
 from onnx import TensorProto
 
-from onnxshare.analysis.fc import FullyConnected
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads.fully_connected import FullyConnected
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.io.tensors import Array
 from rewrites.emitter import Emitter
 from rewrites.refusal import Refusal

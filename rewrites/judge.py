@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads.head import Subject
 from rewrites.base import Options, Rewrite
 from rewrites.fc_to_conv import FcToConv
 from rewrites.fc_to_gap import FcToGap

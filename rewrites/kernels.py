@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from onnxshare.analysis.fc import FullyConnected
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads.fully_connected import FullyConnected
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import Node, Stored
 from onnxshare.io.tensors import Array
 from rewrites.emitter import Emitter

@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from onnxshare.analysis.fc import FullyConnected, bias_node, per_feature, weight_by_output
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads.fully_connected import (
+    FullyConnected,
+    bias_node,
+    per_feature,
+    weight_by_output,
+)
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array, release

@@ -20,7 +20,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from onnxshare.analysis.fc import bias_node, per_feature, recognise, weight_by_output
+from onnxshare.analysis.heads.fully_connected import (
+    bias_node,
+    per_feature,
+    recognise,
+    weight_by_output,
+)
 from onnxshare.comparison import LocalProof
 from onnxshare.errors import OnnxShareError
 from onnxshare.graph.constant_values import Values

@@ -20,9 +20,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxshare.analysis import layout
-from onnxshare.analysis.fc import FullyConnected, bias_node, by_rows
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads import element_order
+from onnxshare.analysis.heads.fully_connected import FullyConnected, bias_node, by_rows
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.constant_values import Values, rearrange
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Graph, Node
@@ -58,7 +58,7 @@ class Mirror:
         self._steps = Steps(subject, self.out)
         self._convolutions = Convolutions(subject, self.out)
         self.samples = sizes[0]
-        self.twins = {feature_map: one(feature_map, sizes[1:], layout.index_of(sizes))}
+        self.twins = {feature_map: one(feature_map, sizes[1:], element_order.index_of(sizes))}
         self.replaced: set[Node] = set()
         self.notes: list[str] = []
         self.evidence: dict[str, str] = {}
@@ -72,7 +72,7 @@ class Mirror:
             name: the tensor: a feature map, or a vector `[N, F]`, which becomes a map.
             sizes: its sizes.
         """
-        index = layout.index_of(sizes)
+        index = element_order.index_of(sizes)
         if len(sizes) > 2:
             self.twins[name] = one(name, sizes[1:], index)
             return
@@ -88,18 +88,18 @@ class Mirror:
             Refusal: the node cannot be carried over.
         """
         refuse_overridable(self._graph, node)
-        if layout.joins(node):
+        if element_order.joins(node):
             self._join(node)
             return
-        both = layout.operands(self._graph, node)
+        both = element_order.operands(self._graph, node)
         if both is not None and all(name in self.twins for name in both):
             self._add(node, self._steps.combine(node, *(self.twins[name] for name in both)))
             return
-        data = layout.data_input(self._graph, node)
+        data = element_order.data_input(self._graph, node)
         twin = self.twins.get(data) if data is not None else None
         if data is None or twin is None:
             raise Refusal(f"node '{node.name}' reads something that is no part of the head")
-        if layout.moves(node):
+        if element_order.moves(node):
             index = rearrange(node, twin.index, self._values)
             if index is None:
                 raise Refusal(f"the layout of node '{node.name}' cannot be followed")
@@ -146,7 +146,7 @@ class Mirror:
     def _vector(self, layer: FullyConnected, name: str) -> Twin:
         """The twin of an FC's output, held as `[N, F]` or `[N, F, 1, …]` by the tensor `name`."""
         twin = self.twins[layer.data]
-        index = layout.index_of((twin.index.size // layer.in_features, layer.out_features))
+        index = element_order.index_of((twin.index.size // layer.in_features, layer.out_features))
         if layer.result_columns and twin.index.ndim == 2:
             index = index.T
         else:

@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from onnxshare.analysis.heads import Subject
-from onnxshare.analysis.layout import trains
+from onnxshare.analysis.heads.element_order import trains
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import Graph, Node
 from rewrites.base import Change, Fitting, Options, Site
 from rewrites.pooling import Pool, Pools

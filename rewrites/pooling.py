@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 
-from onnxshare.analysis.heads import Subject
-from onnxshare.analysis.layout import data_input, elementwise
+from onnxshare.analysis.heads.element_order import data_input, elementwise
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import Graph, Node
 from onnxshare.shapes.inference import Shapes, infer
 

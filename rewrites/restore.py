@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.emitter import Emitter

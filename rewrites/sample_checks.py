@@ -24,7 +24,7 @@ from contextlib import closing
 
 import numpy as np
 
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.errors import SamplesError
 from onnxshare.io.tensors import Array
 from onnxshare.samples.samples import Samples

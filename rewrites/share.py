@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
-from onnxshare.analysis.census import take
-from onnxshare.analysis.heads import Subject
-from onnxshare.analysis.operators import PARAM
+from onnxshare.analysis.heads.head import Subject
+from onnxshare.analysis.operators.table import PARAM
+from onnxshare.analysis.weight_usage import take
 from onnxshare.graph.index import CARRIERS, Graph, Scope, Stored
 from onnxshare.io.tensors import Array
 from onnxshare.support.progress import report

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxshare.analysis.heads import Head, Subject
+from onnxshare.analysis.heads.head import Head, Subject
 from onnxshare.runtime.latency import Latency
 from rewrites import threads
 from rewrites.base import Change, Fitting, Options, Site

@@ -11,8 +11,8 @@ from math import prod
 
 import numpy as np
 
-from onnxshare.analysis import layout
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads import element_order
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.emitter import Emitter
@@ -71,9 +71,9 @@ class Steps:
         """A constant operand per map, moved to where its elements went; single elements stay as
         named."""
         stored = self._graph.source(self._graph.main, name)
-        if stored is None and layout.dynamic_scale(self._graph, self._graph.main, name):
+        if stored is None and element_order.dynamic_scale(self._graph, self._graph.main, name):
             return self._dynamic(node, name, twin)
-        if node.op_type in layout.QUANTISERS or node.op_type == "Clip":
+        if node.op_type in element_order.QUANTISERS or node.op_type == "Clip":
             if stored is not None and stored.elements == 1:
                 return [name] * len(twin.parts)
             raise Refusal(f"'{name}' of node '{node.name}' is computed, or one per channel")
@@ -129,7 +129,7 @@ class Steps:
         Raises:
             Refusal: it is not in its inference form, or not over features.
         """
-        if layout.trains(node) or twin.index.ndim != 2:
+        if element_order.trains(node) or twin.index.ndim != 2:
             raise Refusal(f"BatchNormalization '{node.name}' is not in its inference form")
         if twin.vector:
             if not is_plain(twin.index, twin.samples) or not node.attribute("spatial", 1):

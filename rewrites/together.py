@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import onnx
 
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
 from rewrites.base import Change, Fitting, Options, Rewrite, Site, refuse

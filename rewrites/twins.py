@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from onnxshare.analysis import layout
+from onnxshare.analysis.heads import element_order
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.refusal import Refusal
@@ -135,7 +135,7 @@ def columns_of(twin: Twin, rows: Array) -> tuple[Columns, ...]:
 
 
 def _order(rows: Array, samples: int, part: Part) -> Array:
-    order = layout.column_order(rows, (samples, *part.sizes))
+    order = element_order.column_order(rows, (samples, *part.sizes))
     if isinstance(order, str):
         raise Refusal(order)
     return order

@@ -25,10 +25,15 @@ RETURNING = {
     "rewrites/share.py": ["_why_not"],
     "rewrites/fc_to_conv.py": ["_why_not"],
     "rewrites/pool_first.py": ["_pair"],
-    "onnxshare/analysis/candidates.py": ["several_rows", "not_followed", "_unstored", "_einsum"],
-    "onnxshare/analysis/head_search.py": ["_order", "_judge"],
-    "onnxshare/analysis/layout.py": ["column_order"],
-    "onnxshare/analysis/joined.py": ["join_of"],
+    "onnxshare/analysis/heads/lookalikes.py": [
+        "several_rows",
+        "not_followed",
+        "_unstored",
+        "_einsum",
+    ],
+    "onnxshare/analysis/heads/search.py": ["_order", "_judge"],
+    "onnxshare/analysis/heads/element_order.py": ["column_order"],
+    "onnxshare/analysis/heads/joined_maps.py": ["join_of"],
 }
 
 #: Shorter strings in these functions are no reasons but parts of one.

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from onnxshare.analysis.cautions import cautions
-from onnxshare.analysis.census import Census
-from onnxshare.analysis.declarations import contradicted
-from onnxshare.analysis.duplicates import hashed
-from onnxshare.analysis.facts import declared, node_facts, shared_facts, weight_facts
-from onnxshare.analysis.fc import bias_elements
-from onnxshare.analysis.head_search import find_heads
-from onnxshare.analysis.heads import Head, Probe, Subject, probe
-from onnxshare.analysis.receptive_field import ReceptiveFields
+from onnxshare.analysis.cautions import cautions, contradicted
+from onnxshare.analysis.heads.fully_connected import bias_elements
+from onnxshare.analysis.heads.head import Head, Probe, Subject, probe, uniformity
+from onnxshare.analysis.heads.search import find_heads
+from onnxshare.analysis.receptive_field.fields import ReceptiveFields
 from onnxshare.analysis.results import (
     HeadFacts,
     HeadLayer,
@@ -22,9 +18,11 @@ from onnxshare.analysis.results import (
     NodeFacts,
     WeightFacts,
 )
-from onnxshare.analysis.survey import Survey, survey
+from onnxshare.analysis.rows import declared, node_facts, shared_facts, weight_facts
+from onnxshare.analysis.shape_check import Survey, survey
 from onnxshare.analysis.totals import add_up
-from onnxshare.analysis.uniformity import uniformity
+from onnxshare.analysis.weight_hashes import hashed
+from onnxshare.analysis.weight_usage import Census
 from onnxshare.errors import ModelFileError
 from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model, ModelSource, load

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from onnxshare.analysis.census import Census, NodeUse
-from onnxshare.analysis.facts import WEIGHT_LAYERS, dtype_name
-from onnxshare.analysis.fc import FullyConnected, bias_node, fully_connected
-from onnxshare.analysis.heads import Head
-from onnxshare.analysis.memory import peak_activations
-from onnxshare.analysis.operators import CONSTANT, PARAM, QUANTIZATION, STATISTIC
+from onnxshare.analysis.heads.fully_connected import FullyConnected, bias_node, fully_connected
+from onnxshare.analysis.heads.head import Head
+from onnxshare.analysis.memory_traffic import peak_activations
+from onnxshare.analysis.operators.table import CONSTANT, PARAM, QUANTIZATION, STATISTIC
 from onnxshare.analysis.results import NodeFacts, Totals
+from onnxshare.analysis.rows import WEIGHT_LAYERS, dtype_name
+from onnxshare.analysis.weight_usage import Census, NodeUse
 from onnxshare.graph.index import Graph, Node, Stored
 from onnxshare.shapes.inference import Shapes
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import onnx
 
-from onnxshare.analysis.facts import declared
 from onnxshare.analysis.results import TensorInfo, Totals
+from onnxshare.analysis.rows import declared
 from onnxshare.differences.layers import Layers
 from onnxshare.differences.results import Change, Difference, PortChange, TotalChange
 from onnxshare.differences.side import Side, study

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxshare.analysis.facts import dtype_name
+from onnxshare.analysis.rows import dtype_name
 from onnxshare.differences.content import (
     LEAST,
     bag_of,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from onnxshare.analysis.facts import WEIGHT_LAYERS
 from onnxshare.analysis.results import Inspection, NodeFacts, TensorInfo
+from onnxshare.analysis.rows import WEIGHT_LAYERS
 
 
 @dataclass(frozen=True)

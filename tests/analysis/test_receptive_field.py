@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 import onnxshare
-from onnxshare.analysis.field_rules import STANDARD
-from onnxshare.analysis.receptive_field import ReceptiveFields
-from onnxshare.analysis.windows import Window
+from onnxshare.analysis.receptive_field.fields import STANDARD, ReceptiveFields
+from onnxshare.analysis.receptive_field.windows import Window
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph
 from onnxshare.io.load import load

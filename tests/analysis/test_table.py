@@ -10,17 +10,17 @@ import onnx
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
-from onnxshare.analysis.formulas import (
+from onnxshare.analysis.operators.formulas import (
     attention,
+    classical_ml,
     convolutions,
     elementwise,
-    fused,
-    learned,
-    products,
+    matrix_products,
+    microsoft_fused,
     recurrent,
     signals,
 )
-from onnxshare.analysis.operators import TABLE
+from onnxshare.analysis.operators.table import TABLE
 from onnxshare.shapes.rules import old_opsets
 from onnxshare.shapes.rules.microsoft import RULES
 
@@ -46,7 +46,16 @@ _BLOBS = {
 #: Of the standard, what has no row: it is reported as unknown.
 _WITHOUT = {("ai.onnx.preview.training", "Gradient")}
 
-FORMULAS = (attention, convolutions, elementwise, fused, learned, products, recurrent, signals)
+FORMULAS = (
+    attention,
+    convolutions,
+    elementwise,
+    microsoft_fused,
+    classical_ml,
+    matrix_products,
+    recurrent,
+    signals,
+)
 
 
 def existing() -> set[tuple[str, str]]:

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
-from onnxshare.analysis.traffic import MACHINE_BALANCE
+from onnxshare.analysis.memory_traffic import MACHINE_BALANCE
 from tests.builders import conv, fc, info, model, node, only, random_array, run, tensor
 
 F32 = 4

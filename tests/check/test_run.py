@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 import pytest
 
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.analysis.inspection import inspect
 from onnxshare.checks.policy import ModelEntry, Policy
 from onnxshare.checks.results import CheckReport

@@ -81,7 +81,7 @@ def mixed_up(index: Array, shape: tuple[int, ...]) -> Array:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_wrong_order_is_not_passed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxshare.analysis.layout.column_order", mixed_up)
+    monkeypatch.setattr("onnxshare.analysis.heads.element_order.column_order", mixed_up)
     result = onnxshare.rewrite(
         CASES[name], ["fc-to-conv"], samples=ZEROS, provider="cpu", run_limits=HERE
     )

@@ -125,7 +125,7 @@ def test_a_wrong_order_that_is_claimed_as_written_is_caught_by_running(
         order = np.arange(index.shape[1]).reshape(sizes[1:])
         return np.ascontiguousarray(np.moveaxis(order, 0, -1)).reshape(-1)
 
-    monkeypatch.setattr("onnxshare.analysis.layout.column_order", wrong)
+    monkeypatch.setattr("onnxshare.analysis.heads.element_order.column_order", wrong)
     result = onnxshare.rewrite(lenet, ["fc-to-conv"], provider="cpu")
     assert not result.passed
     assert weights_of(result).moved == 3

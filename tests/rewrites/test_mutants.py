@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 import onnxshare
-from onnxshare.analysis import fc, layout
+from onnxshare.analysis.heads import element_order, fully_connected
 from onnxshare.errors import RewriteError
 from rewrites import layers, twins
 from rewrites.convolutions import Convolutions
@@ -101,7 +101,7 @@ def factor_ignored(name: str) -> Mutant:
 
 def transposition_ignored(patch: Patch) -> None:
     """[in, out] read as [out, in]."""
-    right = fc.weight_by_output
+    right = fully_connected.weight_by_output
 
     def wrong(layer: Any, values: Any) -> Array | None:
         weight = right(layer, values)
@@ -112,24 +112,24 @@ def transposition_ignored(patch: Patch) -> None:
 
 def order_ignored(patch: Patch) -> None:
     """Columns taken for C, H, W, whatever order they are in."""
-    right = layout.column_order
+    right = element_order.column_order
 
     def wrong(index: Array, sizes: tuple[int, ...]) -> Array | str:
         order = right(index, sizes)
         return order if isinstance(order, str) else np.sort(order)
 
-    patch.setattr("onnxshare.analysis.layout.column_order", wrong)
+    patch.setattr("onnxshare.analysis.heads.element_order.column_order", wrong)
 
 
 def order_inverted(patch: Patch) -> None:
     """The permutation the wrong way round."""
-    right = layout.column_order
+    right = element_order.column_order
 
     def wrong(index: Array, sizes: tuple[int, ...]) -> Array | str:
         order = right(index, sizes)
         return order if isinstance(order, str) else np.argsort(order)
 
-    patch.setattr("onnxshare.analysis.layout.column_order", wrong)
+    patch.setattr("onnxshare.analysis.heads.element_order.column_order", wrong)
 
 
 def constants_not_moved(patch: Patch) -> None:

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 import onnxshare
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.errors import RewriteError, UsageError
 from rewrites.base import Change, Fitting, Options, Site
 from tests.rewrites.checking import is_new

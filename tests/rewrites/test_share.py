@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
 from onnxshare import RewriteResult
-from onnxshare.analysis.heads import Subject
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.errors import RewriteError
 from onnxshare.support.progress import listening
 from onnxshare.weights import equal_tensors

@@ -1,0 +1,109 @@
+"""Flattened maps of several scales that a Concat joins into the one vector that an FC reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxshare.analysis.heads import element_order
+from onnxshare.analysis.heads.head import Probe
+from onnxshare.graph.index import Graph, Node
+
+
+@dataclass(frozen=True)
+class Join:
+    """What a Concat joins, Concats of Concats included.
+
+    Attributes:
+        sources: the tensors that are joined: feature maps `[N, C, spatial…]`, and after them plain
+            vectors `[N, F]`.
+        nodes: the layout and element-wise nodes between the maps and the Concats, and those.
+    """
+
+    sources: tuple[str, ...]
+    nodes: tuple[Node, ...]
+
+
+def feature_map(path: element_order.Path) -> tuple[str, tuple[Node, ...]]:
+    """The tensor before the first node that changes the layout, and the nodes from there on.
+
+    A map that ONNX Runtime holds channels last counts from where it is turned back.
+    """
+    for position, node in enumerate(path.nodes):
+        if element_order.moves(node) and not _turns_back(node):
+            name = path.base if position == 0 else path.nodes[position - 1].outputs[0]
+            return name, path.nodes[position:]
+    last = path.nodes[-1].outputs[0] if path.nodes else path.base
+    return last, ()
+
+
+def _turns_back(node: Node) -> bool:
+    """Whether a Transpose brings the result of a channels-last kernel to channels first."""
+    maker = node.scope.producers.get(node.inputs[0])
+    if node.op_type != "Transpose" or maker is None or maker.proto.domain != "com.microsoft":
+        return False
+    order = list(node.attribute("perm", []))
+    first = [0, len(order) - 1, *range(1, len(order) - 1)]
+    nhwc = maker.op_type.startswith("Nhwc") or bool(maker.attribute("channels_last", 0))
+    return nhwc and len(order) > 2 and order == first
+
+
+def join_of(graph: Graph, probe: Probe, name: str, after: set[str]) -> Join | str | None:
+    """What the Concat that makes a tensor joins.
+
+    Args:
+        graph: the model.
+        probe: its shapes.
+        name: the tensor.
+        after: the tensors that come from a convolution.
+
+    Returns:
+        The parts; a reason where one of them is neither a map nor a vector of features; None where
+        there is no Concat or it joins no flattened map.
+    """
+    concat = graph.main.producers.get(name)
+    if concat is None or not element_order.joins(concat):
+        return None
+    sources: dict[str, bool] = {}
+    nodes: dict[Node, None] = {}
+    reason: str | None = None
+    maps, waiting = 0, [concat]
+    while waiting and len(nodes) <= element_order.MAX_STEPS:
+        join = waiting.pop()
+        nodes[join] = None
+        for item in join.inputs:
+            path = element_order.back(graph, graph.main, item)
+            inner = graph.main.producers.get(path.base)
+            if inner is not None and element_order.joins(inner) and _flat(graph, probe, path.base):
+                nodes.update(dict.fromkeys(path.nodes))
+                if inner not in nodes:
+                    waiting.append(inner)
+                continue
+            source, steps = feature_map(path)
+            sizes = probe.shapes.sizes(graph.main, source) or ()
+            if steps and path.base in after and len(sizes) > 2:
+                maps += not _was_fc(graph, path.base)
+                sources[source] = True
+                nodes.update(dict.fromkeys(steps))
+            elif _flat(graph, probe, item) and graph.source(graph.main, item) is None:
+                sources[item] = False
+            else:
+                reason = f"{join.op_type} '{join.name}' joins '{item}', which is no feature map"
+    if maps == 0:
+        return None
+    if waiting:
+        return "what it reads is joined from too many tensors"
+    ordered = sorted(sources, key=lambda source: not sources[source])
+    return reason or Join(tuple(ordered), tuple(sorted(nodes, key=lambda node: node.position)))
+
+
+def _was_fc(graph: Graph, name: str) -> bool:
+    """Whether a map is the output of an FC that a rewrite made a convolution: a vector still."""
+    maker = graph.main.producers.get(name)
+    return maker is not None and any(
+        entry.key == "onnxshare.rewrite" for entry in maker.proto.metadata_props
+    )
+
+
+def _flat(graph: Graph, probe: Probe, name: str) -> bool:
+    shape = probe.shapes.get(graph.main, name)
+    return shape is not None and len(shape) == 2

@@ -1,0 +1,184 @@
+"""What looks like a head and is none, and why: said instead of passed over in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import prod
+
+from onnxshare.analysis.heads import element_order
+from onnxshare.analysis.heads.fully_connected import FullyConnected, fully_connected
+from onnxshare.analysis.heads.head import SEVERAL, Head, Probe
+from onnxshare.analysis.heads.joined_maps import feature_map
+from onnxshare.graph.index import Graph, Node
+
+#: Products whose weight may be on either side, and all of them.
+_EITHER_SIDE = frozenset(("MatMul", "FusedMatMul", "MatMulInteger"))
+_PRODUCTS = _EITHER_SIDE | frozenset(
+    "Gemm FusedGemm QGemm QLinearMatMul MatMulIntegerToFloat DynamicQuantizeMatMul "
+    "MatMulNBits MatMulBnb4 MatMulFpQ4 GemmFloat8".split()
+)
+
+#: Tensors that are looked at, at most, between an FC and the map that it may come from.
+_LOOKED_AT = 32
+
+#: What takes a part of a tensor.
+_CUTS = frozenset(("Slice", "Gather", "Split"))
+
+
+def rows_per_sample(graph: Graph, probe: Probe, layer: FullyConnected) -> int:
+    """How many rows of each sample an FC multiplies: 1 where it reads whole samples."""
+    shape = probe.shapes.sizes(graph.main, layer.data)
+    if shape is None or layer.columns:
+        return 1
+    samples = max(1, SEVERAL if probe.dynamic else probe.shapes.batch)
+    return max(1, prod(shape[:-1]) // samples)
+
+
+def several_rows(graph: Graph, probe: Probe, layer: FullyConnected) -> str | None:
+    """Why an FC that is applied to several rows of each sample is no site."""
+    rows = rows_per_sample(graph, probe, layer)
+    if rows == 1:
+        return None
+    return (
+        f"it is applied to {rows} rows of each sample (its positions, or windows of it), so its "
+        "weights are shared over them already"
+    )
+
+
+def not_followed(
+    graph: Graph, probe: Probe, back: Callable[[str], element_order.Path], base: str
+) -> str | None:
+    """Why an FC that reads something else than a rearranged map is no site; None where it has
+    nothing to do with one.
+
+    Args:
+        graph: the model.
+        probe: knows the shapes.
+        back: follows a tensor back, each once.
+        base: what the FC comes from.
+    """
+    shape = probe.shapes.get(graph.main, base)
+    if shape is None:
+        return f"the shape of '{base}', which it comes after, is unknown: give --input-shape"
+    node = graph.main.producers.get(base)
+    if node is None:
+        return None
+    if node.op_type in _CUTS:
+        inputs, words = node.inputs[:1], "a part of a flattened map"
+    else:
+        inputs, words = node.inputs, "more than a rearranged feature map"
+    if any(_comes_from_map(graph, probe, back, name) for name in inputs if name):
+        return f"it reads {words} ({node.op_type} '{node.name}'), which cannot be followed"
+    return None
+
+
+def _comes_from_map(
+    graph: Graph, probe: Probe, back: Callable[[str], element_order.Path], name: str
+) -> bool:
+    """Whether a tensor is a flattened map, or made of one and as large: normalised, say, by nodes
+    that take its mean and variance apart."""
+    sizes = probe.shapes.sizes(graph.main, name)
+    seen, waiting = {name}, [name]
+    while waiting and len(seen) < _LOOKED_AT:
+        current = waiting.pop()
+        if _flattened(graph, probe, back(current)):
+            return True
+        node = graph.main.producers.get(current)
+        for source in () if node is None else node.inputs:
+            if source not in seen and probe.shapes.sizes(graph.main, source) == sizes:
+                seen.add(source)
+                waiting.append(source)
+    return False
+
+
+def _flattened(graph: Graph, probe: Probe, path: element_order.Path) -> bool:
+    """Whether a tensor, followed back, is a map of several positions, flattened."""
+    source, steps = feature_map(path)
+    sizes = probe.shapes.sizes(graph.main, source)
+    return bool(steps) and sizes is not None and len(sizes) > 2 and prod(sizes[2:]) > 1
+
+
+def unstored(
+    graph: Graph,
+    after: set[str],
+    back: Callable[[str], element_order.Path],
+    make_probe: Callable[[], Probe],
+) -> Iterator[Head]:
+    """Products of a flattened map with something that is no stored matrix.
+
+    Args:
+        graph: the model.
+        after: the tensors that come from a convolution.
+        back: the path to a tensor.
+        make_probe: the shapes; called only if there is a product after a convolution.
+    """
+    known = {layer.node for layer in fully_connected(graph)}
+    for node in graph.main.nodes:
+        if node.op_type == "Einsum" and len(node.inputs) == 2:
+            yield from _einsum(graph, after, back, make_probe, node)
+        if node.op_type not in _PRODUCTS or node in known or len(node.inputs) < 2:
+            continue
+        sides = (0, 1) if node.op_type in _EITHER_SIDE else (0,)
+        for side in sides:
+            name, steps = feature_map(back(node.inputs[side]))
+            if not steps or steps[0].inputs[0] not in after:
+                continue
+            head = _unstored(graph, make_probe(), node, side, name)
+            if head is not None:
+                yield head
+                break
+
+
+def _einsum(
+    graph: Graph,
+    after: set[str],
+    back: Callable[[str], element_order.Path],
+    make_probe: Callable[[], Probe],
+    node: Node,
+) -> Iterator[Head]:
+    """An Einsum that multiplies a whole map with a stored weight: by its number of elements."""
+    for side in (0, 1):
+        stored = graph.source(node.scope, node.inputs[1 - side])
+        name = feature_map(back(node.inputs[side]))[0]
+        if stored is None or stored.shape is None or name not in after:
+            continue
+        shapes = make_probe().shapes
+        sizes = shapes.sizes(graph.main, name)
+        result = shapes.sizes(graph.main, node.outputs[0])
+        if sizes is None or result is None or len(sizes) < 3 or prod(sizes[2:]) == 1:
+            continue
+        features, outputs = prod(sizes[1:]), prod(result[1:])
+        if prod(stored.shape) == features * outputs and result[:1] == sizes[:1]:
+            weight = node.inputs[1 - side]
+            layer = FullyConnected(
+                node, node.inputs[side], weight, None, features, outputs, False, stored=False
+            )
+            reason = "it is an Einsum, which is not rewritten: export it as a MatMul"
+            yield Head(name, sizes[1:], (), (layer,), (), reason)
+
+
+def _weight(node: Node, side: int) -> int:
+    """At which input the weight is, the data being at `side`."""
+    return 3 if node.op_type in ("QGemm", "QLinearMatMul") else 1 - side
+
+
+def _unstored(graph: Graph, probe: Probe, node: Node, side: int, name: str) -> Head | None:
+    data, other = node.inputs[side], node.inputs[_weight(node, side)]
+    sizes = probe.shapes.sizes(graph.main, name)
+    flat = probe.shapes.sizes(graph.main, data)
+    result = probe.shapes.sizes(graph.main, node.outputs[0])
+    if sizes is None or flat is None or len(sizes) < 3:
+        return None
+    features = prod(sizes[1:])
+    if prod(sizes[2:]) == 1 or len(flat) > 2 or features not in flat:
+        return None
+    maker = graph.main.producer(other)
+    if graph.source(node.scope, other) is not None:
+        reason = f"its weight '{other}' is stored in a form of {node.op_type} that is not rewritten"
+    elif maker is None:
+        reason = f"its weight '{other}' is an input of the model"
+    else:
+        reason = f"its weight is computed ({maker.op_type} '{maker.name}'), not stored"
+    outputs = result[-1] if result else 0
+    layer = FullyConnected(node, data, other, None, features, outputs, False, stored=False)
+    return Head(name, sizes[1:], (), (layer,), (), reason)

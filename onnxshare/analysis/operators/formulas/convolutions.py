@@ -1,0 +1,128 @@
+"""Convolutions of all kinds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+from onnxshare.analysis.operators.operator import Context, Sizes, Work
+from onnxshare.analysis.results import Sharing
+
+
+def convolution(context: Context, weight: int = 1, bias: int = 2) -> Work:
+    """Conv: each of the P output positions uses all weights and biases once.
+
+    connections = P · (Cout · Cin/group · K + Cout); MACs = P · Cout · Cin/group · K
+    (https://onnx.ai/onnx/operators/onnx__Conv.html).
+    """
+    output, kernel = context.output, context.input(weight)
+    positions = prod(output[2:])
+    macs = positions * prod(kernel)
+    stored = context.weights(weight) + context.weights(bias)
+    data = context.inputs[0]  # only the dense form asks for all its sizes
+    return Work(
+        connections=positions * stored,
+        sharing=Sharing(spatial=positions if stored else 1),
+        macs=macs,
+        extra_flops=positions * output[1] if context.has(bias) else 0,
+        unshared=macs,
+        dense=None if data is None else context.per_sample(data) * context.per_sample(output),
+    )
+
+
+def fused_convolution(context: Context) -> Work:
+    """com.microsoft FusedConv and NhwcFusedConv: as Conv; input 3 is added to the result
+    (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
+    work = convolution(context)
+    if not context.has(3):
+        return work
+    elements, positions = context.per_sample(context.output), prod(context.output[2:])
+    uses = {slot: positions * context.weights(slot) for slot in (1, 2)}
+    uses[3] = elements if context.constant(3) is not None else 0
+    return replace(
+        work,
+        connections=sum(uses.values()),
+        uses=uses,
+        extra_flops=(work.extra_flops or 0) + elements,
+    )
+
+
+def channels_last_convolution(context: Context) -> Work:
+    """com.microsoft NhwcConv and NhwcFusedConv: as Conv, the channels of the output last."""
+    return fused_convolution(_channels_first(context))
+
+
+def channels_last_quantised(context: Context) -> Work:
+    """QLinearConv of ONNX Runtime's channels-last domain: as QLinearConv."""
+    return convolution(_channels_first(context), weight=3, bias=8)
+
+
+def channels_last_transposed(context: Context) -> Work:
+    """ConvTranspose of ONNX Runtime's channels-last domain: as ConvTranspose."""
+    return transposed_convolution(_channels_first(context))
+
+
+def _channels_first(context: Context) -> Context:
+    def turned(sizes: Sizes | None) -> Sizes | None:
+        return sizes if sizes is None else (sizes[0], sizes[-1], *sizes[1:-1])
+
+    first = turned(context.inputs[0])
+    return replace(
+        context,
+        inputs=(first, *context.inputs[1:]),
+        outputs=tuple(map(turned, context.outputs)),
+    )
+
+
+def integer_convolution(context: Context) -> Work:
+    """ConvInteger: as Conv, without bias."""
+    return convolution(context, bias=99)
+
+
+def quantised_convolution(context: Context) -> Work:
+    """QLinearConv: as Conv, with the weight as input 3 and the bias as input 8."""
+    if context.node.attribute("channels_last", 0):  # com.microsoft only
+        context = _channels_first(context)
+    return convolution(context, weight=3, bias=8)
+
+
+def deformable_convolution(context: Context) -> Work:
+    """DeformConv: as Conv, with the bias as input 3; each tap is interpolated between four pixels
+    (in 2-D), 2 · 4 operations, and multiplied with its mask, where there is one
+    (https://onnx.ai/onnx/operators/onnx__DeformConv.html)."""
+    work, kernel = convolution(context, bias=3), context.input(1)
+    axes = len(kernel) - 2
+    taps = prod(context.output[2:]) * context.input(0)[1] * prod(kernel[2:])
+    each = 2 * 2**axes + context.has(4)
+    return replace(work, extra_flops=(work.extra_flops or 0) + taps * each)
+
+
+def causal_convolution(context: Context) -> Work:
+    """CausalConvWithState: each step uses the K weights and the bias of each channel once
+    (https://onnx.ai/onnx/operators/onnx__CausalConvWithState.html)."""
+    return convolution(context)
+
+
+def padded_transposed_convolution(context: Context) -> Work:
+    """com.microsoft ConvTransposeWithDynamicPads: as ConvTranspose, with the bias as input 3."""
+    return transposed_convolution(context, bias=3)
+
+
+def transposed_convolution(context: Context, bias: int = 2) -> Work:
+    """ConvTranspose: each input position uses each weight of its channel once.
+
+    MACs = P_in · Cin · Cout/group · K, those cut off by pads included
+    (https://onnx.ai/onnx/operators/onnx__ConvTranspose.html).
+    """
+    positions, output = prod(context.input(0)[2:]), context.output
+    macs = positions * prod(context.input(1))
+    uses = {1: positions * context.weights(1), bias: prod(output[2:]) * context.weights(bias)}
+    return Work(
+        connections=sum(uses.values()),
+        uses=uses,
+        sharing=Sharing(spatial=positions if any(uses.values()) else 1),
+        macs=macs,
+        extra_flops=context.per_sample(output) if context.has(bias) else 0,
+        unshared=macs,
+        dense=context.per_sample(context.input(0)) * context.per_sample(output),
+    )

@@ -1,0 +1,171 @@
+"""Element-wise operators, normalisation, pooling, reductions, interpolation and layout: what
+computes without multiply-accumulates."""
+
+from __future__ import annotations
+
+from math import prod
+
+from onnxshare.analysis.operators.operator import Context, Work
+from onnxshare.analysis.results import Sharing
+
+
+def normalisation(context: Context, slots: tuple[int, ...] = (1, 2)) -> Work:
+    """Batch, instance, layer, group and RMS normalisation: each output element uses the scale
+    and the shift (where there is one) once
+    (https://onnx.ai/onnx/operators/onnx__LayerNormalization.html)."""
+    elements = context.per_sample(context.output)
+    stored = [position for position in slots if context.constant(position) is not None]
+    scale = context.weights(stored[0]) if stored else 0
+    return Work(
+        connections=elements * len(stored),
+        uses=dict.fromkeys(stored, elements),
+        sharing=Sharing(spatial=max(1, elements // scale) if scale else 1),
+        extra_flops=2 * elements,
+    )
+
+
+def skip_normalisation(context: Context) -> Work:
+    """com.microsoft SkipLayerNormalization: the sum of two inputs and a bias, normalised
+    (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
+    return normalisation(context, (1, 2, 3, 4))
+
+
+def group_normalisation(context: Context) -> Work:
+    """com.microsoft GroupNorm and SkipGroupNorm: scale, shift, and a bias that is added before
+    (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
+    return normalisation(context, (1, 2, 3, 4))
+
+
+def ordered_normalisation(context: Context) -> Work:
+    """com.microsoft QOrderedLayerNormalization: scale and shift as inputs 2 and 3."""
+    return normalisation(context, (2, 3))
+
+
+def elementwise(context: Context) -> Work:
+    """Element-wise operators: each output element uses one element of each constant operand."""
+    elements = context.per_sample(context.output)
+    alone = len(context.inputs) == 1
+    slots = [] if alone else [i for i, c in enumerate(context.constants) if c is not None]
+    largest = max((context.weights(position) for position in slots), default=0)
+    return Work(
+        connections=elements * len(slots),
+        uses=dict.fromkeys(slots, elements),
+        sharing=Sharing(spatial=max(1, elements // largest) if largest else 1),
+        extra_flops=elements * max(1, len(context.inputs) - 1),
+    )
+
+
+def quantised_elementwise(context: Context) -> Work:
+    """com.microsoft QLinearAdd and QLinearMul: as Add, with the operands as inputs 0 and 3."""
+    elements = context.per_sample(context.output)
+    slots = [slot for slot in (0, 1, 3, 4) if context.constant(slot) is not None]
+    largest = max((context.weights(slot) for slot in slots), default=0)
+    return Work(
+        connections=elements * len(slots),
+        uses=dict.fromkeys(slots, elements),
+        sharing=Sharing(spatial=max(1, elements // largest) if largest else 1),
+        extra_flops=elements,
+    )
+
+
+def split_activation(context: Context) -> Work:
+    """com.microsoft BiasSplitGelu: a bias, then one half times the GELU of the other
+    (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
+    elements = context.per_sample(context.input(0))
+    used = elements if context.constant(1) is not None else 0
+    return Work(connections=used, extra_flops=elements + 2 * context.per_sample(context.output))
+
+
+def bias(context: Context) -> Work:
+    """Add of an FC's bias: each output element uses one bias, even where all share a single one."""
+    elements = context.per_sample(context.output)
+    return Work(connections=elements, extra_flops=elements)
+
+
+def slope(context: Context) -> Work:
+    """PRelu: each output element uses one slope (a single one counts as a weight too)."""
+    elements, stored = context.per_sample(context.output), context.weights(1)
+    return Work(
+        connections=elements if stored else 0,
+        sharing=Sharing(spatial=max(1, elements // stored) if stored else 1),
+        extra_flops=2 * elements,
+    )
+
+
+def embedding(context: Context) -> Work:
+    """Gather from a constant table: only the rows that are looked up are used."""
+    return Work(connections=context.per_sample(context.output) if context.weights(0) else 0)
+
+
+def pooling(context: Context) -> Work:
+    """Pooling: one operation per element under the kernel."""
+    kernel = context.node.attribute("kernel_shape")
+    window = prod(kernel) if kernel else 1
+    return Work(extra_flops=context.per_sample(context.output) * window)
+
+
+def reduction(context: Context) -> Work:
+    """Global pooling and reductions: one operation per input element."""
+    return Work(extra_flops=context.per_sample(context.input(0)))
+
+
+def softmax(context: Context) -> Work:
+    """Softmax and its like: exponential, sum and division per element."""
+    return Work(extra_flops=3 * context.per_sample(context.output))
+
+
+def biased_softmax(context: Context) -> Work:
+    """com.microsoft BiasSoftmax: as Softmax, after a bias or mask is added."""
+    elements = context.per_sample(context.output)
+    used = elements if context.constant(1) is not None else 0
+    return Work(connections=used, extra_flops=4 * elements)
+
+
+def response_normalisation(context: Context) -> Work:
+    """LRN: a window of squares, a power and a division per element."""
+    size = int(context.node.attribute("size", 1))
+    return Work(extra_flops=(size + 2) * context.per_sample(context.output))
+
+
+#: Source elements along one axis that an interpolated element is made of.
+_TAPS = {"linear": 2, "bilinear": 2, "cubic": 4, "bicubic": 4}
+
+
+def interpolation(context: Context) -> Work:
+    """Resize, Upsample: a weighted sum of 2 (linear) or 4 (cubic) elements along each axis whose
+    size changes (https://onnx.ai/onnx/operators/onnx__Resize.html)."""
+    data, output = context.input(0), context.output
+    taps = _TAPS.get(str(context.node.attribute("mode", "nearest")), 0)
+    axes = sum(before != after for before, after in zip(data, output, strict=True))
+    return Work(extra_flops=2 * taps**axes * context.per_sample(output) if taps and axes else 0)
+
+
+def grid_sample(context: Context) -> Work:
+    """GridSample: as Resize, along all spatial axes
+    (https://onnx.ai/onnx/operators/onnx__GridSample.html)."""
+    output = context.output
+    taps = _TAPS.get(str(context.node.attribute("mode", "linear")), 0)
+    axes = len(output) - 2
+    return Work(extra_flops=2 * taps**axes * context.per_sample(output) if taps else 0)
+
+
+def join(context: Context) -> Work:
+    """Concat, Pad and their like: each element of a joined constant is passed on once; Slice and
+    Split pass on what they cut out, Expand and Tile each element as often as they repeat it."""
+    if context.node.op_type in ("Expand", "Tile"):
+        return Work(connections=context.per_sample(context.output) if context.weights(0) else 0)
+    if context.node.op_type in ("Slice", "Split"):
+        cut = sum(prod(sizes) for sizes in context.outputs if sizes is not None)
+        return Work(connections=cut if context.weights(0) else 0)
+    return Work(connections=sum(c.elements for c in context.constants if c is not None))
+
+
+def nothing(context: Context) -> Work:
+    """Layout, shape and control operators: no arithmetic, whatever the shapes."""
+    return Work()
+
+
+def data_dependent(context: Context) -> Work:
+    """Operators that compare or decode as long as their data asks for: no multiply-accumulates,
+    and an unknown number of other operations."""
+    return Work(extra_flops=None)

@@ -1,0 +1,233 @@
+"""What an operator's formula is given, and what it answers.
+
+A row of the table of operators, and the roles that constants have in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+
+from onnx import TensorProto
+
+from onnxshare.analysis.results import Sharing
+from onnxshare.graph.index import Node, Stored
+
+Sizes = tuple[int, ...]
+
+#: Element types of weights and activations; others are counters, indices and masks.
+FLOATS = frozenset(
+    (
+        TensorProto.FLOAT,
+        TensorProto.FLOAT16,
+        TensorProto.DOUBLE,
+        TensorProto.BFLOAT16,
+        TensorProto.FLOAT8E4M3FN,
+        TensorProto.FLOAT8E4M3FNUZ,
+        TensorProto.FLOAT8E5M2,
+        TensorProto.FLOAT8E5M2FNUZ,
+        TensorProto.FLOAT4E2M1,
+        TensorProto.COMPLEX64,
+        TensorProto.COMPLEX128,
+    )
+)
+
+
+class Unknown(Exception):
+    """A formula needs a size that shape inference did not find."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one node does for one sample.
+
+    Attributes:
+        connections: uses of stored parameters.
+        sharing: the factors of the sharing ratio.
+        macs: multiply-accumulates, bias not counted.
+        extra_flops: arithmetic that is no multiply-accumulate, one per element and operation; None
+            where it depends on data.
+        unshared: weights if no two positions shared them, biases left out.
+        dense: weights of an FC between the same input and output, biases left out.
+        uses: the connections by input, where its weights are not all used equally often.
+    """
+
+    connections: int = 0
+    sharing: Sharing = field(default_factory=Sharing)
+    macs: int = 0
+    extra_flops: int | None = 0
+    unshared: int | None = None
+    dense: int | None = None
+    uses: dict[int, int] | None = None
+
+    @property
+    def flops(self) -> int | None:
+        """Two per multiply-accumulate, and the rest; None where that depends on data."""
+        return None if self.extra_flops is None else 2 * self.macs + self.extra_flops
+
+
+@dataclass(frozen=True)
+class Context:
+    """A node with what is known about its tensors.
+
+    A formula's answer may depend on the operator, its attributes, and the types and sizes of what
+    it reads and makes, on no name and no value: nodes that agree in these are asked once.
+
+    Attributes:
+        node: the node.
+        inputs: sizes per input; None where unknown or left out.
+        outputs: sizes per output.
+        constants: per input the stored parameter it carries, or None.
+        batch: rows of one run, which totals are divided by.
+        held: parameters that the node holds in attributes, by their (negative) slots.
+    """
+
+    node: Node
+    inputs: tuple[Sizes | None, ...]
+    outputs: tuple[Sizes | None, ...]
+    constants: tuple[Stored | None, ...]
+    batch: int = 1
+    held: dict[int, Stored] = field(default_factory=dict)
+
+    def input(self, position: int) -> Sizes:
+        """Sizes of an input.
+
+        Raises:
+            Unknown: they are not known.
+        """
+        sizes = self.inputs[position] if position < len(self.inputs) else None
+        if sizes is None:
+            raise Unknown
+        return sizes
+
+    @property
+    def output(self) -> Sizes:
+        """Sizes of the first output.
+
+        Raises:
+            Unknown: they are not known.
+        """
+        return self.result(0)
+
+    def result(self, position: int) -> Sizes:
+        """Sizes of an output.
+
+        Raises:
+            Unknown: they are not known.
+        """
+        sizes = self.outputs[position] if position < len(self.outputs) else None
+        if sizes is None:
+            raise Unknown
+        return sizes
+
+    def constant(self, position: int) -> Stored | None:
+        """The stored parameter that an input carries or an attribute holds, or None."""
+        if position < 0:
+            return self.held.get(position)
+        return self.constants[position] if position < len(self.constants) else None
+
+    def weights(self, position: int) -> int:
+        """Elements of a constant input; 0 for one that is computed or left out."""
+        stored = self.constant(position)
+        return stored.elements if stored is not None else 0
+
+    def has(self, position: int) -> bool:
+        """Whether an input is there."""
+        return position < len(self.node.inputs) and bool(self.node.inputs[position])
+
+    def rows(self) -> int:
+        """Rows of features in the first input, per sample.
+
+        Raises:
+            Unknown: its sizes are not known.
+        """
+        sizes = self.input(0)
+        return self.per_sample(sizes) // sizes[-1] if sizes and sizes[-1] else 0
+
+    def per_sample(self, sizes: Sizes) -> int:
+        """Elements of a tensor that belong to one sample."""
+        count = prod(sizes)
+        return count // self.batch if sizes and sizes[0] % self.batch == 0 else count
+
+
+#: What a constant input counts as.
+PARAM, STATISTIC, CONSTANT, QUANTIZATION, STRUCTURE = (
+    "params",
+    "statistics",
+    "constants",
+    "quantization",
+    "structure",
+)
+
+#: What an element-wise operand counts as depends on it: several floats are parameters, one is a
+#: constant, and anything else is structure. A quantised operand is not told by its type.
+OPERAND, QUANTISED_OPERAND = "operand", "quantised operand"
+
+
+#: Element types that few tensors have but quantised ones.
+NARROW = frozenset(
+    getattr(TensorProto, name)
+    for name in ("INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2")
+    if hasattr(TensorProto, name)
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Numbers that an operator holds in an attribute.
+
+    Attributes:
+        attributes: its names, of which a node has one at most.
+        role: what the numbers count as.
+        rows: attributes of which one says how many rows the numbers have: by its value, or by how
+            many values it has. () for a vector.
+    """
+
+    attributes: tuple[str, ...]
+    role: str = PARAM
+    rows: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """A row of the table.
+
+    Attributes:
+        kind: conv, fc, recurrent, embedding, norm, elementwise, pool, layout or other.
+        roles: what a constant counts as, per input; inputs beyond the list are structure.
+            None: every input is an element-wise operand.
+        work: the formula; None for an unknown operator.
+        multiplies: whether it has multiply-accumulates at all, besides the kinds that always do.
+            Those of an operator that has none are 0 whatever its sizes.
+        held: numbers in attributes; the first has slot −1, the second −2, and so on.
+        unpack: what a weight is that is stored in fewer elements than it has: from the node, the
+            stored tensor and the input's position to the tensor as the operator reads it.
+    """
+
+    kind: str
+    roles: tuple[str, ...] | None
+    work: Callable[[Context], Work] | None
+    multiplies: bool = False
+    held: tuple[Held, ...] = ()
+    unpack: Callable[[Node, Stored, int], Stored] | None = None
+
+    def role(self, position: int, stored: Stored, dtype: int | None) -> str:
+        """What a constant counts as in an input, whose element type there is `dtype`."""
+        if self.roles is None:
+            role = OPERAND
+        else:
+            role = self.roles[position] if position < len(self.roles) else STRUCTURE
+        if role not in (OPERAND, QUANTISED_OPERAND):
+            return role
+        # What nobody knows, looks up rows or passes them on may hold quantised weights.
+        if dtype in NARROW and (self.work is None or self.kind in ("embedding", "layout")):
+            role = QUANTISED_OPERAND
+        if role == OPERAND and dtype not in FLOATS:
+            return STRUCTURE
+        return PARAM if stored.elements > 1 else CONSTANT
+
+    @property
+    def has_macs(self) -> bool:
+        """Whether it may have multiply-accumulates."""
+        return self.multiplies or self.work is None or self.kind in ("conv", "fc", "recurrent")

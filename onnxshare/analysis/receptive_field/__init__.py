@@ -1,0 +1,1 @@
+"""What each position of a map sees of the input."""

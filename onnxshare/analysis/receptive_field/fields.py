@@ -1,0 +1,325 @@
+"""Receptive fields: which part of an image-like input each position of a feature map sees.
+
+Per spatial axis a field has a size, a stride (the distance between the fields of neighbouring
+positions) and a start (the first position that position 0 sees; negative in the padding), as in
+Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill, 2019
+(https://distill.pub/2019/computing-receptive-fields). The recurrences are in `windows`. Where paths
+meet, the field is the union: it holds the field of each.
+
+An input is image-like if a convolution or pooling slides over some of its axes; those are its
+spatial axes, wherever layout nodes put them. So nothing is guessed from names or ranks.
+
+The one table of what operators do to receptive fields. An operator that has no row is not
+followed: the field behind it is null, with its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from onnxshare.analysis.heads.element_order import UNARY
+from onnxshare.analysis.receptive_field import layout_rules, resize_rules, window_rules
+from onnxshare.analysis.receptive_field import layout_rules as rearranging
+from onnxshare.analysis.receptive_field.axis_tracking import (
+    WHOLE_INPUT,
+    Key,
+    Place,
+    Plan,
+    State,
+    Step,
+    forget,
+)
+from onnxshare.analysis.receptive_field.windows import ITSELF, Window
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph, Node
+from onnxshare.shapes.inference import Shapes
+from onnxshare.shapes.types import NOTHING
+
+Rule = Callable[[Step], State | list[State]]
+
+SAME = rearranging.elementwise
+
+
+def _rows(rule: Rule, names: str) -> dict[str, Rule]:
+    return dict.fromkeys(names.split(), rule)
+
+
+_WINDOWS: dict[str, Rule] = {
+    **_rows(window_rules.convolution, "Conv ConvInteger"),
+    **_rows(partial(window_rules.convolution, weight=3), "QLinearConv"),
+    **_rows(window_rules.transposed_convolution, "ConvTranspose"),
+    **_rows(window_rules.pooling, "MaxPool AveragePool LpPool"),
+    **_rows(window_rules.global_pooling, "GlobalAveragePool GlobalMaxPool GlobalLpPool"),
+}
+
+STANDARD: dict[str, Rule] = {
+    **_WINDOWS,
+    **dict.fromkeys(UNARY - {"Clip"}, SAME),
+    **_rows(
+        SAME,
+        "Add Sub Mul Div Pow Mod Sum Mean Max Min Where PRelu Clip Not And Or Xor Equal Greater "
+        "GreaterOrEqual Less LessOrEqual IsNaN IsInf Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh "
+        "Acosh Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor",
+    ),
+    **_rows(rearranging.kept, "CastLike LRN Dropout"),
+    **_rows(layout_rules.normalised, "BatchNormalization QuantizeLinear DequantizeLinear"),
+    **_rows(layout_rules.everything, "DynamicQuantizeLinear"),
+    **_rows(
+        layout_rules.along_axis,
+        "InstanceNormalization GroupNormalization LayerNormalization RMSNormalization "
+        "MeanVarianceNormalization LpNormalization Softmax LogSoftmax Hardmax",
+    ),
+    **_rows(
+        layout_rules.reduced,
+        "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum "
+        "ReduceLogSumExp ReduceSumSquare ArgMax ArgMin",
+    ),
+    **_rows(layout_rules.product, "MatMul MatMulInteger"),
+    **_rows(partial(layout_rules.product, right=3), "QLinearMatMul"),
+    **_rows(layout_rules.fully_connected, "Gemm"),
+    **_rows(layout_rules.gathered, "Gather"),
+    **_rows(rearranging.transposed, "Transpose"),
+    **_rows(rearranging.squeezed, "Squeeze"),
+    **_rows(rearranging.unsqueezed, "Unsqueeze"),
+    **_rows(rearranging.flattened, "Flatten"),
+    **_rows(rearranging.reshaped, "Reshape"),
+    **_rows(rearranging.expanded, "Expand"),
+    **_rows(resize_rules.resize, "Resize Upsample"),
+    **_rows(resize_rules.cut, "Slice"),
+    **_rows(resize_rules.pad, "Pad"),
+    **_rows(resize_rules.split, "Split"),
+    **_rows(resize_rules.concatenated, "Concat"),
+    **_rows(resize_rules.space_to_depth, "SpaceToDepth DepthToSpace"),
+}
+
+_CHANNELS_LAST = partial(window_rules.convolution, channels_last=True, added=(3,))
+
+_CONTRIB: dict[str, Rule] = {
+    **_rows(partial(window_rules.convolution, added=(3,)), "FusedConv"),
+    **_rows(_CHANNELS_LAST, "NhwcConv NhwcFusedConv"),
+    **_rows(window_rules.pooling, "NhwcMaxPool QLinearAveragePool"),
+    **_rows(window_rules.global_pooling, "QLinearGlobalAveragePool"),
+    **_rows(SAME, "Gelu QuickGelu FastGelu BiasGelu QLinearAdd QLinearMul"),
+    **_rows(
+        layout_rules.normalised, "QuantizeLinear DequantizeLinear QLinearSigmoid QLinearLeakyRelu"
+    ),
+    **_rows(resize_rules.concatenated, "QLinearConcat"),
+    **_rows(layout_rules.product, "MatMulIntegerToFloat"),
+    **_rows(layout_rules.fully_connected, "FusedGemm QGemm"),
+}
+
+#: Operators that slide a window, or would if its size were known.
+SLIDING = frozenset(_WINDOWS) | frozenset(
+    "FusedConv NhwcConv NhwcFusedConv NhwcMaxPool QLinearAveragePool "
+    "QLinearGlobalAveragePool".split()
+)
+
+#: What these give depends on the shape of what they read, not on its elements.
+SHAPE_ONLY = frozenset(
+    "Shape Size ConstantOfShape EyeLike RandomNormalLike RandomUniformLike".split()
+)
+
+
+def rule_of(node: Node) -> Rule | None:
+    """The row of a node's operator, if it has one."""
+    if node.standard:
+        return STANDARD.get(node.op_type)
+    return _CONTRIB.get(node.op_type) if node.domain == "com.microsoft" else None
+
+
+#: size, stride and start per spatial axis; a stride is a fraction after upsampling.
+Field = dict[str, list[int | float]]
+
+NO_IMAGE = "not an image"
+NO_INPUT = "depends on no input"
+INSIDE = "inside a subgraph"
+UNEVEN = "differs between positions: the largest size, the average stride, the start of position 0"
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What one node sees.
+
+    Attributes:
+        field: the field on the first image-like input that the node depends on, or None.
+        note: why there is none, or what to know about it.
+        by_input: where the model has several image-like inputs: the field on each that the node
+            depends on.
+    """
+
+    field: Field | None
+    note: str | None
+    by_input: dict[str, Field | None]
+
+
+#: Bounds on what is followed: no real model has more.
+_MOST_INPUTS, _MOST_AXES = 64, 16
+
+
+class ReceptiveFields:
+    """The receptive fields of a graph, from one pass whose cost grows with the number of nodes.
+
+    Args:
+        graph: the indexed model.
+        shapes: sizes, which padding of the kind SAME and layout nodes need.
+        values: constants that operators take their axes and sizes from.
+    """
+
+    def __init__(self, graph: Graph, shapes: Shapes, values: Values) -> None:
+        self._graph, self._shapes, self._values = graph, shapes, values
+        self._types = shapes.types_in("")
+        self._states: dict[str, State] = {}
+        self._slides: set[Key] = set()
+        self._plans: dict[Plan, dict[int, Window | str]] = {}
+        self._ready: dict[int, Fields] = {}
+        self._images: dict[str, list[int]] = {}
+        names = _candidates(graph)
+        self._why = NO_IMAGE if len(names) <= _MOST_INPUTS else "too many image-like inputs"
+        self._windows = 0 < len(names) <= _MOST_INPUTS
+        if not self._windows:
+            return
+        for name in names:
+            shape = shapes.get(graph.main, name)
+            if shape is not None and len(shape) <= _MOST_AXES:
+                places = {(name, axis): Place(axis, ITSELF) for axis in range(len(shape))}
+                self._states[name] = State(len(shape), places)
+        for node in graph.main.nodes:
+            self._pass(node)
+        for name in names:
+            axes = sorted(axis for image, axis in self._slides if image == name)
+            if axes:
+                self._images[name] = axes
+
+    def _pass(self, node: Node) -> None:
+        states = [self._states.get(name) for name in node.inputs]
+        if node.position in node.scope.children:
+            states += [self._states.get(name) for name in _captured(self._graph, node)]
+        if not any(states) or node.op_type in SHAPE_ONLY:
+            return
+        rule = rule_of(node)
+        if rule is SAME and (same := self._unchanged(node, states)) is not None:
+            self._states[node.outputs[0]] = same
+            return
+        opset = self._graph.opset
+        step = Step(node, states, self._shapes, self._values, opset, self._slides, self._plans)
+        try:
+            result = None if rule is None else rule(step)
+        except (IndexError, ValueError, TypeError, ArithmeticError):
+            result = None  # attributes that make no sense are not ours to judge
+        if result is None:
+            result = forget(step.tracked, f"not followed through {node.op_type}")
+        found = result if isinstance(result, list) else [result] * len(node.outputs)
+        for name, state in zip(node.outputs, found, strict=True):
+            if name:
+                self._states[name] = state
+
+    def _unchanged(self, node: Node, states: list[State | None]) -> State | None:
+        """What an element-wise node of one output sees, where all that it reads sees the same in
+        the same shape: the usual case, made quick. None elsewhere."""
+        if len(node.outputs) != 1:
+            return None
+        if len(states) == 1:
+            return states[0]
+        nothing, types = NOTHING, self._types
+        shape = types.get(node.outputs[0], nothing).shape
+        found = None
+        for name, state in zip(node.inputs, states, strict=True):
+            if state is None:
+                continue
+            if shape is None or types.get(name, nothing).shape != shape:
+                return None
+            if found is not None and state is not found:
+                return None
+            found = state
+        return found
+
+    def window(self, tensor: str, source: str, axis: int) -> Window | None:
+        """What each position of a tensor of the main graph sees along an axis of an input."""
+        state = self._states.get(tensor)
+        place = state.places.get((source, axis)) if state is not None else None
+        return place.window if place is not None else None
+
+    def of(self, node: Node) -> Fields:
+        """What a node sees: its first output that depends on an input."""
+        if not self._windows:
+            return Fields(None, self._why, {})
+        if node.scope is not self._graph.main:
+            return _INSIDE
+        for name in node.outputs:
+            state = self._states.get(name)
+            if state is not None:
+                break
+        else:
+            return _NO_INPUT
+        ready = self._ready.get(id(state))
+        if ready is None:
+            ready = self._ready[id(state)] = self._report(state)
+        return ready
+
+    def _report(self, state: State) -> Fields:
+        inputs = {name for name, _ in state.places}
+        found = {
+            name: self._one(state, name, axes)
+            for name, axes in self._images.items()
+            if name in inputs
+        }
+        if not found:
+            return _NO_IMAGE
+        first = next(iter(found.values()))
+        several = len(self._images) > 1
+        return Fields(
+            first[0], first[1], {name: f for name, (f, _) in found.items()} if several else {}
+        )
+
+    def _one(self, state: State, name: str, axes: list[int]) -> tuple[Field | None, str | None]:
+        places = [state.places.get((name, axis)) for axis in axes]
+        windows = [place.window for place in places if place is not None and place.window]
+        if len(windows) < len(axes):
+            notes = {place.note for place in places if place is not None and not place.window}
+            whole = WHOLE_INPUT if WHOLE_INPUT in notes else None
+            return None, whole or next(iter(sorted(notes)), NO_INPUT)
+        if all(place is not None and place.axis is None for place in places):
+            shape = self._shapes.get(self._graph.main, name) or ()
+            if all(
+                window.lows[0] <= 0 and isinstance(size, int) and window.highs[0] >= size - 1
+                for window, size in zip(windows, (shape[axis] for axis in axes), strict=True)
+            ):
+                return None, WHOLE_INPUT
+        field: Field = {
+            "size": [max(window.sizes) for window in windows],
+            "stride": [window.stride for window in windows],
+            "start": [window.lows[0] for window in windows],
+        }
+        return field, UNEVEN if any(len(window.lows) > 1 for window in windows) else None
+
+
+_NO_IMAGE = Fields(None, NO_IMAGE, {})
+_INSIDE = Fields(None, INSIDE, {})
+_NO_INPUT = Fields(None, NO_INPUT, {})
+
+
+def _candidates(graph: Graph) -> list[str]:
+    """The inputs, in their order, that reach a convolution or pooling."""
+    wanted: set[str] = set()
+    for node in reversed(graph.main.nodes):
+        if node.op_type in SLIDING or not wanted.isdisjoint(node.outputs):
+            wanted.update(node.inputs)
+            if node.position in node.scope.children:
+                wanted.update(_captured(graph, node))
+    inputs = graph.main.inputs
+    return [v.name for v in graph.main.graph.input if v.name in wanted and v.name in inputs]
+
+
+def _captured(graph: Graph, node: Node) -> list[str]:
+    """The names that the subgraphs of a node read, their own included."""
+    names: list[str] = []
+    scopes = list(graph.subgraphs(node).values())
+    while scopes:
+        scope = scopes.pop()
+        names += [value.name for value in scope.graph.output]
+        for inner in scope.nodes:
+            names += inner.inputs
+            scopes += graph.subgraphs(inner).values()
+    return names

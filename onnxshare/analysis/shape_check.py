@@ -1,0 +1,183 @@
+"""Shapes and a census of a model, or an error where no shapes can fit.
+
+What is wrong must follow from inputs and weights alone. A size that was only assumed (one sample)
+and a shape that the file only declares are never held against a model: where a node does not fit,
+it is judged again without them, and an error is what fails then too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from onnxshare.analysis import weight_usage as walk
+from onnxshare.analysis.shape_rules import in_words
+from onnxshare.analysis.weight_usage import Census
+from onnxshare.errors import ModelError
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph, Node
+from onnxshare.graph.onnx_sandbox import InferenceRefused
+from onnxshare.io.tensors import Array
+from onnxshare.shapes.inference import InputShapes, Shapes, infer
+
+#: How onnx's inference reports one node: its operator, its name if it has one, and what is wrong.
+_REPORT = re.compile(r"\(op_type:([^,()]+?)(?:, node name: (.*?))?\): \[\w+\] (.*)")
+_NESTED = "Inference error(s): "
+#: What onnx says of a node that reads a result which it could not infer.
+_UNTYPED = "expected to have type but instead is null"
+#: So many nodes that do not fit are left out, one after another.
+_MAX_DOUBTED = 16
+_HOLDERS = frozenset(("If", "Loop", "Scan"))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of a graph before anything is added up."""
+
+    shapes: Shapes
+    values: Values
+    census: Census
+
+
+@dataclass(frozen=True)
+class _Misfit:
+    """A node whose shapes cannot fit, and why; and whether onnx reports it, which errs in what it
+    follows of values."""
+
+    node: Node
+    reason: str
+    reported: bool = False
+
+
+def survey(graph: Graph, input_shapes: InputShapes | None = None) -> Survey:
+    """Infer all shapes and look at all nodes.
+
+    Args:
+        graph: the indexed model.
+        input_shapes: sizes for inputs, where the user gave them.
+
+    Raises:
+        UsageError: `input_shapes` does not fit the inputs.
+        ModelError: the shapes of a node cannot fit, whatever the batch.
+    """
+    found, misfit = _look(graph, input_shapes, 1, proven=False)
+    if misfit is None:
+        return found
+    proof, proven = _look(graph, input_shapes, None, proven=True)
+    if proven is not None:
+        raise ModelError(
+            f"{graph.model.name}: {_sentence(proven, proof.shapes)}",
+            "no runtime can run this model: export it again"
+            + (", or give other sizes with --input-shape" if input_shapes else ""),
+        )
+    for_one, alone = _look(graph, input_shapes, 1, proven=True)
+    if alone is not None:
+        misfit = alone
+        warning = (
+            f"for one sample, {_sentence(alone, for_one.shapes)}; the model may hold a fixed "
+            "batch, or the given sizes are too small: what follows from that node is unknown"
+        )
+    elif misfit.reported:
+        return found
+    else:
+        warning = (
+            f"{_sentence(misfit, found.shapes)}; the file may declare a wrong shape: what follows "
+            "from that node is unknown"
+        )
+    doubted: list[Node] = []
+    while misfit is not None and misfit.node not in doubted and len(doubted) < _MAX_DOUBTED:
+        doubted.append(misfit.node)
+        found, misfit = _look(graph, input_shapes, 1, proven=False, doubted=doubted)
+        if misfit is not None and misfit.reported:
+            break
+    found.shapes.warnings.append(warning)
+    return found
+
+
+def _look(
+    graph: Graph,
+    input_shapes: InputShapes | None,
+    batch: int | None,
+    *,
+    proven: bool,
+    doubted: Sequence[Node] = (),
+) -> tuple[Survey, _Misfit | None]:
+    misfit = None
+    try:
+        shapes = infer(graph, input_shapes, batch, strict=True, proven=proven, doubted=doubted)
+    except InferenceRefused as refused:
+        shapes = infer(graph, input_shapes, batch, proven=proven, doubted=doubted)
+        misfit = next(_reported(graph, shapes, refused.reason), None)
+    values = Values(graph, shapes.fully_known())
+    census = walk.take(graph, shapes, values)
+    judged: dict[tuple[int, int], str | None] = {}
+    for use in census.nodes if misfit is None else ():
+        if use.node in doubted:
+            continue
+        if use.pattern.misfit is not None:
+            misfit = _Misfit(use.node, use.pattern.misfit)
+            break
+        if use.node.op_type == "Gather" and use.node.standard:
+            reason = _out_of_range(use.node, graph, shapes, values, judged)
+            if reason is not None:
+                misfit = _Misfit(use.node, reason)
+                break
+    return Survey(shapes, values, census), misfit
+
+
+def _reported(graph: Graph, shapes: Shapes, reports: str) -> Iterator[_Misfit]:
+    """The nodes of the model that onnx reports. What it finds inside operators that it expands into
+    others, or in what stands in for an operator it does not know, is not held against a model."""
+    for line in reports.splitlines():
+        report = _REPORT.search(line)
+        while report is not None and report[3].startswith(_NESTED):
+            report = _REPORT.search(report[3]) if report[1] in _HOLDERS else None
+        if report is None:
+            continue
+        op_type, name, reason = report[1], report[2] or "", report[3].strip()
+        if reason.endswith(_UNTYPED):
+            continue
+        like = [n for n in graph.nodes() if n.op_type == op_type and n.proto.name == name]
+        # Several may have no name: it is one whose result is not known.
+        like.sort(key=lambda n: all(shapes.sizes(n.scope, o) is not None for o in n.outputs if o))
+        if like:
+            yield _Misfit(like[0], f"{reason[:1].lower()}{reason[1:]}".rstrip("."), reported=True)
+
+
+def _out_of_range(
+    node: Node,
+    graph: Graph,
+    shapes: Shapes,
+    values: Values,
+    judged: dict[tuple[int, int], str | None],
+) -> str | None:
+    """Why a Gather of constant indices cannot be done; `judged` holds what was said of the same
+    indices along as many positions, because equal Constant nodes share their tensor."""
+    shape = shapes.get(node.scope, node.inputs[0])
+    axis = int(node.attribute("axis", 0))
+    size = shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
+    if not isinstance(size, int):
+        return None
+    stored = graph.stored(node.scope, node.inputs[1])
+    key = (id(stored.tensor), size) if stored is not None and stored.tensor is not None else None
+    if key is None:
+        return _outside(values.get(node.scope, node.inputs[1]), size)
+    if key not in judged:
+        judged[key] = _outside(values.get(node.scope, node.inputs[1]), size)
+    return judged[key]
+
+
+def _outside(indices: Array | None, size: int) -> str | None:
+    if indices is None or not indices.size:
+        return None
+    if indices.dtype.kind not in "iu" or -size <= indices.min() <= indices.max() < size:
+        return None
+    return f"the indices reach from {indices.min()} to {indices.max()} along an axis of {size}"
+
+
+def _sentence(misfit: _Misfit, shapes: Shapes) -> str:
+    node = misfit.node
+    read = [in_words(shapes.get(node.scope, name)) for name in node.inputs if name]
+    verb = "do" if len(read) > 1 else "does"
+    return f"node '{node.name}' ({node.op_type}): {', '.join(read)} {verb} not fit: {misfit.reason}"

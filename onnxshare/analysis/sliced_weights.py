@@ -1,0 +1,115 @@
+"""Weights that are cut out of stored tensors, joined from several or repeated, before anything uses
+them.
+
+Exporters reorder a cell's gates with Slice and Concat, cut a fused projection with Split or Gather,
+and repeat a learned row with Expand or Tile. What such nodes pass on is used where it is multiplied
+with data, not where it is cut.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from onnx import TensorProto
+
+from onnxshare.analysis.heads.element_order import trains
+from onnxshare.graph.index import CARRIERS, Graph, Node, Scope, Stored
+from onnxshare.shapes.inference import Shapes
+
+#: The most tensors that one is joined from.
+_MAX_PARTS = 64
+
+#: Types of sizes, indices and masks, which are no weights.
+_STRUCTURE = frozenset((TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL))
+
+#: Those that pass on all elements, some of them perhaps several times.
+_WHOLE = frozenset("Expand Tile Dropout DepthToSpace SpaceToDepth".split())
+
+#: Operators whose result may be a view.
+CUT_OR_JOIN = frozenset("Concat Slice Split Gather Trilu".split()) | _WHOLE
+
+
+#: Stored tensors, and how many elements of each.
+Parts = tuple[tuple[Stored, int], ...]
+
+
+class Views:
+    """The cut and joined constants of a graph, found node by node in graph order.
+
+    Args:
+        graph: the graph.
+        shapes: the shapes of its tensors.
+    """
+
+    def __init__(self, graph: Graph, shapes: Shapes) -> None:
+        self._graph = graph
+        self._shapes = shapes
+        #: By scope path and name.
+        self.known: dict[tuple[str, str], Stored] = {}
+
+    def get(self, scope: Scope, name: str) -> Stored | None:
+        """The view that a name seen from a scope is, or None."""
+        home = scope.home(name)
+        return None if home is None else self.known.get((home.path, name))
+
+    def follow(self, node: Node) -> bool:
+        """Look at the next node; returns whether it only cuts, joins or rearranges constants."""
+        if node.op_type in CUT_OR_JOIN and node.standard:
+            parts = self._parts(node) if self._passes_on(node) else ()
+        elif self.known and node.op_type in CARRIERS and node.standard and node.inputs:
+            carried = self.get(node.scope, node.inputs[0])
+            parts = () if carried is None else carried.parts
+        else:
+            return False
+        return bool(parts) and self._make(node, parts)
+
+    def _passes_on(self, node: Node) -> bool:
+        """Whether what a node makes of a weight is that weight: not a lookup of rows, a mask, or a
+        number that is repeated."""
+        if node.op_type == "Dropout":
+            return not trains(node)
+        if node.op_type not in ("Gather", "Trilu", "Expand", "Tile"):
+            return True
+        stored = self.constant(node.scope, node.inputs[0])
+        if stored is None or stored.elements < 2:
+            return False
+        if node.op_type == "Gather":  # of one matrix out of several
+            index = self._graph.source(node.scope, node.inputs[1])
+            return index is not None and index.elements == 1
+        return node.op_type != "Trilu" or (stored.fill is None and stored.tensor is not None)
+
+    def _parts(self, node: Node) -> Parts:
+        """The stored tensors that the data is made of, and how many elements of each."""
+        found = [self.constant(node.scope, name) for name in node.inputs if name]
+        if not all(found):
+            return ()
+        data = found if node.op_type == "Concat" else found[:1]
+        parts: dict[str, tuple[Stored, int]] = {}
+        for stored in data:
+            if stored is None or stored.dtype in _STRUCTURE:
+                return ()
+            for part, elements in stored.sources:
+                before = parts[part.key][1] if part.key in parts else 0
+                parts[part.key] = part, before + elements
+        # Which of several are cut is not told.
+        several = len(parts) > 1 and node.op_type not in {*_WHOLE, "Concat"}
+        return () if several or len(parts) > _MAX_PARTS else tuple(parts.values())
+
+    def constant(self, scope: Scope, name: str) -> Stored | None:
+        """The constant that a name seen from a scope carries, stored or a view; None for data."""
+        return self._graph.source(scope, name) or self.get(scope, name)
+
+    def _make(self, node: Node, parts: Parts) -> bool:
+        outputs = [name for name in node.outputs if name]
+        sizes = [self._shapes.sizes(node.scope, name) for name in outputs]
+        if None in sizes:
+            return False
+        path, cut = node.scope.path, node.op_type in CUT_OR_JOIN - {"Concat"}
+        whole = sum(elements for _, elements in parts) or 1
+        for name, shape in zip(outputs, sizes, strict=True):
+            shape = shape or ()
+            times = prod(shape)
+            made = tuple((part, times * count // whole) for part, count in parts) if cut else parts
+            dtype = self._shapes.dtype(node.scope, name) or parts[0][0].dtype
+            self.known[path, name] = Stored(f"{path}:{name}", name, dtype, shape, parts=made)
+        return True

@@ -1,0 +1,327 @@
+"""One walk over all nodes: which stored tensors each uses, as what, and how much work it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from onnxshare.analysis.heads.element_order import dynamic_scale
+from onnxshare.analysis.heads.fully_connected import bias_node, fully_connected
+from onnxshare.analysis.node_patterns import Pattern, Patterns
+from onnxshare.analysis.operators.attribute_weights import as_read, unknown
+from onnxshare.analysis.operators.formulas.elementwise import bias
+from onnxshare.analysis.operators.formulas.elementwise import elementwise as applied
+from onnxshare.analysis.operators.operator import Work
+from onnxshare.analysis.operators.table import (
+    CONSTANT,
+    PARAM,
+    QUANTIZATION,
+    STATISTIC,
+    STRUCTURE,
+    UNKNOWN,
+    Operator,
+    lookup,
+)
+from onnxshare.analysis.operators.tables.standard import LAYOUT
+from onnxshare.analysis.sliced_weights import CUT_OR_JOIN, Views
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph, Node, Scope, Stored
+from onnxshare.io.node_reader import Operation
+from onnxshare.shapes.computed_sizes import taken_branch
+from onnxshare.shapes.inference import Shapes
+
+#: The Add that gives an FC its bias: a bias is a parameter even where it is one number.
+_BIAS = Operator("elementwise", (PARAM, PARAM), bias)
+
+#: The product of the scales of data, which is quantised at run time, and of a weight.
+_SCALES = Operator("elementwise", (QUANTIZATION, QUANTIZATION), applied)
+
+#: Of nodes without parameters; never changed.
+_NONE: list[Stored] = []
+_EMPTY: dict[int, Stored] = {}
+
+#: Operators that run a subgraph once: a branch, or what is done to all scores at once.
+_ONCE = frozenset(("If", "FlexAttention"))
+
+#: Stronger roles first: a tensor used as a weight anywhere is a parameter.
+_STRENGTH = (PARAM, STATISTIC, QUANTIZATION, CONSTANT, STRUCTURE)
+
+
+@dataclass(slots=True)
+class TensorUse:
+    """A stored tensor, its strongest role, the nodes that use it as a parameter, and how many
+    elements they use together, each node's counted apart."""
+
+    stored: Stored
+    role: str = STRUCTURE
+    users: list[str] = field(default_factory=list)
+    used: int = 0
+
+    @property
+    def ties(self) -> int:
+        """How many nodes it ties; 1 where each may use a part of its own, as after a Split."""
+        return len(self.users) if self.used > self.stored.elements else 1
+
+
+@dataclass(slots=True)
+class NodeUse:
+    """A node with what it does in one run.
+
+    Attributes:
+        node: the node.
+        pattern: what it has in common with nodes that do the same.
+        params: the parameter tensors it uses, each once; of one that is cut, the part it uses.
+        slots: the parameter tensor of each input that is one.
+        times: how often one run executes it; None if unknown.
+        counted: False in the smaller branch of an If.
+    """
+
+    node: Node
+    pattern: Pattern
+    params: list[Stored]
+    slots: dict[int, Stored]
+    times: int | None
+    counted: bool = True
+
+    @property
+    def operator(self) -> Operator:
+        """Its row in the table of operators."""
+        return self.pattern.operator
+
+    @property
+    def work(self) -> Work | None:
+        """Its work in one execution; None if unknown."""
+        return self.pattern.work
+
+
+@dataclass
+class Census:
+    """All nodes in graph order, all stored tensors that are read, and what could not be told."""
+
+    nodes: list[NodeUse]
+    tensors: dict[str, TensorUse]
+    warnings: list[str]
+
+
+def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
+    """Walk over all nodes of a graph, subgraphs included; the cost grows with their number."""
+    census = Census([], {}, [])
+    walk = _Walk(graph, shapes, census)
+    biases = {bias_node(graph, layer) for layer in fully_connected(graph)}
+    dynamic = any(op_type == "DynamicQuantizeLinear" for _, op_type in graph.operators)
+    times: dict[Scope, int | None] = {}
+    operators: dict[Operation, Operator] = {}
+    for node in graph.nodes():
+        if node.scope not in times:
+            times[node.scope] = _times(node.scope, shapes, values, census.warnings)
+        operator = operators.get(node.operation)
+        if operator is None:
+            operator = operators[node.operation] = lookup(node.domain, node.op_type)
+        if node in biases:
+            operator = _BIAS
+        elif dynamic and node.op_type == "Mul" and _scales(node, graph):
+            operator = _SCALES
+        walk.look(node, operator, times[node.scope])
+    walk.finish()
+    if len(graph.scopes) > 1:
+        _choose_branches(census, graph, values)
+    return census
+
+
+def _scales(node: Node, graph: Graph) -> bool:
+    return any(dynamic_scale(graph, node.scope, name) for name in node.inputs)
+
+
+class _Walk:
+    """Looks at one node after the other and notes in a census what it does and uses."""
+
+    def __init__(self, graph: Graph, shapes: Shapes, census: Census) -> None:
+        self._graph, self._census = graph, census
+        self._patterns, self._views = Patterns(graph, shapes), Views(graph, shapes)
+        self._constant = graph.constants(graph.main)
+        self._ordinary: set[Operator] = set()
+        self._cut: dict[str, tuple[list[Stored], int]] = {}
+
+    def look(self, node: Node, operator: Operator, times: int | None) -> None:
+        """Look at the next node, which one run executes so often; its operator's row is given."""
+        views = self._views
+        if (views.known or node.op_type in CUT_OR_JOIN) and views.follow(node):
+            operator = LAYOUT
+        constants = self._constants(node)
+        if operator not in self._ordinary:
+            operator, constants = self._read(node, operator, constants)
+        pattern = self._patterns.of(node, operator, constants)
+        params, slots = _NONE, _EMPTY
+        if constants:
+            params, slots = _parameters(node, pattern, constants, self._census, self._cut)
+        self._census.nodes.append(NodeUse(node, pattern, params, slots, times))
+
+    def finish(self) -> None:
+        """Count what no node uses of a tensor that is cut with the first that uses a part."""
+        for key, (params, place) in self._cut.items():
+            tensor = self._census.tensors[key]
+            left = tensor.stored.elements - tensor.used
+            if left > 0:
+                params[place] = tensor.stored.part(params[place].elements + left)
+
+    def _constants(self, node: Node) -> dict[int, Stored]:
+        """The stored tensor or view that each constant input carries, by position."""
+        scope, views, constants, position = node.scope, self._views, _EMPTY, -1
+        known = self._constant if scope.parent is None else None
+        for name in node.inputs:  # written out, because it is done for every node of every model
+            position += 1
+            stored = self._graph.source(scope, name) if known is None else known.get(name)
+            if stored is None and views.known:
+                stored = views.get(scope, name)
+            if stored is not None:
+                if constants is _EMPTY:
+                    constants = {}
+                constants[position] = stored
+        if constants and self._graph.calls:
+            return {place: self._graph.once(stored) for place, stored in constants.items()}
+        return constants
+
+    def _read(
+        self, node: Node, operator: Operator, constants: dict[int, Stored]
+    ) -> tuple[Operator, dict[int, Stored]]:
+        """What is not told by the row alone: weights in attributes, packed ones, and what an
+        operator holds that nobody knows."""
+        if operator.work is None:
+            label = f"{node.domain or 'ai.onnx'}.{node.op_type}"
+            self._census.warnings.append(
+                f"operator {label} is not known: its MACs and the uses of its weights are not "
+                "counted"
+            )
+        if operator is UNKNOWN:
+            operator = unknown(node, operator)
+        if operator.held or operator.unpack:
+            constants = as_read(node, operator, constants)
+        elif operator.work is not None:
+            self._ordinary.add(operator)
+        return operator, constants
+
+
+def _parameters(
+    node: Node,
+    pattern: Pattern,
+    constants: dict[int, Stored],
+    census: Census,
+    cut: dict[str, tuple[list[Stored], int]],
+) -> tuple[list[Stored], dict[int, Stored]]:
+    """The parameter tensors that a node uses, each once, and that of each input that is one; all
+    its constants are noted, and in `cut` where the first part of each tensor is."""
+    slots: dict[int, Stored] = {}
+    params: list[Stored] = []
+    tensors = census.tensors
+    for position, role in pattern.roles:
+        stored = constants[position]
+        if role == PARAM:
+            slots[position] = stored
+        for source, elements in stored.parts or ((stored, stored.elements),):
+            tensor = tensors.get(source.key)
+            if tensor is None:
+                tensor = tensors[source.key] = TensorUse(source, role, [])
+            elif tensor.role != role:  # the strongest of its roles
+                tensor.role = min(tensor.role, role, key=_STRENGTH.index)
+            if role != PARAM:
+                continue
+            read = source if elements >= source.elements else source.part(elements)
+            before = _place(params, source) if params else None
+            if before is not None:  # another input reads it too, perhaps another part of it
+                tensor.used -= params[before].elements
+                params[before] = read = source.part(params[before].elements + read.elements)
+            else:
+                if read is not source:
+                    cut.setdefault(source.key, (params, len(params)))
+                params.append(read)
+                tensor.users.append(node.name)
+            tensor.used += read.elements
+    return params, slots
+
+
+def _place(params: list[Stored], source: Stored) -> int | None:
+    """Where a tensor, or a part of it, is among those of a node."""
+    return next((place for place, one in enumerate(params) if one.key == source.key), None)
+
+
+def _times(scope: Scope, shapes: Shapes, values: Values, warnings: list[str]) -> int | None:
+    """How often one run executes the nodes of a scope: trip counts of the loops around it. Where
+    one is not known, that is noted."""
+    times = 1
+    while scope.holder is not None:
+        holder = scope.holder
+        steps: int | None = None
+        if holder.op_type in _ONCE:
+            steps = 1
+        elif holder.op_type == "Loop":
+            steps = _loop_steps(holder, scope, values)
+        elif holder.op_type == "Scan":
+            steps = _scan_steps(holder, shapes)
+        if steps is None:
+            warnings.append(
+                f"{holder.op_type} '{holder.name}': how often it runs its body is known only at "
+                "run time, so the work of the nodes in it is unknown"
+            )
+            return None
+        times *= steps
+        scope = holder.scope
+    return times
+
+
+def _loop_steps(holder: Node, body: Scope, values: Values) -> int | None:
+    """The trip count of a Loop; None where it is computed or a condition may end it earlier."""
+    trips = values.integers(holder.scope, holder.inputs[0]) if holder.inputs[0] else None
+    if not trips or len(body.graph.input) < 2:
+        return None
+    name = body.graph.output[0].name
+    while (node := body.producers.get(name)) is not None and node.op_type == "Identity":
+        name = node.inputs[0]
+    if name == body.graph.input[1].name:  # the condition is what it was before the loop
+        body, name = holder.scope, holder.inputs[1] if len(holder.inputs) > 1 else ""
+    goes_on = values.get(body, name) if name else None
+    if name and (goes_on is None or not goes_on.all()):
+        return None
+    return max(0, trips[0])
+
+
+def _scan_steps(holder: Node, shapes: Shapes) -> int | None:
+    scanned = int(holder.attribute("num_scan_inputs", 1))
+    axes = holder.attribute("scan_input_axes") or [0] * scanned
+    shape = shapes.get(holder.scope, holder.inputs[-scanned])
+    if shape is None or not -len(shape) <= axes[0] < len(shape):
+        return None
+    steps = shape[axes[0]]
+    return steps if isinstance(steps, int) else None
+
+
+def _choose_branches(census: Census, graph: Graph, values: Values) -> None:
+    """Count only one branch of each If: the one that is taken, where its condition is constant,
+    else the larger."""
+    by_scope: dict[str, list[NodeUse]] = {}
+    for use in census.nodes:
+        by_scope.setdefault(use.node.scope.path, []).append(use)
+    for holder in [use.node for use in census.nodes if use.node.op_type == "If"]:
+        branches = graph.subgraphs(holder)
+        inside = {name: list(_within(scope, by_scope)) for name, scope in branches.items()}
+        work = {name: sum(map(_size, uses)) for name, uses in inside.items()}
+        if len(work) < 2:
+            continue
+        taken = taken_branch(holder, values)
+        chosen = taken or max(work, key=lambda name: work[name])
+        for name, uses in inside.items():
+            for use in uses:
+                use.counted = use.counted and name == chosen
+        if taken is None and len(set(work.values())) > 1:
+            census.warnings.append(f"If '{holder.name}': its larger branch, {chosen}, is counted")
+
+
+def _size(use: NodeUse) -> int:
+    return 0 if use.work is None else use.work.macs + use.work.connections
+
+
+def _within(scope: Scope, by_scope: dict[str, list[NodeUse]]) -> Iterator[NodeUse]:
+    """The nodes of a subgraph and of those inside it."""
+    yield from by_scope.get(scope.path, ())
+    for children in scope.children.values():
+        for child in children.values():
+            yield from _within(child, by_scope)
