@@ -31,8 +31,8 @@ from heads import Measured, bundled
 from small_heads import zoo
 
 import onnxshare
+from onnxshare.comparison.tensor_statistics import agreement_lower_bound
 from onnxshare.samples.samples import Array
-from onnxshare.statistics import agreement_lower_bound
 from rewrites.certify import Estimate, Target, estimate, fixed_sequence
 from rewrites.cross_validation import predict
 from rewrites.methods import parse

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import onnx
 
 import onnxshare
-from onnxshare.comparison import PASSING, Comparison
+from onnxshare.comparison.results import PASSING, Comparison
 from onnxshare.errors import OnnxShareError
 from onnxshare.io.load import Model, with_data
 from onnxshare.runtime.session import run_model

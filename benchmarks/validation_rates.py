@@ -29,10 +29,10 @@ import numpy as np
 import onnx
 
 import onnxshare
+from onnxshare.comparison.compare import compare
 from onnxshare.errors import OnnxShareError
 from onnxshare.runtime.session import run_model
 from onnxshare.samples.samples import Samples, random_samples
-from onnxshare.validate import compare
 from rewrites import ALL
 from tests.mutants import HERE, INPUTS, MUTANTS, NETS, inputs, liveliest, net, spoilt
 

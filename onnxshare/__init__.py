@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from onnxshare.analysis.results import Inspection
     from onnxshare.api import inspect
     from onnxshare.checks.results import CheckReport
-    from onnxshare.comparison import Comparison
+    from onnxshare.comparison.compare import compare
+    from onnxshare.comparison.results import Comparison
     from onnxshare.differences.results import Difference
     from onnxshare.differences.run import diff
     from onnxshare.families import Family, family
     from onnxshare.gate import check
     from onnxshare.io.load import Model, load
     from onnxshare.runtime.limits import RunLimits
-    from onnxshare.validate import compare
     from rewrites.run import RewriteResult, rewrite
 
 __all__ = [
@@ -48,7 +48,7 @@ __all__ = [
 
 _HOMES = {
     "CheckReport": "onnxshare.checks.results",
-    "Comparison": "onnxshare.comparison",
+    "Comparison": "onnxshare.comparison.results",
     "Difference": "onnxshare.differences.results",
     "Family": "onnxshare.families",
     "Inspection": "onnxshare.analysis.results",
@@ -56,7 +56,7 @@ _HOMES = {
     "RewriteResult": "rewrites.run",
     "RunLimits": "onnxshare.runtime.limits",
     "check": "onnxshare.gate",
-    "compare": "onnxshare.validate",
+    "compare": "onnxshare.comparison.compare",
     "diff": "onnxshare.differences.run",
     "family": "onnxshare.families",
     "inspect": "onnxshare.api",

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from onnxshare.comparison.tensor_statistics import agreement_lower_bound
 from onnxshare.io.tensors import Array
-from onnxshare.statistics import agreement_lower_bound
 from rewrites.moments import Floats
 
 #: How sure a promise is.

@@ -16,9 +16,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from onnxshare.comparison import Comparison
+from onnxshare.comparison.results import Comparison
+from onnxshare.comparison.wider_graph import HALF, NOT_SINGLE, computes_in, in_single, widen
 from onnxshare.io.load import Model, load, with_data
-from onnxshare.precision import HALF, NOT_SINGLE, computes_in, in_single, widen
 from onnxshare.runtime.ort_engine import NO_KERNEL
 from onnxshare.samples.samples import Samples
 from rewrites.base import Change

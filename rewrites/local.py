@@ -26,7 +26,8 @@ from onnxshare.analysis.heads.fully_connected import (
     recognise,
     weight_by_output,
 )
-from onnxshare.comparison import LocalProof
+from onnxshare.comparison.results import LocalProof
+from onnxshare.comparison.verdict import VISIBILITY
 from onnxshare.errors import OnnxShareError
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node
@@ -35,7 +36,6 @@ from onnxshare.io.tensors import Array
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.session import run_model
 from onnxshare.shapes.inference import Shapes, infer
-from onnxshare.verdict import VISIBILITY
 
 #: λ. Measured on right rewrites at most 0.7, on mixed-up axes over 400 (docs/benchmarks.md).
 LIMIT = 2.0

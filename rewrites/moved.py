@@ -20,7 +20,7 @@ from onnxshare.io.load import Model, all_tensors
 from onnxshare.io.tensors import Array, element_count, release
 
 if TYPE_CHECKING:
-    from onnxshare.comparison import WeightProof
+    from onnxshare.comparison.results import WeightProof
 
 #: Bytes that are compared at once.
 _STEP = 2**22
@@ -69,7 +69,7 @@ def prove_weights(
         How many tensors were moved, and which were computed; and the first claim that does not
         hold, in words, or None. A tensor that keeps its name claims to keep its values.
     """
-    from onnxshare.comparison import WeightProof  # inspections do not need it
+    from onnxshare.comparison.results import WeightProof  # inspections do not need it
 
     count = 0
     computed: dict[str, None] = {}

@@ -13,16 +13,16 @@ from typing import Any
 import onnx
 
 from onnxshare.analysis.results import Totals
-from onnxshare.comparison import Comparison
-from onnxshare.evidence import before_the_end
+from onnxshare.comparison.inner_tensors import before_the_end
+from onnxshare.comparison.promise import PROMISE_KEY
+from onnxshare.comparison.promise import make as make_promise
+from onnxshare.comparison.results import Comparison
+from onnxshare.comparison.wider_graph import quantises, same_steps, without_rounding
 from onnxshare.graph.editor import set_property
 from onnxshare.io.load import Model, load, with_data
-from onnxshare.promise import PROMISE_KEY
-from onnxshare.promise import make as make_promise
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.providers import choose
 from onnxshare.samples.samples import Samples
-from onnxshare.unrounded import quantises, same_steps, without_rounding
 from rewrites.base import Change, Options
 from rewrites.in_single import Again, Judge, compare_in_single, would_help
 from rewrites.local import prove_locally

@@ -13,7 +13,7 @@ import onnx
 
 from onnxshare.analysis.inspection import inspect
 from onnxshare.analysis.results import Totals
-from onnxshare.comparison import Comparison
+from onnxshare.comparison.results import Comparison
 from onnxshare.errors import RewriteError, RuntimeFailure, UsageError
 from onnxshare.io.load import Model, ModelSource, load, with_data
 from onnxshare.io.save import save_model

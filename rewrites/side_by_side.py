@@ -7,13 +7,13 @@ from functools import partial
 
 import onnx
 
-from onnxshare.comparison import Comparison
+from onnxshare.comparison.compare import compare
+from onnxshare.comparison.results import Comparison
+from onnxshare.comparison.strategy import stricter_of
 from onnxshare.io.load import Model
-from onnxshare.rounds import stricter_of
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.ort_weights import weight_bytes
 from onnxshare.samples.samples import Samples, random_samples
-from onnxshare.validate import compare
 from rewrites.base import Change, Options
 from rewrites.fully_convolutional import as_vectors
 from rewrites.trunk import run_trunk_once

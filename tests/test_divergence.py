@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnxshare import divergence
+from onnxshare.comparison import inner_tensors
+from onnxshare.comparison.compare import compare
 from onnxshare.samples.samples import Samples
-from onnxshare.validate import compare
 from tests.builders import model, node
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -54,15 +54,15 @@ def test_the_first_tensor_that_differs_is_found(index: int) -> None:
 def test_a_long_graph_is_looked_at_a_few_tensors_at_a_time(
     at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(divergence, "_AT_ONCE", at_once)
+    monkeypatch.setattr(inner_tensors, "_AT_ONCE", at_once)
     groups: list[int] = []
-    right = divergence._excesses
+    right = inner_tensors._excesses
 
     def spy(pair: Any, names: Any, samples: Any) -> Any:
         groups.append(len(names))
         return right(pair, names, samples)
 
-    monkeypatch.setattr(divergence, "_excesses", spy)
+    monkeypatch.setattr(inner_tensors, "_excesses", spy)
     a, b = chain(W, length=12), chain(spoilt(5), length=12)
     found = compare(a, b, samples=SAMPLES, provider="cpu").first_divergence
     assert found is not None

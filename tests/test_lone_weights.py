@@ -10,10 +10,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from onnxshare.comparison.compare import compare
+from onnxshare.comparison.weight_difference import lone_difference
 from onnxshare.io.load import load
-from onnxshare.lone_weights import lone_difference
 from onnxshare.runtime.limits import RunLimits
-from onnxshare.validate import compare
 from tests.builders import model, node, random_array
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -10,15 +10,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxshare import measurement, noise, rounds
-from onnxshare.comparison import Comparison
+from onnxshare.comparison import measure, rounding_noise, strategy
+from onnxshare.comparison.measure import Measurement
+from onnxshare.comparison.results import Comparison
+from onnxshare.comparison.verdict import Judged
 from onnxshare.io.load import load
-from onnxshare.measurement import Measurement
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.providers import choose
 from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.samples import Samples
-from onnxshare.verdict import Judged
 from tests.builders import model, node
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -74,7 +74,7 @@ def test_samples_per_run(
         [info("y", TensorProto.FLOAT, [rows, side])],
     )
     samples = Samples({"x": np.zeros((count, side), np.float32)})
-    assert measurement._batch_size(helper.make_model(graph), samples) == expected
+    assert measure._batch_size(helper.make_model(graph), samples) == expected
 
 
 def test_an_output_is_never_judged_by_a_tensor_that_stands_for_it() -> None:
@@ -164,24 +164,24 @@ def test_the_sample_that_differs_is_found_wherever_it_is(place: int) -> None:
 def test_what_goes_into_the_end_counts_only_if_it_agrees(
     passed: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    again = rounds._Round(Comparison(passed, "again", ""), Samples({}))
-    first = rounds._Round(Comparison("inconclusive", "first", ""), Samples({}))
-    monkeypatch.setattr(rounds, "_pairs", lambda task: {"h": "g"})
-    monkeypatch.setattr(rounds, "measure", lambda *given: again)
-    assert rounds._behind_the_end(None, first).found.reason == expected  # type: ignore[arg-type]
+    again = strategy._Round(Comparison(passed, "again", ""), Samples({}))
+    first = strategy._Round(Comparison("inconclusive", "first", ""), Samples({}))
+    monkeypatch.setattr(strategy, "_pairs", lambda task: {"h": "g"})
+    monkeypatch.setattr(strategy, "measure", lambda *given: again)
+    assert strategy._behind_the_end(None, first).found.reason == expected  # type: ignore[arg-type]
 
 
 def test_the_noise_is_measured_at_the_samples_that_seem_to_differ(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[Array] = []
-    real = noise.NoiseMeter.deeper
+    real = rounding_noise.NoiseMeter.deeper
 
     def deeper(self: Any, inputs: Mapping[str, Array], batch: int) -> Any:
         seen.append(inputs["x"])
         return real(self, inputs, batch)
 
-    monkeypatch.setattr(noise.NoiseMeter, "deeper", deeper)
+    monkeypatch.setattr(rounding_noise.NoiseMeter, "deeper", deeper)
     nodes = [node("MatMul", "x w", "y")]
     x = x_of(100)
     first, _ = judged(built(nodes, ["y"], w=WEIGHT), built(nodes, ["y"], w=WEIGHT), x)
@@ -194,4 +194,4 @@ def test_the_noise_is_measured_at_the_samples_that_seem_to_differ(
     assert found["y"].excess
     assert len(seen) == 1
     assert x[place].astype(np.float32) in seen[0]
-    assert len(seen[0]) <= measurement.NOISE_SAMPLES
+    assert len(seen[0]) <= measure.NOISE_SAMPLES

@@ -8,9 +8,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from onnxshare.comparison.rounding_noise import DRAWS, VISIBLE, NoiseMeter
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import load
-from onnxshare.noise import DRAWS, VISIBLE, NoiseMeter
 from onnxshare.runtime.session import Session
 from tests.builders import model, node
 

@@ -7,11 +7,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxshare.comparison import Comparison
+from onnxshare.comparison.compare import compare
+from onnxshare.comparison.results import Comparison
 from onnxshare.errors import SamplesError
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.samples.samples import Samples
-from onnxshare.validate import compare
 from tests.builders import node
 
 info = helper.make_tensor_value_info

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
-from onnxshare.precision import computes_in_half, in_single, widen
+from onnxshare.comparison.wider_graph import computes_in_half, in_single, widen
 from onnxshare.samples.samples import Samples
 from tests.rewrites.checking import run
 from tests.rewrites.forms import FORMS

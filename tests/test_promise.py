@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
-from onnxshare.comparison import Comparison, OutputComparison
-from onnxshare.promise import PROMISE_KEY, Promise, hold, make, promise_of
+from onnxshare.comparison.promise import PROMISE_KEY, Promise, hold, make, promise_of
+from onnxshare.comparison.results import Comparison, OutputComparison
 
 
 def comparison(*rows: OutputComparison) -> Comparison:

@@ -9,14 +9,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxshare import tie_break
-from onnxshare.comparison import Comparison
-from onnxshare.evidence import before_the_end
+from onnxshare.comparison import double_precision
+from onnxshare.comparison.compare import compare
+from onnxshare.comparison.inner_tensors import before_the_end
+from onnxshare.comparison.results import Comparison
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.samples.random_samples import Guess, open_sizes
 from onnxshare.samples.samples import Samples, random_samples
-from onnxshare.validate import compare
 from tests.builders import model, node
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -315,7 +315,7 @@ def test_double_precision_is_not_asked_of_shorter_types_and_large_models(
     assert "double" not in result.reason
     end = [node("Identity", "h", "y")]
     a, b = linear(end, bias=1e6), linear(end, bias=1e6, permuted=True)
-    monkeypatch.setattr(tie_break, "_RATE", 100.0)  # so slow that 128 MACs are too many
+    monkeypatch.setattr(double_precision, "_RATE", 100.0)  # so slow that 128 MACs are too many
     assert against(a, b, samples=Samples({"x": X})).verdict == "inconclusive"
 
 

@@ -10,13 +10,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxshare import tie_break
-from onnxshare.comparison import Comparison, OutputComparison
+from onnxshare.comparison import double_precision
+from onnxshare.comparison.compare import compare
+from onnxshare.comparison.results import Comparison, OutputComparison
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import load
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.samples.samples import Samples
-from onnxshare.validate import compare
 from tests.builders import model, node
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -129,7 +129,7 @@ def test_what_the_evaluator_takes_too_long_or_too_much_for_stays_undecided(
     make: Any, limits: RunLimits, budget: float, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures: list[str] = []
-    start = tie_break._judge
+    start = double_precision._judge
 
     def judge(*given: Any) -> Any:
         try:
@@ -138,8 +138,8 @@ def test_what_the_evaluator_takes_too_long_or_too_much_for_stays_undecided(
             failures.append(failure.cause)
             raise
 
-    monkeypatch.setattr(tie_break, "_suits", lambda *_: True)
-    monkeypatch.setattr(tie_break, "_judge", judge)
+    monkeypatch.setattr(double_precision, "_suits", lambda *_: True)
+    monkeypatch.setattr(double_precision, "_judge", judge)
     samples = Samples({"x": np.random.default_rng(2).standard_normal((2, 3)).astype(np.float32)})
     found = compare(
         make(1), make(1 + 1e-6), provider="cpu", run_limits=limits, samples=samples, budget=budget
@@ -205,7 +205,7 @@ def test_only_small_differences_are_looked_at_again(
     verdict: str, worst: list[float | None], asked: bool
 ) -> None:
     rows = tuple(OutputComparison(f"y{i}", worst=value) for i, value in enumerate(worst))
-    assert tie_break._worth_it(Comparison(verdict, "", "CPU", rows)) is asked
+    assert double_precision._worth_it(Comparison(verdict, "", "CPU", rows)) is asked
 
 
 @pytest.mark.parametrize(
@@ -228,8 +228,8 @@ def test_what_double_precision_is_asked_of(
     elif change == "input":
         b.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
     elif change == "large":
-        monkeypatch.setattr(tie_break, "_MOST_WEIGHTS", 4 * 16 * 8 - 1)
-    assert tie_break._suits(load(a), load(b), budget, 6) is suits
+        monkeypatch.setattr(double_precision, "_MOST_WEIGHTS", 4 * 16 * 8 - 1)
+    assert double_precision._suits(load(a), load(b), budget, 6) is suits
 
 
 @pytest.mark.parametrize(
@@ -249,4 +249,4 @@ def test_what_is_plainly_no_rounding(
     figures = {"error": error, "movement": movement, "largest": largest}
     tally: Any = SimpleNamespace(**{name: np.array([value]) for name, value in figures.items()})
     judged: Any = SimpleNamespace(excess=True, ratio=np.array([1.92]), tally=tally)
-    assert tie_break._plainly([judged]) is plain
+    assert double_precision._plainly([judged]) is plain

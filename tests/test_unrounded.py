@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxshare.unrounded import quantises, same_steps, without_rounding
+from onnxshare.comparison.wider_graph import quantises, same_steps, without_rounding
 from tests.rewrites.checking import run
 
 

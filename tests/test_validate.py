@@ -11,11 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxshare.comparison.compare import compare
+from onnxshare.comparison.tensor_statistics import Tally, agreement_lower_bound, split_channels
 from onnxshare.errors import ModelFileError, RuntimeFailure, SamplesError, UsageError
 from onnxshare.runtime import providers
 from onnxshare.samples.samples import Samples
-from onnxshare.statistics import Tally, agreement_lower_bound, split_channels
-from onnxshare.validate import compare
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FEATURES, CLASSES = 48, 10

@@ -212,7 +212,7 @@ def _subject(name: str, model: Model, inspection: Inspection, job: Job, how: How
 
     def compare(reference: str) -> Verdict:
         # The only rules that run models ask for this: the others never import onnxruntime.
-        from onnxshare.validate import compare
+        from onnxshare.comparison.compare import compare
 
         right = reference if how.follow_symlinks is None else how.load(reference)
         return compare(

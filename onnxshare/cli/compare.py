@@ -75,9 +75,9 @@ def command(
     Example: onnxshare compare model.onnx model.fc-to-conv.onnx --samples test.npz
     """
     from onnxshare.cli.progress import Steps
+    from onnxshare.comparison.compare import compare
     from onnxshare.io.load import load
     from onnxshare.samples.samples import ImageOptions
-    from onnxshare.validate import compare
 
     if batch is not None and not latency:
         raise UsageError("--batch needs --latency", "add it")

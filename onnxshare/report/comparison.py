@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from onnxshare.comparison import Comparison, Divergence, OutputComparison, WeightProof
+from onnxshare.comparison.results import Comparison, Divergence, OutputComparison, WeightProof
 from onnxshare.errors import printable
 from onnxshare.runtime.latency import Latency
 

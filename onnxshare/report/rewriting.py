@@ -8,7 +8,7 @@ from onnx import NodeProto
 from rich.console import Console
 from rich.text import Text
 
-from onnxshare.comparison import Comparison
+from onnxshare.comparison.results import Comparison
 from onnxshare.errors import printable
 from onnxshare.report import numbers, picture, tradeoff, tradeoff_picture
 from onnxshare.report.comparison import print_comparison

@@ -94,7 +94,7 @@ class Sessions:
 
     def costs(self) -> dict[str, Any]:
         """What the first session of each model took: `memory` and `left_to_cpu`, by the models'
-        names in small letters, as `onnxshare.comparison.Comparison` has them."""
+        names in small letters, as `onnxshare.comparison.results.Comparison` has them."""
         first = {name.lower(): place.first for name, place in self._places.items()}
         memory = {name: found.peak for name, found in first.items()}
         left = {name: found.on_cpu or () for name, found in first.items()}

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxshare.promise import PROMISE_KEY
+from onnxshare.comparison.promise import PROMISE_KEY
 from tests.builders import conv, fc, model, node, random_array, tensor
 
 #: Writes a model to a path.

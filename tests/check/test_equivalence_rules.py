@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from onnxshare.promise import PROMISE_KEY
+from onnxshare.comparison.promise import PROMISE_KEY
 from tests.check.subjects import Compared, judge, subject
 
 APPROXIMATE = Compared("approximate", True, "keeps its promise")

@@ -144,7 +144,9 @@ def test_the_policy_gives_limits_and_models(lenet_path: Path) -> None:
 def test_without_equivalence_nothing_is_run(
     lenet: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "onnxshare.validate", None)  # importing it would fail
+    monkeypatch.setitem(
+        sys.modules, "onnxshare.comparison.compare", None
+    )  # importing it would fail
     assert check(lenet, max_params="1M", max_fc_share=1, max_macs="1M").passed
 
 
@@ -213,7 +215,7 @@ class TestEquivalence:
         def fail(*_: object, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr("onnxshare.validate.compare", fail)
+        monkeypatch.setattr("onnxshare.comparison.compare.compare", fail)
         report = check(lenet, equivalent_to="ref.onnx")
         assert report.exit_code == code
         words = report.models[0].error or report.findings[0].message

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from onnxshare.comparison import Comparison, Divergence, OutputComparison, WeightProof
+from onnxshare.comparison.results import Comparison, Divergence, OutputComparison, WeightProof
 from onnxshare.report.comparison import print_comparison, render_text, sentence
 
 ROW = OutputComparison(

@@ -7,9 +7,9 @@ from math import comb, log
 import numpy as np
 import pytest
 
+from onnxshare.comparison.tensor_statistics import agreement_lower_bound
 from onnxshare.errors import UsageError
 from onnxshare.runtime.latency import Latency
-from onnxshare.statistics import agreement_lower_bound
 from rewrites.certify import (
     Estimate,
     Target,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from onnxshare.comparison import PASSING
+from onnxshare.comparison.results import PASSING
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 

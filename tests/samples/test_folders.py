@@ -8,10 +8,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxshare.comparison.compare import compare
 from onnxshare.errors import SamplesError
 from onnxshare.samples.lazy_arrays import LazyArrays
 from onnxshare.samples.samples import read_samples
-from onnxshare.validate import compare
 from tests.builders import run
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -9,7 +9,7 @@ from onnxshare.checks.limits import show
 from onnxshare.checks.rule import Problem, Rule, Subject, Verdict, command
 
 if TYPE_CHECKING:
-    from onnxshare.promise import Promise
+    from onnxshare.comparison.promise import Promise
 
 #: Verdicts that say neither yes nor no.
 _UNDECIDED = ("inconclusive", "not run")
@@ -77,7 +77,9 @@ def _min_agreement(subject: Subject, limit: float) -> Iterator[Problem]:
 
 
 def _promise(subject: Subject) -> Promise | None:
-    from onnxshare.promise import declared  # imports onnx, which the list of rules does not need
+    from onnxshare.comparison.promise import (
+        declared,  # imports onnx, which the list of rules does not need
+    )
 
     return declared(subject.model.skeleton)
 

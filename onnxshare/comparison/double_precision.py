@@ -16,20 +16,20 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnxshare.comparison import Comparison
+from onnxshare.comparison.results import Comparison
+from onnxshare.comparison.rounding_noise import DRAWS, VISIBLE, move, rounds_data
+from onnxshare.comparison.tensor_statistics import Tally, is_float
+from onnxshare.comparison.verdict import Judged, decide, judge, upstream
+from onnxshare.comparison.wider_graph import HALF, widen
 from onnxshare.errors import OnnxShareError
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model, with_data
-from onnxshare.noise import DRAWS, VISIBLE, move, rounds_data
-from onnxshare.precision import HALF, widen
 from onnxshare.runtime.limits import DEFAULT, RunLimits
 from onnxshare.runtime.ort_weights import WHOLE_BELOW, weight_bytes
 from onnxshare.runtime.providers import REFERENCE, Provider
 from onnxshare.runtime.session import Session
 from onnxshare.runtime.session_host import ChildHost, Host, LocalHost
 from onnxshare.samples.samples import Array, Samples
-from onnxshare.statistics import Tally, is_float
-from onnxshare.verdict import Judged, decide, judge, upstream
 
 #: Seconds unless the caller says otherwise.
 BUDGET = 10.0

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import onnx
 
-from onnxshare.comparison import Comparison
+from onnxshare.comparison.double_precision import BUDGET
+from onnxshare.comparison.results import Comparison
+from onnxshare.comparison.strategy import Task, examine, stricter_of
 from onnxshare.errors import UsageError
 from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.io.serialize import digest, pieces, size
-from onnxshare.rounds import Task, examine, stricter_of
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.providers import choose
 from onnxshare.runtime.session_pair import Sessions
 from onnxshare.runtime.timing import latencies
 from onnxshare.samples.input_specs import structural_difference
 from onnxshare.samples.samples import ImageOptions, Samples, Source, random_samples, read_samples
-from onnxshare.tie_break import BUDGET
 
 
 def compare(

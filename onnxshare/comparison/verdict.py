@@ -37,9 +37,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxshare.comparison import OutputComparison
-from onnxshare.promise import Promise, hold
-from onnxshare.statistics import Floats, Tally, agreement_lower_bound
+from onnxshare.comparison.promise import Promise, hold
+from onnxshare.comparison.results import OutputComparison
+from onnxshare.comparison.tensor_statistics import Floats, Tally, agreement_lower_bound
 
 #: Tolerance over noise. The noise is a maximum over few runs and another kernel may round more.
 FACTOR = 16.0

@@ -21,23 +21,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from onnxshare.comparison import Comparison
+from onnxshare.comparison.double_precision import Doubt, difference_in_double, in_double
+from onnxshare.comparison.inner_tensors import before_the_end
+from onnxshare.comparison.measure import Measurement
+from onnxshare.comparison.promise import promise_of
+from onnxshare.comparison.results import Comparison
+from onnxshare.comparison.rounding_noise import EPSILON
+from onnxshare.comparison.tensor_statistics import is_float
+from onnxshare.comparison.verdict import FACTOR, VISIBILITY, Judged, decide, upstream
+from onnxshare.comparison.weight_difference import lone_difference
 from onnxshare.errors import OnnxShareError, RuntimeFailure, SamplesError
-from onnxshare.evidence import before_the_end
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model
-from onnxshare.lone_weights import lone_difference
-from onnxshare.measurement import Measurement
-from onnxshare.noise import EPSILON
-from onnxshare.promise import promise_of
 from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.input_specs import input_specs
 from onnxshare.samples.lazy_arrays import LazyArrays
 from onnxshare.samples.random_samples import MORE, OTHER, Guess, open_sizes
 from onnxshare.samples.samples import Samples, random_samples
-from onnxshare.statistics import is_float
-from onnxshare.tie_break import Doubt, difference_in_double, in_double
-from onnxshare.verdict import FACTOR, VISIBILITY, Judged, decide, upstream
 
 #: Factors on made-up inputs, tried in turn while the outputs do not live.
 SCALES = (1e-2, 1e2, 1e-4, 1e4)

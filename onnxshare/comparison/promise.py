@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from onnxshare.comparison import Comparison, OutputComparison
+from onnxshare.comparison.results import Comparison, OutputComparison
 
 #: The key of the promise in a model's `metadata_props`.
 PROMISE_KEY = "onnxshare.approximate"

@@ -8,19 +8,19 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from onnxshare.comparison import Divergence
-from onnxshare.divergence import first_divergence
+from onnxshare.comparison.inner_tensors import first_divergence
+from onnxshare.comparison.results import Divergence
+from onnxshare.comparison.rounding_noise import NoiseMeter
+from onnxshare.comparison.tensor_statistics import Tally
+from onnxshare.comparison.verdict import Judged, judge
 from onnxshare.errors import RuntimeFailure
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model
-from onnxshare.noise import NoiseMeter
 from onnxshare.runtime.session import Session
 from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.input_specs import batching, input_specs
 from onnxshare.samples.samples import Array, Samples
-from onnxshare.statistics import Tally
 from onnxshare.support.progress import report
-from onnxshare.verdict import Judged, judge
 
 #: Noise is measured on this many samples; later ones count only if they seem to differ.
 NOISE_SAMPLES = 32

@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from onnxshare.comparison.tensor_statistics import is_float
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import Model, all_tensors
 from onnxshare.io.tensors import Array
 from onnxshare.runtime.session import Session
-from onnxshare.statistics import is_float
 
 #: Runs with inputs (or weights) moved by one rounding error.
 DRAWS = 3

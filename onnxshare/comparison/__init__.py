@@ -1,0 +1,1 @@
+"""`compare`: two models run, and a verdict."""
