@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from onnxshare.checks.results import CheckReport
     from onnxshare.comparison.compare import compare
     from onnxshare.comparison.results import Comparison
+    from onnxshare.differences.diff import diff
+    from onnxshare.differences.family import Family, family
     from onnxshare.differences.results import Difference
-    from onnxshare.differences.run import diff
-    from onnxshare.families import Family, family
     from onnxshare.gate import check
     from onnxshare.io.load import Model, load
     from onnxshare.runtime.limits import RunLimits
@@ -50,15 +50,15 @@ _HOMES = {
     "CheckReport": "onnxshare.checks.results",
     "Comparison": "onnxshare.comparison.results",
     "Difference": "onnxshare.differences.results",
-    "Family": "onnxshare.families",
+    "Family": "onnxshare.differences.family",
     "Inspection": "onnxshare.analysis.results",
     "Model": "onnxshare.io.load",
     "RewriteResult": "rewrites.run",
     "RunLimits": "onnxshare.runtime.limits",
     "check": "onnxshare.gate",
     "compare": "onnxshare.comparison.compare",
-    "diff": "onnxshare.differences.run",
-    "family": "onnxshare.families",
+    "diff": "onnxshare.differences.diff",
+    "family": "onnxshare.differences.family",
     "inspect": "onnxshare.api",
     "load": "onnxshare.io.load",
     "rewrite": "rewrites.run",

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onnxshare.differences.family import Family
 from onnxshare.errors import printable
-from onnxshare.families import Family
 from onnxshare.report import numbers
 from onnxshare.report.console import make_console
 

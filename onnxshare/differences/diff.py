@@ -10,10 +10,10 @@ import onnx
 
 from onnxshare.analysis.results import TensorInfo, Totals
 from onnxshare.analysis.rows import declared
-from onnxshare.differences.layers import Layers
+from onnxshare.differences.model_side import Side, study
+from onnxshare.differences.node_matching import Layers
 from onnxshare.differences.results import Change, Difference, PortChange, TotalChange
-from onnxshare.differences.side import Side, study
-from onnxshare.differences.weights import by_importance, match
+from onnxshare.differences.tensor_matching import by_importance, match
 from onnxshare.graph.index import model_inputs
 from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.io.serialize import digest, pieces

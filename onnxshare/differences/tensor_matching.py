@@ -14,18 +14,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onnxshare.analysis.rows import dtype_name
-from onnxshare.differences.content import (
+from onnxshare.differences.model_side import Side
+from onnxshare.differences.results import WeightChange
+from onnxshare.differences.tensor_matching_keys import (
     LEAST,
     bag_of,
+    distance,
+    first,
     rearranged,
+    rounded,
     size_of,
     telling_hash,
     twins,
 )
-from onnxshare.differences.distance import distance, first
-from onnxshare.differences.quantised import rounded
-from onnxshare.differences.results import WeightChange
-from onnxshare.differences.side import Side
 from onnxshare.weights.equal_dequantized import Numbers, permutation
 
 #: So many quantised tensors of one size are compared with one in floats.
