@@ -16,7 +16,7 @@ import onnx
 import onnxshare
 from onnxshare.analysis.results import Inspection
 from onnxshare.checks.limits import Unit, show
-from onnxshare.checks.models import find_models
+from onnxshare.checks.model_names import find_models
 from onnxshare.checks.rules.sharing import (
     equal_copies,
     fc_share,

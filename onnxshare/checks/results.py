@@ -32,7 +32,7 @@ class Finding:
         node: the node it is about; None: the whole model.
         severity: whether it fails the check.
         key: the model's name in baselines, relative to the policy file's folder or else the
-            current one (`onnxshare.checks.names.portable`); empty: `model` is it.
+            current one (`onnxshare.checks.model_names.portable`); empty: `model` is it.
     """
 
     code: str

@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING
 
 from onnxshare.analysis.inspection import HeadJudge, inspect
 from onnxshare.analysis.results import Inspection
-from onnxshare.checks.baseline import Baseline, read_baseline
-from onnxshare.checks.parallel import each
-from onnxshare.checks.plan import Job, plan
-from onnxshare.checks.policy import Policy
-from onnxshare.checks.policy_file import read_policy
-from onnxshare.checks.presets import DEFAULT
+from onnxshare.checks.jobs import Job, each, plan
+from onnxshare.checks.known_findings import Baseline, read_baseline, silence
+from onnxshare.checks.policy import Policy, read_policy
+from onnxshare.checks.policy_template import DEFAULT
 from onnxshare.checks.results import CheckReport, Finding, Metrics, ModelReport
 from onnxshare.checks.rule import Problem, Rule, Subject, Verdict, command
 from onnxshare.checks.rules import BY_OPTION
 from onnxshare.checks.rules.sharing import fc_share
-from onnxshare.checks.silence import silence
 from onnxshare.errors import ModelError, ModelFileError, OnnxShareError, SamplesError, UsageError
 from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.shapes.inference import InputShapes
@@ -82,13 +79,13 @@ def check(
     Args:
         sources: one model or several; paths may be folders and globs (see `find_models`),
             and anything that `onnxshare.load` takes will do.
-        policy: a policy file, or what `onnxshare.checks.policy_file.read_policy` read from one;
+        policy: a policy file, or what `onnxshare.checks.policy.read_policy` read from one;
             the limits given here come first. Its models are checked only if `sources` is empty.
         select: codes or names of rules to add, with their default limits.
         ignore: codes or names of rules to leave out.
         warn: codes or names of rules that only warn.
         baseline: findings that were there before, and what was measured then: a file, or what
-            `onnxshare.checks.baseline.read_baseline` read from one. None is the policy's, which
+            `onnxshare.checks.known_findings.read_baseline` read from one. None is the policy's, which
             need not exist yet.
         samples: inputs for the rules that run models; as of `onnxshare.compare`.
         provider: where these run; as of `onnxshare.compare`.

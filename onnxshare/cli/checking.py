@@ -26,8 +26,7 @@ def policy(config: Path | None, *, isolated: bool) -> Policy:
     Raises:
         UsageError: it is not valid.
     """
-    from onnxshare.checks.policy import Policy
-    from onnxshare.checks.policy_file import find_policy, read_policy
+    from onnxshare.checks.policy import Policy, find_policy, read_policy
 
     found = Policy() if isolated else find_policy()
     if config is not None:
@@ -41,8 +40,8 @@ def only_changed(models: Sequence[Path | str], revision: str, policy: Policy) ->
     Raises:
         UsageError: git does not know.
     """
-    from onnxshare.checks.changed import changed_since
-    from onnxshare.checks.models import find_models
+    from onnxshare.checks.git_changes import changed_since
+    from onnxshare.checks.model_names import find_models
 
     return list(changed_since(find_models(models), revision, policy.path))
 
@@ -140,7 +139,7 @@ def write_report(report: CheckReport, name: str, path: Path) -> None:
 
 def write_known(report: CheckReport, path: Path) -> int:
     """Write the baseline, say so, and return the exit code: 0."""
-    from onnxshare.checks.baseline import write_baseline
+    from onnxshare.checks.known_findings import write_baseline
 
     count = write_baseline(report, path)
     note(f"wrote {path}: {count} known finding{'' if count == 1 else 's'}")

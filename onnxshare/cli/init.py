@@ -28,7 +28,7 @@ def command(
 
     Example: onnxshare init --preset edge
     """
-    from onnxshare.checks.starter import starter
+    from onnxshare.checks.policy_template import starter
     from onnxshare.io.atomic_write import replace_text
 
     if output.exists() and not force:

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from onnxshare.checks.changed import changed_since
+from onnxshare.checks.git_changes import changed_since
 from onnxshare.errors import UsageError
 from tests.builders import fc
 from tests.check.pairs import lenet, small

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxshare.checks.models import find_models
+from onnxshare.checks.model_names import find_models
 from onnxshare.errors import UsageError
 
 

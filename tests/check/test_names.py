@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 import onnxshare
-from onnxshare.checks.baseline import write_baseline
-from onnxshare.checks.names import covers, portable
+from onnxshare.checks.known_findings import write_baseline
+from onnxshare.checks.model_names import covers, portable
 from onnxshare.errors import UsageError
 from tests.check.pairs import lenet
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from onnxshare.checks.parallel import each
-from onnxshare.checks.plan import Job
+from onnxshare.checks.jobs import Job, each
 from onnxshare.checks.results import ModelReport
 from onnxshare.checks.run import check
 from tests.check.pairs import lenet, small
@@ -54,7 +53,7 @@ def test_an_end_halfway_waits_for_nothing_and_leaves_no_process(
         onnx.save(small(), tmp_path / f"{number}.onnx")
     script = (
         "import time, sys; from pathlib import Path; from tests.check import test_parallel as t; "
-        "from onnxshare.checks.parallel import each\n"
+        "from onnxshare.checks.jobs import each\n"
         "if __name__ == '__main__':\n"
         "    print('ready', flush=True)\n"
         f"    each(t.slow, [t.Job(p, str(p), {{}}) for p in Path({str(tmp_path)!r}).iterdir()], 2)"

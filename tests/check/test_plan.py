@@ -7,9 +7,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from onnxshare.checks.plan import plan
-from onnxshare.checks.policy import ModelEntry, Policy
-from onnxshare.checks.policy_file import read_policy
+from onnxshare.checks.jobs import plan
+from onnxshare.checks.policy import ModelEntry, Policy, read_policy
 from onnxshare.errors import UsageError
 
 

@@ -12,11 +12,10 @@ import jsonschema
 import pytest
 
 from onnxshare.checks.explain import all_pages
-from onnxshare.checks.policy_file import read_policy
-from onnxshare.checks.presets import PRESETS
+from onnxshare.checks.policy import read_policy
+from onnxshare.checks.policy_schema import policy_schema
+from onnxshare.checks.policy_template import PRESETS, starter
 from onnxshare.checks.rules import RULES
-from onnxshare.checks.schema import policy_schema
-from onnxshare.checks.starter import starter
 from onnxshare.errors import UsageError
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from onnxshare.checks.baseline import Baseline, read_baseline, write_baseline
+from onnxshare.checks.known_findings import Baseline, read_baseline, silence, write_baseline
 from onnxshare.checks.policy import Allow
 from onnxshare.checks.results import CheckReport, Finding, Metrics, ModelReport
-from onnxshare.checks.silence import silence
 from onnxshare.errors import OutputError, UsageError
 
 FINDING = Finding("WS101", "fc-dominates", "m/a.onnx", "95%", 0.95, 0.5, "at most 50%", "fix")

@@ -1,11 +1,20 @@
-"""Sets of limits to start from."""
+"""Sets of limits to start from.
+
+The policy file that `onnxshare init` writes.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from onnxshare.checks.model_names import find_models
 from onnxshare.checks.results import Limit
+from onnxshare.checks.rules import BY_OPTION
+from onnxshare.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -98,3 +107,64 @@ PRESETS: dict[str, Preset] = {
         ),
     )
 }
+
+
+_SCHEMA = "https://raw.githubusercontent.com/onnxshare/onnxshare/main/onnxshare.schema.json"
+
+#: More models than this are named by one glob.
+_NAMED = 8
+
+_HINTS = """
+# An entry may have limits of its own, sizes for symbolic inputs, a model that its models must be
+# equivalent to, and the inputs to compare them on:
+# check = { max-params = "50M", max-fc-share = false }
+# input-shapes = { image = [1, 3, 224, 224] }
+# reference = "reference.onnx"
+# samples = "samples.npz"
+
+# Findings that are known and accepted, until a day if you like:
+# [[allow]]
+# rule = "WS101"
+# model = "models/old.onnx"
+# reason = "is replaced by the new network"
+# expires = 2027-06-30
+"""
+
+
+def starter(preset: str, folder: Path) -> str:
+    """A policy file with the limits of a preset, for the models below a folder."""
+    chosen = PRESETS[preset]
+    lines = [
+        f"#:schema {_SCHEMA}",  # editors with Taplo complete and check the keys
+        f"# What `onnxshare check` holds the models against. Preset {preset}: {chosen.about}.",
+        "# `onnxshare rules` lists all rules, `onnxshare explain WS101` explains one.",
+        "",
+        "# Known findings and measured values, written by `onnxshare check --write-baseline FILE`:",
+        '# baseline = "onnxshare-baseline.json"',
+        "",
+        "[check]",
+    ]
+    settings = [(f"{name} = {_toml(value)}", name) for name, value in chosen.limits.items()]
+    widest = max(len(setting) for setting, _ in settings)
+    for setting, name in settings:
+        rule = BY_OPTION[name]
+        lines.append(f"{setting.ljust(widest)}  # {rule.code} {rule.name}")
+    if chosen.warn:
+        lines.append(f"warn = {json.dumps(chosen.warn)}  # these are reported, and fail nothing")
+    for model in _models(folder):
+        lines += ["", "[[models]]", f"path = {_toml(model)}"]
+    return "\n".join(lines) + "\n" + _HINTS
+
+
+def _models(folder: Path) -> list[str]:
+    try:
+        found = find_models([folder])
+    except UsageError:
+        return ["**/*.onnx"]
+    names = [Path(os.path.relpath(path, folder)).as_posix() for path in found]
+    return names if len(names) <= _NAMED else ["**/*.onnx"]
+
+
+def _toml(value: Limit) -> str:
+    # JSON's text, numbers, lists and booleans are TOML's too.
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,91 @@
+"""Finds the models that paths, folders and globs name.
+
+One name for a model, however a command names it: what baselines and fingerprints hold.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
+
+from onnxshare.errors import UsageError
+
+
+def find_models(names: Iterable[str | os.PathLike[str]]) -> tuple[Path, ...]:
+    """Return the model files that names stand for, each once, in the order given.
+
+    A folder stands for every `.onnx` file in and below it, hidden folders left out. A name
+    with `*`, `?` or `[` that is no file itself is a glob (`**` for any depth). Any other name
+    is kept as it is, so that a missing model is reported as such beside the others.
+
+    Raises:
+        UsageError: a folder or a glob holds no model.
+    """
+    found: dict[Path, None] = {}
+    for name in names:
+        for path in _expand(Path(name)):
+            found.setdefault(path)
+    return tuple(found)
+
+
+def _expand(path: Path) -> list[Path]:
+    if path.is_dir():
+        models = _below(path)
+        if not models:
+            raise UsageError(f"{path}: holds no .onnx file", "name a folder or file that does")
+        return models
+    if path.exists() or not glob.has_magic(str(path)):
+        return [path]
+    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    models = [match for match in matches if match.is_file()]
+    if not models:
+        raise UsageError(f"{path}: matches no file", "check the pattern")
+    return models
+
+
+def _below(folder: Path) -> list[Path]:
+    models: list[Path] = []
+    for base, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        models.extend(Path(base, name) for name in files if name.endswith(".onnx"))
+    return sorted(models)
+
+
+def portable(path: str | os.PathLike[str], root: Path) -> str:
+    """A path relative to a folder, with `/` between its parts: `models/a.onnx`.
+
+    It is the same for `models/a.onnx`, `./models/a.onnx` and an absolute path, and on every
+    system. Links are followed only where the path would otherwise lead out of the folder. A path
+    on another drive of Windows stays absolute.
+
+    Args:
+        path: a path, relative to the current folder, or a pattern of paths.
+        root: the folder of the policy file, or else the current one.
+    """
+    found = _relative(os.path.abspath(path), os.path.abspath(root))
+    if found.startswith(".."):
+        folder, name = os.path.split(os.path.abspath(path))
+        real = _relative(os.path.join(os.path.realpath(folder), name), os.path.realpath(root))
+        found = found if real.startswith("..") else real
+    return PurePath(found).as_posix()
+
+
+def _relative(path: str, root: str) -> str:
+    try:
+        return os.path.relpath(path, root)
+    except ValueError:  # another drive
+        return path
+
+
+def covers(pattern: str, name: str) -> bool:
+    """Whether a glob, or a folder, of an `allow` entry covers a model.
+
+    Args:
+        pattern: relative to the policy file's folder; `*` matches `/` too.
+        name: as of `portable`.
+    """
+    bare = pattern.removeprefix("**/")  # which may stand for no folder at all
+    return any(fnmatchcase(name, form) for form in (pattern, bare, f"{pattern.rstrip('/')}/*"))
