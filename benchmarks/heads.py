@@ -14,8 +14,8 @@ from onnxshare.io.load import load
 from onnxshare.runtime.session import iter_batches
 from onnxshare.samples.samples import Array
 from rewrites.base import study
-from rewrites.chain import Chain, chain_of
-from rewrites.head_data import HeadData, collect
+from rewrites.small_heads.head_layers import Chain, chain_of
+from rewrites.small_heads.training_data import HeadData, collect
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 

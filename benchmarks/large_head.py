@@ -32,10 +32,10 @@ from vgg19 import measure
 import onnxshare
 from onnxshare.report.comparison import seconds
 from onnxshare.samples.samples import Array
-from rewrites import threads
-from rewrites.emit_head import emit_head
-from rewrites.methods import parse
-from rewrites.small_head import fit_head
+from rewrites.small_heads import blas_threads
+from rewrites.small_heads.emit_head import emit_head
+from rewrites.small_heads.fit_head import fit_head
+from rewrites.small_heads.methods import parse
 
 CHANNELS, SIDE = 512, 7
 WIDTHS = (CHANNELS * SIDE * SIDE, 4096, 4096, 1000)
@@ -131,7 +131,7 @@ def fit(model: str, maps_at: str, method: str) -> None:
     start = time.perf_counter()
     head = on_samples(Path(model), image)
     chosen = np.arange(len(image))
-    with threads.suited_to(head.chain.params):
+    with blas_threads.suited_to(head.chain.params):
         small = fit_head(head.chain, head.data, chosen, parse(method), head.classes)
     emit_head(head.chain, small)
     print(time.perf_counter() - start)

@@ -33,12 +33,11 @@ from small_heads import zoo
 import onnxshare
 from onnxshare.comparison.tensor_statistics import agreement_lower_bound
 from onnxshare.samples.samples import Array
-from rewrites.certify import Estimate, Target, estimate, fixed_sequence
-from rewrites.cross_validation import predict
-from rewrites.methods import parse
-from rewrites.search import ladder, search
-from rewrites.search_result import Candidate, Search
-from rewrites.small_head import fit_head
+from rewrites.small_heads.certificate import Estimate, Target, estimate, fixed_sequence
+from rewrites.small_heads.fit_head import fit_head
+from rewrites.small_heads.methods import parse
+from rewrites.small_heads.search import ladder, predict, search
+from rewrites.small_heads.search_result import Candidate, Search
 
 
 @dataclass(frozen=True)

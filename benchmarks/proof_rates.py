@@ -35,9 +35,9 @@ from onnxshare.io.load import Model, with_data
 from onnxshare.runtime.session import run_model
 from onnxshare.samples.samples import random_samples
 from rewrites import ALL
+from rewrites.apply import again
 from rewrites.base import Change, Options
-from rewrites.passes import again
-from rewrites.prove import prove
+from rewrites.proof.prove import prove
 from rewrites.run import RewriteResult
 from tests.mutants import HERE, spoilt
 

@@ -19,10 +19,10 @@ import numpy as np
 from heads import Measured, agreement, bundled, measure
 
 from onnxshare.samples.samples import Array
-from rewrites.cross_validation import predict
-from rewrites.methods import family, parse
 from rewrites.refusal import Refusal
-from rewrites.small_head import fit_head
+from rewrites.small_heads.fit_head import fit_head
+from rewrites.small_heads.methods import family, parse
+from rewrites.small_heads.search import predict
 
 COUNTS = (64, 256, 1000)
 SEEDS = 3

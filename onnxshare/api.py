@@ -46,6 +46,6 @@ def inspect(
 
 
 def _judge(subject: Subject) -> list[dict[str, dict[str, Any]]]:
-    from rewrites.judge import judge_heads  # most models have no head to judge
+    from rewrites.head_offers import judge_heads  # most models have no head to judge
 
     return judge_heads(subject)

@@ -6,7 +6,7 @@ import functools
 
 from onnxshare.checks.results import CheckReport
 from onnxshare.checks.run import check as _check
-from rewrites.judge import judge_heads
+from rewrites.head_offers import judge_heads
 
 __all__ = ["CheckReport", "check"]
 

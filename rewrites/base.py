@@ -15,12 +15,12 @@ from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
 from onnxshare.shapes.inference import InputShapes, infer
-from rewrites.moved import Moved
+from rewrites.moved_weights import Moved
 
 if TYPE_CHECKING:
     from onnxshare.runtime.latency import Latency
     from onnxshare.samples.samples import Samples
-    from rewrites.search_result import Search
+    from rewrites.small_heads.search_result import Search
 
 #: Runs a model on the samples and yields, batch by batch, the values of the named tensors.
 Features = Callable[[onnx.ModelProto, tuple[str, ...]], Generator[Mapping[str, Array]]]

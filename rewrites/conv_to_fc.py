@@ -19,9 +19,9 @@ from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Graph, Node
 from onnxshare.io.tensors import Array
 from rewrites.base import Change, Fitting, Options, Site
-from rewrites.moved import Moved
+from rewrites.edits.node_uses import overridable
+from rewrites.moved_weights import Moved
 from rewrites.refusal import Refusal
-from rewrites.uses import overridable
 
 
 class ConvToFc:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from onnxshare.analysis.heads.head import Head, Subject
 from onnxshare.graph.editor import Editor
 from rewrites.base import Change, Fitting, Options, Site, head_params
-from rewrites.free_sizes import free_sizes
-from rewrites.fully_convolutional import slide
-from rewrites.mirror import Mirror
+from rewrites.head_as_maps.head_builder import Mirror
+from rewrites.head_as_maps.sliding import free_sizes, slide
 from rewrites.refusal import Refusal
 
 

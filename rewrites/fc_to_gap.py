@@ -32,8 +32,8 @@ from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.base import Change, Fitting, Options, Site
-from rewrites.layers import bias_of, quantised_weight
-from rewrites.mirror import Mirror
+from rewrites.head_as_maps.fc_weights import bias_of, quantised_weight
+from rewrites.head_as_maps.head_builder import Mirror
 from rewrites.refusal import Refusal
 
 #: The methods for which exact pooling will do.
@@ -98,7 +98,10 @@ class FcToGap:
         Raises:
             Refusal: the site is not exact and there are no samples to fit to.
         """
-        from rewrites.shrink import exact_form, shrink  # only fits need it, inspections do not
+        from rewrites.small_heads.replace_head import (  # only fits need it, inspections do not
+            exact_form,
+            shrink,
+        )
 
         head: Head = site.target
         if options.method == "exact":

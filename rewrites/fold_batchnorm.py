@@ -26,9 +26,9 @@ from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Graph, Node, Stored
 from onnxshare.io.tensors import Array
 from rewrites.base import Change, Fitting, Options, Site
-from rewrites.layers import bias_of
+from rewrites.edits.node_uses import Users, attributes, only_reader, overridable, users_of
+from rewrites.head_as_maps.fc_weights import bias_of
 from rewrites.refusal import Refusal
-from rewrites.uses import Users, attributes, only_reader, overridable, users_of
 
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _CONVOLUTIONS = ("Conv", "ConvTranspose")

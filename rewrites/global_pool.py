@@ -15,9 +15,9 @@ from onnx import TensorProto
 
 from onnxshare.analysis.heads.head import Subject
 from rewrites.base import Change, Fitting, Options, Site
-from rewrites.pooling import Pool, Pools
+from rewrites.edits.average_pooling import Pool, Pools
+from rewrites.edits.node_uses import refuse_overridable
 from rewrites.refusal import Refusal
-from rewrites.uses import refuse_overridable
 
 #: What ONNX Runtime pools globally; its ReduceMean does double and integers too.
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)

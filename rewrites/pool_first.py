@@ -19,8 +19,8 @@ from onnxshare.analysis.heads.element_order import trains
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import Graph, Node
 from rewrites.base import Change, Fitting, Options, Site
-from rewrites.pooling import Pool, Pools
-from rewrites.uses import attributes, leaves, only_reader
+from rewrites.edits.average_pooling import Pool, Pools
+from rewrites.edits.node_uses import attributes, leaves, only_reader
 
 #: Linear steps per channel, which may stand between the convolution and the pooling.
 _BETWEEN = frozenset("Identity Dropout BatchNormalization".split())

@@ -29,13 +29,13 @@ from onnxshare.shapes.inference import InputShapes
 from onnxshare.shapes.input_sizes import Dims, with_dims
 from onnxshare.support.progress import report
 from rewrites import ALL
+from rewrites.apply import again, apply_all, fault_of_rewrite
 from rewrites.base import Change, Features, Fitting, Options, Rewrite, Site
-from rewrites.passes import again, apply_all, fault_of_rewrite
-from rewrites.prove import is_large, prove, prove_weights_alone, sample_count
-from rewrites.refold import with_functions
+from rewrites.proof.prove import is_large, prove, prove_weights_alone, sample_count
 from rewrites.refusal import Refusal
-from rewrites.sample_checks import examine
-from rewrites.split import check_method, split
+from rewrites.restore_functions import with_functions
+from rewrites.small_heads.sample_checks import examine
+from rewrites.small_heads.sample_split import check_method, split
 
 #: Samples that are read from their files at once, and run.
 _READ_AT_ONCE = 64

@@ -28,10 +28,10 @@ from onnxshare.support.progress import report
 from onnxshare.weights.content import same_bits
 from onnxshare.weights.equal_tensors import Copy, groups
 from rewrites.base import Change, Fitting, Options, Site, refuse
-from rewrites.merge import Merge, flips, position_in, scope_of
-from rewrites.moved import Moved
+from rewrites.edits.merge_tensors import Merge, flips, position_in, scope_of
+from rewrites.edits.node_uses import leaves, overridable
+from rewrites.moved_weights import Moved
 from rewrites.refusal import Refusal
-from rewrites.uses import leaves, overridable
 
 #: Fewer elements than this are left alone.
 LEAST = 2

@@ -76,16 +76,16 @@ def test_samples_are_widened_and_others_left() -> None:
 def test_a_channel_off_by_one_per_cent_in_half_never_passes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from rewrites import layers
+    from rewrites.head_as_maps import fc_weights
 
-    right = layers.moved_weight
+    right = fc_weights.moved_weight
 
     def wrong(*args: object) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
         moved = right(*args).copy()  # type: ignore[arg-type]
         moved[:, 1] = (moved[:, 1].astype(np.float32) * 1.01).astype(moved.dtype)
         return moved
 
-    monkeypatch.setattr("rewrites.kernels.moved_weight", wrong)
+    monkeypatch.setattr("rewrites.head_as_maps.kernels.moved_weight", wrong)
     for name in HALF:
         result = onnxshare.rewrite(FORMS[name].model(), ["fc-to-conv"], provider="cpu")
         assert result.changes

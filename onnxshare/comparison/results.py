@@ -91,7 +91,7 @@ class WeightProof:
 
 @dataclass(frozen=True)
 class LocalProof:
-    """Rewritten tensors run alone, on made-up features (`rewrites/local.py`).
+    """Rewritten tensors run alone, on made-up features (`rewrites/proof/local_bound.py`).
 
     Attributes:
         tensors: how many.

@@ -15,7 +15,7 @@ from onnxshare.report.comparison import print_comparison
 from onnxshare.report.console import make_console
 from rewrites.base import Change, Site
 from rewrites.run import RewriteResult
-from rewrites.search_result import Search
+from rewrites.small_heads.search_result import Search
 
 #: Below this share of unchanged answers an approximation gets a word of warning.
 _FINE = 0.95

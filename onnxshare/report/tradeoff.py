@@ -12,7 +12,7 @@ from onnxshare.errors import printable
 from onnxshare.report import numbers
 from onnxshare.report.comparison import seconds
 from onnxshare.runtime.latency import MARGIN
-from rewrites.search_result import Candidate, Search
+from rewrites.small_heads.search_result import Candidate, Search
 
 #: What stands in the last column of the chosen candidate.
 CHOSEN = "← chosen"

@@ -14,7 +14,7 @@ from math import ceil, floor, log10
 
 from onnxshare.report import numbers
 from onnxshare.report.picture import LETTER, Dot, Line, Picture, Words
-from rewrites.search_result import Candidate, Search
+from rewrites.small_heads.search_result import Candidate, Search
 
 _WIDTH, _HEIGHT = 760.0, 440.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74.0, 24.0, 84.0, 52.0

@@ -246,10 +246,12 @@ def test_failed_validation_writes_nothing(
     contents: Callable[[], dict[str, bytes]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from rewrites import layers
+    from rewrites.head_as_maps import fc_weights
 
-    right = layers.moved_weight
-    monkeypatch.setattr("rewrites.kernels.moved_weight", lambda *a: right(*a) * np.float32(1.01))
+    right = fc_weights.moved_weight
+    monkeypatch.setattr(
+        "rewrites.head_as_maps.kernels.moved_weight", lambda *a: right(*a) * np.float32(1.01)
+    )
     before = contents()
     result = rewrite(cli, model, "--fc-to-conv")
     assert result.returncode == 1

@@ -70,10 +70,12 @@ def test_nothing_to_do() -> None:
 
 
 def test_a_failed_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rewrites import layers
+    from rewrites.head_as_maps import fc_weights
 
-    right = layers.moved_weight
-    monkeypatch.setattr("rewrites.kernels.moved_weight", lambda *a: right(*a)[::-1].copy())
+    right = fc_weights.moved_weight
+    monkeypatch.setattr(
+        "rewrites.head_as_maps.kernels.moved_weight", lambda *a: right(*a)[::-1].copy()
+    )
     text = printed(result_of(FORMS["flatten"].model()))
     assert "different" in text
     assert "nothing was written" in text

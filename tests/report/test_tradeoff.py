@@ -18,8 +18,8 @@ from onnxshare.errors import UsageError
 from onnxshare.report import picture, tradeoff, tradeoff_picture
 from onnxshare.report.picture import Dot, Line, Picture, Words
 from onnxshare.runtime.latency import Latency
-from rewrites.certify import Estimate, Target
-from rewrites.search_result import Candidate, Search
+from rewrites.small_heads.certificate import Estimate, Target
+from rewrites.small_heads.search_result import Candidate, Search
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from rewrites import distil
+from rewrites.small_heads import distillation
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _short_distillation() -> Iterator[None]:
     """Most tests are not about how good a distilled head is: a tenth of a second will do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distil, "_STEPS", (50, 200))
-        patch.setattr(distil, "_POOL", (1000, 4000))
+        patch.setattr(distillation, "_STEPS", (50, 200))
+        patch.setattr(distillation, "_POOL", (1000, 4000))
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rewrites.adam import Adam, rate
+from rewrites.small_heads.distillation import Adam, rate
 
 
 def test_steps_are_those_of_the_paper() -> None:

@@ -10,7 +10,7 @@ import pytest
 from onnxshare.comparison.tensor_statistics import agreement_lower_bound
 from onnxshare.errors import UsageError
 from onnxshare.runtime.latency import Latency
-from rewrites.certify import (
+from rewrites.small_heads.certificate import (
     Estimate,
     Target,
     estimate,
@@ -18,9 +18,9 @@ from rewrites.certify import (
     percent,
     samples_needed,
 )
-from rewrites.methods import EXACT, Method, family, parse
-from rewrites.search import by_cost, ladder, settle
-from rewrites.search_result import Candidate, Search
+from rewrites.small_heads.methods import EXACT, Method, family, parse
+from rewrites.small_heads.search import by_cost, ladder, settle
+from rewrites.small_heads.search_result import Candidate, Search
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ import pytest
 
 from onnxshare.io.load import load
 from onnxshare.runtime.session import iter_batches
-from rewrites import distil, threads
 from rewrites.base import study
-from rewrites.chain import Chain, chain_of
-from rewrites.fitted import SmallHead
-from rewrites.head_data import HeadData, collect
-from rewrites.methods import parse
 from rewrites.refusal import Refusal
-from rewrites.small_head import fit_head
+from rewrites.small_heads import blas_threads, distillation
+from rewrites.small_heads.fit_head import fit_head
+from rewrites.small_heads.fitted_head import SmallHead
+from rewrites.small_heads.head_layers import Chain, chain_of
+from rewrites.small_heads.methods import parse
+from rewrites.small_heads.training_data import HeadData, collect
 from tests.rewrites.checking import inputs
 from tests.rewrites.forms import C, H, K, Net, W
 
@@ -27,7 +27,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 S = H * W
 
 #: As they are outside of tests, where they are smaller (`conftest.py`).
-EFFORT = {name: getattr(distil, name) for name in ("_STEPS", "_POOL")}
+EFFORT = {name: getattr(distillation, name) for name in ("_STEPS", "_POOL")}
 
 
 def head_of(model: onnx.ModelProto, count: int = 200, seed: int = 3) -> tuple[Chain, HeadData]:
@@ -57,7 +57,7 @@ def fitted(
 ) -> SmallHead:
     rows = np.arange(data.count) if chosen is None else chosen
     leaves = frozenset(chain.leaves) if classes else frozenset[int]()
-    with threads.one():
+    with blas_threads.one():
         return fit_head(chain, data, rows, parse(method), leaves)
 
 
@@ -91,7 +91,7 @@ def relative(wanted: Array, given: Array) -> float:
 def test_a_planted_hidden_layer_is_found(classes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no linear layer comes close: the head gives the same for a map and its negative, but
     for biases."""
-    monkeypatch.setattr(distil, "_STEPS", (600, 2000))
+    monkeypatch.setattr(distillation, "_STEPS", (600, 2000))
     chain, _ = head_of(planted(8, 3), 20)
     data, unseen = even(chain, 300, 1), even(chain, 500, 2)
     [leaf] = chain.leaves
@@ -111,7 +111,7 @@ def test_a_planted_hidden_layer_is_found(classes: bool, monkeypatch: pytest.Monk
 
 def test_centres_and_scales_are_folded_into_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Channels far from 0, and of very different sizes."""
-    monkeypatch.setattr(distil, "_STEPS", (600, 1000))
+    monkeypatch.setattr(distillation, "_STEPS", (600, 1000))
     model = planted(8, 3)
     chain, _ = head_of(model, 20)
     size = np.geomspace(0.01, 3, C)[:, None]
@@ -150,13 +150,13 @@ def _arrays(head: SmallHead) -> list[Array]:
 
 def test_scores_of_classes_have_the_level_of_the_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     """What softmax does not see costs nothing: probabilities are what they are without it."""
-    monkeypatch.setattr(distil, "_STEPS", (600, 2000))
+    monkeypatch.setattr(distillation, "_STEPS", (600, 2000))
     chain, _ = head_of(planted(8, 3), 20)
     data, unseen = even(chain, 300, 1), even(chain, 500, 2)
     [leaf] = chain.leaves
     wanted = unseen.results[leaf]
     levelled = fitted(chain, data, "mlp:16+separable:6", True).predict(chain, unseen.maps)[leaf]
-    monkeypatch.setattr(distil, "_level", lambda *_: None)
+    monkeypatch.setattr(distillation, "_level", lambda *_: None)
     as_fitted = fitted(chain, data, "mlp:16+separable:6", True).predict(chain, unseen.maps)[leaf]
     moved = levelled - as_fitted
     assert np.ptp(moved, axis=1).max() < 1e-4 * np.abs(moved).max()  # the same for all classes
@@ -172,12 +172,12 @@ def test_fits_do_not_depend_on_the_unit_of_large_scores(times: float) -> None:
     maps = random.standard_normal((60, 3, 8)).astype(np.float32)
     first, second = (random.standard_normal(shape).astype("f4") for shape in ((24, 12), (12, 5)))
 
-    def fit(unit: float) -> distil.Student:
+    def fit(unit: float) -> distillation.Student:
         def scores(of: Array) -> dict[int, Array]:
             active = np.maximum(of.reshape(-1, 24) @ first, 0)
             return {0: np.float32(16 * unit) * (active @ second)}
 
-        return distil.distil(maps, (8,), scores, frozenset([0]), (6, 8), (600, 4096))
+        return distillation.distil(maps, (8,), scores, frozenset([0]), (6, 8), (600, 4096))
 
     one, other = fit(1.0), fit(times)
     np.testing.assert_allclose(other.channels, one.channels, rtol=1e-3, atol=1e-4)
@@ -208,7 +208,7 @@ def test_gradients_are_those_of_the_loss(classes: tuple[int, ...]) -> None:
         0: random.standard_normal((30, 3)) * 4,
         2: random.standard_normal((30, 2)),
     }
-    targets = distil._Targets({k: v.copy() for k, v in kept.items()}, frozenset(classes))
+    targets = distillation._Targets({k: v.copy() for k, v in kept.items()}, frozenset(classes))
     made = random.standard_normal((30, 4 * 5))
     shapes = [(3, 4), (3, 5), (6, 3), (6,), (5, 6), (5,)]
     point = [random.standard_normal(shape) for shape in shapes]
@@ -233,7 +233,7 @@ def test_gradients_are_those_of_the_loss(classes: tuple[int, ...]) -> None:
             total += (p * np.log(p / q)).sum(axis=1).mean()
         return float(total)
 
-    found = distil._gradient(point, made[rows], targets, rows)  # type: ignore[arg-type]
+    found = distillation._gradient(point, made[rows], targets, rows)  # type: ignore[arg-type]
     for values, slope in zip(point, found, strict=True):
         for place in np.ndindex(values.shape):
             at, step = values[place], 1e-5
@@ -287,12 +287,12 @@ def test_a_fit_costs_seconds_or_is_not_begun(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in EFFORT.items():
-        monkeypatch.setattr(distil, name, value)
+        monkeypatch.setattr(distillation, name, value)
     size = channels * positions
-    steps, maps = distil.steps_for(features * size, answer, size)
+    steps, maps = distillation.steps_for(features * size, answer, size)
     assert (steps > 0) is (maps > 0) is fits
     assert maps * answer + 3 * 400 * steps * features * size < 1e12
     assert maps * size * 4 <= 2**27
-    quick_steps, quick_maps = distil.steps_for(features * size, answer, size, quick=True)
+    quick_steps, quick_maps = distillation.steps_for(features * size, answer, size, quick=True)
     assert quick_maps * answer + 3 * 400 * quick_steps * features * size < 2.5e11
     assert bool(quick_steps) is fits

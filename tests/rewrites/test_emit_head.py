@@ -17,13 +17,13 @@ import pytest
 from onnxshare.io.load import Model, load, with_data
 from onnxshare.runtime.session import iter_batches
 from onnxshare.samples.input_specs import input_specs
-from rewrites import threads
 from rewrites.base import study
-from rewrites.chain import Chain, chain_of
-from rewrites.emit_head import emit_head
-from rewrites.head_data import HeadData, collect
-from rewrites.methods import family, parse
-from rewrites.small_head import fit_head
+from rewrites.small_heads import blas_threads
+from rewrites.small_heads.emit_head import emit_head
+from rewrites.small_heads.fit_head import fit_head
+from rewrites.small_heads.head_layers import Chain, chain_of
+from rewrites.small_heads.methods import family, parse
+from rewrites.small_heads.training_data import HeadData, collect
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -104,7 +104,7 @@ def test_float32_equals_the_fit(
 ) -> None:
     """Within rounding, relative to the scores' range, and with the same class on every image."""
     folder = bundled if name in BUNDLED else request.getfixturevalue("zoo") / "models"
-    with threads.one():
+    with blas_threads.one():
         given = net(name, folder)
         chain, leaf = given.chain, given.chain.leaves[0]
         chosen = np.arange(given.data.count)

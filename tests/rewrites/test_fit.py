@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rewrites.fit import LinearFit, ridge
+from rewrites.small_heads.ridge import LinearFit, ridge
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

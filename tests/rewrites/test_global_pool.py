@@ -13,7 +13,7 @@ import pytest
 
 import onnxshare
 from onnxshare import RewriteResult
-from rewrites import pooling
+from rewrites.edits import average_pooling
 from tests.rewrites.checking import (
     assert_same_results,
     assert_untouched_rest,
@@ -284,7 +284,9 @@ def test_light_without(onnx_light: Path, light: str) -> None:
 )
 def test_taken_for_the_whole_map(monkeypatch: Patch, name: str) -> None:
     """Whatever pools is taken for pooling over the whole map: never passed."""
-    monkeypatch.setattr(pooling.Pools, "recognise", lambda self, node: pooling.Pool(node))
+    monkeypatch.setattr(
+        average_pooling.Pools, "recognise", lambda self, node: average_pooling.Pool(node)
+    )
     result = pool(built(name))
     assert result.changes
     assert not result.passed

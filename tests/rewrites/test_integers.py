@@ -22,7 +22,7 @@ from onnxruntime.quantization import (
 )
 
 import onnxshare
-from rewrites import integers, layers
+from rewrites.head_as_maps import fc_weights, quantized
 from tests.rewrites.checking import (
     assert_same_results,
     assert_untouched_rest,
@@ -296,36 +296,36 @@ def test_qlinear_matmul(model: onnx.ModelProto) -> None:
 
 
 def spoil_kernel(patch: pytest.MonkeyPatch) -> None:
-    right = layers.moved_weight
+    right = fc_weights.moved_weight
 
     def wrong(*arguments: Any) -> Array:
         kernel = right(*arguments)
         out, channels, *spatial = kernel.shape
         return np.moveaxis(kernel.reshape(out, *spatial, channels), -1, 1).reshape(kernel.shape)
 
-    patch.setattr("rewrites.kernels.moved_weight", wrong)
+    patch.setattr("rewrites.head_as_maps.kernels.moved_weight", wrong)
 
 
 def spoil_bias(patch: pytest.MonkeyPatch) -> None:
-    right = layers.bias_of
+    right = fc_weights.bias_of
 
     def wrong(*arguments: Any) -> tuple[str | None, Array | None]:
         _, vector = right(*arguments)
         return None, None if vector is None else vector[::-1].copy()
 
-    patch.setattr("rewrites.kernels.bias_of", wrong)
+    patch.setattr("rewrites.head_as_maps.kernels.bias_of", wrong)
 
 
 def spoil_scales(patch: pytest.MonkeyPatch) -> None:
     """The scale of the result taken for that of the data."""
-    right = integers.with_scales
+    right = quantized.with_scales
 
     def wrong(*arguments: Any) -> tuple[str, list[str]]:
         op_type, inputs = right(*arguments)
         inputs[1], inputs[6] = inputs[6], inputs[1]
         return op_type, inputs
 
-    patch.setattr("rewrites.convolutions.with_scales", wrong)
+    patch.setattr("rewrites.head_as_maps.kernels.with_scales", wrong)
 
 
 @pytest.mark.parametrize("spoil", [spoil_kernel, spoil_bias, spoil_scales])

@@ -10,9 +10,8 @@ import pytest
 
 from onnxshare.io.load import load
 from rewrites.base import study
-from rewrites.chain import Chain, chain_of
-from rewrites.jacobian import mean_jacobian, output_probes
-from rewrites.stack import low_rank
+from rewrites.small_heads.head_layers import Chain, chain_of
+from rewrites.small_heads.output_sensitivity import low_rank, mean_jacobian, output_probes
 from tests.rewrites.checking import run
 from tests.rewrites.forms import C, H, K, Net, W
 

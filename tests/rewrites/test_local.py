@@ -14,8 +14,8 @@ import onnxshare
 from onnxshare.io.load import Model, load
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.samples.samples import Samples
-from rewrites import layers
-from rewrites.local import LIMIT, prove_locally
+from rewrites.head_as_maps import fc_weights
+from rewrites.proof.local_bound import LIMIT, prove_locally
 from tests.builders import model, node
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -95,8 +95,10 @@ def test_a_wrong_order_is_not_passed(name: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_bias_left_out_is_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = layers.bias_of
-    monkeypatch.setattr("rewrites.kernels.bias_of", lambda *a: right(*a) and (None, None))
+    right = fc_weights.bias_of
+    monkeypatch.setattr(
+        "rewrites.head_as_maps.kernels.bias_of", lambda *a: right(*a) and (None, None)
+    )
     result = onnxshare.rewrite(
         CASES["plain"], ["fc-to-conv"], samples=ZEROS, provider="cpu", run_limits=HERE
     )

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rewrites import moments
-from rewrites.fit import Ridge
-from rewrites.moments import Matrix, Moments, gather, gram
-from rewrites.spatial import PooledMaps, average, full, grid
+from rewrites.small_heads import sufficient_statistics
+from rewrites.small_heads.ridge import Ridge
+from rewrites.small_heads.spatial_weighting import PooledMaps, average, full, grid
+from rewrites.small_heads.sufficient_statistics import Matrix, Moments, gather, gram
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -33,8 +33,8 @@ def test_merged_moments_are_those_of_all(cuts: list[int]) -> None:
 
 @pytest.fixture
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moments, "BLOCK", 17)
-    monkeypatch.setattr("rewrites.spatial.BLOCK", 17)
+    monkeypatch.setattr(sufficient_statistics, "BLOCK", 17)
+    monkeypatch.setattr("rewrites.small_heads.spatial_weighting.BLOCK", 17)
 
 
 @pytest.mark.usefixtures("tiny_blocks")
@@ -51,7 +51,7 @@ def test_fits_in_blocks_are_fits(shape: tuple[int, int], monkeypatch: pytest.Mon
     y = z @ np.random.default_rng(1).standard_normal((shape[1], 3)) + np.sin(z[:, :3])
     prior = np.ones((3, shape[1]))
     whole = Ridge(Matrix(z)).fit(y, prior)
-    monkeypatch.setattr(moments, "BLOCK", 29)
+    monkeypatch.setattr(sufficient_statistics, "BLOCK", 29)
     pieces = Ridge(Matrix(z)).fit(y, prior)
     np.testing.assert_allclose(pieces.weight, whole.weight, rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(pieces.left_out, whole.left_out, rtol=1e-6, atol=1e-8)

@@ -9,8 +9,8 @@ from onnx import numpy_helper
 
 import onnxshare
 from onnxshare.io.load import Model
-from rewrites import layers
-from rewrites.moved import Moved, prove_weights
+from rewrites.head_as_maps import fc_weights
+from rewrites.moved_weights import Moved, prove_weights
 from tests.builders import model, node
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -100,14 +100,14 @@ def test_a_folded_factor_is_computed_and_said(lenet: onnx.ModelProto) -> None:
 def test_weights_that_are_not_what_was_claimed_are_different_without_a_run(
     lenet: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = layers.moved_weight
+    right = fc_weights.moved_weight
 
     def off_by_one_bit(*arguments: Any) -> Array:
         kernel = right(*arguments).copy()
         kernel.reshape(-1).view(np.uint32)[0] ^= 1
         return kernel
 
-    monkeypatch.setattr("rewrites.kernels.moved_weight", off_by_one_bit)
+    monkeypatch.setattr("rewrites.head_as_maps.kernels.moved_weight", off_by_one_bit)
     result = onnxshare.rewrite(lenet, ["fc-to-conv"], provider="cpu")
     assert not result.passed
     assert result.validation is not None

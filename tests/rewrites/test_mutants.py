@@ -14,10 +14,10 @@ import pytest
 import onnxshare
 from onnxshare.analysis.heads import element_order, fully_connected
 from onnxshare.errors import RewriteError
-from rewrites import layers, twins
-from rewrites.convolutions import Convolutions
-from rewrites.mirror import Mirror
-from rewrites.steps import Steps
+from rewrites.head_as_maps import fc_weights, maps
+from rewrites.head_as_maps.elementwise import Steps
+from rewrites.head_as_maps.head_builder import Mirror
+from rewrites.head_as_maps.kernels import Convolutions
 from tests.rewrites.forms import FORMS, Net
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -29,13 +29,13 @@ def on_kernel(change: Callable[[Array], Array]) -> Mutant:
     """Spoil each kernel `[out, C, spatial…]` on its way into the model."""
 
     def apply(patch: Patch) -> None:
-        right = layers.moved_weight
+        right = fc_weights.moved_weight
 
         def wrong(*arguments: Any) -> Array:
             kernel = right(*arguments)
             return np.ascontiguousarray(change(kernel.copy())).reshape(kernel.shape)
 
-        patch.setattr("rewrites.kernels.moved_weight", wrong)
+        patch.setattr("rewrites.head_as_maps.kernels.moved_weight", wrong)
 
     return apply
 
@@ -69,19 +69,19 @@ def one_column_lost(kernel: Array) -> Array:
 
 
 def no_bias(patch: Patch) -> None:
-    right = layers.bias_of
-    patch.setattr("rewrites.kernels.bias_of", lambda *a: right(*a) and (None, None))
+    right = fc_weights.bias_of
+    patch.setattr("rewrites.head_as_maps.kernels.bias_of", lambda *a: right(*a) and (None, None))
 
 
 def bias_of_another(patch: Patch) -> None:
     """Two outputs get each other's bias."""
-    right = layers.bias_of
+    right = fc_weights.bias_of
 
     def wrong(*arguments: Any) -> tuple[str | None, Array | None]:
         _, vector = right(*arguments)
         return None, None if vector is None else vector[::-1].copy()
 
-    patch.setattr("rewrites.kernels.bias_of", wrong)
+    patch.setattr("rewrites.head_as_maps.kernels.bias_of", wrong)
 
 
 def factor_ignored(name: str) -> Mutant:
@@ -107,7 +107,7 @@ def transposition_ignored(patch: Patch) -> None:
         weight = right(layer, values)
         return None if weight is None else weight.T.reshape(weight.shape)
 
-    patch.setattr("rewrites.layers.weight_by_output", wrong)
+    patch.setattr("rewrites.head_as_maps.fc_weights.weight_by_output", wrong)
 
 
 def order_ignored(patch: Patch) -> None:
@@ -134,7 +134,7 @@ def order_inverted(patch: Patch) -> None:
 
 def constants_not_moved(patch: Patch) -> None:
     """A constant per element of the vector put on the map as it is."""
-    right = twins.constants_of
+    right = maps.constants_of
 
     def wrong(twin: Any, spread: Array, node: Any) -> list[Array]:
         made = right(twin, spread, node)
@@ -142,7 +142,7 @@ def constants_not_moved(patch: Patch) -> None:
         whole = int(np.prod(twin.parts[0].sizes))
         return [first.reshape(made[0].shape) if made[0].size == whole else made[0], *made[1:]]
 
-    patch.setattr("rewrites.steps.constants_of", wrong)
+    patch.setattr("rewrites.head_as_maps.elementwise.constants_of", wrong)
 
 
 def activation_lost(patch: Patch) -> None:
@@ -162,7 +162,7 @@ def one_map_lost(patch: Patch) -> None:
 
 def columns_of_another(patch: Patch) -> None:
     """Each map gets the columns that stand one further on."""
-    right = twins.columns_of
+    right = maps.columns_of
 
     def wrong(twin: Any, rows: Array) -> Any:
         read = right(twin, rows)
@@ -174,7 +174,7 @@ def columns_of_another(patch: Patch) -> None:
             for item in read
         )
 
-    patch.setattr("rewrites.mirror.columns_of", wrong)
+    patch.setattr("rewrites.head_as_maps.head_builder.columns_of", wrong)
 
 
 #: What shows in any model.

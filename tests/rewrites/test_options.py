@@ -12,8 +12,8 @@ import pytest
 
 import onnxshare
 from onnxshare.errors import UsageError
-from rewrites import layers
-from rewrites.prove import sample_count
+from rewrites.head_as_maps import fc_weights
+from rewrites.proof.prove import sample_count
 from tests.rewrites.checking import run
 from tests.rewrites.forms import FORMS
 
@@ -85,7 +85,7 @@ def test_large_models_are_compared_on_fewer_samples(macs: int | None, count: int
 def test_without_validation_nothing_runs_and_the_model_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("rewrites.side_by_side.compare", lambda *_, **__: pytest.fail("it ran"))
+    monkeypatch.setattr("rewrites.proof.prove.compare", lambda *_, **__: pytest.fail("it ran"))
     model = FORMS["flatten"].model()
     result = onnxshare.rewrite(model, ["fc-to-conv"], validate=False)
     assert result.validation is None
@@ -97,8 +97,10 @@ def test_without_validation_nothing_runs_and_the_model_says_so(
 def test_without_validation_a_weight_that_is_not_moved_as_said_is_still_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    right = layers.moved_weight
-    monkeypatch.setattr("rewrites.kernels.moved_weight", lambda *a: right(*a)[::-1].copy())
+    right = fc_weights.moved_weight
+    monkeypatch.setattr(
+        "rewrites.head_as_maps.kernels.moved_weight", lambda *a: right(*a)[::-1].copy()
+    )
     result = onnxshare.rewrite(FORMS["flatten"].model(), ["fc-to-conv"], validate=False)
     assert not result.passed
     assert result.validation is not None

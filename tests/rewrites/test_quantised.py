@@ -95,7 +95,9 @@ def test_a_rounding_that_is_lost_never_passes(lost: str, monkeypatch: pytest.Mon
 
 
 def test_a_wrong_order_of_the_integers_never_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rewrites.kernels.permuted", lambda weight, read: weight[:, ::-1])
+    monkeypatch.setattr(
+        "rewrites.head_as_maps.kernels.permuted", lambda weight, read: weight[:, ::-1]
+    )
     for form in FORMS.values():
         assert not onnxshare.rewrite(form.model(), ["fc-to-conv"], provider="cpu").passed
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rewrites.fit import Ridge
-from rewrites.moments import Matrix
-from rewrites.refine import minimise, refine
+from rewrites.small_heads.refine_classifier import minimise, refine
+from rewrites.small_heads.ridge import Ridge
+from rewrites.small_heads.sufficient_statistics import Matrix
 
 
 def test_minimise_finds_the_minimum_of_a_quadratic() -> None:

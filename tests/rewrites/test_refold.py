@@ -158,7 +158,7 @@ def test_functions_are_kept(
 def test_what_is_inside_a_call_and_read_outside_keeps_it_expanded() -> None:
     """No rewrite does this today; a call must not hide a tensor that something reads."""
     from onnxshare.graph.onnx_sandbox import inline_functions
-    from rewrites.refold import refold
+    from rewrites.restore_functions import refold
 
     model = outside()
     rewritten = inline_functions(model, "m")

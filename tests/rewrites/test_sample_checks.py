@@ -18,7 +18,7 @@ import onnxshare
 from onnxshare import RewriteResult
 from onnxshare.errors import SamplesError
 from onnxshare.samples.samples import Samples, input_specs, random_samples
-from rewrites.sample_checks import examine
+from rewrites.small_heads.sample_checks import examine
 from tests.rewrites.checking import run
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -15,17 +15,17 @@ import pytest
 from onnxshare.io.load import load
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.samples.samples import read_samples
-from rewrites import cross_validation, threads
 from rewrites.base import study
-from rewrites.certify import Target, estimate
-from rewrites.chain import Chain, chain_of
-from rewrites.cross_validation import cross_validate
-from rewrites.fitted import SmallHead
-from rewrites.head_data import HeadData, collect
-from rewrites.methods import parse
 from rewrites.refusal import Refusal
 from rewrites.run import _features
-from rewrites.small_head import fit_head
+from rewrites.small_heads import blas_threads, search
+from rewrites.small_heads.certificate import Target, estimate
+from rewrites.small_heads.fit_head import fit_head
+from rewrites.small_heads.fitted_head import SmallHead
+from rewrites.small_heads.head_layers import Chain, chain_of
+from rewrites.small_heads.methods import parse
+from rewrites.small_heads.search import cross_validate
+from rewrites.small_heads.training_data import HeadData, collect
 
 Head = tuple[Chain, HeadData]
 
@@ -33,7 +33,7 @@ Head = tuple[Chain, HeadData]
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """As in a search of a small head."""
-    with threads.one():
+    with blas_threads.one():
         yield
 
 
@@ -85,7 +85,7 @@ def test_fits_side_by_side_are_those_made_one_by_one(
     chain, data = head
     leaves = frozenset(chain.leaves)
     method = parse("mlp:4+separable:4")
-    monkeypatch.setattr(cross_validation, "usable_cores", lambda: 1)
+    monkeypatch.setattr(search, "usable_cores", lambda: 1)
     one_by_one = cross_validate(chain, data, method, leaves)
     together = threading.Barrier(3)
     numbers = count()
@@ -95,8 +95,8 @@ def test_fits_side_by_side_are_those_made_one_by_one(
             together.wait(30)  # until three have come
         return fit_head(*given, **more)
 
-    monkeypatch.setattr(cross_validation, "fit_head", watched)
-    monkeypatch.setattr(cross_validation, "usable_cores", lambda: 3)
+    monkeypatch.setattr(search, "fit_head", watched)
+    monkeypatch.setattr(search, "usable_cores", lambda: 3)
     side_by_side = cross_validate(chain, data, method, leaves)
     assert len(side_by_side.heads) == 5
     for leaf in chain.leaves:
@@ -115,8 +115,8 @@ def test_fits_that_wait_are_not_begun_once_the_rest_is_left_out(
             time.sleep(0.5)
         return fit_head(*given, **more)
 
-    monkeypatch.setattr(cross_validation, "fit_head", watched)
-    monkeypatch.setattr(cross_validation, "usable_cores", lambda: 2)
+    monkeypatch.setattr(search, "fit_head", watched)
+    monkeypatch.setattr(search, "usable_cores", lambda: 2)
     before = threading.active_count()
     method, target = parse("mlp:2+separable:2"), Target(keep=0.999)
     left = cross_validate(chain, data, method, frozenset(chain.leaves), target=target)
@@ -128,6 +128,6 @@ def test_fits_that_wait_are_not_begun_once_the_rest_is_left_out(
 
 def test_a_refusal_ends_fits_side_by_side(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
     chain, data = head
-    monkeypatch.setattr(cross_validation, "usable_cores", lambda: 4)
+    monkeypatch.setattr(search, "usable_cores", lambda: 4)
     with pytest.raises(Refusal, match="no smaller"):
         cross_validate(chain, data, parse("mlp:64+separable:4000"), frozenset(chain.leaves))

@@ -19,8 +19,9 @@ from onnxshare.errors import RewriteError
 from onnxshare.support.progress import listening
 from onnxshare.weights import equal_tensors
 from onnxshare.weights.content import Content
-from rewrites import merge, passes
+from rewrites import apply
 from rewrites.base import study
+from rewrites.edits import merge_tensors
 from tests.rewrites.checking import (
     assert_same_results,
     dead,
@@ -644,7 +645,7 @@ def test_all_groups_are_merged_in_one_go(monkeypatch: Patch) -> None:
         looks.append(arguments)
         return study(*arguments)
 
-    monkeypatch.setattr(passes, "study", look)
+    monkeypatch.setattr(apply, "study", look)
     model = pairs(40)
     result = share(model)
     assert len(looks) == 2  # once to find them, once to see that nothing is left
@@ -675,9 +676,9 @@ def test_equal_hashes_are_not_trusted(monkeypatch: Patch) -> None:
 @pytest.mark.parametrize("name", ["Gemm, transB comes", "two Gemms", "square, transposed"])
 def test_merged_without_transposing(monkeypatch: Patch, name: str, seed: int) -> None:
     """A transposed copy taken for an equal one never passes."""
-    right = merge.Merge.drop
+    right = merge_tensors.Merge.drop
     monkeypatch.setattr(
-        merge.Merge,
+        merge_tensors.Merge,
         "drop",
         lambda self, stored, keep, *, turned: right(self, stored, keep, turned=False),
     )

@@ -20,8 +20,8 @@ from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.samples import Samples
 from rewrites.base import Options
-from rewrites.search_result import Search
-from rewrites.split import split
+from rewrites.small_heads.sample_split import split
+from rewrites.small_heads.search_result import Search
 from tests.rewrites.checking import assert_same_results, dtype_of, feeds, inputs, interface, run
 from tests.rewrites.forms import FORMS, C, Form, H, K, Net, W
 from tests.rewrites.test_fc_to_gap import EXACT

@@ -10,8 +10,15 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from rewrites.masks import channel_energy, channel_masks, shared_masks
-from rewrites.spatial import Weighting, average, full, grid
+from rewrites.small_heads.spatial_weighting import (
+    Weighting,
+    average,
+    channel_energy,
+    channel_masks,
+    full,
+    grid,
+    shared_masks,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from rewrites import refine, threads
-from rewrites.fit import Ridge
-from rewrites.moments import Matrix
+from rewrites.small_heads import blas_threads, refine_classifier
+from rewrites.small_heads.ridge import Ridge
+from rewrites.small_heads.sufficient_statistics import Matrix
 
 
 def of_blas() -> set[int]:
@@ -22,9 +22,9 @@ def of_blas() -> set[int]:
 @pytest.mark.parametrize(
     ("limits", "inside"),
     [
-        (threads.one, 1),
-        (lambda: threads.suited_to(60_000), 1),
-        (lambda: threads.suited_to(100_000_000), 2),
+        (blas_threads.one, 1),
+        (lambda: blas_threads.suited_to(60_000), 1),
+        (lambda: blas_threads.suited_to(100_000_000), 2),
     ],
     ids=["one", "a small head", "a large head"],
 )
@@ -46,10 +46,10 @@ def test_a_refinement_has_one_thread_whatever_the_head(monkeypatch: pytest.Monke
         seen.append(of_blas())
         return 0
 
-    monkeypatch.setattr(refine, "_best_steps", look)
+    monkeypatch.setattr(refine_classifier, "_best_steps", look)
     random = np.random.default_rng(0)
     features, targets = random.standard_normal((30, 4)), random.standard_normal((30, 3))
     ridge, prior = Ridge(Matrix(features)), np.zeros((3, 4))
     with threadpool_limits(2, user_api="blas"):
-        assert refine.refine(ridge, targets, prior, ridge.fit(targets, prior)) is None
+        assert refine_classifier.refine(ridge, targets, prior, ridge.fit(targets, prior)) is None
     assert seen == [{1}]

@@ -9,12 +9,12 @@ import onnx
 import pytest
 
 import onnxshare
-from rewrites import passes as rewriting
+from rewrites import apply as rewriting
+from rewrites.apply import apply_some
 from rewrites.base import Change, Fitting, Options, Site, study
 from rewrites.fc_to_conv import FcToConv
 from rewrites.fold_batchnorm import FoldBatchNorm
 from rewrites.refusal import Refusal
-from rewrites.together import apply_some
 from tests.rewrites.checking import assert_same_results, assert_untouched_rest, feeds, run
 from tests.rewrites.forms import FORMS, Net, batchnorm
 

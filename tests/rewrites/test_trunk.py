@@ -13,8 +13,9 @@ import onnxshare
 from onnxshare.io.load import load
 from onnxshare.runtime.session import run_model
 from onnxshare.samples.samples import random_samples
-from rewrites import run, side_by_side
-from rewrites.trunk import Rest, run_trunk_once
+from rewrites import run
+from rewrites.proof import prove
+from rewrites.proof.shared_trunk import Rest, run_trunk_once
 from tests.rewrites.forms import FORMS, Net
 from tests.rewrites.test_mutants import MUTANTS, assert_rejected
 
@@ -29,7 +30,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> list[Rest | None]:
         return cuts[-1]
 
     monkeypatch.setattr(run, "is_large", lambda before: True)
-    monkeypatch.setattr(side_by_side, "run_trunk_once", cut)
+    monkeypatch.setattr(prove, "run_trunk_once", cut)
     return cuts
 
 

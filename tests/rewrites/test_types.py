@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 import onnxshare
 from onnxshare.cli.app import run as command
-from rewrites import layers
+from rewrites.head_as_maps import fc_weights
 from tests.rewrites.checking import (
     Array,
     Feeds,
@@ -151,8 +151,10 @@ def two_per_cent(kernel: Array) -> Array:
 def test_a_wrong_kernel_never_passes(
     name: str, kind: str, spoil: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = layers.moved_weight
-    monkeypatch.setattr("rewrites.kernels.moved_weight", lambda *a: spoil(right(*a).copy()))
+    right = fc_weights.moved_weight
+    monkeypatch.setattr(
+        "rewrites.head_as_maps.kernels.moved_weight", lambda *a: spoil(right(*a).copy())
+    )
     assert not rewritten(typed(name, kind)).passed
 
 
@@ -161,13 +163,13 @@ def test_what_only_half_precision_spoils_never_passes(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The float32 graph is right, and the half one is not what it is rounded to."""
-    right = layers.moved_weight
+    right = fc_weights.moved_weight
 
     def wrong(*arguments: Any) -> Array:
         kernel = right(*arguments)
         return two_per_cent(kernel) if kernel.dtype == np.float16 else kernel
 
-    monkeypatch.setattr("rewrites.kernels.moved_weight", wrong)
+    monkeypatch.setattr("rewrites.head_as_maps.kernels.moved_weight", wrong)
     assert not rewritten(typed(name, "half")).passed
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rewrites import vicinity
-from rewrites.vicinity import Vicinity
+from rewrites.small_heads import augmentation
+from rewrites.small_heads.augmentation import Vicinity
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -18,7 +18,7 @@ def test_what_is_near_is_made_of_two_samples(
     spatial: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of map n all values are n or, once in ten, 0: so which sample a value is from can be seen."""
-    monkeypatch.setattr(vicinity, "_MOVED", 0)
+    monkeypatch.setattr(augmentation, "_MOVED", 0)
     size = int(np.prod(spatial))
     maps = np.broadcast_to(np.arange(1.0, 6.0)[:, None, None], (5, 3, size))
     made = Vicinity(maps, spatial, np.random.default_rng(0)).draw(1536)
@@ -86,7 +86,7 @@ def test_neighbours_in_large_maps_are_of_the_same_cloud() -> None:
 def test_neighbours_of_many_samples_are_looked_for_among_some(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(vicinity, "_AMONG", 100)
+    monkeypatch.setattr(augmentation, "_AMONG", 100)
     found = Vicinity(clouds(600, 12), (6,), np.random.default_rng(0))._near
     assert len(np.unique(found)) <= 100
     assert not (found == np.arange(600)[:, None]).any()

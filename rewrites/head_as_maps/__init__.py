@@ -1,0 +1,1 @@
+"""An FC head carried over to feature maps: FC to convolution, and sliding over larger images."""

@@ -1,0 +1,1 @@
+"""The proof that a rewritten model is what it claims."""

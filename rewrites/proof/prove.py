@@ -1,0 +1,337 @@
+"""Proves a rewritten model: both run on the same inputs, and inner tensors are compared too.
+
+Runs a rewritten model beside the original, with the inner tensors that stand for each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import groupby
+from math import log10
+from typing import Any
+
+import onnx
+
+from onnxshare.analysis.results import Totals
+from onnxshare.comparison.compare import compare
+from onnxshare.comparison.inner_tensors import before_the_end
+from onnxshare.comparison.promise import PROMISE_KEY
+from onnxshare.comparison.promise import make as make_promise
+from onnxshare.comparison.results import Comparison
+from onnxshare.comparison.strategy import stricter_of
+from onnxshare.comparison.wider_graph import quantises, same_steps, without_rounding
+from onnxshare.graph.editor import set_property
+from onnxshare.io.load import Model, load, with_data
+from onnxshare.runtime.limits import RunLimits
+from onnxshare.runtime.ort_weights import weight_bytes
+from onnxshare.runtime.providers import choose
+from onnxshare.samples.samples import Samples, random_samples
+from rewrites.base import Change, Options
+from rewrites.head_as_maps.sliding import as_vectors
+from rewrites.moved_weights import Moved, prove_weights
+from rewrites.proof.in_float32 import Again, Judge, compare_in_single, would_help
+from rewrites.proof.local_bound import prove_locally
+from rewrites.proof.shared_trunk import run_trunk_once
+
+#: Bytes of weights from which on no two sessions are held at once.
+_HEAVY = 2**28
+
+
+def run_both(
+    original: Model,
+    result: Model,
+    changes: tuple[Change, ...],
+    samples: Samples | None,
+    *,
+    options: Options,
+    provider: str,
+    seed: int,
+    count: int,
+    large: bool,
+    run_limits: RunLimits | None,
+) -> Comparison:
+    """Compare a rewritten model with the original, inner tensors included."""
+    rewritten, names = comparable(original, result, changes, options)
+    run = partial(compare, provider=provider, seed=seed, count=count, run_limits=run_limits)
+    if large and all(change.site.exact for change in changes):
+        given = samples or random_samples(
+            stricter_of(original.skeleton, rewritten.skeleton), count, seed
+        )
+        rest = run_trunk_once(original, rewritten, given, provider=provider, run_limits=run_limits)
+        if rest is not None:
+            made = {name for node in rest.a.skeleton.graph.node for name in node.output}
+            inside = [name for name in names if name in made]
+            heavy = weight_bytes(rest.a) > _HEAVY
+            found = run(rest.a, rest.b, samples=rest.samples, tensors=inside, in_turn=heavy)
+            reason = f"{found.reason}; {_ran_once(rest.shared)}"
+            return replace(found, reason=reason, memory=None, left_to_cpu=None)
+    return run(original, rewritten, samples=samples, tensors=names)
+
+
+def _ran_once(count: int) -> str:
+    before = "the node" if count == 1 else f"the {count} nodes"
+    return f"{before} before, the same in both models byte for byte, ran once"
+
+
+def comparable(
+    original: Model, result: Model, changes: tuple[Change, ...], options: Options
+) -> tuple[Model, list[str]]:
+    """The rewritten model as it is compared, and the inner tensors that both models have."""
+    candidate = result.skeleton
+    if options.fully_convolutional:
+        candidate = as_vectors(candidate, original, pooled=options.pool_outputs)
+    candidate, names = _with_evidence(candidate, original.skeleton, changes)
+    return replace(result, skeleton=candidate), names
+
+
+def _with_evidence(
+    candidate: onnx.ModelProto, original: onnx.ModelProto, changes: tuple[Change, ...]
+) -> tuple[onnx.ModelProto, list[str]]:
+    """A copy in which the tensors that stand for old ones have their names, and those names."""
+    old = {name for node in original.graph.node for name in node.output}
+    new = {name for node in candidate.graph.node for name in node.output}
+    outputs = {value.name for value in original.graph.output}
+    names: dict[str, str] = {}
+    for change in changes:
+        if change.fit is None:  # an approximation differs, and that is no news
+            names.update(change.tensors)
+    names = {a: a if a in new else b for a, b in names.items() if a in old - outputs}
+    names = {a: b for a, b in names.items() if b in new - outputs}
+    renamed = onnx.ModelProto()
+    renamed.CopyFrom(candidate)
+    back = {b: a for a, b in names.items() if a != b}
+    for node in renamed.graph.node:
+        for field_ in (node.input, node.output):
+            for place, name in enumerate(field_):
+                if name in back:
+                    field_[place] = back[name]
+    return renamed, list(names)
+
+
+#: Metadata of a model that was written without a comparison.
+VALIDATED_KEY = "onnxshare.validated"
+
+#: Multiply-accumulates of all made-up samples together, by which their number is chosen: some
+#: seconds to a minute for the dozen runs of each.
+_MACS = 1e11
+
+#: Made-up samples, at least (each kind once, `random_inputs.py`) and at most.
+_FEWEST, _MOST = 8, 32
+
+#: Multiply-accumulates of all samples together, or bytes of weights, from which on what both
+#: models have in common is run once only (`trunk.py`).
+_MACS_ONCE, _BYTES_ONCE = 2e10, 2**28
+
+
+def sample_count(macs: int | None) -> int:
+    """How many random samples a model is compared on: fewer of large ones."""
+    return max(_FEWEST, min(_MOST, int(_MACS / max(1, macs or 1))))
+
+
+def is_large(before: Totals) -> bool:
+    """Whether running a model a dozen times over would take long, or much memory."""
+    macs = (before.macs or 0) * sample_count(before.macs)
+    return macs > _MACS_ONCE or before.param_bytes > _BYTES_ONCE
+
+
+def prove(
+    original: Model,
+    result: Model,
+    changes: tuple[Change, ...],
+    samples: Samples | None,
+    options: Options,
+    *,
+    again: Again,
+    provider: str,
+    seed: int,
+    count: int = _MOST,
+    large: bool = False,
+    run_limits: RunLimits | None = None,
+) -> tuple[Model, Comparison]:
+    """Run a rewritten model and the original on the same inputs.
+
+    Args:
+        original: the model before.
+        result: the model after.
+        changes: what was done, with the inner tensors that say more than the outputs.
+        samples: inputs to measure on; None for random ones.
+        options: what was asked for.
+        again: makes the same rewrites of another model.
+        provider: where to run.
+        seed: of random inputs.
+        count: how many random ones.
+        large: whether to run what both models have in common only once.
+        run_limits: what a model may take when it runs.
+
+    Returns:
+        The rewritten model, an approximation with its promise written into it, and the comparison.
+    """
+    weights, problem = prove_weights(_steps(original, changes))
+    if problem is not None:
+        return result, Comparison("different", problem, choose(provider).label, weights=weights)
+    both = partial(
+        run_both,
+        options=options,
+        provider=provider,
+        seed=seed,
+        count=count,
+        large=large,
+        run_limits=run_limits,
+    )
+    comparison = both(original, result, changes, samples)
+    if would_help(original.skeleton, comparison):
+        comparison = compare_in_single(
+            original,
+            result,
+            changes,
+            samples,
+            comparison,
+            computed=bool(weights.recomputed),
+            judge=both,
+            again=again,
+        )
+    if comparison.verdict == "inconclusive" and quantises(original.skeleton):
+        comparison = _unrounded(original, result, changes, samples, comparison, both)
+    comparison = replace(comparison, weights=weights)
+    if comparison.verdict == "inconclusive" and weights.moved and not weights.recomputed:
+        rewritten, _ = comparable(original, result, changes, options)
+        comparison = _locally(original, rewritten, changes, comparison, provider, seed, run_limits)
+    fits = [change.fit for change in changes if change.fit is not None]
+    if not fits or comparison.verdict in ("not run", "inconclusive") or _broken(comparison):
+        return result, comparison
+    return _promise(result, comparison, _together(fits))
+
+
+def _unrounded(
+    original: Model,
+    result: Model,
+    changes: tuple[Change, ...],
+    samples: Samples | None,
+    found: Comparison,
+    judge: Judge,
+) -> Comparison:
+    """Settle what quantisation steps hide: compare both graphs without rounding to them. ONNX
+    Runtime's own kernels for quantised weights round, too, and are left out with them."""
+    whole = with_data(original), with_data(result)
+    old, new = (without_rounding(model) for model in whole)
+    if old is None or new is None or not same_steps(*whole):
+        return found
+    plain = judge(load(old), load(new), changes, samples)
+    if not plain.passed:
+        return found
+    reason = f"{plain.reason}; compared {_UNROUNDED}; as they are, {found.reason}"
+    return replace(plain, verdict="equivalent", reason=reason)
+
+
+_UNROUNDED = (
+    "with dequantised weights and without rounding data to steps, because these are larger than an "
+    "error would be"
+)
+
+
+def prove_weights_alone(
+    original: Model, result: Model, changes: tuple[Change, ...]
+) -> tuple[Model, Comparison | None]:
+    """Check that moved weights are bit for bit the old ones, and run nothing.
+
+    Returns:
+        The rewritten model, in which it stands that it was not compared, and None; or what is
+        wrong with a weight.
+    """
+    weights, problem = prove_weights(_steps(original, changes))
+    if problem is not None:
+        return result, Comparison("different", problem, "nothing was run", weights=weights)
+    marked = onnx.ModelProto()
+    marked.CopyFrom(result.skeleton)
+    set_property(marked.metadata_props, VALIDATED_KEY, "no")
+    return replace(result, skeleton=marked), None
+
+
+def _locally(
+    original: Model,
+    rewritten: Model,
+    changes: tuple[Change, ...],
+    found: Comparison,
+    provider: str,
+    seed: int,
+    run_limits: RunLimits | None,
+) -> Comparison:
+    """Settle what the outputs leave open by the rewritten tensors alone, if what comes after them
+    is the same in both models."""
+    old, new = original.skeleton, rewritten.skeleton
+    known = {name for node in new.graph.node for name in node.output}
+    tensors = [name for change in changes for name in change.tensors if name in known]
+    exact = all(change.site.exact and change.tensors for change in changes)
+    ends = {name: pair[0] for name, pair in before_the_end(old, new, hidden=False).items()}
+    if not exact or not all(ends.get(v.name, v.name) in tensors for v in old.graph.output):
+        return found
+    proof = prove_locally(
+        original,
+        rewritten,
+        list(dict.fromkeys(tensors)),
+        provider=provider,
+        seed=seed,
+        run_limits=run_limits,
+    )
+    if proof is None:
+        return found
+    if not proof.holds:
+        return replace(found, local=proof)
+    reason = (
+        f"the moved weights are equal bit for bit, and on made-up features the error of each "
+        f"rewritten tensor is at most {proof.worst:.2g} of √K·u·(|W||x| + |b|), where "
+        f"{proof.limit:g} is rounding; end to end, {found.reason}"
+    )
+    return replace(found, verdict="equivalent", reason=reason, local=proof)
+
+
+def _steps(
+    original: Model, changes: tuple[Change, ...]
+) -> list[tuple[Model, Model, tuple[Moved, ...]]]:
+    """The model before and after each change, or several that were made in one go, with what they
+    say was moved."""
+    steps: list[tuple[Model, Model, tuple[Moved, ...]]] = []
+    before = original
+    for _, together in groupby(changes, key=lambda change: id(change.model)):
+        made = list(together)
+        after = replace(original, skeleton=made[-1].model)
+        steps.append((before, after, tuple(claim for change in made for claim in change.moved)))
+        before = after
+    return steps
+
+
+def _broken(comparison: Comparison) -> bool:
+    """Whether nothing could be measured: shapes or NaNs differ, which no approximation explains."""
+    return all(row.max_abs is None for row in comparison.outputs)
+
+
+def _together(fits: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What is noted of several fits: that of the first, and the outputs of all."""
+    outputs = {
+        kind: [name for fit in fits for name in fit.get(kind, ())] for kind in ("classes", "values")
+    }
+    return {**fits[0], **{kind: names for kind, names in outputs.items() if names}}
+
+
+def _promise(
+    result: Model, comparison: Comparison, fit: dict[str, Any]
+) -> tuple[Model, Comparison]:
+    """Write what was measured on held-out samples into the model, as its promise."""
+    promise, words = make_promise(comparison, "fc-to-gap", fit)
+    missed = []
+    if promise.get("agreement_low", 1.0) < fit.get("keep", 0.0):
+        missed.append(f"less than the {fit['keep']:.2%} asked for")
+    if "max_error" in fit and promise["sqnr"] < -20 * log10(fit["max_error"]):
+        missed.append(f"more than the error of {fit['max_error']:.2%} asked for")
+    if missed:
+        words = f"{words}, which is {' and '.join(missed)}"
+        return result, replace(comparison, verdict="different", reason=words)
+    promised = onnx.ModelProto()
+    promised.CopyFrom(result.skeleton)
+    set_property(promised.metadata_props, PROMISE_KEY, json.dumps(promise))
+    return replace(result, skeleton=promised), replace(
+        comparison, verdict="approximate", reason=words
+    )

@@ -1,0 +1,1 @@
+"""A smaller head fitted to samples: methods, fits, search, certificate."""

@@ -1,0 +1,117 @@
+"""What a head is for: classes, of which the largest score counts, or values.
+
+How well a small head does, in words.
+"""
+
+from __future__ import annotations
+
+from onnxshare.graph.index import Graph
+from onnxshare.runtime.latency import Latency
+from rewrites.small_heads.certificate import Estimate, Target
+from rewrites.small_heads.head_layers import Chain
+from rewrites.small_heads.search_result import Search
+
+#: What makes classes of scores.
+_CLASSIFIES = frozenset(("Softmax", "LogSoftmax", "ArgMax", "Hardmax", "TopK"))
+
+#: What may stand between scores and that.
+_PASSES = frozenset(
+    ("Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Div", "Mul")
+)
+
+
+def class_leaves(chain: Chain, *, asked: bool) -> frozenset[int]:
+    """The leaves whose largest output is what counts: those that a Softmax, LogSoftmax, ArgMax,
+    Hardmax or TopK reads; where there are none and classes were asked for, those of two or more
+    outputs."""
+    graph = chain.subject.graph
+    found = {
+        leaf
+        for leaf in chain.leaves
+        if chain.layers[leaf].fc.out_features > 1 and _classified(graph, chain.layers[leaf].result)
+    }
+    if not found and asked:
+        found = {leaf for leaf in chain.leaves if chain.layers[leaf].fc.out_features > 1}
+    return frozenset(found)
+
+
+def _classified(graph: Graph, name: str) -> bool:
+    pending, seen = [name], {name}
+    while pending:
+        for reader in graph.main.readers(pending.pop()):
+            if reader.op_type in _CLASSIFIES:
+                return True
+            if reader.op_type in _PASSES and reader.outputs[0] not in seen:
+                seen.add(reader.outputs[0])
+                pending.append(reader.outputs[0])
+    return False
+
+
+def task_words(chain: Chain, classes: frozenset[int]) -> str:
+    """What the head's outputs were taken for, and why."""
+    words = []
+    for leaf in chain.leaves:
+        layer = chain.layers[leaf]
+        if leaf not in classes:
+            words.append(f"'{layer.result}' is taken for values")
+        elif _classified(chain.subject.graph, layer.result):
+            words.append(f"'{layer.result}' gives classes: a softmax or arg-max reads it")
+        else:
+            words.append(f"'{layer.result}' gives classes, as was asked for")
+    return "; ".join(words)
+
+
+def values_words(chain: Chain, classes: frozenset[int]) -> list[str]:
+    """How to say that outputs which were taken for values are classes, where they could be."""
+    found = []
+    for leaf in chain.leaves:
+        layer = chain.layers[leaf]
+        if leaf not in classes and layer.fc.out_features > 1:
+            found.append(
+                f"if the largest element of '{layer.result}' names a class, say so with --keep 95% "
+                "or with labels: the fit is then made for classes"
+            )
+    return found
+
+
+def measured(found: Estimate, target: Target) -> str:
+    """What was measured and its bound, in words."""
+    parts = []
+    if target.keep is not None and found.agreement is not None:
+        low = found.agreement_low or 0.0
+        parts.append(f"keeps the class of {found.agreement:.2%} (at least {low:.2%})")
+    if target.max_error is not None and found.error is not None:
+        high = found.error_high or 0.0
+        parts.append(f"has a relative error of {found.error:.2%} (at most {high:.2%})")
+    return " and ".join(parts)
+
+
+def latency_words(found: Latency) -> str:
+    """What was timed, in words."""
+    if found.a is None or found.b is None or found.ratio is None or found.ci95 is None:
+        return f"its latency is not known: {found.reason}"
+    low, high = found.ci95
+    samples = "one sample takes" if found.batch == 1 else f"{found.batch} samples take"
+    return (
+        f"{samples} {found.b * 1e3:.3g} ms instead of {found.a * 1e3:.3g} ms, {found.ratio:.2f} of "
+        f"the time ({low:.2f} to {high:.2f}): {found.result}"
+    )
+
+
+def best_words(found: Search) -> str:
+    """How close the search came."""
+    tried = [item for item in found.candidates if item.estimate is not None]
+    if not tried:
+        return "no method makes it smaller"
+    best = max(tried, key=lambda item: _quality(item.estimate))
+    assert best.estimate is not None
+    return (
+        f"of {len(tried)} tried on up to {found.samples:,} samples the best, {best.method}, "
+        f"{measured(best.estimate, found.target)} on {best.estimate.samples:,}"
+    )
+
+
+def _quality(found: Estimate | None) -> tuple[float, float]:
+    """The estimates, not the bounds: candidates were tried on different numbers of samples."""
+    assert found is not None
+    return (found.agreement or 0.0, -(found.error or 0.0))

@@ -1,0 +1,130 @@
+"""A head that was fitted: its layers, what they cost, and what they predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnxshare.io.tensors import Array
+from rewrites.small_heads.head_layers import Chain
+from rewrites.small_heads.methods import Method
+from rewrites.small_heads.spatial_weighting import Separable, Weighting
+from rewrites.small_heads.sufficient_statistics import Floats
+
+
+@dataclass(frozen=True)
+class FittedLayer:
+    """A layer that takes the place of one or more FCs.
+
+    Attributes:
+        target: the layer of the chain whose outputs it gives.
+        source: the layer whose outputs it reads through what is between; -1 for the features.
+        factors: its weight as one matrix `[F, D]`, or as two, `[r, D]` and `[F, r]`.
+        bias: `[F]`.
+        ridge: λ of the fit.
+        error: leave-one-out squared error as a share of the targets' variance.
+        refined: whether it was refined for classes.
+    """
+
+    target: int
+    source: int
+    factors: tuple[Array, ...] = field(repr=False)
+    bias: Floats = field(repr=False)
+    ridge: float = 0.0
+    error: float = 0.0
+    refined: bool = False
+
+    @property
+    def params(self) -> int:
+        """Weights and biases."""
+        return self.bias.size + self.macs
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per sample."""
+        return sum(factor.size for factor in self.factors)
+
+    def apply(self, features: Floats) -> Floats:
+        """Its outputs `[N, F]` for features `[N, D]`."""
+        for factor in self.factors:
+            features = features @ factor.T.astype(np.float64)
+        return features + self.bias
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """A layer between the features and the outputs, max(0, H z + h), in no place of the chain.
+
+    Attributes:
+        weight: H, `[units, D]`.
+        bias: h, `[units]`.
+    """
+
+    weight: Floats = field(repr=False)
+    bias: Floats = field(repr=False)
+
+    @property
+    def params(self) -> int:
+        """Weights and biases."""
+        return self.weight.size + self.bias.size
+
+    def apply(self, features: Floats) -> Floats:
+        """Its outputs `[N, units]` for features `[N, D]`."""
+        return np.maximum(features @ self.weight.T + self.bias, 0)
+
+
+@dataclass(frozen=True)
+class SmallHead:
+    """A head fitted by one method.
+
+    Attributes:
+        method: the method.
+        weighting: what is left of space.
+        layers: the fitted layers; FCs that none of them stands for stay as they are, unless
+            nothing reads them any more.
+        params, macs: of everything that takes the place of the head's FCs.
+        hidden: what stands between the features and the layers that read them; mostly nothing.
+    """
+
+    method: Method
+    weighting: Weighting | Separable
+    layers: tuple[FittedLayer, ...]
+    params: int
+    macs: int
+    hidden: Hidden | None = None
+
+    def predict(self, chain: Chain, maps: Array) -> dict[int, Floats]:
+        """Per leaf its outputs for maps `[n, C, S]`."""
+        features = self.weighting.apply(maps)
+        if self.hidden is not None:
+            features = self.hidden.apply(features)
+        known: dict[int, Floats] = {}
+        for layer in self.layers:
+            if layer.source < 0:
+                known[layer.target] = layer.apply(features)
+            else:
+                hidden = chain.step(layer.target).value(known[layer.source])
+                known[layer.target] = layer.apply(hidden)
+        found = known if self.method.whole else chain.forward(known)
+        return {leaf: found[leaf] for leaf in chain.leaves}
+
+
+def measured(
+    chain: Chain, method: Method, weighting: Weighting, layers: list[FittedLayer], kept: list[int]
+) -> SmallHead:
+    """Add up what a fitted head costs, the FCs it keeps included.
+
+    Args:
+        chain: the head as it was.
+        method: how it was fitted.
+        weighting: what is left of space.
+        layers: the fitted layers.
+        kept: the layers of the chain that stay as they are.
+    """
+    params = weighting.params + sum(layer.params for layer in layers)
+    macs = weighting.macs(chain.head.channels) + sum(layer.macs for layer in layers)
+    params += sum(chain.layers[place].params for place in kept)
+    left = [chain.layers[place].fc for place in kept]
+    macs += sum(fc.in_features * fc.out_features for fc in left)
+    return SmallHead(method, weighting, tuple(layers), params, macs)

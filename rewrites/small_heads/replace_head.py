@@ -1,0 +1,271 @@
+"""Replaces one head by a small one: search, fit, emit, certify, or fall back to what is exact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxshare.analysis.heads.head import Head, Subject
+from onnxshare.runtime.latency import Latency
+from rewrites.base import Change, Fitting, Options, Site
+from rewrites.fc_to_conv import FcToConv
+from rewrites.refusal import Refusal
+from rewrites.small_heads import blas_threads
+from rewrites.small_heads.certificate import Estimate, Target, estimate, fixed_sequence
+from rewrites.small_heads.descriptions import (
+    best_words,
+    class_leaves,
+    latency_words,
+    measured,
+    task_words,
+    values_words,
+)
+from rewrites.small_heads.emit_head import emit_head
+from rewrites.small_heads.fit_head import fit_head
+from rewrites.small_heads.fitted_head import SmallHead
+from rewrites.small_heads.head_layers import Chain, chain_of
+from rewrites.small_heads.methods import EXACT, Method, describe, parse
+from rewrites.small_heads.sample_checks import check_head, check_scale
+from rewrites.small_heads.search import ladder, search, settle
+from rewrites.small_heads.search_result import Search
+from rewrites.small_heads.training_data import HeadData, collect, kinds, measured_outputs
+
+_NOT_COMPRESSIBLE = "not compressible within the promise"
+
+
+#: A model, the names of the nodes that went, and of those that came.
+_Emitted = tuple[onnx.ModelProto, list[str], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One head to replace, and everything that is asked for."""
+
+    site: Site
+    options: Options
+    fitting: Fitting
+    chain: Chain
+    data: HeadData
+    classes: frozenset[int]
+    target: Target
+
+
+def shrink(subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
+    """Replace a head by a small one.
+
+    Args:
+        subject: the model.
+        site: the head, as `fc-to-gap` found it.
+        options: which method, and what it has to keep.
+        fitting: the samples.
+
+    Raises:
+        Refusal: there are no samples, the method does not suit the head, or a given method does
+            not keep the target. A search falls back to the exact form instead.
+    """
+    head: Head = site.target
+    if fitting.features is None or fitting.samples is None:
+        raise Refusal("it is not exact, and there are no samples to fit it to")
+    chain = chain_of(subject, head)
+    target = Target(options.keep, options.max_error)
+    labelled = fitting.samples.labels is not None and options.max_error is None
+    classes = class_leaves(chain, asked=options.keep is not None or labelled)
+    _check(chain, target, classes)
+    check_scale(subject, fitting.features, fitting.warn)
+    data = collect(chain, fitting.features, fitting.samples.count)
+    labels = fitting.samples.labels
+    promised = options.keep is not None
+    check_head(chain, data, classes, labels, fitting.warn, promised=promised)
+    task = _Task(site, options, fitting, chain, data, classes, target)
+    if options.method != "auto":
+        return _given(task)
+    found = _search(task)
+    if found.chosen == EXACT.name:
+        return exact_form(subject, site, options, fitting, best_words(found), found)
+    return _certified(task, found)
+
+
+def _check(chain: Chain, target: Target, classes: frozenset[int]) -> None:
+    """Make sure that what is to be kept can be measured."""
+    values = [chain.layers[leaf].result for leaf in chain.leaves if leaf not in classes]
+    if target.keep is not None and not classes:
+        raise Refusal("its outputs are no classes: promise --max-error instead of --keep")
+    if target.keep is not None and values and target.max_error is None:
+        raise Refusal(f"'{values[0]}' gives values beside the classes: promise --max-error too")
+    if target.max_error is not None and target.keep is None and classes:
+        raise Refusal("its outputs are classes: promise --keep instead of --max-error")
+
+
+def _fit(task: _Task, method: Method) -> SmallHead:
+    chosen = np.arange(task.data.count)
+    with blas_threads.suited_to(task.chain.params):
+        return fit_head(task.chain, task.data, chosen, method, task.classes)
+
+
+def _search(task: _Task) -> Search:
+    options = task.options
+    found = search(
+        task.chain,
+        task.data,
+        task.target,
+        task.classes,
+        objective=options.objective,
+        latency=partial(_timed, task) if options.objective == "latency" else None,
+        seed=options.seed,
+    )
+    return replace(found, timed_on=task.fitting.timed_on)
+
+
+def _timed(task: _Task, method: Method) -> Latency:
+    """A method's whole model (B) against the original (A)."""
+    assert task.fitting.race is not None
+    return task.fitting.race(emit_head(task.chain, _fit(task, method))[0])
+
+
+def _certified(task: _Task, found: Search) -> Change:
+    """The cheapest head of a search that a fixed sequence of tests certifies, or the exact form."""
+    made: dict[str, tuple[SmallHead, _Emitted]] = {}
+
+    def measure(name: str) -> Estimate:
+        small = _fit(task, parse(name))
+        made[name] = small, emit_head(task.chain, small)
+        return _certify(task, made[name][1][0])
+
+    tested = fixed_sequence(ladder(found, task.options.objective), measure, task.target)
+    found = settle(found, tested)
+    last, missed = tested[-1]
+    words = (
+        f"{last} {measured(missed, task.target)} on samples that the search never saw, and not "
+        f"the {task.target.words} it seemed to keep"
+    )
+    if not found.certified:
+        why = f"{words}; give more samples, or promise less"
+        subject = task.chain.subject
+        return exact_form(subject, task.site, task.options, task.fitting, why, found)
+    change = _change(task, *made[found.chosen], found.certificate, found)
+    return change if last == found.chosen else replace(change, notes=(*change.notes, words))
+
+
+def _given(task: _Task) -> Change:
+    """The head that was asked for, certified where something is to be kept."""
+    small = _fit(task, parse(task.options.method or "gap"))
+    emitted = emit_head(task.chain, small)
+    certificate = _certify(task, emitted[0]) if task.target.asked else None
+    if certificate is not None and not certificate.reaches(task.target):
+        words = f"{small.method.name} {measured(certificate, task.target)}"
+        raise Refusal(f"{words}: that is not {task.target.words}")
+    return _change(task, small, emitted, certificate, None)
+
+
+def _change(
+    task: _Task,
+    small: SmallHead,
+    emitted: _Emitted,
+    certificate: Estimate | None,
+    found: Search | None,
+) -> Change:
+    model, removed, added = emitted
+    site = _site(task, small)
+    tensors = {name: name for name in _results(task.chain)}
+    notes = _notes(task, small, found, certificate)
+    fit = _figures(task, small, certificate)
+    return Change(site, model, tuple(removed), added, tensors, notes, fit, search=found)
+
+
+def _certify(task: _Task, model: onnx.ModelProto) -> Estimate:
+    """Measure a finished model, as it will be deployed, on samples that nothing has seen yet."""
+    features = task.fitting.held_out
+    if features is None:
+        raise Refusal("there are no samples left to certify it on")
+    measure = partial(measured_outputs, task.chain, task.classes, features)
+    original = measure(task.chain.subject.graph.proto)
+    return estimate(original, measure(model), task.classes)
+
+
+def _results(chain: Chain) -> list[str]:
+    return [chain.layers[leaf].result for leaf in chain.leaves]
+
+
+def _site(task: _Task, small: SmallHead) -> Site:
+    """The site with the figures of what was done; a pooled first layer leaves the others alone."""
+    site, chain = task.site, task.chain
+    spared = chain.params - site.params_before if small.method.form == "first" else 0
+    return replace(
+        site,
+        exact=False,
+        params_before=chain.params - spared,
+        params_after=small.params - spared,
+        detail=site.detail if not task.options.method else describe(small.method),
+    )
+
+
+def _notes(
+    task: _Task, small: SmallHead, found: Search | None, certificate: Estimate | None
+) -> tuple[str, ...]:
+    notes = []
+    if task.options.method:
+        notes.append(task_words(task.chain, task.classes))
+        notes += [] if task.target.asked else values_words(task.chain, task.classes)
+    if found is not None:
+        tried = sum(item.estimate is not None for item in found.candidates)
+        kept = sum(item.reaches for item in found.candidates)
+        notes.append(
+            f"the cheapest in {task.options.objective} of {kept} that keep the promise in "
+            f"cross-validation, of {tried} tried on {found.samples} samples"
+        )
+        chosen = next(item for item in found.candidates if item.chosen)
+        notes += [] if chosen.latency is None else [latency_words(chosen.latency)]
+    if certificate is not None:
+        notes.append(
+            f"certified {task.target.words} with 95 % confidence, {certificate.samples} samples: "
+            f"it {measured(certificate, task.target)}"
+        )
+    return tuple(notes)
+
+
+def _figures(task: _Task, small: SmallHead, certificate: Estimate | None) -> dict[str, Any]:
+    """What is written into the model beside the promise."""
+    figures: dict[str, Any] = {"method": small.method.name, "fitted_on": task.data.count}
+    if small.hidden is None:  # what is distilled has no leave-one-out error
+        figures["left_out_error"] = max(layer.error for layer in small.layers)
+        figures["refined"] = any(layer.refined for layer in small.layers)
+    if certificate is not None:
+        kept = {"keep": task.target.keep, "max_error": task.target.max_error}
+        figures |= {key: value for key, value in kept.items() if value is not None}
+        figures |= kinds(task.chain, task.classes)
+    return figures
+
+
+def exact_form(
+    subject: Subject,
+    site: Site,
+    options: Options,
+    fitting: Fitting,
+    why: str,
+    found: Search | None = None,
+) -> Change:
+    """The convolution over the whole map: nothing smaller, but exact.
+
+    Args:
+        subject: the model.
+        site: the head, as `fc-to-gap` found it.
+        options: what was asked for.
+        fitting: the samples; not needed.
+        why: why nothing smaller is made; empty where that was asked for.
+        found: the search that ended here.
+
+    Raises:
+        Refusal: the head cannot be a convolution either.
+    """
+    rewrite = FcToConv()
+    exact = next(item for item in rewrite.sites(subject, options) if item.node == site.node)
+    start = f"{_NOT_COMPRESSIBLE} ({why}); " if why else ""
+    if exact.refused is not None:
+        raise Refusal(f"{start}and no exact form fits: {exact.refused}")
+    made = rewrite.apply(subject, exact, options, fitting)
+    kept = replace(exact, rewrite=site.rewrite, detail=f"{start}{exact.detail}")
+    return replace(made, site=kept, search=found)

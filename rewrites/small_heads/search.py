@@ -1,0 +1,282 @@
+"""Finds the cheapest small head that keeps a promise.
+
+Every candidate's whole pipeline, masks, priors and λ included, is cross-validated: each sample is
+predicted by a head fitted without it. Of the candidates whose bound (`certify.py`) reaches the
+target the cheapest is chosen. Choosing makes its estimate too good, so the estimate promises
+nothing: what is chosen has to be certified on samples that the search never saw.
+
+Where the latency counts, each candidate that reaches the target is timed against the original in
+pairs (`onnxshare/runtime/latency.py`). Ratios within 3 % of each other show no difference: of those that
+are as close to the fastest, and then of those that are as close to the fastest of the rest, and so
+on, the candidate of fewer parameters is the cheaper one.
+
+Cross-validation: what a method of fitting does on samples that it was not fitted to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from math import inf
+
+import numpy as np
+
+from onnxshare.io.tensors import Array
+from onnxshare.runtime.latency import MARGIN, Latency
+from onnxshare.support.cpu_count import usable_cores
+from onnxshare.support.progress import report
+from rewrites.refusal import Refusal
+from rewrites.small_heads import blas_threads
+from rewrites.small_heads.certificate import Estimate, Target, estimate
+from rewrites.small_heads.descriptions import task_words
+from rewrites.small_heads.emit_head import check_head
+from rewrites.small_heads.fit_head import fit_head
+from rewrites.small_heads.fitted_head import SmallHead
+from rewrites.small_heads.head_layers import Chain
+from rewrites.small_heads.methods import Method, family
+from rewrites.small_heads.search_result import Candidate, Search
+from rewrites.small_heads.sufficient_statistics import blocks
+from rewrites.small_heads.training_data import HeadData
+
+_FOLDS = 5
+
+#: Fits at a time, at most: each needs some hundred megabytes.
+_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """What a method does on samples that it was not fitted to.
+
+    Attributes:
+        heads: one per fold.
+        samples: the samples that were predicted, `[n]`.
+        outputs: per leaf the predictions for these, `[n, F]`.
+    """
+
+    heads: tuple[SmallHead, ...]
+    samples: Array
+    outputs: Mapping[int, Array]
+
+
+def cross_validate(
+    chain: Chain,
+    data: HeadData,
+    method: Method,
+    classes: frozenset[int],
+    seed: int = 0,
+    target: Target | None = None,
+) -> CrossValidated:
+    """Fit a method without each fold in turn, and predict that fold.
+
+    Fits that go step by step are quick ones here: what they keep is less than what is kept later.
+
+    Args:
+        chain: the head.
+        data: what it does on the samples.
+        method: how it is fitted.
+        classes: the leaves whose largest output counts.
+        seed: of the folds.
+        target: what has to be kept: folds are left out once not even a perfect rest would keep it.
+
+    Raises:
+        Refusal: the method does not suit the head, or would make nothing smaller.
+    """
+    order = np.random.default_rng([seed, 1]).permutation(data.count)
+    folds = min(_FOLDS, data.count)
+    wanted = {leaf: data.results[leaf] for leaf in chain.leaves}
+    given = {leaf: values.astype(np.float64) for leaf, values in wanted.items()}
+    heads, predicted = [], np.zeros(data.count, np.bool_)
+    parts = [np.sort(order[fold::folds]) for fold in range(folds)]
+    with closing(_fits(chain, data, method, classes, parts)) as fits:
+        for unseen, head in zip(parts, fits, strict=True):
+            if head.params >= chain.params:
+                raise Refusal("it is no smaller than the head")
+            heads.append(head)
+            for leaf, values in predict(chain, data, head, unseen).items():
+                given[leaf][unseen] = values
+            predicted[unseen] = True
+            if target is not None and not estimate(wanted, given, classes).could_reach(target):
+                break
+    chosen = np.flatnonzero(predicted)
+    return CrossValidated(
+        tuple(heads), chosen, {leaf: values[chosen] for leaf, values in given.items()}
+    )
+
+
+def _fits(
+    chain: Chain,
+    data: HeadData,
+    method: Method,
+    classes: frozenset[int],
+    parts: Sequence[Array],
+) -> Generator[SmallHead, None, None]:
+    """The fits without each part in turn, made when they are asked for; those that go step by step
+    side by side, as a step is too small to be shared."""
+    everything = np.arange(data.count)
+
+    def fit(unseen: Array) -> SmallHead:
+        seen = np.setdiff1d(everything, unseen, assume_unique=True)
+        return fit_head(chain, data, seen, method, classes, quick=True)
+
+    workers = min(len(parts), usable_cores(), _AT_ONCE) if method.form == "mlp" else 1
+    if workers == 1:
+        yield from map(fit, parts)
+        return
+    from concurrent.futures import ThreadPoolExecutor  # takes time to import, and few need it
+
+    with blas_threads.one(), ThreadPoolExecutor(workers) as pool:
+        waiting = [pool.submit(fit, part) for part in parts]
+        try:
+            for future in waiting:
+                yield future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def predict(chain: Chain, data: HeadData, head: SmallHead, chosen: Array) -> Mapping[int, Array]:
+    """Per leaf a fitted head's outputs on the chosen samples, block by block."""
+    parts = [
+        head.predict(chain, data.maps[chosen[part]])
+        for part in blocks(len(chosen), int(np.prod(data.maps.shape[1:])))
+    ]
+    return {leaf: np.concatenate([part[leaf] for part in parts]) for leaf in chain.leaves}
+
+
+#: How the chosen candidate is chosen.
+OBJECTIVES = ("params", "macs", "bytes", "latency")
+
+
+def search(
+    chain: Chain,
+    data: HeadData,
+    target: Target,
+    classes: frozenset[int],
+    *,
+    objective: str = "params",
+    latency: Callable[[Method], Latency] | None = None,
+    seed: int = 0,
+) -> Search:
+    """Cross-validate the whole family and choose.
+
+    Args:
+        chain: the head.
+        data: what it does on the samples of the search.
+        target: what has to be kept.
+        classes: the leaves whose largest output counts.
+        objective: what the cheapest is cheapest in.
+        latency: times a method's model against the original; wanted where that is the objective.
+        seed: of the folds.
+    """
+    methods = family(
+        max(len(chain.path(leaf)) for leaf in chain.leaves),
+        sum(chain.layers[leaf].fc.out_features for leaf in chain.leaves),
+        chain.positions,
+    )
+    found = []
+    for place, method in enumerate(methods):
+        report(f"trying {method.name}", place, len(methods))
+        with blas_threads.suited_to(chain.params):
+            found.append(_try(chain, data, method, target, classes, seed))
+    if latency is not None:
+        found = [
+            replace(item, latency=latency(method)) if item.reaches else item
+            for item, method in zip(found, methods, strict=True)
+        ]
+    found.sort(key=lambda item: (item.params is None, item.params or 0))
+    good = [item for item in found if item.reaches]
+    best = next(iter(by_cost(good, objective)), None)
+    chosen = "exact" if best is None else best.method
+    marked = tuple(replace(item, chosen=item is best) for item in found)
+    words = task_words(chain, classes)
+    return Search(target, words, data.count, chain.params, marked, chosen)
+
+
+def by_cost(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
+    """Candidates by what they cost, the cheapest first; of equal ones that of fewer parameters.
+
+    Args:
+        candidates: the candidates.
+        objective: one of `OBJECTIVES`. What could not be timed costs the most.
+    """
+    if objective != "latency":
+        return sorted(candidates, key=lambda item: (getattr(item, objective), item.params or 0))
+
+    def ratio(item: Candidate) -> float:
+        return inf if item.latency is None or item.latency.ratio is None else item.latency.ratio
+
+    left, found = sorted(candidates, key=ratio), list[Candidate]()
+    while left:
+        level = ratio(left[0]) * (1 + MARGIN)
+        alike = [item for item in left if ratio(item) <= level]
+        found += sorted(alike, key=lambda item: item.params or 0)
+        left = left[len(alike) :]
+    return found
+
+
+def ladder(found: Search, objective: str) -> list[str]:
+    """The candidates to certify, in this order: from the surest to the cheapest.
+
+    Of those that reach the target, those than which none is both cheaper and surer.
+    """
+    reaching = [item for item in found.candidates if item.reaches and item.estimate is not None]
+    kept: list[tuple[tuple[float, float], str]] = []
+    for item in by_cost(reaching, objective):
+        assert item.estimate is not None
+        if not kept or item.estimate.margin > kept[-1][0]:
+            kept.append((item.estimate.margin, item.method))
+    return [name for _, name in reversed(kept)]
+
+
+def settle(found: Search, tested: Sequence[tuple[str, Estimate]]) -> Search:
+    """The search with what the certification made of it.
+
+    Args:
+        found: the search.
+        tested: the candidates that were measured on held-out samples, in the order of the tests
+            (`certify.fixed_sequence`), at least one.
+    """
+    measured = dict(tested)
+    kept = {name: result.reaches(found.target) for name, result in tested}
+    passed = [name for name, held in kept.items() if held]
+    chosen = passed[-1] if passed else "exact"
+    marked = tuple(
+        replace(
+            item,
+            chosen=item.method == chosen,
+            certificate=measured.get(item.method),
+            certified=kept.get(item.method),
+        )
+        for item in found.candidates
+    )
+    return replace(
+        found,
+        candidates=marked,
+        chosen=chosen,
+        certificate=measured[chosen] if passed else tested[0][1],
+        certified=bool(passed),
+    )
+
+
+def _try(
+    chain: Chain,
+    data: HeadData,
+    method: Method,
+    target: Target,
+    classes: frozenset[int],
+    seed: int,
+) -> Candidate:
+    try:
+        tried = cross_validate(chain, data, method, classes, seed, target)
+        check_head(chain, tried.heads[0])
+    except Refusal as refusal:
+        return Candidate(method.name, refused=str(refusal))
+    params = max(head.params for head in tried.heads)
+    macs = max(head.macs for head in tried.heads)
+    size = next(iter(chain.pieces(chain.roots[0]))).dtype.itemsize
+    wanted = {leaf: data.results[leaf][tried.samples] for leaf in chain.leaves}
+    found = estimate(wanted, tried.outputs, classes)
+    reaches = found.samples == data.count and found.reaches(target)
+    return Candidate(method.name, params, macs, params * size, found, reaches=reaches)

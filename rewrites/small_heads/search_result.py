@@ -1,0 +1,77 @@
+"""What a search for a small head found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onnxshare.runtime.latency import Latency
+from rewrites.small_heads.certificate import Estimate, Target
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One method, tried.
+
+    Attributes:
+        method: its name.
+        params: parameters of the head in this form.
+        macs: multiply-accumulates per sample.
+        bytes: of its parameters.
+        estimate: what cross-validation says; None where it was not tried.
+        latency: of the whole model (B) against the original (A); None where it was not measured.
+        reaches: whether its bound reaches the target.
+        certificate: what it does on samples that the search never saw; None where it was not tried
+            on them.
+        certified: whether that keeps the target.
+        chosen: whether it is the one.
+        refused: why it was not tried.
+    """
+
+    method: str
+    params: int | None = None
+    macs: int | None = None
+    bytes: int | None = None
+    estimate: Estimate | None = None
+    latency: Latency | None = None
+    reaches: bool = False
+    certificate: Estimate | None = None
+    certified: bool | None = None
+    chosen: bool = False
+    refused: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The candidate as plain types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found.
+
+    Attributes:
+        target: what was to be kept.
+        task: what the head's outputs were taken for, and why, in words.
+        samples: how many the search used.
+        params_before: parameters of the head as it was.
+        candidates: everything that was tried, cheapest first.
+        chosen: the method that was chosen; `exact` where none reached the target.
+        certificate: what the chosen head does on samples that the search never saw, or where none
+            was certified, the surest; None where nothing was to be certified.
+        certified: whether that keeps the target.
+        timed_on: where the candidates were timed; empty where they were not.
+    """
+
+    target: Target
+    task: str
+    samples: int
+    params_before: int
+    candidates: tuple[Candidate, ...]
+    chosen: str
+    certificate: Estimate | None = None
+    certified: bool | None = None
+    timed_on: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The search as plain types."""
+        return asdict(self)
