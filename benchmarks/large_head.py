@@ -30,7 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 from vgg19 import measure
 
 import onnxshare
-from onnxshare.report.comparison import seconds
+from onnxshare.report.compare import seconds
 from onnxshare.samples.samples import Array
 from rewrites.small_heads import blas_threads
 from rewrites.small_heads.emit_head import emit_head

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnxshare
-from onnxshare.report.comparison import seconds
+from onnxshare.report.compare import seconds
 from onnxshare.runtime.latency import Latency
 
 MODELS = Path(__file__).resolve().parents[1] / "models"

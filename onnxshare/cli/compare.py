@@ -97,7 +97,7 @@ def command(
     if output == "json":
         common.print_json(comparison.to_dict())
     else:
-        from onnxshare.report.comparison import print_comparison
+        from onnxshare.report.compare import print_comparison
 
         print_comparison(comparison)
     if not comparison.passed:

@@ -49,7 +49,7 @@ def command(
     if output == "json":
         common.print_json(difference.to_dict())
     else:
-        from onnxshare.report.difference import print_difference
+        from onnxshare.report.diff import print_difference
 
         print_difference(difference, every=every)
     return int(exit_code and difference.differs)

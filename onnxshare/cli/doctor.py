@@ -26,7 +26,7 @@ def command(
     if output == "json":
         common.print_json(diagnosis.to_dict())
     else:
-        from onnxshare.report.diagnosis import print_diagnosis
+        from onnxshare.report.console import print_diagnosis
 
         print_diagnosis(diagnosis)
     return 0 if diagnosis.healthy else 1

@@ -40,7 +40,7 @@ def command(
     if output == "json":
         common.print_json(found.to_dict())
     else:
-        from onnxshare.report.family import print_family
+        from onnxshare.report.diff import print_family
 
         print_family(found, every=every)
     return 0

@@ -115,6 +115,6 @@ def _check(wanted: Wanted) -> None:
     if wanted.depth is not None and wanted.by != "scope":
         raise UsageError("--depth counts levels of modules", "give it with --by scope")
     if wanted.columns is not None:
-        from onnxshare.report.columns import choose
+        from onnxshare.report.inspect_columns import choose
 
         choose(wanted.by, wanted.columns)

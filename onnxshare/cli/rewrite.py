@@ -248,7 +248,7 @@ def command(
         _check_plot(plot, method, force=force)
     import onnxshare
     from onnxshare.cli.progress import Steps
-    from onnxshare.report import rewriting
+    from onnxshare.report import rewrite
     from onnxshare.samples.samples import ImageOptions
 
     source = onnxshare.load(path, follow_symlinks=follow_symlinks)
@@ -279,11 +279,11 @@ def command(
         written = (target, result.save(target, force=force))
     for warning in result.warnings:
         common.note(f"warning: {warning}")
-    drawn = plot is not None and rewriting.draw(result, plot)
+    drawn = plot is not None and rewrite.draw(result, plot)
     if output == "json":
         common.print_json({**result.to_dict(), "written": str(target) if written else None})
     else:
-        rewriting.print_result(result, written, diff=diff)
+        rewrite.print_result(result, written, diff=diff)
     if plot is not None:
         common.note(f"drew {plot}" if drawn else f"{plot}: not drawn, as no search came to an end")
     if not result.passed:
@@ -293,7 +293,7 @@ def command(
 def _check_plot(path: Path, method: str, *, force: bool) -> None:
     """Make sure, before any work, that the picture can be drawn."""
     from onnxshare.io.save import check_output
-    from onnxshare.report.picture import check_format
+    from onnxshare.report.plot.picture import check_format
 
     if method != "auto":
         raise UsageError("--plot shows what a search tried", "add --method auto --keep 99%")

@@ -60,26 +60,26 @@ def _hashed(model: Model, shapes: InputShapes | None, dims: Dims | None) -> Insp
 
 
 def _print(report: Inspection, output: Format, wanted: Wanted) -> None:
-    from onnxshare.report import inspection, views
+    from onnxshare.report import inspect, inspect_views
 
     view = None
     if not wanted.summary:
-        view = views.make_view(
+        view = inspect_views.make_view(
             report,
             wanted.by,
             columns=wanted.columns,
             every=wanted.every,
             sort=wanted.sort,
             top=wanted.top,
-            depth=views.DEPTH if wanted.depth is None else wanted.depth,
+            depth=inspect_views.DEPTH if wanted.depth is None else wanted.depth,
         )
     if output == "csv":
-        sys.stdout.write(inspection.as_csv(report, view))
+        sys.stdout.write(inspect.as_csv(report, view))
     elif output == "markdown":
-        sys.stdout.write(inspection.as_markdown(report, view))
+        sys.stdout.write(inspect.as_markdown(report, view))
     elif output == "html":
         from onnxshare.report.html import as_html
 
         sys.stdout.write(as_html(report, view))
     else:
-        inspection.print_table(report, view)
+        inspect.print_table(report, view)

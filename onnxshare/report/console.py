@@ -1,4 +1,7 @@
-"""Where reports go: stdout, in colour on a terminal unless NO_COLOR is set."""
+"""The report of `doctor`: versions, providers, and what is broken.
+
+Where reports go: stdout, in colour on a terminal unless NO_COLOR is set.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,10 @@ import os
 import sys
 
 from rich.console import Console
+from rich.text import Text
+
+from onnxshare.errors import printable
+from onnxshare.runtime.doctor import Diagnosis
 
 #: How wide a report is where there is no terminal to ask.
 WIDTH_IN_A_PIPE = 100
@@ -29,3 +36,29 @@ def make_console(*, answers: bool = True) -> Console:
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else WIDTH_IN_A_PIPE
     kind = Console if answers else _Report
     return kind(file=sys.stdout, width=width, highlight=False)
+
+
+def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> None:
+    """Print the diagnosis on stdout, a line for each fact."""
+    console = console or make_console()
+    for name, value in _versions(diagnosis):
+        console.print(Text.assemble((f"{name:<18}", "dim"), printable(value)), soft_wrap=True)
+    for state in diagnosis.providers:
+        mark = ("works", "green") if state.works else ("does not work", "yellow")
+        detail = f": {printable(state.detail)}" if state.detail else ""
+        name = printable(state.name)
+        console.print(Text.assemble((f"{name:<18}", "dim"), mark, detail), soft_wrap=True)
+    for problem in diagnosis.problems:
+        console.print(Text.assemble(("broken  ", "bold red"), printable(problem)), soft_wrap=True)
+    if diagnosis.healthy:
+        console.print(Text("Everything that onnxshare needs works.", "bold green"))
+
+
+def _versions(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+    versions = [
+        ("onnxshare", diagnosis.onnxshare),
+        ("Python", diagnosis.python),
+        ("platform", diagnosis.platform),
+    ]
+    installed = {**diagnosis.packages, **diagnosis.runtimes}
+    return versions + [(name, version or "not installed") for name, version in installed.items()]

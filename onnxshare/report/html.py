@@ -6,9 +6,9 @@ from html import escape
 
 from onnxshare.analysis.results import Inspection
 from onnxshare.errors import printable
-from onnxshare.report.columns import Column, Row, cell
-from onnxshare.report.inspection import notes, title
-from onnxshare.report.views import View, amount, count_of, totals_of
+from onnxshare.report.inspect import notes, title
+from onnxshare.report.inspect_columns import Column, Row, cell
+from onnxshare.report.inspect_views import View, amount, count_of, totals_of
 
 _STYLE = """
 :root { color-scheme: light dark; }

@@ -20,7 +20,7 @@ from rich.console import Console
 
 import onnxshare
 from onnxshare import Difference
-from onnxshare.report.difference import print_difference
+from onnxshare.report.diff import print_difference
 from tests.builders import Array, constant, info, model, node, random_array
 
 Cli = Callable[..., CompletedProcess[str]]

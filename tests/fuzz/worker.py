@@ -24,7 +24,7 @@ def look(data: bytes) -> tuple[str, str]:
     """Load and inspect a model as the command line does: the kind of end, and details."""
     import onnxshare
     from onnxshare.cli.common import print_json
-    from onnxshare.report import inspection, views
+    from onnxshare.report import inspect, inspect_views
 
     try:
         report = onnxshare.inspect(data)
@@ -32,8 +32,8 @@ def look(data: bytes) -> tuple[str, str]:
         with redirect_stdout(data_out):
             print_json(report.to_dict())
         with redirect_stdout(table):
-            for kind in views.KINDS:
-                inspection.print_table(report, views.make_view(report, kind, every=True))
+            for kind in inspect_views.KINDS:
+                inspect.print_table(report, inspect_views.make_view(report, kind, every=True))
         if "\x1b" in table.getvalue() or json.loads(data_out.getvalue())["schema_version"] != 1:
             return "bad", "the report is not what it should be"
         return "read", ""

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from onnxshare.comparison.results import Comparison, Divergence, OutputComparison, WeightProof
-from onnxshare.report.comparison import print_comparison, render_text, sentence
+from onnxshare.report.compare import print_comparison, render_text, sentence
 
 ROW = OutputComparison(
     "scores",

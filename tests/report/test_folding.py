@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from onnxshare.report.folding import folded
+from onnxshare.report.text_tools import folded
 
 
 @pytest.mark.parametrize(

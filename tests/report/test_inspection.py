@@ -15,9 +15,9 @@ from rich.console import Console
 
 import onnxshare
 from onnxshare.analysis.results import Inspection, NodeFacts, TensorInfo
-from onnxshare.report import numbers
-from onnxshare.report.inspection import as_csv, as_markdown, print_table
-from onnxshare.report.views import make_view
+from onnxshare.report import text_tools
+from onnxshare.report.inspect import as_csv, as_markdown, print_table
+from onnxshare.report.inspect_views import make_view
 from tests.builders import conv, info, model, node, tensor
 
 
@@ -55,7 +55,7 @@ def report(lenet: onnx.ModelProto) -> Inspection:
     ],
 )
 def test_rounded(number: int | None, text: str) -> None:
-    assert numbers.rounded(number) == text
+    assert text_tools.rounded(number) == text
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_rounded(number: int | None, text: str) -> None:
     ],
 )
 def test_share(part: int, whole: int, text: str) -> None:
-    assert numbers.share(part, whole) == text
+    assert text_tools.share(part, whole) == text
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_share(part: int, whole: int, text: str) -> None:
     [(None, "–"), (1.0, "1×"), (6.857, "6.86×"), (784.0, "784×"), (12_544.0, "12,544×")],
 )
 def test_times(ratio: float | None, text: str) -> None:
-    assert numbers.times(ratio) == text
+    assert text_tools.times(ratio) == text
 
 
 @pytest.mark.parametrize(
@@ -86,20 +86,20 @@ def test_times(ratio: float | None, text: str) -> None:
     [(None, "–"), (12, "12 B"), (1_500, "1.5 kB"), (26_454, "26.5 kB"), (574_668_960, "575 MB")],
 )
 def test_size(count: int | None, text: str) -> None:
-    assert numbers.size(count) == text
+    assert text_tools.size(count) == text
 
 
 def test_exact() -> None:
-    assert numbers.exact(143_667_240) == "143,667,240"
-    assert numbers.exact(None) == "–"
+    assert text_tools.exact(143_667_240) == "143,667,240"
+    assert text_tools.exact(None) == "–"
 
 
 def test_shape() -> None:
     image = TensorInfo("x", "float32", ("n", 3, None, 224))
-    assert numbers.shape(image) == "n×3×?×224"
-    assert numbers.shape(image, batch=False) == "3×?×224"
-    assert numbers.shape(TensorInfo("x", None, None)) == "?"
-    assert numbers.shape(TensorInfo("x", None, ())) == "1"
+    assert text_tools.shape(image) == "n×3×?×224"
+    assert text_tools.shape(image, batch=False) == "3×?×224"
+    assert text_tools.shape(TensorInfo("x", None, None)) == "?"
+    assert text_tools.shape(TensorInfo("x", None, ())) == "1"
 
 
 def rows(report: Inspection, **how: Any) -> tuple[NodeFacts, ...]:

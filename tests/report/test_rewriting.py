@@ -12,7 +12,7 @@ from rich.console import Console
 
 import onnxshare
 from onnxshare import RewriteResult
-from onnxshare.report.rewriting import print_result
+from onnxshare.report.rewrite import print_result
 from tests.rewrites.forms import FORMS, REFERENCE_FORMS, Form, H, K, Net, W
 
 

@@ -15,8 +15,9 @@ import pytest
 from rich.console import Console
 
 from onnxshare.errors import UsageError
-from onnxshare.report import picture, tradeoff, tradeoff_picture
-from onnxshare.report.picture import Dot, Line, Picture, Words
+from onnxshare.report.plot import picture, table
+from onnxshare.report.plot import tradeoff as tradeoff_picture
+from onnxshare.report.plot.picture import Dot, Line, Picture, Words
 from onnxshare.runtime.latency import Latency
 from rewrites.small_heads.certificate import Estimate, Target
 from rewrites.small_heads.search_result import Candidate, Search
@@ -120,8 +121,8 @@ NOTHING = replace(
 def printed(search: Search) -> str:
     text = io.StringIO()
     console = Console(file=text, width=100, color_system=None)
-    console.print(tradeoff.table(search))
-    for line in tradeoff.lines(search):
+    console.print(table.table(search))
+    for line in table.lines(search):
         console.print(line, soft_wrap=True)
     return text.getvalue()
 

@@ -22,10 +22,10 @@ import onnxshare
 from onnxshare.analysis.results import Inspection, NodeFacts, Totals, WeightFacts
 from onnxshare.cli.formats import FORMATS, By, Sort
 from onnxshare.errors import UsageError
-from onnxshare.report.columns import columns_of
 from onnxshare.report.html import as_html
-from onnxshare.report.inspection import as_csv, as_markdown, print_table
-from onnxshare.report.views import KINDS, SORTS, make_view
+from onnxshare.report.inspect import as_csv, as_markdown, print_table
+from onnxshare.report.inspect_columns import columns_of
+from onnxshare.report.inspect_views import KINDS, SORTS, make_view
 from tests.builders import info, model, node, random_array, tensor
 
 Cli = Callable[..., CompletedProcess[str]]

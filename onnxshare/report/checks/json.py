@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxshare.checks.results import CheckReport
-from onnxshare.report.documents import json_text
+from onnxshare.report.text_tools import json_text
 
 
 def render(report: CheckReport) -> str:

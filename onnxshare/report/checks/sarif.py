@@ -12,7 +12,7 @@ from urllib.parse import quote
 from onnxshare.checks.results import CheckReport, Finding, ModelReport, Silenced
 from onnxshare.checks.rule import Rule
 from onnxshare.checks.rules import RULES
-from onnxshare.report.documents import json_text
+from onnxshare.report.text_tools import json_text
 from onnxshare.version import __version__
 
 _SCHEMA = (

@@ -1,4 +1,7 @@
-"""The report of `diff`: what changed, the most telling first."""
+"""The report of `diff`: what changed, the most telling first.
+
+The report of `family`: what several models hold once, and how many times over.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onnxshare.differences.family import Family
 from onnxshare.differences.results import (
     Change,
     Difference,
@@ -18,9 +22,9 @@ from onnxshare.differences.results import (
     WeightChange,
 )
 from onnxshare.errors import printable
-from onnxshare.report import numbers
+from onnxshare.report import text_tools
 from onnxshare.report.console import make_console
-from onnxshare.report.views import for_sizes, words_of
+from onnxshare.report.inspect_views import for_sizes, words_of
 
 #: Rows of a section, unless all are asked for.
 ROWS = 20
@@ -145,7 +149,7 @@ def _layer(item: LayerChange, kinds: Mapping[tuple[str | None, str | None], str]
     mark = _MARKS.get(item.change, ("~", ""))[0]
     name = _names(item.before, item.after)
     if mark != "~":
-        held = f", {numbers.exact(item.params)} parameters" if item.params else ""
+        held = f", {text_tools.exact(item.params)} parameters" if item.params else ""
         return _line(mark, name, f"  {item.op_type}{held}")
     words = "; ".join(
         f"'{change.before}' {_WEIGHTS.get(kinds.get((change.before, change.after), ''), 'differs')}"
@@ -172,9 +176,9 @@ def _change(change: Change) -> str:
 
 def _value(field: str, value: Any) -> str:
     if field == "sharing_ratio":
-        return numbers.times(value)
+        return text_tools.times(value)
     if field in ("macs", "params") and isinstance(value, int):
-        return numbers.exact(value)
+        return text_tools.exact(value)
     if field == "shape" and isinstance(value, tuple):
         return "×".join("?" if size is None else str(size) for size in value) or "1"
     if isinstance(value, list):
@@ -237,3 +241,70 @@ def _port(item: PortChange) -> Text:
     mark = _MARKS.get(item.change, ("~", ""))[0]
     words = "; ".join(_change(change) for change in item.changes)
     return _line(mark, f"{item.side} {item.name}", f"  {words}" if words else "")
+
+
+#: Shared tensors that are listed, unless all are asked for.
+ROWS = 20
+
+
+def print_family(family: Family, console: Console | None = None, *, every: bool = False) -> None:
+    """Print what models share on stdout.
+
+    Args:
+        family: what was found.
+        console: where to; None for stdout.
+        every: list all tensors, also those that one model alone holds.
+    """
+    console = console or make_console(answers=False)
+    console.print(_members(family))
+    console.print()
+    console.print(_together(family), soft_wrap=True)
+    shared = [weight for weight in family.weights if every or len(weight.models) > 1]
+    if not shared:
+        return
+    rows = shared if every else shared[:ROWS]
+    table = _table("weight", "params", "models", "copies", "connections")
+    for weight in rows:
+        table.add_row(
+            Text(printable(weight.name)),
+            text_tools.exact(weight.params),
+            str(len(weight.models)),
+            str(weight.times),
+            text_tools.exact(weight.connections),
+        )
+    console.print()
+    console.print(table)
+    if len(shared) > len(rows):
+        console.print(f"… and {len(shared) - len(rows)} more; --all lists them")
+
+
+def _members(family: Family) -> Table:
+    table = _table("model", "params", "shared", "own", "MACs")
+    for member in family.members:
+        table.add_row(
+            Text(printable(member.name)),
+            text_tools.exact(member.params),
+            text_tools.exact(member.shared),
+            text_tools.exact(member.own),
+            text_tools.rounded(member.macs),
+        )
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column(first, no_wrap=True)
+    for title in others:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
+
+
+def _together(family: Family) -> str:
+    together, once = family.params_together, family.params_once
+    if together == once:
+        return f"The files hold {text_tools.exact(together)} parameters; none is in two of them."
+    return (
+        f"Together the files hold {text_tools.exact(together)} parameters, of which "
+        f"{text_tools.exact(once)} are different: each is held {text_tools.times(family.sharing_ratio)} "
+        f"on average. Every model holds {text_tools.exact(family.shared_by_all)} of them."
+    )

@@ -10,9 +10,11 @@ from rich.text import Text
 
 from onnxshare.comparison.results import Comparison
 from onnxshare.errors import printable
-from onnxshare.report import numbers, picture, tradeoff, tradeoff_picture
-from onnxshare.report.comparison import print_comparison
+from onnxshare.report import text_tools
+from onnxshare.report.compare import print_comparison
 from onnxshare.report.console import make_console
+from onnxshare.report.plot import picture, table
+from onnxshare.report.plot import tradeoff as tradeoff_picture
 from rewrites.base import Change, Site
 from rewrites.run import RewriteResult
 from rewrites.small_heads.search_result import Search
@@ -60,7 +62,7 @@ def print_result(
     if written is not None:
         path, count = written
         console.print(
-            Text(f"wrote {printable(str(path))} ({numbers.size(count)})", "bold"), soft_wrap=True
+            Text(f"wrote {printable(str(path))} ({text_tools.size(count)})", "bold"), soft_wrap=True
         )
     elif result.changes and not result.passed:
         console.print(Text("nothing was written", "bold red"))
@@ -91,7 +93,7 @@ def _site(site: Site, change: Change | None) -> list[Text]:
     if site.params_after is not None and site.params_after != site.params_before:
         lines.append(
             Text(
-                f"    {numbers.exact(site.params_before)} → {numbers.exact(site.params_after)} "
+                f"    {text_tools.exact(site.params_before)} → {text_tools.exact(site.params_after)} "
                 f"parameters here, ÷{site.params_before / max(1, site.params_after):.3g}"
             )
         )
@@ -102,8 +104,8 @@ def _site(site: Site, change: Change | None) -> list[Text]:
 def _tried(search: Search, console: Console) -> None:
     """The table of everything that a search tried."""
     console.print()
-    console.print(tradeoff.table(search))
-    for line in tradeoff.lines(search):
+    console.print(table.table(search))
+    for line in table.lines(search):
         console.print(line, soft_wrap=True)
     console.print()
 
@@ -141,6 +143,6 @@ def _cost(validation: Comparison) -> list[Text]:
 def _parameters(result: RewriteResult) -> Text:
     before, after = result.before.params, result.after.params
     if before == after:
-        return Text(f"parameters: {numbers.exact(before)}, as before")
+        return Text(f"parameters: {text_tools.exact(before)}, as before")
     ratio = f"÷{before / after:.3g}" if after < before else f"×{after / before:.3g}"
-    return Text(f"parameters: {numbers.exact(before)} → {numbers.exact(after)} ({ratio})")
+    return Text(f"parameters: {text_tools.exact(before)} → {text_tools.exact(after)} ({ratio})")

@@ -1,6 +1,10 @@
 """The report of `check` as a Code Quality report of GitLab.
 
 Form: https://docs.gitlab.com/ci/testing/code_quality/#code-quality-report-format
+
+The report of `check` as workflow commands of GitHub Actions, which show them as annotations.
+
+Form and escapes: https://docs.github.com/actions/reference/workflow-commands-for-github-actions
 """
 
 from __future__ import annotations
@@ -9,7 +13,8 @@ import hashlib
 from typing import Any
 
 from onnxshare.checks.results import CheckReport, Finding, ModelReport
-from onnxshare.report.documents import json_text, repeated
+from onnxshare.errors import printable
+from onnxshare.report.text_tools import json_text, repeated
 
 
 def render(report: CheckReport) -> str:
@@ -46,3 +51,41 @@ def _item(
         "severity": severity,
         "location": {"path": file.replace("\\", "/"), "lines": {"begin": line}},
     }
+
+
+def render(report: CheckReport) -> str:
+    """One command a line, errors first: a page shows only the first few of a step."""
+    lines = [
+        _command("error", report, model, "cannot be read", model.error)
+        for model in report.models
+        if model.error is not None
+    ]
+    found = [(finding, model) for model in report.models for finding in model.findings]
+    for severity in ("error", "warning"):
+        lines += [
+            _command(severity, report, model, f"{finding.code} {finding.rule}", _words(finding))
+            for finding, model in found
+            if finding.severity == severity
+        ]
+    lines += [f"::notice title=onnxshare::{_data(words)}" for words in report.stale]
+    return "".join(line + "\n" for line in lines)
+
+
+def _words(finding: Finding) -> str:
+    where = f"{finding.node}: " if finding.node else ""
+    return f"{finding.model}: {where}{finding.text}\nfix: {finding.fix}"
+
+
+def _command(kind: str, report: CheckReport, model: ModelReport, title: str, text: str) -> str:
+    file, line = report.anchor(model)
+    place = f"file={_property(file.replace(chr(92), '/'))},line={line}"
+    return f"::{kind} {place},title={_property(title)}::{_data(text)}"
+
+
+def _data(text: str) -> str:
+    text = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text)
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

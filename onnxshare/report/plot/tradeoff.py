@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor, log10
 
-from onnxshare.report import numbers
-from onnxshare.report.picture import LETTER, Dot, Line, Picture, Words
+from onnxshare.report import text_tools
+from onnxshare.report.plot.picture import LETTER, Dot, Line, Picture, Words
 from rewrites.small_heads.search_result import Candidate, Search
 
 _WIDTH, _HEIGHT = 760.0, 440.0
@@ -172,7 +172,7 @@ def _axes(frame: _Frame, search: Search) -> Iterator[Line | Words]:
             if not _LEFT <= x <= right:
                 continue
             yield Line((x, _TOP), (x, bottom), "grid")
-            words = numbers.rounded(digit * 10**power)
+            words = text_tools.rounded(digit * 10**power)
             yield Words((x, bottom + 18), words, "faint", _SMALL, "middle")
     yield Line((_LEFT, bottom), (right, bottom), "faint")
     middle = (_LEFT + right) / 2

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxshare.errors import printable
-from onnxshare.report import numbers
-from onnxshare.report.comparison import seconds
+from onnxshare.report import text_tools
+from onnxshare.report.compare import seconds
 from onnxshare.runtime.latency import MARGIN
 from rewrites.small_heads.search_result import Candidate, Search
 
@@ -35,7 +35,7 @@ def table(search: Search) -> Table:
         figures += [seconds(median(before)), "1"] if before else ["–", "–"]
     shown.add_row(
         "exact",
-        numbers.exact(search.params_before),
+        text_tools.exact(search.params_before),
         "1",
         *figures,
         "",
@@ -118,14 +118,14 @@ def _titles(search: Search) -> list[str]:
 def _row(search: Search, item: Candidate) -> list[str]:
     estimate, params = item.estimate, item.params or 1
     assert estimate is not None
-    row = [item.method, numbers.exact(params), f"{search.params_before / params:.3g}"]
+    row = [item.method, text_tools.exact(params), f"{search.params_before / params:.3g}"]
     if search.target.keep is not None:
         row += [_percent(estimate.agreement), _percent(estimate.agreement_low)]
     if search.target.max_error is not None:
         row += [_percent(estimate.error), _percent(estimate.error_high)]
     if any(other.latency is not None for other in search.candidates):
         row += _latency(item)
-    return [*row, numbers.exact(estimate.samples), _mark(item)]
+    return [*row, text_tools.exact(estimate.samples), _mark(item)]
 
 
 def _latency(item: Candidate) -> list[str]:

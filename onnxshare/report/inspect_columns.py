@@ -9,8 +9,8 @@ from typing import Any
 
 from onnxshare.analysis.results import NodeFacts, TensorInfo, Totals, WeightFacts
 from onnxshare.errors import UsageError, hint, printable
-from onnxshare.report import numbers
-from onnxshare.report.groups import Group
+from onnxshare.report import text_tools
+from onnxshare.report.inspect_groups import Group
 
 #: A row is the facts of a node or a weight, or a group of nodes.
 Row = Any
@@ -62,10 +62,10 @@ _NAMES = {"sharing": "factors"}
 
 #: Numbers that are read in another form than in full.
 _NUMBERS: dict[str, Callable[[Any], str]] = {
-    "macs": numbers.rounded,
-    "flops": numbers.rounded,
-    "connections": numbers.rounded,
-    "sharing_ratio": numbers.times,
+    "macs": text_tools.rounded,
+    "flops": text_tools.rounded,
+    "connections": text_tools.rounded,
+    "sharing_ratio": text_tools.times,
 }
 
 #: Where nothing is better said by nothing.
@@ -183,7 +183,7 @@ def _share(name: str, title: str, part: str, whole: str) -> Column:
             return ""
         if of is None or all_of is None:
             return "–"
-        return numbers.share(of, all_of)
+        return text_tools.share(of, all_of)
 
     return Column(name, title, value, text, right=True)
 
@@ -205,7 +205,7 @@ def _equal_to(row: Row, totals: Totals) -> str:
 
 def _output(row: Row, totals: Totals, *, batch: bool = True) -> str:
     outputs: Sequence[TensorInfo] = row.outputs
-    return numbers.shape(outputs[0], batch=batch) if outputs else ""
+    return text_tools.shape(outputs[0], batch=batch) if outputs else ""
 
 
 def _receptive_field(field: dict[str, list[Any]]) -> str:
@@ -227,7 +227,7 @@ def _readable(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return numbers.size(value) if name.endswith("bytes") else numbers.exact(value)
+        return text_tools.size(value) if name.endswith("bytes") else text_tools.exact(value)
     if isinstance(value, float):
         return f"{value:.3g}"
     if name == "shape":

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 
 from onnxshare.analysis.results import Inspection, NodeFacts
 from onnxshare.errors import UsageError
-from onnxshare.report import groups, numbers
-from onnxshare.report.columns import Column, Row, choose
+from onnxshare.report import inspect_groups, text_tools
+from onnxshare.report.inspect_columns import Column, Row, choose
 
 #: What a row can be.
 KINDS = ("node", "weight", "op", "scope", "layer")
@@ -112,10 +112,10 @@ def _rows(report: Inspection, by: str, depth: int) -> Sequence[Row]:
     if by == "weight":
         return report.weights
     if by == "op":
-        return groups.by_operator(report)
+        return inspect_groups.by_operator(report)
     if by == "scope":
-        return groups.by_module(report, depth)
-    return groups.by_layer(report) if by == "layer" else report.nodes
+        return inspect_groups.by_module(report, depth)
+    return inspect_groups.by_layer(report) if by == "layer" else report.nodes
 
 
 def _counts(node: NodeFacts) -> bool:
@@ -181,10 +181,10 @@ def totals_of(report: Inspection) -> list[tuple[str, str, object]]:
 def amount(field: str, value: object) -> str:
     """A total as a person reads it."""
     if isinstance(value, int):
-        number = numbers.exact(value)
-        return f"{number} ({numbers.size(value)})" if field.endswith("bytes") else number
+        number = text_tools.exact(value)
+        return f"{number} ({text_tools.size(value)})" if field.endswith("bytes") else number
     if isinstance(value, float):
-        return numbers.times(value) if field == "sharing_ratio" else f"{value:.3g}"
+        return text_tools.times(value) if field == "sharing_ratio" else f"{value:.3g}"
     if isinstance(value, dict):
         return ", ".join(f"{key} {amount(field, item)}" for key, item in value.items()) or "none"
     return "–" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""The picture and table of a search for a small head."""

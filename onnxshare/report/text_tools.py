@@ -1,0 +1,128 @@
+"""Numbers as people read them.
+
+Breaks long names where their parts meet, not inside a word.
+
+Documents as text: JSON that is readable, and what their writers share.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rich.cells import cell_len
+
+from onnxshare.analysis.results import TensorInfo
+
+_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def exact(number: int | None) -> str:
+    """A count in full, with separators; – where unknown."""
+    return "–" if number is None else f"{number:,}"
+
+
+def rounded(number: int | None) -> str:
+    """A large count in three digits with a unit: 19.6 G; – where unknown."""
+    if number is None:
+        return "–"
+    for size, unit in _UNITS:
+        if number >= size * 0.9995:
+            value = number / size
+            return f"{value:.3g} {unit}" if value < 999.5 else f"{value:,.0f} {unit}"
+    return str(number)
+
+
+def times(ratio: float | None) -> str:
+    """A ratio: 784×, 6.9×; – where unknown."""
+    if ratio is None:
+        return "–"
+    return f"{ratio:,.0f}×" if ratio >= 100 else f"{ratio:.3g}×"
+
+
+def share(part: int, whole: int) -> str:
+    """A share in per cent; "0 %" only for nothing, "100 %" only for all."""
+    if not whole:
+        return "–"
+    percent = 100 * part / whole
+    if 0 < percent < 0.1:
+        return "<0.1 %"
+    if percent > 99.9 and part != whole:
+        return ">99.9 %"
+    return f"{percent:.1f} %" if part not in (0, whole) else f"{percent:.0f} %"
+
+
+def size(count: int | None) -> str:
+    """Bytes in decimal units, as file managers show them."""
+    if count is None:
+        return "–"
+    number, _, unit = rounded(count).partition(" ")
+    return f"{number} {unit}B"
+
+
+def shape(info: TensorInfo, *, batch: bool = True) -> str:
+    """A shape as `batch×3×224×224`; without its first axis if `batch` is false."""
+    if info.shape is None:
+        return "?"
+    sizes = info.shape if batch else info.shape[1:]
+    return "×".join("?" if item is None else str(item) for item in sizes) or "1"
+
+
+#: After these a name may be broken; the first are the stronger borders.
+_BORDERS = ("/", ".:", "_-")
+
+
+def folded(name: str, width: int) -> str:
+    """A name in lines of at most so many cells; a line is broken at a border in its second half.
+
+    Args:
+        name: one line of text.
+        width: cells of a terminal, at least 1.
+    """
+    lines = []
+    while cell_len(name) > width:
+        at = _break(name, _reach(name, width))
+        lines.append(name[:at])
+        name = name[at:]
+    return "\n".join([*lines, name])
+
+
+def _reach(name: str, width: int) -> int:
+    """How many characters have room, at least one."""
+    count = width
+    while count > 1 and cell_len(name[:count]) > width:
+        count -= 1
+    return count
+
+
+def _break(name: str, end: int) -> int:
+    for borders in _BORDERS:
+        at = max(name.rfind(border, 0, end) for border in borders) + 1
+        if at > end // 2:
+            return at
+    return end
+
+
+def json_text(document: Any) -> str:
+    """A document as indented JSON; NaN and infinities become null."""
+    return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+        return None
+    return value
+
+
+def repeated(keys: Iterable[str]) -> Iterator[int]:
+    """For each key how often it has come before."""
+    seen: Counter[str] = Counter()
+    for key in keys:
+        yield seen[key]
+        seen[key] += 1
