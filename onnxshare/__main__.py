@@ -1,6 +1,6 @@
 """`python -m onnxshare`."""
 
-from onnxshare.cli.app import main
+from onnxshare.cli.main import main
 
 if __name__ == "__main__":
     main()

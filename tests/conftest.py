@@ -91,7 +91,7 @@ def lenet_path(lenet: onnx.ModelProto, tmp_path: Path) -> Path:
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `onnxshare ARGUMENTS...` in this process, which is faster than starting one."""
-    from onnxshare.cli.app import run
+    from onnxshare.cli.main import run
 
     def call(*arguments: object) -> subprocess.CompletedProcess[str]:
         words = [str(argument) for argument in arguments]

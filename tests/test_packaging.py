@@ -147,8 +147,8 @@ def test_the_console_script() -> None:
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("onnxshare is not installed, only on the path")
     (script,) = distribution.entry_points.select(group="console_scripts")
-    assert (script.name, script.value) == ("onnxshare", "onnxshare.cli.app:main")
-    from onnxshare.cli.app import main
+    assert (script.name, script.value) == ("onnxshare", "onnxshare.cli.main:main")
+    from onnxshare.cli.main import main
 
     assert script.load() is main
 

@@ -1,4 +1,7 @@
-"""`onnxshare check`: hold models against limits, for CI."""
+"""`onnxshare check`: hold models against limits, for CI.
+
+What `onnxshare check` does with its options: parse, merge, print, write; no logic of rules.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from onnxshare.cli import common
+from onnxshare.cli import options
 from onnxshare.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxshare.checks.results import CheckReport
+
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from onnxshare.cli.printing import note
+from onnxshare.support import progress
+
+if TYPE_CHECKING:
+    from onnxshare.checks.policy import Policy
+    from onnxshare.checks.results import CheckReport, ModelReport
+
 
 _LIMITS = "Limits"
 _RULES = "Rules"
@@ -165,12 +182,12 @@ def command(
             metavar="N", min=1, help="How many models at once. Left out: one per processor."
         ),
     ] = None,
-    in_process: common.InProcess = False,
-    timeout: common.Timeout = None,
-    memory_limit: common.MemoryLimit = None,
-    input_shape: common.InputShape = None,
-    dim: common.Dim = None,
-    follow_symlinks: common.FollowSymlinks = None,
+    in_process: options.InProcess = False,
+    timeout: options.Timeout = None,
+    memory_limit: options.MemoryLimit = None,
+    input_shape: options.InputShape = None,
+    dim: options.Dim = None,
+    follow_symlinks: options.FollowSymlinks = None,
 ) -> int:
     """Check models against limits: exit 0 if all keep them, 1 on findings, 2 on bad input.
 
@@ -180,17 +197,16 @@ def command(
 
     Example: onnxshare check models/ --max-params 5M --max-fc-share 50%
     """
-    from onnxshare.cli import checking
 
-    shapes, sizes = common.input_shapes(input_shape), common.dims(dim)
-    reports = checking.report_files(report)
-    policy = checking.policy(config, isolated=isolated)
+    shapes, sizes = options.input_shapes(input_shape), options.dims(dim)
+    reports = report_files(report)
+    policy = policy(config, isolated=isolated)
     given: list[Path | str] = list(models or ())
-    given = given or [entry.path for entry in policy.models] or [common.model_path(None)]
+    given = given or [entry.path for entry in policy.models] or [options.model_path(None)]
     if changed_since is not None:
-        given = checking.only_changed(given, changed_since, policy)
+        given = only_changed(given, changed_since, policy)
         if not given:
-            common.note(f"no model changed since {changed_since}")
+            options.note(f"no model changed since {changed_since}")
             return 0
     limits = {
         "max-params": max_params,
@@ -203,7 +219,7 @@ def command(
         "min-agreement": min_agreement,
         "target": target,
         "max-regression": max_regression,
-        **checking.named_limits(limit),
+        **named_limits(limit),
     }
     import onnxshare
     from onnxshare.cli.progress import Steps
@@ -212,18 +228,18 @@ def command(
         found = onnxshare.check(
             given,
             policy=policy.with_options(limits),
-            select=checking.split(select),
-            ignore=checking.split(ignore),
-            warn=checking.split(warn),
+            select=split(select),
+            ignore=split(ignore),
+            warn=split(warn),
             baseline=baseline,
             samples=samples,
             provider=provider,
             input_shapes=shapes,
             dims=sizes,
-            run_limits=common.run_limits(in_process, timeout, memory_limit),
+            run_limits=options.run_limits(in_process, timeout, memory_limit),
             follow_symlinks=follow_symlinks,
             jobs=jobs,
-            progress=checking.counted,
+            progress=counted,
         )
     return _finish(found, output, reports, write_baseline)
 
@@ -234,22 +250,158 @@ def _finish(
     reports: list[tuple[str, Path]],
     write_baseline: Path | None,
 ) -> int:
-    from onnxshare.cli import checking
 
-    if write_baseline is None and checking.lacks_baseline(report):
-        common.note(
+    if write_baseline is None and lacks_baseline(report):
+        options.note(
             "note: RG501 judges nothing without a baseline; --write-baseline FILE writes one, "
             "--baseline FILE or the policy names it"
         )
     for model in report.unreadable:
-        common.note(f"onnxshare: error: {model.error}")
-    checking.print_report(report, output)
+        options.note(f"onnxshare: error: {model.error}")
+    print_report(report, output)
     for name, path in reports:
-        checking.write_report(report, name, path)
+        write_report(report, name, path)
     if write_baseline is None:
         return report.exit_code
     if report.unreadable:
         raise UsageError(
             f"{write_baseline}: not written, because a model could not be read", "mend it first"
         )
-    return checking.write_known(report, write_baseline)
+    return write_known(report, write_baseline)
+
+
+#: Variables that say what options say begin with this.
+VARIABLES = "ONNXSHARE_"
+
+
+def policy(config: Path | None, *, isolated: bool) -> Policy:
+    """The policy file that counts, with variables such as ONNXSHARE_MAX_PARAMS put over it.
+
+    Raises:
+        UsageError: it is not valid.
+    """
+    from onnxshare.checks.policy import Policy, find_policy, read_policy
+
+    found = Policy() if isolated else find_policy()
+    if config is not None:
+        found = read_policy(config)
+    return found if isolated else with_variables(found)
+
+
+def only_changed(models: Sequence[Path | str], revision: str, policy: Policy) -> list[Path | str]:
+    """Those of the models that changed since a commit.
+
+    Raises:
+        UsageError: git does not know.
+    """
+    from onnxshare.checks.git_changes import changed_since
+    from onnxshare.checks.model_names import find_models
+
+    return list(changed_since(find_models(models), revision, policy.path))
+
+
+def named_limits(given: Sequence[str] | None) -> dict[str, str]:
+    """Parse `--limit NAME=LIMIT`.
+
+    Raises:
+        UsageError: one is not of that form.
+    """
+    limits: dict[str, str] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not (equals and name.strip() and value.strip()):
+            raise UsageError(f"--limit '{text}' is not NAME=LIMIT", "see `onnxshare rules`")
+        limits[name.strip()] = value.strip()
+    return limits
+
+
+def with_variables(policy: Policy) -> Policy:
+    """The policy with the variables put over it.
+
+    Raises:
+        UsageError: a limit or the name of a rule is not one.
+    """
+    return policy.with_options(*_variables())
+
+
+def _variables() -> tuple[dict[str, object], list[str], list[str], list[str]]:
+    """What variables such as ONNXSHARE_MAX_PARAMS and ONNXSHARE_SELECT say."""
+    from onnxshare.checks.rules import RULES
+
+    limits: dict[str, object] = {}
+    for rule in RULES:
+        value = os.environ.get(VARIABLES + rule.option.upper().replace("-", "_"))
+        if value:
+            limits[rule.option] = value
+    lists = [split([os.environ.get(VARIABLES + name, "")]) for name in ("SELECT", "IGNORE", "WARN")]
+    return limits, lists[0], lists[1], lists[2]
+
+
+def split(given: Sequence[str] | None) -> list[str]:
+    """The words of options that take several, with commas or given several times."""
+    return [word.strip() for text in given or () for word in text.split(",") if word.strip()]
+
+
+def lacks_baseline(report: CheckReport) -> bool:
+    """Whether a model is to be compared with a baseline, and there is none."""
+    return not report.before and any("max-regression" in model.limits for model in report.models)
+
+
+def report_files(given: Sequence[str] | None) -> list[tuple[str, Path]]:
+    """Parse `--report FORMAT=FILE`.
+
+    Raises:
+        UsageError: one is not of that form, or there is no such format.
+    """
+    from onnxshare.report.checks import FORMATS
+
+    found: list[tuple[str, Path]] = []
+    for text in given or ():
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise UsageError(f"--report '{text}' is not FORMAT=FILE", "such as sarif=check.sarif")
+        if path == "-":
+            raise UsageError(f"--report {text}: needs a file", f"--format {name} prints the report")
+        if name not in FORMATS:
+            raise UsageError(f"--report {text}: there is no format '{name}'", ", ".join(FORMATS))
+        found.append((name, Path(path)))
+    return found
+
+
+def print_report(report: CheckReport, name: str) -> None:
+    """Print the report on stdout, with colours where these are for a person."""
+    from onnxshare.report.checks import render
+    from onnxshare.report.checks.text import print_findings
+
+    if name in ("full", "concise"):
+        print_findings(report, fixes=name == "full")
+    else:
+        sys.stdout.write(render(report, name))
+
+
+def write_report(report: CheckReport, name: str, path: Path) -> None:
+    """Write the report to a file, whole or not at all.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from onnxshare.io.atomic_write import replace_text
+    from onnxshare.report.checks import render
+
+    replace_text(path, render(report, name))
+
+
+def write_known(report: CheckReport, path: Path) -> int:
+    """Write the baseline, say so, and return the exit code: 0."""
+    from onnxshare.checks.known_findings import write_baseline
+
+    count = write_baseline(report, path)
+    note(f"wrote {path}: {count} known finding{'' if count == 1 else 's'}")
+    return 0
+
+
+def counted(reports: Iterable[ModelReport], count: int) -> Iterator[ModelReport]:
+    """The same reports, and a word to the progress bar after each."""
+    for done, report in enumerate(reports, 1):
+        yield report
+        progress.report("checking", done, count)

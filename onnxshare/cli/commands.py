@@ -13,10 +13,10 @@ from onnxshare.cli.compare import command as compare
 from onnxshare.cli.diff import command as diff
 from onnxshare.cli.doctor import command as doctor
 from onnxshare.cli.family import command as family
-from onnxshare.cli.init import command as init
 from onnxshare.cli.inspect import command as inspect
+from onnxshare.cli.policy_commands import command as init
+from onnxshare.cli.policy_commands import explain, rules
 from onnxshare.cli.rewrite import command as rewrite
-from onnxshare.cli.rules import explain, rules
 from onnxshare.errors import UsageError
 from onnxshare.version import __version__
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from onnxshare.cli import common
+from onnxshare.cli import options
 from onnxshare.errors import UsageError
 
 _LATENCY = "Latency"
@@ -53,13 +53,13 @@ def command(
             show_default=False,
         ),
     ] = None,
-    normalize: common.Normalize = "0-255",
-    layout: common.Layout = "auto",
-    resize: common.Resize = "",
-    in_process: common.InProcess = False,
-    timeout: common.Timeout = None,
-    memory_limit: common.MemoryLimit = None,
-    follow_symlinks: common.FollowSymlinks = None,
+    normalize: options.Normalize = "0-255",
+    layout: options.Layout = "auto",
+    resize: options.Resize = "",
+    in_process: options.InProcess = False,
+    timeout: options.Timeout = None,
+    memory_limit: options.MemoryLimit = None,
+    follow_symlinks: options.FollowSymlinks = None,
     output: Annotated[
         Literal["table", "json"], typer.Option("--format", help="How to print the result.")
     ] = "table",
@@ -92,10 +92,10 @@ def command(
             count=count,
             images=ImageOptions(normalize, layout, resize),
             latency=_batches(batch) if latency else None,
-            run_limits=common.run_limits(in_process, timeout, memory_limit),
+            run_limits=options.run_limits(in_process, timeout, memory_limit),
         )
     if output == "json":
-        common.print_json(comparison.to_dict())
+        options.print_json(comparison.to_dict())
     else:
         from onnxshare.report.compare import print_comparison
 

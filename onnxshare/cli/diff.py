@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from onnxshare.cli import common
+from onnxshare.cli import options
 
 
 def command(
@@ -19,9 +19,9 @@ def command(
     every: Annotated[
         bool, typer.Option("--all", help="Show all rows, not the first 20 of each section.")
     ] = False,
-    input_shape: common.InputShape = None,
-    dim: common.Dim = None,
-    follow_symlinks: common.FollowSymlinks = None,
+    input_shape: options.InputShape = None,
+    dim: options.Dim = None,
+    follow_symlinks: options.FollowSymlinks = None,
     output: Annotated[
         Literal["table", "json"], typer.Option("--format", help="How to print the result.")
     ] = "table",
@@ -42,12 +42,12 @@ def command(
     with Bars() as bars:
         difference = onnxshare.diff(
             *models,
-            input_shapes=common.input_shapes(input_shape),
-            dims=common.dims(dim),
+            input_shapes=options.input_shapes(input_shape),
+            dims=options.dims(dim),
             progress=bars,
         )
     if output == "json":
-        common.print_json(difference.to_dict())
+        options.print_json(difference.to_dict())
     else:
         from onnxshare.report.diff import print_difference
 

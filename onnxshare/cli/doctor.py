@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from onnxshare.cli import common
+from onnxshare.cli import options
 
 
 def command(
@@ -24,7 +24,7 @@ def command(
 
     diagnosis = examine()
     if output == "json":
-        common.print_json(diagnosis.to_dict())
+        options.print_json(diagnosis.to_dict())
     else:
         from onnxshare.report.console import print_diagnosis
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from onnxshare.cli import common
+from onnxshare.cli import options
 
 
 def command(
@@ -17,7 +17,7 @@ def command(
     every: Annotated[
         bool, typer.Option("--all", help="List all weights, also those of one model alone.")
     ] = False,
-    follow_symlinks: common.FollowSymlinks = None,
+    follow_symlinks: options.FollowSymlinks = None,
     output: Annotated[
         Literal["table", "json"], typer.Option("--format", help="How to print the result.")
     ] = "table",
@@ -38,7 +38,7 @@ def command(
     with Bars() as bars:
         found = onnxshare.family(loaded, progress=bars)
     if output == "json":
-        common.print_json(found.to_dict())
+        options.print_json(found.to_dict())
     else:
         from onnxshare.report.diff import print_family
 

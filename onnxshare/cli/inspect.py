@@ -6,16 +6,15 @@ from typing import Annotated
 
 import typer
 
-from onnxshare.cli import common
-from onnxshare.cli.formats import By, Format, Sort, Wanted
-from onnxshare.cli.show import show
+from onnxshare.cli import options
+from onnxshare.cli.inspect_run import By, Format, Sort, Wanted, show
 from onnxshare.errors import UsageError
 
 _ROWS = "Rows and columns"
 
 
 def command(
-    model: common.OneModel = None,
+    model: options.OneModel = None,
     output: Annotated[
         Format,
         typer.Option("--format", help="How to print the report."),
@@ -80,9 +79,9 @@ def command(
             "--hash", help="Read and hash all weights; show which hold the same, and what it costs."
         ),
     ] = False,
-    input_shape: common.InputShape = None,
-    dim: common.Dim = None,
-    follow_symlinks: common.FollowSymlinks = None,
+    input_shape: options.InputShape = None,
+    dim: options.Dim = None,
+    follow_symlinks: options.FollowSymlinks = None,
 ) -> None:
     """Show where a model's weights sit and how often each is used in one inference.
 
@@ -96,12 +95,12 @@ def command(
     wanted = Wanted(by, chosen, summary, every, sort, top, depth)
     _check(wanted)
     show(
-        common.model_path(model),
+        options.model_path(model),
         output,
         wanted,
         hashes=hashes,
-        shapes=common.input_shapes(input_shape),
-        dims=common.dims(dim),
+        shapes=options.input_shapes(input_shape),
+        dims=options.dims(dim),
         follow_symlinks=follow_symlinks,
     )
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from onnxshare.cli import common
+from onnxshare.cli import options
 from onnxshare.errors import UsageError
 
 _REWRITES = "Rewrites"
@@ -15,7 +15,7 @@ _APPROXIMATE = "Approximation"
 
 
 def command(
-    model: common.OneModel = None,
+    model: options.OneModel = None,
     fc_to_gap: Annotated[
         bool,
         typer.Option(
@@ -202,15 +202,15 @@ def command(
         str, typer.Option(metavar="NAME", help="Where to run: auto, cpu, cuda or a provider.")
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of random inputs and held-out samples.")] = 0,
-    normalize: common.Normalize = "0-255",
-    layout: common.Layout = "auto",
-    resize: common.Resize = "",
-    in_process: common.InProcess = False,
-    timeout: common.Timeout = None,
-    memory_limit: common.MemoryLimit = None,
-    input_shape: common.InputShape = None,
-    dim: common.Dim = None,
-    follow_symlinks: common.FollowSymlinks = None,
+    normalize: options.Normalize = "0-255",
+    layout: options.Layout = "auto",
+    resize: options.Resize = "",
+    in_process: options.InProcess = False,
+    timeout: options.Timeout = None,
+    memory_limit: options.MemoryLimit = None,
+    input_shape: options.InputShape = None,
+    dim: options.Dim = None,
+    follow_symlinks: options.FollowSymlinks = None,
     output: Annotated[
         Literal["table", "json"], typer.Option("--format", help="How to print the report.")
     ] = "table",
@@ -232,8 +232,8 @@ def command(
         "conv-to-fc": conv_to_fc,
     }
     names = [name for name, wanted in flags.items() if wanted] + (plugins or [])
-    path = common.model_path(model)
-    shapes, dims = common.input_shapes(input_shape), common.dims(dim)
+    path = options.model_path(model)
+    shapes, dims = options.input_shapes(input_shape), options.dims(dim)
     if not names:
         raise UsageError("no rewrite was asked for", f"give one or more of --{', --'.join(flags)}")
     if path == Path("-") and out is None and not dry_run:
@@ -241,7 +241,7 @@ def command(
     target = out or path.with_name(f"{path.stem}.{'+'.join(names)}.onnx")
     from onnxshare.io.save import check_output
 
-    common.check_distinct(path, target)
+    options.check_distinct(path, target)
     if not dry_run and path.is_file():
         check_output(target, force=force)
     if plot is not None:
@@ -252,7 +252,7 @@ def command(
     from onnxshare.samples.samples import ImageOptions
 
     source = onnxshare.load(path, follow_symlinks=follow_symlinks)
-    common.check_spared(source, target)
+    options.check_spared(source, target)
     with Steps("rewriting"):
         result = onnxshare.rewrite(
             source,
@@ -267,25 +267,25 @@ def command(
             validate=not no_validate,
             input_shapes=shapes,
             dims=dims,
-            run_limits=common.run_limits(in_process, timeout, memory_limit),
+            run_limits=options.run_limits(in_process, timeout, memory_limit),
             images=ImageOptions(normalize, layout, resize),
             method=method,
-            keep=common.share("--keep", keep),
-            max_error=common.share("--max-error", max_error),
+            keep=options.share("--keep", keep),
+            max_error=options.share("--max-error", max_error),
             objective=objective,
         )
     written = None
     if result.passed and not dry_run:
         written = (target, result.save(target, force=force))
     for warning in result.warnings:
-        common.note(f"warning: {warning}")
+        options.note(f"warning: {warning}")
     drawn = plot is not None and rewrite.draw(result, plot)
     if output == "json":
-        common.print_json({**result.to_dict(), "written": str(target) if written else None})
+        options.print_json({**result.to_dict(), "written": str(target) if written else None})
     else:
         rewrite.print_result(result, written, diff=diff)
     if plot is not None:
-        common.note(f"drew {plot}" if drawn else f"{plot}: not drawn, as no search came to an end")
+        options.note(f"drew {plot}" if drawn else f"{plot}: not drawn, as no search came to an end")
     if not result.passed:
         raise typer.Exit(1)
 

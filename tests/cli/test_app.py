@@ -46,7 +46,7 @@ def imported_by(arguments: Sequence[str]) -> set[str]:
     script = (
         "import sys, atexit\n"
         "atexit.register(lambda: print('|'.join(sys.modules), file=sys.stderr))\n"
-        "from onnxshare.cli.app import run\n"
+        "from onnxshare.cli.main import run\n"
         f"sys.exit(run({list(arguments)!r}))"
     )
     done = python("-c", script)
@@ -101,7 +101,7 @@ def test_telemetry_is_off_before_onnxruntime_can_be_imported() -> None:
     done = python(
         "-c",
         "import os; os.environ.pop('ORT_DISABLE_TELEMETRY', None)\n"
-        "from onnxshare.cli.app import run; run(['--version'])\n"
+        "from onnxshare.cli.main import run; run(['--version'])\n"
         "print(os.environ['ORT_DISABLE_TELEMETRY'])",
     )
     assert done.stdout.splitlines()[-1] == "1"

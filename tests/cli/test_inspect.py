@@ -320,7 +320,7 @@ def test_a_reader_that_leaves_early_is_no_crash(bundled: Path, form: str) -> Non
 def test_inspect_never_imports_onnxruntime(bundled: Path, form: str) -> None:
     """A head is what asks the rewrites; they must do without it as well."""
     script = (
-        "import sys\nfrom onnxshare.cli.app import run\n"
+        "import sys\nfrom onnxshare.cli.main import run\n"
         f"code = run(['inspect', {str(bundled / 'lenet5.onnx')!r}, '--format', {form!r}])\n"
         "print('|'.join(sys.modules), file=sys.stderr)\nsys.exit(code)"
     )

@@ -12,8 +12,8 @@ from typing import get_args
 import pytest
 
 from onnxshare.cli.commands import call
-from onnxshare.cli.formats import FORMATS, Format
-from onnxshare.cli.plain import plain_inspect
+from onnxshare.cli.fast_path import plain_inspect
+from onnxshare.cli.inspect_run import FORMATS, Format
 
 Cli = Callable[..., CompletedProcess[str]]
 
@@ -62,7 +62,7 @@ def test_only_the_plainest_is_taken(
 def test_it_imports_neither_typer_nor_pydantic(lenet_path: Path) -> None:
     script = (
         "import sys\n"
-        "from onnxshare.cli.app import run\n"
+        "from onnxshare.cli.main import run\n"
         f"code = run(['inspect', {str(lenet_path)!r}, '--format', 'json'])\n"
         "heavy = {'typer', 'pydantic', 'rich', 'onnxruntime'} & set(sys.modules)\n"
         "sys.exit(code or (str(heavy) if heavy else 0))"

@@ -255,7 +255,7 @@ def test_explain_and_rules(cli: Cli) -> None:
 )
 def test_words_about_rules_import_neither_onnx_nor_onnxruntime(words: list[str]) -> None:
     script = (
-        "import sys; from onnxshare.cli.app import run; run(sys.argv[1:]); "
+        "import sys; from onnxshare.cli.main import run; run(sys.argv[1:]); "
         "sys.exit(bool({'onnx', 'onnxruntime', 'numpy'} & set(sys.modules)))"
     )
     ran = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, check=False)

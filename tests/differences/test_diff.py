@@ -622,7 +622,7 @@ def test_json(cli: Cli, pair: tuple[Path, Path]) -> None:
 
 def test_it_runs_nothing(pair: tuple[Path, Path]) -> None:
     script = (
-        "import sys\nfrom onnxshare.cli.app import run\n"
+        "import sys\nfrom onnxshare.cli.main import run\n"
         f"code = run(['diff', {str(pair[0])!r}, {str(pair[1])!r}])\n"
         "sys.exit(code or ('onnxruntime' in sys.modules))"
     )

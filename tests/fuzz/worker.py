@@ -23,7 +23,7 @@ MEMORY = 2**30
 def look(data: bytes) -> tuple[str, str]:
     """Load and inspect a model as the command line does: the kind of end, and details."""
     import onnxshare
-    from onnxshare.cli.common import print_json
+    from onnxshare.cli.options import print_json
     from onnxshare.report import inspect, inspect_views
 
     try:

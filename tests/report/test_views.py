@@ -20,7 +20,7 @@ from rich.console import Console
 
 import onnxshare
 from onnxshare.analysis.results import Inspection, NodeFacts, Totals, WeightFacts
-from onnxshare.cli.formats import FORMATS, By, Sort
+from onnxshare.cli.inspect_run import FORMATS, By, Sort
 from onnxshare.errors import UsageError
 from onnxshare.report.html import as_html
 from onnxshare.report.inspect import as_csv, as_markdown, print_table

@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 import onnxshare
 from onnxshare import RewriteResult
-from onnxshare.cli.app import run as onnxshare_command
+from onnxshare.cli.main import run as onnxshare_command
 from onnxshare.errors import RewriteError, UsageError
 from tests.rewrites.checking import inputs, magnitudes, operations, run
 from tests.rewrites.forms import FORMS, C, H, K, Net, W

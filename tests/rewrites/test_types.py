@@ -15,7 +15,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import onnxshare
-from onnxshare.cli.app import run as command
+from onnxshare.cli.main import run as command
 from rewrites.head_as_maps import fc_weights
 from tests.rewrites.checking import (
     Array,

@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 
-from onnxshare.cli.plain import plain_inspect
+from onnxshare.cli.fast_path import plain_inspect
 from onnxshare.errors import OnnxShareError, printable
 
 #: What a full disk answers.
@@ -66,7 +66,7 @@ def _drop_output() -> None:
 def _call(arguments: list[str]) -> int:
     plain = plain_inspect(arguments)
     if plain is not None:
-        from onnxshare.cli.show import show
+        from onnxshare.cli.inspect_run import show
 
         show(*plain)
         return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnxshare.cli.formats import FORMATS, Format
+from onnxshare.cli.inspect_run import FORMATS, Format
 
 
 def plain_inspect(arguments: list[str]) -> tuple[Path, Format] | None:

@@ -1,13 +1,19 @@
-"""`onnxshare rules` and `onnxshare explain`: what the checks measure, and why."""
+"""`onnxshare rules` and `onnxshare explain`: what the checks measure, and why.
+
+`onnxshare init`: a policy file to start from.
+"""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from onnxshare.cli import common
+from onnxshare.cli import options
+from onnxshare.cli.printing import note
+from onnxshare.errors import UsageError
 
 
 def rules(
@@ -25,7 +31,7 @@ def rules(
     if output == "json":
         fields = ("code", "name", "option", "unit", "default", "measures", "why", "mend")
         found = [{field: getattr(rule, field) for field in fields} for rule in RULES]
-        common.print_json({"schema_version": 1, "rules": found})
+        options.print_json({"schema_version": 1, "rules": found})
         return
     from rich.table import Table
 
@@ -65,3 +71,29 @@ def explain(
     from onnxshare.report.console import make_console
 
     make_console().print(Markdown(text))
+
+
+def command(
+    preset: Annotated[
+        Literal["edge", "server", "teaching"],
+        typer.Option(help="What the models are for: small devices, servers, or a course."),
+    ] = "server",
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="The file to write.")
+    ] = Path("onnxshare.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write a policy file for `onnxshare check`, to be edited.
+
+    It names the .onnx files at and below the current folder, and the limits of
+    a preset, each with a word on what it measures.
+
+    Example: onnxshare init --preset edge
+    """
+    from onnxshare.checks.policy_template import starter
+    from onnxshare.io.atomic_write import replace_text
+
+    if output.exists() and not force:
+        raise UsageError(f"{output}: exists already", "edit it, or overwrite it with --force")
+    replace_text(output, starter(preset, output.parent))
+    note(f"wrote {output}; edit it, then run: onnxshare check")
