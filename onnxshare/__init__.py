@@ -14,14 +14,13 @@ from onnxshare.version import __version__
 
 if TYPE_CHECKING:
     from onnxshare.analysis.results import Inspection
-    from onnxshare.api import inspect
+    from onnxshare.api import check, inspect
     from onnxshare.checks.results import CheckReport
     from onnxshare.comparison.compare import compare
     from onnxshare.comparison.results import Comparison
     from onnxshare.differences.diff import diff
     from onnxshare.differences.family import Family, family
     from onnxshare.differences.results import Difference
-    from onnxshare.gate import check
     from onnxshare.io.load import Model, load
     from onnxshare.runtime.limits import RunLimits
     from rewrites.run import RewriteResult, rewrite
@@ -55,7 +54,7 @@ _HOMES = {
     "Model": "onnxshare.io.load",
     "RewriteResult": "rewrites.run",
     "RunLimits": "onnxshare.runtime.limits",
-    "check": "onnxshare.gate",
+    "check": "onnxshare.api",
     "compare": "onnxshare.comparison.compare",
     "diff": "onnxshare.differences.diff",
     "family": "onnxshare.differences.family",

@@ -1,17 +1,24 @@
-"""`onnxshare.inspect`: the analysis, with what the rewrites could do with each head."""
+"""`onnxshare.inspect`: the analysis, with what the rewrites could do with each head.
+
+`onnxshare.check`: the checks, with the rewrites to name those that help.
+"""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.analysis.inspection import inspect as _inspect
 from onnxshare.analysis.results import Inspection
+from onnxshare.checks.results import CheckReport
+from onnxshare.checks.run import check as _check
 from onnxshare.io.load import ModelSource, load
 from onnxshare.shapes.inference import InputShapes
 from onnxshare.shapes.input_sizes import Dims, with_dims
 from onnxshare.support.garbage_collection import paused
 from onnxshare.weights.equal_tensors import Progress
+from rewrites.head_offers import judge_heads
 
 __all__ = ["inspect"]
 
@@ -49,3 +56,10 @@ def _judge(subject: Subject) -> list[dict[str, dict[str, Any]]]:
     from rewrites.head_offers import judge_heads  # most models have no head to judge
 
     return judge_heads(subject)
+
+
+__all__ = ["CheckReport", "check"]
+
+#: `onnxshare.checks.run.check` with `judge` filled in.
+check = functools.partial(_check, judge=judge_heads)
+functools.update_wrapper(check, _check)
