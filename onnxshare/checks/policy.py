@@ -6,24 +6,20 @@ What is checked against what: the policy, and how options change it.
 from __future__ import annotations
 
 import datetime
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxshare.checks.limits import parse_limit
+from onnxshare.checks.model_names import portable
 from onnxshare.checks.results import Limit
 from onnxshare.checks.rules import BY_CODE, BY_OPTION, RULES
 from onnxshare.errors import UsageError, hint
 
 if TYPE_CHECKING:
     from onnxshare.shapes.inference import InputShapes
-
-
-import tomllib
-from typing import Any
-
-from onnxshare.checks.model_names import portable
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ Need = Literal["hashes", "runtime"]
 
 
 class Verdict(Protocol):
-    """What a rule needs to know of a comparison (`onnxshare.comparison.compare.Comparison` has it)."""
+    """What a rule needs to know of a comparison (`comparison.results.Comparison` has it)."""
 
     @property
     def verdict(self) -> str:

@@ -85,8 +85,8 @@ def check(
         ignore: codes or names of rules to leave out.
         warn: codes or names of rules that only warn.
         baseline: findings that were there before, and what was measured then: a file, or what
-            `onnxshare.checks.known_findings.read_baseline` read from one. None is the policy's, which
-            need not exist yet.
+            `known_findings.read_baseline` read from one. None is the policy's, which need not
+            exist yet.
         samples: inputs for the rules that run models; as of `onnxshare.compare`.
         provider: where these run; as of `onnxshare.compare`.
         input_shapes: sizes for symbolic inputs; as of `onnxshare.inspect`.

@@ -5,24 +5,17 @@ What `onnxshare check` does with its options: parse, merge, print, write; no log
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from onnxshare.cli import options
-from onnxshare.errors import UsageError
-
-if TYPE_CHECKING:
-    from onnxshare.checks.results import CheckReport
-
-
-import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
-
 from onnxshare.cli.printing import note
+from onnxshare.errors import UsageError
 from onnxshare.support import progress
 
 if TYPE_CHECKING:
@@ -200,7 +193,7 @@ def command(
 
     shapes, sizes = options.input_shapes(input_shape), options.dims(dim)
     reports = report_files(report)
-    policy = policy(config, isolated=isolated)
+    policy = effective_policy(config, isolated=isolated)
     given: list[Path | str] = list(models or ())
     given = given or [entry.path for entry in policy.models] or [options.model_path(None)]
     if changed_since is not None:
@@ -274,7 +267,7 @@ def _finish(
 VARIABLES = "ONNXSHARE_"
 
 
-def policy(config: Path | None, *, isolated: bool) -> Policy:
+def effective_policy(config: Path | None, *, isolated: bool) -> Policy:
     """The policy file that counts, with variables such as ONNXSHARE_MAX_PARAMS put over it.
 
     Raises:

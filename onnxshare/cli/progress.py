@@ -68,7 +68,7 @@ def _start() -> Progress:
 
 
 class Steps:
-    """Shows what `onnxshare.support.progress` reports once the work has taken two seconds, if stderr is a
+    """Shows what `support.progress` reports once the work has taken two seconds, if stderr is a
     terminal; nothing is left of it at the end."""
 
     def __init__(self, words: str) -> None:

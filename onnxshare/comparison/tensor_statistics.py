@@ -50,8 +50,6 @@ class Spread:
         return float(self._squares.sum())
 
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-
 #: Outputs of up to this many elements per sample are judged element by element below rank 4.
 _MOST_ELEMENTS = 65_536
 

@@ -106,7 +106,7 @@ def _elsewhere(task: str, proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
     seconds = SECONDS + SECONDS_PER_MB * len(data) / 1e6
     # Threads of a linear algebra library would reserve most of the memory, and do nothing.
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    script = Path(__file__).with_name("worker.py")
+    script = Path(__file__).with_name("onnx_sandbox_worker.py")
     try:
         done = subprocess.run(
             [sys.executable, "-P", str(script), task, str(memory)],

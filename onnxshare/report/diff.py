@@ -22,7 +22,7 @@ from onnxshare.differences.results import (
     WeightChange,
 )
 from onnxshare.errors import printable
-from onnxshare.report import text_tools
+from onnxshare.report import text_tools as numbers
 from onnxshare.report.console import make_console
 from onnxshare.report.inspect_views import for_sizes, words_of
 
@@ -149,7 +149,7 @@ def _layer(item: LayerChange, kinds: Mapping[tuple[str | None, str | None], str]
     mark = _MARKS.get(item.change, ("~", ""))[0]
     name = _names(item.before, item.after)
     if mark != "~":
-        held = f", {text_tools.exact(item.params)} parameters" if item.params else ""
+        held = f", {numbers.exact(item.params)} parameters" if item.params else ""
         return _line(mark, name, f"  {item.op_type}{held}")
     words = "; ".join(
         f"'{change.before}' {_WEIGHTS.get(kinds.get((change.before, change.after), ''), 'differs')}"
@@ -176,9 +176,9 @@ def _change(change: Change) -> str:
 
 def _value(field: str, value: Any) -> str:
     if field == "sharing_ratio":
-        return text_tools.times(value)
+        return numbers.times(value)
     if field in ("macs", "params") and isinstance(value, int):
-        return text_tools.exact(value)
+        return numbers.exact(value)
     if field == "shape" and isinstance(value, tuple):
         return "×".join("?" if size is None else str(size) for size in value) or "1"
     if isinstance(value, list):
@@ -243,10 +243,6 @@ def _port(item: PortChange) -> Text:
     return _line(mark, f"{item.side} {item.name}", f"  {words}" if words else "")
 
 
-#: Shared tensors that are listed, unless all are asked for.
-ROWS = 20
-
-
 def print_family(family: Family, console: Console | None = None, *, every: bool = False) -> None:
     """Print what models share on stdout.
 
@@ -267,10 +263,10 @@ def print_family(family: Family, console: Console | None = None, *, every: bool 
     for weight in rows:
         table.add_row(
             Text(printable(weight.name)),
-            text_tools.exact(weight.params),
+            numbers.exact(weight.params),
             str(len(weight.models)),
             str(weight.times),
-            text_tools.exact(weight.connections),
+            numbers.exact(weight.connections),
         )
     console.print()
     console.print(table)
@@ -283,10 +279,10 @@ def _members(family: Family) -> Table:
     for member in family.members:
         table.add_row(
             Text(printable(member.name)),
-            text_tools.exact(member.params),
-            text_tools.exact(member.shared),
-            text_tools.exact(member.own),
-            text_tools.rounded(member.macs),
+            numbers.exact(member.params),
+            numbers.exact(member.shared),
+            numbers.exact(member.own),
+            numbers.rounded(member.macs),
         )
     return table
 
@@ -302,9 +298,9 @@ def _table(first: str, *others: str) -> Table:
 def _together(family: Family) -> str:
     together, once = family.params_together, family.params_once
     if together == once:
-        return f"The files hold {text_tools.exact(together)} parameters; none is in two of them."
+        return f"The files hold {numbers.exact(together)} parameters; none is in two of them."
     return (
-        f"Together the files hold {text_tools.exact(together)} parameters, of which "
-        f"{text_tools.exact(once)} are different: each is held {text_tools.times(family.sharing_ratio)} "
-        f"on average. Every model holds {text_tools.exact(family.shared_by_all)} of them."
+        f"Together the files hold {numbers.exact(together)} parameters, of which "
+        f"{numbers.exact(once)} are different: each is held {numbers.times(family.sharing_ratio)} "
+        f"on average. Every model holds {numbers.exact(family.shared_by_all)} of them."
     )

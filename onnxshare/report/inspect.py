@@ -12,7 +12,7 @@ from rich.text import Text
 
 from onnxshare.analysis.results import Inspection
 from onnxshare.errors import printable
-from onnxshare.report import text_tools
+from onnxshare.report import text_tools as numbers
 from onnxshare.report.console import make_console
 from onnxshare.report.inspect_columns import Column, Row, cell, record
 from onnxshare.report.inspect_summary import describe, describe_equal
@@ -50,10 +50,10 @@ def title(report: Inspection) -> list[Text]:
     facts = [
         model.producer,
         ", ".join(f"{domain or 'opset'} {number}" for domain, number in opsets.items()),
-        text_tools.size(model.bytes) if model.bytes is not None else "",
+        numbers.size(model.bytes) if model.bytes is not None else "",
     ]
-    inputs = ", ".join(f"{item.name} {text_tools.shape(item)}" for item in model.inputs)
-    outputs = ", ".join(f"{item.name} {text_tools.shape(item)}" for item in model.outputs)
+    inputs = ", ".join(f"{item.name} {numbers.shape(item)}" for item in model.inputs)
+    outputs = ", ".join(f"{item.name} {numbers.shape(item)}" for item in model.outputs)
     lines = [
         Text.assemble(
             (printable(model.path or "model"), "bold"),
@@ -92,14 +92,14 @@ _NARROWEST_LAYER, _NARROWEST_WEIGHT = 12, 30
 def _footer(report: Inspection, view: View) -> dict[str, str]:
     totals = report.totals
     footer = {
-        "params": text_tools.exact(totals.params),
-        "params_new": text_tools.exact(totals.params),
-        "connections": text_tools.rounded(totals.connections),
-        "sharing_ratio": text_tools.times(totals.sharing_ratio),
-        "macs": text_tools.rounded(totals.macs),
-        "flops": text_tools.rounded(totals.flops),
-        "bytes": text_tools.size(totals.param_bytes),
-        "nodes": text_tools.exact(len(report.nodes)),
+        "params": numbers.exact(totals.params),
+        "params_new": numbers.exact(totals.params),
+        "connections": numbers.rounded(totals.connections),
+        "sharing_ratio": numbers.times(totals.sharing_ratio),
+        "macs": numbers.rounded(totals.macs),
+        "flops": numbers.rounded(totals.flops),
+        "bytes": numbers.size(totals.param_bytes),
+        "nodes": numbers.exact(len(report.nodes)),
     }
     if view.kind == "node":  # a tensor that several nodes use is in several rows
         del footer["nodes"]
@@ -179,8 +179,8 @@ def _legend(report: Inspection, view: View) -> Text:
         totals = report.totals
         words = (
             f"{totals.weight_layers} weight layers (convolutions, FCs, recurrent cells), "
-            f"{text_tools.exact(totals.params)} parameters ({text_tools.size(totals.param_bytes)}), "
-            f"{text_tools.exact(totals.statistics)} running means and variances; {words}"
+            f"{numbers.exact(totals.params)} parameters ({numbers.size(totals.param_bytes)}), "
+            f"{numbers.exact(totals.statistics)} running means and variances; {words}"
         )
     return Text(count_of(view) + words, "dim")
 

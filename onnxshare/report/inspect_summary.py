@@ -14,7 +14,7 @@ from rich.text import Text
 
 from onnxshare.analysis.results import HeadFacts, Inspection, NodeFacts, WeightFacts
 from onnxshare.errors import printable
-from onnxshare.report import text_tools
+from onnxshare.report import text_tools as numbers
 
 
 def describe(report: Inspection) -> list[Text]:
@@ -36,8 +36,8 @@ def _where(report: Inspection) -> Text:
         once = all(node.sharing_ratio is not None and node.sharing_ratio == 1 for node in fcs)
         parts.append(
             f"{_count(len(fcs), 'fully connected layer')} "
-            f"{_verb(fcs, 'holds', 'hold')} {text_tools.share(totals.fc_params, totals.params)} of "
-            f"the {text_tools.exact(totals.params)} parameters"
+            f"{_verb(fcs, 'holds', 'hold')} {numbers.share(totals.fc_params, totals.params)} of "
+            f"the {numbers.exact(totals.params)} parameters"
             + (" and uses each once per inference" if once and len(fcs) == 1 else "")
             + (" and use each once per inference" if once and len(fcs) > 1 else "")
         )
@@ -46,17 +46,17 @@ def _where(report: Inspection) -> Text:
         held = sum(node.params_new for node in convolutions)
         span = ""
         if ratios:
-            low, high = text_tools.times(min(ratios)), text_tools.times(max(ratios))
+            low, high = numbers.times(min(ratios)), numbers.times(max(ratios))
             span = f" and {_verb(convolutions, 'uses', 'use')} each {low}"
             span += "" if low == high else f" to {high}"
         parts.append(
             f"{_count(len(convolutions), 'convolution')} "
-            f"{_verb(convolutions, 'holds', 'hold')} {text_tools.share(held, totals.params)}"
-            + ("" if fcs else f" of the {text_tools.exact(totals.params)} parameters")
+            f"{_verb(convolutions, 'holds', 'hold')} {numbers.share(held, totals.params)}"
+            + ("" if fcs else f" of the {numbers.exact(totals.params)} parameters")
             + span
         )
     if not parts:
-        return Text(f"{text_tools.exact(totals.params)} parameters, none in FCs or convolutions.")
+        return Text(f"{numbers.exact(totals.params)} parameters, none in FCs or convolutions.")
     return Text("; ".join(parts) + ".")
 
 
@@ -72,7 +72,7 @@ def _traffic(report: Inspection) -> list[Text]:
         return []
     shown = ", ".join(names[:_NAMED])
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    held = text_tools.share(totals.weight_bound_bytes, totals.param_bytes)
+    held = numbers.share(totals.weight_bound_bytes, totals.param_bytes)
     return [
         Text(
             printable(
@@ -92,15 +92,14 @@ def _memory(report: Inspection) -> Text:
     totals = report.totals
     held = totals.param_bytes_by_dtype
     types = ", ".join(
-        f"{text_tools.size(count)} {name}" if len(held) > 1 else name
-        for name, count in held.items()
+        f"{numbers.size(count)} {name}" if len(held) > 1 else name for name, count in held.items()
     )
-    weights = f"{text_tools.size(totals.param_bytes)} of weights" + (f" ({types})" if types else "")
+    weights = f"{numbers.size(totals.param_bytes)} of weights" + (f" ({types})" if types else "")
     if totals.peak_activation_bytes is None:
         return Text(f"Memory: {weights}; activations unknown, because sizes are.")
     place = totals.peak_activation_node
     at = f" at '{place}'" if place is not None else ""
-    peak = text_tools.size(totals.peak_activation_bytes)
+    peak = numbers.size(totals.peak_activation_bytes)
     return Text(
         printable(
             f"Memory: {weights}; activations peak at {peak} per sample{at}, without reuse in place."
@@ -152,7 +151,9 @@ def _rewrite(name: str, facts: dict[str, object], command: str) -> list[Text]:
     kind = "exact" if facts.get("exact") else "approximate"
     change = "the same weights, free of the fixed input size"
     if isinstance(before, int) and isinstance(after, int) and after < before:
-        change = f"{text_tools.exact(before)} → {text_tools.exact(after)} parameters, ÷{before / after:.3g}"
+        change = (
+            f"{numbers.exact(before)} → {numbers.exact(after)} parameters, ÷{before / after:.3g}"
+        )
         if extra:
             change = f"the smallest head that keeps 99 % of the answers; pooling alone: {change}"
     return [
@@ -170,7 +171,7 @@ def _verb(items: Sequence[object], one: str, many: str) -> str:
 
 
 #: So many equal tensors are named one by one.
-_NAMED = 5
+_EQUAL_NAMED = 5
 
 #: Fewer elements are equal for no deep reason.
 _LEAST = 2
@@ -184,9 +185,11 @@ def describe_equal(report: Inspection) -> list[Text]:
     equal = [item for item in hashed if item.same_as or item.transposed_of]
     trivial = [item for item in equal if item.uniform or item.params < _LEAST]
     telling = [item for item in equal if item not in trivial]
-    lines = [_sentence(item) for item in telling[:_NAMED]]
-    if len(telling) > _NAMED:
-        lines.append(Text(f"  and {len(telling) - _NAMED} more: --by weight shows all", "dim"))
+    lines = [_sentence(item) for item in telling[:_EQUAL_NAMED]]
+    if len(telling) > _EQUAL_NAMED:
+        lines.append(
+            Text(f"  and {len(telling) - _EQUAL_NAMED} more: --by weight shows all", "dim")
+        )
     if not telling:
         lines.append(Text(f"Of the {len(hashed)} parameter tensors no two hold the same."))
     if trivial:
@@ -202,7 +205,7 @@ def describe_equal(report: Inspection) -> list[Text]:
 
 def _sentence(item: WeightFacts) -> Text:
     size = "×".join(map(str, item.shape)) or "1"
-    what = f"'{item.name}' ({size} {item.dtype}, {text_tools.size(item.bytes)})"
+    what = f"'{item.name}' ({size} {item.dtype}, {numbers.size(item.bytes)})"
     if item.same_as:
         how = f"equals '{item.same_as}'"
     else:
@@ -230,9 +233,9 @@ def _savings(report: Inspection, telling: Sequence[WeightFacts]) -> list[Text]:
     return [
         Text.assemble("  ", (printable(f"onnxshare rewrite {path} --share"), "cyan")),
         Text(
-            f"      exact: saves up to {text_tools.size(saved)} of "
-            f"{text_tools.size(report.totals.param_bytes)}, "
-            f"{text_tools.exact(sum(item.params for item in merged))} parameters",
+            f"      exact: saves up to {numbers.size(saved)} of "
+            f"{numbers.size(report.totals.param_bytes)}, "
+            f"{numbers.exact(sum(item.params for item in merged))} parameters",
             "dim",
         ),
     ]

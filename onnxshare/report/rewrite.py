@@ -10,7 +10,7 @@ from rich.text import Text
 
 from onnxshare.comparison.results import Comparison
 from onnxshare.errors import printable
-from onnxshare.report import text_tools
+from onnxshare.report import text_tools as numbers
 from onnxshare.report.compare import print_comparison
 from onnxshare.report.console import make_console
 from onnxshare.report.plot import picture, table
@@ -62,7 +62,7 @@ def print_result(
     if written is not None:
         path, count = written
         console.print(
-            Text(f"wrote {printable(str(path))} ({text_tools.size(count)})", "bold"), soft_wrap=True
+            Text(f"wrote {printable(str(path))} ({numbers.size(count)})", "bold"), soft_wrap=True
         )
     elif result.changes and not result.passed:
         console.print(Text("nothing was written", "bold red"))
@@ -93,7 +93,7 @@ def _site(site: Site, change: Change | None) -> list[Text]:
     if site.params_after is not None and site.params_after != site.params_before:
         lines.append(
             Text(
-                f"    {text_tools.exact(site.params_before)} → {text_tools.exact(site.params_after)} "
+                f"    {numbers.exact(site.params_before)} → {numbers.exact(site.params_after)} "
                 f"parameters here, ÷{site.params_before / max(1, site.params_after):.3g}"
             )
         )
@@ -143,6 +143,6 @@ def _cost(validation: Comparison) -> list[Text]:
 def _parameters(result: RewriteResult) -> Text:
     before, after = result.before.params, result.after.params
     if before == after:
-        return Text(f"parameters: {text_tools.exact(before)}, as before")
+        return Text(f"parameters: {numbers.exact(before)}, as before")
     ratio = f"÷{before / after:.3g}" if after < before else f"×{after / before:.3g}"
-    return Text(f"parameters: {text_tools.exact(before)} → {text_tools.exact(after)} ({ratio})")
+    return Text(f"parameters: {numbers.exact(before)} → {numbers.exact(after)} ({ratio})")

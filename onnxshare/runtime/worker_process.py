@@ -1,4 +1,4 @@
-"""Starts and minds a process that runs a model (`child.py`)."""
+"""Starts and minds a process that runs a model (`worker_main.py`)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of models: progress, garbage collection, dataclass tools, processors."""
+"""Small helpers that know nothing of models: progress, garbage collection, dataclasses."""

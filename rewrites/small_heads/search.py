@@ -6,11 +6,9 @@ target the cheapest is chosen. Choosing makes its estimate too good, so the esti
 nothing: what is chosen has to be certified on samples that the search never saw.
 
 Where the latency counts, each candidate that reaches the target is timed against the original in
-pairs (`onnxshare/runtime/latency.py`). Ratios within 3 % of each other show no difference: of those that
-are as close to the fastest, and then of those that are as close to the fastest of the rest, and so
-on, the candidate of fewer parameters is the cheaper one.
-
-Cross-validation: what a method of fitting does on samples that it was not fitted to.
+pairs (`onnxshare/runtime/latency.py`). Ratios within 3 % of each other show no difference. Those
+that are as close to the fastest come first, then those as close to the fastest of the rest, and so
+on; among them the candidate of fewer parameters is the cheaper one.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ FORMATS: dict[str, tuple[str, str]] = {
     "full": ("text", "full"),
     "concise": ("text", "concise"),
     "json": ("json", "render"),
-    "github": ("github", "render"),
+    "github": ("ci_annotations", "github"),
     "sarif": ("sarif", "render"),
     "junit": ("junit", "render"),
-    "gitlab": ("gitlab", "render"),
+    "gitlab": ("ci_annotations", "gitlab"),
     "markdown": ("markdown", "render"),
 }
 

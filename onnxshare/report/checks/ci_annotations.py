@@ -1,10 +1,7 @@
-"""The report of `check` as a Code Quality report of GitLab.
+"""The report of `check` as annotations: for GitLab (Code Quality) and GitHub Actions.
 
-Form: https://docs.gitlab.com/ci/testing/code_quality/#code-quality-report-format
-
-The report of `check` as workflow commands of GitHub Actions, which show them as annotations.
-
-Form and escapes: https://docs.github.com/actions/reference/workflow-commands-for-github-actions
+Forms: https://docs.gitlab.com/ci/testing/code_quality/#code-quality-report-format and
+https://docs.github.com/actions/reference/workflow-commands-for-github-actions
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from onnxshare.errors import printable
 from onnxshare.report.text_tools import json_text, repeated
 
 
-def render(report: CheckReport) -> str:
+def gitlab(report: CheckReport) -> str:
     """A JSON list with one item per finding, and one per model that could not be read."""
     items: list[dict[str, Any]] = []
     for model in report.models:
@@ -53,7 +50,7 @@ def _item(
     }
 
 
-def render(report: CheckReport) -> str:
+def github(report: CheckReport) -> str:
     """One command a line, errors first: a page shows only the first few of a step."""
     lines = [
         _command("error", report, model, "cannot be read", model.error)

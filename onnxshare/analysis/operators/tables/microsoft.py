@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
-from onnxshare.analysis.operators import attribute_weights
+from onnxshare.analysis.operators.attribute_weights import (
+    packed_experts,
+    packed_matrix,
+    packed_rows,
+)
 from onnxshare.analysis.operators.formulas import (
     attention,
     convolutions,
@@ -70,17 +74,19 @@ _CONTRIB: dict[str, Operator] = {
         "fc", (_P, _P, _Q, _Q, _Q, _Q, _P), matrix_products.integer_matmul_to_float
     ),
     "MatMulNBits": Operator(
-        "fc", (_S, _P, _Q, _Q, _S, _P), matrix_products.block_matmul, unpack=attribute_weights.packed_matrix
+        "fc", (_S, _P, _Q, _Q, _S, _P), matrix_products.block_matmul, unpack=packed_matrix
     ),
-    "MatMulBnb4": Operator("fc", (_S, _P, _Q), matrix_products.block_matmul, unpack=attribute_weights.packed_matrix),
-    "QOrderedMatMul": Operator("fc", (_P, _Q, _P, _Q, _Q, _P, _QO, _Q), matrix_products.ordered_matmul),
+    "MatMulBnb4": Operator("fc", (_S, _P, _Q), matrix_products.block_matmul, unpack=packed_matrix),
+    "QOrderedMatMul": Operator(
+        "fc", (_P, _Q, _P, _Q, _Q, _P, _QO, _Q), matrix_products.ordered_matmul
+    ),
     "CDist": Operator("other", (_P, _P), matrix_products.distances, multiplies=True),
     "MoE": Operator("fc", (_S, _S, _P, _P, _P, _P, _P, _P), matrix_products.experts),
     "QMoE": Operator(
         "fc",
         (_S, _S, _P, _Q, _P, _P, _Q, _P, _P, _Q, _P, _Q, _Q, _Q, _S, _Q, _Q, _Q, _Q, _Q),
         matrix_products.quantised_experts,
-        unpack=attribute_weights.packed_experts,
+        unpack=packed_experts,
     ),
     "DynamicQuantizeLSTM": Operator(
         "recurrent", (_P, _P, _P, _P, _S, _P, _P, _P, _Q, _Q, _Q, _Q), recurrent.recurrent
@@ -111,7 +117,7 @@ _CONTRIB: dict[str, Operator] = {
         "embedding", (_S, _S, _P, _P, _P, _P, _P, _S, *(_Q,) * 10), attention.embeddings
     ),
     "GatherBlockQuantized": Operator(
-        "embedding", (_P, _S, _Q, _Q), elementwise.embedding, unpack=attribute_weights.packed_rows
+        "embedding", (_P, _S, _Q, _Q), elementwise.embedding, unpack=packed_rows
     ),
     "TorchEmbedding": EMBEDDING,
     "RelativePositionBias": Operator("embedding", (_P,), elementwise.embedding),

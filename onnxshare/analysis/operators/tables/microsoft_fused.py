@@ -4,7 +4,12 @@ what its optimiser writes into files for one kind of processor
 
 from __future__ import annotations
 
-from onnxshare.analysis.operators import attribute_weights
+from onnxshare.analysis.operators.attribute_weights import (
+    packed_blob,
+    packed_floats,
+    packed_matrix,
+    packed_projection,
+)
 from onnxshare.analysis.operators.formulas import (
     attention,
     convolutions,
@@ -90,23 +95,23 @@ _CONTRIB: dict[str, Operator] = {
     "LinearAttentionGate": Operator("elementwise", (_S, _P, _P), microsoft_fused.decay_gate),
     "Rfft Irfft": Operator("other", (), microsoft_fused.real_transform),
     "MatMulBlockQuantizedFp4Weight": Operator(
-        "fc", (_S, _P, _Q, _Q, _Q, _P), microsoft_fused.scaled_matmul, unpack=attribute_weights.packed_floats
+        "fc", (_S, _P, _Q, _Q, _Q, _P), microsoft_fused.scaled_matmul, unpack=packed_floats
     ),
     "MatMulBlockQuantizedFp8Weight": Operator(
         "fc", (_S, _P, _Q, _Q, _P), microsoft_fused.scaled_float8_matmul
     ),
-    "MatMulFpQ4": Operator("fc", (_S, _P), matrix_products.matmul, unpack=attribute_weights.packed_blob),
+    "MatMulFpQ4": Operator("fc", (_S, _P), matrix_products.matmul, unpack=packed_blob),
     "MatMulNBitsMlp": Operator(
         "fc",
         (_S, _S, _P, _P, _Q, _P, _P, _Q, _P),
         microsoft_fused.projections,
-        unpack=attribute_weights.packed_matrix,
+        unpack=packed_matrix,
     ),
     "MatMulNBitsQkv": Operator(
         "fc",
         (_S, _S, _P, _P, _Q, _P, _P, _Q, _P, _P, _Q, _P),
         microsoft_fused.projections,
-        unpack=attribute_weights.packed_projection,
+        unpack=packed_projection,
     ),
     "SparseToDenseMatMul": Operator("fc", (_P, _P), matrix_products.fused_matmul),
     "VarlenCausalConvWithState": Operator(
