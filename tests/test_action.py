@@ -14,7 +14,7 @@ import onnx
 import pytest
 import yaml
 
-from tests.check.pairs import lenet, small
+from tests.checks.pairs import lenet, small
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="needs bash")
 

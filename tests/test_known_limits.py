@@ -16,8 +16,9 @@ PAGE = ROOT / "docs" / "known-limits.md"
 
 #: Files whose `Refusal`s, and whose variables called `reason` or `fault`, are reasons.
 REFUSING = (
-    "conv_to_fc convolutions fc_to_conv fold_batchnorm free_sizes fully_convolutional global_pool "
-    "integers kernels layers mirror pool_first pooling restore steps twins uses"
+    "conv_to_fc edits/average_pooling edits/node_uses fc_to_conv fold_batchnorm global_pool "
+    "head_as_maps/elementwise head_as_maps/fc_weights head_as_maps/head_builder "
+    "head_as_maps/kernels head_as_maps/maps head_as_maps/quantized head_as_maps/sliding pool_first"
 ).split()
 
 #: Functions that return reasons, and what else they may return.

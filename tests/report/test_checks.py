@@ -1,4 +1,4 @@
-"""What reports make of odd names and words; every rule and format is in tests/check."""
+"""What reports make of odd names and words; every rule and format is in tests/checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from onnxshare.checks.results import CheckReport, Finding, Limit, Metrics, ModelReport, Silenced
 from onnxshare.checks.rules import BY_CODE
 from onnxshare.report.checks import FORMATS, render
-from tests.check.formats import READERS
+from tests.checks.formats import READERS
 
 ODD = "a|b`c%d:e,f\r\n<script>]]>&\x1b[31m\x00\udcff*_é.onnx"
 FINDING = Finding(

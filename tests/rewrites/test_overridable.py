@@ -8,7 +8,7 @@ from onnx import helper
 
 import onnxshare
 from tests.rewrites.forms import FORMS, K, Net
-from tests.rewrites.test_together import chain
+from tests.rewrites.test_apply import chain
 
 
 def as_inputs(model: onnx.ModelProto, *names: str) -> onnx.ModelProto:

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from onnxshare.comparison.promise import PROMISE_KEY
-from tests.check.subjects import Compared, judge, subject
+from tests.checks.subjects import Compared, judge, subject
 
 APPROXIMATE = Compared("approximate", True, "keeps its promise")
 DIFFERENT = Compared("different", False, "not the same class")

@@ -15,7 +15,7 @@ import pytest
 from onnxshare.checks.jobs import Job, each
 from onnxshare.checks.results import ModelReport
 from onnxshare.checks.run import check
-from tests.check.pairs import lenet, small
+from tests.checks.pairs import lenet, small
 
 
 def crash(job: Job) -> ModelReport:
@@ -52,7 +52,7 @@ def test_an_end_halfway_waits_for_nothing_and_leaves_no_process(
     for number in range(8):
         onnx.save(small(), tmp_path / f"{number}.onnx")
     script = (
-        "import time, sys; from pathlib import Path; from tests.check import test_parallel as t; "
+        "import time, sys; from pathlib import Path; from tests.checks import test_parallel as t; "
         "from onnxshare.checks.jobs import each\n"
         "if __name__ == '__main__':\n"
         "    print('ready', flush=True)\n"

@@ -39,7 +39,7 @@ def fitted(
 
 @pytest.fixture(scope="module")
 def images() -> Array:
-    with np.load(Path(__file__).parents[2] / "models" / "calibration.npz") as file:
+    with np.load(Path(__file__).parents[3] / "models" / "calibration.npz") as file:
         return np.asarray(file["image"])
 
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper
 
 import onnxshare
 from tests.builders import Array, constant, info, model, node, only, random_array, run, tensor
-from tests.test_contrib_shapes import CASES, ELSEWHERE, MICROSOFT, bytes_, floats
+from tests.shapes.rules.test_microsoft import CASES, ELSEWHERE, MICROSOFT, bytes_, floats
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 from onnxshare.checks.git_changes import changed_since
 from onnxshare.errors import UsageError
 from tests.builders import fc
-from tests.check.pairs import lenet, small
+from tests.checks.pairs import lenet, small
 
 
 def git(*arguments: str) -> str:

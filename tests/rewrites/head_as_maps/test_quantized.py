@@ -33,7 +33,7 @@ from tests.rewrites.checking import (
 from tests.rewrites.forms import FORMS, C, K, Net
 
 Array = np.ndarray[Any, np.dtype[Any]]
-MODELS = Path(__file__).resolve().parents[2] / "models"
+MODELS = Path(__file__).resolve().parents[3] / "models"
 Level = onnxruntime.GraphOptimizationLevel
 
 #: What ONNX Runtime's kernels call an FC.

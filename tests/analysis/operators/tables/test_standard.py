@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 import onnxshare
-from tests.analysis.test_measured import assert_measured, measured_connections
+from tests.analysis.test_measured_uses import assert_measured, measured_connections
 from tests.builders import Dims, constant, info, model, node, only, random_array, tensor
 
 

@@ -19,7 +19,7 @@ from onnxshare.graph.editor import Editor
 from tests.rewrites import test_fold_batchnorm as fold
 from tests.rewrites.checking import Array, is_new
 from tests.rewrites.forms import FORMS, K, Net
-from tests.rewrites.test_integers import contrib, linear, optimised
+from tests.rewrites.head_as_maps.test_quantized import contrib, linear, optimised
 
 Model = onnx.ModelProto
 Break = Callable[[Model], None]

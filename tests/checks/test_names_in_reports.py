@@ -14,7 +14,7 @@ import onnxshare
 from onnxshare.checks.known_findings import write_baseline
 from onnxshare.checks.model_names import covers, portable
 from onnxshare.errors import UsageError
-from tests.check.pairs import lenet
+from tests.checks.pairs import lenet
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import onnxshare
-from tests.analysis.test_measured import measured_connections
+from tests.analysis.test_measured_uses import measured_connections
 from tests.builders import Array, info, model, node, only, random_array, tensor
 
 MEASURED = settings(max_examples=15, deadline=None)

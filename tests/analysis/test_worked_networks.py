@@ -3,8 +3,8 @@ look shared and are not, one and three dimensions, several heads. Each figure is
 the network's own description.
 
 LeNet-5 and the layers stand in test_seeds.py, recurrence in test_seed_recurrence.py, published
-networks in test_published.py, families in tests/test_families.py, sliding networks in
-tests/rewrites/test_sliding.py.
+networks in test_published.py, families in tests/differences/test_family.py, sliding networks in
+tests/rewrites/head_as_maps/test_sliding.py.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from onnxshare.checks.rules import BY_CODE
-from tests.check.formats import READERS
-from tests.check.pairs import PAIRS, Pair, Writer
+from tests.checks.formats import READERS
+from tests.checks.pairs import PAIRS, Pair, Writer
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

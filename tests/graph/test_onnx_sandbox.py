@@ -367,9 +367,9 @@ def test_time_runs_out_in_the_other_process(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_crash_of_the_other_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fake = tmp_path / "worker.py"
+    fake = tmp_path / "onnx_sandbox_worker.py"
     fake.write_text("import os\nos.abort()\n")
-    monkeypatch.setattr(onnx_sandbox, "__file__", str(tmp_path / "bounded.py"))
+    monkeypatch.setattr(onnx_sandbox, "__file__", str(tmp_path / "onnx_sandbox.py"))
     with pytest.raises(ModelError, match=r"onnx crashes on it \(SIGABRT\)"):
         onnx_sandbox.infer_shapes(ODD["stride of 0"](), "net.onnx")
 

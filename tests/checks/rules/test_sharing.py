@@ -12,7 +12,7 @@ from onnxshare.analysis.results import (
 )
 from onnxshare.checks.rule import command, quoted
 from onnxshare.checks.rules import BY_OPTION, RULES
-from tests.check.subjects import LENET, judge, subject, weights
+from tests.checks.subjects import LENET, judge, subject, weights
 
 
 def test_codes_names_and_options_are_unique() -> None:

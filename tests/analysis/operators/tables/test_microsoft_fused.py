@@ -12,7 +12,7 @@ import pytest
 
 import onnxshare
 from tests.builders import Array, model, node, run, tensor
-from tests.test_contrib_shapes import Case, bytes_, floats, numbers, whole
+from tests.shapes.rules.test_microsoft import Case, bytes_, floats, numbers, whole
 
 Sizes = tuple[int | None, ...]
 

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from tests.builders import model, node
-from tests.check.pairs import small
+from tests.checks.pairs import small
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -10,7 +10,7 @@ import pytest
 
 import onnxshare
 from onnxshare.analysis.results import Inspection
-from tests.analysis.test_measured import measured_connections
+from tests.analysis.test_measured_uses import measured_connections
 from tests.builders import constant, info, model, node, only, random_array, tensor
 
 

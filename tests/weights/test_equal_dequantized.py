@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 import onnxshare
 from onnxshare.analysis.results import WeightFacts
 from tests.builders import Array, node, random_array, run
-from tests.test_contrib_shapes import MICROSOFT, bytes_
+from tests.shapes.rules.test_microsoft import MICROSOFT, bytes_
 
 F = np.float32
 CODES = np.arange(-12, 12, dtype=np.int8).reshape(4, 6)

@@ -39,7 +39,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def head() -> Head:
-    models = Path(__file__).parents[2] / "models"
+    models = Path(__file__).parents[3] / "models"
     model = load(models / "lenet5.onnx")
     subject = study(model)
     chain = chain_of(subject, subject.heads[0])

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from onnxshare.checks.rules import BY_CODE
-from tests.check.pairs import lenet, small
+from tests.checks.pairs import lenet, small
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
