@@ -1,6 +1,6 @@
 """FC after a feature map → convolution over the whole map; FC after FC → 1×1 convolution. Exact.
 
-The algebra is in `mirror.py`. The number of weights stays; what goes is the fixed input size:
+The algebra is in `builder.py`. The number of weights stays; what goes is the fixed input size:
 with `--fully-convolutional` the network slides over larger inputs.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from onnxshare.analysis.heads.head import Head, Subject
 from onnxshare.graph.editor import Editor
 from rewrites.base import Change, Fitting, Options, Site, head_params
-from rewrites.head_as_maps.head_builder import Mirror
+from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.head_as_maps.sliding import free_sizes, slide
 from rewrites.refusal import Refusal
 
@@ -46,50 +46,50 @@ class FcToConv:
     def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
         """Make the change; `samples` are not needed."""
         editor = subject.editor(self.name)
-        mirror = self._plan(subject, site.target, editor, options)
+        builder = self._plan(subject, site.target, editor, options)
         model = editor.apply()
-        notes = [*mirror.notes, *mirror.copies()]
+        notes = [*builder.notes, *builder.copies()]
         if options.fully_convolutional:
-            notes += free_sizes(subject, model, mirror, pooled=options.pool_outputs)
+            notes += free_sizes(subject, model, builder, pooled=options.pool_outputs)
         removed = tuple(
-            node.name for node in sorted(mirror.replaced, key=lambda item: item.position)
+            node.name for node in sorted(builder.replaced, key=lambda item: item.position)
         )
         return Change(
             site,
             model,
             removed,
             editor.added,
-            mirror.evidence,
+            builder.evidence,
             tuple(notes),
-            moved=tuple(mirror.out.moved),
+            moved=tuple(builder.out.moved),
         )
 
     def _plan(
         self, subject: Subject, heads: tuple[Head, ...], editor: Editor | None, options: Options
-    ) -> Mirror:
-        mirror = Mirror(subject, editor, heads[0].feature_map, _sizes(subject, heads[0]))
+    ) -> HeadBuilder:
+        builder = HeadBuilder(subject, editor, heads[0].feature_map, _sizes(subject, heads[0]))
         for head in heads:
             for name in (head.feature_map, *head.joined):
-                if name in mirror.twins:
+                if name in builder.head_maps:
                     continue
                 sizes = _sizes(subject, head, name)
-                known = (mirror.samples, mirror.rank)
+                known = (builder.samples, builder.rank)
                 if name == head.feature_map and (sizes[0], len(sizes) - 2) != known:
                     raise Refusal("its heads are on maps of different ranks or batches")
                 reader = next(node for node in head.nodes if name in node.inputs)
-                mirror.also(reader, name, sizes)
+                builder.also(reader, name, sizes)
         layers = {layer.node: layer for head in heads for layer in head.layers}
         nodes = {node.position: node for head in heads for node in head.nodes}
         for _, node in sorted(nodes.items()):
             if node in layers:
-                mirror.connect(layers[node])
-            elif node not in mirror.replaced:  # an Add may have become the bias already
-                mirror.carry(node)
+                builder.connect(layers[node])
+            elif node not in builder.replaced:  # an Add may have become the bias already
+                builder.carry(node)
         if options.fully_convolutional:
-            slide(subject, mirror, pool=options.pool_outputs)
+            slide(subject, builder, pool=options.pool_outputs)
         else:
-            mirror.finish()
-        return mirror
+            builder.finish()
+        return builder
 
 
 def _why_not(head: Head) -> str | None:

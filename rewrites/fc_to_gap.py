@@ -7,8 +7,8 @@ W[f, c, s] = w[f, c] for all s,
 
 so V = S · w is exact: C weights per output instead of C · S (Lin, Chen and Yan, "Network in
 Network", 2014). Weights of real networks are not constant over space. Then a small head is fitted
-to the head's own outputs on samples (`shrink.py`): pooling, or another member of the family of
-`methods.py`. That is an approximation, made only when asked for, and measured on samples it was
+to the head's own outputs on samples (`replace_head.py`): pooling, or another member of the
+family of `methods.py`. That is an approximation, made only when asked for, and measured on samples it was
 not fitted to.
 """
 
@@ -33,7 +33,7 @@ from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.base import Change, Fitting, Options, Site
 from rewrites.head_as_maps.fc_weights import bias_of, quantised_weight
-from rewrites.head_as_maps.head_builder import Mirror
+from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.refusal import Refusal
 
 #: The methods for which exact pooling will do.
@@ -110,42 +110,42 @@ class FcToGap:
             return shrink(subject, site, options, samples)
         pooled = [_exact(subject, head, root) for root in head.roots]
         editor = subject.editor(self.name)
-        mirror, pooled_maps = self._plan(subject, head, editor)
+        builder, pooled_maps = self._plan(subject, head, editor)
         for item in pooled:
-            _emit_layer(mirror, subject, item, pooled_maps[item.root.layer.node])
-        mirror.finish()
-        removed = tuple(n.name for n in sorted(mirror.replaced, key=lambda node: node.position))
+            _emit_layer(builder, subject, item, pooled_maps[item.root.layer.node])
+        builder.finish()
+        removed = tuple(n.name for n in sorted(builder.replaced, key=lambda node: node.position))
         results = {name: name for name in (_result(subject, p.root.layer) for p in pooled)}
         return Change(site, editor.apply(), removed, editor.added, results)
 
     def _plan(
         self, subject: Subject, head: Head, editor: Editor | None
-    ) -> tuple[Mirror, dict[Node, str]]:
+    ) -> tuple[HeadBuilder, dict[Node, str]]:
         """Carry what stands between the map and its FCs over to the map, and pool there."""
         sizes = subject.probe.shapes.sizes(subject.graph.main, head.feature_map)
         if sizes is None:
             raise Refusal("the sizes of its feature map are unknown: give --input-shape")
-        mirror = Mirror(subject, editor, head.feature_map, sizes)
+        builder = HeadBuilder(subject, editor, head.feature_map, sizes)
         pooled: dict[str, str] = {}
         result: dict[Node, str] = {}
         path = {node for root in head.roots for node in root.path}
         for node in sorted(path, key=lambda item: item.position):
-            mirror.carry(node)
+            builder.carry(node)
         for root in head.roots:
             layer = root.layer
-            mirror.check(layer)
+            builder.check(layer)
             if quantised_weight(subject, layer) is not None:
                 raise Refusal(f"the weight of FC '{layer.node.name}' is quantised")
-            source = mirror.twins[layer.data].name
+            source = builder.head_maps[layer.data].name
             if source not in pooled:
-                pooled[source] = mirror.out.emit(
+                pooled[source] = builder.out.emit(
                     layer.node, "GlobalAveragePool", [source], f"{source}_gap"
                 )
-                pooled[source] = mirror.out.emit(
+                pooled[source] = builder.out.emit(
                     layer.node, "Flatten", [pooled[source]], f"{source}_pooled", {"axis": 1}
                 )
             result[layer.node] = pooled[source]
-        return mirror, result
+        return builder, result
 
 
 def constant_over_space(subject: Subject, head: Head) -> str:
@@ -213,17 +213,17 @@ def _result(subject: Subject, layer: FullyConnected) -> str:
     return (adder or layer.node).outputs[0]
 
 
-def _emit_layer(mirror: Mirror, subject: Subject, item: _Pooled, source: str) -> None:
+def _emit_layer(builder: HeadBuilder, subject: Subject, item: _Pooled, source: str) -> None:
     """Gemm on the pooled features, its output under the old name and in the old shape."""
     layer = item.root.layer
-    inputs = [source, mirror.out.constant(item.weight, f"{layer.weight}_gap")]
+    inputs = [source, builder.out.constant(item.weight, f"{layer.weight}_gap")]
     bias = item.bias
     if bias is None and subject.graph.opset < 11:  # where Gemm must have one
         bias = np.zeros(layer.out_features, item.weight.dtype)
     if bias is not None:
-        inputs.append(mirror.out.constant(bias, f"{layer.node.outputs[0]}_bias"))
+        inputs.append(builder.out.constant(bias, f"{layer.node.outputs[0]}_bias"))
     attributes: dict[str, object] = {"transB": 1}
     if subject.graph.opset < 7:
         attributes["broadcast"] = 1  # before opset 7 a bias had to ask for it
-    rows = mirror.out.emit(layer.node, "Gemm", inputs, f"{layer.node.outputs[0]}_gap", attributes)
-    mirror.give_back(layer, rows)
+    rows = builder.out.emit(layer.node, "Gemm", inputs, f"{layer.node.outputs[0]}_gap", attributes)
+    builder.give_back(layer, rows)

@@ -163,10 +163,10 @@ def _read(graph: Graph, stored: Stored) -> Array:
 
 def _groups(subject: Subject) -> list[list[Copy]]:
     graph = subject.graph
-    census = take(graph, subject.probe.shapes, subject.probe.values)
+    usage = take(graph, subject.probe.shapes, subject.probe.values)
     parameters = [
         use.stored
-        for use in census.tensors.values()
+        for use in usage.tensors.values()
         if use.role == PARAM and use.stored.elements >= LEAST
         if use.stored.tensor is not None and not overridable(graph, use.stored)
     ]

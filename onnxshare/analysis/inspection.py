@@ -22,7 +22,7 @@ from onnxshare.analysis.rows import declared, node_facts, shared_facts, weight_f
 from onnxshare.analysis.shape_check import Survey, survey
 from onnxshare.analysis.totals import add_up
 from onnxshare.analysis.weight_hashes import hashed
-from onnxshare.analysis.weight_usage import Census
+from onnxshare.analysis.weight_usage import WeightUsage
 from onnxshare.errors import ModelFileError
 from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model, ModelSource, load
@@ -60,7 +60,7 @@ def inspect(
     model = load(source)
     graph = Graph(model)
     found = survey(graph, input_shapes)
-    shapes, census = found.shapes, found.census
+    shapes, usage = found.shapes, found.usage
     probed: list[Probe] = []
 
     def make_probe() -> Probe:
@@ -69,12 +69,12 @@ def inspect(
 
     heads = find_heads(graph, make_probe)
     subject = Subject(graph, probed[0], tuple(heads)) if heads else None
-    shared = shared_facts(census)
+    shared = shared_facts(usage)
     head_facts, unread = _head_facts(subject, judge)
     rows = _Rows(found, shared, graph, hashes=hashes, progress=progress)
     report = Inspection.with_rows_later(
         model=_model_info(graph),
-        totals=add_up(graph, shapes, census, shared, heads),
+        totals=add_up(graph, shapes, usage, shared, heads),
         heads=head_facts,
         warnings=tuple(
             dict.fromkeys(
@@ -82,9 +82,9 @@ def inspect(
                     *cautions(model),
                     *contradicted(graph, shapes),
                     *shapes.warnings,
-                    *census.warnings,
-                    *_computed(census),
-                    *_unknown(census, shared, shapes.open),
+                    *usage.warnings,
+                    *_computed(usage),
+                    *_unknown(usage, shared, shapes.open),
                     *unread,
                 ]
             )
@@ -126,18 +126,18 @@ class _Rows:
     @paused()
     def nodes(self) -> tuple[NodeFacts, ...]:
         """A row for every node."""
-        shapes, census = self._found.shapes, self._found.census
+        shapes, usage = self._found.shapes, self._found.usage
         fields = ReceptiveFields(self._graph, shapes, self._found.values)
-        return node_facts(census, self._shared, shapes, fields.of)
+        return node_facts(usage, self._shared, shapes, fields.of)
 
     @paused()
     def weights(self) -> tuple[WeightFacts, ...]:
         """A row for every stored tensor."""
-        census = self._found.census
-        rows = weight_facts(census, self._shared)
+        usage = self._found.usage
+        rows = weight_facts(usage, self._shared)
         if not self._hashes:
             return rows
-        return hashed(self._graph, self._found.values, census, rows, self._progress)
+        return hashed(self._graph, self._found.values, usage, rows, self._progress)
 
 
 def _model_info(graph: Graph) -> ModelInfo:
@@ -158,11 +158,11 @@ def _bytes_on_disk(model: Model) -> int | None:
     return model.size + sum(model.external.file_size(name) or 0 for name in model.external_files())
 
 
-def _computed(census: Census) -> list[str]:
+def _computed(usage: WeightUsage) -> list[str]:
     """One line for the layers whose weights are no stored tensors."""
     names = [
         use.node.name
-        for use in census.nodes
+        for use in usage.nodes
         if use.operator.kind in ("conv", "recurrent")
         and not any(len(sizes) > 1 for sizes in use.pattern.read_as)
     ]
@@ -174,11 +174,11 @@ def _computed(census: Census) -> list[str]:
     ]
 
 
-def _unknown(census: Census, shared: list[NodeFacts], open_sizes: tuple[str, ...]) -> list[str]:
+def _unknown(usage: WeightUsage, shared: list[NodeFacts], open_sizes: tuple[str, ...]) -> list[str]:
     """One line for the nodes whose work stayed unknown, not one each, with the sizes of inputs that
     are open; else one for those of which it is only what they do beside multiply-accumulates."""
     work, flops = [], []
-    for use, facts in zip(census.nodes, shared, strict=True):
+    for use, facts in zip(usage.nodes, shared, strict=True):
         if facts.macs is None or facts.connections is None:
             work.append(use.node.name)
         elif facts.flops is None:

@@ -109,7 +109,7 @@ class Patterns:
         outputs: tuple[TensorType, ...],
     ) -> Pattern:
         roles = tuple(
-            (place, operator.held[-1 - place].role)
+            (place, operator.attribute_weight[-1 - place].role)
             if place < 0
             else (place, operator.role(place, stored, inputs[place].dtype or stored.dtype))
             for place, stored in constants.items()

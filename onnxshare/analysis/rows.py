@@ -19,7 +19,7 @@ from onnxshare.analysis.node_patterns import Pattern
 from onnxshare.analysis.operators.table import PARAM
 from onnxshare.analysis.receptive_field.fields import Fields
 from onnxshare.analysis.results import NodeFacts, Sharing, TensorInfo, WeightFacts
-from onnxshare.analysis.weight_usage import Census, NodeUse, TensorUse
+from onnxshare.analysis.weight_usage import NodeUse, TensorUse, WeightUsage
 from onnxshare.graph.index import Node
 from onnxshare.shapes.inference import Shapes
 from onnxshare.shapes.types import NOTHING, TensorType
@@ -92,12 +92,12 @@ def dtype_name(dtype: int | None) -> str | None:
     return _NAMES.get(dtype) if dtype else None
 
 
-def shared_facts(census: Census) -> list[NodeFacts]:
+def shared_facts(usage: WeightUsage) -> list[NodeFacts]:
     """For every node, in graph order, the facts that it has in common with all that do the same:
     those that do not depend on names, on other nodes, or on where it is."""
     alike: dict[tuple[Pattern, int | None, int], NodeFacts] = {}
     facts = []
-    for use in census.nodes:
+    for use in usage.nodes:
         params = 0
         for stored in use.params:
             params += stored.elements
@@ -110,12 +110,12 @@ def shared_facts(census: Census) -> list[NodeFacts]:
 
 
 def node_facts(
-    census: Census, shared: list[NodeFacts], shapes: Shapes, sees: Callable[[Node], Fields]
+    usage: WeightUsage, shared: list[NodeFacts], shapes: Shapes, sees: Callable[[Node], Fields]
 ) -> tuple[NodeFacts, ...]:
     """The facts of every node, in graph order.
 
     Args:
-        census: the nodes and what they use.
+        weight usage: the nodes and what they use.
         shared: what `shared_facts` says of each.
         shapes: the shapes of all tensors.
         sees: gives the receptive field of a node.
@@ -123,7 +123,7 @@ def node_facts(
     known: dict[str, int] = {}
     modules, outputs = Modules(), _Outputs(shapes)
     facts = []
-    for use, common in zip(census.nodes, shared, strict=True):
+    for use, common in zip(usage.nodes, shared, strict=True):
         node, params = use.node, use.params
         seen = sees(node)
         own = common.__dict__.copy()  # quicker than {**…}
@@ -141,7 +141,7 @@ def node_facts(
             own["weights"] = tuple([stored.name for stored in params])
             tied = new = 0
             for stored in params:
-                tensor = census.tensors[stored.key]
+                tensor = usage.tensors[stored.key]
                 tied = max(tied, tensor.ties)
                 before = known.get(stored.key, 0)
                 new += max(0, min(stored.elements, tensor.stored.elements - before))
@@ -273,15 +273,15 @@ def _uses(use: NodeUse, facts: NodeFacts) -> Iterator[tuple[str, int | None]]:
             yield part.key, count * elements // max(1, stored.elements)
 
 
-def weight_facts(census: Census, shared: list[NodeFacts]) -> tuple[WeightFacts, ...]:
+def weight_facts(usage: WeightUsage, shared: list[NodeFacts]) -> tuple[WeightFacts, ...]:
     """The facts of every parameter tensor, in order of first use.
 
     Args:
-        census: the nodes and what they use.
+        weight usage: the nodes and what they use.
         shared: what `shared_facts` says of each.
     """
     connections: dict[str, int | None] = {}
-    for use, facts in zip(census.nodes, shared, strict=True):
+    for use, facts in zip(usage.nodes, shared, strict=True):
         if not use.params:
             continue
         for key, count in _uses(use, facts):
@@ -290,7 +290,7 @@ def weight_facts(census: Census, shared: list[NodeFacts]) -> tuple[WeightFacts, 
     return tuple(
         [
             _one_weight(tensor, connections.get(key, 0))
-            for key, tensor in census.tensors.items()
+            for key, tensor in usage.tensors.items()
             if tensor.role == PARAM
         ]
     )

@@ -1,4 +1,4 @@
-"""Shapes and a census of a model, or an error where no shapes can fit.
+"""Shapes and a weight usage of a model, or an error where no shapes can fit.
 
 What is wrong must follow from inputs and weights alone. A size that was only assumed (one sample)
 and a shape that the file only declares are never held against a model: where a node does not fit,
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from onnxshare.analysis import weight_usage as walk
 from onnxshare.analysis.shape_rules import in_words
-from onnxshare.analysis.weight_usage import Census
+from onnxshare.analysis.weight_usage import WeightUsage
 from onnxshare.errors import ModelError
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node
@@ -37,7 +37,7 @@ class Survey:
 
     shapes: Shapes
     values: Values
-    census: Census
+    usage: WeightUsage
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ def _look(
         shapes = infer(graph, input_shapes, batch, proven=proven, doubted=doubted)
         misfit = next(_reported(graph, shapes, refused.reason), None)
     values = Values(graph, shapes.fully_known())
-    census = walk.take(graph, shapes, values)
+    usage = walk.take(graph, shapes, values)
     judged: dict[tuple[int, int], str | None] = {}
-    for use in census.nodes if misfit is None else ():
+    for use in usage.nodes if misfit is None else ():
         if use.node in doubted:
             continue
         if use.pattern.misfit is not None:
@@ -123,7 +123,7 @@ def _look(
             if reason is not None:
                 misfit = _Misfit(use.node, reason)
                 break
-    return Survey(shapes, values, census), misfit
+    return Survey(shapes, values, usage), misfit
 
 
 def _reported(graph: Graph, shapes: Shapes, reports: str) -> Iterator[_Misfit]:

@@ -11,7 +11,7 @@ from onnxshare.analysis.memory_traffic import peak_activations
 from onnxshare.analysis.operators.table import CONSTANT, PARAM, QUANTIZATION, STATISTIC
 from onnxshare.analysis.results import NodeFacts, Totals
 from onnxshare.analysis.rows import WEIGHT_LAYERS, dtype_name
-from onnxshare.analysis.weight_usage import Census, NodeUse
+from onnxshare.analysis.weight_usage import NodeUse, WeightUsage
 from onnxshare.graph.index import Graph, Node, Stored
 from onnxshare.shapes.inference import Shapes
 
@@ -19,7 +19,7 @@ from onnxshare.shapes.inference import Shapes
 def add_up(
     graph: Graph,
     shapes: Shapes,
-    census: Census,
+    usage: WeightUsage,
     shared: list[NodeFacts],
     heads: list[Head],
 ) -> Totals:
@@ -28,13 +28,13 @@ def add_up(
     Args:
         graph: the graph.
         shapes: the shapes of its tensors.
-        census: its nodes.
+        weight usage: its nodes.
         shared: what `facts.shared_facts` says of each.
         heads: its heads.
     """
-    elements, by_dtype = _held(census)
+    elements, by_dtype = _held(usage)
     params = elements[PARAM]
-    counted = _alike([f for f, use in zip(shared, census.nodes, strict=True) if use.counted])
+    counted = _alike([f for f, use in zip(shared, usage.nodes, strict=True) if use.counted])
     connections = _sum((facts.connections, times) for facts, times in counted)
     peak = peak_activations(graph, shapes)
     return Totals(
@@ -47,7 +47,7 @@ def add_up(
         param_bytes_by_dtype=dict(by_dtype),
         weight_bound_layers=sum(times for facts, times in counted if facts.bound_by == "weights"),
         weight_bound_bytes=sum(
-            stored.bytes * times for stored, times in _equal(_weight_bound(census, shared))
+            stored.bytes * times for stored, times in _equal(_weight_bound(usage, shared))
         ),
         connections=connections,
         sharing_ratio=connections / params if connections is not None and params else None,
@@ -57,12 +57,12 @@ def add_up(
             times for facts, times in counted if facts.kind in WEIGHT_LAYERS and facts.params
         ),
         fc_params=_params_of(
-            census,
-            {u.node for u, f in zip(census.nodes, shared, strict=True) if f.kind == "fc"}
+            usage,
+            {u.node for u, f in zip(usage.nodes, shared, strict=True) if f.kind == "fc"}
             | _with_biases(graph, fully_connected(graph)),
         ),
         fc_after_conv_params=_params_of(
-            census,
+            usage,
             _with_biases(graph, [x for head in heads if head.roots for x in head.layers]),
         ),
         peak_activation_bytes=peak.bytes,
@@ -71,12 +71,12 @@ def add_up(
     )
 
 
-def _held(census: Census) -> tuple[Counter[str], Counter[str]]:
+def _held(usage: WeightUsage) -> tuple[Counter[str], Counter[str]]:
     """Elements by role, and bytes of parameters by data type."""
     elements: Counter[str] = Counter()
     by_dtype: Counter[str] = Counter()
     by_role: dict[str, list[Stored]] = {}
-    for tensor in census.tensors.values():
+    for tensor in usage.tensors.values():
         by_role.setdefault(tensor.role, []).append(tensor.stored)
     for role, tensors in by_role.items():
         for stored, times in _equal(tensors):
@@ -109,26 +109,26 @@ def _sum(numbers: Iterable[tuple[int | None, int]]) -> int | None:
     return total
 
 
-def _weight_bound(census: Census, shared: list[NodeFacts]) -> list[Stored]:
+def _weight_bound(usage: WeightUsage, shared: list[NodeFacts]) -> list[Stored]:
     """The parameters of the nodes that are bound by reading them, each once."""
     return _together(
-        census,
+        usage,
         (
             use
-            for use, facts in zip(census.nodes, shared, strict=True)
+            for use, facts in zip(usage.nodes, shared, strict=True)
             if facts.bound_by == "weights" and use.counted
         ),
     )
 
 
-def _together(census: Census, uses: Iterable[NodeUse]) -> list[Stored]:
+def _together(usage: WeightUsage, uses: Iterable[NodeUse]) -> list[Stored]:
     """The parameters of some nodes, each tensor once; parts of one add up to all of it at most."""
     found: dict[str, Stored] = {}
     for use in uses:
         for stored in use.params:
             before = found.setdefault(stored.key, stored)
             if before is not stored:
-                whole = census.tensors[stored.key].stored
+                whole = usage.tensors[stored.key].stored
                 found[stored.key] = whole.part(before.elements + stored.elements)
     return list(found.values())
 
@@ -144,11 +144,11 @@ def _with_biases(graph: Graph, layers: Iterable[FullyConnected]) -> set[Node]:
     return found
 
 
-def _params_of(census: Census, nodes: set[Node]) -> int:
+def _params_of(usage: WeightUsage, nodes: set[Node]) -> int:
     """Parameters of some nodes, each tensor once."""
     if not nodes:
         return 0
-    found = _together(census, (use for use in census.nodes if use.node in nodes))
+    found = _together(usage, (use for use in usage.nodes if use.node in nodes))
     return sum(stored.elements for stored in found)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from onnxshare.analysis.operators.table import PARAM
 from onnxshare.analysis.results import WeightFacts
-from onnxshare.analysis.weight_usage import Census
+from onnxshare.analysis.weight_usage import WeightUsage
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Stored
 from onnxshare.io.tensors import Array, bytes_of
@@ -20,7 +20,7 @@ from onnxshare.weights.quantization_schemes import readings
 def hashed(
     graph: Graph,
     values: Values,
-    census: Census,
+    usage: WeightUsage,
     weights: tuple[WeightFacts, ...],
     progress: Progress | None = None,
 ) -> tuple[WeightFacts, ...]:
@@ -33,14 +33,14 @@ def hashed(
     Args:
         graph: the index.
         values: evaluates scales and zero points.
-        census: the walk that `weights` come from.
+        weight usage: the walk that `weights` come from.
         weights: the facts so far.
         progress: told of every step.
 
     Raises:
         ModelFileError: the weights cannot be read.
     """
-    stored = [tensor.stored for tensor in census.tensors.values() if tensor.role == PARAM]
+    stored = [tensor.stored for tensor in usage.tensors.values() if tensor.role == PARAM]
     meant = meanings(stored, readings(graph, values))
     size = sum(bytes_of(item.elements, item.dtype) for item in stored if item.tensor is not None)
     step = steps(progress, size + sum(one.bytes for one in meant))

@@ -95,7 +95,7 @@ class NodeUse:
 
 
 @dataclass
-class Census:
+class WeightUsage:
     """All nodes in graph order, all stored tensors that are read, and what could not be told."""
 
     nodes: list[NodeUse]
@@ -103,17 +103,17 @@ class Census:
     warnings: list[str]
 
 
-def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
+def take(graph: Graph, shapes: Shapes, values: Values) -> WeightUsage:
     """Walk over all nodes of a graph, subgraphs included; the cost grows with their number."""
-    census = Census([], {}, [])
-    walk = _Walk(graph, shapes, census)
+    usage = WeightUsage([], {}, [])
+    walk = _Walk(graph, shapes, usage)
     biases = {bias_node(graph, layer) for layer in fully_connected(graph)}
     dynamic = any(op_type == "DynamicQuantizeLinear" for _, op_type in graph.operators)
     times: dict[Scope, int | None] = {}
     operators: dict[Operation, Operator] = {}
     for node in graph.nodes():
         if node.scope not in times:
-            times[node.scope] = _times(node.scope, shapes, values, census.warnings)
+            times[node.scope] = _times(node.scope, shapes, values, usage.warnings)
         operator = operators.get(node.operation)
         if operator is None:
             operator = operators[node.operation] = lookup(node.domain, node.op_type)
@@ -124,8 +124,8 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> Census:
         walk.look(node, operator, times[node.scope])
     walk.finish()
     if len(graph.scopes) > 1:
-        _choose_branches(census, graph, values)
-    return census
+        _choose_branches(usage, graph, values)
+    return usage
 
 
 def _scales(node: Node, graph: Graph) -> bool:
@@ -133,10 +133,10 @@ def _scales(node: Node, graph: Graph) -> bool:
 
 
 class _Walk:
-    """Looks at one node after the other and notes in a census what it does and uses."""
+    """Looks at one node after the other and notes in a weight usage what it does and uses."""
 
-    def __init__(self, graph: Graph, shapes: Shapes, census: Census) -> None:
-        self._graph, self._census = graph, census
+    def __init__(self, graph: Graph, shapes: Shapes, usage: WeightUsage) -> None:
+        self._graph, self._usage = graph, usage
         self._patterns, self._views = Patterns(graph, shapes), Views(graph, shapes)
         self._constant = graph.constants(graph.main)
         self._ordinary: set[Operator] = set()
@@ -153,13 +153,13 @@ class _Walk:
         pattern = self._patterns.of(node, operator, constants)
         params, slots = _NONE, _EMPTY
         if constants:
-            params, slots = _parameters(node, pattern, constants, self._census, self._cut)
-        self._census.nodes.append(NodeUse(node, pattern, params, slots, times))
+            params, slots = _parameters(node, pattern, constants, self._usage, self._cut)
+        self._usage.nodes.append(NodeUse(node, pattern, params, slots, times))
 
     def finish(self) -> None:
         """Count what no node uses of a tensor that is cut with the first that uses a part."""
         for key, (params, place) in self._cut.items():
-            tensor = self._census.tensors[key]
+            tensor = self._usage.tensors[key]
             left = tensor.stored.elements - tensor.used
             if left > 0:
                 params[place] = tensor.stored.part(params[place].elements + left)
@@ -188,13 +188,13 @@ class _Walk:
         operator holds that nobody knows."""
         if operator.work is None:
             label = f"{node.domain or 'ai.onnx'}.{node.op_type}"
-            self._census.warnings.append(
+            self._usage.warnings.append(
                 f"operator {label} is not known: its MACs and the uses of its weights are not "
                 "counted"
             )
         if operator is UNKNOWN:
             operator = unknown(node, operator)
-        if operator.held or operator.unpack:
+        if operator.attribute_weight or operator.unpack:
             constants = as_read(node, operator, constants)
         elif operator.work is not None:
             self._ordinary.add(operator)
@@ -205,14 +205,14 @@ def _parameters(
     node: Node,
     pattern: Pattern,
     constants: dict[int, Stored],
-    census: Census,
+    usage: WeightUsage,
     cut: dict[str, tuple[list[Stored], int]],
 ) -> tuple[list[Stored], dict[int, Stored]]:
     """The parameter tensors that a node uses, each once, and that of each input that is one; all
     its constants are noted, and in `cut` where the first part of each tensor is."""
     slots: dict[int, Stored] = {}
     params: list[Stored] = []
-    tensors = census.tensors
+    tensors = usage.tensors
     for position, role in pattern.roles:
         stored = constants[position]
         if role == PARAM:
@@ -294,13 +294,13 @@ def _scan_steps(holder: Node, shapes: Shapes) -> int | None:
     return steps if isinstance(steps, int) else None
 
 
-def _choose_branches(census: Census, graph: Graph, values: Values) -> None:
+def _choose_branches(usage: WeightUsage, graph: Graph, values: Values) -> None:
     """Count only one branch of each If: the one that is taken, where its condition is constant,
     else the larger."""
     by_scope: dict[str, list[NodeUse]] = {}
-    for use in census.nodes:
+    for use in usage.nodes:
         by_scope.setdefault(use.node.scope.path, []).append(use)
-    for holder in [use.node for use in census.nodes if use.node.op_type == "If"]:
+    for holder in [use.node for use in usage.nodes if use.node.op_type == "If"]:
         branches = graph.subgraphs(holder)
         inside = {name: list(_within(scope, by_scope)) for name, scope in branches.items()}
         work = {name: sum(map(_size, uses)) for name, uses in inside.items()}
@@ -312,7 +312,7 @@ def _choose_branches(census: Census, graph: Graph, values: Values) -> None:
             for use in uses:
                 use.counted = use.counted and name == chosen
         if taken is None and len(set(work.values())) > 1:
-            census.warnings.append(f"If '{holder.name}': its larger branch, {chosen}, is counted")
+            usage.warnings.append(f"If '{holder.name}': its larger branch, {chosen}, is counted")
 
 
 def _size(use: NodeUse) -> int:

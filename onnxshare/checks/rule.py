@@ -171,7 +171,7 @@ def beside(name: str, word: str) -> str:
     return str(path.with_name(f"{path.stem}.{word}.onnx"))
 
 
-def shrink_head(subject: Subject) -> str:
+def replace_head(subject: Subject) -> str:
     """The rewrite that removes most weights, if some head allows it; else where they are."""
     offers = [_gap_offer(head) for head in subject.inspection.heads]
     if "exact" in offers:

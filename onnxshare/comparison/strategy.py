@@ -1,15 +1,15 @@
 """The rounds of a comparison: more evidence is looked for only while the verdict needs it.
 
-1. Both models on the samples, against A's own noise (`measurement.py`, `verdict.py`).
+1. Both models on the samples, against A's own noise (`measure.py`, `verdict.py`).
 2. Random samples of other sizes, where a model cannot run at those that were guessed.
-3. Outputs that hardly move: the tensors that go into the last operators (`evidence.py`).
+3. Outputs that hardly move: the tensors that go into the last operators (`inner_tensors.py`).
 4. Still inconclusive, and the samples made up: the same ones larger or smaller, until outputs live.
 5. Passed, on samples of very different scales: once more on the small ones alone, because what is
    rounding beside large numbers is an error beside small ones.
 6. Passed, with sizes left open and samples made up: once more at other sizes.
-7. Inconclusive, or different by little: in double precision, within a budget (`tie_break.py`).
+7. Inconclusive, or different by little: in double precision, in a budget (`double_precision.py`).
 8. Passed: the weights are read. Where one layer's differ and nothing makes up for it
-   (`lone_weights.py`), that is no pass, and different if double precision shows it.
+   (`weight_difference.py`), that is no pass, and different if double precision shows it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from onnxshare.comparison.results import Comparison
 from onnxshare.comparison.rounding_noise import EPSILON
 from onnxshare.comparison.tensor_statistics import is_float
 from onnxshare.comparison.verdict import FACTOR, VISIBILITY, Judged, decide, upstream
-from onnxshare.comparison.weight_difference import lone_difference
+from onnxshare.comparison.weight_difference import weight_difference
 from onnxshare.errors import OnnxShareError, RuntimeFailure, SamplesError
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model
@@ -141,7 +141,7 @@ def _with_weights_read(task: Task, last: _Round) -> Comparison:
     """Outputs that agree say little about a layer whose weights differ alone."""
     words = ""
     with contextlib.suppress(OnnxShareError):  # a graph that ONNX Runtime reads otherwise than we
-        words = lone_difference(task.a, task.b)
+        words = weight_difference(task.a, task.b)
     if not words:
         return last.found
     cause = f"weight {words}, and nothing else in the models makes up for it"

@@ -2,10 +2,10 @@
 
 A tolerance that is a fixed number passes wrong models whose outputs are small or do not move, and
 refuses right ones whose outputs are large. Here it comes from model A itself: `FACTOR` times the
-noise that A shows when only rounding changes (`noise.py`), per output channel. A channel is
-evidence only if it is *live*: if it moves over the inputs by more than `VISIBILITY` tolerances,
-and answers by more than `ANSWER` tolerances when the inputs move by under 1 % (a saturated
-softmax jumps between 0 and 1 and yet answers to nothing).
+noise that A shows when only rounding changes (`rounding_noise.py`), per output channel. A channel
+is evidence only if it is *live*: if it moves over the inputs by more than `VISIBILITY` tolerances,
+and answers by more than `ANSWER` tolerances when the inputs move by under 1 % (a saturated softmax
+jumps between 0 and 1 and yet answers to nothing).
 
 Measured on the CPU, errors as shares of the tolerance. An FC turned into a convolution correctly,
 on 1,100 random nets (1 to 12,544 inputs to the FC, 1 to 100 outputs, weights of size 0.001 to 10,
@@ -20,8 +20,8 @@ What is noise beside large samples may be an error beside small ones: two biases
 swapped in a net that people use (maxpool, MNIST) came to 0.97 of the tolerance on made-up inputs
 of all scales, and far beyond it on the small ones alone, so these are looked at alone too. On 35
 settings (7 nets, 5 kinds of inputs) and on rewrites of our own and of nine models that other people
-trained, this and the rounds after it (`rounds.py`), which read the weights in the end
-(`lone_weights.py`), called no right rewrite different and passed none of 566 spoilt ones (the
+trained, this and the rounds after it (`strategy.py`), which read the weights in the end
+(`weight_difference.py`), called no right rewrite different and passed none of 566 spoilt ones (the
 outputs alone: 2 of 487, which move them by less than half of the tolerance); inputs that are all
 zero stay `inconclusive` (`benchmarks/validation_rates.py`, where the figures of other rules stand
 beside these). Several layers that are spoilt at once, in hidden units that no input wakes, can

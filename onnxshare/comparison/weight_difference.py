@@ -224,7 +224,7 @@ class _Pair:
         return f"{name} differs by up to {_share(self.largest)} its largest value"
 
 
-def lone_difference(a: Model, b: Model) -> str:
+def weight_difference(a: Model, b: Model) -> str:
     """Say which weights of one layer differ although nothing makes up for it; "" if none do.
 
     Every weight is read once, those that are alike in name and bytes at the speed of memory.

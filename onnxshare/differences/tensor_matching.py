@@ -21,11 +21,11 @@ from onnxshare.differences.tensor_matching_keys import (
     bag_of,
     distance,
     first,
+    head_maps,
     rearranged,
     rounded,
     size_of,
     telling_hash,
-    twins,
 )
 from onnxshare.weights.equal_dequantized import Numbers, permutation
 
@@ -212,9 +212,9 @@ class _Matcher:
 
     def _leave(self) -> None:
         """What is left over: added, removed, or held by an equal tensor."""
-        twin = twins(self.b)
+        head_map = head_maps(self.b)
         for key in self.left:
-            held = twin(self.a, key)
+            held = head_map(self.a, key)
             if held is None:
                 self._add("removed", key, None)
                 continue
@@ -224,9 +224,9 @@ class _Matcher:
             else:
                 permutation = rearranged(self.a, self.b, key, held)[1]
             self._add("merged", key, held, permutation=permutation)
-        twin = twins(self.a)
+        head_map = head_maps(self.a)
         for key in self.right:
-            held = twin(self.b, key)
+            held = head_map(self.b, key)
             self._add("added" if held is None else "copied", held, key)
 
     def _add(self, change: str, one: str | None, other: str | None, **figures: Any) -> None:

@@ -107,18 +107,18 @@ def size_of(side: Side, key: str) -> tuple[int, int]:
     return meaning.dtype, prod(meaning.shape)
 
 
-def twins(side: Side) -> Callable[[Side, str], str | None]:
+def head_maps(side: Side) -> Callable[[Side, str], str | None]:
     """Finds the tensor of a side that holds the same as one of the other, in any order."""
     same = {telling_hash(side, key): key for key in reversed(side.tensors)}
     alike = {bag_of(side, key): key for key in reversed(side.tensors)}
 
-    def twin(other: Side, key: str) -> str | None:
+    def head_map(other: Side, key: str) -> str | None:
         hashed, bag = telling_hash(other, key), bag_of(other, key)
         if hashed is None or bag is None:
             return None
         return same.get(hashed) or alike.get(bag)
 
-    return twin
+    return head_map
 
 
 def telling_hash(side: Side, key: str) -> str | None:

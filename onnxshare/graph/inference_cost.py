@@ -3,9 +3,9 @@
 A file of a few kilobytes can ask inference for tensors of a thousand axes, for shapes of 2⁴⁰
 numbers (a Concat of itself, forty times), or for a stride of 0, which versions of onnx divide by.
 What an exporter writes passes here in a few microseconds a node; anything else is no error, only
-a reason to let another process do it (`bounded.py`).
+a reason to let another process do it (`onnx_sandbox.py`).
 
-What nodes of one operation have in common for the bounds on shape inference (`ordinary.py`).
+What nodes of one operation have in common for the bounds on shape inference (`inference_cost.py`).
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ _FILLS = {"Range": (0, 1, 2), "ConstantOfShape": (0,), "Expand": (1,), "Tile": (
 _GRAPHS = frozenset((AttributeProto.GRAPH, AttributeProto.GRAPHS))
 
 
-def ordinary(proto: onnx.ModelProto, nodes: Sequence[Node] | None = None) -> bool:
+def is_cheap(proto: onnx.ModelProto, nodes: Sequence[Node] | None = None) -> bool:
     """Whether shape inference may run on this model in this process.
 
     Args:

@@ -1,8 +1,8 @@
 """Calls into onnx's C++ code that a file cannot turn against the user.
 
 Its shape inference and its inliner may crash, hang or exhaust memory on a crafted file. What is
-ordinary (`ordinary.py`, and `io/functions.py` for the inliner) runs in this process, which costs
-nothing; the rest runs in a process of its own, with a limit on memory and time.
+ordinary (`inference_cost.py`, and `io/function_limits.py` for the inliner) runs in this process,
+which costs nothing; the rest runs in a process of its own, with a limit on memory and time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 from onnxshare.errors import ModelError
-from onnxshare.graph.inference_cost import ordinary
+from onnxshare.graph.inference_cost import is_cheap
 from onnxshare.graph.nodes import Node
 from onnxshare.io.function_limits import calls_fit
 from onnxshare.support.garbage_collection import give_back
@@ -66,7 +66,7 @@ def infer_shapes(
     Raises:
         InferenceRefused: inference rejects the model, or needs too much time or memory for it.
     """
-    if not ordinary(proto, nodes):
+    if not is_cheap(proto, nodes):
         task = ("strict " if strict else "") + ("shapes" if values else "shapes without values")
         return _elsewhere(task, proto, name)
     try:
@@ -81,7 +81,7 @@ def infer_shapes(
 
 
 def inline_functions(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Expand local functions, whose expansion `io/functions.py` has bounded.
+    """Expand local functions, whose expansion `io/function_limits.py` has bounded.
 
     Raises:
         ModelError: the inliner rejects the model, crashes, or needs too much time or memory.

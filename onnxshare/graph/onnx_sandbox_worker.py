@@ -1,4 +1,4 @@
-"""One call into onnx in a process of its own, with a limit on memory: run by `bounded.py`.
+"""One call into onnx in a process of its own, with a limit on memory: run by `onnx_sandbox.py`.
 
 Reads a serialized model from stdin and writes `+` and the result, or `-` and a reason, to stdout.
 """

@@ -71,7 +71,7 @@ class Model:
         """The values of one of its tensors, wherever they are stored; see `tensors.read`.
 
         Raises:
-            ModelFileError: external data is missing, or must not be read (`external.py`).
+            ModelFileError: external data is missing, or must not be read (`external_data.py`).
             ModelError: the payload does not fit the tensor's dims.
         """
         payload = self.payloads.find(tensor) if self.payloads else None
@@ -172,7 +172,7 @@ def with_data(model: Model) -> onnx.ModelProto:
     """Return a copy of the model with external tensors read in.
 
     Raises:
-        ModelFileError: external data is missing, or must not be read (`external.py`).
+        ModelFileError: external data is missing, or must not be read (`external_data.py`).
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)

@@ -79,11 +79,11 @@ def save_model(model: Model, path: Path, *, external: bool = False, force: bool 
             return _commit(path, whole, None, [], _outdated(path, model, own), force=force)
         external = True
     data_path = _data_path(path, force=force)
-    slim, blocks = lay_out(model, data_path.name, everything=external)
-    parts = pieces(model, slim)
+    structure, blocks = lay_out(model, data_path.name, everything=external)
+    parts = pieces(model, structure)
     if size(parts) > PROTOBUF_LIMIT and not external:
-        slim, blocks = lay_out(model, data_path.name, everything=True)
-        parts = pieces(model, slim)
+        structure, blocks = lay_out(model, data_path.name, everything=True)
+        parts = pieces(model, structure)
     if size(parts) > PROTOBUF_LIMIT:
         raise OutputError(
             f"{path}: cannot be written: the model needs more than 2 GiB without its raw data",

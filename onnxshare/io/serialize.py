@@ -183,12 +183,12 @@ def lay_out(
     Raises:
         ModelFileError: external data is missing, unsafe or contradicts its tensor.
     """
-    slim = onnx.ModelProto()
-    slim.CopyFrom(model.skeleton)
+    structure = onnx.ModelProto()
+    structure.CopyFrom(model.skeleton)
     blocks: list[Block] = []
     shared: dict[Reference, int] = {}
     end = 0
-    for tensor in all_tensors(slim):
+    for tensor in all_tensors(structure):
         payload = model.payloads.find(tensor) if model.payloads else None
         found = _source(model, tensor, payload, _EXTERNAL_FROM if everything else SMALL + 1)
         embedded = payload is not None and not payload.made
@@ -204,7 +204,7 @@ def lay_out(
             if origin:
                 shared[origin] = offset
         _refer(tensor, location, offset, length, keep=payload is None)
-    return slim, blocks
+    return structure, blocks
 
 
 _Source = tuple[int, Callable[[], Iterator[Buffer]], Reference | None]

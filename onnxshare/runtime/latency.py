@@ -51,7 +51,7 @@ def summarise(rounds: Sequence[Array], batch: int, threads: int = 0, seed: int =
     Args:
         rounds: seconds, `[pairs, 2]` of A and B each, in the order in which they were taken; every
             round with newly opened sessions, because where a session's memory and threads happen
-            to lie can make it faster or slower than its twin for as long as it lives.
+            to lie can make it faster or slower than its map for as long as it lives.
         batch: samples per run.
         threads: to be reported.
         seed: of the resampling.

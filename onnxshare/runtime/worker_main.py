@@ -1,7 +1,8 @@
 """A process that holds a model's sessions, so that a crash, a hang or a lack of memory is its own.
 
-Started by `process.py`; it answers messages (`frames.py`) until its standard input ends, and then
-it is gone at once, whatever it is doing: nothing outlives the process that started it.
+Started by `worker_process.py`; it answers messages (`pipe_messages.py`) until its standard input
+ends, and then it is gone at once, whatever it is doing: nothing outlives the process that started
+it.
 """
 
 from __future__ import annotations

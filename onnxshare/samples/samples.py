@@ -1,4 +1,4 @@
-"""Sample inputs: the user's files (`samples/`), or seeded random ones (`random_inputs.py`)."""
+"""Sample inputs: the user's files (`samples/`), or seeded random ones (`random_samples.py`)."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def read_samples(
         path: an `.npz` whose keys are the inputs' names (and `labels`), an `.npy` for a model
             with one input, an image, or ONNX test data (`input_0.pb`, `test_data_set_*`); or a
             folder of files of one of these kinds, each of them one sample or a batch; or arrays,
-            batches or a function that yields batches (`samples/callables.py`).
+            batches or a function that yields batches (`samples/python_sources.py`).
         proto: the model, which says what the shapes and types must be.
         limit: use no more than this many samples.
         images: how image files become inputs.

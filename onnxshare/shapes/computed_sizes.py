@@ -39,13 +39,13 @@ _UNKNOWN = "onnxshare.unknown"
 Known = Callable[[Scope, str], tuple[tuple[int, ...], int] | None]
 
 
-def settle(graph: Graph, slim: onnx.ModelProto, known: Known, values: Values) -> bool:
+def settle(graph: Graph, weightless: onnx.ModelProto, known: Known, values: Values) -> bool:
     """Write computed operands into a copy of the model as constants, and the shapes of the
     branches that are taken.
 
     Args:
         graph: the index over the model.
-        slim: the copy that inference reads; it is changed.
+        weightless: the copy that inference reads; it is changed.
         known: what inference has found so far.
         values: constants and shape arithmetic under these shapes.
 
@@ -53,7 +53,7 @@ def settle(graph: Graph, slim: onnx.ModelProto, known: Known, values: Values) ->
         Whether there was anything new that inference can go on with.
     """
     found = False
-    for scope, proto in _pairs(graph.main, slim.graph):
+    for scope, proto in _pairs(graph.main, weightless.graph):
         copies = proto.node
         for node in scope.nodes:
             if node.op_type not in _OPERANDS and node.op_type not in ("If", "PRelu"):
@@ -72,19 +72,19 @@ def settle(graph: Graph, slim: onnx.ModelProto, known: Known, values: Values) ->
     return found
 
 
-def leave_unknown(graph: Graph, slim: onnx.ModelProto, nodes: Collection[Node]) -> None:
+def leave_unknown(graph: Graph, weightless: onnx.ModelProto, nodes: Collection[Node]) -> None:
     """Make inference know nothing of the results of some nodes.
 
     Args:
         graph: the index over the model.
-        slim: the copy that inference reads; it is changed.
+        weightless: the copy that inference reads; it is changed.
         nodes: the nodes.
     """
-    for scope, proto in _pairs(graph.main, slim.graph):
+    for scope, proto in _pairs(graph.main, weightless.graph):
         for node in nodes:
             if node.scope is scope:
                 proto.node[node.position].domain = _UNKNOWN
-    slim.opset_import.append(onnx.helper.make_opsetid(_UNKNOWN, 1))
+    weightless.opset_import.append(onnx.helper.make_opsetid(_UNKNOWN, 1))
 
 
 def taken_branch(node: Node, values: Values) -> str | None:

@@ -19,7 +19,7 @@ from onnxshare.shapes.computed_sizes import leave_unknown, settle
 from onnxshare.shapes.input_sizes import Binding, InputShapes, bind, rows
 from onnxshare.shapes.rules import old_opsets
 from onnxshare.shapes.rules.microsoft import RULES
-from onnxshare.shapes.rules.substitute import stand_in
+from onnxshare.shapes.rules.substitute import substitute
 from onnxshare.shapes.types import NOTHING, Shape, TensorType, TypeTable, named_types
 from onnxshare.shapes.weightless_copy import strip_subgraphs, without_weights
 
@@ -172,26 +172,26 @@ def infer(
         UsageError: `input_shapes` names no input, or contradicts the model.
         ModelError: onnx's inference rejects the model (InferenceRefused), or is given up.
     """
-    slim = without_weights(graph)
+    weightless = without_weights(graph)
     if proven:
-        strip_subgraphs(graph.main, slim.graph)
+        strip_subgraphs(graph.main, weightless.graph)
     rules = {**RULES, **old_opsets.rules(graph.opset)} if graph.opset < old_opsets.NEWEST else RULES
     replaced = not graph.operators.keys().isdisjoint(rules)
     if replaced:
-        stand_in(slim, rules)
+        substitute(weightless, rules)
     if doubted:
-        leave_unknown(graph, slim, doubted)
+        leave_unknown(graph, weightless, doubted)
         replaced = True
     nodes = None if replaced else graph.main.nodes
-    binding = bind(graph, slim, dict(input_shapes or {}), batch)
-    shapes = _inferred(graph, slim, binding, strict, proven, nodes)
-    if not proven and _restore(graph, slim, shapes, binding.sizes):
+    binding = bind(graph, weightless, dict(input_shapes or {}), batch)
+    shapes = _inferred(graph, weightless, binding, strict, proven, nodes)
+    if not proven and _restore(graph, weightless, shapes, binding.sizes):
         strict = False  # what the file declares may be wrong
-        shapes = _inferred(graph, slim, binding, strict)
+        shapes = _inferred(graph, weightless, binding, strict)
     for _ in range(_MAX_ROUNDS):
-        if not settle(graph, slim, shapes.size_and_type, Values(graph, shapes.fully_known())):
+        if not settle(graph, weightless, shapes.size_and_type, Values(graph, shapes.fully_known())):
             break
-        shapes = _inferred(graph, slim, binding, strict, proven)
+        shapes = _inferred(graph, weightless, binding, strict, proven)
     for scope in graph.scopes:
         stored = map(partial(graph.source, scope), scope.initializers)
         shapes.put_stored(scope.path, filter(None, stored))
@@ -200,20 +200,22 @@ def infer(
 
 def _inferred(
     graph: Graph,
-    slim: onnx.ModelProto,
+    weightless: onnx.ModelProto,
     binding: Binding,
     strict: bool,
     proven: bool = False,
     nodes: Sequence[Node] | None = None,
 ) -> Shapes:
-    inferred = infer_shapes(slim, graph.model.name, strict=strict, values=not proven, nodes=nodes)
+    inferred = infer_shapes(
+        weightless, graph.model.name, strict=strict, values=not proven, nodes=nodes
+    )
     shapes = Shapes(rows(graph, inferred, binding), binding, binding.open)
     _collect(inferred.graph, graph.main, shapes)
     return shapes
 
 
 def _restore(
-    graph: Graph, slim: onnx.ModelProto, shapes: Shapes, symbols: Mapping[str, int]
+    graph: Graph, weightless: onnx.ModelProto, shapes: Shapes, symbols: Mapping[str, int]
 ) -> bool:
     """Put declared shapes back for tensors whose shape inference could not find."""
     types = shapes.types_in("")
@@ -223,12 +225,12 @@ def _restore(
         missing |= {name for name, found in types.items() if found.shape is None and name in made}
     if not missing:
         return False
-    outputs = {value.name: value for value in slim.graph.output}
+    outputs = {value.name: value for value in weightless.graph.output}
     restored = False
     for value in (*graph.proto.graph.value_info, *graph.proto.graph.output):
         if value.name not in missing:
             continue
-        target = outputs.get(value.name) or slim.graph.value_info.add()
+        target = outputs.get(value.name) or weightless.graph.value_info.add()
         target.CopyFrom(value)
         for dim in target.type.tensor_type.shape.dim:
             if dim.dim_param in symbols:

@@ -45,13 +45,16 @@ class Binding:
 
 
 def bind(
-    graph: Graph, slim: onnx.ModelProto, given: dict[str, Sequence[int | None]], batch: int | None
+    graph: Graph,
+    weightless: onnx.ModelProto,
+    given: dict[str, Sequence[int | None]],
+    batch: int | None,
 ) -> Binding:
     """Set the sizes of the inputs of a copy.
 
     Args:
         graph: the indexed model.
-        slim: the copy that inference reads; its inputs are changed.
+        weightless: the copy that inference reads; its inputs are changed.
         given: sizes by the user.
         batch: the size that a symbolic batch axis takes; None leaves it open.
 
@@ -65,7 +68,7 @@ def bind(
             f"--input-shape names '{unknown[0]}', which is no input of {graph.model.name}",
             f"its inputs are: {', '.join(sorted(names))}",
         )
-    inputs = [value for value in slim.graph.input if value.name in names]
+    inputs = [value for value in weightless.graph.input if value.name in names]
     sizes: dict[str, int] = {}
     unnamed: dict[str, int] = {}
     for value in inputs:

@@ -24,30 +24,30 @@ def without_weights(graph: Graph) -> onnx.ModelProto:
         graph: the indexed model.
     """
     proto = graph.proto
-    slim = onnx.ModelProto(ir_version=max(proto.ir_version, 4))
-    slim.opset_import.extend(proto.opset_import)
+    weightless = onnx.ModelProto(ir_version=max(proto.ir_version, 4))
+    weightless.opset_import.extend(proto.opset_import)
     tensors, hidden, all_copied = _visible(graph)
     if graph.model.payloads is None:  # it may hold any amount of weights: copy around them
-        slim.graph.name = proto.graph.name
-        slim.graph.node.MergeFrom(proto.graph.node)
-        slim.graph.initializer.extend(tensors)
+        weightless.graph.name = proto.graph.name
+        weightless.graph.node.MergeFrom(proto.graph.node)
+        weightless.graph.initializer.extend(tensors)
     else:  # large payloads are left in the file: one copy is several times as fast as many
-        slim.graph.CopyFrom(proto.graph)
+        weightless.graph.CopyFrom(proto.graph)
         for name in ("value_info", "output", "input", "sparse_initializer", "metadata_props"):
-            slim.graph.ClearField(name)
+            weightless.graph.ClearField(name)
         if not all_copied:
-            slim.graph.ClearField("initializer")
-            slim.graph.initializer.extend(tensors)
-    slim.graph.input.extend(graph.inputs)
+            weightless.graph.ClearField("initializer")
+            weightless.graph.initializer.extend(tensors)
+    weightless.graph.input.extend(graph.inputs)
     for value in proto.graph.output:
-        slim.graph.output.add(name=value.name)
+        weightless.graph.output.add(name=value.name)
     types: dict[tuple[int, tuple[int, ...]], onnx.TypeProto] = {}
     for stored in hidden:
         key = (stored.dtype, stored.shape)
         if key not in types:
             types[key] = onnx.helper.make_tensor_type_proto(*key)
-        slim.graph.input.add(name=stored.name, type=types[key])
-    return slim
+        weightless.graph.input.add(name=stored.name, type=types[key])
+    return weightless
 
 
 def _visible(graph: Graph) -> tuple[list[TensorProto], list[Stored], bool]:

@@ -1,6 +1,6 @@
 """Carries the element-wise steps of a head over to maps: each constant goes where its element went.
 
-They commute with any layout, so each is copied once per map of the twin, its constants moved.
+They commute with any layout, so each is copied once per map of the map, its constants moved.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.edits.node_emitter import Emitter
-from rewrites.head_as_maps.maps import Part, Twin, constants_of, is_plain
+from rewrites.head_as_maps.maps import HeadMap, Part, constants_of, is_plain
 from rewrites.refusal import Refusal
 
 
@@ -32,7 +32,7 @@ class Steps:
         self._subject, self._out = subject, out
         self._graph, self._values = subject.graph, subject.probe.values
 
-    def elementwise(self, node: Node, data: str, twin: Twin) -> Twin:
+    def elementwise(self, node: Node, data: str, head_map: HeadMap) -> HeadMap:
         """Copy a node that works on each element, its constants moved.
 
         Raises:
@@ -41,17 +41,17 @@ class Steps:
         operands: dict[str, list[str]] = {}
         for name in node.inputs:
             if name and name != data and name not in operands:
-                operands[name] = self._operand(node, name, twin)
+                operands[name] = self._operand(node, name, head_map)
         parts = []
-        for place, part in enumerate(twin.parts):
+        for place, part in enumerate(head_map.parts):
             inputs = [
                 part.name if name == data else operands[name][place] if name else ""
                 for name in node.inputs
             ]
             parts.append(self._copy(node, inputs, part))
-        return replace(twin, parts=tuple(parts))
+        return replace(head_map, parts=tuple(parts))
 
-    def combine(self, node: Node, first: Twin, second: Twin) -> Twin:
+    def combine(self, node: Node, first: HeadMap, second: HeadMap) -> HeadMap:
         """Copy a node that works on two tensors of the head, element by element.
 
         Raises:
@@ -66,75 +66,79 @@ class Steps:
         ]
         return replace(first, parts=tuple(parts))
 
-    def _operand(self, node: Node, name: str, twin: Twin) -> list[str]:
+    def _operand(self, node: Node, name: str, head_map: HeadMap) -> list[str]:
         """A constant operand per map, moved to where its elements went; single elements stay as
         named."""
         stored = self._graph.source(self._graph.main, name)
         if stored is None and element_order.dynamic_scale(self._graph, self._graph.main, name):
-            return self._dynamic(node, name, twin)
+            return self._dynamic(node, name, head_map)
         if node.op_type in element_order.QUANTISERS or node.op_type == "Clip":
             if stored is not None and stored.elements == 1:
-                return [name] * len(twin.parts)
+                return [name] * len(head_map.parts)
             raise Refusal(f"'{name}' of node '{node.name}' is computed, or one per channel")
         value = self._values.get(self._graph.main, name)
         if value is None:
             raise Refusal(f"the constant '{name}' of node '{node.name}' cannot be read")
-        spread = _spread(value, twin, node, name)
-        if value.size == 1 and value.ndim <= len(twin.parts[0].sizes) + 1:
-            return [name] * len(twin.parts)
-        return self._constants(spread, twin, node, f"{name}_map")
+        spread = _spread(value, head_map, node, name)
+        if value.size == 1 and value.ndim <= len(head_map.parts[0].sizes) + 1:
+            return [name] * len(head_map.parts)
+        return self._constants(spread, head_map, node, f"{name}_map")
 
-    def _dynamic(self, node: Node, name: str, twin: Twin) -> list[str]:
+    def _dynamic(self, node: Node, name: str, head_map: HeadMap) -> list[str]:
         """A scale that is computed: one number as it is, one per output along the channels."""
         sizes = self._subject.probe.shapes.sizes(self._graph.main, name)
         if sizes is not None and len(sizes) < 2 and prod(sizes) == 1:
-            return [name] * len(twin.parts)
-        channels = twin.parts[0].sizes[0]
-        if not twin.vector or sizes != (channels,) or not is_plain(twin.index, twin.samples):
+            return [name] * len(head_map.parts)
+        channels = head_map.parts[0].sizes[0]
+        if (
+            not head_map.vector
+            or sizes != (channels,)
+            or not is_plain(head_map.index, head_map.samples)
+        ):
             raise Refusal(f"the scale '{name}' of node '{node.name}' is computed")
-        shape = [channels, *(1 for _ in twin.parts[0].sizes[1:])]
+        shape = [channels, *(1 for _ in head_map.parts[0].sizes[1:])]
         target = self._out.constant(np.array(shape, np.int64), f"{name}_shape")
         return [self._out.emit(node, "Reshape", [name, target], f"{name}_map")]
 
-    def quantise(self, node: Node, twin: Twin) -> Twin:
+    def quantise(self, node: Node, head_map: HeadMap) -> HeadMap:
         """DynamicQuantizeLinear takes one range over the whole tensor, in any layout the same:
         scale and zero point stay under their names.
 
         Raises:
             Refusal: the tensor is several maps, each with a range of its own.
         """
-        if len(twin.parts) > 1:
+        if len(head_map.parts) > 1:
             raise Refusal(f"{node.op_type} '{node.name}' takes its range over several maps")
-        part = twin.parts[0]
+        part = head_map.parts[0]
         name = self._out.copy(node, [part.name], f"{node.outputs[0]}_map", keep_others=True)
-        return replace(twin, parts=(replace(part, name=name),))
+        return replace(head_map, parts=(replace(part, name=name),))
 
-    def _constants(self, spread: Array, twin: Twin, node: Node, wanted: str) -> list[str]:
-        return [self._out.constant(item, wanted) for item in constants_of(twin, spread, node)]
+    def _constants(self, spread: Array, head_map: HeadMap, node: Node, wanted: str) -> list[str]:
+        return [self._out.constant(item, wanted) for item in constants_of(head_map, spread, node)]
 
     def _copy(self, node: Node, inputs: Sequence[str], part: Part) -> Part:
         name = self._out.copy(node, list(inputs), f"{node.outputs[0]}_map")
         return replace(part, name=name)
 
-    def normalise(self, node: Node, twin: Twin) -> tuple[Twin, str | None]:
+    def normalise(self, node: Node, head_map: HeadMap) -> tuple[HeadMap, str | None]:
         """BatchNormalization after an FC normalises channels as before; before it, the features
         are elements of the map, so it becomes a product and a sum:
 
             γ · (x − μ) / √(σ² + ε) + β = x · s + (β − μ · s),  s = γ / √(σ² + ε)
 
         Returns:
-            The twin, and a note for the user if constants were computed.
+            The map, and a note for the user if constants were computed.
 
         Raises:
             Refusal: it is not in its inference form, or not over features.
         """
-        if element_order.trains(node) or twin.index.ndim != 2:
+        if element_order.trains(node) or head_map.index.ndim != 2:
             raise Refusal(f"BatchNormalization '{node.name}' is not in its inference form")
-        if twin.vector:
-            if not is_plain(twin.index, twin.samples) or not node.attribute("spatial", 1):
+        if head_map.vector:
+            if not is_plain(head_map.index, head_map.samples) or not node.attribute("spatial", 1):
                 raise Refusal(f"BatchNormalization '{node.name}' is not over features")
-            parts = [self._copy(node, [p.name, *node.inputs[1:]], p) for p in twin.parts]
-            return replace(twin, parts=tuple(parts)), None
+            parts = [self._copy(node, [p.name, *node.inputs[1:]], p) for p in head_map.parts]
+            return replace(head_map, parts=tuple(parts)), None
         constants = [self._values.get(self._graph.main, name) for name in node.inputs[1:5]]
         if any(item is None for item in constants):
             raise Refusal(f"the constants of BatchNormalization '{node.name}' cannot be read")
@@ -142,22 +146,22 @@ class Steps:
         dtype = np.asarray(constants[0]).dtype
         factor = scale / np.sqrt(variance + float(node.attribute("epsilon", 1e-5)))
         offset = shift - mean * factor
-        names = [part.name for part in twin.parts]
+        names = [part.name for part in head_map.parts]
         for op_type, vector in (("Mul", factor), ("Add", offset)):
-            spread = np.broadcast_to(vector.astype(dtype), twin.index.shape)
-            operands = self._constants(spread, twin, node, f"{node.name}_{op_type}")
+            spread = np.broadcast_to(vector.astype(dtype), head_map.index.shape)
+            operands = self._constants(spread, head_map, node, f"{node.name}_{op_type}")
             names = [
                 self._out.emit(node, op_type, [name, operand], f"{node.outputs[0]}_{op_type}")
                 for name, operand in zip(names, operands, strict=True)
             ]
-        made = [replace(part, name=n) for part, n in zip(twin.parts, names, strict=True)]
+        made = [replace(part, name=n) for part, n in zip(head_map.parts, names, strict=True)]
         note = f"BatchNormalization '{node.name}' was folded into a product and a sum"
-        return replace(twin, parts=tuple(made)), note
+        return replace(head_map, parts=tuple(made)), note
 
 
-def _spread(value: Array, twin: Twin, node: Node, name: str) -> Array:
+def _spread(value: Array, head_map: HeadMap, node: Node, name: str) -> Array:
     try:
-        return np.broadcast_to(value, twin.index.shape)
+        return np.broadcast_to(value, head_map.index.shape)
     except ValueError:
         raise Refusal(
             f"the constant '{name}' of node '{node.name}' changes the shape of its data"

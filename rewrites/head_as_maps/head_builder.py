@@ -1,8 +1,8 @@
 """Carries a head over from vectors to maps: node by node, following where each element goes.
 
-Every tensor of the head gets a twin `[N, C, spatial…]` in which features are channels: the
+Every tensor of the head gets a map `[N, C, spatial…]` in which features are channels: the
 feature map itself before the first FC, `[N, F, 1, …]` after it. An index array says for each
-element of the old tensor where it is in the twin, so layout nodes disappear, constants are moved
+element of the old tensor where it is in the map, so layout nodes disappear, constants are moved
 to where their element went, and an FC becomes a convolution whose kernel covers the map:
 
     y[n, f] = Σ_k W[f, k] · x[n, k] + b[f]        k = k(c, s): column of channel c, position s
@@ -32,13 +32,21 @@ from rewrites.edits.node_uses import refuse_overridable
 from rewrites.head_as_maps.elementwise import Steps
 from rewrites.head_as_maps.fc_weights import bias_of, check_type, quantised_weight
 from rewrites.head_as_maps.kernels import Convolutions
-from rewrites.head_as_maps.maps import Columns, Twin, columns_of, is_plain, join, one, vector_to_old
+from rewrites.head_as_maps.maps import (
+    Columns,
+    HeadMap,
+    columns_of,
+    is_plain,
+    join,
+    one,
+    vector_to_old,
+)
 from rewrites.head_as_maps.quantized import check_integers
 from rewrites.refusal import Refusal
 
 
-class Mirror:
-    """Builds the twins of one head and the edits that make them.
+class HeadBuilder:
+    """Builds the maps of one head and the edits that make them.
 
     Args:
         subject: the model.
@@ -57,7 +65,7 @@ class Mirror:
         self._steps = Steps(subject, self.out)
         self._convolutions = Convolutions(subject, self.out)
         self.samples = sizes[0]
-        self.twins = {feature_map: one(feature_map, sizes[1:], element_order.index_of(sizes))}
+        self.head_maps = {feature_map: one(feature_map, sizes[1:], element_order.index_of(sizes))}
         self.replaced: set[Node] = set()
         self.notes: list[str] = []
         self.evidence: dict[str, str] = {}
@@ -73,15 +81,15 @@ class Mirror:
         """
         index = element_order.index_of(sizes)
         if len(sizes) > 2:
-            self.twins[name] = one(name, sizes[1:], index)
+            self.head_maps[name] = one(name, sizes[1:], index)
             return
         ones = [1] * self.rank
         shape = self.out.constant(np.array([0, -1, *ones], np.int64), f"{name}_as_map")
         made = self.out.emit(node, "Reshape", [name, shape], f"{name}_map")
-        self.twins[name] = one(made, (sizes[1], *ones), index)
+        self.head_maps[name] = one(made, (sizes[1], *ones), index)
 
     def carry(self, node: Node) -> None:
-        """Make the twin of a layout or element-wise node's output, or of a Concat's.
+        """Make the map of a layout or element-wise node's output, or of a Concat's.
 
         Raises:
             Refusal: the node cannot be carried over.
@@ -91,42 +99,42 @@ class Mirror:
             self._join(node)
             return
         both = element_order.operands(self._graph, node)
-        if both is not None and all(name in self.twins for name in both):
-            self._add(node, self._steps.combine(node, *(self.twins[name] for name in both)))
+        if both is not None and all(name in self.head_maps for name in both):
+            self._add(node, self._steps.combine(node, *(self.head_maps[name] for name in both)))
             return
         data = element_order.data_input(self._graph, node)
-        twin = self.twins.get(data) if data is not None else None
-        if data is None or twin is None:
+        head_map = self.head_maps.get(data) if data is not None else None
+        if data is None or head_map is None:
             raise Refusal(f"node '{node.name}' reads something that is no part of the head")
         if element_order.moves(node):
-            index = rearrange(node, twin.index, self._values)
+            index = rearrange(node, head_map.index, self._values)
             if index is None:
                 raise Refusal(f"the layout of node '{node.name}' cannot be followed")
-            self._add(node, replace(twin, index=index))
+            self._add(node, replace(head_map, index=index))
         elif node.op_type in ("Identity", "Dropout"):
-            self._add(node, twin)
+            self._add(node, head_map)
         elif node.op_type == "BatchNormalization":
-            made, note = self._steps.normalise(node, twin)
+            made, note = self._steps.normalise(node, head_map)
             self.notes += [note] if note else []
             self._add(node, made)
         elif node.op_type == "DynamicQuantizeLinear":
-            self._add(node, self._steps.quantise(node, twin))
+            self._add(node, self._steps.quantise(node, head_map))
         else:
-            self._add(node, self._steps.elementwise(node, data, twin))
+            self._add(node, self._steps.elementwise(node, data, head_map))
 
     def _join(self, node: Node) -> None:
-        twins = [self.twins.get(name) for name in node.inputs]
-        known = [twin for twin in twins if twin is not None]
-        if len(known) < len(twins) or any(twin.vector for twin in known):
+        head_maps = [self.head_maps.get(name) for name in node.inputs]
+        known = [head_map for head_map in head_maps if head_map is not None]
+        if len(known) < len(head_maps) or any(head_map.vector for head_map in known):
             raise Refusal(f"{node.op_type} '{node.name}' reads something that is no feature map")
         self._add(node, join(node, known, int(node.attribute("axis", 1))))
 
-    def _add(self, node: Node, twin: Twin) -> None:
-        self.twins[node.outputs[0]] = twin
+    def _add(self, node: Node, head_map: HeadMap) -> None:
+        self.head_maps[node.outputs[0]] = head_map
         self.replaced.add(node)
 
     def connect(self, layer: FullyConnected) -> None:
-        """Make the twin of an FC's output: convolutions that cover the whole maps.
+        """Make the map of an FC's output: convolutions that cover the whole maps.
 
         Raises:
             Refusal: the FC cannot be written as a convolution.
@@ -142,14 +150,16 @@ class Mirror:
         if adder is not None:
             self._add(adder, made)
 
-    def _vector(self, layer: FullyConnected, name: str) -> Twin:
-        """The twin of an FC's output, held as `[N, F]` or `[N, F, 1, …]` by the tensor `name`."""
-        twin = self.twins[layer.data]
-        index = element_order.index_of((twin.index.size // layer.in_features, layer.out_features))
-        if layer.result_columns and twin.index.ndim == 2:
+    def _vector(self, layer: FullyConnected, name: str) -> HeadMap:
+        """The map of an FC's output, held as `[N, F]` or `[N, F, 1, …]` by the tensor `name`."""
+        head_map = self.head_maps[layer.data]
+        index = element_order.index_of(
+            (head_map.index.size // layer.in_features, layer.out_features)
+        )
+        if layer.result_columns and head_map.index.ndim == 2:
             index = index.T
         else:
-            leading = twin.index.T.shape[:-1] if layer.columns else twin.index.shape[:-1]
+            leading = head_map.index.T.shape[:-1] if layer.columns else head_map.index.shape[:-1]
             index = index.reshape((*leading, layer.out_features))
         return one(name, (layer.out_features, *(1 for _ in range(self.rank))), index, vector=True)
 
@@ -165,10 +175,10 @@ class Mirror:
         return self._check(layer)
 
     def _check(self, layer: FullyConnected) -> tuple[Columns, ...]:
-        twin = self.twins.get(layer.data)
-        if twin is None:
+        head_map = self.head_maps.get(layer.data)
+        if head_map is None:
             raise Refusal(f"FC '{layer.node.name}' reads something that is no part of the head")
-        read = self._columns(layer, twin)
+        read = self._columns(layer, head_map)
         adder = bias_node(self._graph, layer)
         refuse_overridable(self._graph, layer.node, *([adder] if adder else []))
         if layer.arithmetic == "float":
@@ -179,8 +189,8 @@ class Mirror:
         bias_of(self._subject, layer)
         return read
 
-    def _columns(self, layer: FullyConnected, twin: Twin) -> tuple[Columns, ...]:
-        index = by_rows(layer, twin.index)
+    def _columns(self, layer: FullyConnected, head_map: HeadMap) -> tuple[Columns, ...]:
+        index = by_rows(layer, head_map.index)
         if index is None:
             raise Refusal(f"FC '{layer.node.name}' multiplies a stack of matrices")
         columns = index.shape[-1] if index.ndim else 1
@@ -188,7 +198,7 @@ class Mirror:
             raise Refusal(
                 f"FC '{layer.node.name}' expects {layer.in_features} columns and gets {columns}"
             )
-        return columns_of(twin, index.reshape(-1, columns))
+        return columns_of(head_map, index.reshape(-1, columns))
 
     def give_back(self, layer: FullyConnected, rows: str) -> None:
         """Let a tensor `[N, F]` made by new nodes take the place of an FC's output, bias added."""
@@ -223,20 +233,20 @@ class Mirror:
         leaving = set(self.replaced)
         carried = self.replaced - self._given
         for node in sorted(carried, key=lambda item: item.position, reverse=True):
-            name, twin = node.outputs[0], self.twins[node.outputs[0]]
+            name, head_map = node.outputs[0], self.head_maps[node.outputs[0]]
             kept = node.op_type == "DynamicQuantizeLinear"  # its scale has kept its name
             if not kept and any(self._needed(o, leaving) for o in node.outputs[1:] if o):
                 raise Refusal(f"node '{node.name}' has a second output that is read")
             if not self._needed(name, leaving):
                 continue
-            if twin.vector:
-                restored.append((node, twin))
+            if head_map.vector:
+                restored.append((node, head_map))
             elif kept:
                 raise Refusal(f"'{name}' is read beside the head")
             else:
                 leaving.discard(node)  # a flattened map that others read too stays as it is
-        for node, twin in reversed(restored):
-            self._restore(node, twin.name, twin.index, node.outputs[0])
+        for node, head_map in reversed(restored):
+            self._restore(node, head_map.name, head_map.index, node.outputs[0])
         for node in leaving:
             self.out.remove(node)
 
@@ -247,13 +257,13 @@ class Mirror:
     @property
     def rank(self) -> int:
         """The number of spatial axes."""
-        return len(next(iter(self.twins.values())).parts[0].sizes) - 1
+        return len(next(iter(self.head_maps.values())).parts[0].sizes) - 1
 
     def rename_outputs(self) -> None:
         """Let the maps that stand for the graph's outputs take over their names, and take all
         old nodes out."""
         for value in self._graph.main.graph.output:
-            self.out.rename(self.twins[value.name].name, value.name)
+            self.out.rename(self.head_maps[value.name].name, value.name)
         self.remove_replaced()
 
     def remove_replaced(self) -> None:

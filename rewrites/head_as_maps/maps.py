@@ -1,4 +1,4 @@
-"""Twins: the maps that stand for a tensor of a head, and where each of its elements is in them.
+"""Maps: the maps that stand for a tensor of a head, and where each of its elements is in them.
 
 Brings an FC's output, held as a map of one position, back to its old shape.
 """
@@ -32,12 +32,12 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Twin:
+class HeadMap:
     """The map that stands for a tensor of the head, or several that were joined.
 
     Attributes:
         parts: the maps.
-        index: for each element of the old tensor its index in the twin, batch included; the
+        index: for each element of the old tensor its index in the map, batch included; the
             elements of a second map are numbered after those of the first.
         vector: whether it holds an FC's output: one position, features as channels.
     """
@@ -73,13 +73,13 @@ class Twin:
         return [int(count) for count in np.cumsum(counts)]
 
 
-def one(name: str, sizes: tuple[int, ...], index: Array, *, vector: bool = False) -> Twin:
-    """A twin of one map."""
-    return Twin((Part(name, sizes),), index, vector)
+def one(name: str, sizes: tuple[int, ...], index: Array, *, vector: bool = False) -> HeadMap:
+    """A map of one map."""
+    return HeadMap((Part(name, sizes),), index, vector)
 
 
-def join(node: Node, twins: list[Twin], axis: int) -> Twin:
-    """The twin of what a Concat makes: all maps side by side, none of them touched.
+def join(node: Node, head_maps: list[HeadMap], axis: int) -> HeadMap:
+    """The map of what a Concat makes: all maps side by side, none of them touched.
 
     Raises:
         Refusal: the parts do not go together.
@@ -87,16 +87,16 @@ def join(node: Node, twins: list[Twin], axis: int) -> Twin:
     index: list[Array] = []
     parts: list[Part] = []
     start = 0
-    for twin in twins:
-        index.append(twin.index + start)
-        start += twin.index.size
-        parts.extend(twin.parts)
+    for head_map in head_maps:
+        index.append(head_map.index + start)
+        start += head_map.index.size
+        parts.extend(head_map.parts)
     if len({len(part.sizes) for part in parts}) > 1:
         raise Refusal(f"{node.op_type} '{node.name}' joins maps with different numbers of axes")
-    if len({twin.samples for twin in twins}) > 1:
+    if len({head_map.samples for head_map in head_maps}) > 1:
         raise Refusal(f"{node.op_type} '{node.name}' joins maps of different batches")
     try:
-        return Twin(tuple(parts), np.concatenate(index, axis=axis))
+        return HeadMap(tuple(parts), np.concatenate(index, axis=axis))
     except ValueError:
         raise Refusal(f"{node.op_type} '{node.name}' joins along samples") from None
 
@@ -116,21 +116,21 @@ class Columns:
     order: Array
 
 
-def columns_of(twin: Twin, rows: Array) -> tuple[Columns, ...]:
+def columns_of(head_map: HeadMap, rows: Array) -> tuple[Columns, ...]:
     """Which columns of rows × columns of indices read which part, and in which order.
 
     Raises:
         Refusal: rows are not samples, or the columns of a part differ between them.
     """
-    samples = twin.samples
-    if len(twin.parts) == 1:
-        part = twin.parts[0]
+    samples = head_map.samples
+    if len(head_map.parts) == 1:
+        part = head_map.parts[0]
         return (Columns(part, None, _order(rows, samples, part)),)
     if rows.shape[0] != samples:
         raise Refusal("each row that its FC reads is a part of a sample, or mixes samples")
     found = []
-    starts = twin.starts()
-    for part, start, end in zip(twin.parts, starts, starts[1:], strict=False):
+    starts = head_map.starts()
+    for part, start, end in zip(head_map.parts, starts, starts[1:], strict=False):
         inside = (rows >= start) & (rows < end)
         if not np.array_equal(inside, np.broadcast_to(inside[:1], inside.shape)):
             raise Refusal("a row of its FC mixes samples: axis 0 is not a batch")
@@ -146,19 +146,19 @@ def _order(rows: Array, samples: int, part: Part) -> Array:
     return order
 
 
-def constants_of(twin: Twin, spread: Array, node: Node) -> list[Array]:
+def constants_of(head_map: HeadMap, spread: Array, node: Node) -> list[Array]:
     """Values given for each element of the old tensor, per part as `[C, spatial…]`, with axes
     along which they do not change reduced to size 1.
 
     Raises:
         Refusal: they differ between samples.
     """
-    flat = np.empty(twin.index.size, spread.dtype)
-    flat[twin.index.reshape(-1)] = spread.reshape(-1)
-    starts = twin.starts()
+    flat = np.empty(head_map.index.size, spread.dtype)
+    flat[head_map.index.reshape(-1)] = spread.reshape(-1)
+    starts = head_map.starts()
     return [
-        _reduced(flat[start:end].reshape(twin.samples, *part.sizes), node)
-        for part, start, end in zip(twin.parts, starts, starts[1:], strict=False)
+        _reduced(flat[start:end].reshape(head_map.samples, *part.sizes), node)
+        for part, start, end in zip(head_map.parts, starts, starts[1:], strict=False)
     ]
 
 

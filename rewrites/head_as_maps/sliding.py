@@ -25,8 +25,8 @@ from onnxshare.graph.onnx_sandbox import infer_shapes
 from onnxshare.io.load import Model
 from onnxshare.shapes.inference import infer
 from onnxshare.shapes.rules.microsoft import RULES
-from onnxshare.shapes.rules.substitute import stand_in
-from rewrites.head_as_maps.head_builder import Mirror
+from onnxshare.shapes.rules.substitute import substitute
+from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.head_as_maps.maps import is_plain, one
 from rewrites.refusal import Refusal
 
@@ -47,14 +47,14 @@ _SIZE_NAMES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "wi
 
 
 def free_sizes(
-    subject: Subject, model: onnx.ModelProto, mirror: Mirror, *, pooled: bool = False
+    subject: Subject, model: onnx.ModelProto, builder: HeadBuilder, *, pooled: bool = False
 ) -> list[str]:
     """Make the spatial sizes of inputs and outputs symbolic in the rewritten model, in place.
 
     Args:
         subject: the original.
         model: the rewritten model.
-        mirror: its head.
+        builder: its head.
         pooled: whether the maps of outputs are averaged, so that the outputs keep their shapes.
 
     Returns:
@@ -64,7 +64,7 @@ def free_sizes(
         Refusal: the trunk before the head does not accept other sizes.
     """
     del model.graph.value_info[:]
-    rank = mirror.rank
+    rank = builder.rank
     for value in model_inputs(model.graph):
         dims = value.type.tensor_type.shape.dim
         if len(dims) != rank + 2:
@@ -78,7 +78,7 @@ def free_sizes(
         maps = [node.input[0] for node in model.graph.node if _pools_outputs(node, model)]
     else:
         for value in model.graph.output:
-            _map_output(value, mirror)
+            _map_output(value, builder)
     if not _accepts_more(model, rank, maps):
         fixed = _by_position(model, rank)
         if fixed is not None:
@@ -90,9 +90,9 @@ def free_sizes(
                 f", or what they make of them is not known, because of '{foreign.name}' "
                 f"({foreign.domain}.{foreign.op_type})"
             )
-        several = any(len(twin.parts) > 1 for twin in mirror.twins.values())
+        several = any(len(head_map.parts) > 1 for head_map in builder.head_maps.values())
         raise Refusal(reason + (", or its maps do not slide in step" if several else ""))
-    trunk = [node for node in subject.graph.main.nodes if node not in mirror.replaced]
+    trunk = [node for node in subject.graph.main.nodes if node not in builder.replaced]
     notes = []
     padded = sum(_pads(subject, node) for node in trunk)
     if padded:
@@ -121,15 +121,15 @@ def _channels_last(graph: onnx.GraphProto, name: str) -> bool:
     return False
 
 
-def _map_output(value: onnx.ValueInfoProto, mirror: Mirror) -> None:
+def _map_output(value: onnx.ValueInfoProto, builder: HeadBuilder) -> None:
     tensor_type = value.type.tensor_type
     batch = onnx.TensorShapeProto.Dimension()
     if tensor_type.shape.dim:
         batch.CopyFrom(tensor_type.shape.dim[0])
     tensor_type.ClearField("shape")
     tensor_type.shape.dim.add().CopyFrom(batch)
-    tensor_type.shape.dim.add().dim_value = mirror.twins[value.name].sizes[0]
-    for name in _SIZE_NAMES[mirror.rank]:
+    tensor_type.shape.dim.add().dim_value = builder.head_maps[value.name].sizes[0]
+    for name in _SIZE_NAMES[builder.rank]:
         tensor_type.shape.dim.add().dim_param = f"output_{name}"
 
 
@@ -159,7 +159,7 @@ def _accepts_more(model: onnx.ModelProto, rank: int, maps: list[str]) -> bool:
                 dim.dim_value = 512
     for value in trial.graph.output:
         value.type.tensor_type.ClearField("shape")
-    stand_in(trial, RULES)
+    substitute(trial, RULES)
     try:
         inferred = infer_shapes(trial, "the rewritten model", strict=True)
     except ModelError:
@@ -221,12 +221,12 @@ _DYNAMIC = frozenset(("DynamicQuantizeLinear", "DynamicQuantizeMatMul"))
 _SOFTMAX = frozenset(("Softmax", "LogSoftmax"))
 
 
-def slide(subject: Subject, mirror: Mirror, *, pool: bool = False) -> None:
+def slide(subject: Subject, builder: HeadBuilder, *, pool: bool = False) -> None:
     """Carry everything after the head over to maps, up to the outputs of the graph.
 
     Args:
         subject: the model.
-        mirror: its head, carried over already.
+        builder: its head, carried over already.
         pool: append global average pooling, so that one answer per sample comes out, as OverFeat
             and VGG evaluated densely and averaged (Simonyan and Zisserman, 2015, section 3.2).
 
@@ -235,79 +235,83 @@ def slide(subject: Subject, mirror: Mirror, *, pool: bool = False) -> None:
     """
     graph = subject.graph
     layers = {layer.node: layer for layer in fully_connected(graph)}
-    for node in mirror.replaced:
+    for node in builder.replaced:
         if node.op_type in _DYNAMIC:
             raise Refusal(f"'{node.name}' ({node.op_type}) takes its range over the whole image")
     for node in graph.main.nodes:
-        if node in mirror.replaced or not any(name in mirror.twins for name in node.inputs):
+        if node in builder.replaced or not any(name in builder.head_maps for name in node.inputs):
             continue
-        if not any(name in mirror.twins and mirror.twins[name].vector for name in node.inputs):
+        if not any(
+            name in builder.head_maps and builder.head_maps[name].vector for name in node.inputs
+        ):
             continue  # reads the feature map beside the head
         if node in layers:  # behind something that is no step of a head, such as a gate
-            mirror.connect(layers[node])
+            builder.connect(layers[node])
         elif node.op_type in _SOFTMAX and node.standard:
-            _softmax(subject, mirror, node)
+            _softmax(subject, builder, node)
         elif element_order.moves(node) or element_order.elementwise(node):
-            mirror.carry(node)
+            builder.carry(node)
         else:
             raise Refusal(f"node '{node.name}' ({node.op_type}) cannot work on a map of outputs")
-    _check_readers(subject, mirror)
+    _check_readers(subject, builder)
     maps: set[str] = set()
     for value in graph.main.graph.output:
-        twin = mirror.twins.get(value.name)
-        if twin is None or not twin.vector:
+        head_map = builder.head_maps.get(value.name)
+        if head_map is None or not head_map.vector:
             raise Refusal(f"output '{value.name}' does not come from the head")
-        if twin.name in maps:
+        if head_map.name in maps:
             raise Refusal(f"output '{value.name}' is the same as another one")
-        maps.add(twin.name)
+        maps.add(head_map.name)
     if pool:
-        _pool_outputs(subject, mirror)
+        _pool_outputs(subject, builder)
     else:
-        mirror.rename_outputs()
+        builder.rename_outputs()
 
 
-def _pool_outputs(subject: Subject, mirror: Mirror) -> None:
+def _pool_outputs(subject: Subject, builder: HeadBuilder) -> None:
     """Average each map of outputs to one answer `[N, F]`: dense evaluation, averaged."""
     for value in subject.graph.main.graph.output:
-        twin, node = mirror.twins[value.name], subject.graph.main.producers[value.name]
-        if twin.index.ndim != 2 or not is_plain(twin.index, mirror.samples):
+        head_map, node = builder.head_maps[value.name], subject.graph.main.producers[value.name]
+        if head_map.index.ndim != 2 or not is_plain(head_map.index, builder.samples):
             raise Refusal(f"output '{value.name}' is not one row of features per sample")
-        pooled = mirror.out.emit(node, "GlobalAveragePool", [twin.name], f"{value.name}_gap")
-        mirror.out.emit_as(node, "Flatten", [pooled], value.name, {"axis": 1})
-    mirror.remove_replaced()
+        pooled = builder.out.emit(node, "GlobalAveragePool", [head_map.name], f"{value.name}_gap")
+        builder.out.emit_as(node, "Flatten", [pooled], value.name, {"axis": 1})
+    builder.remove_replaced()
 
 
-def _check_readers(subject: Subject, mirror: Mirror) -> None:
+def _check_readers(subject: Subject, builder: HeadBuilder) -> None:
     """Make sure that nothing reads what goes: a subgraph, or a node beside the head."""
-    for node in mirror.replaced:
+    for node in builder.replaced:
         for name in filter(None, node.outputs):
             for reader in subject.graph.main.readers(name):
-                if reader not in mirror.replaced:
+                if reader not in builder.replaced:
                     raise Refusal(f"node '{reader.name}' ({reader.op_type}) reads '{name}'")
 
 
-def _softmax(subject: Subject, mirror: Mirror, node: Node) -> None:
+def _softmax(subject: Subject, builder: HeadBuilder, node: Node) -> None:
     """Softmax over the features becomes Softmax over the channels, position by position. Before
     opset 13 it flattened from its axis on, so there the channels must come last meanwhile."""
-    twin = mirror.twins[node.inputs[0]]
+    head_map = builder.head_maps[node.inputs[0]]
     opset = subject.graph.opset
     axis = int(node.attribute("axis", -1 if opset >= 13 else 1))
-    last_axis = axis % max(1, twin.index.ndim) == twin.index.ndim - 1
-    in_order = np.array_equal(twin.index.reshape(-1), np.arange(twin.index.size))
-    if not (last_axis and in_order and twin.index.shape[-1:] == twin.sizes[:1]):
+    last_axis = axis % max(1, head_map.index.ndim) == head_map.index.ndim - 1
+    in_order = np.array_equal(head_map.index.reshape(-1), np.arange(head_map.index.size))
+    if not (last_axis and in_order and head_map.index.shape[-1:] == head_map.sizes[:1]):
         raise Refusal(f"{node.op_type} '{node.name}' is not over the features")
     wanted = f"{node.outputs[0]}_map"
     if opset >= 13:
-        name = mirror.out.emit(node, node.op_type, [twin.name], wanted, {"axis": 1})
+        name = builder.out.emit(node, node.op_type, [head_map.name], wanted, {"axis": 1})
     else:
-        rank = len(twin.sizes) + 1
+        rank = len(head_map.sizes) + 1
         last = [0, *range(2, rank), 1]
         back = [0, rank - 1, *range(1, rank - 1)]
-        name = mirror.out.emit(node, "Transpose", [twin.name], f"{wanted}_last", {"perm": last})
-        name = mirror.out.emit(node, node.op_type, [name], f"{wanted}_soft", {"axis": rank - 1})
-        name = mirror.out.emit(node, "Transpose", [name], wanted, {"perm": back})
-    mirror.twins[node.outputs[0]] = one(name, twin.sizes, twin.index, vector=True)
-    mirror.replaced.add(node)
+        name = builder.out.emit(
+            node, "Transpose", [head_map.name], f"{wanted}_last", {"perm": last}
+        )
+        name = builder.out.emit(node, node.op_type, [name], f"{wanted}_soft", {"axis": rank - 1})
+        name = builder.out.emit(node, "Transpose", [name], wanted, {"perm": back})
+    builder.head_maps[node.outputs[0]] = one(name, head_map.sizes, head_map.index, vector=True)
+    builder.replaced.add(node)
 
 
 def as_vectors(model: onnx.ModelProto, original: Model, *, pooled: bool = False) -> onnx.ModelProto:

@@ -118,11 +118,11 @@ VALIDATED_KEY = "onnxshare.validated"
 #: seconds to a minute for the dozen runs of each.
 _MACS = 1e11
 
-#: Made-up samples, at least (each kind once, `random_inputs.py`) and at most.
+#: Made-up samples, at least (each kind once, `random_samples.py`) and at most.
 _FEWEST, _MOST = 8, 32
 
 #: Multiply-accumulates of all samples together, or bytes of weights, from which on what both
-#: models have in common is run once only (`trunk.py`).
+#: models have in common is run once only (`shared_trunk.py`).
 _MACS_ONCE, _BYTES_ONCE = 2e10, 2**28
 
 

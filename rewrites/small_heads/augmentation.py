@@ -44,7 +44,7 @@ _AMONG = 4000
 _BLOCK = 512
 
 
-class Vicinity:
+class Augmentation:
     """Maps near those of the samples.
 
     Args:

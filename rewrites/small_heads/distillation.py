@@ -1,11 +1,12 @@
 """Fits a small network with one hidden layer to what a head does: the head teaches, no labels.
 
-    z[n, k] = Σ_s m[k, s] Σ_c u[k, c] · map[n, c, s]        (`separable.py`)
+    z[n, k] = Σ_s m[k, s] Σ_c u[k, c] · map[n, c, s]        (`spatial_weighting.py`)
     y[n]    = O · max(0, H z[n] + h) + o
 
 One linear layer is too little for many heads. This one is not convex, and is fitted by the Adam of
-Kingma and Ba (arXiv 1412.6980) on maps that are made from those of the samples (`vicinity.py`), to
-the head's own answers: for classes by KL(p ‖ softmax(y)) with p the head's probabilities (knowledge
+Kingma and Ba (arXiv 1412.6980) on maps that are made from those of the samples (`augmentation.py`),
+to the head's own answers: for classes by KL(p ‖ softmax(y)) with p the head's probabilities
+(knowledge
 distillation: Hinton, Vinyals and Dean, arXiv 1503.02531), for values by squared errors. The
 gradients are written out: with W[k, (c, s)] = u[k, c] m[k, s] both z = x Wᵀ and ∂W are one matrix
 product over a batch, and ∂u, ∂m are sums over ∂W.
@@ -14,7 +15,7 @@ Channels are centred and scaled, outputs too, so that one step size suits every 
 folded into the weights afterwards. The first output layer is a ridge fit to random hidden units
 (Rahimi and Recht, "Weighted sums of random kitchen sinks", 2008). Chance has one fixed seed.
 
-Takes a whole head's place by a small network that is distilled from it (`distil.py`).
+Takes a whole head's place by a small network that is distilled from it (`distillation.py`).
 
 Adam: steps of stochastic gradient descent, sized by what gradients were lately.
 
@@ -32,7 +33,7 @@ import numpy as np
 
 from onnxshare.io.tensors import Array
 from rewrites.refusal import Refusal
-from rewrites.small_heads.augmentation import Vicinity
+from rewrites.small_heads.augmentation import Augmentation
 from rewrites.small_heads.fitted_head import FittedLayer, Hidden, SmallHead
 from rewrites.small_heads.head_layers import Chain
 from rewrites.small_heads.methods import Method
@@ -96,7 +97,8 @@ _QUICK = 1 / 4
 #: Channels that change less than this share of the liveliest count as constant.
 _LEAST = 1e-3
 
-#: As in `refine.py`; here it leaves the bundled networks alone, which gained nothing below it.
+#: As in `refine_classifier.py`; here it leaves the bundled networks alone, which gained nothing
+#: below it.
 _SPREAD = 10.0
 
 #: Damping of the first output layer, as a share of a hidden unit's mean square of 1.
@@ -162,7 +164,7 @@ def distil(
     random = np.random.default_rng(_SEED)
     centre, scale = _channels(maps)
     steps, count = effort
-    made = Vicinity(maps, spatial, random).draw(count)
+    made = Augmentation(maps, spatial, random).draw(count)
     answers = {group: np.asarray(y, np.float32) for group, y in answer(made).items()}
     made -= centre[:, None]
     made /= scale[:, None]

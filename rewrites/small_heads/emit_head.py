@@ -51,23 +51,23 @@ def emit_head(chain: Chain, small: SmallHead) -> tuple[onnx.ModelProto, list[str
     """
     subject = chain.subject
     editor = Editor(subject.graph.proto, "fc-to-gap", subject.graph.model.payloads)
-    mirror, source = carried_map(chain, editor)
+    builder, source = carried_map(chain, editor)
     first = chain.layers[chain.roots[0]].fc.node
     dtype = _dtype(chain)
     if isinstance(small.weighting, Separable):
-        pooled = _emit_separable(mirror.out, first, source, small.weighting, dtype)
+        pooled = _emit_separable(builder.out, first, source, small.weighting, dtype)
     else:
-        pooled = emit_weighting(mirror.out, first, source, small.weighting, chain, dtype)
+        pooled = emit_weighting(builder.out, first, source, small.weighting, chain, dtype)
     if small.hidden is not None:
-        pooled = _emit_hidden(chain, mirror.out, first, pooled, small.hidden, dtype)
+        pooled = _emit_hidden(chain, builder.out, first, pooled, small.hidden, dtype)
     for fitted in small.layers:
         layer = chain.layers[fitted.target]
         features = pooled if fitted.source < 0 else _rows(chain, layer)
-        rows = _emit_layer(chain, mirror.out, layer, fitted, features, dtype)
-        _give_back(chain, mirror.out, layer, rows)
-    mirror.drop(_leaving(chain, small))
-    mirror.finish()
-    removed = [node.name for node in sorted(mirror.replaced, key=lambda item: item.position)]
+        rows = _emit_layer(chain, builder.out, layer, fitted, features, dtype)
+        _give_back(chain, builder.out, layer, rows)
+    builder.drop(_leaving(chain, small))
+    builder.finish()
+    removed = [node.name for node in sorted(builder.replaced, key=lambda item: item.position)]
     return editor.apply(), removed, editor.added
 
 

@@ -3,12 +3,13 @@
 - A pooled first layer keeps the later FCs: the FCs that read the map are fitted on the weighted
   features around V₀ = W·A⁺.
 - A collapse makes the whole head one linear layer, fitted to its outputs around E[J]·A⁺ (the mean
-  Jacobian, `jacobian.py`), and refined for classifiers (`refine.py`).
+  Jacobian, `output_sensitivity.py`), and refined for classifiers (`refine_classifier.py`).
 - A stack goes layer by layer: each FC is fitted on what the one before gives for samples that it
   has not seen (its leave-one-out predictions; on its own predictions it would overfit), and hidden
-  layers are cut to low rank where the outputs hardly notice (`stack.py`). Fitting each layer to the
-  original's responses on the approximated input follows Zhang et al. (arXiv 1505.06798).
-- An mlp has no closed form: it is distilled (`distilled.py`).
+  layers are cut to low rank where the outputs hardly notice (`output_sensitivity.py`). Fitting each
+  layer to the original's responses on the approximated input follows Zhang et al. (arXiv
+  1505.06798).
+- An mlp has no closed form: it is distilled (`distillation.py`).
 """
 
 from __future__ import annotations

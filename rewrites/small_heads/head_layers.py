@@ -25,7 +25,7 @@ from onnxshare.analysis.heads.head import Head, Root, Subject, weight_pieces
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.head_as_maps.fc_weights import bias_of, permuted, quantised_weight
-from rewrites.head_as_maps.head_builder import Mirror
+from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.head_as_maps.maps import Columns, is_plain
 from rewrites.refusal import Refusal
 from rewrites.small_heads.activations import Activation, activation, compose
@@ -167,11 +167,11 @@ def chain_of(subject: Subject, head: Head) -> Chain:
     if sizes is None:
         raise Refusal("the sizes of its feature map are unknown: give --input-shape")
     roots = {root.layer.node: root for root in head.roots}
-    mirror, opaque = _mirror(subject, head, sizes)
+    builder, opaque = _builder(subject, head, sizes)
     layers: list[ChainLayer] = []
     places: dict[str, int] = {}
     for fc in head.layers:
-        layer = _layer(subject, mirror, fc, roots.get(fc.node), places)
+        layer = _layer(subject, builder, fc, roots.get(fc.node), places)
         if layer is None:
             continue
         if quantised_weight(subject, fc) is not None:
@@ -184,58 +184,66 @@ def chain_of(subject: Subject, head: Head) -> Chain:
     return Chain(subject, head, tuple(layers), sizes[0], opaque)
 
 
-def _mirror(subject: Subject, head: Head, sizes: tuple[int, ...]) -> tuple[Mirror, str | None]:
+def _builder(
+    subject: Subject, head: Head, sizes: tuple[int, ...]
+) -> tuple[HeadBuilder, str | None]:
     """Follow the whole head without making anything, and say where that ended."""
-    mirror = Mirror(subject, None, head.feature_map, sizes)
+    builder = HeadBuilder(subject, None, head.feature_map, sizes)
     layers = {layer.node: layer for layer in head.layers}
     for node in head.nodes:
         try:
             if node in layers:
-                mirror.connect(layers[node])
-            elif node not in mirror.replaced:  # an Add may have become the bias already
-                mirror.carry(node)
+                builder.connect(layers[node])
+            elif node not in builder.replaced:  # an Add may have become the bias already
+                builder.carry(node)
         except Refusal as refusal:
-            if any(layer.data not in mirror.twins for layer in (r.layer for r in head.roots)):
+            if any(layer.data not in builder.head_maps for layer in (r.layer for r in head.roots)):
                 raise
-            return mirror, str(refusal)
-    return mirror, None
+            return builder, str(refusal)
+    return builder, None
 
 
 def _layer(
-    subject: Subject, mirror: Mirror, fc: FullyConnected, root: Root | None, places: dict[str, int]
+    subject: Subject,
+    builder: HeadBuilder,
+    fc: FullyConnected,
+    root: Root | None,
+    places: dict[str, int],
 ) -> ChainLayer | None:
     """An FC of the chain; None for one that reads more than one layer of it, or something that
     cannot be followed: it stays as it is, and what it reads is a leaf."""
     graph = subject.graph
-    if fc.data not in mirror.twins:
+    if fc.data not in builder.head_maps:
         return None
-    read = mirror.check(fc)
+    read = builder.check(fc)
     result = (bias_node(graph, fc) or fc.node).outputs[0]
     params = fc.in_features * fc.out_features + bias_elements(graph, fc)
-    index = mirror.twins[result].index if result in mirror.twins else _rows(mirror, fc)
+    index = builder.head_maps[result].index if result in builder.head_maps else _rows(builder, fc)
     if root is not None:
         return ChainLayer(fc, result, -1, (), None, read[0], index, root, params)
     path = element_order.back(graph, graph.main, fc.data)
     if len(read) > 1 or path.base not in places:
         return None
     nodes = tuple(node for node in path.nodes if node.outputs[0] not in places)
-    step = _step(subject, mirror, nodes, mirror.twins[path.base].sizes[0])
+    step = _step(subject, builder, nodes, builder.head_maps[path.base].sizes[0])
     return ChainLayer(fc, result, places[path.base], nodes, step, read[0], index, None, params)
 
 
-def _rows(mirror: Mirror, fc: FullyConnected) -> Array:
-    return np.asarray(element_order.index_of((mirror.samples, fc.out_features)))
+def _rows(builder: HeadBuilder, fc: FullyConnected) -> Array:
+    return np.asarray(element_order.index_of((builder.samples, fc.out_features)))
 
 
 def _step(
-    subject: Subject, mirror: Mirror, nodes: tuple[Node, ...], features: int
+    subject: Subject, builder: HeadBuilder, nodes: tuple[Node, ...], features: int
 ) -> Activation | None:
     steps = []
     for node in nodes:
         if element_order.moves(node):
             continue  # where the elements go is known already
         data = element_order.data_input(subject.graph, node)
-        rows = data in mirror.twins and is_plain(mirror.twins[data].index, mirror.samples)
+        rows = data in builder.head_maps and is_plain(
+            builder.head_maps[data].index, builder.samples
+        )
         step = activation(subject, node, features) if rows else None
         if step is None:
             return None

@@ -8,7 +8,7 @@ needs no loop for up to two hidden layers:
 
 The mean Jacobian is the best linear fit for Gaussian inputs (Stein's lemma), and so the prior of a
 collapse. That works the other way round too: where what is between the layers has no formula here,
-the linear fit of the leaf's outputs to the root's outputs, ridge around nothing (`fit.py`), takes
+the linear fit of the leaf's outputs to the root's outputs, ridge around nothing (`ridge.py`), takes
 its place. The Gauss–Newton metric of a hidden layer is M = E[JᵀJ], J the Jacobian of the outputs
 with respect to that layer: an error e there costs eᵀMe at the outputs, to second order
 (Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent", 2002).
@@ -18,7 +18,8 @@ vectors where the outputs are few, random signs where they are many.
 Cuts a hidden layer to low rank where the head's outputs notice least.
 
 With the layer's centred predictions P (N × F) and a metric M = GᵀG + δI of its errors at the
-outputs (`jacobian.py`), the best approximation of rank r in ‖(P − P_r) M^½‖ is a projection
+outputs (`output_sensitivity.py`), the best approximation of rank r in ‖(P − P_r) M^½‖ is a
+projection
 
     P_r = P Tᵀ Oᵀ,    O = Pᵀ U diag(1/σ)  (F × r),    T = diag(1/σ) Uᵀ P M  (r × F),
 

@@ -1,7 +1,7 @@
 """Finds the cheapest small head that keeps a promise.
 
 Every candidate's whole pipeline, masks, priors and λ included, is cross-validated: each sample is
-predicted by a head fitted without it. Of the candidates whose bound (`certify.py`) reaches the
+predicted by a head fitted without it. Of the candidates whose bound (`certificate.py`) reaches the
 target the cheapest is chosen. Choosing makes its estimate too good, so the estimate promises
 nothing: what is chosen has to be certified on samples that the search never saw.
 

@@ -17,7 +17,7 @@ import onnx
 from onnxshare.graph.editor import Editor
 from onnxshare.io.tensors import Array
 from rewrites.base import Features
-from rewrites.head_as_maps.head_builder import Mirror
+from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.refusal import Refusal
 from rewrites.small_heads.head_layers import Chain
 
@@ -86,7 +86,7 @@ def _room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         return np.memmap(file, wide, "w+", shape=shape)
 
 
-def carried_map(chain: Chain, editor: Editor | None) -> tuple[Mirror, str]:
+def carried_map(chain: Chain, editor: Editor | None) -> tuple[HeadBuilder, str]:
     """Carry what stands between the map and its FCs over to the map.
 
     Returns:
@@ -98,14 +98,14 @@ def carried_map(chain: Chain, editor: Editor | None) -> tuple[Mirror, str]:
     subject, head = chain.subject, chain.head
     sizes = subject.probe.shapes.sizes(subject.graph.main, head.feature_map)
     assert sizes is not None  # or there would be no chain
-    mirror = Mirror(subject, editor, head.feature_map, sizes)
+    builder = HeadBuilder(subject, editor, head.feature_map, sizes)
     path = {node for root in head.roots for node in root.path}
     for node in sorted(path, key=lambda item: item.position):
-        mirror.carry(node)
-    sources = {mirror.twins[root.layer.data].name for root in head.roots}
+        builder.carry(node)
+    sources = {builder.head_maps[root.layer.data].name for root in head.roots}
     if len(sources) > 1:
         raise Refusal("its FCs read the map through different functions")
-    return mirror, sources.pop()
+    return builder, sources.pop()
 
 
 #: Types of outputs whose error can be measured.

@@ -145,18 +145,18 @@ def networks(draw: st.DrawFn) -> onnx.ModelProto:
 def siamese(nodes: list[onnx.NodeProto], result: str) -> tuple[list[onnx.NodeProto], str]:
     """The same layers once more for a second input, and the difference of both results."""
     made = {output for item in nodes for output in item.output} | {"x"}
-    twins = []
+    head_maps = []
     for item in nodes:
-        twin = onnx.NodeProto()
-        twin.CopyFrom(item)
-        twin.name += "'"
+        head_map = onnx.NodeProto()
+        head_map.CopyFrom(item)
+        head_map.name += "'"
         names = [
             "z" if name == "x" else f"{name}'" if name in made else name for name in item.input
         ]
-        twin.input[:] = names
-        twin.output[:] = [f"{name}'" for name in item.output]
-        twins.append(twin)
-    return [*nodes, *twins, node("Sub", f"{result} {result}'", "difference")], "difference"
+        head_map.input[:] = names
+        head_map.output[:] = [f"{name}'" for name in item.output]
+        head_maps.append(head_map)
+    return [*nodes, *head_maps, node("Sub", f"{result} {result}'", "difference")], "difference"
 
 
 def read_sizes(built: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

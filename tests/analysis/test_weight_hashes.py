@@ -152,8 +152,10 @@ def test_a_filled_constant_equals_its_elements() -> None:
 CODES = np.arange(-12, 12, dtype=np.int8).reshape(4, 6)
 
 
-def quantised(scale: Array, zero: Array | None, twin: Array, **attributes: Any) -> onnx.ModelProto:
-    given = [stored("q", CODES), stored("scale", scale), stored("f", twin)]
+def quantised(
+    scale: Array, zero: Array | None, head_map: Array, **attributes: Any
+) -> onnx.ModelProto:
+    given = [stored("q", CODES), stored("scale", scale), stored("f", head_map)]
     inputs = "q scale"
     if zero is not None:
         given.append(stored("zero", zero))

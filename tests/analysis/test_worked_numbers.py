@@ -360,11 +360,11 @@ def lenet_with_c5(lenet: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def test_c5_as_a_convolution_is_the_fc(lenet: onnx.ModelProto) -> None:
-    twin = lenet_with_c5(lenet)
+    head_map = lenet_with_c5(lenet)
     images = builders.random_array(3, 1, 32, 32)
-    (fc,), (convolution,) = builders.run(lenet, x=images), builders.run(twin, x=images)
+    (fc,), (convolution,) = builders.run(lenet, x=images), builders.run(head_map, x=images)
     np.testing.assert_allclose(convolution, fc, rtol=1e-4, atol=1e-5)  # the twin is built right
-    report = onnxshare.inspect(twin)
+    report = onnxshare.inspect(head_map)
     c5 = next(facts for facts in report.nodes if facts.name == "Conv:c5")
     assert (c5.params, c5.sharing_ratio) == ((25 * 16 + 1) * 120, 1)
     assert report.totals.params == LENET

@@ -30,7 +30,7 @@ class Pair:
     """
 
     broken: Writer
-    twin: Writer
+    head_map: Writer
     options: tuple[str, ...]
     before: Writer | None = None
     fixed: bool = False
@@ -103,7 +103,7 @@ def turned(*, equal: bool) -> Writer:
 def quantised_twin(*, equal: bool) -> Writer:
     """A matrix in 8 bits, and one of 256 KiB in floats."""
     codes = np.random.default_rng(5).integers(-128, 128, (256, 256)).astype(np.int8)
-    twin = codes.astype(np.float32) * np.float32(0.5 if equal else 0.25)
+    head_map = codes.astype(np.float32) * np.float32(0.5 if equal else 0.25)
     return saved(
         lambda: model(
             [
@@ -116,7 +116,7 @@ def quantised_twin(*, equal: bool) -> Writer:
             [
                 numpy_helper.from_array(codes, "q"),
                 numpy_helper.from_array(np.array(0.5, np.float32), "scale"),
-                numpy_helper.from_array(twin, "w"),
+                numpy_helper.from_array(head_map, "w"),
             ],
         )
     )

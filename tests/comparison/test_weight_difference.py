@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from onnxshare.comparison.compare import compare
-from onnxshare.comparison.weight_difference import lone_difference
+from onnxshare.comparison.weight_difference import weight_difference
 from onnxshare.io.load import load
 from onnxshare.runtime.limits import RunLimits
 from tests.builders import model, node, random_array
@@ -293,15 +293,15 @@ BEFORE: dict[str, Make] = {
 @pytest.mark.parametrize("name", MADE_UP_FOR)
 def test_what_something_makes_up_for_is_not_told(name: str) -> None:
     before, after = BEFORE.get(name, net)(), MADE_UP_FOR[name]()
-    assert lone_difference(load(before), load(after)) == ""
-    assert lone_difference(load(after), load(before)) == ""
+    assert weight_difference(load(before), load(after)) == ""
+    assert weight_difference(load(after), load(before)) == ""
 
 
 @pytest.mark.parametrize("name", ALONE)
 def test_a_weight_that_differs_alone_is_told(name: str) -> None:
     before, (after, words) = BEFORE.get(name, net)(), ALONE[name]
-    assert words in lone_difference(load(before), load(after()))
-    assert lone_difference(load(after()), load(before))
+    assert words in weight_difference(load(before), load(after()))
+    assert weight_difference(load(after()), load(before))
 
 
 def asleep(bias: float, reach: float) -> onnx.ModelProto:

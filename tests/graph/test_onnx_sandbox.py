@@ -19,7 +19,7 @@ import onnxshare
 from onnxshare.errors import ModelError
 from onnxshare.graph import onnx_sandbox
 from onnxshare.graph.constant_values import Values
-from onnxshare.graph.inference_cost import ordinary
+from onnxshare.graph.inference_cost import is_cheap
 from tests.builders import constant, conv, fc, info, model, node, tensor
 
 #: What `inspect` may take of a machine for any of these, in seconds and MiB.
@@ -269,7 +269,7 @@ ODD: dict[str, Callable[[], onnx.ModelProto]] = {
 
 @pytest.mark.parametrize("kind", ODD)
 def test_what_is_odd_is_seen(kind: str) -> None:
-    assert not ordinary(ODD[kind]())
+    assert not is_cheap(ODD[kind]())
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_what_is_odd_is_seen(kind: str) -> None:
     ],
 )  # fmt: skip
 def test_what_exporters_write_is_ordinary(built: onnx.ModelProto) -> None:
-    assert ordinary(built)
+    assert is_cheap(built)
 
 
 def test_another_process_gives_the_same_shapes(monkeypatch: pytest.MonkeyPatch) -> None:

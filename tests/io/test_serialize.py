@@ -304,17 +304,17 @@ class TestOverwriting:
     def test_data_of_the_model_that_is_saved_stays(
         self, lenet: onnx.ModelProto, tmp_path: Path
     ) -> None:
-        old, twin = tmp_path / "old.onnx", tmp_path / "twin.onnx"
+        old, head_map = tmp_path / "old.onnx", tmp_path / "twin.onnx"
         save(lenet, old, external=True)
-        twin.write_bytes(old.read_bytes())  # two models, one data file
-        before = with_data(load(twin))
-        save_model(load(twin), old, force=True)
-        assert same(with_data(load(twin)), before)
+        head_map.write_bytes(old.read_bytes())  # two models, one data file
+        before = with_data(load(head_map))
+        save_model(load(head_map), old, force=True)
+        assert same(with_data(load(head_map)), before)
         assert same(with_data(load(old)), before)
         data = tmp_path / "old.onnx.data"
         with pytest.raises(OutputError, match="holds weights of the model itself"):
-            save_model(load(twin), data, force=True)
-        assert same(with_data(load(twin)), before)
+            save_model(load(head_map), data, force=True)
+        assert same(with_data(load(head_map)), before)
 
     @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
     def test_modes_are_kept_whatever_the_umask_says(

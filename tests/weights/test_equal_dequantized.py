@@ -28,18 +28,18 @@ _READS = {1: ("Mul", "u {}"), 2: ("MatMul", "m {}"), 3: ("MatMul", "m {}"), 4: (
 
 
 def built(
-    nodes: list[onnx.NodeProto], stored: dict[str, Array], twin: Array, opset: int = 21
+    nodes: list[onnx.NodeProto], stored: dict[str, Array], head_map: Array, opset: int = 21
 ) -> onnx.ModelProto:
     """The nodes, whose results all are outputs, and a float layer that reads the twin `f`."""
-    op_type, inputs = _READS[twin.ndim]
+    op_type, inputs = _READS[head_map.ndim]
     nodes = [*nodes, node(op_type, inputs.format("f"), "g")]
-    given = {**stored, "f": twin}
+    given = {**stored, "f": head_map}
     made = {name for item in nodes for name in item.output if name}
     read = {name for item in nodes for name in item.input if name} - set(given) - made
     graph = onnx.helper.make_graph(
         nodes,
         "g",
-        [onnx.helper.make_tensor_value_info(name, *_type(name, twin)) for name in sorted(read)],
+        [onnx.helper.make_tensor_value_info(name, *_type(name, head_map)) for name in sorted(read)],
         [onnx.helper.make_empty_tensor_value_info(name) for name in sorted(made)],
         [
             numpy_helper.from_array(np.ascontiguousarray(array), name)
@@ -50,11 +50,11 @@ def built(
     return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
-def _type(name: str, twin: Array) -> tuple[int, list[Any]]:
+def _type(name: str, head_map: Array) -> tuple[int, list[Any]]:
     sizes: dict[str, list[Any]] = {
         "c": ["n", 3, 8, 8],
-        "m": ["n", twin.shape[-2] if twin.ndim > 1 else 1],
-        "u": ["n", twin.shape[-1]],
+        "m": ["n", head_map.shape[-2] if head_map.ndim > 1 else 1],
+        "u": ["n", head_map.shape[-1]],
         "q": ["n", 4],
         "image": ["n", 3, 8, 8],
         "i": ["n"],
@@ -78,9 +78,9 @@ def by_column(codes: Array = CODES) -> Array:
 
 def convolution(scale: Array, zero: Array, domain: str = "") -> onnx.ModelProto:
     shape = (-1, 1, 1, 1) if scale.size > 1 else ()
-    twin = (KERNEL - zero.reshape(shape)).astype(F) * scale.reshape(shape)
+    head_map = (KERNEL - zero.reshape(shape)).astype(F) * scale.reshape(shape)
     conv = node("QLinearConv", "image sx zx w s z sy zy", "y", domain=domain)
-    return built([conv], {**DATA, "w": KERNEL, "s": scale, "z": zero}, twin)
+    return built([conv], {**DATA, "w": KERNEL, "s": scale, "z": zero}, head_map)
 
 
 def convolution_bias() -> onnx.ModelProto:
@@ -94,17 +94,17 @@ def convolution_bias() -> onnx.ModelProto:
 def product(
     op_type: str,
     inputs: str,
-    twin: Array | None = None,
+    head_map: Array | None = None,
     codes: Array = CODES,
     domain: str = MICROSOFT,
     data: dict[str, Array] | None = None,
     **attributes: Any,
 ) -> onnx.ModelProto:
     """A product with one scale and zero point per column."""
-    twin = by_column() if twin is None else twin
+    head_map = by_column() if head_map is None else head_map
     layer = node(op_type, inputs, "y", domain=domain, **attributes)
     given = {**(DATA if data is None else data), "w": codes, "s": SIX, "z": SIX_ZEROS}
-    return built([layer], given, twin)
+    return built([layer], given, head_map)
 
 
 def dynamic(op_type: str = "MatMulInteger") -> onnx.ModelProto:
@@ -145,11 +145,11 @@ def fused_projection() -> onnx.ModelProto:
     given: dict[str, Array] = {"w": bytes_(7, 1, 16), "s": np.abs(random_array(7))}
     sizes = {"domain": MICROSOFT, "K": 32, "bits": 4, "block_size": 32}
     alone = node("MatMulNBits", "x w s", "y", N=7, **sizes)
-    twin = product_with_identity(alone, given, 32)
+    head_map = product_with_identity(alone, given, 32)
     given |= {"n": random_array(32), "v": bytes_(4, 1, 16) + np.uint8(1), "t": random_array(4)}
     layer = node("MatMulNBitsQkv", "x", "y k l", Nq=7, Nkv=4, **sizes)
     layer.input.extend(["", "n", "w", "s", "", "v", "t", "", "v", "t"])
-    return built([layer], given, np.ascontiguousarray(twin.T))
+    return built([layer], given, np.ascontiguousarray(head_map.T))
 
 
 def float8() -> onnx.ModelProto:
@@ -157,8 +157,8 @@ def float8() -> onnx.ModelProto:
     codes = random_array(3, 256).astype(onnx.helper.tensor_dtype_to_np_dtype(17))
     scale = np.abs(random_array(3, 2))
     layer = node("MatMulBlockQuantizedFp8Weight", "x w s", "y", domain=MICROSOFT)
-    twin = codes.astype(F) * np.repeat(scale, 128, axis=1)
-    return built([layer], {"w": codes, "s": scale}, twin)
+    head_map = codes.astype(F) * np.repeat(scale, 128, axis=1)
+    return built([layer], {"w": codes, "s": scale}, head_map)
 
 
 def in_table(quant_type: int) -> onnx.ModelProto:
@@ -234,8 +234,8 @@ def lstm() -> onnx.ModelProto:
         "rs": np.full((1, 8), 0.1, F),
         "rz": np.zeros((1, 8), np.int8),
     }
-    twin = (weight.astype(F) * scale[:, None]).transpose(0, 2, 1)
-    return built([layer], given, np.ascontiguousarray(twin))
+    head_map = (weight.astype(F) * scale[:, None]).transpose(0, 2, 1)
+    return built([layer], given, np.ascontiguousarray(head_map))
 
 
 def operand(op_type: str) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ from math import prod
 import onnx
 from onnx import TensorProto
 
-from onnxshare.analysis.operators.operator import FLOATS, NARROW, PARAM, Held, Operator
+from onnxshare.analysis.operators.operator import FLOATS, NARROW, PARAM, AttributeWeight, Operator
 from onnxshare.graph.index import Node, Stored
 
 #: The element type of weights of so many bits.
@@ -41,7 +41,7 @@ def as_read(node: Node, operator: Operator, constants: dict[int, Stored]) -> dic
                 and operator.role(position, stored, stored.dtype) == PARAM
             ):
                 found[position] = operator.unpack(node, stored, position)
-    return found | dict(_held(node, operator))
+    return found | dict(_attribute_weight(node, operator))
 
 
 def unknown(node: Node, operator: Operator) -> Operator:
@@ -54,12 +54,16 @@ def unknown(node: Node, operator: Operator) -> Operator:
         and prod(attribute.t.dims) > 1
         and attribute.t.data_type in FLOATS | NARROW
     ]
-    return replace(operator, held=tuple(Held((name,)) for name in names)) if names else operator
+    return (
+        replace(operator, attribute_weight=tuple(AttributeWeight((name,)) for name in names))
+        if names
+        else operator
+    )
 
 
-def _held(node: Node, operator: Operator) -> Iterator[tuple[int, Stored]]:
+def _attribute_weight(node: Node, operator: Operator) -> Iterator[tuple[int, Stored]]:
     given = {attribute.name: attribute for attribute in node.proto.attribute}
-    for slot, numbers in enumerate(operator.held, start=1):
+    for slot, numbers in enumerate(operator.attribute_weight, start=1):
         for name in numbers.attributes:
             tensor = _tensor(given[name]) if name in given else None
             if tensor is None or not all(tensor.dims):
@@ -78,7 +82,7 @@ def _tensor(attribute: onnx.AttributeProto) -> onnx.TensorProto | None:
     return None
 
 
-def _shape(node: Node, numbers: Held, dims: tuple[int, ...]) -> tuple[int, ...]:
+def _shape(node: Node, numbers: AttributeWeight, dims: tuple[int, ...]) -> tuple[int, ...]:
     for name in numbers.rows:
         value = node.attribute(name)
         rows = value if isinstance(value, int) else len(value or ())

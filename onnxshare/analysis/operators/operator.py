@@ -88,7 +88,7 @@ class Context:
     outputs: tuple[Sizes | None, ...]
     constants: tuple[Stored | None, ...]
     batch: int = 1
-    held: dict[int, Stored] = field(default_factory=dict)
+    attribute_weight: dict[int, Stored] = field(default_factory=dict)
 
     def input(self, position: int) -> Sizes:
         """Sizes of an input.
@@ -124,7 +124,7 @@ class Context:
     def constant(self, position: int) -> Stored | None:
         """The stored parameter that an input carries or an attribute holds, or None."""
         if position < 0:
-            return self.held.get(position)
+            return self.attribute_weight.get(position)
         return self.constants[position] if position < len(self.constants) else None
 
     def weights(self, position: int) -> int:
@@ -174,7 +174,7 @@ NARROW = frozenset(
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class AttributeWeight:
     """Numbers that an operator holds in an attribute.
 
     Attributes:
@@ -209,7 +209,7 @@ class Operator:
     roles: tuple[str, ...] | None
     work: Callable[[Context], Work] | None
     multiplies: bool = False
-    held: tuple[Held, ...] = ()
+    attribute_weight: tuple[AttributeWeight, ...] = ()
     unpack: Callable[[Node, Stored, int], Stored] | None = None
 
     def role(self, position: int, stored: Stored, dtype: int | None) -> str:

@@ -12,7 +12,7 @@ from onnxshare.checks.rule import (
     beside,
     command,
     python,
-    shrink_head,
+    replace_head,
     unknown,
 )
 
@@ -20,7 +20,7 @@ from onnxshare.checks.rule import (
 def _max_params(subject: Subject, limit: int) -> Iterator[Problem]:
     params = subject.inspection.totals.params
     if params > limit:
-        yield Problem(f"{params:,} parameters", params, shrink_head(subject))
+        yield Problem(f"{params:,} parameters", params, replace_head(subject))
 
 
 def _max_macs(subject: Subject, limit: int) -> Iterator[Problem]:
@@ -43,7 +43,7 @@ def _max_file_size(subject: Subject, limit: int) -> Iterator[Problem]:
         yield Problem(
             f"{show(size, 'bytes', beside=limit)} of model file and external data",
             size,
-            shrink_head(subject),
+            replace_head(subject),
         )
 
 

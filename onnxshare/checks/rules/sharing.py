@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from onnxshare.analysis.results import HeadFacts, Totals, WeightFacts
 from onnxshare.checks.limits import show
-from onnxshare.checks.rule import Problem, Rule, Subject, command, shrink_head, unknown
+from onnxshare.checks.rule import Problem, Rule, Subject, command, replace_head, unknown
 
 
 def fc_share(totals: Totals) -> float:
@@ -22,7 +22,7 @@ def _max_fc_share(subject: Subject, limit: float) -> Iterator[Problem]:
             f"{show(share, 'share', beside=limit)} of the parameters "
             f"({totals.fc_params:,} of {totals.params:,}) sit in fully connected layers",
             share,
-            shrink_head(subject),
+            replace_head(subject),
         )
 
 
@@ -35,7 +35,7 @@ def _min_sharing_ratio(subject: Subject, limit: float) -> Iterator[Problem]:
     elif ratio < limit:
         times = show(ratio, "ratio", beside=limit)
         yield Problem(
-            f"a parameter is used {times} times per sample on average", ratio, shrink_head(subject)
+            f"a parameter is used {times} times per sample on average", ratio, replace_head(subject)
         )
 
 
@@ -62,7 +62,7 @@ def _max_single_use(subject: Subject, limit: float) -> Iterator[Problem]:
             f"{at_least}{show(least, 'share', beside=limit)} of the parameters are used at most "
             f"once per sample, most of them in '{largest.name}'",
             least,
-            shrink_head(subject),
+            replace_head(subject),
         )
     elif most > limit:
         yield unknown(subject, "how often some weights are used is unknown")

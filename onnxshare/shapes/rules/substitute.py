@@ -144,7 +144,7 @@ class Body:
 Rule = Callable[[Body], None]
 
 
-def stand_in(model: onnx.ModelProto, rules: Mapping[tuple[str, str], Rule]) -> None:
+def substitute(model: onnx.ModelProto, rules: Mapping[tuple[str, str], Rule]) -> None:
     """Replace the nodes that a table has rules for, subgraphs included, by calls of functions.
 
     Args:

@@ -55,7 +55,7 @@ def test_its_twin_in_every_format(cli: Cli, tmp_path: Path, code: str) -> None:
     pair = PAIRS[code]
     files = {name: tmp_path / f"report.{name}" for name in READERS}
     reports = [word for name, file in files.items() for word in ("--report", f"{name}={file}")]
-    ran = checked(cli, tmp_path, pair, pair.twin, *reports)
+    ran = checked(cli, tmp_path, pair, pair.head_map, *reports)
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
     assert "no findings" in ran.stdout
     for name, read in READERS.items():

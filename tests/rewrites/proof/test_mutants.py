@@ -16,7 +16,7 @@ from onnxshare.analysis.heads import element_order, fully_connected
 from onnxshare.errors import RewriteError
 from rewrites.head_as_maps import fc_weights, maps
 from rewrites.head_as_maps.elementwise import Steps
-from rewrites.head_as_maps.head_builder import Mirror
+from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.head_as_maps.kernels import Convolutions
 from tests.rewrites.forms import FORMS, Net
 
@@ -88,13 +88,13 @@ def factor_ignored(name: str) -> Mutant:
     """alpha or beta taken for 1 after the FC was recognised."""
 
     def apply(patch: Patch) -> None:
-        connect = Mirror.connect
+        connect = HeadBuilder.connect
 
-        def wrong(self: Mirror, layer: Any) -> None:
+        def wrong(self: HeadBuilder, layer: Any) -> None:
             object.__setattr__(layer, name, 1.0)
             connect(self, layer)
 
-        patch.setattr(Mirror, "connect", wrong)
+        patch.setattr(HeadBuilder, "connect", wrong)
 
     return apply
 
@@ -136,10 +136,10 @@ def constants_not_moved(patch: Patch) -> None:
     """A constant per element of the vector put on the map as it is."""
     right = maps.constants_of
 
-    def wrong(twin: Any, spread: Array, node: Any) -> list[Array]:
-        made = right(twin, spread, node)
+    def wrong(head_map: Any, spread: Array, node: Any) -> list[Array]:
+        made = right(head_map, spread, node)
         first = spread.reshape(-1)[: made[0].size]
-        whole = int(np.prod(twin.parts[0].sizes))
+        whole = int(np.prod(head_map.parts[0].sizes))
         return [first.reshape(made[0].shape) if made[0].size == whole else made[0], *made[1:]]
 
     patch.setattr("rewrites.head_as_maps.elementwise.constants_of", wrong)
@@ -147,7 +147,7 @@ def constants_not_moved(patch: Patch) -> None:
 
 def activation_lost(patch: Patch) -> None:
     """What stands between two FCs is left out."""
-    patch.setattr(Steps, "elementwise", lambda self, node, data, twin: twin)
+    patch.setattr(Steps, "elementwise", lambda self, node, data, head_map: head_map)
 
 
 def one_map_lost(patch: Patch) -> None:
@@ -164,8 +164,8 @@ def columns_of_another(patch: Patch) -> None:
     """Each map gets the columns that stand one further on."""
     right = maps.columns_of
 
-    def wrong(twin: Any, rows: Array) -> Any:
-        read = right(twin, rows)
+    def wrong(head_map: Any, rows: Array) -> Any:
+        read = right(head_map, rows)
         total = rows.shape[1]
         return tuple(
             replace(item, columns=np.sort((item.columns + 1) % total))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rewrites.small_heads import augmentation
-from rewrites.small_heads.augmentation import Vicinity
+from rewrites.small_heads.augmentation import Augmentation
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -21,7 +21,7 @@ def test_what_is_near_is_made_of_two_samples(
     monkeypatch.setattr(augmentation, "_MOVED", 0)
     size = int(np.prod(spatial))
     maps = np.broadcast_to(np.arange(1.0, 6.0)[:, None, None], (5, 3, size))
-    made = Vicinity(maps, spatial, np.random.default_rng(0)).draw(1536)
+    made = Augmentation(maps, spatial, np.random.default_rng(0)).draw(1536)
     assert made.shape == (1536, 3, size)
     assert 0.08 < (made == 0).mean() < 0.12
     mixed, boxed, switched = made[:512], made[512:1024], made[1024:]
@@ -65,7 +65,7 @@ def clouds(samples: int, size: int, seed: int = 0) -> Array:
 def test_neighbours_are_the_nearest(samples: int) -> None:
     """Against all distances, written out; 700 samples take two blocks."""
     maps = clouds(samples, 12)
-    found = Vicinity(maps, (6,), np.random.default_rng(0))._near
+    found = Augmentation(maps, (6,), np.random.default_rng(0))._near
     flat = maps.reshape(samples, -1).astype(float)
     distances = ((flat[:, None] - flat[None]) ** 2).sum(axis=2)
     np.fill_diagonal(distances, np.inf)
@@ -78,7 +78,7 @@ def test_neighbours_are_the_nearest(samples: int) -> None:
 def test_neighbours_in_large_maps_are_of_the_same_cloud() -> None:
     """Where distances are those of random directions."""
     maps = clouds(60, 3000)
-    found = Vicinity(maps, (1500,), np.random.default_rng(0))._near
+    found = Augmentation(maps, (1500,), np.random.default_rng(0))._near
     assert found.shape == (60, 10)
     assert (found % 4 == np.arange(60)[:, None] % 4).all()
 
@@ -87,7 +87,7 @@ def test_neighbours_of_many_samples_are_looked_for_among_some(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(augmentation, "_AMONG", 100)
-    found = Vicinity(clouds(600, 12), (6,), np.random.default_rng(0))._near
+    found = Augmentation(clouds(600, 12), (6,), np.random.default_rng(0))._near
     assert len(np.unique(found)) <= 100
     assert not (found == np.arange(600)[:, None]).any()
     assert (found % 4 == np.arange(600)[:, None] % 4).mean() > 0.99
@@ -95,7 +95,7 @@ def test_neighbours_of_many_samples_are_looked_for_among_some(
 
 def test_maps_are_moved_along_the_difference_of_two_neighbours() -> None:
     maps = clouds(48, 8)
-    made = Vicinity(maps, (4,), np.random.default_rng(0))
+    made = Augmentation(maps, (4,), np.random.default_rng(0))
     chosen = np.tile(np.arange(48), 10)
     moved = made._moved(chosen)
     flat, lowest = maps.reshape(48, -1), maps.min()
@@ -125,13 +125,13 @@ def _share(move: Array, difference: Array) -> float:
 
 def test_values_do_not_fall_below_those_that_occur() -> None:
     maps = np.maximum(clouds(40, 30), 0)
-    made = Vicinity(maps, (15,), np.random.default_rng(1)).draw(900)
+    made = Augmentation(maps, (15,), np.random.default_rng(1)).draw(900)
     assert made.min() == 0
     assert made.max() > maps.max()
 
 
 def test_partners_are_near_more_often_than_by_chance() -> None:
-    made = Vicinity(clouds(400, 12), (6,), np.random.default_rng(0))
+    made = Augmentation(clouds(400, 12), (6,), np.random.default_rng(0))
     chosen = np.tile(np.arange(400), 20)
     same = (made._partners(chosen) % 4 == chosen % 4).mean()
     assert same == pytest.approx(0.3 + 0.7 / 4, abs=0.02)
@@ -140,5 +140,5 @@ def test_partners_are_near_more_often_than_by_chance() -> None:
 @pytest.mark.parametrize("samples", [1, 2, 3])
 def test_few_samples_and_copies(samples: int) -> None:
     maps = np.broadcast_to(np.arange(6, dtype=np.float32).reshape(1, 2, 3), (samples, 2, 3))
-    made = Vicinity(maps, (3,), np.random.default_rng(0)).draw(50)
+    made = Augmentation(maps, (3,), np.random.default_rng(0)).draw(50)
     assert ((made == maps[0]) | (made == 0)).all()

@@ -9,7 +9,7 @@ they are constants. Labels, vocabularies and the structure of a tree are neither
 from __future__ import annotations
 
 from onnxshare.analysis.operators.formulas import classical_ml, elementwise
-from onnxshare.analysis.operators.operator import CONSTANT, Held, Operator
+from onnxshare.analysis.operators.operator import CONSTANT, AttributeWeight, Operator
 from onnxshare.analysis.operators.tables.standard import EMBEDDING, LAYOUT
 
 _CLASSES = ("intercepts", "classlabels_ints", "classlabels_strings")
@@ -18,12 +18,12 @@ _SUPPORT_VECTORS = Operator(
     "fc",
     (),
     classical_ml.support_vectors,
-    held=(
-        Held(("support_vectors",), rows=("n_supports",)),
-        Held(("coefficients",)),
-        Held(("rho",)),
-        Held(("prob_a",)),
-        Held(("prob_b",)),
+    attribute_weight=(
+        AttributeWeight(("support_vectors",), rows=("n_supports",)),
+        AttributeWeight(("coefficients",)),
+        AttributeWeight(("rho",)),
+        AttributeWeight(("prob_a",)),
+        AttributeWeight(("prob_b",)),
     ),
 )
 
@@ -33,10 +33,10 @@ def _trees(leaves: str) -> Operator:
         "other",
         (),
         classical_ml.tree_ensemble,
-        held=(
-            Held((leaves, f"{leaves}_as_tensor")),
-            Held(("base_values", "base_values_as_tensor")),
-            Held(("nodes_values", "nodes_values_as_tensor"), CONSTANT),
+        attribute_weight=(
+            AttributeWeight((leaves, f"{leaves}_as_tensor")),
+            AttributeWeight(("base_values", "base_values_as_tensor")),
+            AttributeWeight(("nodes_values", "nodes_values_as_tensor"), CONSTANT),
         ),
     )
 
@@ -46,13 +46,19 @@ _LEARNED: dict[str, Operator] = {
         "fc",
         (),
         classical_ml.linear,
-        held=(Held(("coefficients",), rows=_CLASSES), Held(("intercepts",))),
+        attribute_weight=(
+            AttributeWeight(("coefficients",), rows=_CLASSES),
+            AttributeWeight(("intercepts",)),
+        ),
     ),
     "LinearRegressor": Operator(
         "fc",
         (),
         classical_ml.linear,
-        held=(Held(("coefficients",), rows=("targets",)), Held(("intercepts",))),
+        attribute_weight=(
+            AttributeWeight(("coefficients",), rows=("targets",)),
+            AttributeWeight(("intercepts",)),
+        ),
     ),
     "SVMClassifier SVMRegressor": _SUPPORT_VECTORS,
     "TreeEnsembleClassifier": _trees("class_weights"),
@@ -61,13 +67,18 @@ _LEARNED: dict[str, Operator] = {
         "other",
         (),
         classical_ml.tree_ensemble_of_tensors,
-        held=(
-            Held(("leaf_weights",)),
-            Held(("base_values",)),
-            Held(("nodes_splits",), CONSTANT),
+        attribute_weight=(
+            AttributeWeight(("leaf_weights",)),
+            AttributeWeight(("base_values",)),
+            AttributeWeight(("nodes_splits",), CONSTANT),
         ),
     ),
-    "Scaler": Operator("norm", (), classical_ml.scaler, held=(Held(("offset",)), Held(("scale",)))),
+    "Scaler": Operator(
+        "norm",
+        (),
+        classical_ml.scaler,
+        attribute_weight=(AttributeWeight(("offset",)), AttributeWeight(("scale",))),
+    ),
     "Normalizer": Operator("norm", (), classical_ml.normaliser),
     "ArrayFeatureExtractor": EMBEDDING,
     "Binarizer Imputer": Operator("elementwise", (), elementwise.elementwise),

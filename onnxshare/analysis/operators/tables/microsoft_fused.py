@@ -22,7 +22,7 @@ from onnxshare.analysis.operators.operator import (
     PARAM,
     QUANTIZATION,
     STRUCTURE,
-    Held,
+    AttributeWeight,
     Operator,
 )
 from onnxshare.analysis.operators.tables.standard import (
@@ -173,7 +173,8 @@ _CHANNELS_LAST: dict[str, Operator] = {
 #: between devices.
 _OLD: dict[str, Operator] = {
     "ImageScaler": Operator(
-        "elementwise", (), microsoft_fused.scaled_image, held=(Held(("bias",)),)
+        "elementwise", (), microsoft_fused.scaled_image,
+        attribute_weight=(AttributeWeight(("bias",)),)
     ),
     "Scale": ACTIVATION,
     "Crop DynamicSlice GivenTensorFill MemcpyFromHost MemcpyToHost": LAYOUT,

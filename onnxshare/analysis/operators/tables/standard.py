@@ -17,7 +17,7 @@ from onnxshare.analysis.operators.operator import (
     QUANTIZATION,
     STATISTIC,
     STRUCTURE,
-    Held,
+    AttributeWeight,
     Operator,
 )
 
@@ -104,7 +104,8 @@ _STANDARD: dict[str, Operator] = {
     "SoftmaxCrossEntropyLoss": Operator("other", (_S, _S, OPERAND), signals.softmax_loss),
     "NonMaxSuppression ImageDecoder": DATA_DEPENDENT,
     "TfIdfVectorizer": Operator(
-        "other", (), classical_ml.text_frequencies, held=(Held(("weights",)),)
+        "other", (), classical_ml.text_frequencies,
+        attribute_weight=(AttributeWeight(("weights",)),)
     ),
     "Identity Cast CastLike BitCast Reshape Flatten Squeeze Unsqueeze Transpose Shape "
     "Size Constant ConstantOfShape Range NonZero OneHot "

@@ -631,8 +631,8 @@ def test_local_functions_are_expanded() -> None:
 
 def dense(name: str, *calls: str, seed: int = 1) -> onnx.FunctionProto:
     """A function that holds a 5×5 matrix, and calls others after it is multiplied."""
-    held = node("Constant", "", "w", value=tensor("", 5, 5, seed=seed))
-    nodes = [held, node("MatMul", "data w", "h0")]
+    attribute_weight = node("Constant", "", "w", value=tensor("", 5, 5, seed=seed))
+    nodes = [attribute_weight, node("MatMul", "data w", "h0")]
     for position, called in enumerate(calls):
         nodes.append(node(called, f"h{position}", f"h{position + 1}", domain="mine"))
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
