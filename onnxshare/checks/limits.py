@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import Decimal, InvalidOperation
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from onnxshare.checks.targets import parse_target
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 #: What a limit is: a count of things, bytes, a share of a whole, a plain ratio, another model, a
 #: target runtime, a list of names, or just whether the rule is on.
@@ -127,6 +129,8 @@ def _size(value: float, beside: float | None) -> str:
 
 def _number(value: object, unit: Unit) -> Decimal | None:
     """Exact, so that "1.2G" is 1,200,000,000 and not a float beside it."""
+    from decimal import Decimal, InvalidOperation  # the options of `check` do not need it
+
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     if not isinstance(value, str):

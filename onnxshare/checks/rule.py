@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from onnxshare.analysis.results import HeadFacts, Inspection
 from onnxshare.checks.limits import Unit, show
-from onnxshare.checks.results import Limit, Metrics
 
 if TYPE_CHECKING:
+    from onnxshare.analysis.results import HeadFacts, Inspection
+    from onnxshare.checks.results import Limit, Metrics
     from onnxshare.io.load import Model
 
 #: What a rule needs beyond the plain inspection, which costs time: content hashes of the weights,
@@ -83,6 +83,24 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """One number of a model, to be held against a limit.
+
+    Attributes:
+        of: the number; None where it is unknown.
+        words: the message about a model whose number is beyond the limit, given the number in
+            words.
+        remedy: the command that would help.
+        unknown: why there is no number.
+    """
+
+    of: Callable[[Subject], float | None]
+    words: Callable[[Subject, str], str]
+    remedy: Callable[[Subject], str]
+    unknown: Callable[[Subject], str] = lambda subject: ""
+
+
+@dataclass(frozen=True)
 class Rule:
     """One rule.
 
@@ -95,8 +113,12 @@ class Rule:
         measures: exactly what is measured, in one sentence.
         why: why it matters in deployment.
         mend: how to fix a finding.
-        judge: yields what is wrong with a model under a limit.
+        judge: the number that is held against the limit, which must not be above it, or below it
+            where the option begins with `min-`; or a function that yields what is wrong with a
+            model under a limit.
         needs: what it needs that costs time.
+        help: what `onnxshare check --help` says of the option; where empty, the limit is given by
+            `--limit` or in a policy file.
     """
 
     code: str
@@ -107,8 +129,22 @@ class Rule:
     measures: str
     why: str
     mend: str
-    judge: Callable[[Subject, Any], Iterable[Problem]]
+    judge: Figure | Callable[[Subject, Any], Iterable[Problem]]
     needs: frozenset[Need] = field(default_factory=frozenset)
+    help: str = ""
+
+    def problems(self, subject: Subject, limit: Any) -> Iterable[Problem]:
+        """What is wrong with a model under a limit."""
+        figure = self.judge
+        if not isinstance(figure, Figure):
+            return figure(subject, limit)
+        value = figure.of(subject)
+        if value is None:
+            return [unknown(subject, figure.unknown(subject))]
+        if value >= limit if self.option.startswith("min-") else value <= limit:
+            return []
+        words = figure.words(subject, show(value, self.unit, beside=limit))
+        return [Problem(words, value, figure.remedy(subject))]
 
     def bound(self, limit: Limit, measured: Limit | None = None) -> str:
         """The limit in words: `at most 5,000,000`, `at least 10`; empty for a rule without one,
@@ -149,6 +185,11 @@ def command(verb: str, *arguments: str) -> str:
     if words and words[0].startswith("-") and words[0] != "-":
         words[0] = f"./{words[0]}"  # else it would be an option
     return " ".join(["onnxshare", verb, *map(quoted, words)])
+
+
+def advice(verb: str, *arguments: str) -> Callable[[Subject], str]:
+    """The same for whatever model is judged."""
+    return lambda subject: command(verb, subject.name, *arguments)
 
 
 def python(script: str) -> str:

@@ -190,7 +190,7 @@ def check_one(job: Job, how: How) -> ModelReport:
     for option, limit in job.limits.items():
         rule = BY_OPTION[option]
         try:
-            problems = list(rule.judge(subject, limit))
+            problems = list(rule.problems(subject, limit))
         except UsageError:  # such as an unknown provider: every model would say the same
             raise
         except (ModelFileError, ModelError, SamplesError) as error:

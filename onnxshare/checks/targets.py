@@ -6,7 +6,6 @@ A target is `onnxruntime 1.20`, or bounds such as `opset <= 17`, `ir_version <= 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -102,6 +101,8 @@ def _of_runtime(version: str) -> list[Bound]:
 
 
 def _of_bound(name: str, sign: str, version: int, words: str) -> Bound:
+    import difflib  # the list of rules does not need it
+
     # A domain that no model has bounds nothing, so that a slip would pass everything.
     meant = difflib.get_close_matches(name.lower().replace("_", ""), _SLIPS, 1, 0.85)
     if meant and name not in _SLIPS.values():

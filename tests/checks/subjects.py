@@ -75,7 +75,7 @@ def never() -> str | None:
 
 def judge(option: str, limit: float | str, of: Subject) -> Problem | None:
     """The one problem, or None."""
-    problems = list(BY_OPTION[option].judge(of, limit))
+    problems = list(BY_OPTION[option].problems(of, limit))
     assert len(problems) <= 1
     return problems[0] if problems else None
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
-from onnxshare.analysis.results import NodeFacts, TensorInfo
 from onnxshare.checks.rule import Problem, Rule, Subject, beside, command, python, quoted
 from onnxshare.checks.targets import IR_VERSION, outside, parse_target
 from onnxshare.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from onnxshare.analysis.results import NodeFacts, TensorInfo
 
 #: Names of the ONNX specification's optional metadata, and what people write instead.
 _LICENCE_KEYS = ("model_license", "license", "licence", "spdx")
@@ -168,6 +171,7 @@ RULES: tuple[Rule, ...] = (
         "An older runtime on the device refuses a newer model, or guesses.",
         "Export with a lower opset, or convert with onnx.version_converter.",
         _target,
+        help="What must read it: 'onnxruntime 1.20' or 'opset <= 17, ir_version <= 8'.",
     ),
     Rule(
         "DP402",

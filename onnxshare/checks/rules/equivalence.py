@@ -96,6 +96,7 @@ RULES: tuple[Rule, ...] = (
         "See with `onnxshare compare` where the two part.",
         _equivalent_to,
         frozenset({"runtime"}),
+        "The model that each must be equivalent to.",
     ),
     Rule(
         "EQ302",
@@ -109,5 +110,6 @@ RULES: tuple[Rule, ...] = (
         "Allow it with `min-agreement`, at the agreement you need, or rewrite exactly.",
         _min_agreement,
         frozenset({"runtime"}),
+        "The agreement that an approximate model must promise; 100% allows none.",
     ),
 )

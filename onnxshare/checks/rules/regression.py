@@ -53,5 +53,6 @@ RULES: tuple[Rule, ...] = (
         "Growth in small steps passes every fixed budget until it is too late.",
         "Find what grew with `onnxshare diff OLD NEW`; if it is meant, write the baseline anew.",
         _max_regression,
+        help="How much worse than the baseline a model may be.",
     ),
 )

@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from onnxshare.analysis.results import HeadFacts, Totals, WeightFacts
 from onnxshare.checks.limits import show
-from onnxshare.checks.rule import Problem, Rule, Subject, command, replace_head, unknown
+from onnxshare.checks.rule import (
+    Figure,
+    Problem,
+    Rule,
+    Subject,
+    advice,
+    command,
+    replace_head,
+    unknown,
+)
+
+if TYPE_CHECKING:
+    from onnxshare.analysis.results import HeadFacts, Totals, WeightFacts
 
 
 def fc_share(totals: Totals) -> float:
     """The parameters that fully connected layers use, as a share of all; 0 without any."""
     return totals.fc_params / totals.params if totals.params else 0.0
-
-
-def _max_fc_share(subject: Subject, limit: float) -> Iterator[Problem]:
-    totals = subject.inspection.totals
-    share = fc_share(totals)
-    if share > limit:
-        yield Problem(
-            f"{show(share, 'share', beside=limit)} of the parameters "
-            f"({totals.fc_params:,} of {totals.params:,}) sit in fully connected layers",
-            share,
-            replace_head(subject),
-        )
-
-
-def _min_sharing_ratio(subject: Subject, limit: float) -> Iterator[Problem]:
-    totals = subject.inspection.totals
-    ratio = totals.sharing_ratio
-    if ratio is None:
-        nothing = "the model holds no parameters"
-        yield unknown(subject, "the number of connections is unknown" if totals.params else nothing)
-    elif ratio < limit:
-        times = show(ratio, "ratio", beside=limit)
-        yield Problem(
-            f"a parameter is used {times} times per sample on average", ratio, replace_head(subject)
-        )
 
 
 def single_use_share(weights: tuple[WeightFacts, ...]) -> tuple[float, float]:
@@ -85,48 +72,32 @@ def quantised_copies(weights: tuple[WeightFacts, ...]) -> list[WeightFacts]:
     return [weight for weight in weights if weight.same_after and not weight.uniform]
 
 
-def _max_duplicate(subject: Subject, limit: int) -> Iterator[Problem]:
-    copies = equal_copies(subject.inspection.weights)
-    wasted = sum(weight.bytes for weight in copies)
-    if wasted > limit:
+def _copied_bytes(
+    find: Callable[[tuple[WeightFacts, ...]], list[WeightFacts]], words: str, remedy: str
+) -> Figure:
+    """The bytes of copies.
+
+    Args:
+        find: the copies among the parameter tensors.
+        words: what they are and what the largest is to another, with `{}` where their number and
+            the name of the largest go.
+        remedy: the verb and the options of the command that would help.
+    """
+
+    def say(subject: Subject, size: str) -> str:
+        copies = find(subject.inspection.weights)
         largest = max(copies, key=lambda weight: weight.bytes)
-        yield Problem(
-            f"{show(wasted, 'bytes', beside=limit)} of weights are stored more than once: "
-            f"{_count(copies)}, the largest '{largest.name}', equal to '{largest.same_as}'",
-            wasted,
-            command("rewrite", subject.name, "--share"),
+        count = f"{len(copies)} {'copy' if len(copies) == 1 else 'copies'}"
+        named = f"{count}, the largest '{largest.name}'"
+        return (
+            f"{size} of weights {words.format(named)} '{largest.same_as or largest.transposed_of}'"
         )
 
-
-def _max_transposed(subject: Subject, limit: int) -> Iterator[Problem]:
-    copies = transposed_copies(subject.inspection.weights)
-    wasted = sum(weight.bytes for weight in copies)
-    if wasted > limit:
-        largest = max(copies, key=lambda weight: weight.bytes)
-        yield Problem(
-            f"{show(wasted, 'bytes', beside=limit)} of weights are transposed copies of others: "
-            f"{_count(copies)}, the largest '{largest.name}', of '{largest.transposed_of}'",
-            wasted,
-            command("rewrite", subject.name, "--share"),
-        )
-
-
-def _max_dequantized(subject: Subject, limit: int) -> Iterator[Problem]:
-    copies = quantised_copies(subject.inspection.weights)
-    wasted = sum(weight.bytes for weight in copies)
-    if wasted > limit:
-        largest = max(copies, key=lambda weight: weight.bytes)
-        yield Problem(
-            f"{show(wasted, 'bytes', beside=limit)} of weights stand for the same numbers as "
-            f"others once quantised ones are dequantised: {_count(copies)}, the largest "
-            f"'{largest.name}', equal to '{largest.same_as or largest.transposed_of}'",
-            wasted,
-            command("inspect", subject.name, "--hash", "--by", "weight"),
-        )
-
-
-def _count(copies: list[WeightFacts]) -> str:
-    return f"{len(copies)} {'copy' if len(copies) == 1 else 'copies'}"
+    return Figure(
+        lambda subject: sum(weight.bytes for weight in find(subject.inspection.weights)),
+        say,
+        advice(*remedy.split()),
+    )
 
 
 def _convolution_form(subject: Subject, limit: bool) -> Iterator[Problem]:
@@ -190,7 +161,15 @@ RULES: tuple[Rule, ...] = (
         "A fully connected layer uses each weight once per sample. At batch 1 such a layer costs "
         "what it costs to read its weights, and it is most of what is shipped.",
         "Rewrite the head with `onnxshare rewrite --fc-to-gap`, which keeps a small one.",
-        _max_fc_share,
+        Figure(
+            lambda subject: fc_share(subject.inspection.totals),
+            lambda subject, share: (
+                f"{share} of the parameters ({subject.inspection.totals.fc_params:,} of "
+                f"{subject.inspection.totals.params:,}) sit in fully connected layers"
+            ),
+            replace_head,
+        ),
+        help="The largest share of the parameters in fully connected layers: 0.5 or 50%.",
     ),
     Rule(
         "WS102",
@@ -202,7 +181,17 @@ RULES: tuple[Rule, ...] = (
         "The fewer times a weight is used once it is read, the more the speed of the model is that "
         "of memory and not of arithmetic.",
         "Share weights over positions: convolutions and pooling instead of fully connected layers.",
-        _min_sharing_ratio,
+        Figure(
+            lambda subject: subject.inspection.totals.sharing_ratio,
+            lambda subject, times: f"a parameter is used {times} times per sample on average",
+            replace_head,
+            lambda subject: (
+                "the number of connections is unknown"
+                if subject.inspection.totals.params
+                else "the model holds no parameters"
+            ),
+        ),
+        help="How often a parameter must be used per sample, on average.",
     ),
     Rule(
         "WS103",
@@ -251,7 +240,7 @@ RULES: tuple[Rule, ...] = (
         "tensors filled with one number are left out",
         "Each copy is shipped, loaded and cached apart.",
         "`onnxshare rewrite --share` keeps one of each.",
-        _max_duplicate,
+        _copied_bytes(equal_copies, "are stored more than once: {}, equal to", "rewrite --share"),
         frozenset({"hashes"}),
     ),
     Rule(
@@ -265,7 +254,9 @@ RULES: tuple[Rule, ...] = (
         "Tied weights, such as those of an embedding and the output layer, are often exported "
         "twice, once transposed.",
         "`onnxshare rewrite --share` keeps one of each and transposes it where needed.",
-        _max_transposed,
+        _copied_bytes(
+            transposed_copies, "are transposed copies of others: {}, of", "rewrite --share"
+        ),
         frozenset({"hashes"}),
     ),
     Rule(
@@ -292,7 +283,12 @@ RULES: tuple[Rule, ...] = (
         "float32 for the output layer.",
         "Quantise all layers that share the weight alike, so that one tensor serves them all; "
         "`onnxshare inspect --hash --by weight` names the pairs.",
-        _max_dequantized,
+        _copied_bytes(
+            quantised_copies,
+            "stand for the same numbers as others once quantised ones are dequantised: {}, equal "
+            "to",
+            "inspect --hash --by weight",
+        ),
         frozenset({"hashes"}),
     ),
 )

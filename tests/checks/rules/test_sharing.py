@@ -238,5 +238,5 @@ def test_what_got_worse(
     before: dict[str, float | None], limit: float, measured: list[float | None]
 ) -> None:
     of = dataclasses.replace(subject(), before=before)
-    found = [problem.measured for problem in BY_OPTION["max-regression"].judge(of, limit)]
+    found = [problem.measured for problem in BY_OPTION["max-regression"].problems(of, limit)]
     assert found == pytest.approx(measured)
