@@ -1,26 +1,35 @@
-"""`onnxshare.inspect`: the analysis, with what the rewrites could do with each head.
+"""`onnxshare.inspect` and `onnxshare.check`, with what the rewrites could do with each head.
 
-`onnxshare.check`: the checks, with the rewrites to name those that help.
+What either needs alone is imported where it is used, so that neither pays for the other.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from onnxshare.analysis.heads.head import Subject
 from onnxshare.analysis.inspection import inspect as _inspect
-from onnxshare.analysis.results import Inspection
-from onnxshare.checks.results import CheckReport
-from onnxshare.checks.run import check as _check
-from onnxshare.io.load import ModelSource, load
-from onnxshare.shapes.inference import InputShapes
-from onnxshare.shapes.input_sizes import Dims, with_dims
+from onnxshare.io.load import load
+from onnxshare.shapes.input_sizes import with_dims
 from onnxshare.support.garbage_collection import paused
-from onnxshare.weights.equal_tensors import Progress
-from rewrites.head_offers import judge_heads
 
-__all__ = ["inspect"]
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from onnxshare.analysis.heads.head import Subject
+    from onnxshare.analysis.results import Inspection
+    from onnxshare.checks.known_findings import Baseline
+    from onnxshare.checks.policy import Policy
+    from onnxshare.checks.results import CheckReport, ModelReport
+    from onnxshare.io.load import ModelSource
+    from onnxshare.runtime.limits import RunLimits
+    from onnxshare.samples.samples import Samples
+    from onnxshare.shapes.inference import InputShapes
+    from onnxshare.shapes.input_sizes import Dims
+    from onnxshare.weights.equal_tensors import Progress
+
+__all__ = ["check", "inspect"]
 
 
 @paused()
@@ -58,8 +67,93 @@ def _judge(subject: Subject) -> list[dict[str, dict[str, Any]]]:
     return judge_heads(subject)
 
 
-__all__ = ["CheckReport", "check"]
+def check(
+    sources: ModelSource | Sequence[ModelSource],
+    *,
+    max_fc_share: float | str | None = None,
+    min_sharing_ratio: float | str | None = None,
+    max_single_use_share: float | str | None = None,
+    convolution_form: bool | None = None,
+    gap_is_exact: bool | None = None,
+    max_duplicate_bytes: int | str | None = None,
+    max_transposed_bytes: int | str | None = None,
+    size_locked: bool | None = None,
+    max_dequantized_bytes: int | str | None = None,
+    max_file_size: int | str | None = None,
+    max_params: int | str | None = None,
+    max_macs: int | str | None = None,
+    max_activation_memory: int | str | None = None,
+    max_protobuf_share: float | str | None = None,
+    equivalent_to: str | os.PathLike[str] | Literal[False] | None = None,
+    min_agreement: float | str | None = None,
+    target: str | Literal[False] | None = None,
+    operators: Sequence[str] | str | Literal[False] | None = None,
+    loads: bool | None = None,
+    named_dims: bool | None = None,
+    external_data: bool | None = None,
+    licenses: Sequence[str] | str | Literal[False] | None = None,
+    max_regression: float | str | None = None,
+    policy: Policy | str | os.PathLike[str] | None = None,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    warn: Sequence[str] = (),
+    baseline: Baseline | str | os.PathLike[str] | None = None,
+    samples: Samples | str | Path | None = None,
+    provider: str = "auto",
+    input_shapes: InputShapes | None = None,
+    dims: Dims | None = None,
+    follow_symlinks: str | os.PathLike[str] | None = None,
+    jobs: int | None = 1,
+    progress: Callable[[Iterable[ModelReport], int], Iterable[ModelReport]] | None = None,
+    run_limits: RunLimits | None = None,
+    **limits: object,
+) -> CheckReport:
+    """Check models against limits; without any, against the few that need no choice.
 
-#: `onnxshare.checks.run.check` with `judge` filled in.
-check = functools.partial(_check, judge=judge_heads)
-functools.update_wrapper(check, _check)
+    Each keyword up to `max_regression` is the limit of one rule (`onnxshare rules` lists them); a
+    number may be text such as `"5M"`, `"20MiB"` or `"50%"`; False switches the rule off.
+
+    Args:
+        sources: one model or several; paths may be folders and globs, and anything that
+            `onnxshare.load` takes will do.
+        policy: a policy file, or what `onnxshare.checks.policy.read_policy` read from one;
+            the limits given here come first. Its models are checked only if `sources` is empty.
+        select: codes or names of rules to add, with their default limits.
+        ignore: codes or names of rules to leave out.
+        warn: codes or names of rules that only warn.
+        baseline: findings that were there before, and what was measured then: a file, or what
+            `known_findings.read_baseline` read from one. None is the policy's, which need not
+            exist yet.
+        samples: inputs for the rules that run models; as of `onnxshare.compare`.
+        provider: where these run; as of `onnxshare.compare`.
+        input_shapes: sizes for symbolic inputs; as of `onnxshare.inspect`.
+        dims: sizes by symbol; as of `onnxshare.inspect`.
+        follow_symlinks: a folder that links to external data may lead into; as of
+            `onnxshare.load`.
+        jobs: how many models are checked at once, in processes of their own; None is one per
+            processor.
+        progress: shows how far it has come: gets the reports as they are ready and their number.
+        run_limits: what a model may take when it runs; as of `onnxshare.compare`.
+        limits: the limits of rules that other packages add, by the names of their options.
+
+    Raises:
+        UsageError: no model is given, there is no such rule, a limit is not one, or a file is no
+            policy or baseline.
+    """
+    given = dict(locals())
+    from onnxshare.checks.rules import RULES
+    from onnxshare.checks.run import How, run
+    from rewrites.head_offers import judge_heads
+
+    ours = {rule.option: given[rule.option.replace("-", "_")] for rule in RULES}
+    others = {name.replace("_", "-"): limit for name, limit in limits.items()}
+    return run(
+        sources,
+        {**ours, **others},
+        How(input_shapes, judge_heads, samples, provider, follow_symlinks, dims, run_limits),
+        policy=policy,
+        choice=(select, ignore, warn),
+        baseline=baseline,
+        jobs=jobs,
+        progress=progress,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +35,10 @@ class How:
     """What is the same for every model.
 
     Attributes:
-        input_shapes, dims, judge, samples, provider, follow_symlinks, run_limits: as of `check`.
+        input_shapes, samples, provider, follow_symlinks, dims, run_limits: as of
+            `onnxshare.check`.
+        judge: asks the rewrites what they could do with a head, so that findings can name the
+            one that helps; as of `onnxshare.analysis.inspection.inspect`.
         warn: codes of the rules that only warn.
         before: per model what the baseline says was measured.
     """
@@ -45,92 +48,57 @@ class How:
     samples: Samples | str | Path | None
     provider: str
     follow_symlinks: str | os.PathLike[str] | None
-    warn: frozenset[str]
-    before: Mapping[str, Mapping[str, int | float | None]]
     dims: Dims | None = None
     run_limits: RunLimits | None = None
+    warn: frozenset[str] = frozenset()
+    before: Mapping[str, Mapping[str, int | float | None]] = field(default_factory=dict)
 
     def load(self, source: ModelSource) -> Model:
         """The model, with links to its external data allowed if they are."""
         return load(source, follow_symlinks=self.follow_symlinks)
 
 
-def check(
+#: Codes or names of the rules to add, to leave out, and that only warn.
+Choice = tuple[Sequence[str], Sequence[str], Sequence[str]]
+
+
+def run(
     sources: ModelSource | Sequence[ModelSource],
+    limits: Mapping[str, object],
+    how: How,
     *,
-    policy: Policy | str | os.PathLike[str] | None = None,
-    select: Sequence[str] = (),
-    ignore: Sequence[str] = (),
-    warn: Sequence[str] = (),
-    baseline: Baseline | str | os.PathLike[str] | None = None,
-    samples: Samples | str | Path | None = None,
-    provider: str = "auto",
-    input_shapes: InputShapes | None = None,
-    dims: Dims | None = None,
-    judge: HeadJudge | None = None,
-    follow_symlinks: str | os.PathLike[str] | None = None,
-    jobs: int | None = 1,
-    progress: Callable[[Iterable[ModelReport], int], Iterable[ModelReport]] | None = None,
-    run_limits: RunLimits | None = None,
-    **limits: object,
+    policy: Policy | str | os.PathLike[str] | None,
+    choice: Choice,
+    baseline: Baseline | str | os.PathLike[str] | None,
+    jobs: int | None,
+    progress: Callable[[Iterable[ModelReport], int], Iterable[ModelReport]] | None,
 ) -> CheckReport:
-    """Check models against limits; without any, against the few that `presets.DEFAULT` has.
+    """Check models against limits, as `onnxshare.check` does, whose arguments these are.
 
     Args:
-        sources: one model or several; paths may be folders and globs (see `find_models`),
-            and anything that `onnxshare.load` takes will do.
-        policy: a policy file, or what `onnxshare.checks.policy.read_policy` read from one;
-            the limits given here come first. Its models are checked only if `sources` is empty.
-        select: codes or names of rules to add, with their default limits.
-        ignore: codes or names of rules to leave out.
-        warn: codes or names of rules that only warn.
-        baseline: findings that were there before, and what was measured then: a file, or what
-            `known_findings.read_baseline` read from one. None is the policy's, which need not
-            exist yet.
-        samples: inputs for the rules that run models; as of `onnxshare.compare`.
-        provider: where these run; as of `onnxshare.compare`.
-        input_shapes: sizes for symbolic inputs; as of `onnxshare.inspect`.
-        dims: sizes by symbol; as of `onnxshare.inspect`.
-        judge: asks the rewrites what they could do with a head, so that findings can name
-            the one that helps; as of `onnxshare.analysis.inspection.inspect`.
-        follow_symlinks: a folder that links to external data may lead into; as of
-            `onnxshare.load`.
-        jobs: how many models are checked at once, in processes of their own; None is one per
-            processor.
-        progress: shows how far it has come; as of `parallel.each`.
-        run_limits: what a model may take when it runs; as of `onnxshare.compare`.
-        limits: the limits of rules by the names of their options, with underscores:
-            `max_params="5M"`, `max_fc_share=0.5`, `equivalent_to="reference.onnx"`.
+        limits: option name to limit; None for a rule that is not given one.
+        how: what is the same for every model.
+        choice: `select`, `ignore` and `warn`.
 
     Raises:
         UsageError: no model is given, there is no such rule, a limit is not one, or a file is no
             policy or baseline.
     """
     options = {
-        name.replace("_", "-"): os.fspath(value) if isinstance(value, os.PathLike) else value
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value
         for name, value in limits.items()
     }
     if not isinstance(policy, Policy):
         policy = Policy() if policy is None else read_policy(Path(policy))
     baseline = _known(baseline, policy)
-    policy = _choose(policy, options, select, ignore, warn, baseline)
+    policy = _choose(policy, options, choice, baseline)
     planned = plan(sources, policy)
     if not planned:
         raise UsageError("no model is given", "name one, or list `models` in the policy file")
     if not any(job.limits for job in planned):
         raise UsageError("every rule is left out", "see `onnxshare rules`, and select one")
     before = {} if baseline is None else baseline.metrics
-    how = How(
-        input_shapes,
-        judge,
-        samples,
-        provider,
-        follow_symlinks,
-        policy.warn,
-        before,
-        dims,
-        run_limits,
-    )
+    how = replace(how, warn=policy.warn, before=before)
     reports = each(partial(check_one, how=how), planned, jobs, progress)
     kept, stale = silence(reports, policy.allow, baseline)
     path = None if policy.path is None else str(policy.path)
@@ -150,12 +118,11 @@ def _known(baseline: Baseline | str | os.PathLike[str] | None, policy: Policy) -
 def _choose(
     policy: Policy,
     options: Mapping[str, object],
-    select: Sequence[str],
-    ignore: Sequence[str],
-    warn: Sequence[str],
+    choice: Choice,
     baseline: Baseline | None,
 ) -> Policy:
     """The policy with the options put over it; the default rules where nobody selects any."""
+    select, ignore, warn = choice
     chosen = policy.with_options(options, select)
     if not chosen.limits and not any(entry.limits for entry in chosen.models):
         chosen = policy.with_options(DEFAULT.limits, (), (), DEFAULT.warn)

@@ -12,9 +12,9 @@ from pathlib import Path
 import onnx
 import pytest
 
+from onnxshare.api import check
 from onnxshare.checks.jobs import Job, each
 from onnxshare.checks.results import ModelReport
-from onnxshare.checks.run import check
 from tests.checks.pairs import lenet, small
 
 

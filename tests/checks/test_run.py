@@ -11,9 +11,9 @@ import pytest
 
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.analysis.inspection import inspect
+from onnxshare.api import check
 from onnxshare.checks.policy import ModelEntry, Policy
 from onnxshare.checks.results import CheckReport
-from onnxshare.checks.run import check
 from onnxshare.errors import RuntimeFailure, SamplesError, UsageError
 
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from rich.console import Console
 
-from onnxshare.checks.run import check
+from onnxshare.api import check
 from onnxshare.report.checks.text import print_findings
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
