@@ -52,7 +52,7 @@ def test_an_end_halfway_waits_for_nothing_and_leaves_no_process(
     for number in range(8):
         onnx.save(small(), tmp_path / f"{number}.onnx")
     script = (
-        "import time, sys; from pathlib import Path; from tests.checks import test_parallel as t; "
+        "import time, sys; from pathlib import Path; from tests.checks import test_jobs as t; "
         "from onnxshare.checks.jobs import each\n"
         "if __name__ == '__main__':\n"
         "    print('ready', flush=True)\n"
