@@ -53,14 +53,17 @@ def test_the_vgg19_of_the_onnx_wheel(onnx_light: Path) -> None:
     ]
 
 
-def test_the_fix_is_what_the_rewrites_offer(lenet_path: Path) -> None:
+def test_the_fix_is_what_the_rewrites_offer(
+    lenet_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[int, ...]] = []
 
     def judge(subject: Subject) -> list[dict[str, dict[str, Any]]]:
         asked.extend((head.channels, *head.spatial) for head in subject.heads)
         return [{"fc-to-gap": {"exact": True, "params_after": 1}}]
 
-    (finding,) = check(lenet_path, max_fc_share=0.5, judge=judge).findings
+    monkeypatch.setattr("rewrites.head_offers.judge_heads", judge)
+    (finding,) = check(lenet_path, max_fc_share=0.5).findings
     assert finding.model == str(lenet_path)
     assert finding.fix == f"onnxshare rewrite {lenet_path} --fc-to-gap"
     assert asked == [(16, 5, 5)]
