@@ -20,7 +20,7 @@ import onnx
 from onnx import TensorProto
 
 from onnxshare.analysis.heads.head import Subject
-from onnxshare.analysis.operators.table import PARAM
+from onnxshare.analysis.operators.operator import PARAM
 from onnxshare.analysis.weight_usage import take
 from onnxshare.graph.index import CARRIERS, Graph, Scope, Stored
 from onnxshare.io.tensors import Array

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from onnxshare.analysis.memory_traffic import activation_bytes
 from onnxshare.analysis.operators.formulas.elementwise import nothing
-from onnxshare.analysis.operators.operator import Context, Unknown, Work
-from onnxshare.analysis.operators.table import PARAM, Operator
+from onnxshare.analysis.operators.operator import PARAM, Context, Operator, Unknown, Work
 from onnxshare.analysis.shape_rules import RULES, Operands, misfit
 from onnxshare.graph.index import Graph, Node, Stored
 from onnxshare.io.node_reader import Operation

@@ -16,7 +16,7 @@ from onnx import TensorProto, ValueInfoProto
 
 from onnxshare.analysis.memory_traffic import bound_by, intensity, weights_moved
 from onnxshare.analysis.node_patterns import Pattern
-from onnxshare.analysis.operators.table import PARAM
+from onnxshare.analysis.operators.operator import PARAM
 from onnxshare.analysis.receptive_field.fields import Fields
 from onnxshare.analysis.results import NodeFacts, Sharing, TensorInfo, WeightFacts
 from onnxshare.analysis.weight_usage import NodeUse, TensorUse, WeightUsage

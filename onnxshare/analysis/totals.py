@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from onnxshare.analysis.heads.fully_connected import FullyConnected, bias_node, fully_connected
 from onnxshare.analysis.heads.head import Head
 from onnxshare.analysis.memory_traffic import peak_activations
-from onnxshare.analysis.operators.table import CONSTANT, PARAM, QUANTIZATION, STATISTIC
+from onnxshare.analysis.operators.operator import CONSTANT, PARAM, QUANTIZATION, STATISTIC
 from onnxshare.analysis.results import NodeFacts, Totals
 from onnxshare.analysis.rows import WEIGHT_LAYERS, dtype_name
 from onnxshare.analysis.weight_usage import NodeUse, WeightUsage

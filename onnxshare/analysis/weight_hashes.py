@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from onnxshare.analysis.operators.table import PARAM
+from onnxshare.analysis.operators.operator import PARAM
 from onnxshare.analysis.results import WeightFacts
 from onnxshare.analysis.weight_usage import WeightUsage
 from onnxshare.graph.constant_values import Values

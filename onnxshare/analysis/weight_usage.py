@@ -11,17 +11,16 @@ from onnxshare.analysis.node_patterns import Pattern, Patterns
 from onnxshare.analysis.operators.attribute_weights import as_read, unknown
 from onnxshare.analysis.operators.formulas.elementwise import bias
 from onnxshare.analysis.operators.formulas.elementwise import elementwise as applied
-from onnxshare.analysis.operators.operator import Work
-from onnxshare.analysis.operators.table import (
+from onnxshare.analysis.operators.operator import (
     CONSTANT,
     PARAM,
     QUANTIZATION,
     STATISTIC,
     STRUCTURE,
-    UNKNOWN,
     Operator,
-    lookup,
+    Work,
 )
+from onnxshare.analysis.operators.table import UNKNOWN, lookup
 from onnxshare.analysis.operators.tables.standard import LAYOUT
 from onnxshare.analysis.sliced_weights import CUT_OR_JOIN, Views
 from onnxshare.graph.constant_values import Values
@@ -31,10 +30,10 @@ from onnxshare.shapes.computed_sizes import taken_branch
 from onnxshare.shapes.inference import Shapes
 
 #: The Add that gives an FC its bias: a bias is a parameter even where it is one number.
-_BIAS = Operator("elementwise", (PARAM, PARAM), bias)
+_BIAS = Operator("elementwise", "PP", bias)
 
 #: The product of the scales of data, which is quantised at run time, and of a weight.
-_SCALES = Operator("elementwise", (QUANTIZATION, QUANTIZATION), applied)
+_SCALES = Operator("elementwise", "QQ", applied)
 
 #: Of nodes without parameters; never changed.
 _NONE: list[Stored] = []

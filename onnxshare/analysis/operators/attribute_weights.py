@@ -13,12 +13,7 @@ from onnxshare.analysis.operators.operator import FLOATS, NARROW, PARAM, Attribu
 from onnxshare.graph.index import Node, Stored
 
 #: The element type of weights of so many bits.
-_TYPES = {
-    2: TensorProto.UINT2,
-    4: TensorProto.UINT4,
-    8: TensorProto.UINT8,
-}
-
+_TYPES = {2: TensorProto.UINT2, 4: TensorProto.UINT4, 8: TensorProto.UINT8}
 
 #: The first weight of MatMulNBitsQkv.
 _FIRST_PROJECTION = 3
@@ -36,10 +31,8 @@ def as_read(node: Node, operator: Operator, constants: dict[int, Stored]) -> dic
     found = dict(constants)
     if operator.unpack is not None:
         for position, stored in constants.items():
-            if (
-                stored.dtype not in FLOATS
-                and operator.role(position, stored, stored.dtype) == PARAM
-            ):
+            param = operator.role(position, stored, stored.dtype) == PARAM
+            if param and stored.dtype not in FLOATS:
                 found[position] = operator.unpack(node, stored, position)
     return found | dict(_attribute_weight(node, operator))
 
@@ -54,11 +47,7 @@ def unknown(node: Node, operator: Operator) -> Operator:
         and prod(attribute.t.dims) > 1
         and attribute.t.data_type in FLOATS | NARROW
     ]
-    return (
-        replace(operator, attribute_weight=tuple(AttributeWeight((name,)) for name in names))
-        if names
-        else operator
-    )
+    return replace(operator, attribute_weight=tuple(AttributeWeight((name,)) for name in names))
 
 
 def _attribute_weight(node: Node, operator: Operator) -> Iterator[tuple[int, Stored]]:

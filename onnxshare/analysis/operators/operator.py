@@ -18,19 +18,11 @@ Sizes = tuple[int, ...]
 
 #: Element types of weights and activations; others are counters, indices and masks.
 FLOATS = frozenset(
-    (
-        TensorProto.FLOAT,
-        TensorProto.FLOAT16,
-        TensorProto.DOUBLE,
-        TensorProto.BFLOAT16,
-        TensorProto.FLOAT8E4M3FN,
-        TensorProto.FLOAT8E4M3FNUZ,
-        TensorProto.FLOAT8E5M2,
-        TensorProto.FLOAT8E5M2FNUZ,
-        TensorProto.FLOAT4E2M1,
-        TensorProto.COMPLEX64,
-        TensorProto.COMPLEX128,
-    )
+    TensorProto.DataType.Value(name)
+    for name in (
+        "FLOAT FLOAT16 DOUBLE BFLOAT16 FLOAT8E4M3FN FLOAT8E4M3FNUZ FLOAT8E5M2 FLOAT8E5M2FNUZ "
+        "FLOAT4E2M1 COMPLEX64 COMPLEX128"
+    ).split()
 )
 
 
@@ -60,6 +52,19 @@ class Work:
     unshared: int | None = None
     dense: int | None = None
     uses: dict[int, int] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        uses: dict[int, int],
+        macs: int = 0,
+        extra: int | None = 0,
+        sharing: Sharing = Sharing(),  # noqa: B008 - it is frozen
+        unshared: int | None = None,
+        dense: int | None = None,
+    ) -> Work:
+        """Work whose connections are those by input."""
+        return cls(sum(uses.values()), sharing, macs, extra, unshared, dense, uses)
 
     @property
     def flops(self) -> int | None:
@@ -96,10 +101,7 @@ class Context:
         Raises:
             Unknown: they are not known.
         """
-        sizes = self.inputs[position] if position < len(self.inputs) else None
-        if sizes is None:
-            raise Unknown
-        return sizes
+        return _known(self.inputs, position)
 
     @property
     def output(self) -> Sizes:
@@ -116,10 +118,7 @@ class Context:
         Raises:
             Unknown: they are not known.
         """
-        sizes = self.outputs[position] if position < len(self.outputs) else None
-        if sizes is None:
-            raise Unknown
-        return sizes
+        return _known(self.outputs, position)
 
     def constant(self, position: int) -> Stored | None:
         """The stored parameter that an input carries or an attribute holds, or None."""
@@ -131,6 +130,14 @@ class Context:
         """Elements of a constant input; 0 for one that is computed or left out."""
         stored = self.constant(position)
         return stored.elements if stored is not None else 0
+
+    def used(self, times: dict[int, int]) -> dict[int, int]:
+        """The uses of those inputs that are stored parameters."""
+        return {slot: count for slot, count in times.items() if self.constant(slot) is not None}
+
+    def number(self, name: str, default: int = 0) -> int:
+        """A whole number among the node's attributes."""
+        return int(self.node.attribute(name, default))
 
     def has(self, position: int) -> bool:
         """Whether an input is there."""
@@ -151,18 +158,31 @@ class Context:
         return count // self.batch if sizes and sizes[0] % self.batch == 0 else count
 
 
+def _known(sizes: tuple[Sizes | None, ...], position: int) -> Sizes:
+    found = sizes[position] if position < len(sizes) else None
+    if found is None:
+        raise Unknown
+    return found
+
+
 #: What a constant input counts as.
-PARAM, STATISTIC, CONSTANT, QUANTIZATION, STRUCTURE = (
-    "params",
-    "statistics",
-    "constants",
-    "quantization",
-    "structure",
-)
+PARAM, STATISTIC, CONSTANT = "params", "statistics", "constants"
+QUANTIZATION, STRUCTURE = "quantization", "structure"
 
 #: What an element-wise operand counts as depends on it: several floats are parameters, one is a
 #: constant, and anything else is structure. A quantised operand is not told by its type.
 OPERAND, QUANTISED_OPERAND = "operand", "quantised operand"
+
+#: The letters that rows of the table write roles with.
+_ROLES = {
+    "P": PARAM,
+    "T": STATISTIC,
+    "C": CONSTANT,
+    "Q": QUANTIZATION,
+    "S": STRUCTURE,
+    "O": OPERAND,
+    "X": QUANTISED_OPERAND,
+}
 
 
 #: Element types that few tensors have but quantised ones.
@@ -195,8 +215,8 @@ class Operator:
 
     Attributes:
         kind: conv, fc, recurrent, embedding, norm, elementwise, pool, layout or other.
-        roles: what a constant counts as, per input; inputs beyond the list are structure.
-            None: every input is an element-wise operand.
+        roles: what a constant counts as, a letter (`_ROLES`) per input; inputs beyond them are
+            structure. None: every input is an element-wise operand.
         work: the formula; None for an unknown operator.
         multiplies: whether it has multiply-accumulates at all, besides the kinds that always do.
             Those of an operator that has none are 0 whatever its sizes.
@@ -206,7 +226,7 @@ class Operator:
     """
 
     kind: str
-    roles: tuple[str, ...] | None
+    roles: str | None
     work: Callable[[Context], Work] | None
     multiplies: bool = False
     attribute_weight: tuple[AttributeWeight, ...] = ()
@@ -217,7 +237,7 @@ class Operator:
         if self.roles is None:
             role = OPERAND
         else:
-            role = self.roles[position] if position < len(self.roles) else STRUCTURE
+            role = _ROLES[self.roles[position]] if position < len(self.roles) else STRUCTURE
         if role not in (OPERAND, QUANTISED_OPERAND):
             return role
         # What nobody knows, looks up rows or passes them on may hold quantised weights.

@@ -6,14 +6,7 @@ what it holds: its work is None, never 0.
 
 from __future__ import annotations
 
-from onnxshare.analysis.operators.operator import (
-    CONSTANT,
-    PARAM,
-    QUANTIZATION,
-    STATISTIC,
-    STRUCTURE,
-    Operator,
-)
+from onnxshare.analysis.operators.operator import Operator
 from onnxshare.analysis.operators.tables import classical_ml, microsoft, microsoft_fused, standard
 from onnxshare.graph.index import STANDARD_DOMAINS
 
@@ -31,16 +24,3 @@ TABLE: dict[tuple[str, str], Operator] = {
 def lookup(domain: str, op_type: str) -> Operator:
     """The row of an operator; `UNKNOWN` for one that has none."""
     return TABLE.get(("" if domain in STANDARD_DOMAINS else domain, op_type), UNKNOWN)
-
-
-__all__ = [
-    "CONSTANT",
-    "PARAM",
-    "QUANTIZATION",
-    "STATISTIC",
-    "STRUCTURE",
-    "TABLE",
-    "UNKNOWN",
-    "Operator",
-    "lookup",
-]

@@ -15,13 +15,7 @@ def linear(context: Context) -> Work:
     (https://onnx.ai/onnx/operators/onnx_aionnxml_LinearRegressor.html)."""
     rows = context.rows()
     uses = {slot: rows * context.weights(slot) for slot in (-1, -2)}
-    return Work(
-        connections=sum(uses.values()),
-        uses=uses,
-        macs=uses[-1],
-        extra_flops=uses[-2],
-        unshared=uses[-1],
-    )
+    return Work.of(uses, uses[-1], uses[-2], unshared=uses[-1])
 
 
 def support_vectors(context: Context) -> Work:
@@ -30,20 +24,14 @@ def support_vectors(context: Context) -> Work:
     (https://onnx.ai/onnx/operators/onnx_aionnxml_SVMClassifier.html; Chang and Lin, "LIBSVM")."""
     rows = context.rows()
     uses = {slot: rows * context.weights(slot) for slot in (-1, -2, -3, -4, -5)}
-    return Work(
-        connections=sum(uses.values()),
-        uses=uses,
-        macs=uses[-1] + uses[-2],
-        extra_flops=uses[-3],
-    )
+    return Work.of(uses, uses[-1] + uses[-2], uses[-3])
 
 
 def scaler(context: Context) -> Work:
     """Scaler: each element uses one offset and one factor
     (https://onnx.ai/onnx/operators/onnx_aionnxml_Scaler.html)."""
     elements = context.per_sample(context.input(0))
-    uses = {slot: elements for slot in (-1, -2) if context.constant(slot) is not None}
-    return Work(connections=sum(uses.values()), uses=uses, extra_flops=2 * elements)
+    return Work.of(context.used({-1: elements, -2: elements}), extra=2 * elements)
 
 
 def normaliser(context: Context) -> Work:
@@ -57,8 +45,7 @@ def text_frequencies(context: Context) -> Work:
     weights (https://onnx.ai/onnx/operators/onnx__TfIdfVectorizer.html)."""
     if context.constant(-1) is None:
         return Work(extra_flops=None)
-    elements = context.per_sample(context.output)
-    return Work(connections=elements, uses={-1: elements}, extra_flops=None)
+    return Work.of({-1: context.per_sample(context.output)}, extra=None)
 
 
 def tree_ensemble(context: Context) -> Work:
@@ -87,4 +74,4 @@ def _leaves(context: Context, trees: int, weights_per_leaf: set[int]) -> Work:
         raise Unknown
     rows = context.rows()
     uses = {-1: rows * trees * sum(weights_per_leaf), -2: rows * context.weights(-2)}
-    return Work(connections=sum(uses.values()), uses=uses, extra_flops=None)
+    return Work.of(uses, extra=None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import prod
 
 from onnxshare.analysis.operators.operator import Context, Sizes, Work
@@ -38,52 +40,31 @@ def fused_convolution(context: Context) -> Work:
         return work
     elements, positions = context.per_sample(context.output), prod(context.output[2:])
     uses = {slot: positions * context.weights(slot) for slot in (1, 2)}
-    uses[3] = elements if context.constant(3) is not None else 0
-    return replace(
-        work,
-        connections=sum(uses.values()),
-        uses=uses,
-        extra_flops=(work.extra_flops or 0) + elements,
-    )
+    uses |= context.used({3: elements})
+    extra = (work.extra_flops or 0) + elements
+    return replace(work, connections=sum(uses.values()), uses=uses, extra_flops=extra)
 
 
-def channels_last_convolution(context: Context) -> Work:
-    """com.microsoft NhwcConv and NhwcFusedConv: as Conv, the channels of the output last."""
-    return fused_convolution(_channels_first(context))
+def channels_last(formula: Callable[[Context], Work]) -> Callable[[Context], Work]:
+    """A formula for a node whose data has its channels last."""
 
-
-def channels_last_quantised(context: Context) -> Work:
-    """QLinearConv of ONNX Runtime's channels-last domain: as QLinearConv."""
-    return convolution(_channels_first(context), weight=3, bias=8)
-
-
-def channels_last_transposed(context: Context) -> Work:
-    """ConvTranspose of ONNX Runtime's channels-last domain: as ConvTranspose."""
-    return transposed_convolution(_channels_first(context))
-
-
-def _channels_first(context: Context) -> Context:
     def turned(sizes: Sizes | None) -> Sizes | None:
         return sizes if sizes is None else (sizes[0], sizes[-1], *sizes[1:-1])
 
-    first = turned(context.inputs[0])
-    return replace(
-        context,
-        inputs=(first, *context.inputs[1:]),
-        outputs=tuple(map(turned, context.outputs)),
-    )
+    def work(context: Context) -> Work:
+        inputs = (turned(context.inputs[0]), *context.inputs[1:])
+        outputs = tuple(map(turned, context.outputs))
+        return formula(replace(context, inputs=inputs, outputs=outputs))
 
-
-def integer_convolution(context: Context) -> Work:
-    """ConvInteger: as Conv, without bias."""
-    return convolution(context, bias=99)
+    return work
 
 
 def quantised_convolution(context: Context) -> Work:
     """QLinearConv: as Conv, with the weight as input 3 and the bias as input 8."""
+    formula = partial(convolution, weight=3, bias=8)
     if context.node.attribute("channels_last", 0):  # com.microsoft only
-        context = _channels_first(context)
-    return convolution(context, weight=3, bias=8)
+        return channels_last(formula)(context)
+    return formula(context)
 
 
 def deformable_convolution(context: Context) -> Work:
@@ -97,17 +78,6 @@ def deformable_convolution(context: Context) -> Work:
     return replace(work, extra_flops=(work.extra_flops or 0) + taps * each)
 
 
-def causal_convolution(context: Context) -> Work:
-    """CausalConvWithState: each step uses the K weights and the bias of each channel once
-    (https://onnx.ai/onnx/operators/onnx__CausalConvWithState.html)."""
-    return convolution(context)
-
-
-def padded_transposed_convolution(context: Context) -> Work:
-    """com.microsoft ConvTransposeWithDynamicPads: as ConvTranspose, with the bias as input 3."""
-    return transposed_convolution(context, bias=3)
-
-
 def transposed_convolution(context: Context, bias: int = 2) -> Work:
     """ConvTranspose: each input position uses each weight of its channel once.
 
@@ -117,12 +87,11 @@ def transposed_convolution(context: Context, bias: int = 2) -> Work:
     positions, output = prod(context.input(0)[2:]), context.output
     macs = positions * prod(context.input(1))
     uses = {1: positions * context.weights(1), bias: prod(output[2:]) * context.weights(bias)}
-    return Work(
-        connections=sum(uses.values()),
-        uses=uses,
-        sharing=Sharing(spatial=positions if any(uses.values()) else 1),
-        macs=macs,
-        extra_flops=context.per_sample(output) if context.has(bias) else 0,
+    return Work.of(
+        uses,
+        macs,
+        context.per_sample(output) if context.has(bias) else 0,
+        Sharing(spatial=positions if any(uses.values()) else 1),
         unshared=macs,
         dense=context.per_sample(context.input(0)) * context.per_sample(output),
     )

@@ -3,6 +3,7 @@ computes without multiply-accumulates."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 
 from onnxshare.analysis.operators.operator import Context, Work
@@ -16,56 +17,30 @@ def normalisation(context: Context, slots: tuple[int, ...] = (1, 2)) -> Work:
     elements = context.per_sample(context.output)
     stored = [position for position in slots if context.constant(position) is not None]
     scale = context.weights(stored[0]) if stored else 0
-    return Work(
-        connections=elements * len(stored),
-        uses=dict.fromkeys(stored, elements),
-        sharing=Sharing(spatial=max(1, elements // scale) if scale else 1),
-        extra_flops=2 * elements,
-    )
+    uses = dict.fromkeys(stored, elements)
+    return Work.of(uses, extra=2 * elements, sharing=_spatial(elements, scale))
 
 
-def skip_normalisation(context: Context) -> Work:
-    """com.microsoft SkipLayerNormalization: the sum of two inputs and a bias, normalised
-    (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
-    return normalisation(context, (1, 2, 3, 4))
-
-
-def group_normalisation(context: Context) -> Work:
-    """com.microsoft GroupNorm and SkipGroupNorm: scale, shift, and a bias that is added before
-    (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
-    return normalisation(context, (1, 2, 3, 4))
-
-
-def ordered_normalisation(context: Context) -> Work:
-    """com.microsoft QOrderedLayerNormalization: scale and shift as inputs 2 and 3."""
-    return normalisation(context, (2, 3))
+def _spatial(elements: int, weights: int) -> Sharing:
+    return Sharing(spatial=max(1, elements // weights) if weights else 1)
 
 
 def elementwise(context: Context) -> Work:
     """Element-wise operators: each output element uses one element of each constant operand."""
-    elements = context.per_sample(context.output)
     alone = len(context.inputs) == 1
-    slots = [] if alone else [i for i, c in enumerate(context.constants) if c is not None]
-    largest = max((context.weights(position) for position in slots), default=0)
-    return Work(
-        connections=elements * len(slots),
-        uses=dict.fromkeys(slots, elements),
-        sharing=Sharing(spatial=max(1, elements // largest) if largest else 1),
-        extra_flops=elements * max(1, len(context.inputs) - 1),
-    )
+    return _operands(context, () if alone else range(len(context.constants)))
 
 
 def quantised_elementwise(context: Context) -> Work:
     """com.microsoft QLinearAdd and QLinearMul: as Add, with the operands as inputs 0 and 3."""
+    return _operands(context, (0, 1, 3, 4), times=1)
+
+
+def _operands(context: Context, slots: Iterable[int], times: int = 0) -> Work:
     elements = context.per_sample(context.output)
-    slots = [slot for slot in (0, 1, 3, 4) if context.constant(slot) is not None]
-    largest = max((context.weights(slot) for slot in slots), default=0)
-    return Work(
-        connections=elements * len(slots),
-        uses=dict.fromkeys(slots, elements),
-        sharing=Sharing(spatial=max(1, elements // largest) if largest else 1),
-        extra_flops=elements,
-    )
+    uses = context.used(dict.fromkeys(slots, elements))
+    sharing = _spatial(elements, max(map(context.weights, uses), default=0))
+    return Work.of(uses, 0, elements * (times or max(1, len(context.inputs) - 1)), sharing)
 
 
 def split_activation(context: Context) -> Work:
@@ -85,11 +60,8 @@ def bias(context: Context) -> Work:
 def slope(context: Context) -> Work:
     """PRelu: each output element uses one slope (a single one counts as a weight too)."""
     elements, stored = context.per_sample(context.output), context.weights(1)
-    return Work(
-        connections=elements if stored else 0,
-        sharing=Sharing(spatial=max(1, elements // stored) if stored else 1),
-        extra_flops=2 * elements,
-    )
+    sharing = _spatial(elements, stored)
+    return Work(elements if stored else 0, sharing, extra_flops=2 * elements)
 
 
 def embedding(context: Context) -> Work:
@@ -123,8 +95,7 @@ def biased_softmax(context: Context) -> Work:
 
 def response_normalisation(context: Context) -> Work:
     """LRN: a window of squares, a power and a division per element."""
-    size = int(context.node.attribute("size", 1))
-    return Work(extra_flops=(size + 2) * context.per_sample(context.output))
+    return Work(extra_flops=(context.number("size", 1) + 2) * context.per_sample(context.output))
 
 
 #: Source elements along one axis that an interpolated element is made of.

@@ -20,53 +20,18 @@ def gemm(context: Context, left: int = 0, right: int = 1, bias: int = 2) -> Work
 
 def matmul(context: Context, left: int = 0, right: int = 1, bias: int = 99) -> Work:
     """MatMul: every output element is a product over the inner size
-    (https://onnx.ai/onnx/operators/onnx__MatMul.html)."""
+    (https://onnx.ai/onnx/operators/onnx__MatMul.html). com.microsoft has it with a bias, with a
+    weight [N, K] in blocks of a few bits (MatMulNBits), and with differences of rows (CDist)."""
     return product(context, left, right, bias, context.input(left)[-1])
 
 
 def fused_matmul(context: Context) -> Work:
     """com.microsoft FusedMatMul: as MatMul, either operand transposed
     (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
-    if context.node.attribute("transBatchA", 0):
+    if context.number("transBatchA"):
         raise Unknown  # the rows stand before the batch
     inner = context.input(0)[-2 if context.node.attribute("transA", 0) else -1]
     return product(context, 0, 1, 99, inner)
-
-
-def block_matmul(context: Context) -> Work:
-    """com.microsoft MatMulNBits and MatMulBnb4: as MatMul with a [K, N] weight, which is stored in
-    blocks of a few bits (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
-    return product(context, 0, 1, 5, context.input(0)[-1])
-
-
-def quantised_matmul(context: Context) -> Work:
-    """QLinearMatMul: as MatMul, with the right operand as input 3."""
-    return matmul(context, right=3)
-
-
-def quantised_gemm(context: Context) -> Work:
-    """com.microsoft QGemm: as Gemm, with the weight as input 3 and the bias as input 6."""
-    return gemm(context, right=3, bias=6)
-
-
-def dynamically_quantised_matmul(context: Context) -> Work:
-    """com.microsoft DynamicQuantizeMatMul: as MatMul, with the bias as input 4."""
-    return matmul(context, bias=4)
-
-
-def integer_matmul_to_float(context: Context) -> Work:
-    """com.microsoft MatMulIntegerToFloat: as MatMul, with the bias as input 6."""
-    return matmul(context, bias=6)
-
-
-def activated_matmul(context: Context) -> Work:
-    """com.microsoft GemmFastGelu: as MatMul, with the bias as input 2."""
-    return matmul(context, bias=2)
-
-
-def ordered_matmul(context: Context) -> Work:
-    """com.microsoft QOrderedMatMul: as MatMul, with the weight as input 2 and the bias as 5."""
-    return matmul(context, right=2, bias=5)
 
 
 def product(context: Context, left: int, right: int, bias: int, inner: int) -> Work:
@@ -74,31 +39,22 @@ def product(context: Context, left: int, right: int, bias: int, inner: int) -> W
     as there are rows of the other."""
     results = context.per_sample(context.output)
     macs = results * inner
-    constant = [side for side in (left, right) if context.constant(side) is not None]
-    if len(constant) == 2:  # a weight that is computed from two
-        return Work(connections=2 * macs, uses={left: macs, right: macs}, macs=macs)
-    if not constant:
+    uses = context.used({left: macs, right: macs})
+    if len(uses) == 2:  # a weight that is computed from two
+        return Work.of(uses, macs)
+    if not uses:
         return Work(macs=macs, extra_flops=results if context.has(bias) else 0)
-    weight = constant[0]
+    (weight,) = uses
     data = left if weight == right else right
-    uses = {weight: macs}
-    if context.constant(bias) is not None:
-        uses[bias] = results
-    return Work(
-        connections=sum(uses.values()),
-        uses=uses,
-        sharing=Sharing(token=max(1, macs // max(1, context.weights(weight)))),
-        macs=macs,
-        extra_flops=results if context.has(bias) else 0,
+    uses |= context.used({bias: results})
+    return Work.of(
+        uses,
+        macs,
+        results if context.has(bias) else 0,
+        Sharing(token=max(1, macs // max(1, context.weights(weight)))),
         unshared=macs,
         dense=context.per_sample(context.input(data)) * results,
     )
-
-
-def distances(context: Context) -> Work:
-    """com.microsoft CDist: rows · rows · features, a difference, its square and their sum each
-    (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
-    return product(context, 0, 1, 99, context.input(0)[-1])
 
 
 def einsum(context: Context) -> Work:
@@ -123,14 +79,10 @@ def einsum(context: Context) -> Work:
     }
     if len(uses) == len(terms):
         uses = {}
-    stored = sum(context.weights(at) for at in uses)
-    return Work(
-        connections=sum(uses.values()),
-        uses=uses,
-        sharing=Sharing(token=max(1, sum(uses.values()) // stored) if stored else 1),
-        macs=combinations * (len(terms) - 1),
-        extra_flops=combinations if len(terms) == 1 else 0,
-    )
+    stored = sum(map(context.weights, uses))
+    sharing = Sharing(token=max(1, sum(uses.values()) // stored) if stored else 1)
+    extra = combinations if len(terms) == 1 else 0
+    return Work.of(uses, combinations * (len(terms) - 1), extra, sharing)
 
 
 def _axes(term: str, sizes: Sizes, known: dict[str, int]) -> list[str]:
@@ -156,17 +108,17 @@ def _implicit(axes: list[list[str]]) -> list[str]:
 
 
 def experts(context: Context, first: int = 3, second: int = 5, third: int = 7) -> Work:
-    """com.microsoft MoE: each token goes through the layers of its k best experts; the arguments
-    are the positions of their biases (their weights stand before)
+    """com.microsoft MoE and QMoE: each token goes through the layers of its k best experts; the
+    arguments are the positions of their biases (their weights stand before)
     (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
     data = context.input(0)
     tokens = context.per_sample(data) // data[-1]
-    chosen = int(context.node.attribute("k", 1))
+    chosen = context.number("k", 1)
     step = 1 if first == 3 else 2  # the quantised form has its scales in between
-    layers = {bias: bias - step for bias in (first, second, third)}
     total = context.input(first - step)[0]
     uses, macs, added = {}, 0, 0
-    for bias, weight in layers.items():
+    for bias in (first, second, third):
+        weight = bias - step
         if not context.has(weight):
             continue
         stored = context.weights(weight)
@@ -177,14 +129,4 @@ def experts(context: Context, first: int = 3, second: int = 5, third: int = 7) -
         uses[weight] = tokens * chosen * (stored // total)
         uses[bias] = tokens * chosen * (context.weights(bias) // total)
         added += uses[bias]
-    return Work(
-        connections=sum(uses.values()),
-        uses=uses,
-        macs=macs,
-        extra_flops=added,
-    )
-
-
-def quantised_experts(context: Context) -> Work:
-    """com.microsoft QMoE: as MoE, with scales between each weight and its bias."""
-    return experts(context, first=4, second=7, third=10)
+    return Work.of(uses, macs, added)

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 from math import ceil, log2, prod
 
-from onnxshare.analysis.operators.formulas import attention, elementwise, matrix_products
+from onnxshare.analysis.operators.formulas import attention, elementwise
 from onnxshare.analysis.operators.operator import Context, Unknown, Work
 from onnxshare.analysis.results import Sharing
-
-_ONE = Sharing()
 
 
 def depends_on_data(context: Context) -> Work:
@@ -19,18 +17,6 @@ def depends_on_data(context: Context) -> Work:
         Unknown: always, so that the node is reported as unknown with what it holds.
     """
     raise Unknown
-
-
-def _sum(uses: dict[int, int], macs: int, extra: int, sharing: Sharing = _ONE) -> Work:
-    """Work whose connections are those by input."""
-    return Work(
-        connections=sum(uses.values()), uses=uses, sharing=sharing, macs=macs, extra_flops=extra
-    )
-
-
-def _used(context: Context, times: dict[int, int]) -> dict[int, int]:
-    """The uses of those inputs that are stored parameters."""
-    return {slot: count for slot, count in times.items() if context.constant(slot) is not None}
 
 
 def attention_lstm(context: Context) -> Work:
@@ -48,19 +34,14 @@ def attention_lstm(context: Context) -> Work:
     uses |= {9: kept * context.weights(9), 10: steps * kept * context.weights(10)}
     macs = steps * (cell + query + layer) + scores * (attended + memory[2]) + kept * rows
     gates = steps * 3 * prod(context.input(1)[:2])
-    return _sum(_used(context, uses), macs, gates + scores * (2 * attended + 3))
-
-
-def branch_normalisation(context: Context) -> Work:
-    """BranchwiseRMSNorm: as RMSNormalization, of each branch; the scale is input 1."""
-    return elementwise.normalisation(context, (1,))
+    return Work.of(context.used(uses), macs, gates + scores * (2 * attended + 3))
 
 
 def gated_normalisation(context: Context) -> Work:
     """GatedRMSNorm: as RMSNormalization, times the activation of a gate."""
     work = elementwise.normalisation(context, (1,))
     gates = 2 * context.per_sample(context.output)
-    return _sum(work.uses or {}, 0, (work.extra_flops or 0) + gates, sharing=work.sharing)
+    return Work.of(work.uses or {}, 0, (work.extra_flops or 0) + gates, sharing=work.sharing)
 
 
 def crop_and_resize(context: Context) -> Work:
@@ -75,26 +56,26 @@ def masked_attention(context: Context) -> Work:
     if context.node.attribute("past_present_share_buffer", 0) or not context.has(1):
         raise Unknown  # how much of the buffer is in use is data
     query, key, result = context.input(0), context.input(1), context.output
-    heads, rows = int(context.node.attribute("num_heads", 0)), query[1]
+    heads, rows = context.number("num_heads"), query[1]
     past = context.input(5)[2] if context.has(5) else 0
     keys = key[2] if len(key) == 4 else key[1] + past
     macs, extra = attention.scores(heads, rows, keys, query[2] // heads, result[2] // heads)
     added = {10: context.weights(10), 4: heads * rows * keys}
-    uses = _used(context, added)
-    return _sum(uses, macs, extra + uses.get(10, 0))
+    uses = context.used(added)
+    return Work.of(uses, macs, extra + uses.get(10, 0))
 
 
 def ordered_attention(context: Context) -> Work:
     """QOrderedAttention: three FCs in 8 bits, then as Attention; the past is input 18."""
-    data, heads = context.input(0), int(context.node.attribute("num_heads", 0))
+    data, heads = context.input(0), context.number("num_heads")
     rows = data[1]
     keys = rows + (context.input(18)[3] if context.has(18) else 0)
     columns = [context.input(slot)[1] for slot in (5, 6, 7)]
     macs, extra = attention.scores(heads, rows, keys, columns[0] // heads, columns[2] // heads)
     weights = {slot: rows * context.weights(slot) for slot in (5, 6, 7, 11, 12, 13)}
     projected = rows * sum(prod(context.input(slot)) for slot in (5, 6, 7))
-    uses = _used(context, weights | {19: heads * rows * keys})
-    return _sum(
+    uses = context.used(weights | {19: heads * rows * keys})
+    return Work.of(
         uses, projected + macs, rows * sum(columns) + extra, sharing=Sharing(token=max(1, rows))
     )
 
@@ -110,8 +91,8 @@ def engram_gate(context: Context) -> Work:
     may be normalised again."""
     elements = context.per_sample(context.input(0))
     norms = 3 if context.has(5) else 2
-    uses = _used(context, dict.fromkeys((3, 4, 5), elements))
-    return _sum(uses, elements, (2 * norms + 1) * elements)
+    uses = context.used(dict.fromkeys((3, 4, 5), elements))
+    return Work.of(uses, elements, (2 * norms + 1) * elements)
 
 
 def gated_delta(context: Context) -> Work:
@@ -129,8 +110,8 @@ def gated_delta(context: Context) -> Work:
     rule = str(context.node.attribute("update_rule", "gated_delta"))
     passes = 3 if "delta" in rule else 2
     gated = tokens * heads
-    uses = _used(context, {6: context.weights(6), 7: gated, 8: gated})
-    return _sum(uses, gated * passes * state, gated * state if "gated" in rule else 0)
+    uses = context.used({6: context.weights(6), 7: gated, 8: gated})
+    return Work.of(uses, gated * passes * state, gated * state if "gated" in rule else 0)
 
 
 def relative_position(context: Context) -> Work:
@@ -142,7 +123,7 @@ def relative_position(context: Context) -> Work:
     biased = context.per_sample(output)
     uses = {1: elements, 2: biased, 3: rows * prod(weight), 4: rows * weight[1], 5: rows}
     extra = elements + rows * (2 * weight[1] + 5) + biased
-    return _sum(_used(context, uses), rows * prod(weight), extra)
+    return Work.of(context.used(uses), rows * prod(weight), extra)
 
 
 def two_rotary_embeddings(context: Context) -> Work:
@@ -157,24 +138,24 @@ def mix_streams(context: Context) -> Work:
     block."""
     streams = context.input(0)
     elements = context.per_sample(streams)
-    count = int(context.node.attribute("num_branches", 0)) or streams[-2]
+    count = context.number("num_branches") or streams[-2]
     mixed = elements * count if context.has(3) else 0
-    uses = _used(context, {2: elements, 3: mixed})
-    return _sum(uses, mixed, 2 * elements)
+    uses = context.used({2: elements, 3: mixed})
+    return Work.of(uses, mixed, 2 * elements)
 
 
 def reduce_streams(context: Context) -> Work:
     """HyperConnectionPreMix: a weighted sum of all streams, and its scale."""
     elements = context.per_sample(context.input(0))
-    uses = _used(context, {1: elements})
-    return _sum(uses, elements, context.per_sample(context.output))
+    uses = context.used({1: elements})
+    return Work.of(uses, elements, context.per_sample(context.output))
 
 
 def real_transform(context: Context) -> Work:
     """Rfft, Irfft: a fast Fourier transform along the last axes, 5 n log₂ n operations for n points
     in all (Cooley and Tukey, 1965; http://www.fftw.org/speed)."""
     real = context.input(0) if context.node.op_type == "Rfft" else context.output
-    points = prod(real[len(real) - int(context.node.attribute("signal_ndim", 1)) :])
+    points = prod(real[len(real) - context.number("signal_ndim", 1) :])
     if points < 1:
         return Work()
     return Work(extra_flops=context.per_sample(real) // points * 5 * points * ceil(log2(points)))
@@ -184,18 +165,8 @@ def decay_gate(context: Context) -> Work:
     """LinearAttentionGate: a bias, a softplus and a factor for each decay, a sigmoid for each
     rate."""
     elements = context.per_sample(context.input(0))
-    uses = _used(context, {1: elements, 2: elements})
-    return _sum(uses, 0, elements * (4 if context.has(3) else 3))
-
-
-def scaled_matmul(context: Context) -> Work:
-    """MatMulBlockQuantizedFp4Weight: as MatMul with a [N, K] weight, the bias as input 5."""
-    return matrix_products.product(context, 0, 1, 5, context.input(0)[-1])
-
-
-def scaled_float8_matmul(context: Context) -> Work:
-    """MatMulBlockQuantizedFp8Weight: as MatMul with a [N, K] weight, the bias as input 4."""
-    return matrix_products.product(context, 0, 1, 4, context.input(0)[-1])
+    uses = context.used({1: elements, 2: elements})
+    return Work.of(uses, 0, elements * (4 if context.has(3) else 3))
 
 
 def projections(context: Context) -> Work:
@@ -214,7 +185,7 @@ def projections(context: Context) -> Work:
         extra += outputs * context.has(weight + 2)
     if context.node.op_type == "MatMulNBitsMlp":
         extra += 2 * rows * _columns(context, 3)
-    return _sum(_used(context, uses), macs, extra, sharing=Sharing(token=max(1, rows)))
+    return Work.of(context.used(uses), macs, extra, sharing=Sharing(token=max(1, rows)))
 
 
 def _columns(context: Context, weight: int) -> int:
@@ -228,8 +199,8 @@ def packed_convolution(context: Context) -> Work:
     tokens = context.input(0)[0]
     uses = {slot: tokens * context.weights(slot) for slot in (1, 3)}
     macs, biased = tokens * prod(context.input(1)), prod(context.output)
-    return _sum(
-        _used(context, uses),
+    return Work.of(
+        context.used(uses),
         macs,
         biased if context.has(3) else 0,
         sharing=Sharing(temporal=max(1, tokens)),
@@ -239,5 +210,5 @@ def packed_convolution(context: Context) -> Work:
 def scaled_image(context: Context) -> Work:
     """ImageScaler, of before ONNX 1.0: a factor, and the bias of each channel."""
     elements = context.per_sample(context.output)
-    uses = _used(context, {-1: elements})
-    return _sum(uses, 0, 2 * elements)
+    uses = context.used({-1: elements})
+    return Work.of(uses, 0, 2 * elements)

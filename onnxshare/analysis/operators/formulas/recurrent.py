@@ -32,7 +32,7 @@ def linear_attention(context: Context) -> Work:
     read once per query head; a delta rule reads it once more
     (https://onnx.ai/onnx/operators/onnx__LinearAttention.html)."""
     node, query, value = context.node, context.input(0), context.input(2)
-    heads, groups = int(node.attribute("q_num_heads", 0)), int(node.attribute("kv_num_heads", 0))
+    heads, groups = context.number("q_num_heads"), context.number("kv_num_heads")
     steps = query[1]
     state = (query[2] // heads) * (value[2] // groups)
     rule = str(node.attribute("update_rule", "gated_delta"))

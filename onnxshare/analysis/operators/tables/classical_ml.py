@@ -8,80 +8,64 @@ they are constants. Labels, vocabularies and the structure of a tree are neither
 
 from __future__ import annotations
 
-from onnxshare.analysis.operators.formulas import classical_ml, elementwise
-from onnxshare.analysis.operators.operator import CONSTANT, AttributeWeight, Operator
-from onnxshare.analysis.operators.tables.standard import EMBEDDING, LAYOUT
+from collections.abc import Callable
+
+from onnxshare.analysis.operators.formulas import classical_ml
+from onnxshare.analysis.operators.operator import (
+    CONSTANT,
+    AttributeWeight,
+    Context,
+    Operator,
+    Work,
+)
+from onnxshare.analysis.operators.tables.standard import ACTIVATION, EMBEDDING, LAYOUT
 
 _CLASSES = ("intercepts", "classlabels_ints", "classlabels_strings")
 
-_SUPPORT_VECTORS = Operator(
-    "fc",
-    (),
-    classical_ml.support_vectors,
-    attribute_weight=(
-        AttributeWeight(("support_vectors",), rows=("n_supports",)),
-        AttributeWeight(("coefficients",)),
-        AttributeWeight(("rho",)),
-        AttributeWeight(("prob_a",)),
-        AttributeWeight(("prob_b",)),
-    ),
-)
+
+def _row(kind: str, work: Callable[[Context], Work], *weights: AttributeWeight) -> Operator:
+    return Operator(kind, "", work, attribute_weight=weights)
+
+
+def _linear(*rows: str) -> Operator:
+    coefficients = AttributeWeight(("coefficients",), rows=rows)
+    return _row("fc", classical_ml.linear, coefficients, AttributeWeight(("intercepts",)))
 
 
 def _trees(leaves: str) -> Operator:
-    return Operator(
+    return _row(
         "other",
-        (),
         classical_ml.tree_ensemble,
-        attribute_weight=(
-            AttributeWeight((leaves, f"{leaves}_as_tensor")),
-            AttributeWeight(("base_values", "base_values_as_tensor")),
-            AttributeWeight(("nodes_values", "nodes_values_as_tensor"), CONSTANT),
-        ),
+        AttributeWeight((leaves, f"{leaves}_as_tensor")),
+        AttributeWeight(("base_values", "base_values_as_tensor")),
+        AttributeWeight(("nodes_values", "nodes_values_as_tensor"), CONSTANT),
     )
 
 
 _LEARNED: dict[str, Operator] = {
-    "LinearClassifier": Operator(
+    "LinearClassifier": _linear(*_CLASSES),
+    "LinearRegressor": _linear("targets"),
+    "SVMClassifier SVMRegressor": _row(
         "fc",
-        (),
-        classical_ml.linear,
-        attribute_weight=(
-            AttributeWeight(("coefficients",), rows=_CLASSES),
-            AttributeWeight(("intercepts",)),
-        ),
+        classical_ml.support_vectors,
+        AttributeWeight(("support_vectors",), rows=("n_supports",)),
+        *(AttributeWeight((name,)) for name in ("coefficients", "rho", "prob_a", "prob_b")),
     ),
-    "LinearRegressor": Operator(
-        "fc",
-        (),
-        classical_ml.linear,
-        attribute_weight=(
-            AttributeWeight(("coefficients",), rows=("targets",)),
-            AttributeWeight(("intercepts",)),
-        ),
-    ),
-    "SVMClassifier SVMRegressor": _SUPPORT_VECTORS,
     "TreeEnsembleClassifier": _trees("class_weights"),
     "TreeEnsembleRegressor": _trees("target_weights"),
-    "TreeEnsemble": Operator(
+    "TreeEnsemble": _row(
         "other",
-        (),
         classical_ml.tree_ensemble_of_tensors,
-        attribute_weight=(
-            AttributeWeight(("leaf_weights",)),
-            AttributeWeight(("base_values",)),
-            AttributeWeight(("nodes_splits",), CONSTANT),
-        ),
+        AttributeWeight(("leaf_weights",)),
+        AttributeWeight(("base_values",)),
+        AttributeWeight(("nodes_splits",), CONSTANT),
     ),
-    "Scaler": Operator(
-        "norm",
-        (),
-        classical_ml.scaler,
-        attribute_weight=(AttributeWeight(("offset",)), AttributeWeight(("scale",))),
+    "Scaler": _row(
+        "norm", classical_ml.scaler, AttributeWeight(("offset",)), AttributeWeight(("scale",))
     ),
-    "Normalizer": Operator("norm", (), classical_ml.normaliser),
+    "Normalizer": Operator("norm", "", classical_ml.normaliser),
     "ArrayFeatureExtractor": EMBEDDING,
-    "Binarizer Imputer": Operator("elementwise", (), elementwise.elementwise),
+    "Binarizer Imputer": ACTIVATION,
     "CastMap CategoryMapper DictVectorizer FeatureVectorizer LabelEncoder OneHotEncoder "
     "ZipMap": LAYOUT,
 }

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from onnxshare.analysis.operators.attribute_weights import (
     packed_experts,
     packed_matrix,
@@ -16,14 +18,9 @@ from onnxshare.analysis.operators.formulas import (
     recurrent,
     signals,
 )
-from onnxshare.analysis.operators.operator import (
-    OPERAND,
-    PARAM,
-    QUANTISED_OPERAND,
-    QUANTIZATION,
-    STRUCTURE,
-    Operator,
-)
+from onnxshare.analysis.operators.formulas.convolutions import channels_last
+from onnxshare.analysis.operators.formulas.matrix_products import matmul
+from onnxshare.analysis.operators.operator import Operator
 from onnxshare.analysis.operators.tables.standard import (
     ACTIVATION,
     CAUSAL_CONV,
@@ -40,114 +37,87 @@ from onnxshare.analysis.operators.tables.standard import (
     REDUCTION,
 )
 
-_S, _Q, _P = STRUCTURE, QUANTIZATION, PARAM
-_QO = QUANTISED_OPERAND
-
-_SKIP = Operator("norm", (_S, _S, _P, _P, _P), elementwise.skip_normalisation)
-_FUSED_MATMUL = Operator("fc", (_P, _P), matrix_products.fused_matmul)
-_QUANTISED_BINARY = Operator(
-    "elementwise", (_QO, _Q, _Q, _QO, _Q, _Q, _Q, _Q), elementwise.quantised_elementwise
-)
+#: Of the sum of several inputs and a bias.
+_FOUR = partial(elementwise.normalisation, slots=(1, 2, 3, 4))
 
 _CONTRIB: dict[str, Operator] = {
-    "FusedConv": Operator("conv", (_P, _P, _P, OPERAND), convolutions.fused_convolution),
+    "FusedConv": Operator("conv", "PPPO", convolutions.fused_convolution),
     "NhwcConv NhwcFusedConv": Operator(
-        "conv", (_P, _P, _P, OPERAND), convolutions.channels_last_convolution
+        "conv", "PPPO", channels_last(convolutions.fused_convolution)
     ),
-    "QLinearConv": Operator(
-        "conv", (_P, _Q, _Q, _P, _Q, _Q, _Q, _Q, _P), convolutions.quantised_convolution
-    ),
+    "QLinearConv": Operator("conv", "PQQPQQQQP", convolutions.quantised_convolution),
     "ConvTransposeWithDynamicPads": Operator(
-        "conv", (_P, _P, _S, _P), convolutions.padded_transposed_convolution
+        "conv", "PPSP", partial(convolutions.transposed_convolution, bias=3)
     ),
     "CausalConvWithState": CAUSAL_CONV,
     "FusedGemm": FC,
-    "GemmFastGelu": Operator("fc", (_P, _P, _P), matrix_products.activated_matmul),
-    "GemmFloat8": Operator("fc", (_P, _P, _P, _Q, _Q, _Q), matrix_products.gemm),
-    "QGemm": Operator("fc", (_P, _Q, _Q, _P, _Q, _Q, _P, _Q, _Q), matrix_products.quantised_gemm),
-    "FusedMatMul FusedMatMulActivation TransposeMatMul": _FUSED_MATMUL,
+    "GemmFastGelu": Operator("fc", "PPP", partial(matmul, bias=2)),
+    "GemmFloat8": Operator("fc", "PPPQQQ", matrix_products.gemm),
+    "QGemm": Operator("fc", "PQQPQQPQQ", partial(matrix_products.gemm, right=3, bias=6)),
+    "FusedMatMul FusedMatMulActivation TransposeMatMul": Operator(
+        "fc", "PP", matrix_products.fused_matmul
+    ),
     "MatMulInteger16": MATMUL,
-    "DynamicQuantizeMatMul": Operator(
-        "fc", (_P, _P, _Q, _Q, _P), matrix_products.dynamically_quantised_matmul
-    ),
-    "MatMulIntegerToFloat": Operator(
-        "fc", (_P, _P, _Q, _Q, _Q, _Q, _P), matrix_products.integer_matmul_to_float
-    ),
-    "MatMulNBits": Operator(
-        "fc", (_S, _P, _Q, _Q, _S, _P), matrix_products.block_matmul, unpack=packed_matrix
-    ),
-    "MatMulBnb4": Operator("fc", (_S, _P, _Q), matrix_products.block_matmul, unpack=packed_matrix),
-    "QOrderedMatMul": Operator(
-        "fc", (_P, _Q, _P, _Q, _Q, _P, _QO, _Q), matrix_products.ordered_matmul
-    ),
-    "CDist": Operator("other", (_P, _P), matrix_products.distances, multiplies=True),
-    "MoE": Operator("fc", (_S, _S, _P, _P, _P, _P, _P, _P), matrix_products.experts),
+    "DynamicQuantizeMatMul": Operator("fc", "PPQQP", partial(matmul, bias=4)),
+    "MatMulIntegerToFloat": Operator("fc", "PPQQQQP", partial(matmul, bias=6)),
+    "MatMulNBits": Operator("fc", "SPQQSP", partial(matmul, bias=5), unpack=packed_matrix),
+    "MatMulBnb4": Operator("fc", "SPQ", partial(matmul, bias=5), unpack=packed_matrix),
+    "QOrderedMatMul": Operator("fc", "PQPQQPXQ", partial(matmul, right=2, bias=5)),
+    "CDist": Operator("other", "PP", matmul, multiplies=True),
+    "MoE": Operator("fc", "SSPPPPPP", matrix_products.experts),
     "QMoE": Operator(
         "fc",
-        (_S, _S, _P, _Q, _P, _P, _Q, _P, _P, _Q, _P, _Q, _Q, _Q, _S, _Q, _Q, _Q, _Q, _Q),
-        matrix_products.quantised_experts,
+        "SSPQPPQPPQPQQQSQQQQQ",
+        partial(matrix_products.experts, first=4, second=7, third=10),
         unpack=packed_experts,
     ),
-    "DynamicQuantizeLSTM": Operator(
-        "recurrent", (_P, _P, _P, _P, _S, _P, _P, _P, _Q, _Q, _Q, _Q), recurrent.recurrent
-    ),
+    "DynamicQuantizeLSTM": Operator("recurrent", "PPPPSPPPQQQQ", recurrent.recurrent),
     "LinearAttention": LINEAR_ATTENTION,
-    "Attention": Operator(
-        "fc", (_P, _P, _P, _S, _S, OPERAND), attention.projected_attention
-    ),
+    "Attention": Operator("fc", "PPPSSO", attention.projected_attention),
     "QAttention": Operator(
-        "fc", (_P, _P, _P, _Q, _Q, _S, _Q, _Q), attention.quantised_attention
+        "fc", "PPPQQSQQ", partial(attention.projected_attention, past=8, bias=99)
     ),
     "MultiHeadAttention": Operator(
-        "other", (_P, _P, _P, _P, _S, OPERAND), attention.multi_head_attention, multiplies=True
+        "other", "PPPPSO", attention.multi_head_attention, multiplies=True
     ),
     "GroupQueryAttention": Operator(
-        "other",
-        (_P, _P, _P, _S, _S, _S, _S, _P, _P, _S, OPERAND, _P, _Q, _Q, _P, _P),
-        attention.group_query_attention,
-        multiplies=True,
+        "other", "PPPSSSSPPSOPQQPP", attention.group_query_attention, multiplies=True
     ),
     "RotaryEmbedding": Operator(
-        "elementwise", (_S, _S, _P, _P), attention.contrib_rotary_embedding
+        "elementwise", "SSPP", partial(attention.rotary_embedding, tables=(2, 3))
     ),
-    "EmbedLayerNormalization": Operator(
-        "embedding", (_S, _S, _P, _P, _P, _P, _P), attention.embeddings
-    ),
-    "QEmbedLayerNormalization": Operator(
-        "embedding", (_S, _S, _P, _P, _P, _P, _P, _S, *(_Q,) * 10), attention.embeddings
-    ),
+    "EmbedLayerNormalization": Operator("embedding", "SSPPPPP", attention.embeddings),
+    "QEmbedLayerNormalization": Operator("embedding", "SSPPPPPSQQQQQQQQQQ", attention.embeddings),
     "GatherBlockQuantized": Operator(
-        "embedding", (_P, _S, _Q, _Q), elementwise.embedding, unpack=packed_rows
+        "embedding", "PSQQ", elementwise.embedding, unpack=packed_rows
     ),
     "TorchEmbedding": EMBEDDING,
-    "RelativePositionBias": Operator("embedding", (_P,), elementwise.embedding),
-    "SkipLayerNormalization SkipSimplifiedLayerNormalization": _SKIP,
-    "GroupNorm": Operator("norm", (_S, _P, _P), elementwise.group_normalisation),
-    "SkipGroupNorm": Operator("norm", (_S, _P, _P, _S, _P), elementwise.group_normalisation),
+    "RelativePositionBias": Operator("embedding", "P", elementwise.embedding),
+    "SkipLayerNormalization SkipSimplifiedLayerNormalization": Operator("norm", "SSPPP", _FOUR),
+    "GroupNorm": Operator("norm", "SPP", _FOUR),
+    "SkipGroupNorm": Operator("norm", "SPPSP", _FOUR),
     "QOrderedLayerNormalization": Operator(
-        "norm", (_S, _Q, _P, _P, _Q), elementwise.ordered_normalisation
+        "norm", "SQPPQ", partial(elementwise.normalisation, slots=(2, 3))
     ),
     "QuantizeLinear DequantizeLinear QuantizeWithOrder DequantizeWithOrder": QUANTISE,
     "Gelu QuickGelu QOrderedGelu": ACTIVATION,
     "QLinearSigmoid QLinearLeakyRelu": Operator(
-        "elementwise", (_S, _Q, _Q, _Q, _Q), elementwise.quantised_elementwise
+        "elementwise", "SQQQQ", elementwise.quantised_elementwise
     ),
-    "QLinearSoftmax": Operator("elementwise", (_S, _Q, _Q, _Q, _Q), elementwise.softmax),
-    "BiasGelu FastGelu": Operator("elementwise", (_S, _P), elementwise.elementwise),
-    "BiasSplitGelu": Operator("elementwise", (_S, _P), elementwise.split_activation),
+    "QLinearSoftmax": Operator("elementwise", "SQQQQ", elementwise.softmax),
+    "BiasGelu FastGelu": Operator("elementwise", "SP", elementwise.elementwise),
+    "BiasSplitGelu": Operator("elementwise", "SP", elementwise.split_activation),
     "BiasAdd BiasDropout BitmaskBiasDropout ComplexMul ComplexMulConj MulInteger": ELEMENTWISE,
-    "BiasSoftmax": Operator("elementwise", (_S, OPERAND), elementwise.biased_softmax),
-    "QLinearAdd QLinearMul": _QUANTISED_BINARY,
-    "QLinearWhere": Operator(
-        "elementwise", (_S, _QO, _Q, _Q, _QO, _Q, _Q, _Q, _Q), elementwise.quantised_elementwise
-    ),
-    "QLinearConcat": Operator("layout", (_Q, _Q, *((_QO, _Q, _Q) * 64)), elementwise.join),
-    "QLinearAveragePool": Operator("pool", (_S, _Q, _Q, _Q, _Q), elementwise.pooling),
-    "QLinearGlobalAveragePool": Operator("pool", (_S, _Q, _Q, _Q, _Q), elementwise.reduction),
-    "QLinearReduceMean": Operator("other", (_S, _Q, _Q, _Q, _Q), elementwise.reduction),
+    "BiasSoftmax": Operator("elementwise", "SO", elementwise.biased_softmax),
+    "QLinearAdd QLinearMul": Operator("elementwise", "XQQXQQQQ", elementwise.quantised_elementwise),
+    "QLinearWhere": Operator("elementwise", "SXQQXQQQQ", elementwise.quantised_elementwise),
+    "QLinearConcat": Operator("layout", "QQ" + "XQQ" * 64, elementwise.join),
+    "QLinearAveragePool": Operator("pool", "SQQQQ", elementwise.pooling),
+    "QLinearGlobalAveragePool": Operator("pool", "SQQQQ", elementwise.reduction),
+    "QLinearReduceMean": Operator("other", "SQQQQ", elementwise.reduction),
     "NhwcMaxPool MaxpoolWithMask": POOL,
     "ReduceSumInteger IsAllFinite": REDUCTION,
-    "Inverse": Operator("other", (), signals.determinant),
+    "Inverse": Operator("other", "", signals.determinant),
     "GridSample": GRID_SAMPLE,
     "ExpandDims Trilu Unique Range Tokenizer BitmaskDropout UnfoldTensor": LAYOUT,
     "GatherND": EMBEDDING,

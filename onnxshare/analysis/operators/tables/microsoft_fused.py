@@ -4,6 +4,8 @@ what its optimiser writes into files for one kind of processor
 
 from __future__ import annotations
 
+from functools import partial
+
 from onnxshare.analysis.operators.attribute_weights import (
     packed_blob,
     packed_floats,
@@ -17,14 +19,9 @@ from onnxshare.analysis.operators.formulas import (
     matrix_products,
     microsoft_fused,
 )
-from onnxshare.analysis.operators.operator import (
-    OPERAND,
-    PARAM,
-    QUANTIZATION,
-    STRUCTURE,
-    AttributeWeight,
-    Operator,
-)
+from onnxshare.analysis.operators.formulas.convolutions import channels_last
+from onnxshare.analysis.operators.formulas.matrix_products import matmul
+from onnxshare.analysis.operators.operator import AttributeWeight, Operator
 from onnxshare.analysis.operators.tables.standard import (
     ACTIVATION,
     BATCH_NORM,
@@ -39,106 +36,73 @@ from onnxshare.analysis.operators.tables.standard import (
     POOL,
 )
 
-_S, _Q, _P = STRUCTURE, QUANTIZATION, PARAM
 
-
-def _unknown(*roles: str, kind: str = "other") -> Operator:
+def _unknown(roles: str, kind: str = "other") -> Operator:
     """An operator whose work follows from data, and what it holds."""
     return Operator(kind, roles, microsoft_fused.depends_on_data, multiplies=True)
 
 
 _CONTRIB: dict[str, Operator] = {
-    "AttnLSTM": Operator(
-        "recurrent",
-        (_P, _P, _P, _P, _S, _P, _P, _P, _P, _P, _P, _P, _S, _P),
-        microsoft_fused.attention_lstm,
-    ),
-    "BranchwiseRMSNorm": Operator("norm", (_S, _P), microsoft_fused.branch_normalisation),
-    "GatedRMSNorm": Operator("norm", (_S, _P), microsoft_fused.gated_normalisation),
-    "CropAndResize": Operator("other", (), microsoft_fused.crop_and_resize),
-    "DecoderMaskedSelfAttention": Operator(
-        "fc", (_P, _P, _P, _S, _S, OPERAND), attention.projected_attention
-    ),
+    "AttnLSTM": Operator("recurrent", "PPPPSPPPPPPPSP", microsoft_fused.attention_lstm),
+    "BranchwiseRMSNorm": Operator("norm", "SP", partial(elementwise.normalisation, slots=(1,))),
+    "GatedRMSNorm": Operator("norm", "SP", microsoft_fused.gated_normalisation),
+    "CropAndResize": Operator("other", "", microsoft_fused.crop_and_resize),
+    "DecoderMaskedSelfAttention": Operator("fc", "PPPSSO", attention.projected_attention),
     "DecoderMaskedMultiHeadAttention": Operator(
-        "other",
-        (_P, _P, _P, _S, OPERAND, _S, _S, _S, _S, _S, _P),
-        microsoft_fused.masked_attention,
-        multiplies=True,
+        "other", "PPPSOSSSSSP", microsoft_fused.masked_attention, multiplies=True
     ),
-    "QOrderedAttention": Operator(
-        "fc",
-        (_S, *(_Q,) * 4, _P, _P, _P, *(_Q,) * 3, _P, _P, _P, *(_Q,) * 3, _S, _S, OPERAND),
-        microsoft_fused.ordered_attention,
-    ),
-    "DynamicTimeWarping": Operator("other", (), microsoft_fused.time_warping),
-    "EngramGate": Operator(
-        "other", (_S, _S, _S, _P, _P, _P), microsoft_fused.engram_gate, multiplies=True
-    ),
+    "QOrderedAttention": Operator("fc", "SQQQQPPPQQQPPPQQQSSO", microsoft_fused.ordered_attention),
+    "DynamicTimeWarping": Operator("other", "", microsoft_fused.time_warping),
+    "EngramGate": Operator("other", "SSSPPP", microsoft_fused.engram_gate, multiplies=True),
     "GatedAdd": ELEMENTWISE,
     "ScaledSiLU SampleOp": ACTIVATION,
-    "GatedDeltaNet": Operator(
-        "other", (_S, _S, _S, _S, _S, _S, _P, _P, _P), microsoft_fused.gated_delta, multiplies=True
-    ),
-    "GatedRelativePositionBias": Operator(
-        "fc", (_S, _P, _P, _P, _P, _P), microsoft_fused.relative_position
-    ),
-    "GemmaRotaryEmbedding": Operator("elementwise", (), microsoft_fused.two_rotary_embeddings),
+    "GatedDeltaNet": Operator("other", "SSSSSSPPP", microsoft_fused.gated_delta, multiplies=True),
+    "GatedRelativePositionBias": Operator("fc", "SPPPPP", microsoft_fused.relative_position),
+    "GemmaRotaryEmbedding": Operator("elementwise", "", microsoft_fused.two_rotary_embeddings),
     "MRotaryEmbedding": Operator(
-        "elementwise", (_S, _S, _P, _P), attention.contrib_rotary_embedding
+        "elementwise", "SSPP", partial(attention.rotary_embedding, tables=(2, 3))
     ),
     "HyperConnectionPostMix": Operator(
-        "other", (_S, _S, _P, _P), microsoft_fused.mix_streams, multiplies=True
+        "other", "SSPP", microsoft_fused.mix_streams, multiplies=True
     ),
     "HyperConnectionPreMix": Operator(
-        "other", (_S, _P), microsoft_fused.reduce_streams, multiplies=True
+        "other", "SP", microsoft_fused.reduce_streams, multiplies=True
     ),
-    "LinearAttentionGate": Operator("elementwise", (_S, _P, _P), microsoft_fused.decay_gate),
-    "Rfft Irfft": Operator("other", (), microsoft_fused.real_transform),
+    "LinearAttentionGate": Operator("elementwise", "SPP", microsoft_fused.decay_gate),
+    "Rfft Irfft": Operator("other", "", microsoft_fused.real_transform),
     "MatMulBlockQuantizedFp4Weight": Operator(
-        "fc", (_S, _P, _Q, _Q, _Q, _P), microsoft_fused.scaled_matmul, unpack=packed_floats
+        "fc", "SPQQQP", partial(matmul, bias=5), unpack=packed_floats
     ),
-    "MatMulBlockQuantizedFp8Weight": Operator(
-        "fc", (_S, _P, _Q, _Q, _P), microsoft_fused.scaled_float8_matmul
-    ),
-    "MatMulFpQ4": Operator("fc", (_S, _P), matrix_products.matmul, unpack=packed_blob),
+    "MatMulBlockQuantizedFp8Weight": Operator("fc", "SPQQP", partial(matmul, bias=4)),
+    "MatMulFpQ4": Operator("fc", "SP", matmul, unpack=packed_blob),
     "MatMulNBitsMlp": Operator(
-        "fc",
-        (_S, _S, _P, _P, _Q, _P, _P, _Q, _P),
-        microsoft_fused.projections,
-        unpack=packed_matrix,
+        "fc", "SSPPQPPQP", microsoft_fused.projections, unpack=packed_matrix
     ),
     "MatMulNBitsQkv": Operator(
-        "fc",
-        (_S, _S, _P, _P, _Q, _P, _P, _Q, _P, _P, _Q, _P),
-        microsoft_fused.projections,
-        unpack=packed_projection,
+        "fc", "SSPPQPPQPPQP", microsoft_fused.projections, unpack=packed_projection
     ),
-    "SparseToDenseMatMul": Operator("fc", (_P, _P), matrix_products.fused_matmul),
-    "VarlenCausalConvWithState": Operator(
-        "conv", (_S, _P, _S, _P), microsoft_fused.packed_convolution
-    ),
+    "SparseToDenseMatMul": Operator("fc", "PP", matrix_products.fused_matmul),
+    "VarlenCausalConvWithState": Operator("conv", "SPSP", microsoft_fused.packed_convolution),
     "NGramHashMapping VarlenNGramHashMapping NGramRepeatBlock MurmurHash3 BifurcationDetector":
         DATA_DEPENDENT,
     "RemovePadding RestorePadding": LAYOUT,
     "BeamSearch GreedySearch Sampling WhisperBeamSearch": CONTROL,
     # Which caches are used, how long sequences and which tokens attend to all others is data.
-    "DecoderAttention": _unknown(_S, _S, _P, _P, _P, kind="fc"),
-    "LongformerAttention": _unknown(_S, _P, _P, _S, _P, _P, kind="fc"),
-    "QOrderedLongformerAttention": _unknown(
-        _S, _Q, _P, _Q, _P, _Q, _Q, _S, _P, _Q, _P, _Q, _S, _Q, kind="fc"
-    ),
-    "PackedAttention": _unknown(_S, _P, _P, _S, _S, OPERAND, kind="fc"),
-    "PackedMultiHeadAttention": _unknown(_S, _S, _S, _P, _S, _S, OPERAND),
-    "PagedAttention": _unknown(*(_S,) * 8, _P, _P, _S, _P, _P, _P, _Q, _Q),
-    "SparsePagedAttention": _unknown(*(_S,) * 14, _P, _P, _P, _P, _P, _Q, _Q),
-    "SparseAttention": _unknown(*(_S,) * 9, _P, _P),
-    "DynamicSparseAttention": _unknown(*(_S,) * 11, _P, _P, _S, _P, _P, _P),
-    "SparseAttentionIndexer": _unknown(_S, _S, _P, _P, _P, _P, _S, _S, _S, _P),
-    "PackedSparseAttentionIndexer": _unknown(_S, _S, _P, _P, _P, _P, _S, _S, _S, _P),
-    "WordConvEmbedding": _unknown(_S, _P, _P, _P, kind="embedding"),
+    "DecoderAttention": _unknown("SSPPP", kind="fc"),
+    "LongformerAttention": _unknown("SPPSPP", kind="fc"),
+    "QOrderedLongformerAttention": _unknown("SQPQPQQSPQPQSQ", kind="fc"),
+    "PackedAttention": _unknown("SPPSSO", kind="fc"),
+    "PackedMultiHeadAttention": _unknown("SSSPSSO"),
+    "PagedAttention": _unknown("SSSSSSSSPPSPPPQQ"),
+    "SparsePagedAttention": _unknown("SSSSSSSSSSSSSSPPPPPQQ"),
+    "SparseAttention": _unknown("SSSSSSSSSPP"),
+    "DynamicSparseAttention": _unknown("SSSSSSSSSSSPPSPPP"),
+    "SparseAttentionIndexer": _unknown("SSPPPPSSSP"),
+    "PackedSparseAttentionIndexer": _unknown("SSPPPPSSSP"),
+    "WordConvEmbedding": _unknown("SPPP", kind="embedding"),
 }  # fmt: skip
 
-_ACTIVATED_CONV = Operator("conv", (_P, _P, _P, OPERAND), convolutions.fused_convolution)
+_ACTIVATED_CONV = Operator("conv", "PPPO", convolutions.fused_convolution)
 
 #: Channels in blocks, as ONNX Runtime's optimiser lays them out for a CPU.
 _BLOCKED: dict[str, Operator] = {
@@ -151,19 +115,17 @@ _BLOCKED: dict[str, Operator] = {
 
 #: Operators of the standard with the channels last, as some of its providers take them.
 _CHANNELS_LAST: dict[str, Operator] = {
-    "Conv": Operator("conv", (_P, _P, _P), convolutions.channels_last_convolution),
+    "Conv": Operator("conv", "PPP", channels_last(convolutions.fused_convolution)),
     "QLinearConv": Operator(
-        "conv", (_P, _Q, _Q, _P, _Q, _Q, _Q, _Q, _P), convolutions.channels_last_quantised
+        "conv", "PQQPQQQQP", channels_last(partial(convolutions.convolution, weight=3, bias=8))
     ),
-    "ConvTranspose": Operator(
-        "conv", (_P, _P, _P), convolutions.channels_last_transposed
-    ),
+    "ConvTranspose": Operator("conv", "PPP", channels_last(convolutions.transposed_convolution)),
     "MaxPool AveragePool LpPool MaxUnpool": POOL,
-    "QLinearAveragePool": Operator("pool", (_S, _Q, _Q, _Q, _Q), elementwise.pooling),
+    "QLinearAveragePool": Operator("pool", "SQQQQ", elementwise.pooling),
     "GlobalAveragePool GlobalMaxPool GlobalLpPool": GLOBAL_POOL,
     "BatchNormalization": BATCH_NORM,
     "InstanceNormalization": NORM,
-    "LRN": Operator("norm", (), elementwise.response_normalisation),
+    "LRN": Operator("norm", "", elementwise.response_normalisation),
     "GridSample": GRID_SAMPLE,
     "Resize": INTERPOLATION,
     "DepthToSpace SpaceToDepth": LAYOUT,
@@ -173,7 +135,7 @@ _CHANNELS_LAST: dict[str, Operator] = {
 #: between devices.
 _OLD: dict[str, Operator] = {
     "ImageScaler": Operator(
-        "elementwise", (), microsoft_fused.scaled_image,
+        "elementwise", "", microsoft_fused.scaled_image,
         attribute_weight=(AttributeWeight(("bias",)),)
     ),
     "Scale": ACTIVATION,

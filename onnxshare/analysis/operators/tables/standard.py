@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from onnxshare.analysis.operators.formulas import (
     attention,
     classical_ml,
@@ -11,73 +13,57 @@ from onnxshare.analysis.operators.formulas import (
     recurrent,
     signals,
 )
-from onnxshare.analysis.operators.operator import (
-    OPERAND,
-    PARAM,
-    QUANTIZATION,
-    STATISTIC,
-    STRUCTURE,
-    AttributeWeight,
-    Operator,
-)
+from onnxshare.analysis.operators.formulas.matrix_products import matmul
+from onnxshare.analysis.operators.operator import AttributeWeight, Operator
 
-WEIGHTED = (PARAM, PARAM, PARAM)
-_S, _Q, _P = STRUCTURE, QUANTIZATION, PARAM
-
-CONV = Operator("conv", WEIGHTED, convolutions.convolution)
-FC = Operator("fc", WEIGHTED, matrix_products.gemm)
-MATMUL = Operator("fc", WEIGHTED, matrix_products.matmul)
-RECURRENT = Operator("recurrent", (_P, _P, _P, _P, _S, _P, _P, _P), recurrent.recurrent)
-NORM = Operator("norm", (_S, _P, _P), elementwise.normalisation)
-BATCH_NORM = Operator("norm", (_S, _P, _P, STATISTIC, STATISTIC), elementwise.normalisation)
+CONV = Operator("conv", "PPP", convolutions.convolution)
+FC = Operator("fc", "PPP", matrix_products.gemm)
+MATMUL = Operator("fc", "PPP", matmul)
+RECURRENT = Operator("recurrent", "PPPPSPPP", recurrent.recurrent)
+NORM = Operator("norm", "SPP", elementwise.normalisation)
+BATCH_NORM = Operator("norm", "SPPTT", elementwise.normalisation)
 ELEMENTWISE = Operator("elementwise", None, elementwise.elementwise)
-ACTIVATION = Operator("elementwise", (), elementwise.elementwise)
-SOFTMAX = Operator("elementwise", (), elementwise.softmax)
-POOL = Operator("pool", (), elementwise.pooling)
-GLOBAL_POOL = Operator("pool", (), elementwise.reduction)
-REDUCTION = Operator("other", (), elementwise.reduction)
+ACTIVATION = Operator("elementwise", "", elementwise.elementwise)
+SOFTMAX = Operator("elementwise", "", elementwise.softmax)
+POOL = Operator("pool", "", elementwise.pooling)
+GLOBAL_POOL = Operator("pool", "", elementwise.reduction)
+REDUCTION = Operator("other", "", elementwise.reduction)
 EMBEDDING = Operator("embedding", None, elementwise.embedding)
-LAYOUT = Operator("layout", (), elementwise.nothing)
+LAYOUT = Operator("layout", "", elementwise.nothing)
 #: Operators on a data path into which a learned constant may be joined.
 JOIN = Operator("layout", None, elementwise.join)
-QUANTISE = Operator("layout", (_S, _Q, _Q), elementwise.nothing)
-CONTROL = Operator("other", (), elementwise.nothing)
+QUANTISE = Operator("layout", "SQQ", elementwise.nothing)
+CONTROL = Operator("other", "", elementwise.nothing)
 #: Operators that make a fixed signal, such as a window.
-SIGNAL = Operator("other", (), elementwise.nothing)
-DATA_DEPENDENT = Operator("other", (), elementwise.data_dependent)
-INTERPOLATION = Operator("other", (), elementwise.interpolation)
-GRID_SAMPLE = Operator("other", (), elementwise.grid_sample)
-CAUSAL_CONV = Operator("conv", (_P, _P, _P, _S), convolutions.causal_convolution)
-LINEAR_ATTENTION = Operator("other", (), recurrent.linear_attention, multiplies=True)
+SIGNAL = Operator("other", "", elementwise.nothing)
+DATA_DEPENDENT = Operator("other", "", elementwise.data_dependent)
+INTERPOLATION = Operator("other", "", elementwise.interpolation)
+GRID_SAMPLE = Operator("other", "", elementwise.grid_sample)
+CAUSAL_CONV = Operator("conv", "PPPS", convolutions.convolution)
+LINEAR_ATTENTION = Operator("other", "", recurrent.linear_attention, multiplies=True)
 OPTIMISER = Operator("other", None, signals.optimiser)
 
 _STANDARD: dict[str, Operator] = {
     "Conv": CONV,
-    "ConvTranspose": Operator("conv", WEIGHTED, convolutions.transposed_convolution),
-    "DeformConv": Operator("conv", (_P, _P, _S, _P), convolutions.deformable_convolution),
-    "ConvInteger": Operator("conv", (_P, _P, _Q, _Q), convolutions.integer_convolution),
-    "QLinearConv": Operator(
-        "conv", (_P, _Q, _Q, _P, _Q, _Q, _Q, _Q, _P), convolutions.quantised_convolution
-    ),
+    "ConvTranspose": Operator("conv", "PPP", convolutions.transposed_convolution),
+    "DeformConv": Operator("conv", "PPSP", convolutions.deformable_convolution),
+    "ConvInteger": Operator("conv", "PPQQ", partial(convolutions.convolution, bias=99)),
+    "QLinearConv": Operator("conv", "PQQPQQQQP", convolutions.quantised_convolution),
     "CausalConvWithState": CAUSAL_CONV,
     "Gemm": FC,
     "MatMul": MATMUL,
-    "MatMulInteger": Operator("fc", (_P, _P, _Q, _Q), matrix_products.matmul),
-    "QLinearMatMul": Operator(
-        "fc", (_P, _Q, _Q, _P, _Q, _Q, _Q, _Q), matrix_products.quantised_matmul
-    ),
-    "Einsum": Operator("fc", (_P,) * 8, matrix_products.einsum),
+    "MatMulInteger": Operator("fc", "PPQQ", matmul),
+    "QLinearMatMul": Operator("fc", "PQQPQQQQ", partial(matmul, right=3)),
+    "Einsum": Operator("fc", "P" * 8, matrix_products.einsum),
     "RNN GRU LSTM": RECURRENT,
     "LinearAttention": LINEAR_ATTENTION,
-    "Attention": Operator(
-        "other", (_P, _P, _P, OPERAND), attention.attention, multiplies=True
-    ),
-    "RotaryEmbedding": Operator("elementwise", (_S, _P, _P), attention.rotary_embedding),
+    "Attention": Operator("other", "PPPO", attention.attention, multiplies=True),
+    "RotaryEmbedding": Operator("elementwise", "SPP", attention.rotary_embedding),
     "BatchNormalization": BATCH_NORM,
     "InstanceNormalization LayerNormalization GroupNormalization RMSNormalization": NORM,
     # ONNX Runtime writes this one into the standard's domain.
     "SimplifiedLayerNormalization": NORM,
-    "PRelu": Operator("elementwise", (_S, _P), elementwise.slope),
+    "PRelu": Operator("elementwise", "SP", elementwise.slope),
     "Gather GatherElements GatherND": EMBEDDING,
     "Add Sub Mul Div Pow Mod Sum Mean Max Min Where SwiGLU": ELEMENTWISE,
     "Relu LeakyRelu Elu Selu Celu ThresholdedRelu Sigmoid HardSigmoid HardSwish Swish Tanh "
@@ -91,20 +77,20 @@ _STANDARD: dict[str, Operator] = {
     "ReduceLogSumExp ReduceSumSquare ArgMax ArgMin CumSum CumProd LpNormalization "
     "MeanVarianceNormalization TopK": REDUCTION,
     "Softmax LogSoftmax Hardmax": SOFTMAX,
-    "LRN": Operator("norm", (), elementwise.response_normalisation),
+    "LRN": Operator("norm", "", elementwise.response_normalisation),
     "Resize Upsample": INTERPOLATION,
     "GridSample": GRID_SAMPLE,
-    "AffineGrid": Operator("other", (_P,), signals.affine_grid, multiplies=True),
-    "Det": Operator("other", (), signals.determinant),
-    "Col2Im": Operator("other", (), signals.columns_to_image),
-    "DFT": Operator("other", (), signals.fourier_transform),
-    "STFT": Operator("other", (_S, _S, OPERAND), signals.short_time_transform),
+    "AffineGrid": Operator("other", "P", signals.affine_grid, multiplies=True),
+    "Det": Operator("other", "", signals.determinant),
+    "Col2Im": Operator("other", "", signals.columns_to_image),
+    "DFT": Operator("other", "", signals.fourier_transform),
+    "STFT": Operator("other", "SSO", signals.short_time_transform),
     "BlackmanWindow HammingWindow HannWindow MelWeightMatrix": SIGNAL,
-    "NegativeLogLikelihoodLoss": Operator("other", (_S, _S, OPERAND), signals.loss),
-    "SoftmaxCrossEntropyLoss": Operator("other", (_S, _S, OPERAND), signals.softmax_loss),
+    "NegativeLogLikelihoodLoss": Operator("other", "SSO", signals.loss),
+    "SoftmaxCrossEntropyLoss": Operator("other", "SSO", signals.softmax_loss),
     "NonMaxSuppression ImageDecoder": DATA_DEPENDENT,
     "TfIdfVectorizer": Operator(
-        "other", (), classical_ml.text_frequencies,
+        "other", "", classical_ml.text_frequencies,
         attribute_weight=(AttributeWeight(("weights",)),)
     ),
     "Identity Cast CastLike BitCast Reshape Flatten Squeeze Unsqueeze Transpose Shape "
@@ -116,20 +102,20 @@ _STANDARD: dict[str, Operator] = {
     "StringSplit RegexFullMatch": LAYOUT,
     # These may pass on a weight that was not traced through them.
     "Dropout Tile DepthToSpace SpaceToDepth Compress ReverseSequence Trilu SplitToSequence "
-    "Optional": Operator("layout", (OPERAND,), elementwise.join),
-    "SequenceConstruct": Operator("layout", (OPERAND,) * 64, elementwise.join),
-    "SequenceInsert": Operator("layout", (OPERAND, OPERAND), elementwise.join),
+    "Optional": Operator("layout", "O", elementwise.join),
+    "SequenceConstruct": Operator("layout", "O" * 64, elementwise.join),
+    "SequenceInsert": Operator("layout", "OO", elementwise.join),
     "Concat Split Slice Pad Expand ScatterElements ScatterND Scatter TensorScatter "
     "CenterCropPad": JOIN,
     "QuantizeLinear DequantizeLinear": QUANTISE,
-    "DynamicQuantizeLinear": Operator("layout", (), elementwise.elementwise),
+    "DynamicQuantizeLinear": Operator("layout", "", elementwise.elementwise),
     "If Loop Scan SequenceMap": CONTROL,
 }  # fmt: skip
 
 ROWS: dict[tuple[str, str], Operator] = {
     **{("", name): row for names, row in _STANDARD.items() for name in names.split()},
     ("ai.onnx.preview", "FlexAttention"): Operator(
-        "other", (_P, _P, _P), attention.flexible_attention, multiplies=True
+        "other", "PPP", attention.flexible_attention, multiplies=True
     ),
     **{("ai.onnx.preview.training", name): OPTIMISER for name in ("Adagrad", "Adam", "Momentum")},
 }
