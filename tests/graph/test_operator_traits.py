@@ -278,7 +278,7 @@ def test_ignores_shift_of_all_data(name: str) -> None:
     ],
 )
 def test_norms_ignore_a_shift_where_they_take_the_mean_off(name: str, others: list[Array]) -> None:
-    how = {"num_groups": 2} if name == "GroupNormalization" else {}
+    how: dict[str, Any] = {"num_groups": 2} if name == "GroupNormalization" else {}
     names = ["x", *(f"c{place}" for place in range(len(others)))]
     graph = helper.make_graph(
         [helper.make_node(name, names, ["y"], **how)],
@@ -291,7 +291,8 @@ def test_norms_ignore_a_shift_where_they_take_the_mean_off(name: str, others: li
     built = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", version)], ir_version=11
     )
-    evaluator, x = ReferenceEvaluator(built), data()
+    evaluator: Any = ReferenceEvaluator(built)
+    x = data()
     first, second = (evaluator.run(None, {"x": value})[0] for value in (x, x + np.float32(1)))
     assert np.allclose(first, second, atol=1e-3) == TRAITS["", name].ignores_shift
 
