@@ -131,13 +131,8 @@ def _widen(node: Node, copy: onnx.NodeProto, graph: Graph, known: Known) -> bool
         return False
     stored, computed = graph.stored(node.scope, node.inputs[1]), known(node.scope, node.inputs[1])
     found = known(node.scope, node.inputs[0])
-    if stored is not None:
-        slope = stored.shape
-    elif computed is not None:
-        slope = computed[0]
-    else:
-        return False
-    if found is None:
+    slope = stored.shape if stored is not None else computed and computed[0]
+    if found is None or slope is None:
         return False
     data = found[0]
     pairs = list(zip(reversed(data), reversed(slope), strict=False))

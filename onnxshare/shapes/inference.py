@@ -113,16 +113,6 @@ class Shapes:
             if found.shape is not None
         }
 
-    @property
-    def dtypes(self) -> dict[tuple[str, str], int]:
-        """(scope path, name) → TensorProto data type."""
-        return {
-            (path, name): found.dtype
-            for path, types in self._types.items()
-            for name, found in types.items()
-            if found.dtype is not None
-        }
-
     def fully_known(self) -> Mapping[tuple[str, str], tuple[int, ...]]:
         """The shapes without any unknown size, by (scope path, name)."""
         return _FullyKnown(self._types)

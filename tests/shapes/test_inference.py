@@ -262,8 +262,8 @@ def test_types_follow_the_nodes() -> None:
         ["s"],
     )
     shapes = infer(Graph(load(built)))
-    assert shapes.dtypes["", "h"] == TensorProto.FLOAT16
-    assert shapes.dtypes["", "x"] == TensorProto.FLOAT
+    assert shapes.types_in("")["h"].dtype == TensorProto.FLOAT16
+    assert shapes.types_in("")["x"].dtype == TensorProto.FLOAT
     report = onnxshare.inspect(built)
     assert [facts.outputs[0].dtype for facts in report.nodes] == ["float16", "int64"]
 

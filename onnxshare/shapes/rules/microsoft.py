@@ -11,19 +11,9 @@ from functools import partial
 from onnx import TensorProto
 
 from onnxshare.shapes.rules import microsoft_attention, microsoft_fused
-from onnxshare.shapes.rules.substitute import Body, NoRule, Rule
+from onnxshare.shapes.rules.substitute import Body, NoRule, Rule, applied, same
 
 _WINDOW = ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "ceil_mode")
-
-
-def _same(body: Body, *outputs: int) -> None:
-    """Outputs shaped like the first input."""
-    for position in outputs or (0,):
-        body.output(position, body.input(0))
-
-
-def _same_twice(body: Body) -> None:
-    _same(body, 0, 1)
 
 
 def _convolution(body: Body, weight: int = 1) -> None:
@@ -70,10 +60,6 @@ def _pool(body: Body, op_type: str, channels_last: bool) -> None:
     body.output(0, _second_to_last(body, result, rank) if channels_last else result)
 
 
-def _channels_last_max_pool(body: Body) -> None:
-    _pool(body, "MaxPool", True)
-
-
 def _quantised_average_pool(body: Body) -> None:
     _pool(body, "AveragePool", bool(body.attribute("channels_last", 0)))
 
@@ -84,40 +70,11 @@ def _quantised_global_pool(body: Body) -> None:
     body.output(0, body.op("GlobalAveragePool", body.input(0)))
 
 
-def _gemm(body: Body, right: int = 1) -> None:
-    body.output(0, _product(body, right))
-
-
-def _product(body: Body, right: int) -> str:
-    return body.op(
-        "Gemm",
-        body.input(0),
-        body.input(right),
-        transA=body.attribute("transA", 0),
-        transB=body.attribute("transB", 0),
-    )
-
-
-def _distances(body: Body) -> None:
-    body.output(0, body.op("Gemm", body.input(0), body.input(1), transB=1))
-
-
 def _quantised_gemm(body: Body) -> None:
-    body.output(0, body.op("CastLike", _product(body, 3), f"i{8 if body.has(8) else 1}"))
+    body.output(0, body.like(body.gemm(3), 8 if body.has(8) else 1))
 
 
-def _matmul(body: Body) -> None:
-    body.output(0, body.op("MatMul", body.input(0), body.input(1)))
-
-
-def _integer_matmul(body: Body) -> None:
-    product = body.op("MatMul", body.input(0), body.input(1))
-    body.output(0, body.op("CastLike", product, body.input(2)))
-
-
-def _wide_matmul(body: Body) -> None:
-    product = body.op("MatMul", body.input(0), body.input(1))
-    body.output(0, body.op("Cast", product, to=TensorProto.INT32))
+_MATMUL = applied("MatMul", 0, 1)
 
 
 def _fused_matmul(body: Body) -> None:
@@ -127,23 +84,12 @@ def _fused_matmul(body: Body) -> None:
         raise NoRule  # where the rows are depends on the number of axes
     turned = body.attribute("transA", 0), body.attribute("transB", 0)
     if turned == (0, 0):
-        return _matmul(body)
-    rows = body.op("ReduceSum", body.input(0), body.integers(-2 if turned[0] else -1), keepdims=0)
-    columns = body.op(
-        "ReduceSum", body.input(1), body.integers(-1 if turned[1] else -2), keepdims=0
-    )
+        return _MATMUL(body)
+    rows = body.sum(body.input(0), -2 if turned[0] else -1)
+    columns = body.sum(body.input(1), -1 if turned[1] else -2)
     rows = body.op("Unsqueeze", rows, body.integers(-1))
     columns = body.op("Unsqueeze", columns, body.integers(-2))
     return body.output(0, body.op("MatMul", rows, columns))
-
-
-def _packed_matmul(body: Body) -> None:
-    """A weight stored in blocks: its sizes are the attributes K and N."""
-    inner, columns = body.attribute("K", 0), body.attribute("N", 0)
-    if min(inner, columns) < 1:
-        raise NoRule
-    weight = body.op("ConstantOfShape", body.integers(inner, columns))
-    body.output(0, body.op("MatMul", body.input(0), body.op("CastLike", weight, body.input(0))))
 
 
 def _lstm(body: Body) -> None:
@@ -162,13 +108,8 @@ def _skip_normalisation(body: Body) -> None:
     body.output(3, body.input(0))
 
 
-def _binary(body: Body, right: int, to: int | None = None) -> None:
-    result = body.op("Add", body.input(0), body.input(right))
-    body.output(0, result if to is None else body.op("Cast", result, to=to))
-
-
 def _quantised_concat(body: Body) -> None:
-    parts = [body.input(position) for position in range(2, body.inputs, 3)]
+    parts = [body.input(position) for position in range(2, len(body.node.input), 3)]
     body.output(0, body.op("Concat", *parts, axis=body.attribute("axis")))
 
 
@@ -180,7 +121,7 @@ def _quantised_mean(body: Body) -> None:
 
 def _quantise(body: Body) -> None:
     if body.has(2):
-        return body.output(0, body.op("CastLike", body.input(0), body.input(2)))
+        return body.output(0, body.like(body.input(0), 2))
     return body.output(0, body.op("Cast", body.input(0), to=TensorProto.UINT8))
 
 
@@ -189,44 +130,40 @@ def _split_gelu(body: Body) -> None:
 
 
 _RULES: dict[Rule, str] = {
-    _same: "Gelu QuickGelu BiasGelu FastGelu BiasSoftmax BiasAdd GroupNorm RotaryEmbedding MoE "
+    same(0): "Gelu QuickGelu BiasGelu FastGelu BiasSoftmax BiasAdd GroupNorm RotaryEmbedding MoE "
     "QMoE QLinearSigmoid QLinearLeakyRelu QLinearSoftmax QOrderedGelu QOrderedLayerNormalization "
     "Inverse Trilu",
-    _same_twice: "SkipGroupNorm",
+    same(0, 0): "SkipGroupNorm",
     _convolution: "FusedConv",
     _channels_last_convolution: "NhwcConv NhwcFusedConv",
     _quantised_convolution: "QLinearConv",
-    _channels_last_max_pool: "NhwcMaxPool",
+    partial(_pool, op_type="MaxPool", channels_last=True): "NhwcMaxPool",
     _quantised_average_pool: "QLinearAveragePool",
     _quantised_global_pool: "QLinearGlobalAveragePool",
-    _gemm: "FusedGemm",
+    lambda body: body.output(0, body.gemm()): "FusedGemm",
     _quantised_gemm: "QGemm",
-    _distances: "CDist",
-    _matmul: "GemmFastGelu DynamicQuantizeMatMul",
-    _integer_matmul: "MatMulIntegerToFloat",
-    _wide_matmul: "MatMulInteger16",
+    applied("Gemm", 0, 1, transB=1): "CDist",
+    _MATMUL: "GemmFastGelu DynamicQuantizeMatMul",
+    applied("MatMul", 0, 1, like=2): "MatMulIntegerToFloat",
+    applied("MatMul", 0, 1, to=TensorProto.INT32): "MatMulInteger16",
     _fused_matmul: "FusedMatMul TransposeMatMul FusedMatMulActivation SparseToDenseMatMul",
-    _packed_matmul: "MatMulNBits MatMulBnb4",
+    partial(microsoft_fused.projections, columns=("N",)): "MatMulNBits MatMulBnb4",
     _lstm: "DynamicQuantizeLSTM AttnLSTM",
     microsoft_attention.attention: "Attention",
-    microsoft_attention.quantised_attention: "QAttention",
+    partial(microsoft_attention.attention, past=8, like=3): "QAttention",
     microsoft_attention.multi_head_attention: "MultiHeadAttention",
     microsoft_attention.group_query_attention: "GroupQueryAttention",
     microsoft_attention.embeddings: "EmbedLayerNormalization",
-    microsoft_attention.quantised_embeddings: "QEmbedLayerNormalization",
+    partial(microsoft_attention.embeddings, like=8): "QEmbedLayerNormalization",
     _skip_normalisation: "SkipLayerNormalization SkipSimplifiedLayerNormalization",
-    partial(_binary, right=3): "QLinearAdd QLinearMul",
-    partial(_binary, right=2, to=TensorProto.INT32): "MulInteger",
+    applied("Add", 0, 3): "QLinearAdd QLinearMul",
+    applied("Add", 0, 2, to=TensorProto.INT32): "MulInteger",
     _quantised_concat: "QLinearConcat",
     _quantised_mean: "QLinearReduceMean",
     _quantise: "QuantizeLinear",
-    lambda body: body.output(
-        0, body.op("CastLike", body.input(0), body.input(1))
-    ): "DequantizeLinear",
-    lambda body: body.output(
-        0, body.op("Where", *(body.input(n) for n in (0, 1, 4)))
-    ): "QLinearWhere",
-    lambda body: body.output(0, body.op("Gather", body.input(0), body.input(1))): "TorchEmbedding",
+    applied("CastLike", 0, 1): "DequantizeLinear",
+    applied("Where", 0, 1, 4): "QLinearWhere",
+    applied("Gather", 0, 1): "TorchEmbedding",
     _split_gelu: "BiasSplitGelu",
 }
 
@@ -235,8 +172,8 @@ _BLOCKED: dict[str, Rule] = {
     "Conv": _convolution,
     "MaxPool": partial(_pool, op_type="MaxPool", channels_last=False),
     "AveragePool": partial(_pool, op_type="AveragePool", channels_last=False),
-    "GlobalAveragePool": lambda body: body.output(0, body.op("GlobalAveragePool", body.input(0))),
-    "GlobalMaxPool": lambda body: body.output(0, body.op("GlobalMaxPool", body.input(0))),
+    "GlobalAveragePool": applied("GlobalAveragePool", 0),
+    "GlobalMaxPool": applied("GlobalMaxPool", 0),
 }
 
 #: (domain, operator) → the rule for its shapes. One of ONNX Runtime's is in the default domain,
@@ -245,7 +182,7 @@ RULES: dict[tuple[str, str], Rule] = {
     **{("com.microsoft", name): rule for rule, names in _RULES.items() for name in names.split()},
     **microsoft_fused.RULES,
     **{("com.microsoft.nchwc", name): rule for name, rule in _BLOCKED.items()},
-    ("", "SimplifiedLayerNormalization"): _same,
-    ("", "GroupNormalization"): _same,
-    ("", "MeanVarianceNormalization"): _same,
+    ("", "SimplifiedLayerNormalization"): same(0),
+    ("", "GroupNormalization"): same(0),
+    ("", "MeanVarianceNormalization"): same(0),
 }

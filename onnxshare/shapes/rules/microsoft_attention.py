@@ -12,12 +12,12 @@ def attention(body: Body, past: int = 4, like: int | None = None) -> None:
     """Attention, QAttention: the weight holds the columns of query, key and value side by side."""
     sizes = body.attribute("qkv_hidden_sizes", [])
     if len(sizes) == 3:
-        value = _columns(body, sizes[0] + sizes[1], sizes[2])
-        key = _columns(body, sizes[0], sizes[1])
+        value = body.cut(body.input(1), sizes[0] + sizes[1], sum(sizes), 1)
+        key = body.cut(body.input(1), sizes[0], sizes[0] + sizes[1], 1)
     else:
         _, key, value = body.ops(3, "Split", body.input(1), axis=1, num_outputs=3)
     result = body.op("MatMul", body.input(0), value)
-    body.output(0, result if like is None else body.op("CastLike", result, body.input(like)))
+    body.output(0, result if like is None else body.like(result, like))
     if body.attribute("past_present_share_buffer", 0):
         return body.output(1, body.input(past))
     if not body.wants(1):
@@ -26,20 +26,10 @@ def attention(body: Body, past: int = 4, like: int | None = None) -> None:
     new = body.op("Unsqueeze", new, body.integers(0))
     present = body.op("Concat", new, new, axis=0)
     if like is not None:
-        present = body.op("CastLike", present, body.input(like))
+        present = body.like(present, like)
     if body.has(past):
         present = body.op("Concat", body.input(past), present, axis=3)
     return body.output(1, present)
-
-
-def _columns(body: Body, start: int, count: int) -> str:
-    return body.op(
-        "Slice",
-        body.input(1),
-        body.integers(start),
-        body.integers(start + count),
-        body.integers(1),
-    )
 
 
 def split_heads(body: Body, rows: str, heads: int) -> str:
@@ -50,26 +40,26 @@ def split_heads(body: Body, rows: str, heads: int) -> str:
     return body.op("Transpose", split, perm=[0, 2, 1, 3])
 
 
-def quantised_attention(body: Body) -> None:
-    """QAttention: as Attention, the scales between bias and mask."""
-    attention(body, past=8, like=3)
+def grown(body: Body, position: int, past: int) -> None:
+    """An output: the cache that is an input, with the steps of key or value behind it."""
+    new = split_heads(body, body.input(position), body.attribute("num_heads", 0))
+    body.output(position, body.op("Concat", body.input(past), new, axis=2))
 
 
 def multi_head_attention(body: Body) -> None:
     """Without a key, all three are packed in the query as [batch, steps, heads, 3, size]; without
     a value, key and value are packed in the key. A value may be [batch, heads, steps, size]."""
     if not body.has(1):
-        query = body.op("Slice", body.input(0), *(body.integers(n) for n in (0, 1, 3)))
+        query = body.cut(body.input(0), 0, 1, 3)
         return body.output(0, body.op("Reshape", query, body.integers(0, 0, -1)))
     if not body.has(2):
         return body.output(0, body.input(0))
-    value = body.op("Reshape", body.first(body.input(2), 0, -2), body.integers(1, 1, -1))
+    value = body.op("Reshape", body.cut(body.input(2), 0, 1, 0, -2), body.integers(1, 1, -1))
     rows = body.op("ReduceSum", body.input(0), body.integers(-1))
     body.output(0, body.op("Add", rows, value))
     for position in (1, 2):
         if body.wants(position) and body.has(5 + position):
-            new = split_heads(body, body.input(position), body.attribute("num_heads", 0))
-            body.output(position, body.op("Concat", body.input(5 + position), new, axis=2))
+            grown(body, position, 5 + position)
     return None
 
 
@@ -82,15 +72,15 @@ def group_query_attention(body: Body) -> None:
         new = [split_heads(body, body.input(position), groups) for position in (1, 2)]
     else:
         split = body.op("Reshape", body.input(0), body.integers(0, 0, heads + 2 * groups, -1))
-        query = body.op("Slice", split, *(body.integers(n) for n in (0, heads, 2)))
+        query = body.cut(split, 0, heads, 2)
         body.output(0, body.op("Reshape", query, body.integers(0, 0, -1)))
-        key = body.op("Slice", split, *(body.integers(n) for n in (heads, heads + groups, 2)))
+        key = body.cut(split, heads, heads + groups, 2)
         new = [body.op("Transpose", key, perm=[0, 2, 1, 3])] * 2
     for position in (1, 2):
         if not body.has(2 + position):
             body.output(position, new[position - 1])
         else:  # as the past, but for the steps: as many as something unknown has
-            past = body.first(body.input(2 + position), 2)
+            past = body.cut(body.input(2 + position), 0, 1, 2)
             steps = body.op("Reshape", body.op("NonZero", past), body.integers(1, 1, -1, 1))
             body.output(position, body.op("Add", past, body.op("CastLike", steps, past)))
 
@@ -98,14 +88,9 @@ def group_query_attention(body: Body) -> None:
 def embeddings(body: Body, like: int | None = None) -> None:
     """EmbedLayerNormalization: the rows of the words; the mask has one number per sample."""
     rows = body.op("Gather", body.input(2), body.input(0))
-    rows = rows if like is None else body.op("CastLike", rows, body.input(like))
+    rows = rows if like is None else body.like(rows, like)
     body.output(0, rows)
     body.output(2, rows)
     if body.attribute("mask_index_type", 1) == 1:
         mask = body.op("ReduceMax", body.input(0), body.integers(1), keepdims=0)
         body.output(1, body.op("Cast", mask, to=TensorProto.INT32))
-
-
-def quantised_embeddings(body: Body) -> None:
-    """QEmbedLayerNormalization: the rows are scaled."""
-    embeddings(body, like=8)

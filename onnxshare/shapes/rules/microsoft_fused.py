@@ -3,26 +3,10 @@ the same shapes (https://github.com/microsoft/onnxruntime/blob/main/docs/Contrib
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onnxshare.shapes.rules import microsoft_attention
-from onnxshare.shapes.rules.substitute import Body, NoRule, Rule
-
-
-def _like(*sources: int) -> Rule:
-    """A rule: outputs shaped like these inputs, those that are there."""
-
-    def rule(body: Body) -> None:
-        for position, source in enumerate(sources):
-            if body.has(source):
-                body.output(position, body.input(source))
-
-    return rule
-
-
-def _unsized(body: Body, data: str) -> str:
-    """A vector of an unknown number of elements, of the type of some data."""
-    return body.op(
-        "CastLike", body.op("Reshape", body.op("NonZero", data), body.integers(-1)), data
-    )
+from onnxshare.shapes.rules.substitute import Body, NoRule, Rule, applied, same
 
 
 def _masked_attention(body: Body) -> None:
@@ -40,22 +24,14 @@ def _masked_attention(body: Body) -> None:
         elif shared:
             body.output(position, body.input(4 + position))
         elif body.wants(position):
-            new = microsoft_attention.split_heads(
-                body, body.input(position), body.attribute("num_heads", 0)
-            )
-            body.output(position, body.op("Concat", body.input(4 + position), new, axis=2))
-
-
-def _ordered_attention(body: Body) -> None:
-    product = body.op("MatMul", body.input(0), body.input(7))
-    body.output(0, body.op("CastLike", product, body.input(0)))
+            microsoft_attention.grown(body, position, 4 + position)
 
 
 def _packed_heads(body: Body) -> None:
     """PackedMultiHeadAttention: the value's shape, or [tokens, heads, 3, size] packed."""
     if body.has(2):
         return body.output(0, body.input(2))
-    query = body.op("Slice", body.input(0), *(body.integers(n) for n in (0, 1, 2)))
+    query = body.cut(body.input(0), 0, 1, 2)
     return body.output(0, body.op("Reshape", query, body.integers(0, -1)))
 
 
@@ -70,7 +46,7 @@ def _of_query(body: Body, *caches: int, axes: int) -> None:
         heads = body.attribute("num_heads", 0)
         kept = [0] * (axes - 1)
         split = body.op("Reshape", query, body.integers(*kept, heads + 2 * groups, -1))
-        first = body.op("Slice", split, *(body.integers(n) for n in (0, heads, axes - 1)))
+        first = body.cut(split, 0, heads, axes - 1)
         query = body.op("Reshape", first, body.integers(*kept, -1))
     body.output(0, query)
     for position, cache in enumerate(caches, start=1):
@@ -80,13 +56,9 @@ def _of_query(body: Body, *caches: int, axes: int) -> None:
 
 def _position_bias(body: Body) -> None:
     """[batch, heads, rows, rows], of a query that is packed where token offsets are given."""
-    rows = (
-        body.input(6)
-        if body.has(6)
-        else body.op("ReduceSum", body.input(0), body.integers(-1), keepdims=0)
-    )
+    rows = body.input(6) if body.has(6) else body.sum(body.input(0), -1)
     column = body.op("Unsqueeze", rows, body.integers(1, 3))
-    body.output(0, body.op("Add", body.op("CastLike", column, body.input(2)), body.input(2)))
+    body.output(0, body.op("Add", body.like(column, 2), body.input(2)))
 
 
 def _reduced_streams(body: Body) -> None:
@@ -94,7 +66,7 @@ def _reduced_streams(body: Body) -> None:
     if count:
         parts = body.ops(count, "Split", body.input(0), axis=-1, num_outputs=count)
         return body.output(0, parts[0])
-    return body.output(0, body.op("ReduceSum", body.input(0), body.integers(-2), keepdims=0))
+    return body.output(0, body.sum(body.input(0), -2))
 
 
 def _gated_delta(body: Body) -> None:
@@ -116,59 +88,51 @@ def _inverse_transform(body: Body) -> None:
     """Of m coefficients, 2 · (m - 1) numbers."""
     if body.attribute("signal_ndim", 1) != 1:
         raise NoRule
-    bounds = [body.integers(n) for n in (1, 2**62, -2)]
-    rest = body.op(
-        "ReduceSum", body.op("Slice", body.input(0), *bounds), body.integers(-1), keepdims=0
-    )
+    rest = body.sum(body.cut(body.input(0), 1, 2**62, -2), -1)
     body.output(0, body.op("Concat", rest, rest, axis=-1))
 
 
 def _scaled_product(body: Body) -> None:
     """A weight of [N, …]: the rows of the data, N columns."""
-    rows = body.op("ReduceSum", body.input(0), body.integers(-1), keepdims=1)
-    kind = body.input(0)
-    columns = body.op("Flatten", body.op("CastLike", body.input(1), kind), axis=1)
-    body.output(
-        0, body.op("Add", rows, body.op("ReduceSum", columns, body.integers(1), keepdims=0))
-    )
+    rows = body.sum(body.input(0), -1, keepdims=1)
+    columns = body.op("Flatten", body.like(body.input(1), 0), axis=1)
+    body.output(0, body.op("Add", rows, body.sum(columns, 1)))
 
 
-def _projections(body: Body, *columns: str, residual: int) -> None:
-    """Products with weights stored in blocks, and the sum with the skipped input."""
+def projections(body: Body, columns: Sequence[str], residual: int | None = None) -> None:
+    """Products with weights stored in blocks, whose sizes are attributes, and the sum with the
+    skipped input."""
     inner = body.attribute("K", 0)
     for position, name in enumerate(columns):
         count = body.attribute(name, 0)
         if min(inner, count) < 1:
             raise NoRule
-        weight = body.op("ConstantOfShape", body.integers(inner, count))
-        weight = body.op("CastLike", weight, body.input(0))
+        weight = body.like(body.op("ConstantOfShape", body.integers(inner, count)), 0)
         body.output(position, body.op("MatMul", body.input(0), weight))
-    body.output(residual, body.input(0))
+    if residual is not None:
+        body.output(residual, body.input(0))
 
 
 def _restored(body: Body) -> None:
     """[batch, steps] of the offsets, and the features of the rows."""
-    places = body.op("CastLike", body.input(1), body.input(0))
-    features = body.op("ReduceSum", body.input(0), body.integers(0), keepdims=0)
-    body.output(0, body.op("Add", body.op("Unsqueeze", places, body.integers(-1)), features))
+    places = body.op("Unsqueeze", body.like(body.input(1), 0), body.integers(-1))
+    body.output(0, body.op("Add", places, body.sum(body.input(0), 0)))
 
 
 def _word_embedding(body: Body) -> None:
     """[words, characters] as [words, filters]."""
-    words = body.op("CastLike", body.input(0), body.input(1))
-    rows = body.op("ReduceSum", words, body.integers(-1), keepdims=1)
-    filters = body.op("ReduceSum", body.input(1), body.integers(1, 2, 3), keepdims=0)
-    body.output(0, body.op("Add", rows, filters))
+    rows = body.sum(body.like(body.input(0), 1), -1, keepdims=1)
+    body.output(0, body.op("Add", rows, body.sum(body.input(1), 1, 2, 3)))
 
 
 def _blocked(body: Body) -> None:
     """ReorderInput: the channels are padded to whole blocks, whose size is not told."""
+    data = body.input(0)
     if body.attribute("channels_last", 0):
-        data = body.op("Transpose", body.input(0), perm=[0, 3, 1, 2])
-    else:
-        data = body.input(0)
-    channels = body.op("Reshape", _unsized(body, data), body.integers(1, -1, 1, 1))
-    body.output(0, body.op("Add", body.first(data, 1), channels))
+        data = body.op("Transpose", data, perm=[0, 3, 1, 2])
+    unknown = body.op("Reshape", body.op("NonZero", data), body.integers(1, -1, 1, 1))
+    channels = body.op("CastLike", unknown, data)
+    body.output(0, body.op("Add", body.cut(data, 0, 1, 1), channels))
 
 
 def _unblocked(body: Body) -> None:
@@ -176,7 +140,7 @@ def _unblocked(body: Body) -> None:
     if count < 1:
         raise NoRule
     channels = body.op("ConstantOfShape", body.integers(1, count, 1, 1))
-    first = body.first(body.input(0), 1)
+    first = body.cut(body.input(0), 0, 1, 1)
     result = body.op("Add", first, body.op("CastLike", channels, first))
     if body.attribute("channels_last", 0):
         result = body.op("Transpose", result, perm=[0, 2, 3, 1])
@@ -184,17 +148,17 @@ def _unblocked(body: Body) -> None:
 
 
 _RULES: dict[Rule, str] = {
-    _like(0): "BranchwiseRMSNorm GatedRMSNorm GatedAdd ScaledSiLU SampleOp "
+    same(0): "BranchwiseRMSNorm GatedRMSNorm GatedAdd ScaledSiLU SampleOp "
     "MRotaryEmbedding HyperConnectionPostMix LongformerAttention QOrderedLongformerAttention "
     "DecoderAttention",
     # The scores of a decoder, from which some are taken out.
-    _like(1): "NGramRepeatBlock",
-    _like(0, 0): "EngramGate LinearAttentionGate",
-    _like(1, 3): "GemmaRotaryEmbedding",
-    _like(0, 4): "VarlenCausalConvWithState",
+    same(1): "NGramRepeatBlock",
+    same(0, 0): "EngramGate LinearAttentionGate",
+    same(1, 3): "GemmaRotaryEmbedding",
+    same(0, 4): "VarlenCausalConvWithState",
     microsoft_attention.attention: "DecoderMaskedSelfAttention PackedAttention",
     _masked_attention: "DecoderMaskedMultiHeadAttention",
-    _ordered_attention: "QOrderedAttention",
+    applied("MatMul", 0, 7, like=0): "QOrderedAttention",
     _packed_heads: "PackedMultiHeadAttention",
     lambda body: _of_query(body, 3, 4, axes=2): "PagedAttention SparsePagedAttention",
     lambda body: _of_query(body, 3, 4, axes=3): "SparseAttention",
@@ -205,8 +169,8 @@ _RULES: dict[Rule, str] = {
     _transform: "Rfft",
     _inverse_transform: "Irfft",
     _scaled_product: "MatMulBlockQuantizedFp4Weight MatMulBlockQuantizedFp8Weight",
-    lambda body: _projections(body, "N", residual=1): "MatMulNBitsMlp",
-    lambda body: _projections(body, "Nq", "Nkv", "Nkv", residual=3): "MatMulNBitsQkv",
+    lambda body: projections(body, ("N",), residual=1): "MatMulNBitsMlp",
+    lambda body: projections(body, ("Nq", "Nkv", "Nkv"), residual=3): "MatMulNBitsQkv",
     _restored: "RestorePadding",
     _word_embedding: "WordConvEmbedding",
 }

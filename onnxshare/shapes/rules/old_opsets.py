@@ -6,16 +6,10 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, numpy_helper
 
-from onnxshare.shapes.rules.substitute import Body, NoRule, Rule
+from onnxshare.shapes.rules.substitute import Body, NoRule, Rule, applied, same
 
 #: The opset in which the last of them got a version that onnx knows.
 NEWEST = 7
-
-
-def _same(body: Body) -> None:
-    """Shaped like the first input, to which old operators of two inputs stretch the second."""
-    for position in (0, 1):
-        body.output(position, body.input(0))
 
 
 def _cast(body: Body) -> None:
@@ -27,13 +21,8 @@ def _cast(body: Body) -> None:
 
 
 def _concat(body: Body) -> None:
-    parts = [body.input(position) for position in range(body.inputs)]
+    parts = [body.input(position) for position in range(len(body.node.input))]
     body.output(0, body.op("Concat", *parts, axis=body.attribute("axis", 1)))
-
-
-def _gemm(body: Body) -> None:
-    turned = {name: body.attribute(name, 0) for name in ("transA", "transB")}
-    body.output(0, body.op("Gemm", body.input(0), body.input(1), **turned))
 
 
 def _reshape(body: Body) -> None:
@@ -48,7 +37,7 @@ def _pad(body: Body) -> None:
 
 
 def _split(body: Body) -> None:
-    count, parts = body.outputs, body.attribute("split", [])
+    count, parts = len(body.node.output), body.attribute("split", [])
     axis = body.attribute("axis", 0)
     if parts:
         results = body.ops(count, "Split", body.input(0), body.integers(*parts), axis=axis)
@@ -83,26 +72,25 @@ def _gru(body: Body) -> None:
 
 #: Rules for the versions before 6.
 _RULES: dict[Rule, str] = {
-    _same: "Abs Add BatchNormalization Ceil Clip Div Dropout Elu Exp Floor HardSigmoid "
+    # Operators of two inputs stretch the second to the first.
+    same(0, 0): "Abs Add BatchNormalization Ceil Clip Div Dropout Elu Exp Floor HardSigmoid "
     "InstanceNormalization LeakyRelu Log Max Mean Min Mul Neg PRelu Reciprocal Relu Selu Sigmoid "
     "Sqrt Sub Sum Tanh",
     _cast: "Cast",
-    _gemm: "Gemm",
+    lambda body: body.output(0, body.gemm()): "Gemm",
 }
 
 #: Those that got it in another version than 6.
 _OTHERS: dict[str, tuple[int, Rule]] = {
     "Concat": (4, _concat),
     "GRU": (3, _gru),
-    "GlobalLpPool": (
-        2, lambda body: body.output(0, body.op("GlobalAveragePool", body.input(0)))
-    ),
+    "GlobalLpPool": (2, applied("GlobalAveragePool", 0)),
     "LpPool": (2, _pool),
     "Pad": (2, _pad),
     "Reshape": (5, _reshape),
     "Split": (2, _split),
     "Upsample": (7, _upsample),
-}  # fmt: skip
+}
 
 
 def rules(opset: int) -> dict[tuple[str, str], Rule]:

@@ -7,7 +7,7 @@ enough then, however many such nodes follow each other, and symbolic sizes are k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,18 +33,18 @@ class Body:
     """
 
     def __init__(self, node: onnx.NodeProto, ranks: Mapping[str, int]) -> None:
-        self._node = node
+        self.node = node
         self._ranks = ranks
         self.nodes: list[onnx.NodeProto] = []
         self._given: set[int] = set()
 
     def has(self, position: int) -> bool:
         """Whether the node has an input at a position."""
-        return position < len(self._node.input) and bool(self._node.input[position])
+        return position < len(self.node.input) and bool(self.node.input[position])
 
     def wants(self, position: int) -> bool:
         """Whether the node names an output at a position."""
-        return position < len(self._node.output) and bool(self._node.output[position])
+        return position < len(self.node.output) and bool(self.node.output[position])
 
     def input(self, position: int) -> str:
         """The name of an input within the function.
@@ -56,23 +56,13 @@ class Body:
             raise NoRule
         return f"i{position}"
 
-    @property
-    def inputs(self) -> int:
-        """How many inputs the node lists."""
-        return len(self._node.input)
-
-    @property
-    def outputs(self) -> int:
-        """How many outputs the node lists."""
-        return len(self._node.output)
-
     def rank(self, position: int) -> int:
         """The number of axes of a stored input.
 
         Raises:
             NoRule: it is not stored.
         """
-        name = self._node.input[position] if self.has(position) else ""
+        name = self.node.input[position] if self.has(position) else ""
         if name not in self._ranks:
             raise NoRule
         return self._ranks[name]
@@ -83,7 +73,7 @@ class Body:
         Raises:
             NoRule: it is not of the kind of the default.
         """
-        for attribute in self._node.attribute:
+        for attribute in self.node.attribute:
             if attribute.name == name:
                 value = value_of(attribute)
                 if not fits(value, default):
@@ -110,10 +100,23 @@ class Body:
         """Add a vector of sizes or axes."""
         return self.op("Constant", value=numpy_helper.from_array(np.array(values, np.int64)))
 
-    def first(self, data: str, *axes: int) -> str:
-        """Add a slice that keeps one position along some axes."""
-        zeros, ones = self.integers(*(0 for _ in axes)), self.integers(*(1 for _ in axes))
-        return self.op("Slice", data, zeros, ones, self.integers(*axes))
+    def cut(self, data: str, start: int, end: int, *axes: int) -> str:
+        """Add a slice from one position to another along some axes."""
+        bounds = (self.integers(*[bound] * len(axes)) for bound in (start, end))
+        return self.op("Slice", data, *bounds, self.integers(*axes))
+
+    def sum(self, data: str, *axes: int, keepdims: int = 0) -> str:
+        """Add a sum along some axes."""
+        return self.op("ReduceSum", data, self.integers(*axes), keepdims=keepdims)
+
+    def gemm(self, right: int = 1) -> str:
+        """Add the product of the first input and another, each transposed as the node says."""
+        turned = {name: self.attribute(name, 0) for name in ("transA", "transB")}
+        return self.op("Gemm", self.input(0), self.input(right), **turned)
+
+    def like(self, data: str, position: int) -> str:
+        """Add a cast to the type of an input."""
+        return self.op("CastLike", data, self.input(position))
 
     def output(self, position: int, result: str) -> None:
         """Say which tensor has the shape and type of an output, if the node wants it."""
@@ -124,7 +127,7 @@ class Body:
     def function(self) -> onnx.FunctionProto:
         """The function, without a name. An output that no rule gave has the element type of the
         first input, and an unknown shape: that of a Reshape to sizes which are data."""
-        for position in range(len(self._node.output)):
+        for position in range(len(self.node.output)):
             if position not in self._given:
                 sizes = self.op("Reshape", self.op("NonZero", self.input(0)), self.integers(-1))
                 self.nodes.append(
@@ -133,8 +136,8 @@ class Body:
         return helper.make_function(
             DOMAIN,
             "",
-            [f"i{position}" for position in range(len(self._node.input))],
-            [f"o{position}" for position in range(len(self._node.output))],
+            [f"i{position}" for position in range(len(self.node.input))],
+            [f"o{position}" for position in range(len(self.node.output))],
             self.nodes,
             [helper.make_opsetid("", OPSET)],
         )
@@ -142,6 +145,31 @@ class Body:
 
 #: Writes the body for an operator.
 Rule = Callable[[Body], None]
+
+
+def same(*sources: int) -> Rule:
+    """A rule: outputs shaped like these inputs, those that are there."""
+
+    def rule(body: Body) -> None:
+        for position, source in enumerate(sources):
+            if body.has(source):
+                body.output(position, body.input(source))
+
+    return rule
+
+
+def applied(
+    op_type: str, *inputs: int, like: int | None = None, to: int | None = None, **attributes: Any
+) -> Rule:
+    """A rule: the result is that of a standard operator on these inputs, in the type of an input
+    (`like`), or in a given one (`to`)."""
+
+    def rule(body: Body) -> None:
+        result = body.op(op_type, *map(body.input, inputs), **attributes)
+        result = result if like is None else body.like(result, like)
+        body.output(0, result if to is None else body.op("Cast", result, to=to))
+
+    return rule
 
 
 def substitute(model: onnx.ModelProto, rules: Mapping[tuple[str, str], Rule]) -> None:
@@ -184,10 +212,6 @@ def _nodes(
             ranks[value.name] = len(value.type.tensor_type.shape.dim)
     for node in graph.node:
         for attribute in node.attribute:
-            for inner in _graphs(attribute):
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
                 yield from _nodes(inner, ranks)
         yield node, ranks
-
-
-def _graphs(attribute: onnx.AttributeProto) -> Sequence[onnx.GraphProto]:
-    return [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
