@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from onnxshare.samples.samples import Samples
     from onnxshare.shapes.inference import InputShapes
     from onnxshare.shapes.input_sizes import Dims
-    from onnxshare.weights.equal_tensors import Progress
+    from onnxshare.weights.index import Progress
 
 __all__ = ["check", "inspect"]
 

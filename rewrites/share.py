@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import onnx
 from onnx import TensorProto
@@ -26,7 +27,7 @@ from onnxshare.graph.index import CARRIERS, Graph, Scope, Stored
 from onnxshare.io.tensors import Array
 from onnxshare.support.progress import report
 from onnxshare.weights.content import same_bits
-from onnxshare.weights.equal_tensors import Copy, groups
+from onnxshare.weights.index import Copy, TensorIndex, equal_groups, look_alikes
 from rewrites.base import Change, Fitting, Options, Site, refuse
 from rewrites.edits.merge_tensors import Merge, flips, position_in, scope_of
 from rewrites.edits.node_uses import leaves, overridable
@@ -170,11 +171,10 @@ def _groups(subject: Subject) -> list[list[Copy]]:
         if use.role == PARAM and use.stored.elements >= LEAST
         if use.stored.tensor is not None and not overridable(graph, use.stored)
     ]
-    return groups(
-        parameters,
-        lambda stored: _read(graph, stored),
-        lambda done, total: report("hashing weights", done, total),
-    )
+    index = TensorIndex(graph, parameters)
+    alike = look_alikes(index.tensors.values())
+    index.tell(partial(report, "hashing weights"), (tensor for close in alike for tensor in close))
+    return [group for close in alike for group in equal_groups(close, highest_rank=2)]
 
 
 def _rank(graph: Graph, copy: Copy, group: list[Copy]) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.shapes.inference import InputShapes
 from onnxshare.support.garbage_collection import paused
-from onnxshare.weights.equal_tensors import Progress
+from onnxshare.weights.index import Progress
 
 #: What the rewrites say of each head: per rewrite what it would give, or why it is refused.
 HeadJudge = Callable[[Subject], list[dict[str, dict[str, Any]]]]
@@ -49,7 +49,7 @@ def inspect(
         source: the model: a path, bytes, a file, a ModelProto …; it is not changed.
         input_shapes: sizes for inputs whose sizes are symbolic: name → sizes.
         judge: asks the rewrites what they could do with a head; None leaves that out.
-        hashes: also read all weights and find those that hold the same (`duplicates.hashed`).
+        hashes: also read all weights and find those that hold the same (`weight_hashes.hashed`).
         progress: told how many bytes of how many have been read for that.
 
     Raises:
@@ -137,7 +137,7 @@ class _Rows:
         rows = weight_facts(usage, self._shared)
         if not self._hashes:
             return rows
-        return hashed(self._graph, self._found.values, usage, rows, self._progress)
+        return hashed(self._graph, usage, rows, self._progress)
 
 
 def _model_info(graph: Graph) -> ModelInfo:

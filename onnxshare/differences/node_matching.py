@@ -3,23 +3,21 @@
 Matched in this order, each node once: the same name and operator, then the same first output and
 operator, unless the weights say that it is another node; the same weights; the same name or first
 output with another operator; at last, nodes of one operator that stand in order between the same
-matched nodes.
-
-The attributes of two nodes: a default that is written out is the default.
+matched nodes. Of the attributes of two nodes, a default that is written out is the default.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import onnx
 from onnx import defs
 
 from onnxshare.analysis.results import NodeFacts
-from onnxshare.differences.model_side import Side
+from onnxshare.differences.model_side import Side, pair
 from onnxshare.differences.results import Change, LayerChange
 from onnxshare.differences.tensor_matching import Matching
 from onnxshare.graph.index import Node, Scope
@@ -182,19 +180,9 @@ class Layers:
     def _pair(
         self, by: str, key: Key, unless: Callable[[int, int], bool] = lambda one, other: False
     ) -> None:
-        """Pair what is left of both sides, in order, by a key; None matches nothing."""
-        waiting: dict[Any, list[int]] = {}
-        for place in self._right:
-            waiting.setdefault(key(self._b, place), []).append(place)
-        waiting.pop(None, None)
-        for places in waiting.values():
-            places.reverse()
-        for one in list(self._left):
-            places = waiting.get(key(self._a, one), [])
-            if places and not unless(one, places[-1]):
-                other = places.pop()
-                del self._left[one], self._right[other]
-                self._partner[one] = (other, by)
+        keys = partial(key, self._a), partial(key, self._b)
+        for one, other in pair(self._left, self._right, keys, unless):
+            self._partner[one] = (other, by)
 
     def _by_weight(self, side: Side, place: int) -> str | None:
         """The main weight of a node, by its key in B."""
@@ -280,7 +268,10 @@ class Layers:
                 continue
             if translated[1] is None:
                 continue
-            pair = (self._a.tensors[origin[1]].name, self._b.tensors[translated[1]].name)
+            pair = (
+                self._a.tensors[origin[1]].stored.name,
+                self._b.tensors[translated[1]].stored.name,
+            )
             if pair in self._changed:
                 found.append(Change("weights", *pair))
         return found
@@ -340,6 +331,6 @@ def _main_weight(side: Side, place: int) -> str | None:
     found = []
     for name in filter(None, node.inputs):
         stored = side.graph.source(node.scope, name)
-        if stored is not None and not side.contents[stored.key].uniform:
+        if stored is not None and not side.tensors[stored.key].content.uniform:
             found.append(stored)
     return max(found, key=lambda stored: stored.elements).key if found else None

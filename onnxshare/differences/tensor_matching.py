@@ -14,22 +14,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onnxshare.analysis.rows import dtype_name
-from onnxshare.differences.model_side import Side
+from onnxshare.differences.model_side import Side, pair
 from onnxshare.differences.results import WeightChange
 from onnxshare.differences.tensor_matching_keys import (
     LEAST,
     bag_of,
     distance,
-    first,
-    head_maps,
+    holder_in,
     rearranged,
     rounded,
     size_of,
     telling_hash,
 )
-from onnxshare.weights.equal_dequantized import Numbers, permutation
+from onnxshare.weights.index import IndexedTensor
 
-#: So many quantised tensors of one size are compared with one in floats.
+#: So many quantized tensors of one size are compared with one in floats.
 _TRIED = 32
 
 
@@ -55,112 +54,81 @@ def match(a: Side, b: Side) -> Matching:
     return _Matcher(a, b).run()
 
 
-Key = Callable[[Side, str], Any]
-
-
 class _Matcher:
     def __init__(self, a: Side, b: Side) -> None:
         self.a, self.b = a, b
-        self.left, self.right = dict.fromkeys(a.tensors), dict.fromkeys(b.tensors)
+        self.left = dict.fromkeys(a.tensors.values())
+        self.right = dict.fromkeys(b.tensors.values())
         self.found = Matching()
-        self.known: dict[tuple[bool, str], Numbers] = {}
 
     def run(self) -> Matching:
-        self._pair(lambda side, key: (key, side.contents[key].hash), self._keep)
+        self._pair(lambda tensor: (tensor.key, tensor.content.hash), self._keep)
         self._pair(telling_hash, self._rename)
-        self._pair(lambda side, key: key, self._compare)
+        self._pair(lambda tensor: tensor.key, self._compare)
         self._pair(bag_of, self._moved)
-        self._pair(self._same_numbers(), self._requantised)
+        self._pair(self._same_numbers(), self._requantized)
         self._pair_rounded()
-        self._pair(lambda side, key: side.contents[key].hash, self._rename)
+        self._pair(lambda tensor: tensor.content.hash, self._rename)
         self._leave()
         return self.found
 
-    def _pair(self, key: Key, act: Callable[[str, str], None]) -> None:
-        """Pair what is left of both sides, in order, by a key; None matches nothing."""
-        waiting: dict[Any, list[str]] = {}
-        for name in self.right:
-            waiting.setdefault(key(self.b, name), []).append(name)
-        waiting.pop(None, None)
-        for names in waiting.values():
-            names.reverse()
-        for name in list(self.left):
-            names = waiting.get(key(self.a, name), [])
-            if names:
-                other = names.pop()
-                del self.left[name], self.right[other]
-                self.found.partner[name] = other
-                act(name, other)
+    def _pair(
+        self,
+        key: Callable[[IndexedTensor], Any],
+        act: Callable[[IndexedTensor, IndexedTensor], None],
+    ) -> None:
+        for one, other in pair(self.left, self.right, (key, key)):
+            self.found.partner[one.key] = other.key
+            act(one, other)
 
-    def _keep(self, one: str, other: str) -> None:
+    def _keep(self, one: IndexedTensor, other: IndexedTensor) -> None:
         self.found.same += 1
-        self.found.same_values[one] = other
+        self.found.same_values[one.key] = other.key
 
-    def _rename(self, one: str, other: str) -> None:
-        self.found.same_values[one] = other
+    def _rename(self, one: IndexedTensor, other: IndexedTensor) -> None:
+        self.found.same_values[one.key] = other.key
         self._add("renamed", one, other)
 
-    def _moved(self, one: str, other: str) -> None:
-        change, permutation = rearranged(self.a, self.b, one, other)
+    def _moved(self, one: IndexedTensor, other: IndexedTensor) -> None:
+        change, permutation = rearranged(one, other)
         self._add(change, one, other, permutation=permutation)
 
-    def _same_numbers(self) -> Key:
+    def _same_numbers(self) -> Callable[[IndexedTensor], Any]:
         """What is equal for tensors that stand for the same numbers, perhaps in another order; None
-        of those whose form none has on the other side, or where neither is quantised."""
-        forms = [
-            {side.meaning(key).form for key in left}
-            for side, left in ((self.a, self.left), (self.b, self.right))
-        ]
-        told = {
-            side.meaning(key).form
-            for side, left in ((self.a, self.left), (self.b, self.right))
-            for key in left
-            if key in side.readings
-        }
-        told &= forms[0] & forms[1]
+        of those whose form none has on the other side, or where neither is quantized."""
+        ours, theirs = ([tensor.numbers for tensor in side] for side in (self.left, self.right))
+        told = {one.form for one in (*ours, *theirs) if one.quantized}
+        told &= {one.form for one in ours} & {one.form for one in theirs}
 
-        def key(side: Side, name: str) -> Any:
-            form = side.meaning(name).form
-            if form not in told or side.tensors[name].elements < LEAST:
+        def key(tensor: IndexedTensor) -> Any:
+            numbers = tensor.numbers
+            if numbers.form not in told or tensor.stored.elements < LEAST:
                 return None
-            numbers = self._numbers(side, name).content
-            return None if numbers.uniform else (form, numbers.bag)
+            known = numbers.content
+            return None if known.uniform else (numbers.form, known.bag)
 
         return key
-
-    def _numbers(self, side: Side, key: str) -> Numbers:
-        place = side is self.b, key
-        if place not in self.known:
-            self.known[place] = side.numbers(key)
-        return self.known[place]
 
     def _pair_rounded(self) -> None:
         """Pair what is left of both sides where one tensor is the rounded form of another; of many
         of one size only so many are tried."""
-        waiting: dict[Any, list[str]] = {}
+        waiting: dict[Any, list[IndexedTensor]] = {}
         for other in self.right:
-            waiting.setdefault(size_of(self.b, other), []).append(other)
+            waiting.setdefault(size_of(other), []).append(other)
         for one in list(self.left):
-            alike = waiting.get(size_of(self.a, one), [])
+            alike = waiting.get(size_of(one), [])
             for other in alike[:_TRIED]:
                 if self._rounded(one, other):
                     alike.remove(other)
                     del self.left[one], self.right[other]
-                    self.found.partner[one] = other
+                    self.found.partner[one.key] = other.key
                     break
 
-    def _rounded(self, one: str, other: str) -> bool:
+    def _rounded(self, one: IndexedTensor, other: IndexedTensor) -> bool:
         """Note that one of two tensors is the rounded form of the other; False where none is."""
-        forth = other in self.b.readings
-        quantised, key = (self.b, other) if forth else (self.a, one)
-        floats, name = (self.a, one) if forth else (self.b, other)
-        reading = quantised.readings.get(key)
-        if reading is None or name in floats.readings:
-            return False
-        numbers = floats.array(name) if size_of(floats, name) == size_of(quantised, key) else None
-        found = None
-        if numbers is not None and numbers.size >= LEAST:
-            found = rounded(numbers, reading, quantised.read(reading.stored))
+        forth = other.numbers.quantized is not None
+        floats, quantized = (one, other) if forth else (other, one)
+        found = rounded(floats, quantized)
         if found is None:
             return False
         order = found.order
@@ -171,31 +139,30 @@ class _Matcher:
         self._add(change, one, other, permutation=order, **figures)
         return True
 
-    def _requantised(self, one: str, other: str) -> None:
-        if not self._same_once_dequantised(one, other):
+    def _requantized(self, one: IndexedTensor, other: IndexedTensor) -> None:
+        if not self._same_once_dequantized(one, other):
             self._compare(one, other)
 
-    def _same_once_dequantised(self, one: str, other: str) -> bool:
+    def _same_once_dequantized(self, one: IndexedTensor, other: IndexedTensor) -> bool:
         """Note two tensors that stand for the same numbers; False where they do not."""
-        if not (one in self.a.readings or other in self.b.readings):
+        left, right = one.numbers, other.numbers
+        if not (left.quantized or right.quantized) or left.form != right.form:
             return False
-        if self.a.meaning(one).form != self.b.meaning(other).form:
-            return False
-        order, ends = None, (self._numbers(self.a, one), self._numbers(self.b, other))
-        if ends[0].content.hash != ends[1].content.hash:
-            order = permutation(*ends) if ends[0].content.bag == ends[1].content.bag else None
+        order = None
+        if left.content.hash != right.content.hash:
+            order = left.permutation_to(right) if left.content.bag == right.content.bag else None
             if order is None:
                 return False
         self._add("requantised", one, other, permutation=order)
         return True
 
-    def _compare(self, one: str, other: str) -> None:
+    def _compare(self, one: IndexedTensor, other: IndexedTensor) -> None:
         """Two tensors of one name and of other bytes."""
-        left, right = self.a.tensors[one], self.b.tensors[other]
-        if bag_of(self.a, one, least=2) == bag_of(self.b, other, least=2) is not None:
+        left, right = one.stored, other.stored
+        if bag_of(one, least=2) == bag_of(other, least=2) is not None:
             self._moved(one, other)
             return
-        if self._same_once_dequantised(one, other) or self._rounded(one, other):
+        if self._same_once_dequantized(one, other) or self._rounded(one, other):
             return
         change = "changed"
         if left.dtype != right.dtype:
@@ -204,34 +171,33 @@ class _Matcher:
             change = "resized"
         figures: tuple[float | None, float | None] = (None, None)
         if left.shape == right.shape:
-            arrays = self.a.array(one), self.b.array(other)
-            if self.a.contents[one].uniform and self.b.contents[other].uniform:
-                arrays = first(arrays[0]), first(arrays[1])
-            figures = distance(*arrays)
+            figures = distance(one, other)
         self._add(change, one, other, max_abs=figures[0], max_rel=figures[1])
 
     def _leave(self) -> None:
         """What is left over: added, removed, or held by an equal tensor."""
-        head_map = head_maps(self.b)
-        for key in self.left:
-            held = head_map(self.a, key)
-            if held is None:
-                self._add("removed", key, None)
+        find = holder_in(self.b)
+        for one in self.left:
+            other = find(one)
+            if other is None:
+                self._add("removed", one, None)
                 continue
             permutation = None
-            if self.a.contents[key].hash == self.b.contents[held].hash:
-                self.found.same_values[key] = held
+            if one.content.hash == other.content.hash:
+                self.found.same_values[one.key] = other.key
             else:
-                permutation = rearranged(self.a, self.b, key, held)[1]
-            self._add("merged", key, held, permutation=permutation)
-        head_map = head_maps(self.a)
-        for key in self.right:
-            held = head_map(self.b, key)
-            self._add("added" if held is None else "copied", held, key)
+                permutation = rearranged(one, other)[1]
+            self._add("merged", one, other, permutation=permutation)
+        find = holder_in(self.a)
+        for other in self.right:
+            held = find(other)
+            self._add("added" if held is None else "copied", held, other)
 
-    def _add(self, change: str, one: str | None, other: str | None, **figures: Any) -> None:
-        left = None if one is None else self.a.tensors[one]
-        right = None if other is None else self.b.tensors[other]
+    def _add(
+        self, change: str, one: IndexedTensor | None, other: IndexedTensor | None, **figures: Any
+    ) -> None:
+        left = None if one is None else one.stored
+        right = None if other is None else other.stored
         self.found.changes.append(
             WeightChange(
                 change=change,

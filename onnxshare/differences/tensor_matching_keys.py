@@ -1,18 +1,15 @@
-"""Whether a quantised tensor is the rounded form of one in floats.
+"""How the stored tensors of two models compare: keys that are equal for the same content, how the
+elements were rearranged, how far they are apart, and whether one is the other rounded.
 
-Rounding to the nearest step moves a number by half a step at most. So it is one where nearly all
-numbers are that close to what the other stands for, and the numbers are larger than a step: tensors
-that only happen to have the same sizes are not. A few may be further away, which were clipped.
-
-What identifies the stored tensors of two models, and how their elements were rearranged.
-
-How far apart the elements of two tensors are.
+Rounding to the nearest step moves a number by half a step at most. So a quantized tensor is the
+rounded form of another where nearly all numbers are that close to what it stands for, and the
+numbers are larger than a step: tensors that only happen to have the same sizes are not. A few may
+be further away, which were clipped.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -21,8 +18,9 @@ import numpy as np
 
 from onnxshare.differences.model_side import Side
 from onnxshare.io.tensors import Array, release
-from onnxshare.weights.content import HIGHEST_RANK, permutation_between, same_bits
-from onnxshare.weights.dequantize import Dequantized
+from onnxshare.weights.content import axis_orders, permutation_between, pieces, same_bits
+from onnxshare.weights.index import IndexedTensor
+from onnxshare.weights.quantized_tensor import QuantizedTensor
 
 #: The largest part of the numbers that may be clipped.
 _CLIPPED = 0.01
@@ -30,15 +28,77 @@ _CLIPPED = 0.01
 #: Half a step, and what rounding in float32 adds.
 _HALF = 0.5 + 1e-3
 
+#: Fewer elements are not matched by their content alone: too many are alike by chance.
+LEAST = 16
+
+#: Elements of one step in which two tensors are compared.
+_STEP = 2**17
+
+
+def size_of(tensor: IndexedTensor) -> tuple[int, int]:
+    """Type and number of the elements that a tensor stands for."""
+    return tensor.numbers.dtype, prod(tensor.numbers.shape)
+
+
+def telling_hash(tensor: IndexedTensor) -> str | None:
+    """The hash of a tensor that is not equal to others for no deep reason."""
+    known = tensor.content
+    return None if known.uniform or tensor.stored.elements < LEAST else known.hash
+
+
+def bag_of(tensor: IndexedTensor, least: int = LEAST) -> Any:
+    """Type, number and digest of the elements in any order; None where they tell too little."""
+    stored, known = tensor.stored, tensor.content
+    if known.uniform and least == LEAST:
+        return None
+    return None if stored.elements < least else (stored.dtype, stored.elements, known.bag)
+
+
+def holder_in(side: Side) -> Callable[[IndexedTensor], IndexedTensor | None]:
+    """Finds the tensor of a side that holds the same as one of the other, in any order."""
+    tensors = list(reversed(side.tensors.values()))
+    same = {telling_hash(tensor): tensor for tensor in tensors}
+    alike = {bag_of(tensor): tensor for tensor in tensors}
+
+    def find(other: IndexedTensor) -> IndexedTensor | None:
+        hashed, bag = telling_hash(other), bag_of(other)
+        if hashed is None or bag is None:
+            return None
+        return same.get(hashed) or alike.get(bag)
+
+    return find
+
+
+def rearranged(one: IndexedTensor, other: IndexedTensor) -> tuple[str, tuple[int, ...] | None]:
+    """How the elements of a tensor were rearranged; the order of axes where that tells it."""
+    if one.content.elements == other.content.elements:
+        return "reshaped", None
+    left, right = one.array, other.array
+    if left is None or right is None or left.dtype.kind == "O":
+        return "reordered", None
+    try:
+        permutation = permutation_between(left, right)
+        if permutation is not None:
+            return "transposed", permutation
+        for rows in {right.shape[0], left.shape[0]}:
+            if rows and left.size % rows == 0:
+                columns = right.reshape(left.size // rows, rows)
+                if same_bits(left.reshape(rows, -1), columns, (1, 0)):
+                    return "transposed and reshaped", None
+        return "reordered", None
+    finally:
+        release(left)
+        release(right)
+
 
 @dataclass(frozen=True)
 class Rounded:
-    """How far a tensor and its quantised form are apart.
+    """How far a tensor and its quantized form are apart.
 
     Attributes:
         max_abs: the largest difference.
         max_rel: that over the largest number.
-        order: of the axes of the quantised one, which is transposed; None if it is not.
+        order: of the axes of the quantized one, which is transposed; None if it is not.
     """
 
     max_abs: float
@@ -46,137 +106,59 @@ class Rounded:
     order: tuple[int, ...] | None
 
 
-def rounded(numbers: Array, reading: Dequantized, codes: Array) -> Rounded | None:
-    """Compare a tensor in floats with a quantised one of as many elements.
-
-    Args:
-        numbers: the floats.
-        reading: how the other is read.
-        codes: the other, as it is stored.
-
-    Returns:
-        None where the one is not the rounded form of the other.
-    """
-    if reading.packing is not None and reading.packing.table:
+def rounded(floats: IndexedTensor, codes: IndexedTensor) -> Rounded | None:
+    """Compare a tensor in floats with a quantized one of as many elements; None where the one is
+    not the rounded form of the other."""
+    quantized = codes.numbers.quantized
+    if quantized is None or floats.numbers.quantized or size_of(floats) != size_of(codes):
+        return None
+    if quantized.packing is not None and quantized.packing.table:
         return None  # its steps are not even
-    orders: list[tuple[int, ...] | None] = [None]
-    rank = len(reading.shape)
-    if rank == numbers.ndim and 2 <= rank <= HIGHEST_RANK:
-        same = tuple(range(rank))
-        orders += [
-            order
-            for order in itertools.permutations(same)
-            if order != same and tuple(reading.shape[axis] for axis in order) == numbers.shape
-        ]
-    for order in orders:
-        apart = _apart(numbers, reading, codes, order)
+    numbers, array = floats.array, codes.array
+    if numbers is None or array is None or numbers.size < LEAST:
+        return None
+    for order in (None, *axis_orders(quantized.shape, numbers.shape)):
+        apart = _apart(numbers, quantized, array, order)
         if apart is not None:
             return Rounded(*apart, order)
     return None
 
 
 def _apart(
-    numbers: Array, reading: Dequantized, codes: Array, order: tuple[int, ...] | None
+    numbers: Array, quantized: QuantizedTensor, codes: Array, order: tuple[int, ...] | None
 ) -> tuple[float, float] | None:
-    flat, start = numbers.reshape(-1), 0
     largest = scale = step = 0.0
-    far = 0
-    for values, scales in reading.with_scales(codes, order):
-        part = flat[start : start + len(values)].astype(np.float32)
-        distance = np.abs(part - values.astype(np.float32))
-        if not np.isfinite(distance).all():
+    far = seen = 0
+    for floats, (values, scales) in zip(
+        pieces(numbers), quantized.pieces(codes, order), strict=True
+    ):
+        part = floats.astype(np.float32)
+        gap = np.abs(part - values.astype(np.float32))
+        if not np.isfinite(gap).all():
             return None
-        far += int((distance > scales * _HALF).sum())
-        start += len(values)
-        if far > start * _CLIPPED:
+        far += int((gap > scales * _HALF).sum())
+        seen += len(values)
+        if far > seen * _CLIPPED:
             return None
-        largest = max(largest, float(distance.max(initial=0)))
+        largest = max(largest, float(gap.max(initial=0)))
         scale = max(scale, float(np.abs(part).max(initial=0)))
         step = max(step, float(np.abs(scales).max(initial=0)))
-        release(part)
     return (largest, largest / scale) if scale > step > 0 else None
 
 
-#: Fewer elements are not matched by their content alone: too many are alike by chance.
-LEAST = 16
-
-
-def size_of(side: Side, key: str) -> tuple[int, int]:
-    """Type and number of the elements that a tensor stands for."""
-    meaning = side.meaning(key)
-    return meaning.dtype, prod(meaning.shape)
-
-
-def head_maps(side: Side) -> Callable[[Side, str], str | None]:
-    """Finds the tensor of a side that holds the same as one of the other, in any order."""
-    same = {telling_hash(side, key): key for key in reversed(side.tensors)}
-    alike = {bag_of(side, key): key for key in reversed(side.tensors)}
-
-    def head_map(other: Side, key: str) -> str | None:
-        hashed, bag = telling_hash(other, key), bag_of(other, key)
-        if hashed is None or bag is None:
-            return None
-        return same.get(hashed) or alike.get(bag)
-
-    return head_map
-
-
-def telling_hash(side: Side, key: str) -> str | None:
-    """The hash of a tensor that is not equal to others for no deep reason."""
-    known = side.contents[key]
-    return None if known.uniform or side.tensors[key].elements < LEAST else known.hash
-
-
-def bag_of(side: Side, key: str, least: int = LEAST) -> Any:
-    """Type, number and digest of the elements in any order; None where they tell too little."""
-    stored, known = side.tensors[key], side.contents[key]
-    if known.uniform and least == LEAST:
-        return None
-    return None if stored.elements < least else (stored.dtype, stored.elements, known.bag)
-
-
-def rearranged(a: Side, b: Side, one: str, other: str) -> tuple[str, tuple[int, ...] | None]:
-    """How the elements of a tensor were rearranged."""
-    if a.contents[one].uniform:
-        return "reshaped", None
-    left, right = a.array(one), b.array(other)
-    if left is None or right is None or left.dtype.kind == "O":
-        return "reordered", None
-    try:
-        if left.size and same_bits(left.reshape(-1), right.reshape(-1)):
-            return "reshaped", None
-        permutation = permutation_between(left, right, HIGHEST_RANK)
-        if permutation is not None:
-            return "transposed", permutation
-        for rows in {right.shape[0], left.shape[0]}:
-            one_way, way_back = _as_matrix(left, rows), _as_matrix(right, left.size // rows)
-            if (
-                one_way is not None
-                and way_back is not None
-                and same_bits(one_way, way_back, (1, 0))
-            ):
-                return "transposed and reshaped", None
-        return "reordered", None
-    finally:
-        release(left)
-        release(right)
-
-
-def _as_matrix(array: Array, rows: int) -> Array | None:
-    return array.reshape(rows, -1) if rows and array.size % rows == 0 else None
-
-
-#: Elements of one step.
-_STEP = 2**17
-
-
-def distance(one: Array | None, other: Array | None) -> tuple[float | None, float | None]:
+def distance(one: IndexedTensor, other: IndexedTensor) -> tuple[float | None, float | None]:
     """Largest |a - b|, and that over the largest |a|; None where the two are not numbers of one
     kind. A number on one side and none (NaN) on the other are infinitely far apart."""
-    if one is None or other is None or _kind(one) != _kind(other) or _kind(one) is None:
+    before, after = one.array, other.array
+    if before is None or after is None or _kind(before) != _kind(after) or _kind(before) is None:
         return None, None
+    if one.content.uniform and other.content.uniform:  # one element is like all others
+        before, after = (array[(slice(0, 1),) * array.ndim] for array in (before, after))
     largest = scale = 0.0
-    for left, right in zip(_steps(one), _steps(other), strict=True):
+    for parts in zip(pieces(before, step=_STEP), pieces(after, step=_STEP), strict=True):
+        left, right = (
+            part.astype(np.complex128 if part.dtype.kind == "c" else np.float64) for part in parts
+        )
         with np.errstate(all="ignore"):
             apart = np.abs(left - right)
         apart[(left == right) | (np.isnan(left) & np.isnan(right))] = 0
@@ -186,24 +168,8 @@ def distance(one: Array | None, other: Array | None) -> tuple[float | None, floa
     return largest, largest / scale if scale and np.isfinite(scale) else None
 
 
-def first(array: Array | None) -> Array | None:
-    """One element, which is like all others."""
-    return None if array is None else array[(slice(0, 1),) * array.ndim]
-
-
 def _kind(array: Array) -> str | None:
     name = array.dtype.name
     if name.startswith(("float", "bfloat", "complex")):
         return "real"
     return "whole" if name.startswith(("int", "uint", "bool")) else None
-
-
-def _steps(array: Array) -> Iterator[Array]:
-    wide = np.complex128 if array.dtype.kind == "c" else np.float64
-    filled = array.size > 1 and not any(array.strides)
-    flat = array[(0,) * array.ndim].reshape(1) if filled else array.reshape(-1)
-    for start in range(0, array.size, _STEP):
-        count = min(_STEP, array.size - start)
-        part = np.repeat(flat, count) if filled else flat[start : start + count]
-        yield part.astype(wide)
-        release(part)

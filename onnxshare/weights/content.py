@@ -36,12 +36,14 @@ class Content:
     Attributes:
         hash: 32 hexadecimal digits, equal for equal type, dims and bytes: BLAKE2b of the type's
             number, the dims and the BLAKE2b of every MiB (of which a constant has only one).
+        elements: as `hash`, whatever the dims.
         bag: 128 bits that do not depend on the order of the elements: sums of hashed elements.
             Tensors of one type that hold the same elements in any order have the same.
         uniform: whether all elements are the same bits.
     """
 
     hash: str
+    elements: str
     bag: tuple[int, int]
     uniform: bool
 
@@ -54,36 +56,52 @@ def content(array: Array, dtype: int, progress: Progress | None = None) -> Conte
         dtype: its TensorProto data type.
         progress: told of every step.
     """
-    if _filled(array):
-        return _content_of_fill(array, dtype)
     return content_of_pieces(pieces(array, progress), dtype, array.shape)
 
 
 def content_of_pieces(parts: Iterator[Array], dtype: int, shape: tuple[int, ...]) -> Content:
     """As `content`, of elements that come in pieces as `pieces` would cut them."""
-    outer = _hash(_header(dtype, shape))
+    whole, elements = _hash(f"{dtype}:{','.join(map(str, shape))};".encode()), _hash(b"%d" % dtype)
     bag, first, uniform = (0, 0), None, True
+    last, digest, mixed = None, b"", (0, 0)
     for part in parts:
-        outer.update(_digest(part))
-        bits = _bits(part)
-        first = bits[:1].copy() if first is None else first
-        uniform = uniform and bool((bits == first).all())
-        bag = _together(bag, _bag(bits))
-    return Content(outer.hexdigest(), bag, uniform)
+        if part is not last:  # a constant is one piece again and again
+            bits = _bits(part)
+            rows = bits.reshape(len(part), -1)
+            first = rows[:1].copy() if first is None else first
+            uniform = uniform and bool((rows == first).all())
+            last, digest, mixed = part, _hash(bits.view(np.uint8).data).digest(), _bag(bits)
+        whole.update(digest)
+        elements.update(digest)
+        bag = (bag[0] + mixed[0]) % 2**64, (bag[1] + mixed[1]) % 2**64
+    return Content(whole.hexdigest(), elements.hexdigest(), bag, uniform)
 
 
-def pieces(array: Array, progress: Progress | None = None) -> Iterator[Array]:
-    """The elements in the order of C, in flat pieces of at most `PIECE` bytes; pages of a mapped
-    file are given back when the next one is asked for."""
-    step = max(1, PIECE // max(1, array.itemsize))
+def pieces(
+    array: Array, progress: Progress | None = None, step: int | None = None
+) -> Iterator[Array]:
+    """The elements in the order of C, in flat pieces; pages of a mapped file are given back when
+    the next one is asked for.
+
+    Args:
+        array: the elements. Where one stands for all, the piece is the same as often as it takes.
+        progress: told of every step, but not of those that read nothing.
+        step: elements of a piece; None: as many as take `PIECE` bytes.
+    """
+    step = step or max(1, PIECE // max(1, array.itemsize))
     if array.dtype.kind == "O":
-        array = _packed_strings(array)
-        step = PIECE
-    filled = _filled(array)
-    flat = _one_element(array) if filled else np.ascontiguousarray(array).reshape(-1)
+        array, step = _packed_strings(array), PIECE
+    filled = is_fill(array)
+    if filled:
+        flat = np.repeat(_one_element(array), min(step, array.size))
+    else:
+        flat = np.ascontiguousarray(array).reshape(-1)
     for start in range(0, array.size, step):
         count = min(step, array.size - start)
-        part = np.repeat(flat, count) if filled else flat[start : start + count]
+        if filled:
+            yield flat if count == flat.size else flat[:count]
+            continue
+        part = flat[start : start + count]
         yield part
         release(part)
         if progress is not None:
@@ -97,7 +115,7 @@ def same_bits(one: Array, other: Array, permutation: tuple[int, ...] | None = No
     turned = one if permutation is None else one.transpose(permutation)
     if turned.shape != other.shape:
         return False
-    if _filled(turned) and _filled(other):
+    if is_fill(turned) and is_fill(other):
         turned, other = _one_element(turned), _one_element(other)
     return all(
         bool(np.array_equal(_bits(turned[place]), _bits(other[place])))
@@ -110,14 +128,21 @@ def permutation_between(
 ) -> tuple[int, ...] | None:
     """The order of axes in which `one.transpose(order)` is `other`, bit for bit; None if there is
     none, or if the rank is above `highest_rank`."""
-    if not 2 <= one.ndim <= highest_rank or one.ndim != other.ndim or one.dtype.kind == "O":
+    if one.ndim > highest_rank or one.dtype.kind == "O":
         return None
-    for order in itertools.permutations(range(one.ndim)):
-        if tuple(one.shape[axis] for axis in order) != other.shape:
-            continue
-        if order != tuple(range(one.ndim)) and same_bits(one, other, order):
-            return order
-    return None
+    orders = axis_orders(one.shape, other.shape)
+    return next((order for order in orders if same_bits(one, other, order)), None)
+
+
+def axis_orders(shape: tuple[int, ...], transposed: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """The orders of axes, but for the one as they are, in which a transpose gives these dims; none
+    above `HIGHEST_RANK`."""
+    rank = len(shape)
+    if rank != len(transposed) or rank > HIGHEST_RANK:
+        return
+    for order in itertools.islice(itertools.permutations(range(rank)), 1, None):
+        if tuple(shape[axis] for axis in order) == transposed:
+            yield order
 
 
 def _places(shape: tuple[int, ...], step: int) -> Iterator[tuple[slice, ...]]:
@@ -137,7 +162,7 @@ def _places(shape: tuple[int, ...], step: int) -> Iterator[tuple[slice, ...]]:
             yield (slice(start, start + rows),)
 
 
-def _filled(array: Array) -> bool:
+def is_fill(array: Array) -> bool:
     """Whether one element stands for all, as in what a ConstantOfShape node makes."""
     return array.size > 1 and all(
         step == 0 for step, size in zip(array.strides, array.shape, strict=True) if size > 1
@@ -146,30 +171,6 @@ def _filled(array: Array) -> bool:
 
 def _one_element(array: Array) -> Array:
     return np.asarray(array[(0,) * array.ndim]).reshape(1)
-
-
-def _content_of_fill(array: Array, dtype: int) -> Content:
-    step = max(1, PIECE // array.itemsize)
-    element = _one_element(array)
-    whole, rest = divmod(array.size, step)
-    outer = _hash(_header(dtype, array.shape))
-    digest = _digest(np.repeat(element, step))
-    for _ in range(whole):
-        outer.update(digest)
-    if rest:
-        outer.update(_digest(np.repeat(element, rest)))
-    one, two = _bag(_bits(element))
-    bag = (one * array.size % 2**64, two * array.size % 2**64)
-    return Content(outer.hexdigest(), bag, True)
-
-
-def _header(dtype: int, shape: tuple[int, ...]) -> bytes:
-    return f"{dtype}:{','.join(map(str, shape))};".encode()
-
-
-def _digest(part: Array) -> bytes:
-    data = np.ascontiguousarray(part).view(np.uint8).data
-    return _hash(data).digest()
 
 
 def _hash(data: bytes | memoryview) -> hashlib.blake2b:
@@ -212,10 +213,6 @@ def _mix(numbers: Array) -> Array:
     np.right_shift(numbers, np.uint64(31), out=spare)
     numbers ^= spare
     return numbers
-
-
-def _together(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
-    return (one[0] + other[0]) % 2**64, (one[1] + other[1]) % 2**64
 
 
 def _packed_strings(array: Array) -> Array:

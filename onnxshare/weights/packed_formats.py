@@ -9,7 +9,7 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxshare.io.tensors import Array
-from onnxshare.weights.dequantize import Dequantized, Packing, Reader, reading
+from onnxshare.weights.quantized_tensor import Packing, QuantizedTensor, Reader, reading
 
 #: The numbers of 4-bit floats and of 4-bit normal floats (Dettmers et al., "QLoRA: Efficient
 #: Finetuning of Quantized LLMs", 2023, appendix E), both between -1 and 1.
@@ -25,25 +25,27 @@ _BNB4 = (
 )
 
 
-def in_blocks(reader: Reader) -> Iterator[Dequantized | None]:
+def in_blocks(reader: Reader) -> Iterator[QuantizedTensor | None]:
     """MatMulNBits."""
     if not reader.has(4) and not reader.node.attribute("weight_prepacked", 0):
         yield from _matrix(reader, 1, "N", zero=3)
 
 
-def two_in_blocks(reader: Reader) -> Iterator[Dequantized | None]:
+def two_in_blocks(reader: Reader) -> Iterator[QuantizedTensor | None]:
     """MatMulNBitsMlp."""
     for data in (3, 6):
         yield from _matrix(reader, data, "N")
 
 
-def three_in_blocks(reader: Reader) -> Iterator[Dequantized | None]:
+def three_in_blocks(reader: Reader) -> Iterator[QuantizedTensor | None]:
     """MatMulNBitsQkv."""
     for data, rows in ((3, "Nq"), (6, "Nkv"), (9, "Nkv")):
         yield from _matrix(reader, data, rows)
 
 
-def _matrix(reader: Reader, data: int, rows: str, zero: int = 99) -> Iterator[Dequantized | None]:
+def _matrix(
+    reader: Reader, data: int, rows: str, zero: int = 99
+) -> Iterator[QuantizedTensor | None]:
     """[N, K], each row in blocks of bytes, a scale for each block in the next input."""
     node, stored, scale = reader.node, reader.stored(data), reader.value(data + 1)
     shape = int(node.attribute(rows, 0)), int(node.attribute("K", 0))
@@ -66,12 +68,12 @@ def _matrix(reader: Reader, data: int, rows: str, zero: int = 99) -> Iterator[De
     yield reading(stored, shape, scale.reshape(grid), zeros, (1, block), Packing(bits, row))
 
 
-def floats_in_blocks(reader: Reader) -> Iterator[Dequantized | None]:
+def floats_in_blocks(reader: Reader) -> Iterator[QuantizedTensor | None]:
     """MatMulBlockQuantizedFp8Weight: [N, K] 8-bit floats, a scale for each block of a row."""
     yield from reader.linear(1, 2, 99, 1, int(reader.node.attribute("block_size", 128)))
 
 
-def in_table(reader: Reader) -> Iterator[Dequantized | None]:
+def in_table(reader: Reader) -> Iterator[QuantizedTensor | None]:
     """MatMulBnb4: the rows of [N, K] behind one another, in blocks of codes of a table."""
     node, stored, scale = reader.node, reader.stored(1), reader.value(2)
     shape = int(node.attribute("N", 0)), int(node.attribute("K", 0))
@@ -109,7 +111,7 @@ def _packed_zeros(
     return Packing(bits, row).codes(zero.reshape(-1), places, grid[-1]).reshape(grid)
 
 
-def packed_rows(reader: Reader) -> Iterator[Dequantized | None]:
+def packed_rows(reader: Reader) -> Iterator[QuantizedTensor | None]:
     """GatherBlockQuantized: bytes hold several elements of the last axis, other types do not."""
     node, stored, scale = reader.node, reader.stored(0), reader.value(2)
     if stored is None or scale is None or not stored.shape:

@@ -15,21 +15,21 @@ from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node
 from onnxshare.io.tensors import Array
 from onnxshare.weights import packed_formats
-from onnxshare.weights.dequantize import Dequantized, Reader
+from onnxshare.weights.quantized_tensor import QuantizedTensor, Reader
 
 MICROSOFT = "com.microsoft"
 
-Rule = Callable[[Reader], Iterator[Dequantized | None]]
+Rule = Callable[[Reader], Iterator[QuantizedTensor | None]]
 
 
-def readings(graph: Graph, values: Values) -> dict[str, Dequantized]:
+def quantized_tensors(graph: Graph, values: Values) -> dict[str, QuantizedTensor]:
     """How quantised tensors are read, by key: those that every reader dequantises alike.
 
     Args:
         graph: the index.
         values: evaluates scales and zero points.
     """
-    found: dict[str, Dequantized] = {}
+    found: dict[str, QuantizedTensor] = {}
     mixed = set()
     for node in graph.nodes():
         rule = _RULES.get((MICROSOFT if node.domain == MICROSOFT else "", node.op_type))
@@ -44,7 +44,7 @@ def readings(graph: Graph, values: Values) -> dict[str, Dequantized]:
     return {key: one for key, one in found.items() if key not in mixed}
 
 
-def _dequantize(reader: Reader) -> Iterator[Dequantized | None]:
+def _dequantize(reader: Reader) -> Iterator[QuantizedTensor | None]:
     node = reader.node
     if node.attribute("output_dtype", 0):
         scale = reader.stored(1)
@@ -54,7 +54,7 @@ def _dequantize(reader: Reader) -> Iterator[Dequantized | None]:
     yield from reader.linear(0, 1, 2, axis, block)
 
 
-def _rows(reader: Reader) -> Iterator[Dequantized | None]:
+def _rows(reader: Reader) -> Iterator[QuantizedTensor | None]:
     """Gather: rows of a table that are looked up as they are stored, and scaled afterwards."""
     node, stored = reader.node, reader.stored(0)
     scales = node.scope.readers(node.outputs[0]) if stored is not None else []
@@ -68,13 +68,13 @@ def _rows(reader: Reader) -> Iterator[Dequantized | None]:
         yield after.by(stored, value, after.zero(2, value))
 
 
-def _convolution(reader: Reader) -> Iterator[Dequantized | None]:
+def _convolution(reader: Reader) -> Iterator[QuantizedTensor | None]:
     """QLinearConv: the bias has the product of both scales, and no zero point."""
     yield from reader.linear(3, 4, 5)
     yield from _bias(reader, 8, 1, 4)
 
 
-def _gemm(reader: Reader) -> Iterator[Dequantized | None]:
+def _gemm(reader: Reader) -> Iterator[QuantizedTensor | None]:
     """QGemm: one scale per column of the product, or one for all."""
     node = reader.node
     yield from reader.linear(0, 1, 2)
@@ -83,33 +83,33 @@ def _gemm(reader: Reader) -> Iterator[Dequantized | None]:
         yield from _bias(reader, 6, 1, 4)
 
 
-def _bias(reader: Reader, bias: int, data: int, weight: int) -> Iterator[Dequantized | None]:
+def _bias(reader: Reader, bias: int, data: int, weight: int) -> Iterator[QuantizedTensor | None]:
     stored, scales = reader.stored(bias), (reader.value(data), reader.value(weight))
     if stored is not None and scales[0] is not None and scales[1] is not None:
         scale = np.asarray(scales[0] * scales[1])
         yield reader.by(stored, scale, np.zeros(scale.shape, np.float32), -1)
 
 
-def _matmul(reader: Reader) -> Iterator[Dequantized | None]:
+def _matmul(reader: Reader) -> Iterator[QuantizedTensor | None]:
     """QLinearMatMul: a vector holds one scale per row of the left, per column of the right."""
     yield from reader.linear(0, 1, 2, -2)
     yield from reader.linear(3, 4, 5, -1)
 
 
-def _matmul_to_float(reader: Reader) -> Iterator[Dequantized | None]:
+def _matmul_to_float(reader: Reader) -> Iterator[QuantizedTensor | None]:
     yield from reader.linear(0, 2, 4, -2)
     yield from reader.linear(1, 3, 5, -1)
 
 
-def _dynamic_matmul(reader: Reader) -> Iterator[Dequantized | None]:
+def _dynamic_matmul(reader: Reader) -> Iterator[QuantizedTensor | None]:
     yield from reader.linear(1, 2, 3, -1)
 
 
-def _attention(reader: Reader) -> Iterator[Dequantized | None]:
+def _attention(reader: Reader) -> Iterator[QuantizedTensor | None]:
     yield from reader.linear(1, 4, 7, -1)
 
 
-def _lstm(reader: Reader) -> Iterator[Dequantized | None]:
+def _lstm(reader: Reader) -> Iterator[QuantizedTensor | None]:
     """One scale per direction, or one per direction and column of its matrix."""
     for data, scale, zero in ((1, 8, 9), (2, 10, 11)):
         stored, scales = reader.stored(data), reader.value(scale)
@@ -122,28 +122,28 @@ def _lstm(reader: Reader) -> Iterator[Dequantized | None]:
             yield reader.by(stored, scales.reshape(sizes), zeros.reshape(sizes))
 
 
-def _embeddings(reader: Reader) -> Iterator[Dequantized | None]:
+def _embeddings(reader: Reader) -> Iterator[QuantizedTensor | None]:
     for position in range(2, 7):
         yield from reader.linear(position, position + 6, position + 11)
 
 
-def _two(reader: Reader) -> Iterator[Dequantized | None]:
+def _two(reader: Reader) -> Iterator[QuantizedTensor | None]:
     """QLinearAdd, QLinearMul."""
     for data in (0, 3):
         yield from reader.linear(data, data + 1, data + 2)
 
 
-def _where(reader: Reader) -> Iterator[Dequantized | None]:
+def _where(reader: Reader) -> Iterator[QuantizedTensor | None]:
     for data in (1, 4):
         yield from reader.linear(data, data + 1, data + 2)
 
 
-def _concat(reader: Reader) -> Iterator[Dequantized | None]:
+def _concat(reader: Reader) -> Iterator[QuantizedTensor | None]:
     for data in range(2, len(reader.node.inputs), 3):
         yield from reader.linear(data, data + 1, data + 2)
 
 
-def _integers(reader: Reader) -> Iterator[Dequantized | None]:
+def _integers(reader: Reader) -> Iterator[QuantizedTensor | None]:
     """MatMulInteger, ConvInteger: the scale is in a product behind them."""
     node, stored = reader.node, reader.stored(1)
     scale = None if stored is None else _scale_behind(reader)

@@ -17,7 +17,7 @@ from onnxshare import RewriteResult
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.errors import RewriteError
 from onnxshare.support.progress import listening
-from onnxshare.weights import equal_tensors
+from onnxshare.weights import index
 from onnxshare.weights.content import Content
 from rewrites import apply
 from rewrites.base import study
@@ -662,9 +662,9 @@ def test_all_groups_are_merged_in_one_go(monkeypatch: Patch) -> None:
 def test_equal_hashes_are_not_trusted(monkeypatch: Patch) -> None:
     """Tensors of one type and shape, all of the same hash: the bytes decide."""
     monkeypatch.setattr(
-        equal_tensors, "content", lambda values, dtype, step: Content("", (0, 0), False)
+        index, "content", lambda values, dtype, step: Content("", "", (0, 0), False)
     )
-    monkeypatch.setattr(equal_tensors, "_first_look", lambda values: ())
+    monkeypatch.setattr(index, "_first_look", lambda values: ())
     net = Net()
     square(net, second=lambda matrix: matrix + np.float32(1))
     result = share(net.model())
@@ -697,9 +697,9 @@ def test_merged_without_transposing(monkeypatch: Patch, name: str, seed: int) ->
 @pytest.mark.parametrize("seed", range(3))
 def test_merged_with_another(monkeypatch: Patch, seed: int) -> None:
     """Tensors of one shape taken for equal never pass."""
-    monkeypatch.setattr(equal_tensors, "_first_look", lambda values: ())
+    monkeypatch.setattr(index, "_first_look", lambda values: ())
     monkeypatch.setattr(
-        equal_tensors, "content", lambda values, dtype, step: Content("", (0, 0), False)
+        index, "content", lambda values, dtype, step: Content("", "", (0, 0), False)
     )
     monkeypatch.setattr("rewrites.share.same_bits", lambda *a, **k: True)
     net = Net(seed=seed)

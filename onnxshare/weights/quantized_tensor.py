@@ -55,8 +55,8 @@ class Packing:
 
 
 @dataclass(frozen=True)
-class Dequantized:
-    """A stored tensor with how one node reads it.
+class QuantizedTensor:
+    """A stored tensor with how one node dequantizes it.
 
     Attributes:
         stored: the quantised tensor.
@@ -76,20 +76,16 @@ class Dequantized:
     blocks: Sizes
     packing: Packing | None = None
 
-    def pieces(self, array: Array, order: tuple[int, ...] | None = None) -> Iterator[Array]:
-        """The results in the order of C, cut as `contents.pieces` would cut them.
+    def pieces(
+        self, array: Array, order: tuple[int, ...] | None = None
+    ) -> Iterator[tuple[Array, Array]]:
+        """The real numbers in the order of C, cut as `content.pieces` would cut them, each with the
+        scales of its elements, or their one scale.
 
         Args:
             array: the elements as they are stored.
-            order: of axes, to have the results of the transposed tensor.
+            order: of axes, to have the numbers of the transposed tensor.
         """
-        for values, _ in self.with_scales(array, order):
-            yield values
-
-    def with_scales(
-        self, array: Array, order: tuple[int, ...] | None = None
-    ) -> Iterator[tuple[Array, Array]]:
-        """As `pieces`, each with the scales of its elements, or their one scale."""
         kind = helper.tensor_dtype_to_np_dtype(self.dtype)
         step = PIECE // kind.itemsize
         flat = array.reshape(-1)
@@ -106,7 +102,7 @@ class Dequantized:
             yield values.astype(kind), scale[index]
             release(codes)
 
-    def alike(self, other: Dequantized) -> bool:
+    def alike(self, other: QuantizedTensor) -> bool:
         """Whether another reading of the same tensor makes the same numbers of it."""
         return (
             (self.dtype, self.shape, self.blocks, self.packing)
@@ -181,7 +177,7 @@ def reading(
     zero_point: Array | None,
     blocks: Sizes | None = None,
     packing: Packing | None = None,
-) -> Dequantized | None:
+) -> QuantizedTensor | None:
     """A reading by a scale and a zero point that have as many axes as the tensor.
 
     Args:
@@ -203,7 +199,7 @@ def reading(
     if blocks is None:
         pairs = zip(scale.shape, shape, strict=True)
         blocks = tuple(max(1, size) if scales == 1 else 1 for scales, size in pairs)
-    return Dequantized(stored, dtype, shape, scale, zero_point, blocks, packing)
+    return QuantizedTensor(stored, dtype, shape, scale, zero_point, blocks, packing)
 
 
 @dataclass(frozen=True)
@@ -241,7 +237,7 @@ class Reader:
 
     def linear(
         self, data: int, scale: int, zero: int, axis: int = 0, block: int = 0
-    ) -> Iterator[Dequantized | None]:
+    ) -> Iterator[QuantizedTensor | None]:
         """The reading of an input by a scale per tensor, per axis or per block."""
         stored, scales = self.stored(data), self.value(scale)
         if stored is not None and scales is not None:
@@ -249,7 +245,7 @@ class Reader:
 
     def by(
         self, stored: Stored, scale: Array, zero: Array | None, axis: int = 0, block: int = 0
-    ) -> Dequantized | None:
+    ) -> QuantizedTensor | None:
         """The reading of a tensor by these."""
         shape = stored.shape
         if zero is None:
