@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -49,8 +49,7 @@ def read_npz(path: Path, specs: Sequence[InputSpec]) -> dict[str, Array]:
                 f"{path}: unpacks to {announced / 2**30:.0f} GiB", "give fewer samples"
             )
         with np.load(path, allow_pickle=False) as file:
-            keys = list(file.files)
-            chosen = _match_keys(keys, specs, path)
+            chosen = _match_keys(list(file.files), specs, path)
             return {name: np.asarray(file[key]) for name, key in chosen.items()}
     except BROKEN as error:
         raise SamplesError(f"{path}: not a readable .npz file: {first_line(error)}") from error
@@ -66,8 +65,7 @@ def npy_pieces(
     """
     spec = only_input(specs, path, ".npy files")
     pieces = [_npy_piece(file, spec, layout) for file in files]
-    size = prod(pieces[0].shapes[spec.name]) * spec.dtype.itemsize
-    return pieces, gather(pieces, size, path)
+    return pieces, gather(pieces, _sample_bytes(pieces, specs), path)
 
 
 def npz_pieces(
@@ -83,27 +81,31 @@ def npz_pieces(
         found = read_npz(file, specs)
         return {spec.name: fit(found[spec.name], spec, layout, file) for spec in specs}
 
-    pieces = []
-    for file in files:
-        arrays = whole(file)  # read to be counted, and let go again
-        counts = {len(array) for array in arrays.values()}
-        if len(counts) > 1:
-            raise SamplesError(f"{file}: the inputs differ in their number of samples")
-        shapes = {name: array.shape[1:] for name, array in arrays.items()}
-        pieces.append(Piece(file, counts.pop(), partial(_rows_of_npz, file, whole), shapes))
-    size = sum(prod(pieces[0].shapes[spec.name]) * spec.dtype.itemsize for spec in specs)
-    return pieces, gather(pieces, size, path)
+    pieces = [_piece(file, partial(whole, file)) for file in files]
+    return pieces, gather(pieces, _sample_bytes(pieces, specs), path)
 
 
-def _rows_of_npz(file: Path, whole: object, rows: Array) -> dict[str, Array]:
-    assert callable(whole)
-    return {name: array[rows] for name, array in whole(file).items()}
+def _piece(where: Path, whole: Callable[[], dict[str, Array]]) -> Piece:
+    """What is read whole: now, to be counted, and again when samples are needed."""
+    arrays = whole()
+    counts = {len(array) for array in arrays.values()}
+    if len(counts) > 1:
+        raise SamplesError(f"{where}: the inputs differ in their number of samples")
+
+    def read(rows: Array) -> dict[str, Array]:
+        return {name: array[rows] for name, array in whole().items()}
+
+    shapes = {name: array.shape[1:] for name, array in arrays.items()}
+    return Piece(where, counts.pop() if counts else 1, read, shapes)
+
+
+def _sample_bytes(pieces: Sequence[Piece], specs: Sequence[InputSpec]) -> int:
+    return sum(prod(pieces[0].shapes[spec.name]) * spec.dtype.itemsize for spec in specs)
 
 
 def _npy_piece(file: Path, spec: InputSpec, layout: Batching) -> Piece:
     stored = _open(file)
-    wanted = sample_shape(spec, layout)
-    single = stored.ndim == (0 if wanted is None else len(wanted))
+    single = stored.ndim == len(sample_shape(spec, layout) or ())
     shape = (1, *stored.shape) if single else stored.shape
     check_shape(shape, spec, layout, file)
 
@@ -159,31 +161,36 @@ def data_sets(folder: Path) -> list[Path]:
 def pb_pieces(
     sets: Sequence[Path], specs: Sequence[InputSpec], layout: Batching, path: Path
 ) -> tuple[list[Piece], Mapping[str, Array]]:
-    """The samples of test data sets.
+    """The samples of test data sets; or of one TensorProto, for a model with one input.
 
     Raises:
         SamplesError: a file is missing, cannot be read or does not fit.
     """
-    pieces = [_piece(_files(folder, specs), specs, layout, folder) for folder in sets]
-    size = sum(prod(pieces[0].shapes[spec.name]) * spec.dtype.itemsize for spec in specs)
-    return pieces, gather(pieces, size, path)
+    pieces = [_piece(where, partial(_tensors, where, specs, layout)) for where in sets]
+    return pieces, gather(pieces, _sample_bytes(pieces, specs), path)
 
 
-def pb_file(path: Path, specs: Sequence[InputSpec], layout: Batching) -> Mapping[str, Array]:
-    """The samples of one TensorProto, for a model with one input.
-
-    Raises:
-        SamplesError: it cannot be read, does not fit, or the model has several inputs.
-    """
-    if len(specs) != 1:
-        raise SamplesError(
-            f"{path}: is one tensor, and the model has {len(specs)} inputs",
-            "give the folder that holds a file input_0.pb, input_1.pb, … for each",
-        )
-    return gather([_piece([path], specs, layout, path)], 0, path)
+def _tensors(where: Path, specs: Sequence[InputSpec], layout: Batching) -> dict[str, Array]:
+    files = _files(where, specs)
+    tensors = [_parse(file, spec) for file, spec in zip(files, specs, strict=True)]
+    names = [tensor.name for tensor in tensors]
+    order = list(range(len(specs)))
+    if set(names) == {spec.name for spec in specs}:  # else they stand in the inputs' order
+        order = [names.index(spec.name) for spec in specs]
+    return {
+        spec.name: fit(_values(tensors[index], files[index]), spec, layout, files[index])
+        for spec, index in zip(specs, order, strict=True)
+    }
 
 
 def _files(folder: Path, specs: Sequence[InputSpec]) -> list[Path]:
+    if not folder.is_dir():
+        if len(specs) == 1:
+            return [folder]
+        raise SamplesError(
+            f"{folder}: is one tensor, and the model has {len(specs)} inputs",
+            "give the folder that holds a file input_0.pb, input_1.pb, … for each",
+        )
     files = [folder / f"input_{index}.pb" for index in range(len(specs))]
     for file in files:
         if not file.is_file():
@@ -191,31 +198,6 @@ def _files(folder: Path, specs: Sequence[InputSpec]) -> list[Path]:
                 f"{folder}: holds no {file.name}, and the model has {len(specs)} inputs"
             )
     return files
-
-
-def _piece(
-    files: Sequence[Path], specs: Sequence[InputSpec], layout: Batching, where: Path
-) -> Piece:
-    def whole() -> dict[str, Array]:
-        tensors = [_parse(file, spec) for file, spec in zip(files, specs, strict=True)]
-        names = [tensor.name for tensor in tensors]
-        order = range(len(specs))
-        if set(names) == {spec.name for spec in specs}:  # else they stand in the inputs' order
-            order = [names.index(spec.name) for spec in specs]  # type: ignore[assignment]
-        return {
-            spec.name: fit(_values(tensors[index], files[index]), spec, layout, files[index])
-            for spec, index in zip(specs, order, strict=True)
-        }
-
-    def read(rows: Array) -> dict[str, Array]:
-        return {name: array[rows] for name, array in whole().items()}
-
-    arrays = whole()
-    counts = {len(array) for array in arrays.values()}
-    if len(counts) > 1:
-        raise SamplesError(f"{where}: the inputs differ in their number of samples")
-    shapes = {name: array.shape[1:] for name, array in arrays.items()}
-    return Piece(where, counts.pop() if counts else 1, read, shapes)
 
 
 def _parse(path: Path, spec: InputSpec) -> onnx.TensorProto:

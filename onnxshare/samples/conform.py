@@ -8,9 +8,8 @@ from __future__ import annotations
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,6 @@ BROKEN = (
     MemoryError,
     OverflowError,
     RuntimeError,
-    NotImplementedError,
     SyntaxError,
     TypeError,
     tokenize.TokenError,
@@ -42,11 +40,8 @@ def fit(array: Array, spec: InputSpec, layout: Batching, path: Path) -> Array:
     Raises:
         SamplesError: shape or type are not the model's, or a value is NaN or infinite.
     """
-    wanted = sample_shape(spec, layout)
-    if wanted is not None and array.ndim == len(wanted):
+    if array.ndim == len(sample_shape(spec, layout) or ()):
         array = array[np.newaxis]  # one sample without an axis for the samples
-    elif wanted is None and array.ndim == 0:
-        array = array[np.newaxis]
     check_shape(array.shape, spec, layout, path)
     array = _cast(array, spec, path)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -109,7 +104,7 @@ def require_file(path: Path) -> None:
 
 def first_line(error: BaseException) -> str:
     """What an exception says, in one line."""
-    lines: Iterator[str] = (line.strip() for line in str(error).splitlines() if line.strip())
+    lines = filter(None, map(str.strip, str(error).splitlines()))
     return next(lines, type(error).__name__)[:200]
 
 
@@ -118,23 +113,15 @@ def _cast(array: Array, spec: InputSpec, path: Path) -> Array:
     if array.dtype == spec.dtype:
         return array
     problem = f"{path}: '{spec.name}' is {array.dtype}, the model wants {spec.dtype}"
-    if array.dtype.kind not in "fiub" or not _is_number(spec.dtype):
+    # bfloat16 and float8, which NumPy files under "V", come from ml_dtypes.
+    if array.dtype.kind not in "fiub" or spec.dtype.kind not in "fiubV":
         raise SamplesError(problem)
     with np.errstate(all="ignore"):
         cast = array.astype(spec.dtype)
-        floats = array.dtype.kind == "f" and not _is_integer(spec.dtype)
+        floats = array.dtype.kind == "f" and spec.dtype.kind not in "iub"
         if floats or np.array_equal(cast.astype(array.dtype), array):
             return cast
     raise SamplesError(f"{problem}, and its values do not survive the change")
-
-
-def _is_integer(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind in "iub"
-
-
-def _is_number(dtype: np.dtype[Any]) -> bool:
-    # bfloat16 and float8, which NumPy files under "V", come from ml_dtypes.
-    return dtype.kind in "fiubV"
 
 
 #: The key of the labels in an `.npz` file.

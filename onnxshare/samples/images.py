@@ -240,13 +240,11 @@ def _fitted(image: Image, frame: _Frame, asked: tuple[int, ...]) -> Image:
     height, width = frame.height or image.height, frame.width or image.width
     if len(asked) == 2:
         target = (asked[1], asked[0])
-    elif asked or frame.height or frame.width:
+    else:
         factor = max(height / image.height, width / image.width)
         if asked:
             factor = asked[0] / min(image.size)
         target = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    else:
-        target = image.size
     if target != image.size:
         image = image.resize(target, resample=2)  # bilinear, smoothed where it shrinks
     height, width = frame.height or image.height, frame.width or image.width

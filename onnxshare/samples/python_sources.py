@@ -75,10 +75,8 @@ def _batches(source: Source, name: str) -> Iterable[Any]:
         return [source]
     if isinstance(source, Iterable) and not isinstance(source, (str, bytes)):
         return source
-    raise SamplesError(
-        f"{name}: not samples",
-        "give a path, arrays by the inputs' names, or batches of them",
-    )
+    remedy = "give a path, arrays by the inputs' names, or batches of them"
+    raise SamplesError(f"{name}: not samples", remedy)
 
 
 def _arrays(found: dict[str, Array], count: int, name: str) -> Mapping[str, Array]:
@@ -117,11 +115,9 @@ class _Store:
 
     def __init__(self) -> None:
         self._parts: list[Array] = []
-        self._held = 0
+        self._held = self._count = 0
         self._file: IO[bytes] | None = None
-        self._shape: tuple[int, ...] | None = None
-        self._dtype: np.dtype[Any] | None = None
-        self._count = 0
+        self._like: Array | None = None
 
     def add(self, values: Array, where: Path) -> None:
         """Take in a batch.
@@ -129,9 +125,9 @@ class _Store:
         Raises:
             SamplesError: its samples are not of the size of those before, or it is too much.
         """
-        if self._shape is None:
-            self._shape, self._dtype = values.shape[1:], values.dtype
-        if values.shape[1:] != self._shape:
+        if self._like is None:
+            self._like = np.empty((0, *values.shape[1:]), values.dtype)
+        if values.shape[1:] != self._like.shape[1:]:
             raise SamplesError(f"{where}: its samples differ in shape from those before")
         self._held += values.nbytes
         if self._held > MAX_BYTES:
@@ -149,8 +145,7 @@ class _Store:
         """All samples; those in a file are read as they are needed."""
         if self._file is None:
             return np.concatenate(self._parts)
-        assert self._shape is not None
+        assert self._like is not None
         self._file.flush()
-        shape = (self._count, *self._shape)
-        # What typeshed asks of a file is more than memmap does.
-        return np.memmap(self._file, self._dtype, "r", shape=shape)  # type: ignore[call-overload, no-any-return]
+        shape = (self._count, *self._like.shape[1:])
+        return np.memmap(self._file, self._like.dtype, "r", shape=shape)

@@ -98,12 +98,11 @@ def make(
     shapes = {spec.name: _sample_shape(proto, spec, layout, sizes, guess) for spec in specs}
     _check_memory(specs, shapes, count)
     generator = np.random.default_rng(seed)
-    return {
-        spec.name: _values(
-            generator, spec, (count, *shapes[spec.name]), _table(proto, spec.name), scale
-        )
-        for spec in specs
-    }
+    made = {}
+    for spec in specs:
+        shape, table = (count, *shapes[spec.name]), _table(proto, spec.name)
+        made[spec.name] = _values(generator, spec, shape, table, scale)
+    return made
 
 
 def _check_memory(
@@ -202,10 +201,8 @@ def _values(
     if kind == "b":
         return generator.integers(0, 2, shape).astype(spec.dtype)
     if kind in "iu":
-        top = table or (256 if spec.dtype == np.uint8 else 2)
-        return generator.integers(0, min(top, np.iinfo(spec.dtype).max + 1), shape).astype(
-            spec.dtype
-        )
+        top = min(table or (256 if spec.dtype == np.uint8 else 2), np.iinfo(spec.dtype).max + 1)
+        return generator.integers(0, top, shape).astype(spec.dtype)
     if kind not in "fV":  # "V": bfloat16 and its kin
         what = "strings" if kind == "O" else f"{spec.dtype} values"
         raise SamplesError(f"input '{spec.name}' holds {what}: none are made up", "pass --samples")

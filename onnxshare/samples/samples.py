@@ -10,35 +10,17 @@ import numpy as np
 import onnx
 
 from onnxshare.errors import SamplesError
-from onnxshare.io.tensors import Array
+from onnxshare.io.tensors import Array as Array
 from onnxshare.samples import images as image_files
 from onnxshare.samples import python_sources
-from onnxshare.samples.array_files import (
-    data_sets,
-    npy_pieces,
-    npz_pieces,
-    pb_file,
-    pb_pieces,
-    read_npz,
-)
+from onnxshare.samples.array_files import data_sets, npy_pieces, npz_pieces, pb_pieces, read_npz
 from onnxshare.samples.conform import LABELS, fit, fit_labels, of_files, require_file
-from onnxshare.samples.images import ImageOptions
+from onnxshare.samples.images import ImageOptions as ImageOptions
 from onnxshare.samples.input_specs import InputSpec, batching, input_specs
-from onnxshare.samples.lazy_arrays import LazyArrays, Piece
-from onnxshare.samples.python_sources import Source
+from onnxshare.samples.lazy_arrays import LazyArrays
+from onnxshare.samples.python_sources import Source as Source
 from onnxshare.samples.random_samples import Guess
 from onnxshare.samples.random_samples import make as make_random
-
-__all__ = [
-    "Array",
-    "ImageOptions",
-    "InputSpec",
-    "Samples",
-    "Source",
-    "input_specs",
-    "random_samples",
-    "read_samples",
-]
 
 _KINDS = "an .npz, .npy, .pb or image file, or a folder of them"
 
@@ -153,7 +135,7 @@ def read_samples(
         if LABELS in found and LABELS not in arrays:
             labels = fit_labels(found[LABELS], path)
     elif path.suffix == ".pb":
-        arrays = pb_file(path, specs, layout)
+        arrays = dict(pb_pieces([path], specs, layout, path)[1])
     elif path.suffix.lower() in image_files.SUFFIXES:
         require_file(path)
         _, arrays = image_files.image_pieces([path], specs, layout, path, options)
@@ -197,7 +179,6 @@ def _read_folder(
             f"{path}: holds {' and '.join(kinds)}", "give a folder with one kind of samples"
         )
     kind, files = kinds[0], found[kinds[0]]
-    pieces: list[Piece]
     if kind == "images":
         pieces, arrays = image_files.image_pieces(files, specs, layout, path, options)
     else:

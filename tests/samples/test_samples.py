@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.errors import ModelError, SamplesError
-from onnxshare.samples.input_specs import Batching, batching, structural_difference
-from onnxshare.samples.samples import Samples, input_specs, random_samples, read_samples
+from onnxshare.samples.input_specs import Batching, batching, input_specs, structural_difference
+from onnxshare.samples.samples import Samples, random_samples, read_samples
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Sizes = Sequence[int | str | None]

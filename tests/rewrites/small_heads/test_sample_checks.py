@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxshare
 from onnxshare import RewriteResult
 from onnxshare.errors import SamplesError
-from onnxshare.samples.samples import Samples, input_specs, random_samples
+from onnxshare.samples.input_specs import input_specs
+from onnxshare.samples.samples import Samples, random_samples
 from rewrites.small_heads.sample_checks import examine
 from tests.rewrites.checking import run
 
