@@ -9,12 +9,22 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from onnxshare.errors import OnnxShareError
+from onnxshare.errors import (
+    ModelError,
+    ModelFileError,
+    OnnxShareError,
+    RewriteError,
+    RuntimeFailure,
+    SamplesError,
+    UsageError,
+)
 from onnxshare.version import __version__
 
 if TYPE_CHECKING:
+    import rewrites
     from onnxshare.analysis.results import Inspection
     from onnxshare.api import check, inspect
+    from onnxshare.checks.policy import Policy
     from onnxshare.checks.results import CheckReport
     from onnxshare.comparison.compare import compare
     from onnxshare.comparison.results import Comparison
@@ -23,18 +33,32 @@ if TYPE_CHECKING:
     from onnxshare.differences.results import Difference
     from onnxshare.io.load import Model, load
     from onnxshare.runtime.limits import RunLimits
+    from onnxshare.samples.images import ImageOptions
+    from onnxshare.samples.samples import Samples
+    from rewrites.base import Change, Site
     from rewrites.run import RewriteResult, rewrite
 
 __all__ = [
+    "Change",
     "CheckReport",
     "Comparison",
     "Difference",
     "Family",
+    "ImageOptions",
     "Inspection",
     "Model",
+    "ModelError",
+    "ModelFileError",
     "OnnxShareError",
+    "Policy",
+    "RewriteError",
     "RewriteResult",
     "RunLimits",
+    "RuntimeFailure",
+    "Samples",
+    "SamplesError",
+    "Site",
+    "UsageError",
     "__version__",
     "check",
     "compare",
@@ -43,17 +67,23 @@ __all__ = [
     "inspect",
     "load",
     "rewrite",
+    "rewrites",
 ]
 
 _HOMES = {
+    "Change": "rewrites.base",
     "CheckReport": "onnxshare.checks.results",
     "Comparison": "onnxshare.comparison.results",
     "Difference": "onnxshare.differences.results",
     "Family": "onnxshare.differences.family",
+    "ImageOptions": "onnxshare.samples.images",
     "Inspection": "onnxshare.analysis.results",
     "Model": "onnxshare.io.load",
+    "Policy": "onnxshare.checks.policy",
     "RewriteResult": "rewrites.run",
     "RunLimits": "onnxshare.runtime.limits",
+    "Samples": "onnxshare.samples.samples",
+    "Site": "rewrites.base",
     "check": "onnxshare.api",
     "compare": "onnxshare.comparison.compare",
     "diff": "onnxshare.differences.diff",
@@ -68,10 +98,12 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'onnxshare' has no attribute '{name}'")
     from importlib import import_module
 
+    if name == "rewrites":
+        return import_module("onnxshare.rewrites")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'onnxshare' has no attribute '{name}'")
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -11,7 +11,8 @@ fits nowhere any more:
 5. `conv-to-fc` last: it takes the 1×1 convolutions that pooling left. It undoes `fc-to-conv`, so
    both in one call are an error.
 
-Third parties add theirs by the entry point group `onnxshare.rewrites`.
+Third parties add theirs by the entry point group `onnxshare.rewrites`, or hand an object to
+`onnxshare.rewrite`. `onnxshare.rewrites` is another name of this package, the documented one.
 """
 
 from __future__ import annotations
@@ -19,43 +20,71 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rewrites.base import Change, Rewrite, Site
-
-    #: The rewrites of this project, in the order above.
-    ALL: tuple[Rewrite, ...]
-
-__all__ = ["ALL", "Change", "Rewrite", "Site"]
-
-
-def _all() -> tuple[Rewrite, ...]:
+    from onnxshare.analysis.heads.head import Subject
+    from onnxshare.graph.editor import Editor
+    from rewrites.base import Change, Fitting, Options, Rewrite, Site
     from rewrites.conv_to_fc import ConvToFc
     from rewrites.fc_to_conv import FcToConv
     from rewrites.fc_to_gap import FcToGap
     from rewrites.fold_batchnorm import FoldBatchNorm
     from rewrites.global_pool import GlobalPool
     from rewrites.pool_first import PoolFirst
+    from rewrites.refusal import Refusal
     from rewrites.share import Share
 
-    return (
-        Share(),
-        FoldBatchNorm(),
-        GlobalPool(),
-        PoolFirst(),
-        FcToGap(),
-        FcToConv(),
-        ConvToFc(),
-    )
+    #: The rewrites of this project, in the order above.
+    ALL: tuple[Rewrite, ...]
+
+_ORDER = {
+    "Share": "rewrites.share",
+    "FoldBatchNorm": "rewrites.fold_batchnorm",
+    "GlobalPool": "rewrites.global_pool",
+    "PoolFirst": "rewrites.pool_first",
+    "FcToGap": "rewrites.fc_to_gap",
+    "FcToConv": "rewrites.fc_to_conv",
+    "ConvToFc": "rewrites.conv_to_fc",
+}
+_HOMES = {
+    **_ORDER,
+    **dict.fromkeys(("Change", "Fitting", "Options", "Rewrite", "Site"), "rewrites.base"),
+    "Editor": "onnxshare.graph.editor",
+    "Refusal": "rewrites.refusal",
+    "Subject": "onnxshare.analysis.heads.head",
+}
+
+__all__ = [
+    "ALL",
+    "Change",
+    "ConvToFc",
+    "Editor",
+    "FcToConv",
+    "FcToGap",
+    "Fitting",
+    "FoldBatchNorm",
+    "GlobalPool",
+    "Options",
+    "PoolFirst",
+    "Refusal",
+    "Rewrite",
+    "Share",
+    "Site",
+    "Subject",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for only then: `inspect` needs two of the rewrites, if any."""
-    if name not in __all__:
-        raise AttributeError(f"module 'rewrites' has no attribute '{name}'")
-    if name == "ALL":
-        value: Any = _all()
-    else:
-        from rewrites import base
+    from importlib import import_module
 
-        value = getattr(base, name)
+    if name == "ALL":
+        value: Any = tuple(getattr(import_module(home), item)() for item, home in _ORDER.items())
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'rewrites' has no attribute '{name}'")
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import onnx
 
@@ -15,9 +16,14 @@ from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
 from onnxshare.shapes.inference import InputShapes, infer
+from rewrites.edits.joint_editor import JointEditor
 from rewrites.moved_weights import Moved
+from rewrites.refusal import Refusal
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from onnxshare.comparison.promise import Fit
     from onnxshare.runtime.latency import Latency
     from onnxshare.samples.samples import Samples
     from rewrites.small_heads.search_result import Search
@@ -52,6 +58,11 @@ class Options:
     max_error: float | None = None
     objective: str = "params"
     seed: int = 0
+
+    @property
+    def small_head(self) -> bool:
+        """Whether a small head is asked for: by its method, or by what it shall keep."""
+        return bool(self.method) or self.keep is not None or self.max_error is not None
 
 
 @dataclass(frozen=True)
@@ -119,7 +130,7 @@ class Change:
     added: tuple[str, ...]
     tensors: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    fit: dict[str, Any] | None = None
+    fit: Fit | None = None
     moved: tuple[Moved, ...] = ()
     search: Search | None = None
 
@@ -133,43 +144,6 @@ class Change:
             "fit": self.fit,
             "search": None if self.search is None else self.search.to_dict(),
         }
-
-
-def study(model: Model, input_shapes: InputShapes | None = None) -> Subject:
-    """Index a model and find its heads.
-
-    Raises:
-        ModelError: its graph contradicts itself.
-    """
-    graph = Graph(model)
-    found = probe(graph, infer(graph, input_shapes), input_shapes)
-    return Subject(graph, found, tuple(find_heads(graph, lambda: found)))
-
-
-class Rewrite(Protocol):
-    """Finds where a change fits, says why elsewhere it does not, makes it.
-
-    A rewrite works on copies: neither the model nor the subject is changed. What it computes gets
-    new names: a stored tensor under its old name must have its old values, which is checked.
-
-    One that edits with nothing but `subject.editor(name)`, leaves all other tensors under their
-    names and with their values, and asks the model that comes out nothing, may have an attribute
-    `together` that is true: then its exact sites are made in one go where they take out different
-    nodes. One that edits by other means may have a method `apply_several(subject, sites)`, which
-    makes all changes that go together on one copy.
-    """
-
-    name: str
-
-    def sites(self, subject: Subject, options: Options) -> list[Site]:
-        """All places the rewrite was made for, refused ones included."""
-
-    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
-        """Make the change at one site of `subject`.
-
-        Raises:
-            Refusal: what `sites` could not foresee without reading the weights or the samples.
-        """
 
 
 @dataclass(frozen=True)
@@ -192,6 +166,91 @@ class Fitting:
     warn: Callable[[str], None] = lambda words: None
     race: Callable[[onnx.ModelProto], Latency] | None = None
     timed_on: str = ""
+
+
+@runtime_checkable
+class Rewrite(Protocol):
+    """Finds where a change fits, says why elsewhere it does not, makes it.
+
+    A class that is derived from it gives `name`, `sites` and `apply`; the rest has defaults.
+
+    A rewrite works on copies: neither the model nor the subject is changed. What it computes gets
+    new names: a stored tensor under its old name must have its old values, which is checked.
+
+    Attributes:
+        name: what it is asked for by.
+        together: whether its exact sites may be made in one go where they take out different
+            nodes. A rewrite may say so that edits with nothing but `subject.editor(name)`, leaves
+            all other tensors under their names and with their values, and asks the model that
+            comes out nothing.
+    """
+
+    name: str
+    together: bool = False
+
+    @abstractmethod
+    def sites(self, subject: Subject, options: Options) -> list[Site]:
+        """All places the rewrite was made for, refused ones included."""
+
+    @abstractmethod
+    def apply(self, subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
+        """Make the change at one site of `subject`.
+
+        Raises:
+            Refusal: what `sites` could not foresee without reading the weights or the samples.
+        """
+
+    def apply_several(
+        self, subject: Subject, sites: list[Site], options: Options, fitting: Fitting
+    ) -> tuple[list[Change], list[Site]]:
+        """Make the changes at some sites that are not refused: all that go together, or only the
+        first.
+
+        Returns:
+            The changes, which all lead to the same model, and the sites that turned out refused.
+        """
+        exact = [site for site in sites if site.exact]
+        if not self.together or len(exact) < 2:
+            try:
+                return [self.apply(subject, sites[0], options, fitting)], []
+            except Refusal as refusal:
+                return [], [refuse(sites[0], str(refusal))]
+        edits = JointEditor(subject, self.name)
+        shared = replace(subject, edits=edits)
+        made, refused = [], []
+        for site in exact:
+            edits.begin()
+            try:
+                change = self.apply(shared, site, options, fitting)
+            except Refusal as refusal:
+                edits.drop()
+                refused.append(refuse(site, str(refusal)))
+                continue
+            if edits.keep():
+                made.append(change)
+        edits.finish()
+        return made, refused
+
+    def with_own_options(self, options: Options) -> Options:
+        """The options of a call, with those that this object was made with put over them."""
+        return options
+
+
+def put_over(options: Options, own: DataclassInstance) -> Options:
+    """The options, with the fields of a rewrite that are not None put over them."""
+    given = {item.name: getattr(own, item.name) for item in fields(own)}
+    return replace(options, **{name: value for name, value in given.items() if value is not None})
+
+
+def study(model: Model, input_shapes: InputShapes | None = None) -> Subject:
+    """Index a model and find its heads.
+
+    Raises:
+        ModelError: its graph contradicts itself.
+    """
+    graph = Graph(model)
+    found = probe(graph, infer(graph, input_shapes), input_shapes)
+    return Subject(graph, found, tuple(find_heads(graph, lambda: found)))
 
 
 def head_params(graph: Graph, head: Head) -> int:

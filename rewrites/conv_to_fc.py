@@ -8,6 +8,7 @@ it. The weights are the same; the fixed input size comes back.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -18,13 +19,14 @@ from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Graph, Node
 from onnxshare.io.tensors import Array
-from rewrites.base import Change, Fitting, Options, Site
+from rewrites.base import Change, Fitting, Options, Rewrite, Site
 from rewrites.edits.node_uses import overridable
 from rewrites.moved_weights import Moved
 from rewrites.refusal import Refusal
 
 
-class ConvToFc:
+@dataclass(frozen=True)
+class ConvToFc(Rewrite):
     """Turns convolutions whose kernel covers the whole map into FCs."""
 
     name = "conv-to-fc"
@@ -65,7 +67,7 @@ class ConvToFc:
         detail = f"a {size} convolution becomes an FC"
         return Site(self.name, node.name, True, None, before, before, detail, node)
 
-    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
+    def apply(self, subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
         """Make the change: Flatten → Gemm → Reshape back to a map of one position."""
         node: Node = site.target
         graph, values = subject.graph, subject.probe.values

@@ -6,16 +6,28 @@ with `--fully-convolutional` the network slides over larger inputs.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from onnxshare.analysis.heads.head import Head, Subject
 from onnxshare.graph.editor import Editor
-from rewrites.base import Change, Fitting, Options, Site, head_params
+from rewrites.base import Change, Fitting, Options, Rewrite, Site, head_params, put_over
 from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.head_as_maps.sliding import free_sizes, slide
 from rewrites.refusal import Refusal
 
 
-class FcToConv:
-    """Turns the FCs of a head into convolutions that compute the same."""
+@dataclass(frozen=True)
+class FcToConv(Rewrite):
+    """Turns the FCs of a head into convolutions that compute the same.
+
+    Attributes:
+        fully_convolutional: whether outputs become maps and spatial input sizes dynamic; None
+            leaves it to the call.
+        pool_outputs: whether those maps are averaged to one answer again.
+    """
+
+    fully_convolutional: bool | None = None
+    pool_outputs: bool | None = None
 
     name = "fc-to-conv"
     together = True
@@ -43,8 +55,8 @@ class FcToConv:
         words = "; ".join(map(_describe, heads))
         return Site(self.name, first, True, None, before, before, words, heads)
 
-    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
-        """Make the change; `samples` are not needed."""
+    def apply(self, subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
+        """Make the change; samples are not needed."""
         editor = subject.editor(self.name)
         builder = self._plan(subject, site.target, editor, options)
         model = editor.apply()
@@ -63,6 +75,10 @@ class FcToConv:
             tuple(notes),
             moved=tuple(builder.out.moved),
         )
+
+    def with_own_options(self, options: Options) -> Options:
+        """The options, with those of this object that are not None put over them."""
+        return put_over(options, self)
 
     def _plan(
         self, subject: Subject, heads: tuple[Head, ...], editor: Editor | None, options: Options

@@ -31,7 +31,7 @@ from onnxshare.analysis.heads.head import (
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
-from rewrites.base import Change, Fitting, Options, Site
+from rewrites.base import Change, Fitting, Options, Rewrite, Site, put_over
 from rewrites.head_as_maps.fc_weights import bias_of, quantised_weight
 from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.refusal import Refusal
@@ -52,8 +52,20 @@ class _Pooled:
     bias: Array | None
 
 
-class FcToGap:
-    """Turns the FCs that read a feature map into global average pooling and smaller FCs."""
+@dataclass(frozen=True)
+class FcToGap(Rewrite):
+    """Turns the FCs that read a feature map into global average pooling and smaller FCs.
+
+    Attributes:
+        approximate, method, keep, max_error, objective: as of `Options`; None leaves it to the
+            call.
+    """
+
+    approximate: bool | None = None
+    method: str | None = None
+    keep: float | None = None
+    max_error: float | None = None
+    objective: str | None = None
 
     name = "fc-to-gap"
     together = True
@@ -92,7 +104,7 @@ class FcToGap:
         }[exact]
         return Site(self.name, first, exact != "no", None, before, after, detail, head)
 
-    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
+    def apply(self, subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
         """Make the change.
 
         Raises:
@@ -105,9 +117,9 @@ class FcToGap:
 
         head: Head = site.target
         if options.method == "exact":
-            return exact_form(subject, site, options, samples, "")
+            return exact_form(subject, site, options, fitting, "")
         if not site.exact:
-            return shrink(subject, site, options, samples)
+            return shrink(subject, site, options, fitting)
         pooled = [_exact(subject, head, root) for root in head.roots]
         editor = subject.editor(self.name)
         builder, pooled_maps = self._plan(subject, head, editor)
@@ -117,6 +129,10 @@ class FcToGap:
         removed = tuple(n.name for n in sorted(builder.replaced, key=lambda node: node.position))
         results = {name: name for name in (_result(subject, p.root.layer) for p in pooled)}
         return Change(site, editor.apply(), removed, editor.added, results)
+
+    def with_own_options(self, options: Options) -> Options:
+        """The options, with those of this object that are not None put over them."""
+        return put_over(options, self)
 
     def _plan(
         self, subject: Subject, head: Head, editor: Editor | None

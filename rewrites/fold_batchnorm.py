@@ -25,7 +25,7 @@ from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Graph, Node, Stored
 from onnxshare.io.tensors import Array
-from rewrites.base import Change, Fitting, Options, Site
+from rewrites.base import Change, Fitting, Options, Rewrite, Site
 from rewrites.edits.node_uses import Users, attributes, only_reader, overridable, users_of
 from rewrites.head_as_maps.fc_weights import bias_of
 from rewrites.refusal import Refusal
@@ -67,7 +67,8 @@ class _Layer:
         return (self.weight, *filter(None, (self.bias,)), *self.norm.inputs[1:5])
 
 
-class FoldBatchNorm:
+@dataclass(frozen=True)
+class FoldBatchNorm(Rewrite):
     """Folds BatchNormalization into the convolution, Gemm or MatMul before it."""
 
     name = "fold-batchnorm"
@@ -96,7 +97,7 @@ class FoldBatchNorm:
         detail = f"it is folded into '{layer.node.name}'"
         return Site(self.name, norm.name, True, None, before, before + growth, detail, layer)
 
-    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
+    def apply(self, subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
         """Make the change: one layer with new weights and a bias."""
         layer: _Layer = site.target
         scale, shift = _scale_and_shift(subject, layer)

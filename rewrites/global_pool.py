@@ -11,10 +11,12 @@ window was tied to one size of the map, the layer is no longer.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from onnx import TensorProto
 
 from onnxshare.analysis.heads.head import Subject
-from rewrites.base import Change, Fitting, Options, Site
+from rewrites.base import Change, Fitting, Options, Rewrite, Site
 from rewrites.edits.average_pooling import Pool, Pools
 from rewrites.edits.node_uses import refuse_overridable
 from rewrites.refusal import Refusal
@@ -23,7 +25,8 @@ from rewrites.refusal import Refusal
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
-class GlobalPool:
+@dataclass(frozen=True)
+class GlobalPool(Rewrite):
     """Turns average pooling over the whole map into GlobalAveragePool."""
 
     name = "global-pool"
@@ -58,7 +61,7 @@ class GlobalPool:
         detail += "" if pool.keeps else " and Flatten"
         return Site(self.name, node.name, True, None, 0, 0, detail, pool)
 
-    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
+    def apply(self, subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
         """Make the change."""
         pool: Pool = site.target
         node = pool.node

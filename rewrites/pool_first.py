@@ -18,7 +18,7 @@ from math import prod
 from onnxshare.analysis.heads.element_order import trains
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import Graph, Node
-from rewrites.base import Change, Fitting, Options, Site
+from rewrites.base import Change, Fitting, Options, Rewrite, Site
 from rewrites.edits.average_pooling import Pool, Pools
 from rewrites.edits.node_uses import attributes, leaves, only_reader
 
@@ -38,7 +38,8 @@ class _Pair:
     pool: Pool
 
 
-class PoolFirst:
+@dataclass(frozen=True)
+class PoolFirst(Rewrite):
     """Moves global average pooling before the 1×1 convolution whose result it pools."""
 
     name = "pool-first"
@@ -77,7 +78,7 @@ class PoolFirst:
             detail += ": as many times fewer MACs as its map has positions"
         return Site(self.name, conv.name, True, None, params, params, detail, pair)
 
-    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
+    def apply(self, subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
         """Make the change: pool the convolution's input, then run it and what follows."""
         pair: _Pair = site.target
         pool, chain = pair.pool.node, (pair.conv, *pair.between)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import onnx
 from onnxshare.analysis.inspection import inspect
 from onnxshare.analysis.results import Totals
 from onnxshare.comparison.results import Comparison
-from onnxshare.errors import RewriteError, RuntimeFailure, UsageError
+from onnxshare.errors import RewriteError, RuntimeFailure
 from onnxshare.io.load import Model, ModelSource, load, with_data
 from onnxshare.io.save import save_model
 from onnxshare.io.tensors import Array
@@ -28,14 +27,14 @@ from onnxshare.samples.samples import ImageOptions, Samples, Source, read_sample
 from onnxshare.shapes.inference import InputShapes
 from onnxshare.shapes.input_sizes import Dims, with_dims
 from onnxshare.support.progress import report
-from rewrites import ALL
 from rewrites.apply import again, apply_all, fault_of_rewrite
-from rewrites.base import Change, Features, Fitting, Options, Rewrite, Site
+from rewrites.base import Change, Features, Fitting, Options, Site
 from rewrites.proof.prove import is_large, prove, prove_weights_alone, sample_count
 from rewrites.refusal import Refusal
+from rewrites.request import Asked, request
 from rewrites.restore_functions import with_functions
 from rewrites.small_heads.sample_checks import examine
-from rewrites.small_heads.sample_split import check_method, split
+from rewrites.small_heads.sample_split import split
 
 #: Samples that are read from their files at once, and run.
 _READ_AT_ONCE = 64
@@ -106,27 +105,9 @@ class RewriteResult:
         return save_model(self.rewritten, Path(path), force=force)
 
 
-def available() -> dict[str, Rewrite]:
-    """All rewrites by name: this project's, then those of installed packages that can be loaded."""
-    return _available()[0]
-
-
-def _available() -> tuple[dict[str, Rewrite], dict[str, str]]:
-    """All rewrites by name; and by entry point, why some of installed packages are not there."""
-    found, broken = {rewrite.name: rewrite for rewrite in ALL}, {}
-    for entry in entry_points(group="onnxshare.rewrites"):
-        try:
-            rewrite = entry.load()
-            rewrite = rewrite() if isinstance(rewrite, type) else rewrite
-            found.setdefault(rewrite.name, rewrite)
-        except Exception as error:  # another package's code
-            broken[entry.name] = f"{entry.value}: {type(error).__name__}: {error}"
-    return found, broken
-
-
 def rewrite(
     source: ModelSource,
-    rewrites: str | Sequence[str],
+    rewrites: Asked,
     *,
     approximate: bool = False,
     samples: Samples | Source | str | Path | None = None,
@@ -149,11 +130,12 @@ def rewrite(
 
     Args:
         source: the model.
-        rewrites: names such as `fc-to-gap`, or one of them; they run in the order of
-            `rewrites.ALL`.
+        rewrites: names such as `fc-to-gap`, rewrites such as `FcToGap(keep=0.99)`, whose own
+            options come before the keywords here, or one of these; they run in the order of
+            `onnxshare.rewrites.ALL`, then others as they are given.
         approximate: allow changes that are not exact; these need `samples`.
         samples: real inputs, in memory, in a file or folder, or a function that yields batches of
-            them (`inputs.read_samples`): an approximation is fitted to one part of them and
+            them (`samples.read_samples`): an approximation is fitted to one part of them and
             measured on the rest; an exact change is compared on all of them.
         fully_convolutional: with `fc-to-conv`, let outputs be maps over larger inputs.
         pool_outputs: with that, average each map to one answer.
@@ -176,37 +158,30 @@ def rewrite(
         UsageError: an unknown rewrite, or options that do not go together.
         SamplesError: the samples cannot be read or are too few.
     """
-    promised = keep is not None or max_error is not None
-    wanted = approximate or (samples is not None and (bool(method) or promised))
     options = Options(
-        wanted, fully_convolutional, pool_outputs, node, method, keep, max_error, objective, seed
+        approximate,
+        fully_convolutional,
+        pool_outputs,
+        node,
+        method,
+        keep,
+        max_error,
+        objective,
+        seed,
     )
-    names = (rewrites,) if isinstance(rewrites, str) else rewrites
-    chosen = _choose(names, options, samples)
+    chosen, options = request(rewrites, options, given=samples is not None)
+    if options.small_head and samples is not None:
+        options = replace(options, approximate=True)
     original = load(source)
     input_shapes = with_dims(original, input_shapes, dims)
-    given = (
-        samples
-        if samples is None or isinstance(samples, Samples)
-        else read_samples(samples, original.skeleton, images=images)
-    )
+    if samples is not None and not isinstance(samples, Samples):
+        samples = read_samples(samples, original.skeleton, images=images)
     warnings: dict[str, None] = {}
-    fitting, measuring = None, given
-    if options.approximate and given is not None:
-        fitting, measuring = split(examine(given, warnings.setdefault), options)
-    fit = Fitting()
-    if fitting is not None and measuring is not None:
-        fit = Fitting(
-            fitting,
-            _features(original, fitting, provider, run_limits),
-            _features(original, measuring, provider, run_limits),
-            warnings.setdefault,
-        )
-        if options.objective == "latency":
-            where = choose(provider)
-            timing = _race(original, fitting, where, run_limits, seed)
-            fit = replace(fit, race=timing, timed_on=where.label)
-    result, sites, changes = apply_all(original, chosen, options, fit, input_shapes)
+    measuring, fitting = samples, Fitting(warn=warnings.setdefault)
+    if options.approximate and samples is not None:
+        part, measuring = split(examine(samples, warnings.setdefault), options)
+        fitting = _fitting(original, (part, measuring), fitting, options, provider, run_limits)
+    result, sites, changes = apply_all(original, chosen, options, fitting, input_shapes)
     before = inspect(original, input_shapes=input_shapes).totals
     if not changes:
         return RewriteResult(original, original, sites, (), before, before, None, tuple(warnings))
@@ -228,42 +203,34 @@ def rewrite(
         )
     else:
         result, validation = prove_weights_alone(original, result, changes)
-    shapes = None if fully_convolutional else input_shapes
+    shapes = None if options.fully_convolutional else input_shapes
     with fault_of_rewrite(original.name):
         after = inspect(result, input_shapes=shapes).totals
     said = tuple(warnings)
     return RewriteResult(original, result, sites, changes, before, after, validation, said)
 
 
-def _choose(names: Sequence[str], options: Options, samples: object) -> list[Rewrite]:
-    known = {rewrite.name: rewrite for rewrite in ALL}
-    broken: dict[str, str] = {}
-    if not known.keys() >= set(names):
-        known, broken = _available()
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        for entry, why in broken.items():
-            raise UsageError(
-                f"there is no rewrite '{unknown[0]}', and the package behind entry point "
-                f"'{entry}' cannot be loaded ({why})",
-                f"mend or remove that package; there are: {', '.join(known)}",
-            )
-        raise UsageError(f"there is no rewrite '{unknown[0]}'", f"there are: {', '.join(known)}")
-    if not names:
-        raise UsageError("no rewrite was asked for", f"there are: {', '.join(known)}")
-    if {"fc-to-conv", "conv-to-fc"} <= set(names):
-        raise UsageError("--conv-to-fc undoes --fc-to-conv", "ask for one of them")
-    if options.fully_convolutional and "fc-to-conv" not in names:
-        raise UsageError("--fully-convolutional needs --fc-to-conv")
-    if options.pool_outputs and not options.fully_convolutional:
-        raise UsageError("--pool-outputs needs --fully-convolutional")
-    if options.approximate and samples is None:
-        raise UsageError(
-            "--approximate needs inputs to fit to", "give some with --samples FILE.npz or a folder"
-        )
-    if options.method or options.keep is not None or options.max_error is not None:
-        check_method(options, names, given=samples is not None)
-    return [known[name] for name in known if name in names]
+def _fitting(
+    original: Model,
+    parts: tuple[Samples, Samples],
+    fitting: Fitting,
+    options: Options,
+    provider: str,
+    run_limits: RunLimits | None,
+) -> Fitting:
+    """What a fit may use: one part of the samples to fit to, the other to certify on."""
+    own, held_out = parts
+    fitting = replace(
+        fitting,
+        samples=own,
+        features=_features(original, own, provider, run_limits),
+        held_out=_features(original, held_out, provider, run_limits),
+    )
+    if options.objective != "latency":
+        return fitting
+    where = choose(provider)
+    race = _race(original, own, where, run_limits, options.seed)
+    return replace(fitting, race=race, timed_on=where.label)
 
 
 def _race(

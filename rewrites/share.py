@@ -28,7 +28,7 @@ from onnxshare.io.tensors import Array
 from onnxshare.support.progress import report
 from onnxshare.weights.content import same_bits
 from onnxshare.weights.index import Copy, TensorIndex, equal_groups, look_alikes
-from rewrites.base import Change, Fitting, Options, Site, refuse
+from rewrites.base import Change, Fitting, Options, Rewrite, Site, refuse
 from rewrites.edits.merge_tensors import Merge, flips, position_in, scope_of
 from rewrites.edits.node_uses import leaves, overridable
 from rewrites.moved_weights import Moved
@@ -55,7 +55,8 @@ class _Plan:
     drop: tuple[Copy, ...]
 
 
-class Share:
+@dataclass(frozen=True)
+class Share(Rewrite):
     """Merges equal stored tensors, and transposed copies. The node of a site is the tensor that
     stays, or the one that cannot go."""
 
@@ -89,19 +90,21 @@ class Share:
                 plan,
             )
 
-    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
+    def apply(self, subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
         """Make the change: readers of the copies read the one tensor.
 
         Raises:
             Refusal: the hashes were equal and the bytes are not.
         """
-        made, refused = self.apply_several(subject, [site])
+        made, refused = self.apply_several(subject, [site], options, fitting)
         if refused:
             raise Refusal(refused[0].refused or "")
         return made[0]
 
-    def apply_several(self, subject: Subject, sites: list[Site]) -> tuple[list[Change], list[Site]]:
-        """Make the changes at some sites in one go: no two have a tensor in common.
+    def apply_several(
+        self, subject: Subject, sites: list[Site], options: Options, fitting: Fitting
+    ) -> tuple[list[Change], list[Site]]:
+        """Make the changes at all sites in one go: no two have a tensor in common.
 
         Returns:
             The changes, which all lead to the same model, and the sites that turned out refused.

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import onnx
 
@@ -77,7 +77,29 @@ def _read(text: str | None) -> Promise | None:
     return Promise(name, low, ratio, classes, values)
 
 
-def make(comparison: Comparison, rewrite: str, fit: dict[str, Any]) -> tuple[dict[str, Any], str]:
+class Fit(TypedDict, total=False):
+    """Figures of a fit, as the model notes them beside the promise.
+
+    Attributes:
+        method: the small head that was fitted.
+        fitted_on: the number of samples.
+        left_out_error: the largest leave-one-out error of its layers, where it has one.
+        refined: whether a layer was refined as a classifier.
+        keep, max_error: what was asked for, where that was certified.
+        classes, values: the outputs that it was asked of.
+    """
+
+    method: str
+    fitted_on: int
+    left_out_error: float
+    refined: bool
+    keep: float
+    max_error: float
+    classes: list[str]
+    values: list[str]
+
+
+def make(comparison: Comparison, rewrite: str, fit: Fit) -> tuple[dict[str, Any], str]:
     """Turn what was measured on held-out samples into a promise.
 
     Args:
@@ -92,7 +114,7 @@ def make(comparison: Comparison, rewrite: str, fit: dict[str, Any]) -> tuple[dic
     Returns:
         The promise as it is written into the model, and what was measured, in words.
     """
-    promise = {"rewrite": rewrite, "samples": comparison.samples, **fit}
+    promise: dict[str, Any] = {"rewrite": rewrite, "samples": comparison.samples, **fit}
     keep, most = fit.get("keep"), fit.get("max_error")
     rows, said = comparison.outputs, []
     worst = _by_agreement(_of(rows, fit.get("classes", ())))

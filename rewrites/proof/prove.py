@@ -11,14 +11,13 @@ from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from math import log10
-from typing import Any
 
 import onnx
 
 from onnxshare.analysis.results import Totals
 from onnxshare.comparison.compare import compare
 from onnxshare.comparison.inner_tensors import before_the_end
-from onnxshare.comparison.promise import PROMISE_KEY
+from onnxshare.comparison.promise import PROMISE_KEY, Fit
 from onnxshare.comparison.promise import make as make_promise
 from onnxshare.comparison.results import Comparison
 from onnxshare.comparison.strategy import stricter_of
@@ -308,17 +307,17 @@ def _broken(comparison: Comparison) -> bool:
     return all(row.max_abs is None for row in comparison.outputs)
 
 
-def _together(fits: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _together(fits: Sequence[Fit]) -> Fit:
     """What is noted of several fits: that of the first, and the outputs of all."""
-    outputs = {
-        kind: [name for fit in fits for name in fit.get(kind, ())] for kind in ("classes", "values")
-    }
-    return {**fits[0], **{kind: names for kind, names in outputs.items() if names}}
+    merged = fits[0].copy()
+    if classes := [name for fit in fits for name in fit.get("classes", ())]:
+        merged["classes"] = classes
+    if values := [name for fit in fits for name in fit.get("values", ())]:
+        merged["values"] = values
+    return merged
 
 
-def _promise(
-    result: Model, comparison: Comparison, fit: dict[str, Any]
-) -> tuple[Model, Comparison]:
+def _promise(result: Model, comparison: Comparison, fit: Fit) -> tuple[Model, Comparison]:
     """Write what was measured on held-out samples into the model, as its promise."""
     promise, words = make_promise(comparison, "fc-to-gap", fit)
     missed = []

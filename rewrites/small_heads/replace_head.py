@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import onnx
 
 from onnxshare.analysis.heads.head import Head, Subject
+from onnxshare.comparison.promise import Fit
 from onnxshare.runtime.latency import Latency
 from rewrites.base import Change, Fitting, Options, Site
 from rewrites.fc_to_conv import FcToConv
@@ -227,15 +227,17 @@ def _notes(
     return tuple(notes)
 
 
-def _figures(task: _Task, small: SmallHead, certificate: Estimate | None) -> dict[str, Any]:
+def _figures(task: _Task, small: SmallHead, certificate: Estimate | None) -> Fit:
     """What is written into the model beside the promise."""
-    figures: dict[str, Any] = {"method": small.method.name, "fitted_on": task.data.count}
+    figures: Fit = {"method": small.method.name, "fitted_on": task.data.count}
     if small.hidden is None:  # what is distilled has no leave-one-out error
         figures["left_out_error"] = max(layer.error for layer in small.layers)
         figures["refined"] = any(layer.refined for layer in small.layers)
     if certificate is not None:
-        kept = {"keep": task.target.keep, "max_error": task.target.max_error}
-        figures |= {key: value for key, value in kept.items() if value is not None}
+        if task.target.keep is not None:
+            figures["keep"] = task.target.keep
+        if task.target.max_error is not None:
+            figures["max_error"] = task.target.max_error
         figures |= kinds(task.chain, task.classes)
     return figures
 

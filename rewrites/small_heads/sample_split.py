@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from math import floor
 
 import numpy as np
@@ -23,14 +23,12 @@ _HELD_OUT = 0.25
 _CERTIFIED = 0.5
 
 
-def split(samples: Samples | None, options: Options) -> tuple[Samples | None, Samples | None]:
+def split(samples: Samples, options: Options) -> tuple[Samples, Samples]:
     """The samples to fit to, and the ones to measure on.
 
     Raises:
         SamplesError: there are too few, and how many are needed.
     """
-    if samples is None:
-        return None, None
     target = Target(options.keep, options.max_error)
     if samples.count < MIN_SAMPLES and not target.asked:
         raise SamplesError(
@@ -77,7 +75,7 @@ def _held(samples: Samples) -> str:
     return f"{samples.origin}: holds {samples.count} sample{'' if samples.count == 1 else 's'}"
 
 
-def check_method(options: Options, names: Sequence[str], *, given: bool) -> None:
+def check_method(options: Options, names: Collection[str], *, given: bool) -> None:
     """Make sure that the options of small heads go together.
 
     Args:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnxshare.comparison.promise import Fit
 from onnxshare.graph.editor import Editor
 from onnxshare.io.tensors import Array
 from rewrites.base import Features
@@ -125,12 +126,14 @@ def outputs_of(chain: Chain, leaf: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys([result, *(name for name in names if name in reached)]))
 
 
-def kinds(chain: Chain, classes: frozenset[int]) -> dict[str, list[str]]:
+def kinds(chain: Chain, classes: frozenset[int]) -> Fit:
     """The tensors of `outputs_of` that stand for `classes` and for `values`."""
-    found: dict[str, list[str]] = {}
+    found: Fit = {}
     for leaf in chain.leaves:
-        kind = "classes" if leaf in classes else "values"
-        found.setdefault(kind, []).extend(outputs_of(chain, leaf))
+        if leaf in classes:
+            found.setdefault("classes", []).extend(outputs_of(chain, leaf))
+        else:
+            found.setdefault("values", []).extend(outputs_of(chain, leaf))
     return found
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
-from onnxshare.comparison.promise import PROMISE_KEY, Promise, hold, make, promise_of
+from onnxshare.comparison.promise import PROMISE_KEY, Fit, Promise, hold, make, promise_of
 from onnxshare.comparison.results import Comparison, OutputComparison
 
 
@@ -44,7 +44,7 @@ BOTH = (
     OutputComparison("class", argmax_agreement=0.9, confidence_low=0.86, sqnr_centred_db=3.0),
     OutputComparison("value", argmax_agreement=0.2, confidence_low=0.15, sqnr_centred_db=26.5),
 )
-ASKED = {"keep": 0.8, "max_error": 0.05, "classes": ["class"], "values": ["value"]}
+ASKED: Fit = {"keep": 0.8, "max_error": 0.05, "classes": ["class"], "values": ["value"]}
 
 
 def test_classes_and_values_are_promised_each_of_its_own_outputs() -> None:

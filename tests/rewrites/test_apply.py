@@ -10,8 +10,7 @@ import pytest
 
 import onnxshare
 from rewrites import apply as rewriting
-from rewrites.apply import apply_some
-from rewrites.base import Change, Fitting, Options, Site, study
+from rewrites.base import Change, Fitting, Options, Rewrite, Site, study
 from rewrites.fc_to_conv import FcToConv
 from rewrites.fold_batchnorm import FoldBatchNorm
 from rewrites.refusal import Refusal
@@ -66,7 +65,7 @@ def test_heads_in_one_go_are_those_one_by_one(name: str, monkeypatch: pytest.Mon
     assert together.validation.weights == apart.validation.weights
 
 
-class Pairs:
+class Pairs(Rewrite):
     """Turns two Relus in a row into one: sites that meet wherever there are three."""
 
     name = "pairs"
@@ -80,7 +79,7 @@ class Pairs:
                 found.append(Site(self.name, node.name, True, None, 0, 0, "", (before, node)))
         return found
 
-    def apply(self, subject: Any, site: Site, options: Options, samples: Fitting) -> Change:
+    def apply(self, subject: Any, site: Site, options: Options, fitting: Fitting) -> Change:
         first, second = site.target
         editor = subject.editor(self.name)
         editor.emit(second, "Relu", [first.inputs[0]], second.outputs[0])
@@ -98,10 +97,11 @@ def relus(count: int) -> onnx.ModelProto:
     return net.model()
 
 
-def made(rewrite: Any, model: onnx.ModelProto) -> list[Change]:
+def made(rewrite: Rewrite, model: onnx.ModelProto) -> list[Change]:
     subject = study(onnxshare.load(model))
     options, fitting = Options(), Fitting()
-    return apply_some(rewrite, subject, rewrite.sites(subject, options), options, fitting)[0]
+    sites = rewrite.sites(subject, options)
+    return rewrite.apply_several(subject, sites, options, fitting)[0]
 
 
 @pytest.mark.parametrize(("count", "done"), [(2, 1), (3, 1), (4, 2), (7, 3)])
@@ -119,7 +119,7 @@ def test_sites_that_meet_wait(count: int, done: int) -> None:
 class Shortcut(Pairs):
     """Reads what another site takes away: the first of two Relus, by itself."""
 
-    def apply(self, subject: Any, site: Site, options: Options, samples: Fitting) -> Change:
+    def apply(self, subject: Any, site: Site, options: Options, fitting: Fitting) -> Change:
         first, second = site.target
         editor = subject.editor(self.name)
         editor.emit(second, "Relu", [first.outputs[0]], second.outputs[0])
@@ -141,8 +141,8 @@ class Refuses(Pairs):
     def __init__(self) -> None:
         self.calls = 0
 
-    def apply(self, subject: Any, site: Site, options: Options, samples: Fitting) -> Change:
-        change = super().apply(subject, site, options, samples)
+    def apply(self, subject: Any, site: Site, options: Options, fitting: Fitting) -> Change:
+        change = super().apply(subject, site, options, fitting)
         self.calls += 1
         if self.calls % 2:
             raise Refusal("not this one")
@@ -157,6 +157,12 @@ def test_edits_of_a_refused_site_are_forgotten() -> None:
     assert len(changes[0].model.graph.node) == 3
 
 
-def test_a_rewrite_that_says_nothing_is_made_site_by_site(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(FoldBatchNorm, "together")
-    assert len(made(FoldBatchNorm(), chain(3))) == 1
+class Single(FoldBatchNorm):
+    """Says nothing of its sites going together."""
+
+    together = Rewrite.together
+
+
+def test_a_rewrite_that_says_nothing_is_made_site_by_site() -> None:
+    assert len(made(FoldBatchNorm(), chain(3))) == 3
+    assert len(made(Single(), chain(3))) == 1

@@ -10,7 +10,7 @@ import pytest
 import onnxshare
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.errors import RewriteError, UsageError
-from rewrites.base import Change, Fitting, Options, Site
+from rewrites.base import Change, Fitting, Options, Rewrite, Site
 from tests.rewrites.checking import is_new
 from tests.rewrites.forms import FORMS
 
@@ -26,7 +26,7 @@ fourth = no_such_module:Nothing
 """
 
 
-class Endless:
+class Endless(Rewrite):
     """Puts a copy in the place of each Relu, and of each copy."""
 
     name = "endless"
@@ -39,7 +39,7 @@ class Endless:
         nodes = [node for node in subject.graph.main.nodes if self.fits(node.proto)]
         return [Site(self.name, n.name, True, None, 0, 0, "a copy", target=n) for n in nodes]
 
-    def apply(self, subject: Subject, site: Site, options: Options, samples: Fitting) -> Change:
+    def apply(self, subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
         node, edit = site.target, subject.editor(self.name)
         edit.remove(node)
         edit.emit(node, self.operator, node.inputs, node.outputs[0])
