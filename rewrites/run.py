@@ -28,7 +28,7 @@ from onnxshare.shapes.inference import InputShapes
 from onnxshare.shapes.input_sizes import Dims, with_dims
 from onnxshare.support.progress import report
 from rewrites.apply import again, apply_all, fault_of_rewrite
-from rewrites.base import Change, Features, Fitting, Options, Site
+from rewrites.base import Change, Features, Fitting, Options, Rewrite, Site
 from rewrites.proof.prove import is_large, prove, prove_weights_alone, sample_count
 from rewrites.refusal import Refusal
 from rewrites.request import Asked, request
@@ -170,86 +170,105 @@ def rewrite(
         seed,
     )
     chosen, options = request(rewrites, options, given=samples is not None)
-    if options.small_head and samples is not None:
-        options = replace(options, approximate=True)
     original = load(source)
     input_shapes = with_dims(original, input_shapes, dims)
     if samples is not None and not isinstance(samples, Samples):
         samples = read_samples(samples, original.skeleton, images=images)
-    warnings: dict[str, None] = {}
-    measuring, fitting = samples, Fitting(warn=warnings.setdefault)
-    if options.approximate and samples is not None:
-        part, measuring = split(examine(samples, warnings.setdefault), options)
-        fitting = _fitting(original, (part, measuring), fitting, options, provider, run_limits)
-    result, sites, changes = apply_all(original, chosen, options, fitting, input_shapes)
-    before = inspect(original, input_shapes=input_shapes).totals
-    if not changes:
-        return RewriteResult(original, original, sites, (), before, before, None, tuple(warnings))
-    result, changes = with_functions(original, result, changes)
-    validation: Comparison | None
-    if validate or any(change.site.exact is False for change in changes):
-        result, validation = prove(
-            original,
+    if options.small_head and samples is not None:
+        options = replace(options, approximate=True)
+    job = _Job(original, chosen, options, input_shapes, provider, run_limits)
+    return job.done(samples, validate=validate)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One call of `rewrite`, its arguments read."""
+
+    original: Model
+    chosen: list[Rewrite]
+    options: Options
+    input_shapes: InputShapes | None
+    provider: str
+    run_limits: RunLimits | None
+
+    def done(self, samples: Samples | None, *, validate: bool) -> RewriteResult:
+        """Apply the rewrites, prove what comes out, and count it."""
+        original, options, shapes = self.original, self.options, self.input_shapes
+        warnings: dict[str, None] = {}
+        measuring, fitting = samples, Fitting()
+        if options.approximate and samples is not None:
+            part, measuring = split(examine(samples, warnings.setdefault), options)
+            fitting = self._fitting(part, measuring, warnings.setdefault)
+        result, sites, changes = apply_all(original, self.chosen, options, fitting, shapes)
+        before = inspect(original, input_shapes=shapes).totals
+        said = tuple(warnings)
+        if not changes:
+            return RewriteResult(original, original, sites, (), before, before, None, said)
+        result, changes = with_functions(original, result, changes)
+        validation: Comparison | None
+        if validate or any(change.site.exact is False for change in changes):
+            result, validation = self._proven(result, changes, measuring, before)
+        else:
+            result, validation = prove_weights_alone(original, result, changes)
+        with fault_of_rewrite(original.name):
+            free = options.fully_convolutional
+            after = inspect(result, input_shapes=None if free else shapes).totals
+        return RewriteResult(original, result, sites, changes, before, after, validation, said)
+
+    def _fitting(self, own: Samples, held_out: Samples, warn: Callable[[str], None]) -> Fitting:
+        """What a fit may use: one part of the samples to fit to, the other to certify on."""
+        features = partial(
+            features_of, self.original, provider=self.provider, run_limits=self.run_limits
+        )
+        fitting = Fitting(own, features(own), features(held_out), warn)
+        if self.options.objective != "latency":
+            return fitting
+        where = choose(self.provider)
+        return replace(fitting, race=self._race(own, where), timed_on=where.label)
+
+    def _proven(
+        self,
+        result: Model,
+        changes: tuple[Change, ...],
+        samples: Samples | None,
+        before: Totals,
+    ) -> tuple[Model, Comparison]:
+        return prove(
+            self.original,
             result,
             changes,
-            measuring,
-            options,
-            again=partial(again, chosen=chosen, options=options, input_shapes=input_shapes),
-            provider=provider,
-            seed=seed,
+            samples,
+            self.options,
+            again=partial(
+                again,
+                chosen=self.chosen,
+                options=self.options,
+                input_shapes=self.input_shapes,
+            ),
+            provider=self.provider,
+            seed=self.options.seed,
             count=sample_count(before.macs),
             large=is_large(before),
-            run_limits=run_limits,
+            run_limits=self.run_limits,
         )
-    else:
-        result, validation = prove_weights_alone(original, result, changes)
-    shapes = None if options.fully_convolutional else input_shapes
-    with fault_of_rewrite(original.name):
-        after = inspect(result, input_shapes=shapes).totals
-    said = tuple(warnings)
-    return RewriteResult(original, result, sites, changes, before, after, validation, said)
+
+    def _race(self, samples: Samples, provider: Provider) -> Callable[[onnx.ModelProto], Latency]:
+        """What times a rewritten model against the original, one sample per run or as many as
+        they fix."""
+
+        def run(model: onnx.ModelProto) -> Latency:
+            both = {"A": self.original, "B": replace(self.original, skeleton=model)}
+            with Sessions(both, provider, self.run_limits, start=False) as sessions:
+                return latencies(sessions, samples, (), self.options.seed)[0]
+
+        return run
 
 
-def _fitting(
-    original: Model,
-    parts: tuple[Samples, Samples],
-    fitting: Fitting,
-    options: Options,
-    provider: str,
-    run_limits: RunLimits | None,
-) -> Fitting:
-    """What a fit may use: one part of the samples to fit to, the other to certify on."""
-    own, held_out = parts
-    fitting = replace(
-        fitting,
-        samples=own,
-        features=_features(original, own, provider, run_limits),
-        held_out=_features(original, held_out, provider, run_limits),
-    )
-    if options.objective != "latency":
-        return fitting
-    where = choose(provider)
-    race = _race(original, own, where, run_limits, options.seed)
-    return replace(fitting, race=race, timed_on=where.label)
-
-
-def _race(
-    original: Model, samples: Samples, provider: Provider, limits: RunLimits | None, seed: int
-) -> Callable[[onnx.ModelProto], Latency]:
-    """What times a rewritten model against the original, one sample per run or as many as they
-    fix."""
-
-    def run(model: onnx.ModelProto) -> Latency:
-        both = {"A": original, "B": replace(original, skeleton=model)}
-        with Sessions(both, provider, limits, start=False) as sessions:
-            return latencies(sessions, samples, (), seed)[0]
-
-    return run
-
-
-def _features(
+def features_of(
     original: Model, samples: Samples, provider: str, run_limits: RunLimits | None
 ) -> Features:
+    """What runs rewritten models on samples."""
+
     def run(model: onnx.ModelProto, names: tuple[str, ...]) -> Generator[Mapping[str, Array]]:
         subject = replace(original, skeleton=model)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -117,3 +118,20 @@ def test_a_broken_package_stops_nobody_else() -> None:
 def test_one_that_makes_an_unsound_model_is_named_and_not_the_model() -> None:
     with pytest.raises(RewriteError, match="what the rewrite made is not sound"):
         rewrite("unsound")
+
+
+def test_one_that_no_package_has_is_given_itself() -> None:
+    limits = onnxshare.RunLimits(in_process=True)
+    model = FORMS["flatten"].model()
+    result = onnxshare.rewrite(model, [Copies(), "fc-to-conv"], provider="cpu", run_limits=limits)
+    assert result.passed
+    assert {change.site.rewrite for change in result.changes} == {"copies", "fc-to-conv"}
+
+
+def test_one_that_lacks_a_method_cannot_be_made() -> None:
+    class Half(Rewrite):
+        name = "half"
+
+    half: Any = Half
+    with pytest.raises(TypeError, match="abstract"):
+        half()

@@ -17,7 +17,7 @@ from onnxshare.runtime.limits import RunLimits
 from onnxshare.samples.samples import read_samples
 from rewrites.base import study
 from rewrites.refusal import Refusal
-from rewrites.run import _features
+from rewrites.run import features_of
 from rewrites.small_heads import blas_threads, search
 from rewrites.small_heads.certificate import Target, estimate
 from rewrites.small_heads.fit_head import fit_head
@@ -44,7 +44,7 @@ def head() -> Head:
     subject = study(model)
     chain = chain_of(subject, subject.heads[0])
     samples = read_samples(models / "calibration.npz", model.skeleton, limit=150)
-    features = _features(model, samples, "cpu", RunLimits(in_process=True))
+    features = features_of(model, samples, "cpu", RunLimits(in_process=True))
     return chain, collect(chain, features, samples.count)
 
 
