@@ -1,4 +1,4 @@
-"""How weights are read that several elements of share a byte, in blocks with a scale each
+"""Quantized weights of which several elements share a byte, in blocks with a scale each
 (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
 
 from __future__ import annotations
@@ -9,7 +9,13 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxshare.io.tensors import Array
-from onnxshare.weights.quantized_tensor import Packing, QuantizedTensor, Reader, reading
+from onnxshare.weights.quantized_tensor import (
+    NodeInputs,
+    Packing,
+    QuantizationRule,
+    QuantizedTensor,
+    quantized,
+)
 
 #: The numbers of 4-bit floats and of 4-bit normal floats (Dettmers et al., "QLoRA: Efficient
 #: Finetuning of Quantized LLMs", 2023, appendix E), both between -1 and 1.
@@ -25,29 +31,23 @@ _BNB4 = (
 )
 
 
-def in_blocks(reader: Reader) -> Iterator[QuantizedTensor | None]:
-    """MatMulNBits."""
-    if not reader.has(4) and not reader.node.attribute("weight_prepacked", 0):
-        yield from _matrix(reader, 1, "N", zero=3)
+def matmul_nbits(inputs: NodeInputs) -> Iterator[QuantizedTensor | None]:
+    """MatMulNBits, where its rows are in their order."""
+    if not inputs.has(4) and not inputs.node.attribute("weight_prepacked", 0):
+        yield from _matrix(inputs, 1, "N", zero=3)
 
 
-def two_in_blocks(reader: Reader) -> Iterator[QuantizedTensor | None]:
-    """MatMulNBitsMlp."""
-    for data in (3, 6):
-        yield from _matrix(reader, data, "N")
-
-
-def three_in_blocks(reader: Reader) -> Iterator[QuantizedTensor | None]:
-    """MatMulNBitsQkv."""
-    for data, rows in ((3, "Nq"), (6, "Nkv"), (9, "Nkv")):
-        yield from _matrix(reader, data, rows)
+def matmul_nbits_of(*matrices: tuple[int, str]) -> QuantizationRule:
+    """MatMulNBitsMlp, MatMulNBitsQkv: several matrices, each by its input and the attribute that
+    says how many rows it has."""
+    return lambda inputs: (one for data, rows in matrices for one in _matrix(inputs, data, rows))
 
 
 def _matrix(
-    reader: Reader, data: int, rows: str, zero: int = 99
+    inputs: NodeInputs, data: int, rows: str, zero: int = 99
 ) -> Iterator[QuantizedTensor | None]:
     """[N, K], each row in blocks of bytes, a scale for each block in the next input."""
-    node, stored, scale = reader.node, reader.stored(data), reader.value(data + 1)
+    node, stored, scale = inputs.node, inputs.stored(data), inputs.value(data + 1)
     shape = int(node.attribute(rows, 0)), int(node.attribute("K", 0))
     bits, block = int(node.attribute("bits", 4)), int(node.attribute("block_size", 0))
     if min(*shape, block) < 1:
@@ -64,18 +64,18 @@ def _matrix(
     ):
         return
     grid = (shape[0], count)
-    zeros = _packed_zeros(reader, zero, grid, bits)
-    yield reading(stored, shape, scale.reshape(grid), zeros, (1, block), Packing(bits, row))
+    zeros = _packed_zeros(inputs, zero, grid, bits)
+    yield quantized(stored, shape, scale.reshape(grid), zeros, (1, block), Packing(bits, row))
 
 
-def floats_in_blocks(reader: Reader) -> Iterator[QuantizedTensor | None]:
+def matmul_float8(inputs: NodeInputs) -> Iterator[QuantizedTensor | None]:
     """MatMulBlockQuantizedFp8Weight: [N, K] 8-bit floats, a scale for each block of a row."""
-    yield from reader.linear(1, 2, 99, 1, int(reader.node.attribute("block_size", 128)))
+    yield from inputs.linear(1, 2, 99, 1, int(inputs.node.attribute("block_size", 128)))
 
 
-def in_table(reader: Reader) -> Iterator[QuantizedTensor | None]:
+def matmul_bnb4(inputs: NodeInputs) -> Iterator[QuantizedTensor | None]:
     """MatMulBnb4: the rows of [N, K] behind one another, in blocks of codes of a table."""
-    node, stored, scale = reader.node, reader.stored(1), reader.value(2)
+    node, stored, scale = inputs.node, inputs.stored(1), inputs.value(2)
     shape = int(node.attribute("N", 0)), int(node.attribute("K", 0))
     block, table = int(node.attribute("block_size", 0)), int(node.attribute("quant_type", -1))
     if stored is None or scale is None or min(*shape, block) < 1 or shape[1] % block:
@@ -90,17 +90,17 @@ def in_table(reader: Reader) -> Iterator[QuantizedTensor | None]:
         return
     packing = Packing(4, shape[1], _BNB4[table], highest_first=True)
     zero = np.zeros(grid, np.float32)
-    yield reading(stored, shape, scale.reshape(grid), zero, (1, block), packing)
+    yield quantized(stored, shape, scale.reshape(grid), zero, (1, block), packing)
 
 
 def _packed_zeros(
-    reader: Reader, position: int, grid: tuple[int, ...], bits: int, centre: bool = True
+    inputs: NodeInputs, position: int, grid: tuple[int, ...], bits: int, centre: bool = True
 ) -> Array | None:
     """Zero points, one for each block: floats, or codes that are packed as the weight is; half the
     range, or 0, where they are left out."""
-    if not reader.has(position):
+    if not inputs.has(position):
         return np.full(grid, 2 ** (bits - 1) if centre else 0, np.float32)
-    zero = reader.value(position)
+    zero = inputs.value(position)
     if zero is None or zero.dtype != np.uint8:
         return zero.reshape(grid) if zero is not None and zero.size == np.prod(grid) else None
     per_byte = 8 // bits
@@ -111,9 +111,9 @@ def _packed_zeros(
     return Packing(bits, row).codes(zero.reshape(-1), places, grid[-1]).reshape(grid)
 
 
-def packed_rows(reader: Reader) -> Iterator[QuantizedTensor | None]:
+def gather_block_quantized(inputs: NodeInputs) -> Iterator[QuantizedTensor | None]:
     """GatherBlockQuantized: bytes hold several elements of the last axis, other types do not."""
-    node, stored, scale = reader.node, reader.stored(0), reader.value(2)
+    node, stored, scale = inputs.node, inputs.stored(0), inputs.value(2)
     if stored is None or scale is None or not stored.shape:
         return
     shape, bits, packing = stored.shape, int(node.attribute("bits", 4)), None
@@ -133,8 +133,8 @@ def packed_rows(reader: Reader) -> Iterator[QuantizedTensor | None]:
         return
     zero: Array | None = np.zeros(scale.shape, np.float32)
     if packing is not None:
-        zero = _packed_zeros(reader, 3, scale.shape, bits)
-    elif reader.has(3):
-        zero = reader.value(3)
+        zero = _packed_zeros(inputs, 3, scale.shape, bits)
+    elif inputs.has(3):
+        zero = inputs.value(3)
     blocks = tuple(block if place == axis else 1 for place in range(len(shape)))
-    yield reading(stored, shape, scale, zero, blocks, packing)
+    yield quantized(stored, shape, scale, zero, blocks, packing)

@@ -1,14 +1,12 @@
-"""The real numbers that a quantised weight stands for, a piece at a time.
+"""Quantized tensors: their scales and zero points, and the real numbers that they stand for.
 
 As DequantizeLinear defines it (https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html):
 y = (x - zero_point) · scale, per tensor, per axis or per block, rounded to the scale's type.
-
-What a node that reads a quantised weight is asked: its tensors, scales and zero points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -59,7 +57,7 @@ class QuantizedTensor:
     """A stored tensor with how one node dequantizes it.
 
     Attributes:
-        stored: the quantised tensor.
+        stored: the tensor.
         dtype: the TensorProto data type of the result.
         shape: its dims as the node reads it.
         scale: the scale, of as many axes as the tensor.
@@ -94,9 +92,12 @@ class QuantizedTensor:
         total = prod(self.shape)
         for start in range(0, total, step):
             count = min(step, total - start)
-            places = self._places(start, count, order)
-            codes = self._codes(flat, start, count, places)
-            index = self._index(start, count, places)
+            places = self._places(np.arange(start, start + count, dtype=np.int64), order)
+            if self.packing is not None:
+                codes = self.packing.codes(flat, places, self.shape[-1])
+            else:
+                codes = flat[start : start + count] if order is None else flat[places]
+            index = self._index(places)
             with np.errstate(all="ignore"):
                 values = (codes.astype(np.float32) - zero[index]) * scale[index]
             yield values.astype(kind), scale[index]
@@ -111,28 +112,16 @@ class QuantizedTensor:
             and self.zero_point.astype(float).tobytes() == other.zero_point.astype(float).tobytes()
         )
 
-    def _places(self, start: int, count: int, order: tuple[int, ...] | None) -> Array | None:
-        """Where so many elements of the result are in the tensor; None if they follow another."""
+    def _places(self, numbers: Array, order: tuple[int, ...] | None) -> Array:
+        """Where elements of the result are in the tensor, both counted in the order of C."""
         if order is None:
-            return None
-        turned = tuple(self.shape[axis] for axis in order)
-        along = np.unravel_index(np.arange(start, start + count, dtype=np.int64), turned)
+            return numbers
+        along = np.unravel_index(numbers, tuple(self.shape[axis] for axis in order))
         there = [along[order.index(axis)] for axis in range(len(order))]
         return np.asarray(np.ravel_multi_index(there, self.shape))
 
-    def _codes(self, flat: Array, start: int, count: int, places: Array | None) -> Array:
-        if self.packing is None:
-            return flat[start : start + count] if places is None else flat[places]
-        if places is None:
-            places = np.arange(start, start + count, dtype=np.int64)
-        return self.packing.codes(flat, places, self.shape[-1])
-
-    def _index(self, start: int, count: int, places: Array | None) -> Array:
-        """Which scale each of so many elements has."""
-        if self.scale.size == 1:
-            return np.zeros(1, np.int64)
-        if places is None:
-            places = np.arange(start, start + count, dtype=np.int64)
+    def _index(self, places: Array) -> Array:
+        """Which scale the elements at some places have."""
         index = np.zeros(1, np.int64)
         for axis, scales in enumerate(self.scale.shape):
             if scales > 1:
@@ -141,36 +130,75 @@ class QuantizedTensor:
         return index
 
 
-def spread(scale: Array, shape: Sizes, axis: int = 0, block: int = 0) -> Array | None:
-    """A scale or zero point with as many axes as its tensor; None where its sizes do not fit.
+@dataclass(frozen=True)
+class NodeInputs:
+    """A node that reads quantized tensors, and what its constant inputs hold."""
 
-    Args:
-        scale: one element, one per position of the axis, one per block, or one per position of
-            whichever axes it has.
-        shape: dims of the tensor.
-        axis: of the scale.
-        block: elements along the axis that share a scale; 0 if each position has its own.
-    """
-    if scale.size == 1 and scale.ndim <= 1:
-        return scale.reshape((1,) * len(shape))
-    axis += len(shape) if axis < 0 else 0
-    if not 0 <= axis < len(shape) or block < 0:
+    graph: Graph
+    values: Values
+    node: Node
+
+    def has(self, position: int) -> bool:
+        """Whether an input is there."""
+        return position < len(self.node.inputs) and bool(self.node.inputs[position])
+
+    def stored(self, position: int) -> Stored | None:
+        """The stored tensor of an input, which no node rearranges before."""
+        if not self.has(position):
+            return None
+        return self.graph.stored(self.node.scope, self.node.inputs[position])
+
+    def value(self, position: int) -> Array | None:
+        """The value of an input; None where it is left out or computed from data."""
+        if not self.has(position):
+            return None
+        return self.values.get(self.node.scope, self.node.inputs[position])
+
+    def zero_point(self, position: int, scale: Array) -> Array | None:
+        """A zero point, zeros where it is left out; one number stands for all."""
+        if not self.has(position):
+            return np.zeros(scale.shape, np.float32)
+        zero = self.value(position)
+        if zero is not None and zero.size == 1 and scale.size > 1:
+            return np.broadcast_to(zero.reshape(()), scale.shape)
+        return zero
+
+    def linear(
+        self, data: int, scale: int, zero: int, axis: int = 0, block: int = 0
+    ) -> Iterator[QuantizedTensor | None]:
+        """The tensor of an input, quantized by a scale per tensor, per axis or per block.
+
+        Args:
+            data, scale, zero: positions of the inputs.
+            axis: of the scale.
+            block: elements along the axis that share a scale; 0 if each position has its own.
+        """
+        stored, scales = self.stored(data), self.value(scale)
+        if stored is not None and scales is not None:
+            yield quantized_by(stored, scales, self.zero_point(zero, scales), axis, block)
+
+
+#: What a node quantizes, or None for what cannot be read.
+QuantizationRule = Callable[[NodeInputs], Iterator[QuantizedTensor | None]]
+
+
+def quantized_by(
+    stored: Stored, scale: Array, zero_point: Array | None, axis: int = 0, block: int = 0
+) -> QuantizedTensor | None:
+    """A tensor that is quantized by a scale and zero point as DequantizeLinear takes them; None
+    where their sizes do not fit."""
+    shape = stored.shape
+    if zero_point is None:
         return None
-    if scale.ndim == 1 and not block:
-        wide = [1] * len(shape)
-        wide[axis] = shape[axis]
-        return scale.reshape(wide) if scale.size == shape[axis] else None
-    wanted = list(shape)
-    if block:
-        wanted[axis] = -(-wanted[axis] // block)
-    fits = scale.ndim == len(shape) and all(
-        size in ((most,) if block else (1, most))
-        for size, most in zip(scale.shape, wanted, strict=True)
-    )
-    return scale if fits else None
+    blocks = None
+    if block and scale.size > 1:
+        axis += len(shape) if axis < 0 else 0
+        blocks = tuple(block if place == axis else 1 for place in range(len(shape)))
+    scales, zeros = (_with_axes(one, shape, axis, block) for one in (scale, zero_point))
+    return quantized(stored, shape, scales, zeros, blocks)
 
 
-def reading(
+def quantized(
     stored: Stored,
     shape: Sizes,
     scale: Array | None,
@@ -178,7 +206,7 @@ def reading(
     blocks: Sizes | None = None,
     packing: Packing | None = None,
 ) -> QuantizedTensor | None:
-    """A reading by a scale and a zero point that have as many axes as the tensor.
+    """A tensor that is quantized by a scale and a zero point with as many axes as it has.
 
     Args:
         stored: the tensor.
@@ -202,57 +230,24 @@ def reading(
     return QuantizedTensor(stored, dtype, shape, scale, zero_point, blocks, packing)
 
 
-@dataclass(frozen=True)
-class Reader:
-    """A node, and what its constant inputs hold."""
-
-    graph: Graph
-    values: Values
-    node: Node
-
-    def has(self, position: int) -> bool:
-        """Whether an input is there."""
-        return position < len(self.node.inputs) and bool(self.node.inputs[position])
-
-    def stored(self, position: int) -> Stored | None:
-        """The stored tensor of an input, which no node rearranges before."""
-        if not self.has(position):
-            return None
-        return self.graph.stored(self.node.scope, self.node.inputs[position])
-
-    def value(self, position: int) -> Array | None:
-        """The value of an input; None where it is left out or computed from data."""
-        if not self.has(position):
-            return None
-        return self.values.get(self.node.scope, self.node.inputs[position])
-
-    def zero(self, position: int, scale: Array | None) -> Array | None:
-        """A zero point, zeros where it is left out; one number stands for all."""
-        if scale is None or not self.has(position):
-            return None if scale is None else np.zeros(scale.shape, np.float32)
-        zero = self.value(position)
-        if zero is not None and zero.size == 1 and scale.size > 1:
-            return np.broadcast_to(zero.reshape(()), scale.shape)
-        return zero
-
-    def linear(
-        self, data: int, scale: int, zero: int, axis: int = 0, block: int = 0
-    ) -> Iterator[QuantizedTensor | None]:
-        """The reading of an input by a scale per tensor, per axis or per block."""
-        stored, scales = self.stored(data), self.value(scale)
-        if stored is not None and scales is not None:
-            yield self.by(stored, scales, self.zero(zero, scales), axis, block)
-
-    def by(
-        self, stored: Stored, scale: Array, zero: Array | None, axis: int = 0, block: int = 0
-    ) -> QuantizedTensor | None:
-        """The reading of a tensor by these."""
-        shape = stored.shape
-        if zero is None:
-            return None
-        blocks = None
-        if block and scale.size > 1:
-            axis += len(shape) if axis < 0 else 0
-            blocks = tuple(block if place == axis else 1 for place in range(len(shape)))
-        one, other = spread(scale, shape, axis, block), spread(zero, shape, axis, block)
-        return reading(stored, shape, one, other, blocks)
+def _with_axes(scale: Array, shape: Sizes, axis: int, block: int) -> Array | None:
+    """A scale or zero point (one element, one per position of the axis, one per block, or one per
+    position of whichever axes it has) with as many axes as its tensor; None where it does not
+    fit."""
+    if scale.size == 1 and scale.ndim <= 1:
+        return scale.reshape((1,) * len(shape))
+    axis += len(shape) if axis < 0 else 0
+    if not 0 <= axis < len(shape) or block < 0:
+        return None
+    if scale.ndim == 1 and not block:
+        wide = [1] * len(shape)
+        wide[axis] = shape[axis]
+        return scale.reshape(wide) if scale.size == shape[axis] else None
+    wanted = list(shape)
+    if block:
+        wanted[axis] = -(-wanted[axis] // block)
+    fits = scale.ndim == len(shape) and all(
+        size in ((most,) if block else (1, most))
+        for size, most in zip(scale.shape, wanted, strict=True)
+    )
+    return scale if fits else None
