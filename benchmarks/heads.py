@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from onnxshare.io.load import load
-from onnxshare.runtime.session import iter_batches
+from onnxshare.runtime.session import opened
 from onnxshare.samples.samples import Array
 from rewrites.base import study
 from rewrites.small_heads.head_layers import Chain, chain_of
@@ -48,8 +48,8 @@ def measure(path: Path, image: Array, labels: Array | None = None) -> Measured:
     def features(
         proto: onnx.ModelProto, names: tuple[str, ...]
     ) -> Generator[Mapping[str, Any], None, None]:
-        whole = replace(model, skeleton=proto)
-        yield from iter_batches(whole, {name: image}, outputs=names, provider="cpu")
+        with opened(replace(model, skeleton=proto), "cpu", names) as session:
+            yield from session.iter_batches({name: image})
 
     return Measured(chain, collect(chain, features, len(image)), labels)
 

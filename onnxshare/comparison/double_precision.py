@@ -28,7 +28,7 @@ from onnxshare.runtime.limits import DEFAULT, RunLimits
 from onnxshare.runtime.ort_weights import WHOLE_BELOW, weight_bytes
 from onnxshare.runtime.providers import REFERENCE, Provider
 from onnxshare.runtime.session import Session
-from onnxshare.runtime.session_host import ChildHost, Host, LocalHost
+from onnxshare.runtime.session_host import Host, place_for
 from onnxshare.samples.samples import Array, Samples
 
 #: Seconds unless the caller says otherwise.
@@ -201,7 +201,7 @@ def _apart(
     models: tuple[Model, Model], samples: Samples, pairs: Mapping[str, str], limits: _Until
 ) -> list[Judged] | None:
     """Run both where a crash, a hang or a lack of memory ends nothing but that place."""
-    place = LocalHost() if limits.in_process else ChildHost(limits, _EVALUATOR)
+    place = place_for(limits, _EVALUATOR)
     try:
         return _judge(models, samples, pairs, limits, place)
     except OnnxShareError:  # such as an operator that the evaluator lacks: it decides nothing

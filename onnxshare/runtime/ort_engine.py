@@ -61,22 +61,19 @@ class Settings:
         return chain if self.provider == CPU else [*chain, (CPU, {})]
 
 
-@dataclass(frozen=True)
-class Initializer:
-    """A weight beside the model: its name, ONNX's number of its type, and its values."""
-
-    name: str
-    data_type: int
-    values: Array
+#: Weights beside a model, by name: ONNX's number of their type, and their values.
+Initializers = Mapping[str, tuple[int, Array]]
 
 
 @dataclass(frozen=True)
 class Racer:
-    """One of two sessions that are timed: its number, its outputs' names, and its inputs."""
+    """One of two sessions that are timed: its number, its outputs' names, its inputs, and the
+    bytes of its model."""
 
     number: int
     outputs: Sequence[str]
     feed: Mapping[str, Array]
+    size: int = 0
 
 
 class Engine:
@@ -87,7 +84,7 @@ class Engine:
         self._numbers = itertools.count()
 
     def open(
-        self, model: bytes, weights: Sequence[Initializer], settings: Settings
+        self, model: bytes, weights: Initializers, settings: Settings
     ) -> tuple[int, list[str]]:
         """Load a model.
 
@@ -182,14 +179,14 @@ class Engine:
         """Forget a session."""
         self._sessions.pop(number, None)
 
-    def _options(self, weights: Sequence[Initializer], settings: Settings) -> Any:
+    def _options(self, weights: Initializers, settings: Settings) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         levels = onnxruntime.GraphOptimizationLevel
         most = RELAID_BELOW if settings.threads is None else RELAID_BELOW_MEASURED
-        large = sum(weight.values.nbytes for weight in weights) >= most
+        large = sum(array.nbytes for _, array in weights.values()) >= most
         best = levels.ORT_ENABLE_EXTENDED if large else levels.ORT_ENABLE_ALL
         options.graph_optimization_level = best if settings.optimise else levels.ORT_DISABLE_ALL
         if large:
@@ -241,7 +238,7 @@ class _Reference:
             return list(self._evaluator.run(list(names), dict(feed)))
 
 
-def _give(weights: Sequence[Initializer], settings: Settings, options: Any) -> list[Any]:
+def _give(weights: Initializers, settings: Settings, options: Any) -> list[Any]:
     """Add weights to session options; what is returned must live as long as the session.
 
     Given as external initializers, they stand in for the files that the model does not name; given
@@ -251,18 +248,18 @@ def _give(weights: Sequence[Initializer], settings: Settings, options: Any) -> l
     from onnxruntime import OrtValue
 
     values = [
-        OrtValue.ortvalue_from_numpy_with_onnx_type(weight.values, weight.data_type)
-        if weight.data_type == _BFLOAT16
-        else OrtValue.ortvalue_from_numpy(weight.values)
-        for weight in weights
+        OrtValue.ortvalue_from_numpy_with_onnx_type(array, data_type)
+        if data_type == _BFLOAT16
+        else OrtValue.ortvalue_from_numpy(array)
+        for data_type, array in weights.values()
     ]
     if weights:
-        options.add_external_initializers([weight.name for weight in weights], values)
+        options.add_external_initializers(list(weights), values)
     if settings.provider == CPU:
-        for weight, value in zip(weights, values, strict=True):
-            if weight.values.ctypes.data % weight.values.itemsize == 0:
-                options.add_initializer(weight.name, value)
-    return [values, list(weights)]
+        for (name, (_, array)), value in zip(weights.items(), values, strict=True):
+            if array.ctypes.data % array.itemsize == 0:
+                options.add_initializer(name, value)
+    return [values, weights]
 
 
 def _on_cpu(session: Any) -> list[str]:

@@ -54,12 +54,6 @@ class Provider:
     label: str
     options: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def session_argument(self) -> list[tuple[str, dict[str, str]]]:
-        """What an `InferenceSession` takes: this provider, then the CPU for what it lacks."""
-        chain = [(self.name, dict(self.options))]
-        return chain if self.name == CPU else [*chain, (CPU, {})]
-
 
 def choose(request: str = "auto") -> Provider:
     """Return the provider that was asked for, once it has proved to work.
@@ -96,7 +90,7 @@ def probe_cuda() -> tuple[str, str]:
         device, problem = _ask_driver()
     if problem:
         return "", problem
-    problem = _try_apart(CUDA, CUDA_OPTIONS)
+    problem = try_provider(CUDA, CUDA_OPTIONS)
     return ("", f"ONNX Runtime cannot use the GPU: {problem}") if problem else (device, "")
 
 
@@ -142,15 +136,6 @@ def first_line(error: BaseException) -> str:
     # "/build/file.cc:729 void function(arguments) what the user needs"
     text = re.sub(r"(^|(?<=: ))/\S+:\d+ .*?\) (?=\S)", "", text)
     return text if len(text) <= 300 else text[:297] + "..."
-
-
-def try_provider(name: str) -> str:
-    """Run a small model on a provider, given by ONNX Runtime's name for it.
-
-    Returns:
-        Why that does not work; an empty string if it does.
-    """
-    return _try_apart(name, {})
 
 
 def _named(request: str, wanted: str) -> Provider:
@@ -208,11 +193,16 @@ def _driver_version() -> str:
     return ""
 
 
-def _try_apart(provider: str, options: Mapping[str, str]) -> str:
-    """As `try_session`, in another process: libraries that do not fit together may crash it."""
+def try_provider(provider: str, options: Mapping[str, str] | None = None) -> str:
+    """Run a small model on a provider, given by ONNX Runtime's name for it, in another process:
+    libraries that do not fit together may crash it.
+
+    Returns:
+        Why that does not work; an empty string if it does.
+    """
     from onnxshare.runtime.worker_process import ChildProcess
 
-    header = {"op": "try", "provider": provider, "options": dict(options)}
+    header = {"op": "try", "provider": provider, "options": dict(options or {})}
     child = None
     try:
         child = ChildProcess(None)
@@ -228,6 +218,7 @@ def _try_apart(provider: str, options: Mapping[str, str]) -> str:
 def try_session(provider: str, options: Mapping[str, str]) -> str:
     """Run one convolution with the CPU forbidden; return what went wrong, or an empty string."""
     import numpy as np
+    import onnx.parser
     import onnxruntime
 
     if provider not in onnxruntime.get_available_providers():
@@ -240,7 +231,7 @@ def try_session(provider: str, options: Mapping[str, str]) -> str:
     ones = np.ones((1, 1, 3, 3), dtype=np.float32)
     try:
         session: Any = onnxruntime.InferenceSession(
-            _one_convolution(),
+            onnx.parser.parse_model(_CONVOLUTION).SerializeToString(),
             settings,
             providers=[(provider, dict(options))],
             enable_fallback=0,
@@ -253,16 +244,6 @@ def try_session(provider: str, options: Mapping[str, str]) -> str:
     return "" if float(result.item()) == 9.0 else "it computes wrong results"
 
 
-def _one_convolution() -> bytes:
-    from onnx import TensorProto, helper
-
-    shape = [1, 1, 3, 3]
-    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xw"]
-    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 1, 1])
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["x", "w"], ["y"])], "probe", inputs, [output]
-    )
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8, producer_name="onnxshare"
-    )
-    return bytes(model.SerializeToString())
+#: What is run to try a provider.
+_CONVOLUTION = """<ir_version: 8, opset_import: ["": 13], producer_name: "onnxshare">
+probe (float[1,1,3,3] x, float[1,1,3,3] w) => (float[1,1,1,1] y) { y = Conv(x, w) }"""

@@ -13,12 +13,11 @@ from onnxshare.errors import OutOfMemory, RuntimeFailure, SamplesError
 from onnxshare.io.external_data import ExternalData
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
-from onnxshare.runtime import limits as defaults
-from onnxshare.runtime.limits import RunLimits
-from onnxshare.runtime.ort_engine import Settings
+from onnxshare.runtime.limits import DEFAULT, RunLimits
+from onnxshare.runtime.ort_engine import Racer, Settings
 from onnxshare.runtime.ort_weights import prepare, with_outputs
 from onnxshare.runtime.providers import Provider, choose
-from onnxshare.runtime.session_host import ChildHost, Host, LocalHost, Opened, Runner
+from onnxshare.runtime.session_host import Host, LocalHost, Opened, place_for
 from onnxshare.samples.input_specs import batching, input_specs
 
 
@@ -129,11 +128,11 @@ class Session:
         Raises:
             RuntimeFailure: one of them cannot be run.
         """
-        runners = [
-            Runner(session.enter(), session.output_names, feed)
-            for session, feed in zip((self, other), feeds, strict=True)
-        ]
-        return self._host.race(runners, orders, runs)
+        racers = []
+        for session, feed in zip((self, other), feeds, strict=True):
+            opened = session.enter()
+            racers.append(Racer(opened.number, session.output_names, feed, opened.size))
+        return self._host.race(racers, orders, runs)
 
     def leave(self) -> None:
         """Stop the session's place, and with it every session there, until it is run again."""
@@ -266,20 +265,6 @@ def run_model(
         return session.run(samples, batch)
 
 
-def iter_batches(
-    model: Model | onnx.ModelProto,
-    samples: Mapping[str, Array],
-    outputs: Sequence[str] | None = None,
-    provider: Provider | str = "auto",
-    folder: Path | None = None,
-    batch: int = 64,
-    run_limits: RunLimits | None = None,
-) -> Iterator[dict[str, Array]]:
-    """Run a model over all samples, yielding group by group; see `Session.iter_batches`."""
-    with opened(model, provider, outputs, folder, run_limits) as session:
-        yield from session.iter_batches(samples, batch)
-
-
 @contextlib.contextmanager
 def opened(
     model: Model | onnx.ModelProto,
@@ -290,9 +275,9 @@ def opened(
 ) -> Iterator[Session]:
     """A session in a place of its own, a process unless the limits say otherwise, which is stopped
     in the end; see `Session`."""
-    limits = defaults.DEFAULT if run_limits is None else run_limits
+    limits = DEFAULT if run_limits is None else run_limits
     chosen = choose(provider) if isinstance(provider, str) else provider
-    host: Host = LocalHost() if limits.in_process else ChildHost(limits, chosen)
+    host = place_for(limits, chosen)
     try:
         yield Session(model, provider=chosen, outputs=outputs, folder=folder, host=host)
     finally:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
 import numpy as np
 
 from onnxshare.io.tensors import Array
 from onnxshare.runtime import limits as memory
 from onnxshare.runtime.limits import RunLimits
-from onnxshare.runtime.ort_engine import Engine, Initializer, Racer, Settings
+from onnxshare.runtime.ort_engine import Engine, Racer, Settings
 from onnxshare.runtime.ort_weights import Weights
 from onnxshare.runtime.pipe_messages import Header
 from onnxshare.runtime.providers import CPU, REFERENCE, Provider
@@ -50,71 +50,73 @@ class First:
     on_cpu: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
-class Runner:
-    """One of two sessions that are timed: the session, the outputs it makes, and its inputs."""
+class Host(ABC):
+    """A place for sessions.
 
-    opened: Opened
-    names: Sequence[str]
-    feed: Mapping[str, Array]
-
-
-class Host(Protocol):
-    """A place for sessions."""
-
-    @property
-    def generation(self) -> int:
-        """How often it was stopped, or has died."""
-
-    @property
-    def first(self) -> First:
-        """What the first session there took."""
-
-    def open(self, weights: Weights, settings: Settings) -> Opened:
-        """Load a model. Raises RuntimeFailure."""
-
-    def run(self, opened: Opened, names: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
-        """Run it and return the outputs named. Raises RuntimeFailure."""
-
-    def race(self, runners: Sequence[Runner], orders: Array, runs: int) -> Array:
-        """Time two sessions; see `Session.race`. Raises RuntimeFailure."""
-
-    def close(self, opened: Opened) -> None:
-        """Forget a session."""
-
-    def stop(self) -> None:
-        """Forget all sessions, and free what they took."""
-
-
-class LocalHost:
-    """Sessions in this process."""
+    Attributes:
+        generation: how often it was stopped, or has died.
+        first: what the first session there took.
+        rivals: the places that are stopped before a model is loaded here: memory is short.
+    """
 
     def __init__(self) -> None:
         self.generation = 0
         self.first = First()
-        self._engine = Engine()
+        self.rivals: Sequence[Host] = ()
 
     def open(self, weights: Weights, settings: Settings) -> Opened:
-        """Load a model."""
-        given = [Initializer(name, kind, v) for name, (kind, v) in weights.handed_over.items()]
-        number, left = self._engine.open(weights.model, given, settings)
+        """Load a model. Raises RuntimeFailure."""
+        for place in self.rivals:
+            place.stop()
+        number, left = self._open(weights, settings)
         if self.first.on_cpu is None:
             self.first.on_cpu = tuple(left)
         return Opened(number, self.generation, weights.size)
+
+    def close(self, opened: Opened) -> None:
+        """Forget a session."""
+        if opened.generation == self.generation:
+            self._close(opened.number)
+
+    @abstractmethod
+    def run(self, opened: Opened, names: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
+        """Run it and return the outputs named. Raises RuntimeFailure."""
+
+    @abstractmethod
+    def race(self, racers: Sequence[Racer], orders: Array, runs: int) -> Array:
+        """Time two sessions; see `Session.race`. Raises RuntimeFailure."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Forget all sessions, and free what they took."""
+
+    @abstractmethod
+    def _open(self, weights: Weights, settings: Settings) -> tuple[int, Sequence[str]]: ...
+
+    @abstractmethod
+    def _close(self, number: int) -> None: ...
+
+
+class LocalHost(Host):
+    """Sessions in this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._engine = Engine()
+
+    def _open(self, weights: Weights, settings: Settings) -> tuple[int, Sequence[str]]:
+        return self._engine.open(weights.model, weights.handed_over, settings)
 
     def run(self, opened: Opened, names: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         """Run it and return the outputs named."""
         return self._engine.run(opened.number, names, feed)
 
-    def race(self, runners: Sequence[Runner], orders: Array, runs: int) -> Array:
+    def race(self, racers: Sequence[Racer], orders: Array, runs: int) -> Array:
         """Time two sessions."""
-        racers = [Racer(r.opened.number, list(r.names), r.feed) for r in runners]
         return self._engine.race(racers, orders, runs)
 
-    def close(self, opened: Opened) -> None:
-        """Forget a session."""
-        if opened.generation == self.generation:
-            self._engine.close(opened.number)
+    def _close(self, number: int) -> None:
+        self._engine.close(number)
 
     def stop(self) -> None:
         """Forget all sessions."""
@@ -122,21 +124,20 @@ class LocalHost:
         self._engine = Engine()
 
 
-class ChildHost:
+class ChildHost(Host):
     """Sessions in a process of their own, which is started anew when it has died."""
 
     def __init__(self, limits: RunLimits, provider: Provider, *, start: bool = True) -> None:
         """Start the process, which does its imports while this one goes on; or only when it is
         needed."""
-        self.generation = self._opened = 0
-        self.first = First()
+        super().__init__()
+        self._opened = 0
         self._limits = limits
         self._memory = _allowed(limits) if provider.name in (CPU, REFERENCE) else None
         self._closed: list[int] = []
         self._child = ChildProcess(self._memory) if start else None
 
-    def open(self, weights: Weights, settings: Settings) -> Opened:
-        """Load a model."""
+    def _open(self, weights: Weights, settings: Settings) -> tuple[int, Sequence[str]]:
         answer, _ = self._ask(
             {"op": "open", "settings": asdict(settings)},
             [np.frombuffer(weights.model, np.uint8)],
@@ -145,21 +146,15 @@ class ChildHost:
             what="load",
         )
         self._opened += 1
-        if self.first.on_cpu is None:
-            self.first.on_cpu = tuple(answer["on_cpu"])
-        return Opened(answer["session"], self.generation, weights.size)
+        return answer["session"], answer["on_cpu"]
 
     def run(self, opened: Opened, names: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
         """Run it and return the outputs named."""
         size = sum(array.nbytes for array in feed.values())
         rows = max((len(array) for array in feed.values() if array.ndim), default=1)
+        header = {"session": opened.number, "inputs": list(feed), "outputs": list(names)}
         _, results = self._ask(
-            {
-                "op": "run",
-                "session": opened.number,
-                "inputs": list(feed),
-                "outputs": list(names),
-            },
+            {"op": "run", **header},
             list(feed.values()),
             seconds=self._limits.to_run(opened.size, rows, size),
             what="run",
@@ -168,27 +163,26 @@ class ChildHost:
             self.first.peak = self._child.peak
         return results
 
-    def race(self, runners: Sequence[Runner], orders: Array, runs: int) -> Array:
+    def race(self, racers: Sequence[Racer], orders: Array, runs: int) -> Array:
         """Time two sessions."""
         told = [
-            {"session": r.opened.number, "outputs": list(r.names), "inputs": list(r.feed)}
-            for r in runners
+            {"session": racer.number, "outputs": list(racer.outputs), "inputs": list(racer.feed)}
+            for racer in racers
         ]
-        feeds = [array for runner in runners for array in runner.feed.values()]
-        weights = max(runner.opened.size for runner in runners)
+        feeds = [array for racer in racers for array in racer.feed.values()]
+        weights = max(racer.size for racer in racers)
         size = sum(array.nbytes for array in feeds)
         _, results = self._ask(
-            {"op": "race", "runners": told, "runs": runs},
+            {"op": "race", "racers": told, "runs": runs},
             [np.asarray(orders, np.int64), *feeds],
             seconds=self._limits.to_run(weights, 1, size) * runs * len(orders) * 2,
             what="time",
         )
         return results[0]
 
-    def close(self, opened: Opened) -> None:
-        """Forget a session: the next message says so (this may be called in the midst of one)."""
-        if opened.generation == self.generation:
-            self._closed.append(opened.number)
+    def _close(self, number: int) -> None:
+        # The next message says so: this may be called in the midst of one.
+        self._closed.append(number)
 
     def stop(self) -> None:
         """End the process, and with it what it took."""
@@ -197,10 +191,8 @@ class ChildHost:
             self._gone()
 
     def _gone(self) -> None:
-        self._child = None
-        self._closed = []
+        self._child, self._closed, self._opened = None, [], 0
         self.generation += 1
-        self._opened = 0
 
     def _ask(
         self,
@@ -223,43 +215,10 @@ class ChildHost:
                 self._gone()
 
 
-class InTurn:
-    """A place that is left empty while a session of another place is open: memory is short."""
-
-    def __init__(self, place: Host, places: Sequence[Host]) -> None:
-        self._place, self._places = place, places
-
-    def open(self, weights: Weights, settings: Settings) -> Opened:
-        """Stop every place, then load a model."""
-        for place in self._places:
-            place.stop()
-        return self._place.open(weights, settings)
-
-    def run(self, opened: Opened, names: Sequence[str], feed: Mapping[str, Array]) -> list[Array]:
-        """Run it and return the outputs named."""
-        return self._place.run(opened, names, feed)
-
-    def race(self, runners: Sequence[Runner], orders: Array, runs: int) -> Array:
-        """Time two sessions."""
-        return self._place.race(runners, orders, runs)
-
-    def close(self, opened: Opened) -> None:
-        """Forget a session."""
-        self._place.close(opened)
-
-    def stop(self) -> None:
-        """Forget all sessions."""
-        self._place.stop()
-
-    @property
-    def generation(self) -> int:
-        """How often the place was stopped."""
-        return self._place.generation
-
-    @property
-    def first(self) -> First:
-        """What the first session there took."""
-        return self._place.first
+def place_for(limits: RunLimits, provider: Provider, *, start: bool = True) -> Host:
+    """A place for sessions: a process of its own unless the limits say otherwise; started now, or
+    when it is needed."""
+    return LocalHost() if limits.in_process else ChildHost(limits, provider, start=start)
 
 
 def _allowed(limits: RunLimits) -> int | None:

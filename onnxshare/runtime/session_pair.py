@@ -7,13 +7,12 @@ from typing import Any
 
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import Model
-from onnxshare.runtime import limits as defaults
 from onnxshare.runtime import limits as memory
-from onnxshare.runtime.limits import RunLimits
+from onnxshare.runtime.limits import DEFAULT, RunLimits
 from onnxshare.runtime.ort_weights import weight_bytes
 from onnxshare.runtime.providers import CPU, Provider
 from onnxshare.runtime.session import Session
-from onnxshare.runtime.session_host import ChildHost, Host, InTurn, LocalHost
+from onnxshare.runtime.session_host import Host, place_for
 from onnxshare.support.cpu_count import usable_cores
 
 #: Memory that a session takes, in bytes of its weights: the mapped file, or a copy of what is not
@@ -56,21 +55,15 @@ class Sessions:
             in_turn: hold one session at a time even if memory is not short; never done elsewhere
                 than on the CPU.
         """
-        limits = defaults.DEFAULT if limits is None else limits
+        limits = DEFAULT if limits is None else limits
         self._models, self._provider, self.limits = models, provider, limits
         self._track: Host | None = None
         short = in_turn or _is_short(list(models.values()), limits)
         self.in_turn = provider.name == CPU and short
-        self._places: dict[str, Host] = {}
-        for name in models:
-            self._places[name] = (
-                LocalHost()
-                if limits.in_process
-                else ChildHost(limits, provider, start=start and not self.in_turn)
-            )
-        everywhere = list(self._places.values())
-        if self.in_turn:
-            self._places = {n: InTurn(place, everywhere) for n, place in self._places.items()}
+        start = start and not self.in_turn
+        self._places = {name: place_for(limits, provider, start=start) for name in models}
+        for place in self._places.values() if self.in_turn else ():
+            place.rivals = list(self._places.values())
 
     def __enter__(self) -> Sessions:
         return self
@@ -79,8 +72,9 @@ class Sessions:
         self._stop()
 
     def _stop(self) -> None:
-        for place in (*self._places.values(), *([] if self._track is None else [self._track])):
-            place.stop()
+        for place in (*self._places.values(), self._track):
+            if place is not None:
+                place.stop()
 
     def open(self, name: str, outputs: Sequence[str] | None = None) -> Session:
         """A session of a model; see `Session`."""
@@ -119,16 +113,9 @@ class Sessions:
                 f"{free / 1e9:.3g} GB are free"
             )
         if self._track is None:
-            local = self.limits.in_process
-            self._track = (
-                LocalHost() if local else ChildHost(self.limits, self._provider, start=False)
-            )
-        one, other = (
-            Session(
-                model, provider=self._provider, host=self._track, later=True, threads=usable_cores()
-            )
-            for model in (first, second)
-        )
+            self._track = place_for(self.limits, self._provider, start=False)
+        how: dict[str, Any] = {"host": self._track, "later": True, "threads": usable_cores()}
+        one, other = (Session(m, provider=self._provider, **how) for m in (first, second))
         return one, other
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from onnxshare.errors import RuntimeFailure
 from onnxshare.runtime import limits, pipe_messages
-from onnxshare.runtime.ort_engine import Array, Engine, Initializer, Racer, Settings
+from onnxshare.runtime.ort_engine import Array, Engine, Initializers, Racer, Settings
 from onnxshare.runtime.providers import try_session
 
 #: The most bytes that this process may write into a file: it has none to write.
@@ -63,22 +63,22 @@ class Worker:
         orders, feeds = arrays[0], iter(arrays[1:])
         racers = [
             Racer(told["session"], told["outputs"], {name: next(feeds) for name in told["inputs"]})
-            for told in header["runners"]
+            for told in header["racers"]
         ]
         return {}, [self._engine.race(racers, orders, header["runs"])]
 
-    def _weights(self, header: pipe_messages.Header) -> list[Initializer]:
+    def _weights(self, header: pipe_messages.Header) -> Initializers:
         """The weights in the files that come with the message, mapped."""
         maps = []
         for file in self._receive(header):
             maps.append(mmap.mmap(file, 0, access=mmap.ACCESS_READ))
             os.close(file)
-        found = []
+        found = {}
         for item in header["weights"]:
             shape, dtype = item["shape"], np.dtype(item["dtype"])
             count = int(np.prod(shape, dtype=np.int64))
             values = np.frombuffer(maps[item["file"]], dtype, count, item["offset"]).reshape(shape)
-            found.append(Initializer(item["name"], item["data_type"], values))
+            found[item["name"]] = item["data_type"], values
         return found
 
     def _receive(self, header: pipe_messages.Header) -> list[int]:

@@ -79,7 +79,7 @@ def test_a_cpu_that_does_not_work(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
     def broken(*_: Any) -> str:
         return "it computes wrong results"
 
-    monkeypatch.setattr(providers, "_try_apart", broken)
+    monkeypatch.setattr(providers, "try_provider", broken)
     ran = cli("doctor", "--format", "json")
     assert ran.returncode == 1
     found = json.loads(ran.stdout)

@@ -17,7 +17,7 @@ from onnxshare.runtime.ort_engine import Engine, Settings
 def test_the_cpu_always_works() -> None:
     provider = providers.choose("cpu")
     assert (provider.name, provider.label) == ("CPUExecutionProvider", "CPU")
-    assert provider.session_argument == [("CPUExecutionProvider", {})]
+    assert not provider.options
     assert providers.choose("CPUExecutionProvider") == provider
 
 
@@ -40,10 +40,8 @@ def test_cuda_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(providers, "probe_cuda", lambda: ("NVIDIA H100, driver for CUDA 13.0", ""))
     provider = providers.choose("auto")
     assert provider.label == "CUDA (NVIDIA H100, driver for CUDA 13.0)"
-    (name, options), fallback = provider.session_argument
-    assert name == "CUDAExecutionProvider"
-    assert options["use_tf32"] == "0"
-    assert fallback == ("CPUExecutionProvider", {})
+    assert provider.name == "CUDAExecutionProvider"
+    assert provider.options["use_tf32"] == "0"
 
 
 def test_a_driver_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,8 +176,9 @@ def test_cuda_computes_as_it_can_be_compared() -> None:
     assert dict(providers.CUDA_OPTIONS) == wanted
     ort_engine = Engine()
     cuda = Settings("CUDAExecutionProvider", "CUDA", wanted)
+    assert Settings("CPUExecutionProvider", "CPU", {}).providers == [("CPUExecutionProvider", {})]
     assert cuda.providers == [("CUDAExecutionProvider", wanted), ("CPUExecutionProvider", {})]
-    options = ort_engine._options([], cuda)
+    options = ort_engine._options({}, cuda)
     assert options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
 
 

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.errors import RuntimeFailure, SamplesError
-from onnxshare.runtime.session import Session, iter_batches, run_model
+from onnxshare.runtime.session import Session, opened, run_model
 
 Size = int | str | None
 WEIGHT = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -77,7 +77,8 @@ def test_what_is_not_needed_is_not_computed() -> None:
 
 def test_batches_come_one_by_one_in_order() -> None:
     x = rows(10)
-    parts = list(iter_batches(product("n"), {"x": x}, provider="cpu", batch=4))
+    with opened(product("n"), "cpu") as session:
+        parts = list(session.iter_batches({"x": x}, batch=4))
     assert [len(part["y"]) for part in parts] == [4, 4, 2]
     joined = np.concatenate([part["y"] for part in parts])
     np.testing.assert_allclose(joined, np.maximum(x @ WEIGHT, 0), rtol=1e-5, atol=1e-5)

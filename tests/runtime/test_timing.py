@@ -143,6 +143,6 @@ def test_who_goes_first_is_as_told_and_times_are_per_run(monkeypatch: pytest.Mon
 
 
 def test_measured_sessions_have_fixed_threads_that_do_not_spin() -> None:
-    options = Engine()._options([], Settings("CPUExecutionProvider", "CPU", {}, threads=3))
+    options = Engine()._options({}, Settings("CPUExecutionProvider", "CPU", {}, threads=3))
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"

@@ -22,7 +22,7 @@ from onnxshare.runtime import limits as memory
 from onnxshare.runtime import ort_weights, session_host, session_pair, worker_process
 from onnxshare.runtime.limits import RunLimits, parse_memory
 from onnxshare.runtime.providers import choose
-from onnxshare.runtime.session import Session, iter_batches, run_model
+from onnxshare.runtime.session import Session, opened, run_model
 from onnxshare.runtime.session_host import ChildHost
 from tests.runtime import hostile
 
@@ -218,10 +218,10 @@ def test_the_peak_is_that_of_a_model_alone() -> None:
 
 
 def test_batches_stream_through_the_process_and_it_ends_with_them() -> None:
-    batches = iter_batches(hostile.harmless(), {"x": X}, provider="cpu", batch=3)
-    assert len(next(batches)["y"]) == 3
-    batches.close()  # type: ignore[attr-defined]
-    parts = list(iter_batches(hostile.harmless(), {"x": X}, provider="cpu", batch=3))
+    with opened(hostile.harmless(), "cpu") as session:
+        assert len(next(session.iter_batches({"x": X}, batch=3))["y"]) == 3
+    with opened(hostile.harmless(), "cpu") as session:
+        parts = list(session.iter_batches({"x": X}, batch=3))
     np.testing.assert_array_equal(np.concatenate([part["y"] for part in parts]), X)
 
 
@@ -238,7 +238,7 @@ def test_where_memory_is_short_one_session_is_open_at_a_time(
     monkeypatch.setattr(session_host, "_allowed", lambda limits: None)
     opened: list[session_host.Host] = []
     stop = [(kind, kind.stop) for kind in (session_host.ChildHost, session_host.LocalHost)]
-    start = [(kind, kind.open) for kind in (session_host.ChildHost, session_host.LocalHost)]
+    start = [(kind, kind._open) for kind in (session_host.ChildHost, session_host.LocalHost)]
     for kind, real in start:
 
         def enter(self: Any, *given: Any, real: Any = real) -> Any:
@@ -246,7 +246,7 @@ def test_where_memory_is_short_one_session_is_open_at_a_time(
             opened.append(self)
             return real(self, *given)
 
-        monkeypatch.setattr(kind, "open", enter)
+        monkeypatch.setattr(kind, "_open", enter)
     for kind, real_stop in stop:
 
         def leave(self: Any, real_stop: Any = real_stop) -> None:

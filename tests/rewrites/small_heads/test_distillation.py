@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from onnxshare.io.load import load
-from onnxshare.runtime.session import iter_batches
+from onnxshare.runtime.session import opened
 from rewrites.base import study
 from rewrites.refusal import Refusal
 from rewrites.small_heads import blas_threads, distillation
@@ -47,7 +47,8 @@ def answers(chain: Chain, model: onnx.ModelProto, count: int, seed: int) -> Head
     def features(
         proto: onnx.ModelProto, names: tuple[str, ...]
     ) -> Generator[Mapping[str, Array], None, None]:
-        yield from iter_batches(replace(whole, skeleton=proto), arrays, outputs=names)
+        with opened(replace(whole, skeleton=proto), outputs=names) as session:
+            yield from session.iter_batches(arrays)
 
     return collect(chain, features, count)
 

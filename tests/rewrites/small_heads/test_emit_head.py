@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from onnxshare.io.load import Model, load, with_data
-from onnxshare.runtime.session import iter_batches
+from onnxshare.runtime.session import opened
 from onnxshare.samples.input_specs import input_specs
 from rewrites.base import study
 from rewrites.small_heads import blas_threads
@@ -45,8 +45,8 @@ def on(model: Model, chain: Chain, image: Array) -> HeadData:
     def features(
         proto: onnx.ModelProto, names: tuple[str, ...]
     ) -> Generator[Mapping[str, Array], None, None]:
-        whole = replace(model, skeleton=proto)
-        yield from iter_batches(whole, {given.name: image}, outputs=names, provider="cpu")
+        with opened(replace(model, skeleton=proto), "cpu", names) as session:
+            yield from session.iter_batches({given.name: image})
 
     return collect(chain, features, len(image))
 
@@ -114,13 +114,8 @@ def test_float32_equals_the_fit(
     finished = with_data(replace(given.model, skeleton=proto))
     onnx.checker.check_model(finished, full_check=True)
     result = chain.layers[leaf].result
-    parts = iter_batches(
-        replace(given.model, skeleton=proto),
-        {input_specs(proto)[0].name: given.test},
-        outputs=(result,),
-        provider="cpu",
-    )
-    found = np.concatenate([part[result] for part in parts]).reshape(wanted.shape)
+    with opened(replace(given.model, skeleton=proto), "cpu", (result,)) as session:
+        found = session.run({input_specs(proto)[0].name: given.test})[result].reshape(wanted.shape)
     assert np.abs(found - wanted).max() <= 2e-5 * np.abs(wanted).max()
     np.testing.assert_array_equal(found.argmax(axis=1), wanted.argmax(axis=1))
     stored = sum(int(np.prod(array.dims)) for array in _floats(finished))
