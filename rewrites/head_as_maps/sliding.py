@@ -10,7 +10,7 @@ image.
 
 from __future__ import annotations
 
-from math import prod
+from math import lcm, prod
 
 import numpy as np
 import onnx
@@ -28,22 +28,14 @@ from onnxshare.shapes.rules.microsoft import RULES
 from onnxshare.shapes.rules.substitute import substitute
 from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.head_as_maps.maps import is_plain, one
+from rewrites.head_as_maps.trunk import Trunk
 from rewrites.refusal import Refusal
 
-#: Operators whose outputs depend on every position of a map.
-_EVERYWHERE = frozenset(
-    "InstanceNormalization GroupNormalization LayerNormalization MeanVarianceNormalization "
-    "LpNormalization Softmax LogSoftmax Gemm MatMul LSTM GRU RNN Attention "
-    "DynamicQuantizeLinear QLinearGlobalAveragePool QLinearReduceMean".split()
-)
-
-#: Operators with a window, which may pad.
-_WINDOWS = frozenset(
-    "Conv FusedConv QLinearConv ConvInteger NhwcFusedConv MaxPool AveragePool LpPool "
-    "QLinearAveragePool NhwcMaxPool".split()
-)
-
 _SIZE_NAMES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+
+#: Positions of the image that are added in a trial for each stride of its maps: whatever strides
+#: the layers in between have, they divide it.
+_MORE = 5040
 
 
 def free_sizes(
@@ -58,19 +50,19 @@ def free_sizes(
         pooled: whether the maps of outputs are averaged, so that the outputs keep their shapes.
 
     Returns:
-        Notes for the user: padding in the trunk, where there is some.
+        Notes for the user: what keeps positions from being equal to the original on their crops.
 
     Raises:
         Refusal: the trunk before the head does not accept other sizes.
     """
+    trunk = Trunk(subject, builder.replaced)
     del model.graph.value_info[:]
-    rank = builder.rank
+    names = _SIZE_NAMES[builder.rank]
     for value in model_inputs(model.graph):
-        dims = value.type.tensor_type.shape.dim
-        if len(dims) != rank + 2:
+        dims, axes = value.type.tensor_type.shape.dim, trunk.images.get(value.name, [])
+        if len(axes) > len(names):
             continue
-        first = 1 if _channels_last(model.graph, value.name) else 2
-        for name, axis in zip(_SIZE_NAMES[rank], range(first, first + rank), strict=True):
+        for name, axis in zip(names[len(names) - len(axes) :], axes, strict=True):
             dims[axis].Clear()
             dims[axis].dim_param = name
     maps = [value.name for value in model.graph.output]
@@ -79,46 +71,25 @@ def free_sizes(
     else:
         for value in model.graph.output:
             _map_output(value, builder)
-    if not _accepts_more(model, rank, maps):
-        fixed = _by_position(model, rank)
-        if fixed is not None:
-            raise Refusal(f"'{fixed}' holds a number for each position of its map: it cannot slide")
-        reason = "the layers before the head do not accept other input sizes"
-        foreign = next((n for n in model.graph.node if n.domain not in ("", "ai.onnx")), None)
-        if foreign is not None:
-            reason += (
-                f", or what they make of them is not known, because of '{foreign.name}' "
-                f"({foreign.domain}.{foreign.op_type})"
-            )
-        several = any(len(head_map.parts) > 1 for head_map in builder.head_maps.values())
-        raise Refusal(reason + (", or its maps do not slide in step" if several else ""))
-    trunk = [node for node in subject.graph.main.nodes if node not in builder.replaced]
-    notes = []
-    padded = sum(_pads(subject, node) for node in trunk)
-    if padded:
-        notes.append(
-            f"{padded} convolutions or poolings before the head pad their borders: inside a larger "
-            "image an output is close to, but not equal to, what the original gives on that crop"
-        )
-    wide = next((node for node in trunk if _looks_everywhere(node)), None)
-    if wide is not None:
-        notes.append(
-            f"node '{wide.name}' ({wide.op_type}) looks at the whole image: no output depends on "
-            "its crop alone, and none equals what the original gives there"
-        )
-    return notes
+    if not _accepts_more(subject, model, trunk, maps):
+        raise Refusal(_why_not(model, builder))
+    return trunk.notes()
 
 
-def _channels_last(graph: onnx.GraphProto, name: str) -> bool:
-    for node in graph.node:
-        if name in node.input:
-            if node.op_type == "Transpose":
-                order = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
-                return len(order) > 2 and order[1] == len(order) - 1
-            if len(node.output) == 1 and node.op_type not in ("Conv", "MaxPool", "AveragePool"):
-                return _channels_last(graph, node.output[0])
-            return False
-    return False
+def _why_not(model: onnx.ModelProto, builder: HeadBuilder) -> str:
+    """Why a network does not slide."""
+    fixed = _by_position(model, builder.rank)
+    if fixed is not None:
+        return f"'{fixed}' holds a number for each position of its map: it cannot slide"
+    reason = "the layers before the head do not accept other input sizes"
+    foreign = next((n for n in model.graph.node if n.domain not in ("", "ai.onnx")), None)
+    if foreign is not None:
+        reason += (
+            f", or what they make of them is not known, because of '{foreign.name}' "
+            f"({foreign.domain}.{foreign.op_type})"
+        )
+    several = any(len(head_map.parts) > 1 for head_map in builder.head_maps.values())
+    return reason + (", or its maps do not slide in step" if several else "")
 
 
 def _map_output(value: onnx.ValueInfoProto, builder: HeadBuilder) -> None:
@@ -144,19 +115,22 @@ def _pools_outputs(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
     )
 
 
-def _accepts_more(model: onnx.ModelProto, rank: int, maps: list[str]) -> bool:
-    """Whether shape inference still reaches the maps of outputs, and they have several
-    positions, when every spatial size is larger."""
+def _accepts_more(subject: Subject, model: onnx.ModelProto, trunk: Trunk, maps: list[str]) -> bool:
+    """Whether shape inference still reaches the maps of outputs, and they have as many more
+    positions as they should, when every spatial size is larger."""
     trial = onnx.ModelProto()
     trial.CopyFrom(model)
     # Before version 4 onnx takes shapes of stored tensors from the inputs alone, where some
     # exporters do not list them.
     trial.ir_version = max(4, trial.ir_version)
+    strides = trunk.strides()
+    more = lcm(*strides.values()) * _MORE
     for value in model_inputs(trial.graph):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in _SIZE_NAMES[rank]:
+        sizes = subject.probe.shapes.get(subject.graph.main, value.name) or ()
+        for dim, size in zip(value.type.tensor_type.shape.dim, sizes, strict=False):
+            if dim.dim_param in _SIZE_NAMES[3]:
                 dim.Clear()
-                dim.dim_value = 512
+                dim.dim_value = (size if isinstance(size, int) else 0) + more
     for value in trial.graph.output:
         value.type.tensor_type.ClearField("shape")
     substitute(trial, RULES)
@@ -170,8 +144,12 @@ def _accepts_more(model: onnx.ModelProto, rank: int, maps: list[str]) -> bool:
     }
     if not all(_slopes_fit(node, shapes, model) for node in model.graph.node):
         return False
-    sizes = [shapes.get(name, []) for name in maps]
-    return all(len(found) == rank + 2 and prod(found[2:]) > 1 for found in sizes)
+    found = [shapes.get(name, []) for name in maps]
+    return all(prod(sizes[2:]) > 1 for sizes in found) and all(
+        len(sizes) > axis and sizes[axis] == 1 + more // stride
+        for sizes in found
+        for (_, axis), stride in strides.items()
+    )
 
 
 def _slopes_fit(node: onnx.NodeProto, shapes: dict[str, list[int]], model: onnx.ModelProto) -> bool:
@@ -194,25 +172,6 @@ def _by_position(model: onnx.ModelProto, rank: int) -> str | None:
             if len(tensor.dims) >= rank and any(size > 1 for size in tensor.dims[-rank:]):
                 return str(node.name)
     return None
-
-
-def _pads(subject: Subject, node: Node) -> bool:
-    """Whether a node treats the borders of a map in a way of their own."""
-    if node.op_type == "Pad":
-        given = node.attribute("pads", node.attribute("paddings"))
-        if given is None and len(node.inputs) > 1:
-            given = subject.probe.values.integers(node.scope, node.inputs[1])
-        return given is None or bool(np.any(given))
-    if node.op_type in ("ConvTranspose", "Resize", "Upsample"):
-        return True
-    if node.op_type not in _WINDOWS:
-        return False
-    same = str(node.attribute("auto_pad", "NOTSET")).startswith("SAME")
-    return same or bool(node.attribute("ceil_mode", 0)) or bool(np.any(node.attribute("pads", [0])))
-
-
-def _looks_everywhere(node: Node) -> bool:
-    return node.op_type in _EVERYWHERE or node.op_type.startswith(("Global", "Reduce"))
 
 
 #: What quantises by the range of a whole tensor, so that no output depends on its crop alone.

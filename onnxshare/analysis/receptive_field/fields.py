@@ -165,6 +165,9 @@ class ReceptiveFields:
         graph: the indexed model.
         shapes: sizes, which padding of the kind SAME and layout nodes need.
         values: constants that operators take their axes and sizes from.
+
+    Attributes:
+        images: the spatial axes of each image-like input.
     """
 
     def __init__(self, graph: Graph, shapes: Shapes, values: Values) -> None:
@@ -174,7 +177,7 @@ class ReceptiveFields:
         self._slides: set[Key] = set()
         self._plans: dict[Plan, dict[int, Window | str]] = {}
         self._ready: dict[int, Fields] = {}
-        self._images: dict[str, list[int]] = {}
+        self.images: dict[str, list[int]] = {}
         names = _candidates(graph)
         self._why = NO_IMAGE if len(names) <= _MOST_INPUTS else "too many image-like inputs"
         self._windows = 0 < len(names) <= _MOST_INPUTS
@@ -190,12 +193,12 @@ class ReceptiveFields:
         for name in names:
             axes = sorted(axis for image, axis in self._slides if image == name)
             if axes:
-                self._images[name] = axes
+                self.images[name] = axes
 
     def _pass(self, node: Node) -> None:
         states = [self._states.get(name) for name in node.inputs]
         if node.position in node.scope.children:
-            states += [self._states.get(name) for name in _captured(self._graph, node)]
+            states += [self._states.get(name) for name in captured(self._graph, node)]
         if not any(states) or node.op_type in SHAPE_ONLY:
             return
         rule = rule_of(node)
@@ -235,11 +238,17 @@ class ReceptiveFields:
             found = state
         return found
 
-    def window(self, tensor: str, source: str, axis: int) -> Window | None:
-        """What each position of a tensor of the main graph sees along an axis of an input."""
+    def places(self, tensor: str) -> dict[Key, Place]:
+        """What each position of a tensor of the main graph sees along each spatial axis of an
+        image-like input, as far as the tensor depends on it."""
         state = self._states.get(tensor)
-        place = state.places.get((source, axis)) if state is not None else None
-        return place.window if place is not None else None
+        if state is None:
+            return {}
+        return {
+            key: place
+            for key, place in state.places.items()
+            if key[1] in self.images.get(key[0], ())
+        }
 
     def of(self, node: Node) -> Fields:
         """What a node sees: its first output that depends on an input."""
@@ -262,13 +271,13 @@ class ReceptiveFields:
         inputs = {name for name, _ in state.places}
         found = {
             name: self._one(state, name, axes)
-            for name, axes in self._images.items()
+            for name, axes in self.images.items()
             if name in inputs
         }
         if not found:
             return _NO_IMAGE
         first = next(iter(found.values()))
-        several = len(self._images) > 1
+        several = len(self.images) > 1
         return Fields(
             first[0], first[1], {name: f for name, (f, _) in found.items()} if several else {}
         )
@@ -307,12 +316,12 @@ def _candidates(graph: Graph) -> list[str]:
         if node.op_type in SLIDING or not wanted.isdisjoint(node.outputs):
             wanted.update(node.inputs)
             if node.position in node.scope.children:
-                wanted.update(_captured(graph, node))
+                wanted.update(captured(graph, node))
     inputs = graph.main.inputs
     return [v.name for v in graph.main.graph.input if v.name in wanted and v.name in inputs]
 
 
-def _captured(graph: Graph, node: Node) -> list[str]:
+def captured(graph: Graph, node: Node) -> list[str]:
     """The names that the subgraphs of a node read, their own included."""
     names: list[str] = []
     scopes = list(graph.subgraphs(node).values())

@@ -63,7 +63,8 @@ def claimed(built: onnx.ModelProto, axis: int) -> Window | None:
     graph = Graph(load(built))
     shapes = infer(graph)
     fields = ReceptiveFields(graph, shapes, Values(graph, shapes.fully_known()))
-    return fields.window(built.graph.output[0].name, "x", axis)
+    place = fields.places(built.graph.output[0].name).get(("x", axis))
+    return place.window if place is not None else None
 
 
 def assert_measured(built: onnx.ModelProto, sizes: list[int], margin: int = 0) -> int:

@@ -1,0 +1,154 @@
+"""The layers before a head that slides: whether each position of their maps is what they give on
+the crop under it.
+
+That holds where what a position sees moves along with it, and no border is in sight. Both are
+asked of the receptive fields; what cannot be followed there may be anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnxshare.analysis.heads.head import Subject
+from onnxshare.analysis.receptive_field.axis_tracking import WHOLE_INPUT, Key, Place
+from onnxshare.analysis.receptive_field.fields import (
+    SAME,
+    SHAPE_ONLY,
+    ReceptiveFields,
+    captured,
+    rule_of,
+)
+from onnxshare.graph.index import Node
+from onnxshare.shapes.computed_sizes import SIZE_INPUTS
+
+
+class Trunk:
+    """The layers before the heads of a model.
+
+    Args:
+        subject: the model.
+        replaced: the nodes of its heads, and all after them.
+    """
+
+    def __init__(self, subject: Subject, replaced: set[Node]) -> None:
+        self._graph, self._shapes = subject.graph, subject.probe.shapes
+        self._fields = ReceptiveFields(self._graph, self._shapes, subject.probe.values)
+        made = {name for node in replaced for name in node.outputs}
+        read = {name for node in replaced for name in node.inputs} - made
+        self._maps = [name for name in sorted(read) if self._fields.places(name)]
+        self._needed = set(self._maps)
+        nodes: list[Node] = []
+        for node in reversed(self._graph.main.nodes):
+            if node.op_type not in SHAPE_ONLY and not self._needed.isdisjoint(node.outputs):
+                nodes.append(node)
+                self._needed.update(self._reads(node))
+        self._padded: list[Node] = []
+        self._lost: dict[bool, tuple[Node, str]] = {}
+        for node in reversed(nodes):
+            for place, before in self._places(node):
+                self._judge(node, place, before)
+        self._take_sizes()
+
+    @property
+    def images(self) -> dict[str, list[int]]:
+        """The spatial axes of each input that is an image, or a signal, or a volume."""
+        return self._fields.images
+
+    def strides(self) -> dict[tuple[Key, int], int]:
+        """By how many positions of an input one moves with each position of a map: by the axis of
+        the input and that of the map. What moves otherwise is left out."""
+        return {
+            (key, place.axis): place.window.step
+            for name in self._maps
+            for key, place in self._fields.places(name).items()
+            if place.axis is not None and place.window is not None and len(place.window.lows) == 1
+        }
+
+    def notes(self) -> list[str]:
+        """What keeps positions from being equal to what the original gives on their crops."""
+        notes = []
+        if self._padded:
+            count, what = len(self._padded), _named(self._padded[0])
+            who = f"{what} pads its" if count == 1 else f"{count} nodes ({what} first) pad their"
+            notes.append(
+                f"{who} borders before the head: inside a larger image an output is close to, but "
+                "not equal to, what the original gives on that crop"
+            )
+        for whole, (node, reason) in self._lost.items():
+            text = f": {reason}, so an output may differ from what the original gives on its crop"
+            if whole:
+                text = (
+                    " looks at the whole image: no output depends on its crop alone, and none "
+                    "equals what the original gives there"
+                )
+            notes.append(_named(node) + text)
+        return notes
+
+    def _reads(self, node: Node) -> list[str]:
+        inner = captured(self._graph, node) if node.position in node.scope.children else []
+        return [*node.inputs, *inner]
+
+    def _places(self, node: Node) -> Iterator[tuple[tuple[Place, str], list[tuple[Place, str]]]]:
+        """What each needed output sees of each axis of an image, and what the inputs see of it;
+        with the tensors."""
+        read = {name: self._fields.places(name) for name in self._reads(node) if name}
+        for name in self._needed.intersection(node.outputs):
+            for key, place in self._fields.places(name).items():
+                before = [(places[key], at) for at, places in read.items() if key in places]
+                yield (place, name), before
+
+    def _judge(self, node: Node, after: tuple[Place, str], before: list[tuple[Place, str]]) -> None:
+        """Note a node behind which positions no longer are what they are on a crop."""
+        window = after[0].window
+        seen = [place.window for place, _ in before if place.window is not None]
+        if len(seen) < len(before):
+            return  # a node before it is noted already
+        if window is None:
+            self._lose(node, after[0].note)
+            return
+        period = len(window.lows)
+        periods = [len(item.lows) for item in seen]
+        if len(seen) > 1 and max(periods) > period:
+            self._lose(node, "positions of several kinds are combined")
+        if after[1] in self._maps and period > 1:
+            self._lose(node, "positions lie closer than those of the image, or differ in turn")
+        low, high = self._reach(*after)
+        ends = [self._reach(*item) for item in before]
+        grows = max(window.sizes) > max(max(item.sizes) for item in seen)
+        rounds = str(node.attribute("auto_pad", "")).startswith("SAME") or bool(
+            node.attribute("ceil_mode", 0) and window.step != seen[0].step
+        )
+        outside = low < min(first for first, _ in ends) or high > max(last for _, last in ends)
+        if (outside or (grows and rounds)) and self._padded[-1:] != [node]:
+            self._padded.append(node)
+
+    def _reach(self, place: Place, name: str) -> tuple[int, int]:
+        """The first and the last position of the image that any position of a tensor sees."""
+        shape, window = self._shapes.get(self._graph.main, name), place.window
+        assert window is not None
+        size = shape[place.axis] if shape is not None and place.axis is not None else 1
+        return window.low(0), window.high(size - 1 if isinstance(size, int) else 0)
+
+    def _lose(self, node: Node, reason: str) -> None:
+        self._lost.setdefault(reason == WHOLE_INPUT, (node, reason))
+
+    def _take_sizes(self) -> None:
+        """Note the first node that computes with the size of the image, as with coordinates."""
+        sized: set[str] = set()
+        even: set[str] = set()  # the same number everywhere, as many as the image asks for
+        for node in self._graph.main.nodes:
+            reads, sizes = self._reads(node), SIZE_INPUTS.get(node.op_type, ())
+            values = [name for at, name in enumerate(reads) if at not in sizes]
+            if any(self._fields.places(name) for name in node.outputs):
+                if not (self._needed.isdisjoint(node.outputs) or sized.isdisjoint(values)):
+                    self._lose(node, "it takes in what is computed from the size of the image")
+                    return
+            elif node.op_type in SHAPE_ONLY and any(map(self._fields.places, reads)):
+                sized.update(node.outputs)
+            elif not (sized | even).isdisjoint(reads):
+                fills = node.op_type in ("ConstantOfShape", "Expand") or rule_of(node) is SAME
+                (even if fills and sized.isdisjoint(values) else sized).update(node.outputs)
+
+
+def _named(node: Node) -> str:
+    return f"node '{node.name}' ({node.op_type})"
