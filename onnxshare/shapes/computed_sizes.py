@@ -13,7 +13,7 @@ from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node, Scope
 
 #: Inputs that decide the shape of the result, by operator.
-SIZE_INPUTS: dict[str, tuple[int, ...]] = {
+_OPERANDS: dict[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,),
     "Expand": (1,),
     "Pad": (1, 3),
@@ -56,7 +56,7 @@ def settle(graph: Graph, weightless: onnx.ModelProto, known: Known, values: Valu
     for scope, proto in _pairs(graph.main, weightless.graph):
         copies = proto.node
         for node in scope.nodes:
-            if node.op_type not in SIZE_INPUTS and node.op_type not in ("If", "PRelu"):
+            if node.op_type not in _OPERANDS and node.op_type not in ("If", "PRelu"):
                 continue
             if node.op_type == "PRelu":
                 found |= _widen(node, copies[node.position], graph, known)
@@ -67,7 +67,7 @@ def settle(graph: Graph, weightless: onnx.ModelProto, known: Known, values: Valu
             if node.op_type == "If":
                 found |= _take_branch(node, proto, known, values)
             else:
-                for position in SIZE_INPUTS[node.op_type]:
+                for position in _OPERANDS[node.op_type]:
                     found |= _bind(graph, node, copy, proto, position, values)
     return found
 

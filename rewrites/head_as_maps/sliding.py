@@ -22,6 +22,7 @@ from onnxshare.analysis.heads.head import Subject
 from onnxshare.errors import ModelError
 from onnxshare.graph.index import Graph, Node, model_inputs
 from onnxshare.graph.onnx_sandbox import infer_shapes
+from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.io.load import Model
 from onnxshare.shapes.inference import infer
 from onnxshare.shapes.rules.microsoft import RULES
@@ -124,7 +125,7 @@ def _accepts_more(subject: Subject, model: onnx.ModelProto, trunk: Trunk, maps: 
     # exporters do not list them.
     trial.ir_version = max(4, trial.ir_version)
     strides = trunk.strides()
-    more = lcm(*strides.values()) * _MORE
+    more = _MORE * lcm(*set().union(*strides.values()))
     for value in model_inputs(trial.graph):
         sizes = subject.probe.shapes.get(subject.graph.main, value.name) or ()
         for dim, size in zip(value.type.tensor_type.shape.dim, sizes, strict=False):
@@ -141,23 +142,27 @@ def _accepts_more(subject: Subject, model: onnx.ModelProto, trunk: Trunk, maps: 
     shapes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]
-    }
-    if not all(_slopes_fit(node, shapes, model) for node in model.graph.node):
+    } | {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    if not all(_operands_fit(node, shapes) for node in model.graph.node):
         return False
     found = [shapes.get(name, []) for name in maps]
     return all(prod(sizes[2:]) > 1 for sizes in found) and all(
-        len(sizes) > axis and sizes[axis] == 1 + more // stride
+        len(sizes) > axis and sizes[axis] in {1 + more // stride for stride in each}
         for sizes in found
-        for (_, axis), stride in strides.items()
+        for axis, each in strides.items()
     )
 
 
-def _slopes_fit(node: onnx.NodeProto, shapes: dict[str, list[int]], model: onnx.ModelProto) -> bool:
-    """Whether the slope of a PRelu fits its data, which onnx's shape inference does not check."""
-    slope = next((t for t in model.graph.initializer if t.name in node.input[1:2]), None)
-    if node.op_type != "PRelu" or slope is None or node.input[0] not in shapes:
+def _operands_fit(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> bool:
+    """Whether a weight fits the data, where onnx's shape inference does not check it."""
+    data, weight = (shapes.get(name) for name in [*node.input, "", ""][:2])
+    if not data or weight is None:
         return True
-    pairs = zip(reversed(slope.dims), reversed(shapes[node.input[0]]), strict=False)
+    if traits_of(node).effect is Effect.RECURRENT:
+        return weight[-1:] == data[-1:]
+    if not node.op_type.endswith(("PRelu", "LayerNormalization", "RMSNormalization")):
+        return True
+    pairs = zip(reversed(weight), reversed(data), strict=False)
     return all(size in (1, length) for size, length in pairs)
 
 

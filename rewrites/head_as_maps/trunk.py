@@ -10,16 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxshare.analysis.heads.head import Subject
-from onnxshare.analysis.receptive_field.axis_tracking import WHOLE_INPUT, Key, Place
-from onnxshare.analysis.receptive_field.fields import (
-    SAME,
-    SHAPE_ONLY,
-    ReceptiveFields,
-    captured,
-    rule_of,
-)
+from onnxshare.analysis.receptive_field.axis_tracking import WHOLE_INPUT, Place
+from onnxshare.analysis.receptive_field.fields import ReceptiveFields, captured
 from onnxshare.graph.index import Node
-from onnxshare.shapes.computed_sizes import SIZE_INPUTS
+from onnxshare.graph.operator_traits import traits_of
 
 
 class Trunk:
@@ -39,11 +33,12 @@ class Trunk:
         self._needed = set(self._maps)
         nodes: list[Node] = []
         for node in reversed(self._graph.main.nodes):
-            if node.op_type not in SHAPE_ONLY and not self._needed.isdisjoint(node.outputs):
+            if not traits_of(node).shape_only and not self._needed.isdisjoint(node.outputs):
                 nodes.append(node)
                 self._needed.update(self._reads(node))
         self._padded: list[Node] = []
         self._lost: dict[bool, tuple[Node, str]] = {}
+        self._finer: Node | None = None
         for node in reversed(nodes):
             for place, before in self._places(node):
                 self._judge(node, place, before)
@@ -54,15 +49,15 @@ class Trunk:
         """The spatial axes of each input that is an image, or a signal, or a volume."""
         return self._fields.images
 
-    def strides(self) -> dict[tuple[Key, int], int]:
-        """By how many positions of an input one moves with each position of a map: by the axis of
-        the input and that of the map. What moves otherwise is left out."""
-        return {
-            (key, place.axis): place.window.step
-            for name in self._maps
-            for key, place in self._fields.places(name).items()
-            if place.axis is not None and place.window is not None and len(place.window.lows) == 1
-        }
+    def strides(self) -> dict[int, set[int]]:
+        """By how many positions of an image one moves with each position of a map, by the axis of
+        the map. Axes that move otherwise are left out."""
+        found: dict[int, set[int]] = {}
+        for name in self._maps:
+            for axis, window, _ in self._fields.places(name).values():
+                if axis is not None and window is not None and len(window.lows) == 1:
+                    found.setdefault(axis, set()).add(window.step)
+        return found
 
     def notes(self) -> list[str]:
         """What keeps positions from being equal to what the original gives on their crops."""
@@ -92,7 +87,7 @@ class Trunk:
         """What each needed output sees of each axis of an image, and what the inputs see of it;
         with the tensors."""
         read = {name: self._fields.places(name) for name in self._reads(node) if name}
-        for name in self._needed.intersection(node.outputs):
+        for name in filter(self._needed.__contains__, node.outputs):
             for key, place in self._fields.places(name).items():
                 before = [(places[key], at) for at, places in read.items() if key in places]
                 yield (place, name), before
@@ -101,7 +96,7 @@ class Trunk:
         """Note a node behind which positions no longer are what they are on a crop."""
         window = after[0].window
         seen = [place.window for place, _ in before if place.window is not None]
-        if len(seen) < len(before):
+        if not seen or len(seen) < len(before):
             return  # a node before it is noted already
         if window is None:
             self._lose(node, after[0].note)
@@ -110,8 +105,11 @@ class Trunk:
         periods = [len(item.lows) for item in seen]
         if len(seen) > 1 and max(periods) > period:
             self._lose(node, "positions of several kinds are combined")
+        if period > max(periods):
+            self._finer = node
         if after[1] in self._maps and period > 1:
-            self._lose(node, "positions lie closer than those of the image, or differ in turn")
+            reason = "its positions lie closer than those of the image, or differ in turn"
+            self._lose(self._finer or node, reason)
         low, high = self._reach(*after)
         ends = [self._reach(*item) for item in before]
         grows = max(window.sizes) > max(max(item.sizes) for item in seen)
@@ -137,16 +135,16 @@ class Trunk:
         sized: set[str] = set()
         even: set[str] = set()  # the same number everywhere, as many as the image asks for
         for node in self._graph.main.nodes:
-            reads, sizes = self._reads(node), SIZE_INPUTS.get(node.op_type, ())
-            values = [name for at, name in enumerate(reads) if at not in sizes]
+            traits, reads = traits_of(node), self._reads(node)
+            values = [name for at, name in enumerate(reads) if at not in traits.shape_inputs]
             if any(self._fields.places(name) for name in node.outputs):
                 if not (self._needed.isdisjoint(node.outputs) or sized.isdisjoint(values)):
                     self._lose(node, "it takes in what is computed from the size of the image")
                     return
-            elif node.op_type in SHAPE_ONLY and any(map(self._fields.places, reads)):
+            elif traits.shape_only and any(map(self._fields.places, reads)):
                 sized.update(node.outputs)
             elif not (sized | even).isdisjoint(reads):
-                fills = node.op_type in ("ConstantOfShape", "Expand") or rule_of(node) is SAME
+                fills = traits.elementwise or node.op_type in ("ConstantOfShape", "Expand")
                 (even if fills and sized.isdisjoint(values) else sized).update(node.outputs)
 
 

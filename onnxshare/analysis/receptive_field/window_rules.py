@@ -116,9 +116,9 @@ def _convolution(step: Step, state: State, weight: int, *, channels_last: bool) 
     return {**_reads(step, axes, sizes), channel: WHOLE_INPUT}
 
 
-def pooling(step: Step) -> State:
+def pooling(step: Step) -> State | list[State]:
     """MaxPool, AveragePool, LpPool: a window over space, each channel on its own. `ceil_mode` only
-    adds positions at the end."""
+    adds positions at the end. The second output of MaxPool holds places within the whole map."""
     state = step.data
     if state is None:
         return forget(step.tracked, "computed scales")
@@ -126,7 +126,9 @@ def pooling(step: Step) -> State:
     if not reads:
         return forget(step.tracked, DAMAGED, state.rank)
     _slides(step, state, reads)
-    return with_others(step, slid(state, reads))
+    result = with_others(step, slid(state, reads))
+    places = forget([result], "places within the whole map", result.rank)
+    return [result, *(places for _ in step.node.outputs[1:])]
 
 
 def _pooling(step: Step, state: State) -> Reads:
