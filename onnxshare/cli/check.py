@@ -1,19 +1,17 @@
-"""`onnxshare check`: hold models against limits, for CI.
-
-What `onnxshare check` does with its options: parse, merge, print, write; no logic of rules.
-"""
+"""`onnxshare check`: hold models against limits, for CI; no logic of rules."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
-
+from onnxshare.checks.rules import RULES
 from onnxshare.cli import options
+from onnxshare.cli.options import argument, option
 from onnxshare.cli.printing import note
 from onnxshare.errors import UsageError
 from onnxshare.support import progress
@@ -30,158 +28,101 @@ _REPORTS = "Reports"
 
 Format = Literal["full", "concise", "json", "github", "sarif", "junit", "gitlab", "markdown"]
 
+_METAVARS = {"bytes": "SIZE", "count": "N"}
 
-def _limit(metavar: str, text: str) -> typer.models.OptionInfo:
-    info: typer.models.OptionInfo = typer.Option(
-        metavar=metavar, help=text, rich_help_panel=_LIMITS, show_default=False
+#: The options that are limits, made of the table of rules.
+Limits: Any = make_dataclass(
+    "Limits",
+    [
+        (
+            rule.option.replace("-", "_"),
+            str | None,
+            option(
+                None,
+                rule.help,
+                metavar=_METAVARS.get(rule.unit, rule.unit.upper()),
+                panel=_LIMITS,
+            ),
+        )
+        for rule in RULES
+        if rule.help
+    ],
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `onnxshare check` takes."""
+
+    models: list[Path] | None = argument(
+        None,
+        "Models, folders or globs. Left out: the models that the policy file names, "
+        "or the only .onnx file of the current folder.",
+        metavar="[MODEL...]",
     )
-    return info
+    limits: Limits
+    limit: list[str] | None = option(
+        None,
+        "Any limit that `onnxshare rules` lists. May be given several times.",
+        metavar="NAME=LIMIT",
+        panel=_LIMITS,
+    )
+    select: list[str] | None = option(
+        None,
+        "Add rules with their default limits, by code, name or family: WS104,DP.",
+        metavar="RULES",
+        panel=_RULES,
+    )
+    ignore: list[str] | None = option(None, "Leave rules out.", metavar="RULES", panel=_RULES)
+    warn: list[str] | None = option(
+        None, "Report findings of these rules without failing.", metavar="RULES", panel=_RULES
+    )
+    config: Path | None = option(
+        None,
+        "The policy file. Left out: onnxshare.toml, or \\[tool.onnxshare] in "
+        "pyproject.toml, of the current folder.",
+        metavar="FILE",
+        panel=_RULES,
+    )
+    changed_since: str | None = option(
+        None, "Check only the models that changed since this commit of git.", metavar="COMMIT"
+    )
+    isolated: bool = option(
+        False, "Read neither policy files nor ONNXSHARE_ variables.", panel=_RULES
+    )
+    baseline: Path | None = option(
+        None,
+        "Findings in this file are known: only new ones fail, and models must not get "
+        "worse than it says.",
+        metavar="FILE",
+        panel=_BASELINE,
+    )
+    write_baseline: Path | None = option(
+        None,
+        "Write what is found and measured as the baseline, and exit 0.",
+        metavar="FILE",
+        panel=_BASELINE,
+    )
+    output: Format = option("full", "How to print the report.", "--format", panel=_REPORTS)
+    report: list[str] | None = option(
+        None,
+        "Also write the report to a file: sarif=check.sarif. May be given several times.",
+        metavar="FORMAT=FILE",
+        panel=_REPORTS,
+    )
+    samples: Path | None = option(
+        None, "Inputs for --equivalent-to: a .npz file or a folder.", metavar="FILE"
+    )
+    provider: str = option("auto", "Where --equivalent-to runs: auto, cpu or cuda.", metavar="NAME")
+    jobs: int | None = option(
+        None, "How many models at once. Left out: one per processor.", metavar="N", min=1
+    )
+    isolation: options.Isolation
+    sizes: options.Sizes
+    follow_symlinks: options.FollowSymlinks = None
 
 
-def command(
-    models: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[MODEL...]",
-            help="Models, folders or globs. Left out: the models that the policy file names, "
-            "or the only .onnx file of the current folder.",
-            show_default=False,
-        ),
-    ] = None,
-    max_params: Annotated[str | None, _limit("N", "The most parameters: 5000000 or 5M.")] = None,
-    max_macs: Annotated[
-        str | None, _limit("N", "The most multiply-accumulates per sample: 1.2G.")
-    ] = None,
-    max_file_size: Annotated[
-        str | None, _limit("SIZE", "The largest file, external data included: 20MiB.")
-    ] = None,
-    max_activation_memory: Annotated[
-        str | None, _limit("SIZE", "The most activation memory per sample: 16MiB.")
-    ] = None,
-    max_fc_share: Annotated[
-        str | None,
-        _limit(
-            "SHARE",
-            "The largest share of the parameters in fully connected layers: 0.5 or 50%.",
-        ),
-    ] = None,
-    min_sharing_ratio: Annotated[
-        str | None, _limit("RATIO", "How often a parameter must be used per sample, on average.")
-    ] = None,
-    equivalent_to: Annotated[
-        Path | None, _limit("MODEL", "The model that each must be equivalent to.")
-    ] = None,
-    min_agreement: Annotated[
-        str | None,
-        _limit("SHARE", "The agreement that an approximate model must promise; 100% allows none."),
-    ] = None,
-    target: Annotated[
-        str | None,
-        _limit(
-            "TARGET", "What must read it: 'onnxruntime 1.20' or 'opset <= 17, ir_version <= 8'."
-        ),
-    ] = None,
-    max_regression: Annotated[
-        str | None, _limit("SHARE", "How much worse than the baseline a model may be.")
-    ] = None,
-    limit: Annotated[
-        list[str] | None,
-        _limit("NAME=LIMIT", "Any limit that `onnxshare rules` lists. May be given several times."),
-    ] = None,
-    select: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="RULES",
-            help="Add rules with their default limits, by code, name or family: WS104,DP.",
-            rich_help_panel=_RULES,
-        ),
-    ] = None,
-    ignore: Annotated[
-        list[str] | None,
-        typer.Option(metavar="RULES", help="Leave rules out.", rich_help_panel=_RULES),
-    ] = None,
-    warn: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="RULES",
-            help="Report findings of these rules without failing.",
-            rich_help_panel=_RULES,
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="The policy file. Left out: onnxshare.toml, or \\[tool.onnxshare] in "
-            "pyproject.toml, of the current folder.",
-            rich_help_panel=_RULES,
-        ),
-    ] = None,
-    changed_since: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COMMIT",
-            help="Check only the models that changed since this commit of git.",
-            show_default=False,
-        ),
-    ] = None,
-    isolated: Annotated[
-        bool,
-        typer.Option(
-            "--isolated",
-            help="Read neither policy files nor ONNXSHARE_ variables.",
-            rich_help_panel=_RULES,
-        ),
-    ] = False,
-    baseline: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Findings in this file are known: only new ones fail, and models must not get "
-            "worse than it says.",
-            rich_help_panel=_BASELINE,
-        ),
-    ] = None,
-    write_baseline: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write what is found and measured as the baseline, and exit 0.",
-            rich_help_panel=_BASELINE,
-        ),
-    ] = None,
-    output: Annotated[
-        Format,
-        typer.Option("--format", help="How to print the report.", rich_help_panel=_REPORTS),
-    ] = "full",
-    report: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FORMAT=FILE",
-            help="Also write the report to a file: sarif=check.sarif. May be given several times.",
-            rich_help_panel=_REPORTS,
-        ),
-    ] = None,
-    samples: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Inputs for --equivalent-to: a .npz file or a folder."),
-    ] = None,
-    provider: Annotated[
-        str, typer.Option(metavar="NAME", help="Where --equivalent-to runs: auto, cpu or cuda.")
-    ] = "auto",
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="How many models at once. Left out: one per processor."
-        ),
-    ] = None,
-    in_process: options.InProcess = False,
-    timeout: options.Timeout = None,
-    memory_limit: options.MemoryLimit = None,
-    input_shape: options.InputShape = None,
-    dim: options.Dim = None,
-    follow_symlinks: options.FollowSymlinks = None,
-) -> int:
+def command(given: Options) -> int:
     """Check models against limits: exit 0 if all keep them, 1 on findings, 2 on bad input.
 
     Limits come from the options, else from variables such as
@@ -190,77 +131,59 @@ def command(
 
     Example: onnxshare check models/ --max-params 5M --max-fc-share 50%
     """
-
-    shapes, sizes = options.input_shapes(input_shape), options.dims(dim)
-    reports = report_files(report)
-    policy = effective_policy(config, isolated=isolated)
-    given: list[Path | str] = list(models or ())
-    given = given or [entry.path for entry in policy.models] or [options.model_path(None)]
-    if changed_since is not None:
-        given = only_changed(given, changed_since, policy)
-        if not given:
-            options.note(f"no model changed since {changed_since}")
+    sizes, reports = given.sizes.keywords(), report_files(given.report)
+    policy = effective_policy(given.config, isolated=given.isolated)
+    models: list[Path | str] = list(given.models or ())
+    models = models or [entry.path for entry in policy.models] or [options.model_path(None)]
+    if given.changed_since is not None:
+        models = only_changed(models, given.changed_since, policy)
+        if not models:
+            note(f"no model changed since {given.changed_since}")
             return 0
-    limits = {
-        "max-params": max_params,
-        "max-macs": max_macs,
-        "max-file-size": max_file_size,
-        "max-activation-memory": max_activation_memory,
-        "max-fc-share": max_fc_share,
-        "min-sharing-ratio": min_sharing_ratio,
-        "equivalent-to": None if equivalent_to is None else str(equivalent_to),
-        "min-agreement": min_agreement,
-        "target": target,
-        "max-regression": max_regression,
-        **named_limits(limit),
-    }
+    limits = {name.replace("_", "-"): limit for name, limit in vars(given.limits).items()}
     import onnxshare
     from onnxshare.cli.progress import Steps
 
     with Steps("checking"):
         found = onnxshare.check(
-            given,
-            policy=policy.with_options(limits),
-            select=split(select),
-            ignore=split(ignore),
-            warn=split(warn),
-            baseline=baseline,
-            samples=samples,
-            provider=provider,
-            input_shapes=shapes,
-            dims=sizes,
-            run_limits=options.run_limits(in_process, timeout, memory_limit),
-            follow_symlinks=follow_symlinks,
-            jobs=jobs,
+            models,
+            policy=policy.with_options({**limits, **named_limits(given.limit)}),
+            select=split(given.select),
+            ignore=split(given.ignore),
+            warn=split(given.warn),
+            baseline=given.baseline,
+            samples=given.samples,
+            provider=given.provider,
+            **sizes,
+            run_limits=given.isolation.limits(),
+            follow_symlinks=given.follow_symlinks,
+            jobs=given.jobs,
             progress=counted,
         )
-    return _finish(found, output, reports, write_baseline)
+    return _finish(found, given.output, reports, given.write_baseline)
 
 
 def _finish(
-    report: CheckReport,
-    output: Format,
-    reports: list[tuple[str, Path]],
-    write_baseline: Path | None,
+    report: CheckReport, output: Format, reports: list[tuple[str, Path]], known: Path | None
 ) -> int:
-
-    if write_baseline is None and lacks_baseline(report):
-        options.note(
+    """Print and write the reports and the baseline, and return the exit code."""
+    if known is None and lacks_baseline(report):
+        note(
             "note: RG501 judges nothing without a baseline; --write-baseline FILE writes one, "
             "--baseline FILE or the policy names it"
         )
     for model in report.unreadable:
-        options.note(f"onnxshare: error: {model.error}")
+        note(f"onnxshare: error: {model.error}")
     print_report(report, output)
     for name, path in reports:
         write_report(report, name, path)
-    if write_baseline is None:
+    if known is None:
         return report.exit_code
     if report.unreadable:
         raise UsageError(
-            f"{write_baseline}: not written, because a model could not be read", "mend it first"
+            f"{known}: not written, because a model could not be read", "mend it first"
         )
-    return write_known(report, write_baseline)
+    return write_known(report, known)
 
 
 #: Variables that say what options say begin with this.
@@ -319,8 +242,6 @@ def with_variables(policy: Policy) -> Policy:
 
 def _variables() -> tuple[dict[str, object], list[str], list[str], list[str]]:
     """What variables such as ONNXSHARE_MAX_PARAMS and ONNXSHARE_SELECT say."""
-    from onnxshare.checks.rules import RULES
-
     limits: dict[str, object] = {}
     for rule in RULES:
         value = os.environ.get(VARIABLES + rule.option.upper().replace("-", "_"))

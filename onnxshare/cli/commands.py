@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import cleandoc
-from typing import Annotated
+from inspect import Signature, cleandoc
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from onnxshare.cli import options
 from onnxshare.cli.check import command as check
 from onnxshare.cli.compare import command as compare
 from onnxshare.cli.diff import command as diff
@@ -68,8 +69,23 @@ _COMMANDS: dict[str, Callable[..., object]] = {
     "explain": explain,
     "doctor": doctor,
 }
+
+
+def _laid_out(command: Callable[..., object]) -> Callable[..., object]:
+    """The command with a parameter for each of its options, where it takes them as one object."""
+    kind = get_type_hints(command).get("given")
+    if kind is None:
+        return command
+
+    def call(**values: Any) -> object:
+        return command(options.filled(kind, values))
+
+    call.__dict__["__signature__"] = Signature(list(options.parameters(kind)))
+    return call
+
+
 for _name, _command in _COMMANDS.items():
-    app.command(_name, help=_paragraphs(_command))(_command)
+    app.command(_name, help=_paragraphs(_command))(_laid_out(_command))
 
 
 def call(arguments: list[str]) -> int:

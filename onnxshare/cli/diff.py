@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-import typer
 
 from onnxshare.cli import options
+from onnxshare.cli.options import argument, option
 
 
-def command(
-    a: Annotated[Path, typer.Argument(metavar="A", help="The model before.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="The model after.")],
-    exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Exit with 1 if anything differs.")
-    ] = False,
-    every: Annotated[
-        bool, typer.Option("--all", help="Show all rows, not the first 20 of each section.")
-    ] = False,
-    input_shape: options.InputShape = None,
-    dim: options.Dim = None,
-    follow_symlinks: options.FollowSymlinks = None,
-    output: Annotated[
-        Literal["table", "json"], typer.Option("--format", help="How to print the result.")
-    ] = "table",
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `onnxshare diff` takes."""
+
+    a: Path = argument(..., "The model before.", metavar="A")
+    b: Path = argument(..., "The model after.", metavar="B")
+    exit_code: bool = option(False, "Exit with 1 if anything differs.")
+    every: bool = option(False, "Show all rows, not the first 20 of each section.", "--all")
+    sizes: options.Sizes
+    follow_symlinks: options.FollowSymlinks = None
+    output: options.TableOrJson = "table"
+
+
+def command(given: Options) -> int:
     """Show what changed between two models: totals, nodes, weights by content, inputs, outputs.
 
     Nothing is run: `onnxshare compare` says whether both still compute the same. Weights are
@@ -38,18 +35,15 @@ def command(
     import onnxshare
     from onnxshare.cli.progress import Bars
 
-    models = [onnxshare.load(path, follow_symlinks=follow_symlinks) for path in (a, b)]
+    models = [
+        onnxshare.load(path, follow_symlinks=given.follow_symlinks) for path in (given.a, given.b)
+    ]
     with Bars() as bars:
-        difference = onnxshare.diff(
-            *models,
-            input_shapes=options.input_shapes(input_shape),
-            dims=options.dims(dim),
-            progress=bars,
-        )
-    if output == "json":
+        difference = onnxshare.diff(*models, **given.sizes.keywords(), progress=bars)
+    if given.output == "json":
         options.print_json(difference.to_dict())
     else:
         from onnxshare.report.diff import print_difference
 
-        print_difference(difference, every=every)
-    return int(exit_code and difference.differs)
+        print_difference(difference, every=given.every)
+    return int(given.exit_code and difference.differs)

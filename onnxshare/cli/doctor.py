@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-import typer
-
 from onnxshare.cli import options
 
 
 def command(
-    output: Annotated[
-        Literal["table", "json"], typer.Option("--format", help="How to print the report.")
-    ] = "table",
+    output: options.TableOrJson = "table",
 ) -> int:
     """Show which versions are installed and where models really run, and why not elsewhere.
 

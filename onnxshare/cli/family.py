@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -18,9 +18,7 @@ def command(
         bool, typer.Option("--all", help="List all weights, also those of one model alone.")
     ] = False,
     follow_symlinks: options.FollowSymlinks = None,
-    output: Annotated[
-        Literal["table", "json"], typer.Option("--format", help="How to print the result.")
-    ] = "table",
+    output: options.TableOrJson = "table",
 ) -> int:
     """Show which weights several models share, and how many times over they are held.
 

@@ -2,87 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+from dataclasses import dataclass
 
 from onnxshare.cli import options
 from onnxshare.cli.inspect_run import By, Format, Sort, Wanted, show
+from onnxshare.cli.options import option
 from onnxshare.errors import UsageError
 
 _ROWS = "Rows and columns"
 
 
-def command(
-    model: options.OneModel = None,
-    output: Annotated[
-        Format,
-        typer.Option("--format", help="How to print the report."),
-    ] = "table",
-    by: Annotated[
-        By,
-        typer.Option(
-            "--by",
-            help="What a row is: a node, a stored weight, an operator, a module of the source "
-            "program (scope), or a layer, as summaries in Keras show them.",
-            rich_help_panel=_ROWS,
-        ),
-    ] = "node",
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B,C",
-            help="Columns by name, such as name,op_type,macs; a wrong name lists all.",
-            show_default=False,
-            rich_help_panel=_ROWS,
-        ),
-    ] = None,
-    summary: Annotated[
-        bool, typer.Option("--summary", help="Only totals and notes.", rich_help_panel=_ROWS)
-    ] = False,
-    every: Annotated[
-        bool,
-        typer.Option(
-            "--all", help="Show nodes without parameters and MACs too.", rich_help_panel=_ROWS
-        ),
-    ] = False,
-    sort: Annotated[
-        Sort,
-        typer.Option(
-            help="The order of the rows: as in the graph, or largest first.",
-            rich_help_panel=_ROWS,
-        ),
-    ] = "graph",
-    top: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Show only the first N rows.",
-            show_default=False,
-            rich_help_panel=_ROWS,
-        ),
-    ] = None,
-    depth: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="With --by scope: how many levels of modules to show; 2 if left out.",
-            show_default=False,
-            rich_help_panel=_ROWS,
-        ),
-    ] = None,
-    hashes: Annotated[
-        bool,
-        typer.Option(
-            "--hash", help="Read and hash all weights; show which hold the same, and what it costs."
-        ),
-    ] = False,
-    input_shape: options.InputShape = None,
-    dim: options.Dim = None,
-    follow_symlinks: options.FollowSymlinks = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `onnxshare inspect` takes."""
+
+    model: options.OneModel = None
+    output: Format = option("table", "How to print the report.", "--format")
+    by: By = option(
+        "node",
+        "What a row is: a node, a stored weight, an operator, a module of the source "
+        "program (scope), or a layer, as summaries in Keras show them.",
+        panel=_ROWS,
+    )
+    columns: str | None = option(
+        None,
+        "Columns by name, such as name,op_type,macs; a wrong name lists all.",
+        metavar="A,B,C",
+        panel=_ROWS,
+    )
+    summary: bool = option(False, "Only totals and notes.", panel=_ROWS)
+    every: bool = option(False, "Show nodes without parameters and MACs too.", "--all", panel=_ROWS)
+    sort: Sort = option(
+        "graph", "The order of the rows: as in the graph, or largest first.", panel=_ROWS
+    )
+    top: int | None = option(None, "Show only the first N rows.", metavar="N", panel=_ROWS, min=1)
+    depth: int | None = option(
+        None,
+        "With --by scope: how many levels of modules to show; 2 if left out.",
+        metavar="N",
+        panel=_ROWS,
+        min=1,
+    )
+    hashes: bool = option(
+        False, "Read and hash all weights; show which hold the same, and what it costs.", "--hash"
+    )
+    sizes: options.Sizes
+    follow_symlinks: options.FollowSymlinks = None
+
+
+def command(given: Options) -> None:
     """Show where a model's weights sit and how often each is used in one inference.
 
     One row per layer; then, in words, where the weights are that are used only once, and which
@@ -91,17 +59,18 @@ def command(
 
     Example: onnxshare inspect model.onnx --sort params --top 10
     """
-    chosen = None if columns is None else tuple(columns.split(","))
-    wanted = Wanted(by, chosen, summary, every, sort, top, depth)
+    chosen = None if given.columns is None else tuple(given.columns.split(","))
+    wanted = Wanted(
+        given.by, chosen, given.summary, given.every, given.sort, given.top, given.depth
+    )
     _check(wanted)
     show(
-        options.model_path(model),
-        output,
+        options.model_path(given.model),
+        given.output,
         wanted,
-        hashes=hashes,
-        shapes=options.input_shapes(input_shape),
-        dims=options.dims(dim),
-        follow_symlinks=follow_symlinks,
+        hashes=given.hashes,
+        **given.sizes.keywords(),
+        follow_symlinks=given.follow_symlinks,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from onnxshare.cli.printing import note, print_json
 from onnxshare.support.garbage_collection import paused
@@ -60,7 +60,7 @@ def show(
     wanted: Wanted | None = None,
     *,
     hashes: bool = False,
-    shapes: InputShapes | None = None,
+    input_shapes: InputShapes | None = None,
     dims: Dims | None = None,
     follow_symlinks: Path | None = None,
 ) -> None:
@@ -68,10 +68,8 @@ def show(
     import onnxshare
 
     model = onnxshare.load(path, follow_symlinks=follow_symlinks)
-    if hashes:
-        report = _hashed(model, shapes, dims)
-    else:
-        report = onnxshare.inspect(model, input_shapes=shapes, dims=dims)
+    find = _hashed if hashes else onnxshare.inspect
+    report = find(model, input_shapes=input_shapes, dims=dims)
     if output == "json":
         _ = report.nodes, report.weights  # what they are made from goes before they are printed
         print_json(report.records())
@@ -81,15 +79,14 @@ def show(
         note(f"warning: {warning}")
 
 
-def _hashed(model: Model, shapes: InputShapes | None, dims: Dims | None) -> Inspection:
+def _hashed(model: Model, **sizes: Any) -> Inspection:
     import onnxshare
     from onnxshare.cli.progress import Bars
 
     with Bars() as bars:
         return onnxshare.inspect(
             model,
-            input_shapes=shapes,
-            dims=dims,
+            **sizes,
             hashes=True,
             progress=lambda done, total: bars(model.name, done, total),
         )

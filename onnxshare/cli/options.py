@@ -1,9 +1,15 @@
-"""What the commands share: the model argument, the provider option, output and its streams."""
+"""What the commands share: options and groups of them, and how their values are read.
+
+The options of a command are the fields of a dataclass; `parameters` lays them out for typer.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
@@ -14,6 +20,35 @@ from onnxshare.errors import UsageError
 if TYPE_CHECKING:
     from onnxshare.io.load import Model
     from onnxshare.runtime.limits import RunLimits
+    from onnxshare.samples.samples import ImageOptions
+
+
+def option(
+    default: Any,
+    text: str,
+    *names: str,
+    metavar: str | None = None,
+    panel: str | None = None,
+    **more: Any,
+) -> Any:
+    """A field of a dataclass that is an option of a command.
+
+    Args:
+        default: its value where it is not given.
+        text: what the help says.
+        names: such as `--all`; left out: that of the field.
+        metavar: what stands for the value in the help.
+        panel: the heading that it stands below in the help; None for the usual one.
+        more: as of `typer.Option`.
+    """
+    more = {"metavar": metavar, "rich_help_panel": panel, "help": text, **more}
+    return field(default=default, metadata={"names": names, **more})
+
+
+def argument(default: Any, text: str, metavar: str) -> Any:
+    """A field of a dataclass that is an argument of a command; `...`: it must be given."""
+    info = typer.Argument(metavar=metavar, help=text, show_default=False)
+    return field(default=MISSING if default is ... else default, metadata={"argument": info})
 
 
 #: The one model of a command.
@@ -27,123 +62,148 @@ OneModel = Annotated[
     ),
 ]
 
-#: Sizes for symbolic inputs.
-InputShape = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME:SIZES",
-        help="Sizes of an input, such as image:1,3,224,224. May be given several times.",
-        show_default=False,
-    ),
-]
-
-#: Sizes by symbol.
-Dim = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=SIZE",
-        help="The size that a symbolic size stands for, such as batch=1. May be given several "
-        "times.",
-        show_default=False,
-    ),
-]
-
-_IMAGES = "Images as samples"
-
-#: How pixels become numbers.
-Normalize = Annotated[
-    str,
-    typer.Option(
-        metavar="SCALE",
-        help="Pixels as they are (0-255), 0-1, -1..1, imagenet, or MEAN/STD for pixels from 0 to "
-        "255, each one number or one per channel.",
-        rich_help_panel=_IMAGES,
-    ),
-]
-
-#: Where the channels are.
-Layout = Annotated[
-    Literal["auto", "nchw", "nhwc"],
-    typer.Option(
-        help="Where the channels go; auto: as the input's shape says.", rich_help_panel=_IMAGES
-    ),
-]
-
-#: How images are scaled.
-Resize = Annotated[
-    str,
-    typer.Option(
-        metavar="SIDE|HEIGHTxWIDTH",
-        help="Scale the shorter side, or both, before the centre is cropped to the model's size. "
-        "Left out: as little as covers it.",
-        rich_help_panel=_IMAGES,
-        show_default=False,
-    ),
-]
-
 #: The option that allows links to external data.
 FollowSymlinks = Annotated[
     Path | None,
     typer.Option(
-        "--follow-symlinks",
         metavar="FOLDER",
         help="Read external data through links too, if they lead into this folder, such as the "
         "cache that a model was downloaded to.",
-        show_default=False,
     ),
 ]
+
+#: Whether a command prints for people or programs.
+TableOrJson = Annotated[
+    Literal["table", "json"], typer.Option("--format", help="How to print the report.")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Options that give symbolic inputs sizes."""
+
+    input_shape: list[str] | None = option(
+        None,
+        "Sizes of an input, such as image:1,3,224,224. May be given several times.",
+        metavar="NAME:SIZES",
+    )
+    dim: list[str] | None = option(
+        None,
+        "The size that a symbolic size stands for, such as batch=1. May be given several times.",
+        metavar="NAME=SIZE",
+    )
+
+    def keywords(self) -> dict[str, Any]:
+        """The keywords `input_shapes` and `dims` of the functions that take them.
+
+        Raises:
+            UsageError: they are not what they should be.
+        """
+        return {"input_shapes": input_shapes(self.input_shape), "dims": dims(self.dim)}
+
+
+_IMAGES = "Images as samples"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Options that say how images become samples."""
+
+    normalize: str = option(
+        "0-255",
+        "Pixels as they are (0-255), 0-1, -1..1, imagenet, or MEAN/STD for pixels from 0 to "
+        "255, each one number or one per channel.",
+        metavar="SCALE",
+        panel=_IMAGES,
+    )
+    layout: Literal["auto", "nchw", "nhwc"] = option(
+        "auto", "Where the channels go; auto: as the input's shape says.", panel=_IMAGES
+    )
+    resize: str = option(
+        "",
+        "Scale the shorter side, or both, before the centre is cropped to the model's size. "
+        "Left out: as little as covers it.",
+        metavar="SIDE|HEIGHTxWIDTH",
+        panel=_IMAGES,
+        show_default=False,
+    )
+
+    def options(self) -> ImageOptions:
+        """The same as the readers of samples take it."""
+        from onnxshare.samples.samples import ImageOptions
+
+        return ImageOptions(self.normalize, self.layout, self.resize)
 
 
 _ISOLATION = "How models run"
 
-#: Whether models run in this process.
-InProcess = Annotated[
-    bool,
-    typer.Option(
-        "--in-process",
-        help="Run models in this process: a little faster, but a model that crashes ONNX Runtime "
+
+@dataclass(frozen=True, kw_only=True)
+class Isolation:
+    """Options that say what a model may take when it runs."""
+
+    in_process: bool = option(
+        False,
+        "Run models in this process: a little faster, but a model that crashes ONNX Runtime "
         "takes it along, and nothing limits time or memory.",
-        rich_help_panel=_ISOLATION,
-    ),
-]
-
-#: How long a step may take.
-Timeout = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SECONDS",
-        help="The most seconds for loading a model, and for each group of samples. Left out: "
+        panel=_ISOLATION,
+    )
+    timeout: float | None = option(
+        None,
+        "The most seconds for loading a model, and for each group of samples. Left out: "
         "at least 60, more for large models and samples.",
-        rich_help_panel=_ISOLATION,
-        show_default=False,
-    ),
-]
-
-#: How much memory a process may take.
-MemoryLimit = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SIZE",
-        help="The most memory for each model on the CPU, such as 4GB or 512MiB (Linux only). "
+        metavar="SECONDS",
+        panel=_ISOLATION,
+    )
+    memory_limit: str | None = option(
+        None,
+        "The most memory for each model on the CPU, such as 4GB or 512MiB (Linux only). "
         "Left out: 90% of what is free.",
-        rich_help_panel=_ISOLATION,
-        show_default=False,
-    ),
-]
+        metavar="SIZE",
+        panel=_ISOLATION,
+    )
+
+    def limits(self) -> RunLimits:
+        """What a model may take.
+
+        Raises:
+            UsageError: they are not what they should be, or do not go together.
+        """
+        from onnxshare.runtime.limits import DEFAULT, RunLimits, parse_memory
+
+        if self == Isolation():
+            return DEFAULT
+        memory = None if self.memory_limit is None else parse_memory(self.memory_limit)
+        return RunLimits(self.in_process, self.timeout, memory)
 
 
-def run_limits(in_process: bool, timeout: float | None, memory_limit: str | None) -> RunLimits:
-    """What a model may take, from the options.
+def parameters(kind: type[Any]) -> Iterator[Parameter]:
+    """The fields of a dataclass of options, and of the groups within it, as typer wants them."""
+    hints = get_type_hints(kind, include_extras=True)
+    for item in fields(kind):
+        hint = hints[item.name]
+        if is_dataclass(hint):
+            yield from parameters(cast("type[Any]", hint))
+            continue
+        if item.metadata:
+            more = dict(item.metadata)
+            names = more.pop("names", ()) or [f"--{item.name.replace('_', '-')}"]
+            hint = Annotated[hint, more.get("argument") or typer.Option(*names, **more)]
+        default = Parameter.empty if item.default is MISSING else item.default
+        yield Parameter(item.name, Parameter.KEYWORD_ONLY, default=default, annotation=hint)
 
-    Raises:
-        UsageError: they are not what they should be, or do not go together.
-    """
-    from onnxshare.runtime.limits import DEFAULT, RunLimits, parse_memory
 
-    if not in_process and timeout is None and memory_limit is None:
-        return DEFAULT
-    memory = None if memory_limit is None else parse_memory(memory_limit)
-    return RunLimits(in_process, timeout, memory)
+def filled(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    """The dataclass of options, with the groups within it, from the values that typer gives."""
+    hints = get_type_hints(kind)
+    return kind(
+        **{
+            item.name: filled(hints[item.name], values)
+            if is_dataclass(hints[item.name])
+            else values[item.name]
+            for item in fields(kind)
+        }
+    )
 
 
 def model_path(given: Path | None) -> Path:

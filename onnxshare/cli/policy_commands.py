@@ -17,9 +17,7 @@ from onnxshare.errors import UsageError
 
 
 def rules(
-    output: Annotated[
-        Literal["table", "json"], typer.Option("--format", help="How to print the list.")
-    ] = "table",
+    output: options.TableOrJson = "table",
 ) -> None:
     """List the rules of `onnxshare check`: code, name, option and default limit.
 
