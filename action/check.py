@@ -34,7 +34,8 @@ def main() -> int:
     arguments += shlex.split(setting("ARGUMENTS"))
     if setting("CHANGED_ONLY") == "true":
         arguments += ["--changed-since", setting("BASE") or "HEAD~1"]
-    command = [sys.executable, "-m", "onnxshare", "check", *arguments, "--", *paths]
+    # -P: what is in the checkout must not run in place of what is installed.
+    command = [sys.executable, "-P", "-m", "onnxshare", "check", *arguments, "--", *paths]
     code = subprocess.run(command, check=False).returncode
     if table is not None and table.exists():
         with open(summary, "a", encoding="utf-8") as file:

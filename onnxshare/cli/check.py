@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from onnxshare.checks.rules import RULES
 from onnxshare.cli import options
 from onnxshare.cli.options import argument, option
 from onnxshare.cli.printing import note
+from onnxshare.cli.streams import write_utf8
 from onnxshare.errors import UsageError
 from onnxshare.support import progress
 
@@ -290,7 +290,7 @@ def print_report(report: CheckReport, name: str) -> None:
     if name in ("full", "concise"):
         print_findings(report, fixes=name == "full")
     else:
-        sys.stdout.write(render(report, name))
+        write_utf8(render(report, name), commands=name == "github")
 
 
 def write_report(report: CheckReport, name: str, path: Path) -> None:

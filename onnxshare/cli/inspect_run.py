@@ -5,12 +5,12 @@ How `inspect` can print its report, and what of it.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from onnxshare.cli.printing import note, print_json
+from onnxshare.cli.streams import write_utf8
 from onnxshare.support.garbage_collection import paused
 
 if TYPE_CHECKING:
@@ -107,12 +107,12 @@ def _print(report: Inspection, output: Format, wanted: Wanted) -> None:
             depth=inspect_views.DEPTH if wanted.depth is None else wanted.depth,
         )
     if output == "csv":
-        sys.stdout.write(inspect.as_csv(report, view))
+        write_utf8(inspect.as_csv(report, view))
     elif output == "markdown":
-        sys.stdout.write(inspect.as_markdown(report, view))
+        write_utf8(inspect.as_markdown(report, view))
     elif output == "html":
         from onnxshare.report.html import as_html
 
-        sys.stdout.write(as_html(report, view))
+        write_utf8(as_html(report, view))
     else:
         inspect.print_table(report, view)

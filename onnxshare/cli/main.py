@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+from types import FrameType
 
 from onnxshare.cli.fast_path import plain_inspect
+from onnxshare.cli.streams import prepared
 from onnxshare.errors import OnnxShareError, printable
 
 #: What a full disk answers.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
+class _Terminated(BaseException):
+    """Somebody asked this process to end: it unwinds as after Ctrl-C."""
+
+
 def main() -> None:
     """Run the command line and exit: 0 fine, 1 the answer is no, 2 usage, bad input or a crash."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    raise _Terminated
 
 
 def run(arguments: list[str]) -> int:
@@ -26,6 +39,11 @@ def run(arguments: list[str]) -> int:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if sys.stdout is None:
         return _fail("standard output is closed")
+    with prepared():
+        return _answer(arguments)
+
+
+def _answer(arguments: list[str]) -> int:
     try:
         code = _call(arguments)
         sys.stdout.flush()
@@ -35,6 +53,9 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         _fail("interrupted")
         return 130
+    except _Terminated:
+        _fail("terminated")
+        return 128 + signal.SIGTERM
     except BrokenPipeError:
         _drop_output()  # its reader has gone
         return 0

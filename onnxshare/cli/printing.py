@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from onnxshare.errors import printable
+from onnxshare.cli.streams import write_utf8
+from onnxshare.errors import escaped, printable
 
 #: So many lines are written at once.
 _AT_ONCE = 1000
@@ -23,8 +24,7 @@ def print_json(data: Mapping[str, Any]) -> None:
     """
     pieces = _document(data)
     while some := "".join(islice(pieces, _AT_ONCE)):
-        # A path may hold bytes that are no text: they come as escapes.
-        sys.stdout.write(some.encode(errors="backslashreplace").decode())
+        write_utf8(escaped(some))
 
 
 def note(text: str) -> None:

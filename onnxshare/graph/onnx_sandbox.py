@@ -7,7 +7,6 @@ which costs nothing; the rest runs in a process of its own, with a limit on memo
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from onnxshare.errors import ModelError
 from onnxshare.graph.inference_cost import is_cheap
 from onnxshare.graph.nodes import Node
 from onnxshare.io.function_limits import calls_fit
+from onnxshare.support.child_environment import child_environment
 from onnxshare.support.garbage_collection import give_back
 
 #: Memory that another process may use, in bytes, beside several times the model itself.
@@ -105,7 +105,7 @@ def _elsewhere(task: str, proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
     memory = MEMORY + TIMES_MODEL * len(data)
     seconds = SECONDS + SECONDS_PER_MB * len(data) / 1e6
     # Threads of a linear algebra library would reserve most of the memory, and do nothing.
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    environment = child_environment(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
     script = Path(__file__).with_name("onnx_sandbox_worker.py")
     try:
         done = subprocess.run(

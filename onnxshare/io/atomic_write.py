@@ -3,23 +3,97 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import secrets
+import stat
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from onnxshare.errors import OutputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+#: Folders of links to the open files of a process.
+_OPEN_FILES = re.compile(r"/proc/\d+(/task/\d+)?/fd")
+
+#: So many links one behind the other are followed, as Linux does.
+_MOST_LINKS = 40
+
+
+#: A temporary file that is older, in seconds, and that no process holds, is left from a dead run.
+_STALE = 60
+
 
 @contextlib.contextmanager
 def temporary(path: Path) -> Iterator[Path]:
-    """A name beside `path`, hidden and not in use; what is there in the end is removed."""
+    """A name beside `path`, hidden and not in use; what is there in the end is removed, and what
+    earlier runs left there that did not come to an end."""
+    _sweep(path)
     name = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield name
     finally:
         with contextlib.suppress(OSError):
             name.unlink()
+
+
+def _sweep(path: Path) -> None:
+    """Remove temporary files for `path` of runs that were killed: their locks are gone."""
+    if fcntl is None:
+        return
+    left = re.compile(re.escape(f".{path.name}.") + r"([0-9a-f]{8}\.)?(data\.)?[0-9a-f]{8}\.tmp")
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(path.parent):
+            if not left.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+                continue
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime < _STALE:
+                continue
+            with contextlib.suppress(OSError), open(entry.path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(entry.path)
+
+
+def is_special(path: Path) -> bool:
+    """Whether a path leads to a device, a pipe or a socket, or to an open file of a process, such
+    as /dev/stdout: what must be written through and never replaced."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    if not stat.S_ISREG(mode):
+        return True
+    place = os.fspath(path)
+    for _ in range(_MOST_LINKS):
+        if not os.path.islink(place):
+            return False
+        if _OPEN_FILES.fullmatch(os.path.realpath(os.path.dirname(place))):
+            return True
+        place = os.path.join(os.path.dirname(place), os.readlink(place))
+    return False
+
+
+def _through(path: Path, data: bytes) -> None:
+    """Write into what is there.
+
+    Raises:
+        OutputError: nobody reads the pipe, or it cannot be written.
+    """
+    flags = os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+    try:
+        descriptor = os.open(path, flags)
+        if hasattr(os, "set_blocking"):
+            os.set_blocking(descriptor, True)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        reason = "nobody reads from it" if error.errno == errno.ENXIO else error.strerror
+        raise OutputError(f"{path}: cannot be written: {reason}", "choose another path") from error
 
 
 def mode_of(path: Path) -> int | None:
@@ -47,6 +121,8 @@ def write(
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
         with os.fdopen(os.open(name, flags, 0o666 if mode is None else mode), "wb") as file:
+            if fcntl is not None:  # held until it is closed: this run is alive
+                fcntl.flock(file, fcntl.LOCK_EX)
             if mode is not None and hasattr(os, "fchmod"):
                 os.fchmod(file.fileno(), mode)  # whatever the umask says
             written = sum(file.write(piece) for piece in pieces)
@@ -66,8 +142,12 @@ def replace_text(path: Path, text: str) -> None:
     Raises:
         OutputError: it cannot be written; what was there is kept.
     """
+    data = text.encode(errors="backslashreplace")
+    if is_special(path):
+        _through(path, data)
+        return
     with temporary(path) as name:
-        write(name, [text.encode(errors="backslashreplace")], path, mode_of(path))
+        write(name, [data], path, mode_of(path))
         move(name, path, force=True)
 
 

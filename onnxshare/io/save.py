@@ -35,6 +35,8 @@ def check_output(path: Path, *, force: bool) -> None:
     """
     if path.is_dir():
         raise OutputError(f"{path}: is a directory", "name a file")
+    if atomic_write.is_special(path):
+        raise OutputError(f"{path}: is a device, a pipe or a socket", "name a regular file")
     if path.exists() and not force:
         raise OutputError(f"{path}: exists already", "add --force to overwrite it, or use -o")
     folder = path.parent

@@ -15,6 +15,7 @@ from typing import Any
 from rich.cells import cell_len
 
 from onnxshare.analysis.results import TensorInfo
+from onnxshare.errors import escaped
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -107,7 +108,8 @@ def _break(name: str, end: int) -> int:
 
 def json_text(document: Any) -> str:
     """A document as indented JSON; NaN and infinities become null."""
-    return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
+    return escaped(text) + "\n"
 
 
 def _finite(value: Any) -> Any:

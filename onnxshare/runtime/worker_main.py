@@ -28,6 +28,9 @@ from onnxshare.runtime.providers import try_session
 _MOST_WRITTEN = 2**20
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 
 Message = tuple[pipe_messages.Header, list[Array]]
 
@@ -102,6 +105,7 @@ def main(parent: int, limit: int, files: int) -> None:
     replies = _own_output()
     _die_with(parent)
     _restrain(limit)
+    _leave_network()
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
     worker = Worker(None if files < 0 else socket.socket(fileno=files))
@@ -151,6 +155,19 @@ def _die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
+
+
+def _leave_network() -> None:
+    """Where the kernel lets it: no network, and no rights that a program on disk would give."""
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        import ctypes
+
+        system = ctypes.CDLL(None)
+        system.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        if system.unshare(_CLONE_NEWNET) != 0:  # only root may do that without the other
+            system.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
 
 
 def _restrain(limit: int) -> None:

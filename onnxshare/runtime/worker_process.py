@@ -21,6 +21,7 @@ from onnxshare.errors import OutOfMemory, RuntimeFailure
 from onnxshare.io.memory_map import place
 from onnxshare.io.tensors import Array
 from onnxshare.runtime import pipe_messages
+from onnxshare.support.child_environment import child_environment
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -82,7 +83,7 @@ class ChildProcess:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 bufsize=0,
-                env={**os.environ, **_ENVIRONMENT},
+                env=child_environment(**_ENVIRONMENT),
                 pass_fds=passed,
                 # Ctrl-C in a terminal reaches the whole group: this process ends that one.
                 start_new_session=True,
