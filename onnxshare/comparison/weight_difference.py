@@ -8,8 +8,6 @@ computes something else. What makes up for a changed weight, and so is never hel
 a normalisation or factor that was folded into it (its numbers are gone), a changed `alpha`, other
 layers that changed too (equalised channels, reordered units), another type; nor what a layer after
 it takes off again: a term that all classes share before a softmax, any before a normalisation.
-
-Which weights a model computes with, which nodes do, and what else takes part in it.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,10 +26,11 @@ from onnx import TensorProto
 
 from onnxshare.comparison.rounding_noise import EPSILON
 from onnxshare.graph.constant_values import Values
-from onnxshare.graph.index import CARRIERS, Graph, Node, Scope, Stored
+from onnxshare.graph.index import CARRIERS, Graph, Node, Scope
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array, release
-from onnxshare.weights.content import Content, content, same_bits
+from onnxshare.weights.content import Content, content, largest_gap, same_bits
+from onnxshare.weights.index import IndexedTensor, TensorIndex
 
 #: Types of numbers that are computed with; sizes and indices are int64 or bool.
 _KINDS = {
@@ -42,14 +42,14 @@ _KINDS = {
     TensorProto.INT32,
 }
 
-#: Elements, at most, of quantised tensors that are dequantised to be compared.
-_MOST_DEQUANTISED = 2**22
+#: Elements, at most, of quantized tensors that are dequantized to be compared.
+_MOST_DEQUANTIZED = 2**22
 
 #: Operators with weights of which each is a factor or a term of its own, so that a change of one
 #: is not undone by another of the same node.
 LAYERS = frozenset("Conv ConvTranspose Gemm MatMul FusedConv FusedGemm FusedMatMul".split())
 TERMS = frozenset("Add Sub Mul Div PRelu Gather BatchNormalization".split())
-QUANTISED = frozenset(
+QUANTIZED = frozenset(
     "QLinearConv QLinearMatMul QGemm ConvInteger MatMulInteger QuantizeLinear "
     "DequantizeLinear".split()
 )
@@ -58,7 +58,7 @@ QUANTISED = frozenset(
 #: numbers are compared, and what only moves values.
 _PLAIN = (
     LAYERS
-    | QUANTISED
+    | QUANTIZED
     | CARRIERS
     | frozenset(
         "Add Constant ConstantOfShape Dropout Shape Gather Concat Slice Split Expand "
@@ -76,33 +76,46 @@ CENTRED = frozenset(
 _SAME = {"GlobalAveragePool": "mean", "AveragePool": "mean", "ReduceMean": "mean"}
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Used:
     """Numbers that nodes compute with.
 
     Attributes:
         key: unique within the model.
-        stored: the tensor that holds them.
+        tensor: what holds them.
+        dequantized: what they are where the tensor is quantized.
         readers: the nodes.
-        dequantised: what they are where the tensor is quantised.
     """
 
     key: str
-    stored: Stored
-    readers: tuple[Node, ...]
-    dequantised: Array | None = field(default=None, compare=False, repr=False)
+    tensor: IndexedTensor
+    dequantized: Array | None = field(default=None, repr=False)
+    readers: list[Node] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         """The tensor's name."""
-        return self.stored.name
+        return self.tensor.stored.name
 
     @property
     def kind(self) -> tuple[int, int]:
         """A TensorProto data type, and the number of elements."""
-        if self.dequantised is None:
-            return self.stored.dtype, self.stored.elements
-        return TensorProto.FLOAT, self.dequantised.size
+        if self.dequantized is None:
+            return self.tensor.dtype, self.tensor.stored.elements
+        return TensorProto.FLOAT, self.dequantized.size
+
+    @property
+    def array(self) -> Array:
+        """The numbers; none of a tensor that is not laid out."""
+        array = self.tensor.array if self.dequantized is None else self.dequantized
+        return np.zeros(0) if array is None else array
+
+    @cached_property
+    def content(self) -> Content:
+        """What identifies them."""
+        if self.dequantized is None:
+            return self.tensor.content
+        return content(self.dequantized, TensorProto.FLOAT)
 
 
 def live_nodes(graph: Graph) -> list[Node]:
@@ -128,9 +141,10 @@ def _inner(graph: Graph, node: Node) -> Iterator[Node]:
             yield from _inner(graph, item)
 
 
-def used_weights(graph: Graph, nodes: Iterable[Node], values: Values) -> dict[str, Used]:
+def used_weights(graph: Graph, nodes: Iterable[Node]) -> dict[str, Used]:
     """The numbers that nodes compute with, by key: stored tensors, and what DequantizeLinear makes
     of them, whatever rearranges them before they are used."""
+    index, values = TensorIndex(graph), Values(graph)
     found: dict[str, Used] = {}
     for node in nodes:
         if node.op_type in CARRIERS and node.inputs and _carries(graph, node):
@@ -140,15 +154,14 @@ def used_weights(graph: Graph, nodes: Iterable[Node], values: Values) -> dict[st
             if stored is None or stored.dtype not in _KINDS:
                 continue
             key, numbers = stored.key, None
-            if stored.elements <= _MOST_DEQUANTISED and _dequantises(graph, node.scope, name):
+            if stored.elements <= _MOST_DEQUANTIZED and _dequantizes(graph, node.scope, name):
                 numbers = values.get(node.scope, name)
             if numbers is not None and numbers.dtype == np.float32:
-                key = f"{key} dequantised"
+                key = f"{key} dequantized"
             else:
                 numbers = None
-            known = found.get(key)
-            readers = (*(known.readers if known is not None else ()), node)
-            found[key] = Used(key, stored, readers, numbers)
+            used = found.setdefault(key, Used(key, index.add(stored), numbers))
+            used.readers.append(node)
     return found
 
 
@@ -156,7 +169,7 @@ def _carries(graph: Graph, node: Node) -> bool:
     return graph.source(node.scope, node.outputs[0]) is not None
 
 
-def _dequantises(graph: Graph, scope: Scope, name: str) -> bool:
+def _dequantizes(graph: Graph, scope: Scope, name: str) -> bool:
     """Whether a constant comes through a DequantizeLinear."""
     node = scope.producer(name)
     while node is not None and node.op_type in CARRIERS:
@@ -237,14 +250,8 @@ def weight_difference(a: Model, b: Model) -> str:
 
 class _Search:
     def __init__(self, a: Graph, b: Graph) -> None:
-        self.graphs = (a, b)
-        self.values = (Values(a), Values(b))
-        self.live = tuple(live_nodes(graph) for graph in self.graphs)
-        self.used = tuple(
-            used_weights(graph, nodes, values)
-            for graph, nodes, values in zip(self.graphs, self.live, self.values, strict=True)
-        )
-        self._contents: dict[tuple[int, str], Content] = {}
+        self.live = (live_nodes(a), live_nodes(b))
+        self.used = (used_weights(a, self.live[0]), used_weights(b, self.live[1]))
 
     def run(self) -> str:
         if others(self.live[0]) != others(self.live[1]):
@@ -264,44 +271,9 @@ class _Search:
         """Tensors whose elements, in their order, the other model does not hold."""
         ours, theirs = (dict(used) for used in self.used)
         for key in list(ours):
-            if key in theirs and self._same(ours[key], theirs[key]):
+            if key in theirs and _same(ours[key], theirs[key]):
                 del ours[key], theirs[key]
-        return self._missing(0, ours), self._missing(1, theirs)
-
-    def _same(self, one: Used, other: Used) -> bool:
-        if one.kind != other.kind:
-            return False
-        left, right = self._array(0, one), self._array(1, other)
-        same = same_bits(left.reshape(-1), right.reshape(-1))
-        release(left)
-        release(right)
-        return same
-
-    def _missing(self, side: int, used: dict[str, Used]) -> list[Used]:
-        kinds: dict[tuple[int, int], list[Used]] = {}
-        for item in self.used[1 - side].values():
-            kinds.setdefault(item.kind, []).append(item)
-        found = []
-        for item in used.values():
-            alike = kinds.get(item.kind, [])
-            held = {self._content(1 - side, other).hash for other in alike}
-            if self._content(side, item).hash not in held:
-                found.append(item)
-        return found
-
-    def _content(self, side: int, used: Used) -> Content:
-        """What its elements are, whatever its dims."""
-        known = self._contents.get((side, used.key))
-        if known is None:
-            known = content(self._array(side, used).reshape(-1), used.kind[0])
-            self._contents[side, used.key] = known
-        return known
-
-    def _array(self, side: int, used: Used) -> Array:
-        if used.dequantised is not None:
-            return used.dequantised
-        array = self.values[side].payload(used.stored)
-        return np.zeros(0) if array is None else array
+        return _missing(ours, self.used[1]), _missing(theirs, self.used[0])
 
     def _paired(self, ours: list[Used], theirs: list[Used]) -> list[_Pair]:
         """Tensors that differ, each with the one that takes its place; none where it is not plain
@@ -318,9 +290,9 @@ class _Search:
         return pairs
 
     def _partner(self, one: Used, alike: list[Used]) -> Used | None:
-        bag = self._content(0, one).bag
+        bag = one.content.bag
         for found in (
-            [item for item in alike if self._content(1, item).bag == bag],
+            [item for item in alike if item.content.bag == bag],
             [item for item in alike if item.key == one.key],
             alike,
         ):
@@ -329,8 +301,8 @@ class _Search:
         return None
 
     def _pair(self, one: Used, other: Used) -> _Pair:
-        left, right = self._array(0, one), self._array(1, other)
-        if self._content(0, one).bag == self._content(1, other).bag:
+        left, right = one.array, other.array
+        if one.content.bag == other.content.bag:
             if _is_vector(left) or _is_vector(right):
                 # One for each element of a flattened map, and one for each of the map.
                 both = _is_vector(left) and _is_vector(right)
@@ -339,16 +311,16 @@ class _Search:
         known = left.dtype.kind in "fiu" and left.size <= _MOST_SORTED
         if not known or not (np.isfinite(left).all() and np.isfinite(right).all()):
             return _Pair(one, other, _How.SAME)  # it cannot be told, or would take too long
-        gap, largest = _gap(left, right)
+        gap, largest = largest_gap(left, right)
         least = 1.0 if left.dtype.kind in "iu" else _ROUNDINGS * EPSILON[one.kind[0]] * largest
-        if gap <= least or _gap(np.sort(left, None), np.sort(right, None))[0] <= least:
+        if gap <= least or largest_gap(np.sort(left, None), np.sort(right, None))[0] <= least:
             return _Pair(one, other, _How.SAME)
         return _Pair(one, other, _How.VALUES, gap / largest if largest else math.inf)
 
     def _taken_off(self, pair: _Pair) -> bool:
         """Whether something in the model undoes such a change, wherever that stands."""
         operators = {node.op_type for node in self.live[0]}
-        left, right = self._array(0, pair.a), self._array(1, pair.b)
+        left, right = pair.a.array, pair.b.array
         if not _is_vector(left):
             return False
         if not operators.isdisjoint(CENTRED):
@@ -362,7 +334,7 @@ class _Search:
         """Whether these are weights of one layer, so that none makes up for another."""
         nodes = list({id(node): node for pair in pairs for node in pair.a.readers}.values())
         if len(pairs) == 1:
-            return all(node.op_type in LAYERS | TERMS | QUANTISED for node in nodes)
+            return all(node.op_type in LAYERS | TERMS | QUANTIZED for node in nodes)
         if len(nodes) == 1:
             return nodes[0].op_type in LAYERS
         if len(nodes) != 2:
@@ -370,6 +342,27 @@ class _Search:
         layer, bias = sorted(nodes, key=lambda node: node.op_type == "Add")
         follows = bias.op_type == "Add" and not set(layer.outputs).isdisjoint(bias.inputs)
         return follows and layer.op_type in LAYERS
+
+
+def _same(one: Used, other: Used) -> bool:
+    if one.kind != other.kind:
+        return False
+    left, right = one.array, other.array
+    same = same_bits(left.reshape(-1), right.reshape(-1))
+    release(left)
+    release(right)
+    return same
+
+
+def _missing(used: dict[str, Used], others: dict[str, Used]) -> list[Used]:
+    kinds: dict[tuple[int, int], list[Used]] = {}
+    for item in others.values():
+        kinds.setdefault(item.kind, []).append(item)
+    return [
+        item
+        for item in used.values()
+        if all(item.content.elements != o.content.elements for o in kinds.get(item.kind, []))
+    ]
 
 
 def _share(share: float) -> str:
@@ -411,12 +404,3 @@ def _sums(rows: Array) -> Array:
     if rows.dtype.kind not in "fiu":  # bfloat16 and four bits
         rows = rows.astype(np.float32)
     return np.stack([rows.sum(1, dtype=np.float64), np.square(rows, dtype=np.float64).sum(1)])
-
-
-def _gap(left: Array, right: Array) -> tuple[float, float]:
-    """The largest difference, element by element in their order, and the largest value."""
-    one, other = (array.reshape(-1).astype(np.float64) for array in (left, right))
-    with np.errstate(invalid="ignore"):
-        gap = np.abs(one - other).max(initial=0.0)
-    largest = np.abs(one).max(initial=0.0)
-    return float(gap), float(largest)

@@ -18,7 +18,13 @@ import numpy as np
 
 from onnxshare.differences.model_side import Side
 from onnxshare.io.tensors import Array, release
-from onnxshare.weights.content import axis_orders, permutation_between, pieces, same_bits
+from onnxshare.weights.content import (
+    axis_orders,
+    largest_gap,
+    permutation_between,
+    pieces,
+    same_bits,
+)
 from onnxshare.weights.index import IndexedTensor
 from onnxshare.weights.quantized_tensor import QuantizedTensor
 
@@ -30,9 +36,6 @@ _HALF = 0.5 + 1e-3
 
 #: Fewer elements are not matched by their content alone: too many are alike by chance.
 LEAST = 16
-
-#: Elements of one step in which two tensors are compared.
-_STEP = 2**17
 
 
 def size_of(tensor: IndexedTensor) -> tuple[int, int]:
@@ -154,17 +157,7 @@ def distance(one: IndexedTensor, other: IndexedTensor) -> tuple[float | None, fl
         return None, None
     if one.content.uniform and other.content.uniform:  # one element is like all others
         before, after = (array[(slice(0, 1),) * array.ndim] for array in (before, after))
-    largest = scale = 0.0
-    for parts in zip(pieces(before, step=_STEP), pieces(after, step=_STEP), strict=True):
-        left, right = (
-            part.astype(np.complex128 if part.dtype.kind == "c" else np.float64) for part in parts
-        )
-        with np.errstate(all="ignore"):
-            apart = np.abs(left - right)
-        apart[(left == right) | (np.isnan(left) & np.isnan(right))] = 0
-        apart[np.isnan(apart)] = np.inf
-        largest = max(largest, float(apart.max(initial=0)))
-        scale = max(scale, float(np.nanmax(np.abs(left), initial=0)))
+    largest, scale = largest_gap(before, after)
     return largest, largest / scale if scale and np.isfinite(scale) else None
 
 

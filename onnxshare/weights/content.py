@@ -25,6 +25,9 @@ HIGHEST_RANK = 5
 
 _DIGEST_BYTES = 16
 
+#: Elements of a step in which numbers are compared: as float64 they take a MiB.
+_GAP_STEP = 2**17
+
 #: Told after each step how many bytes have been read since the last one.
 Progress = Callable[[int], None]
 
@@ -143,6 +146,23 @@ def axis_orders(shape: tuple[int, ...], transposed: tuple[int, ...]) -> Iterator
     for order in itertools.islice(itertools.permutations(range(rank)), 1, None):
         if tuple(shape[axis] for axis in order) == transposed:
             yield order
+
+
+def largest_gap(one: Array, other: Array) -> tuple[float, float]:
+    """The largest |a - b| of the elements in their order, and the largest |a|. A number on one side
+    and none (NaN) on the other are infinitely far apart."""
+    largest = scale = 0.0
+    for parts in zip(pieces(one, step=_GAP_STEP), pieces(other, step=_GAP_STEP), strict=True):
+        left, right = (
+            part.astype(np.complex128 if part.dtype.kind == "c" else np.float64) for part in parts
+        )
+        with np.errstate(all="ignore"):
+            gap = np.abs(left - right)
+        gap[(left == right) | (np.isnan(left) & np.isnan(right))] = 0
+        gap[np.isnan(gap)] = np.inf
+        largest = max(largest, float(gap.max(initial=0)))
+        scale = max(scale, float(np.nanmax(np.abs(left), initial=0)))
+    return largest, scale
 
 
 def _places(shape: tuple[int, ...], step: int) -> Iterator[tuple[slice, ...]]:

@@ -72,9 +72,15 @@ class TensorIndex:
         tensors: by key, in their order.
     """
 
-    def __init__(self, graph: Graph, tensors: Iterable[Stored]) -> None:
+    def __init__(self, graph: Graph, tensors: Iterable[Stored] = ()) -> None:
         self._source = _Source(graph)
-        self.tensors = {stored.key: IndexedTensor(self._source, stored) for stored in tensors}
+        self.tensors: dict[str, IndexedTensor] = {}
+        for stored in tensors:
+            self.add(stored)
+
+    def add(self, stored: Stored) -> IndexedTensor:
+        """A tensor, which is in the index from now on."""
+        return self.tensors.setdefault(stored.key, IndexedTensor(self._source, stored))
 
     def tell(self, progress: Progress | None, tensors: Iterable[IndexedTensor]) -> None:
         """Have somebody told of every step how many bytes of how many have been read.

@@ -94,12 +94,12 @@ def matmul_bnb4(inputs: NodeInputs) -> Iterator[QuantizedTensor | None]:
 
 
 def _packed_zeros(
-    inputs: NodeInputs, position: int, grid: tuple[int, ...], bits: int, centre: bool = True
+    inputs: NodeInputs, position: int, grid: tuple[int, ...], bits: int
 ) -> Array | None:
     """Zero points, one for each block: floats, or codes that are packed as the weight is; half the
-    range, or 0, where they are left out."""
+    range where they are left out."""
     if not inputs.has(position):
-        return np.full(grid, 2 ** (bits - 1) if centre else 0, np.float32)
+        return np.full(grid, 2 ** (bits - 1), np.float32)
     zero = inputs.value(position)
     if zero is None or zero.dtype != np.uint8:
         return zero.reshape(grid) if zero is not None and zero.size == np.prod(grid) else None
