@@ -20,6 +20,7 @@ import numpy as np
 from latency import BATCHES, MODELS, rewritten, row
 
 import onnxshare
+from onnxshare.comparison.results import Verdict
 from onnxshare.errors import OnnxShareError
 from onnxshare.io.load import load
 from onnxshare.runtime.providers import CUDA_OPTIONS, Provider, choose
@@ -35,7 +36,7 @@ def verdicts(pairs: list[tuple[str, str, Path, Path]], provider: str) -> Iterato
     for name, label, before, after in pairs:
         found = onnxshare.compare(before, after, provider=provider, samples=MODELS / "test.npz")
         worst = f"{max((row.worst or 0.0 for row in found.outputs), default=0.0):.2g}"
-        if found.verdict == "approximate":
+        if found.verdict is Verdict.APPROXIMATE:
             worst = "–"  # an approximation differs by more, and says by how much
         left = (found.left_to_cpu or {}).get("b") or ["none"]
         yield f"| {name} | {label} | {found.verdict} | {worst} | {', '.join(left)} |"

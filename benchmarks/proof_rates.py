@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import onnx
 
 import onnxshare
-from onnxshare.comparison.results import PASSING, Comparison
+from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.errors import OnnxShareError
 from onnxshare.io.load import Model, with_data
 from onnxshare.runtime.session import run_model
@@ -176,16 +176,17 @@ def print_table(rows: list[dict[str, str]]) -> None:
             if row["how"]:
                 count["spoilt"] += 1
                 count["still"] += row["effect"] == "false"
-                count["whole"] += row["whole"] in PASSING
-                count["runs"] += row["runs"] in PASSING
+                count["whole"] += Verdict(row["whole"]).passes
+                count["runs"] += Verdict(row["runs"]).passes
             else:
                 count["right"] += 1
-                count["passed"] += row["whole"] in PASSING
+                count["passed"] += Verdict(row["whole"]).passes
     for name, count in [*sorted(groups.items()), ("all", total)]:
         cells = [count[k] for k in ("right", "passed", "spoilt", "still", "whole", "runs")]
         print(f"| {name} | {' | '.join(map(str, cells))} |")
     for row in rows:
-        if (row["whole"] in PASSING) != (not row["how"]) or (row["how"] and row["runs"] in PASSING):
+        whole, runs = (Verdict(row[key]).passes for key in ("whole", "runs"))
+        if whole == bool(row["how"]) or (row["how"] and runs):
             print(f"{row['label']}: {row['how'] or 'right'}: {row['whole']}, {row['runs']}")
 
 

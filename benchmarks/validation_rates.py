@@ -30,6 +30,7 @@ import onnx
 
 import onnxshare
 from onnxshare.comparison.compare import compare
+from onnxshare.comparison.results import Verdict
 from onnxshare.errors import OnnxShareError
 from onnxshare.runtime.session import run_model
 from onnxshare.samples.samples import Samples, random_samples
@@ -153,7 +154,7 @@ def measure(pairs: Iterator[Pair]) -> tuple[dict[str, Score], Mapping[str, int]]
         found = compare(
             pair.a, pair.b, samples=pair.samples, provider="cpu", run_limits=HERE, budget=2
         )
-        scores[OURS].undecided += pair.right and found.verdict == "inconclusive"
+        scores[OURS].undecided += pair.right and found.verdict is Verdict.INCONCLUSIVE
         note(scores[OURS], pair, found.passed, still)
         words = f"{found.verdict}{' (no effect on these inputs)' if still else ''}"
         print(f"{pair.label}: {words}", file=sys.stderr, flush=True)

@@ -87,7 +87,23 @@ class RewriteError(OnnxShareError):
 
 
 class RuntimeFailure(OnnxShareError):
-    """ONNX Runtime could not load or run a model."""
+    """ONNX Runtime could not load or run a model.
+
+    Attributes:
+        missing_kernel: the operator that it has in other types only, where that is why; else "".
+        model: which of two models it is, "A" or "B"; "" where there is one.
+    """
+
+    def __init__(self, cause: str, remedy: str = "", missing_kernel: str = "") -> None:
+        super().__init__(cause, remedy)
+        self.missing_kernel = missing_kernel
+        self.model = ""
+
+    def of_model(self, letter: str) -> RuntimeFailure:
+        """The same, said of one of two models."""
+        named = RuntimeFailure(f"model {letter}: {self.cause}", self.remedy, self.missing_kernel)
+        named.model = letter
+        return named
 
 
 class OutOfMemory(RuntimeFailure):

@@ -7,34 +7,19 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from onnxshare.checks.limits import Unit, show
 
 if TYPE_CHECKING:
     from onnxshare.analysis.results import HeadFacts, Inspection
     from onnxshare.checks.results import Limit, Metrics
+    from onnxshare.comparison.results import Comparison
     from onnxshare.io.load import Model
 
 #: What a rule needs beyond the plain inspection, which costs time: content hashes of the weights,
 #: or ONNX Runtime.
 Need = Literal["hashes", "runtime"]
-
-
-class Verdict(Protocol):
-    """What a rule needs to know of a comparison (`comparison.results.Comparison` has it)."""
-
-    @property
-    def verdict(self) -> str:
-        """The verdict in one or two words."""
-
-    @property
-    def reason(self) -> str:
-        """Why it is this verdict."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the comparison is a success."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +42,7 @@ class Subject:
     name: str
     inspection: Inspection
     model: Model
-    compare: Callable[[str], Verdict]
+    compare: Callable[[str], Comparison]
     loads: Callable[[], str | None]
     metrics: Metrics
     before: Mapping[str, int | float | None] | None = None

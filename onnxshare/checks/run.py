@@ -16,7 +16,7 @@ from onnxshare.checks.known_findings import Baseline, read_baseline, silence
 from onnxshare.checks.policy import Policy, read_policy
 from onnxshare.checks.policy_template import DEFAULT
 from onnxshare.checks.results import CheckReport, Finding, Metrics, ModelReport
-from onnxshare.checks.rule import Problem, Rule, Subject, Verdict, command
+from onnxshare.checks.rule import Problem, Rule, Subject, command
 from onnxshare.checks.rules import BY_OPTION
 from onnxshare.checks.rules.sharing import fc_share
 from onnxshare.errors import ModelError, ModelFileError, OnnxShareError, SamplesError, UsageError
@@ -26,6 +26,7 @@ from onnxshare.shapes.input_sizes import Dims, with_dims
 from onnxshare.support import progress as steps
 
 if TYPE_CHECKING:
+    from onnxshare.comparison.results import Comparison
     from onnxshare.runtime.limits import RunLimits
     from onnxshare.samples.samples import Samples
 
@@ -174,7 +175,7 @@ def check_one(job: Job, how: How) -> ModelReport:
 def _subject(name: str, model: Model, inspection: Inspection, job: Job, how: How) -> Subject:
     samples = job.samples if how.samples is None else how.samples
 
-    def compare(reference: str) -> Verdict:
+    def compare(reference: str) -> Comparison:
         # The only rules that run models ask for this: the others never import onnxruntime.
         from onnxshare.comparison.compare import compare
 

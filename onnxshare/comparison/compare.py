@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from onnxshare.comparison.double_precision import BUDGET
-from onnxshare.comparison.results import Comparison
+from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.strategy import Task, examine, stricter_of
 from onnxshare.errors import UsageError
 from onnxshare.io.load import Model, ModelSource, load
@@ -68,18 +68,18 @@ def compare(
     chosen = choose(provider)
     same = _same_bytes(left, right)
     if same and latency is None:
-        return Comparison("identical", _SAME, chosen.label)
+        return Comparison(Verdict.IDENTICAL, _SAME, chosen.label)
     reason = structural_difference(left.skeleton, right.skeleton)
     if reason:
-        return Comparison("different", reason, chosen.label)
+        return Comparison(Verdict.DIFFERENT, reason, chosen.label)
     internal = _internal_names(left.skeleton, right.skeleton, tensors)
     with Sessions({"A": left, "B": right}, chosen, run_limits, in_turn=in_turn) as sessions:
         task = Task(left, right, sessions, seed, tuple(internal), count, budget)
         inputs = _samples_for(left.skeleton, right.skeleton, samples, count, seed, images)
-        found = Comparison("identical", _SAME, "", (), inputs.count, inputs.origin)
+        found = Comparison(Verdict.IDENTICAL, _SAME, "", (), inputs.count, inputs.origin)
         if not same:
             found = replace(examine(task, inputs), **sessions.costs())
-        if latency is not None and found.verdict != "not run":
+        if latency is not None and found.verdict is not Verdict.NOT_RUN:
             found = replace(found, latency=latencies(sessions, inputs, latency, seed))
         return replace(found, provider=chosen.label, seed=seed)
 

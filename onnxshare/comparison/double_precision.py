@@ -16,11 +16,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnxshare.comparison.results import Comparison
+from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.rounding_noise import DRAWS, VISIBLE, move, rounds_data
 from onnxshare.comparison.tensor_statistics import Tally, is_float
 from onnxshare.comparison.verdict import Judged, decide, judge, upstream
-from onnxshare.comparison.wider_graph import HALF, widen
+from onnxshare.comparison.wider_graph import HALF, float_types, wider_graph, wider_samples
 from onnxshare.errors import OnnxShareError
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model, with_data
@@ -98,7 +98,7 @@ class Doubt:
 class _Settled:
     """What double precision says: a verdict, why, and the figures."""
 
-    verdict: str
+    verdict: Verdict
     reason: str
     judged: Sequence[Judged]
 
@@ -118,12 +118,12 @@ def in_double(doubt: Doubt, budget: float, limits: RunLimits = DEFAULT) -> Compa
     settled = _settle(doubt, budget, limits) if _worth_it(found) else None
     if settled is None:
         return found
-    if settled.verdict in ("equivalent", "identical"):
+    if settled.verdict in (Verdict.EQUIVALENT, Verdict.IDENTICAL):
         words = f"{settled.reason}; in single precision: {found.reason}"
-        return replace(found, verdict="equivalent", reason=words, first_divergence=None)
-    undecided = found.verdict == "inconclusive" and settled.verdict == "different"
+        return replace(found, verdict=Verdict.EQUIVALENT, reason=words, first_divergence=None)
+    undecided = found.verdict is Verdict.INCONCLUSIVE and settled.verdict is Verdict.DIFFERENT
     if undecided and _plainly(settled.judged):
-        return replace(found, verdict="different", reason=settled.reason)
+        return replace(found, verdict=Verdict.DIFFERENT, reason=settled.reason)
     return found
 
 
@@ -135,7 +135,7 @@ def difference_in_double(doubt: Doubt, budget: float, limits: RunLimits = DEFAUL
     Args: as of `in_double`.
     """
     settled = _settle(doubt, budget, limits)
-    return settled.reason if settled is not None and settled.verdict == "different" else ""
+    return settled.reason if settled is not None and settled.verdict is Verdict.DIFFERENT else ""
 
 
 def _settle(doubt: Doubt, budget: float, limits: RunLimits) -> _Settled | None:
@@ -159,7 +159,7 @@ def _settle(doubt: Doubt, budget: float, limits: RunLimits) -> _Settled | None:
 def _worth_it(found: Comparison) -> bool:
     if not found.outputs:
         return False
-    if found.verdict == "inconclusive":
+    if found.verdict is Verdict.INCONCLUSIVE:
         return True
     worst = [row.worst for row in found.outputs]
     return all(value is not None and value < _MARGINAL for value in worst)
@@ -172,11 +172,7 @@ def _suits(a: Model, b: Model, budget: float, count: int) -> bool:
     if max(weight_bytes(model) for model in (a, b)) > _MOST_WEIGHTS:
         return False
     for model in (a, b):
-        types = {tensor.data_type for tensor in model.skeleton.graph.initializer}
-        types.update(
-            value.type.tensor_type.elem_type
-            for value in (*model.skeleton.graph.input, *model.skeleton.graph.output)
-        )
+        types = float_types(model.skeleton)
         if types & HALF or TensorProto.FLOAT not in types:
             return False
         if any(_shortens(node) for node in model.skeleton.graph.node):
@@ -217,16 +213,13 @@ def _judge(
     limits: _Until,
     place: Host,
 ) -> list[Judged] | None:
-    wide = [_wide(model) for model in models]
+    wide = [wider_graph(with_data(model), TensorProto.DOUBLE) for model in models]
     if wide[0] is None or wide[1] is None:
         return None
     a = Session(wide[0], provider=_EVALUATOR, outputs=list(pairs), host=place)
     theirs_named = list(dict.fromkeys(pairs.values()))
     b = Session(wide[1], provider=_EVALUATOR, outputs=theirs_named, host=place)
-    inputs = {
-        name: array.astype(np.float64) if is_float(array) else array
-        for name, array in samples.arrays.items()
-    }
+    inputs = wider_samples(samples, TensorProto.DOUBLE).arrays
     random = np.random.default_rng(0)
     ways = [
         (a, inputs),
@@ -271,10 +264,6 @@ def _agree(double: Mapping[str, Array], single: Mapping[str, Array]) -> bool:
         if error.size and error.max() > _FAITHFUL * np.abs(values[seen]).max():
             return False
     return True
-
-
-def _wide(model: Model) -> onnx.ModelProto | None:
-    return widen(with_data(model), frozenset((TensorProto.FLOAT,)), TensorProto.DOUBLE)
 
 
 @dataclass(frozen=True)

@@ -188,14 +188,14 @@ def _open(sessions: Sessions, letter: str, outputs: Sequence[str]) -> Session:
     try:
         return sessions.open(letter, outputs)
     except RuntimeFailure as error:
-        raise RuntimeFailure(f"model {letter}: {error.cause}", error.remedy) from error
+        raise error.of_model(letter) from error
 
 
 def _run(letter: str, session: Session, samples: Samples, batch: int) -> dict[str, Array]:
     try:
         return session.run(samples.arrays, batch)
     except RuntimeFailure as error:
-        raise RuntimeFailure(f"model {letter}: {error.cause}", error.remedy) from error
+        raise error.of_model(letter) from error
 
 
 def _batch_size(a: onnx.ModelProto, samples: Samples) -> int:

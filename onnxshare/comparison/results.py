@@ -4,12 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 from onnxshare.runtime.latency import Latency
 
-#: The verdicts that a check accepts.
-PASSING = ("identical", "equivalent", "approximate")
+
+class Verdict(StrEnum):
+    """What follows from a comparison.
+
+    Attributes:
+        IDENTICAL: every output is equal bit for bit.
+        EQUIVALENT: no error is larger than rounding explains.
+        APPROXIMATE: one model approximates the other, and keeps what it promises.
+        DIFFERENT: an error is larger than rounding, or than what was promised.
+        INCONCLUSIVE: nothing shows that the models agree; never a pass.
+        NOT_RUN: a model could not be run, or there is nothing to compare.
+    """
+
+    IDENTICAL = "identical"
+    EQUIVALENT = "equivalent"
+    APPROXIMATE = "approximate"
+    DIFFERENT = "different"
+    INCONCLUSIVE = "inconclusive"
+    NOT_RUN = "not run"
+
+    @property
+    def passes(self) -> bool:
+        """Whether a check accepts it."""
+        return self in (Verdict.IDENTICAL, Verdict.EQUIVALENT, Verdict.APPROXIMATE)
+
+    @property
+    def open(self) -> bool:
+        """Whether it says neither yes nor no."""
+        return self in (Verdict.INCONCLUSIVE, Verdict.NOT_RUN)
 
 
 @dataclass(frozen=True)
@@ -114,7 +142,7 @@ class Comparison:
     """Two models run on the same inputs, and what follows from it.
 
     Attributes:
-        verdict: identical, equivalent, approximate, different, inconclusive or not run.
+        verdict: what follows.
         reason: why, in one sentence.
         provider: where the models ran, in words.
         outputs: one row per output, then one per internal tensor that was asked for.
@@ -130,9 +158,11 @@ class Comparison:
         left_to_cpu: per model the nodes that another provider left to the CPU; None on the CPU.
         first_divergence: where they part, if the verdict is `different`; None if not, or if no
             tensor that both have by name could be compared.
+        failed_model: the model that cannot be run, "A" or "B", if the verdict is `not run`.
+        missing_kernel: the operator that it needs and that the provider has in other types only.
     """
 
-    verdict: str
+    verdict: Verdict
     reason: str
     provider: str
     outputs: tuple[OutputComparison, ...] = ()
@@ -146,15 +176,19 @@ class Comparison:
     memory: Mapping[str, int | None] | None = None
     left_to_cpu: Mapping[str, tuple[str, ...]] | None = None
     first_divergence: Divergence | None = None
+    failed_model: str = ""
+    missing_kernel: str = ""
 
     @property
     def passed(self) -> bool:
         """Whether the verdict is one that a check accepts."""
-        return self.verdict in PASSING
+        return self.verdict.passes
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain types, laid out as `docs/reference.md` describes."""
-        plain = {**asdict(self), "outputs": [asdict(row) for row in self.outputs]}
+        plain = {**asdict(self), "verdict": str(self.verdict)}
+        plain["outputs"] = list(plain["outputs"])
+        del plain["failed_model"], plain["missing_kernel"]  # the reason says so in words
         if self.weights is not None:
             plain["weights"] = {
                 "moved": self.weights.moved,

@@ -25,7 +25,7 @@ from onnxshare.comparison.double_precision import Doubt, difference_in_double, i
 from onnxshare.comparison.inner_tensors import before_the_end
 from onnxshare.comparison.measure import Measurement
 from onnxshare.comparison.promise import promise_of
-from onnxshare.comparison.results import Comparison
+from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.rounding_noise import EPSILON
 from onnxshare.comparison.tensor_statistics import is_float
 from onnxshare.comparison.verdict import FACTOR, VISIBILITY, Judged, decide, upstream
@@ -94,10 +94,10 @@ class _Round:
     worst: tuple[int, ...] = ()
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Verdict:
         return self.found.verdict
 
-    def saying(self, reason: str, verdict: str | None = None) -> _Round:
+    def saying(self, reason: str, verdict: Verdict | None = None) -> _Round:
         """The same with another reason, and perhaps verdict."""
         new = replace(self.found, reason=reason, verdict=verdict or self.verdict)
         return replace(self, found=new)
@@ -108,27 +108,28 @@ def examine(task: Task, samples: Samples) -> Comparison:
     a, b = task.a.skeleton, task.b.skeleton
     drawn = {**random_tensors(a), **random_tensors(b)}
     if not a.graph.output:
-        return Comparison("not run", "the models have no outputs: there is nothing to compare", "")
+        why = "the models have no outputs: there is nothing to compare"
+        return Comparison(Verdict.NOT_RUN, why, "")
     if all(value.name in drawn for value in a.graph.output):
         why = _all_drawn(drawn, a)
-        return Comparison("inconclusive", why, "", (), samples.count, samples.origin)
+        return Comparison(Verdict.INCONCLUSIVE, why, "", (), samples.count, samples.origin)
     last = _at_sizes_that_run(task, samples)
     samples = last.samples
-    if last.verdict == "not run" or promise_of(a, b) is not None:
+    if last.verdict is Verdict.NOT_RUN or promise_of(a, b) is not None:
         return last.found
-    if not samples.arrays and last.verdict == "inconclusive":
+    if not samples.arrays and last.verdict is Verdict.INCONCLUSIVE:
         return _without_inputs(last.found)
-    if last.verdict == "inconclusive":
+    if last.verdict is Verdict.INCONCLUSIVE:
         last = _behind_the_end(task, last)
-    if last.verdict == "inconclusive" and (kind := _too_coarse(a)):
+    if last.verdict is Verdict.INCONCLUSIVE and (kind := _too_coarse(a)):
         return replace(last.found, reason=f"in {kind}, {_COARSE}")
-    if last.verdict == "inconclusive" and samples.random:
+    if last.verdict is Verdict.INCONCLUSIVE and samples.random:
         last = _at_other_scales(task, last)
     if last.found.passed:
         last = _on_small_ones(task, samples, last)
     if last.found.passed and samples.random and open_sizes(stricter_of(a, b)):
         last = _at_other_sizes(task, last)
-    if last.verdict in ("inconclusive", "different"):
+    if last.verdict in (Verdict.INCONCLUSIVE, Verdict.DIFFERENT):
         return in_double(_doubt(task, last), task.budget, task.sessions.limits)
     return _with_weights_read(task, last)
 
@@ -147,10 +148,10 @@ def _with_weights_read(task: Task, last: _Round) -> Comparison:
     cause = f"weight {words}, and nothing else in the models makes up for it"
     shown = difference_in_double(_doubt(task, last), task.budget, task.sessions.limits)
     if shown:
-        return last.saying(f"{cause}; {shown}", "different").found
+        return last.saying(f"{cause}; {shown}", Verdict.DIFFERENT).found
     return last.saying(
         f"{cause}; but no output shows it ({last.found.reason}): pass other --samples",
-        "inconclusive",
+        Verdict.INCONCLUSIVE,
     ).found
 
 
@@ -159,7 +160,9 @@ def _without_inputs(found: Comparison) -> Comparison:
     if not all(row.max_abs == 0 for row in found.outputs):
         return found
     return replace(
-        found, verdict="identical", reason="the models have no inputs, and all outputs are equal"
+        found,
+        verdict=Verdict.IDENTICAL,
+        reason="the models have no inputs, and all outputs are equal",
     )
 
 
@@ -176,11 +179,12 @@ def _dynamic(proto: onnx.ModelProto) -> int:
 
 def measure(task: Task, samples: Samples, pairs: Mapping[str, str] | None = None) -> _Round:
     """Run both models on these samples, and say what follows from that alone."""
-    found = Comparison("not run", "", "", (), samples.count, samples.origin)
+    found = Comparison(Verdict.NOT_RUN, "", "", (), samples.count, samples.origin)
     try:
         run, judged = _run(task, samples, pairs)
     except RuntimeFailure as error:
-        return _Round(replace(found, reason=str(error)), samples)
+        found = replace(found, reason=str(error), failed_model=error.model)
+        return _Round(replace(found, missing_kernel=error.missing_kernel), samples)
     a, b = task.a.skeleton, task.b.skeleton
     inside = [*task.internal, *(pairs or ())]
     covers = {value.name: upstream(a, value.name, inside) for value in a.graph.output}
@@ -191,7 +195,7 @@ def measure(task: Task, samples: Samples, pairs: Mapping[str, str] | None = None
         reason=reason + _said_left_out(run.left_out),
         outputs=tuple(item.row for item in judged),
         accuracy=_accuracy(judged, samples),
-        first_divergence=run.parting(judged) if verdict == "different" else None,
+        first_divergence=run.parting(judged) if verdict is Verdict.DIFFERENT else None,
     )
     return _Round(found, samples, run.worst(judged))
 
@@ -213,12 +217,12 @@ def _at_sizes_that_run(task: Task, samples: Samples) -> _Round:
     """The first round; where A cannot run at sizes that were guessed, at others."""
     first = measure(task, samples)
     stricter = stricter_of(task.a.skeleton, task.b.skeleton)
-    if not (_a_fails(first) and samples.random and open_sizes(stricter)):
+    if not (first.found.failed_model == "A" and samples.random and open_sizes(stricter)):
         return first
     for guess in MORE:
         other = _made(task, guess)
         again = None if other is None else measure(task, other)
-        if again is not None and again.verdict != "not run":
+        if again is not None and again.verdict is not Verdict.NOT_RUN:
             return again
     return first
 
@@ -264,7 +268,7 @@ def _at_other_scales(task: Task, last: _Round) -> _Round:
         origin = f"{samples.origin}, times {scale:g}"
         again = measure(task, replace(samples, arrays=arrays, origin=origin), pairs)
         # Where numbers leave the range of their type, models differ for no fault of theirs.
-        honest = again.verdict == "different" and again.found.outputs[0].worst is not None
+        honest = again.verdict is Verdict.DIFFERENT and again.found.outputs[0].worst is not None
         if again.found.passed or honest:
             return again
     return last
@@ -283,7 +287,7 @@ def _on_small_ones(task: Task, samples: Samples, last: _Round) -> _Round:
     if small.size < 2 or not scale[small].any():
         return last
     again = measure(task, samples.take(small))
-    if again.verdict != "different":
+    if again.verdict is not Verdict.DIFFERENT:
         return last
     return again.saying(f"on the {small.size} smallest samples, {again.found.reason}")
 
@@ -294,11 +298,11 @@ def _at_other_sizes(task: Task, last: _Round) -> _Round:
         return last
     again = measure(task, samples)
     reason = again.found.reason
-    if again.verdict == "different":
+    if again.verdict is Verdict.DIFFERENT:
         return again.saying(f"at other sizes ({OTHER.words}): {reason}")
-    if again.verdict == "not run" and not _a_fails(again):
+    if again.found.failed_model == "B":
         return again.saying(
-            f"A runs at other sizes ({OTHER.words}), and B does not: {reason}", "different"
+            f"A runs at other sizes ({OTHER.words}), and B does not: {reason}", Verdict.DIFFERENT
         )
     if again.found.passed:
         return last.saying(f"{last.found.reason}; the same at other sizes")
@@ -311,10 +315,6 @@ def _made(task: Task, guess: Guess) -> Samples | None:
         return random_samples(stricter, task.count, task.seed, guess=guess)
     except SamplesError:
         return None  # too large
-
-
-def _a_fails(last: _Round) -> bool:
-    return last.verdict == "not run" and last.found.reason.startswith("model A")
 
 
 def _said_left_out(left_out: Mapping[str, str]) -> str:

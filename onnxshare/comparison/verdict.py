@@ -38,7 +38,7 @@ import numpy as np
 import onnx
 
 from onnxshare.comparison.promise import Promise, hold
-from onnxshare.comparison.results import OutputComparison
+from onnxshare.comparison.results import OutputComparison, Verdict
 from onnxshare.comparison.tensor_statistics import Floats, Tally, agreement_lower_bound
 
 #: Tolerance over noise. The noise is a maximum over few runs and another kernel may round more.
@@ -147,7 +147,7 @@ def decide(
     covers: Mapping[str, Sequence[str]],
     promise: Promise | None,
     random: bool,
-) -> tuple[str, str]:
+) -> tuple[Verdict, str]:
     """Return the verdict and the reason for it, in one sentence.
 
     Args:
@@ -161,7 +161,7 @@ def decide(
         return _approximate(judged, promise, random)
     if wrong:
         worst = max(wrong, key=lambda item: (bool(item.tally.problem), item.row.worst or 0.0))
-        return "different", _difference(worst)
+        return Verdict.DIFFERENT, _difference(worst)
     alive = {item.row.name for item in judged if item.lives}
     dead = [
         item.row.name
@@ -171,34 +171,34 @@ def decide(
         and not alive.intersection(covers.get(item.row.name, ()))
     ]
     if dead or not alive:
-        return "inconclusive", _dead(judged, dead)
+        return Verdict.INCONCLUSIVE, _dead(judged, dead)
     if all(item.tally.bit_equal for item in judged):
-        return "identical", (
+        return Verdict.IDENTICAL, (
             "all outputs are equal bit for bit, and move with the inputs"
             + _unseen(judged, alive, covers)
         )
     worst = max(judged, key=lambda item: item.row.worst or 0.0)
-    return "equivalent", (
+    return Verdict.EQUIVALENT, (
         "no error is larger than rounding explains: "
         f"at most {worst.row.worst or 0.0:.0%} of the tolerance, in '{worst.row.name}'"
         + _unseen(judged, alive, covers)
     )
 
 
-def _approximate(judged: Sequence[Judged], promise: Promise, random: bool) -> tuple[str, str]:
+def _approximate(judged: Sequence[Judged], promise: Promise, random: bool) -> tuple[Verdict, str]:
     broken = [item for item in judged if item.tally.problem]
     if broken:
-        return "different", _difference(broken[0])
+        return Verdict.DIFFERENT, _difference(broken[0])
     if random:
-        return "inconclusive", (
+        return Verdict.INCONCLUSIVE, (
             f"{promise.rewrite} is an approximation, and random samples say nothing about it: "
             "pass --samples"
         )
     kept, words = hold([item.row for item in judged], promise)
     if kept and not any(item.lives for item in judged):
         dead = [item.row.name for item in judged if not item.row.internal]
-        return "inconclusive", _dead(judged, dead)
-    return ("approximate" if kept else "different"), words
+        return Verdict.INCONCLUSIVE, _dead(judged, dead)
+    return (Verdict.APPROXIMATE if kept else Verdict.DIFFERENT), words
 
 
 def _difference(item: Judged) -> str:

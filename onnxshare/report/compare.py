@@ -10,19 +10,25 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from onnxshare.comparison.results import Comparison, Divergence, OutputComparison, WeightProof
+from onnxshare.comparison.results import (
+    Comparison,
+    Divergence,
+    OutputComparison,
+    Verdict,
+    WeightProof,
+)
 from onnxshare.errors import printable
 from onnxshare.runtime.latency import Latency
 
 _WIDTH_IN_A_PIPE = 100
 
 _STYLES = {
-    "identical": "bold green",
-    "equivalent": "bold green",
-    "approximate": "bold yellow",
-    "inconclusive": "bold yellow",
-    "different": "bold red",
-    "not run": "bold red",
+    Verdict.IDENTICAL: "bold green",
+    Verdict.EQUIVALENT: "bold green",
+    Verdict.APPROXIMATE: "bold yellow",
+    Verdict.INCONCLUSIVE: "bold yellow",
+    Verdict.DIFFERENT: "bold red",
+    Verdict.NOT_RUN: "bold red",
 }
 
 _Cell = Callable[[OutputComparison], str | None]
@@ -192,7 +198,7 @@ def _sentence(comparison: Comparison) -> Text:
         else:
             basis.append(f"{comparison.samples} sample{plural} from {comparison.origin}")
     return Text.assemble(
-        (comparison.verdict, _STYLES.get(comparison.verdict, "bold")),
+        (comparison.verdict, _STYLES[comparison.verdict]),
         printable(f": {comparison.reason} ({'; '.join(filter(None, basis))})"),
     )
 

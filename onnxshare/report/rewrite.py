@@ -8,7 +8,7 @@ from onnx import NodeProto
 from rich.console import Console
 from rich.text import Text
 
-from onnxshare.comparison.results import Comparison
+from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.errors import printable
 from onnxshare.report import text_tools as numbers
 from onnxshare.report.compare import print_comparison
@@ -129,7 +129,7 @@ def _cost(validation: Comparison) -> list[Text]:
     """A plain word of warning where an approximation changes many answers."""
     shares = [row.argmax_agreement for row in validation.outputs if not row.internal]
     known = [share for share in shares if share is not None]
-    if validation.verdict != "approximate" or not known or min(known) >= _FINE:
+    if validation.verdict is not Verdict.APPROXIMATE or not known or min(known) >= _FINE:
         return []
     return [
         Text(

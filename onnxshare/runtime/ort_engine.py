@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: runs. Measurements run as a user's session would, while memory allows it.
 RELAID_BELOW, RELAID_BELOW_MEASURED = 2**28, 2**30
 
-#: What ONNX Runtime says where it has an operator, but not in the types that are asked for.
-NO_KERNEL = "Could not find an implementation for"
+#: What ONNX Runtime says where it has an operator, but not in the types that are asked for; it has
+#: no code for that alone.
+_NO_KERNEL = re.compile(r"Could not find an implementation for (\w+)")
 
 _NO_KERNEL_REMEDY = (
     "it has that operator in other types: choose another --provider, or give the models in float32"
@@ -110,8 +112,10 @@ class Engine:
                 )
         except Exception as error:
             words = first_line(error)
-            way_out = _NO_KERNEL_REMEDY if NO_KERNEL in words else ""
-            raise RuntimeFailure(f"ONNX Runtime cannot load it: {words}", way_out) from error
+            missing = _NO_KERNEL.search(words)
+            remedy, operator = (_NO_KERNEL_REMEDY, missing[1]) if missing else ("", "")
+            words = f"ONNX Runtime cannot load it: {words}"
+            raise RuntimeFailure(words, remedy, operator) from error
         if settings.provider not in session.get_providers():
             raise RuntimeFailure(f"ONNX Runtime left {settings.label} and took the CPU instead")
         return self._keep(session, values), [] if settings.provider == CPU else _on_cpu(session)

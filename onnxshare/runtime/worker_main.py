@@ -114,12 +114,13 @@ def main(parent: int, limit: int, files: int) -> None:
         try:
             answer, results = worker.answer(header, arrays)
         except RuntimeFailure as error:
-            answer, results = {"failure": error.cause, "remedy": error.remedy}, []
+            words = [error.cause, error.remedy, error.missing_kernel]
+            answer, results = {"failure": words}, []
         except MemoryError:
-            answer, results = {"failure": "out of memory", "remedy": ""}, []
+            answer, results = {"out_of_memory": True}, []
         except Exception as error:
-            words = f"{type(error).__name__}: {error}"
-            answer, results = {"failure": f"it cannot be handed over: {words}", "remedy": ""}, []
+            cause = f"it cannot be handed over: {type(error).__name__}: {error}"
+            answer, results = {"failure": [cause]}, []
         del header, arrays
         pipe_messages.send(replies, {**answer, "peak": limits.peak()}, results)
 

@@ -37,6 +37,7 @@ _ALIGNED = 64
 #: Whether descriptors can be sent to another process.
 _SENDS_FILES = hasattr(socket, "send_fds") and hasattr(socket, "AF_UNIX")
 
+#: What libraries and systems say where memory is short; ONNX Runtime has no code for it.
 _LACKS_MEMORY = (
     "failed to allocate memory",
     "cannot allocate memory",
@@ -137,11 +138,13 @@ class ChildProcess:
         finally:
             watch.cancel()
         self.peak = answer.get("peak")
+        if answer.get("out_of_memory"):
+            raise self._too_little()
         if "failure" in answer:
-            cause = answer["failure"]
+            cause, *others = answer["failure"]
             if any(words in cause.lower() for words in _LACKS_MEMORY):
                 raise self._too_little()
-            raise RuntimeFailure(cause, answer["remedy"])
+            raise RuntimeFailure(cause, *others)
         return answer, results
 
     def stop(self) -> None:

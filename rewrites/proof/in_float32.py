@@ -1,25 +1,35 @@
-"""Both graphs in float32, where their own type cannot show that they are the same function.
+"""Both graphs in float32, where their own type or their quantization leaves a verdict open.
 
 In half precision the rounding is as large as a wrong weight would show; and ONNX Runtime has no
 convolution in float64 or bfloat16 on a CPU. A rewrite moves weights, so what holds of two graphs in
 float32 holds of them in any type. Weights of half precision that had to be computed anew are
 rounded by more than float32 forgives. There the rewrite is made once more, of the float32 graph:
 that one is compared, and the half one must be the same, number by number, within one rounding.
+
+Quantization steps hide still more. Where both graphs round data to the same steps, they are
+compared without that rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from onnxshare.comparison.results import Comparison
-from onnxshare.comparison.wider_graph import HALF, NOT_SINGLE, computes_in, in_single, widen
+from onnxshare.comparison.results import Comparison, Verdict
+from onnxshare.comparison.rounding_noise import EPSILON
+from onnxshare.comparison.wider_graph import (
+    HALF,
+    float_types,
+    quantizes,
+    same_steps,
+    wider_graph,
+    wider_samples,
+)
 from onnxshare.io.load import Model, load, with_data
-from onnxshare.runtime.ort_engine import NO_KERNEL
 from onnxshare.samples.samples import Samples
 from rewrites.base import Change
 
@@ -29,90 +39,119 @@ Again = Callable[[Model], tuple[Model, tuple[Change, ...]]]
 #: Compares a model, a rewritten one, by its changes, on samples.
 Judge = Callable[[Model, Model, tuple[Change, ...], Samples | None], Comparison]
 
-#: One rounding, relatively, and the smallest number of each type.
-_ROUNDING: dict[int, tuple[float, float]] = {
-    TensorProto.FLOAT16: (2.0**-10, 2.0**-24),
-    TensorProto.BFLOAT16: (2.0**-7, 2.0**-133),
+#: The smallest number of each type.
+_LEAST: dict[int, float] = {TensorProto.FLOAT16: 2.0**-24, TensorProto.BFLOAT16: 2.0**-133}
+
+#: What float32 stands for.
+_NAMES: dict[int, str] = {
+    TensorProto.DOUBLE: "float64",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.BFLOAT16: "bfloat16",
 }
 
-
-def would_help(original: onnx.ModelProto, found: Comparison) -> bool:
-    """Whether a verdict is left open by the float type, and not by the model."""
-    if found.verdict == "inconclusive":
-        return computes_in(original, HALF)
-    # That only the rewritten model cannot be run is a fault of the rewrite.
-    fails = found.verdict == "not run" and found.reason.startswith("model A")
-    return fails and NO_KERNEL in found.reason and computes_in(original, NOT_SINGLE)
+_UNROUNDED = (
+    "with dequantised weights and without rounding data to steps, because these are larger than an "
+    "error would be"
+)
 
 
-def compare_in_single(
-    original: Model,
-    result: Model,
-    changes: tuple[Change, ...],
-    samples: Samples | None,
-    found: Comparison,
-    *,
-    computed: bool,
-    judge: Judge,
-    again: Again,
-) -> Comparison:
-    """Settle a verdict that the float type leaves open.
+@dataclass(frozen=True)
+class Pair:
+    """A model and its rewritten copy, to be compared in another form.
 
-    Args:
+    Attributes:
         original: the model before.
         result: the model after.
         changes: what was done.
         samples: inputs to measure on; None for random ones.
-        found: what was found in the models' own type.
         computed: whether new weights were computed from old ones.
         judge: compares two models.
         again: makes the same rewrites of another model.
+    """
+
+    original: Model
+    result: Model
+    changes: tuple[Change, ...]
+    samples: Samples | None
+    computed: bool
+    judge: Judge
+    again: Again
+
+
+def settle(pair: Pair, found: Comparison) -> Comparison:
+    """Settle a verdict that the float type or quantization leaves open.
+
+    Args:
+        pair: the models.
+        found: what was found in their own form.
 
     Returns:
         `equivalent`, or `different` where the graphs differ in float32 though nothing was
         computed; else `found`.
     """
-    old, new = (widen(with_data(model), NOT_SINGLE) for model in (original, result))
-    if old is None or new is None:
+    if why := _open_by_type(pair.original.skeleton, found):
+        found = _in_float32(pair, found, why)
+    if found.verdict is Verdict.INCONCLUSIVE and quantizes(pair.original.skeleton):
+        found = _without_rounding(pair, found)
+    return found
+
+
+def _open_by_type(original: onnx.ModelProto, found: Comparison) -> str:
+    """Why it is the float type, and not the model, that leaves a verdict open; "" if it is not."""
+    types = float_types(original)
+    if found.verdict is Verdict.INCONCLUSIVE and types & HALF:
+        return "the rounding of half precision would hide a wrong weight"
+    # That only the rewritten model cannot be run is a fault of the rewrite.
+    own = [name for kind, name in _NAMES.items() if kind in types]
+    if found.failed_model != "A" or not found.missing_kernel or not own:
+        return ""
+    return f"ONNX Runtime has no {found.missing_kernel} in {' or '.join(own)} here"
+
+
+def _in_float32(pair: Pair, found: Comparison, why: str) -> Comparison:
+    wide = [wider_graph(with_data(model)) for model in (pair.original, pair.result)]
+    if wide[0] is None or wide[1] is None:
         return found
-    first, second, what = load(old), load(new), ""
-    if computed and computes_in(original.skeleton, HALF):
-        second, changes = again(first)
-        if not changes or not _rounded(result, with_data(second)):
+    first, second, changes, what = load(wide[0]), load(wide[1]), pair.changes, ""
+    if pair.computed and float_types(pair.original.skeleton) & HALF:
+        second, changes = pair.again(first)
+        if not changes or not _rounded(pair.result, with_data(second)):
             return found
         what = ", and every number of the result is one rounding or none from the one there"
-    single = judge(first, second, changes, None if samples is None else in_single(samples))
+    single = pair.judge(first, second, changes, pair.samples and wider_samples(pair.samples))
     if not single.passed:
-        plainly = single.verdict == "different" and not computed
+        plainly = single.verdict is Verdict.DIFFERENT and not pair.computed
         return replace(single, reason=f"in float32, {single.reason}") if plainly else found
-    verdict = "equivalent" if single.verdict == "identical" else single.verdict
-    reason = f"{single.reason}; compared in float32{what}, because {_why(original, found)}"
+    verdict = Verdict.EQUIVALENT if single.verdict is Verdict.IDENTICAL else single.verdict
+    reason = f"{single.reason}; compared in float32{what}, because {why}"
     return replace(single, verdict=verdict, reason=reason)
 
 
-def _why(original: Model, found: Comparison) -> str:
-    if found.verdict == "inconclusive":
-        return "the rounding of half precision would hide a wrong weight"
-    missing = found.reason[found.reason.index(NO_KERNEL) + len(NO_KERNEL) :].split("(")[0].strip()
-    names = ((TensorProto.DOUBLE, "float64"), (TensorProto.BFLOAT16, "bfloat16"))
-    own = [name for kind, name in names if computes_in(original.skeleton, frozenset((kind,)))]
-    return f"ONNX Runtime has no {missing} in {' or '.join(own) or 'the model’s type'} here"
+def _without_rounding(pair: Pair, found: Comparison) -> Comparison:
+    """ONNX Runtime's own kernels for quantized weights round, too, and are left out with them."""
+    whole = with_data(pair.original), with_data(pair.result)
+    old, new = (wider_graph(proto, rounding=False) for proto in whole)
+    if old is None or new is None or not same_steps(*whole):
+        return found
+    samples = pair.samples and wider_samples(pair.samples)
+    smooth = pair.judge(load(old), load(new), pair.changes, samples)
+    if not smooth.passed:
+        return found
+    reason = f"{smooth.reason}; compared {_UNROUNDED}; as they are, {found.reason}"
+    return replace(smooth, verdict=Verdict.EQUIVALENT, reason=reason)
 
 
 def _rounded(result: Model, single: onnx.ModelProto) -> bool:
     """Whether a rewritten model is the float32 one, each number of half precision rounded."""
     half = with_data(result)
-    wide = widen(half, NOT_SINGLE)
-    if wide is None or _graph(wide) != _graph(single):
+    wide = wider_graph(half)
+    if wide is None or _nodes(wide) != _nodes(single):
         return False
-    theirs = {tensor.name: tensor for tensor in single.graph.initializer}
-    ours = list(half.graph.initializer)
-    if [tensor.name for tensor in ours] != list(theirs):
-        return False
-    return all(_one_rounding(tensor, theirs[tensor.name]) for tensor in ours)
+    ours, theirs = half.graph.initializer, single.graph.initializer
+    return len(ours) == len(theirs) and all(map(_one_rounding, ours, theirs))
 
 
-def _graph(proto: onnx.ModelProto) -> list[bytes]:
+def _nodes(proto: onnx.ModelProto) -> list[bytes]:
     """Every node of a model: nothing but the values of its initializers is left out."""
     nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
     return [node.SerializeToString(deterministic=True) for node in nodes]
@@ -120,10 +159,10 @@ def _graph(proto: onnx.ModelProto) -> list[bytes]:
 
 def _one_rounding(half: onnx.TensorProto, single: onnx.TensorProto) -> bool:
     a, b = numpy_helper.to_array(half), numpy_helper.to_array(single)
-    if a.shape != b.shape:
+    if half.name != single.name or a.shape != b.shape:
         return False
-    if half.data_type not in _ROUNDING:
+    if half.data_type not in _LEAST:
         return np.array_equal(a.astype(b.dtype), b, equal_nan=b.dtype.kind == "f")
-    relative, least = _ROUNDING[half.data_type]
+    relative, least = EPSILON[half.data_type], _LEAST[half.data_type]
     ours, theirs = a.astype(np.float64), b.astype(np.float64)
     return bool((np.abs(ours - theirs) <= relative * np.abs(theirs) + least).all())

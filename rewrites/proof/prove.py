@@ -1,6 +1,8 @@
-"""Proves a rewritten model: both run on the same inputs, and inner tensors are compared too.
+"""Proves a rewritten model: its weights are checked, and it runs beside the original.
 
-Runs a rewritten model beside the original, with the inner tensors that stand for each other.
+Inner tensors that stand for each other are compared too. What that leaves open is settled in
+float32 or without quantization (`in_float32.py`), or by the rewritten tensors alone
+(`local_bound.py`).
 """
 
 from __future__ import annotations
@@ -19,11 +21,10 @@ from onnxshare.comparison.compare import compare
 from onnxshare.comparison.inner_tensors import before_the_end
 from onnxshare.comparison.promise import PROMISE_KEY, Fit
 from onnxshare.comparison.promise import make as make_promise
-from onnxshare.comparison.results import Comparison
+from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.strategy import stricter_of
-from onnxshare.comparison.wider_graph import quantises, same_steps, without_rounding
 from onnxshare.graph.editor import set_property
-from onnxshare.io.load import Model, load, with_data
+from onnxshare.io.load import Model
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.ort_weights import weight_bytes
 from onnxshare.runtime.providers import choose
@@ -31,7 +32,7 @@ from onnxshare.samples.samples import Samples, random_samples
 from rewrites.base import Change, Options
 from rewrites.head_as_maps.sliding import as_vectors
 from rewrites.moved_weights import Moved, prove_weights
-from rewrites.proof.in_float32 import Again, Judge, compare_in_single, would_help
+from rewrites.proof.in_float32 import Again, Pair, settle
 from rewrites.proof.local_bound import prove_locally
 from rewrites.proof.shared_trunk import run_trunk_once
 
@@ -170,7 +171,8 @@ def prove(
     """
     weights, problem = prove_weights(_steps(original, changes))
     if problem is not None:
-        return result, Comparison("different", problem, choose(provider).label, weights=weights)
+        label = choose(provider).label
+        return result, Comparison(Verdict.DIFFERENT, problem, label, weights=weights)
     both = partial(
         run_both,
         options=options,
@@ -180,55 +182,16 @@ def prove(
         large=large,
         run_limits=run_limits,
     )
-    comparison = both(original, result, changes, samples)
-    if would_help(original.skeleton, comparison):
-        comparison = compare_in_single(
-            original,
-            result,
-            changes,
-            samples,
-            comparison,
-            computed=bool(weights.recomputed),
-            judge=both,
-            again=again,
-        )
-    if comparison.verdict == "inconclusive" and quantises(original.skeleton):
-        comparison = _unrounded(original, result, changes, samples, comparison, both)
+    pair = Pair(original, result, changes, samples, bool(weights.recomputed), both, again)
+    comparison = settle(pair, both(original, result, changes, samples))
     comparison = replace(comparison, weights=weights)
-    if comparison.verdict == "inconclusive" and weights.moved and not weights.recomputed:
+    if comparison.verdict is Verdict.INCONCLUSIVE and weights.moved and not weights.recomputed:
         rewritten, _ = comparable(original, result, changes, options)
         comparison = _locally(original, rewritten, changes, comparison, provider, seed, run_limits)
     fits = [change.fit for change in changes if change.fit is not None]
-    if not fits or comparison.verdict in ("not run", "inconclusive") or _broken(comparison):
+    if not fits or comparison.verdict.open or _broken(comparison):
         return result, comparison
     return _promise(result, comparison, _together(fits))
-
-
-def _unrounded(
-    original: Model,
-    result: Model,
-    changes: tuple[Change, ...],
-    samples: Samples | None,
-    found: Comparison,
-    judge: Judge,
-) -> Comparison:
-    """Settle what quantisation steps hide: compare both graphs without rounding to them. ONNX
-    Runtime's own kernels for quantised weights round, too, and are left out with them."""
-    whole = with_data(original), with_data(result)
-    old, new = (without_rounding(model) for model in whole)
-    if old is None or new is None or not same_steps(*whole):
-        return found
-    plain = judge(load(old), load(new), changes, samples)
-    if not plain.passed:
-        return found
-    reason = f"{plain.reason}; compared {_UNROUNDED}; as they are, {found.reason}"
-    return replace(plain, verdict="equivalent", reason=reason)
-
-
-_UNROUNDED = (
-    "with dequantised weights and without rounding data to steps, because these are larger than an "
-    "error would be"
-)
 
 
 def prove_weights_alone(
@@ -242,7 +205,7 @@ def prove_weights_alone(
     """
     weights, problem = prove_weights(_steps(original, changes))
     if problem is not None:
-        return result, Comparison("different", problem, "nothing was run", weights=weights)
+        return result, Comparison(Verdict.DIFFERENT, problem, "nothing was run", weights=weights)
     marked = onnx.ModelProto()
     marked.CopyFrom(result.skeleton)
     set_property(marked.metadata_props, VALIDATED_KEY, "no")
@@ -284,7 +247,7 @@ def _locally(
         f"rewritten tensor is at most {proof.worst:.2g} of √K·u·(|W||x| + |b|), where "
         f"{proof.limit:g} is rounding; end to end, {found.reason}"
     )
-    return replace(found, verdict="equivalent", reason=reason, local=proof)
+    return replace(found, verdict=Verdict.EQUIVALENT, reason=reason, local=proof)
 
 
 def _steps(
@@ -327,10 +290,10 @@ def _promise(result: Model, comparison: Comparison, fit: Fit) -> tuple[Model, Co
         missed.append(f"more than the error of {fit['max_error']:.2%} asked for")
     if missed:
         words = f"{words}, which is {' and '.join(missed)}"
-        return result, replace(comparison, verdict="different", reason=words)
+        return result, replace(comparison, verdict=Verdict.DIFFERENT, reason=words)
     promised = onnx.ModelProto()
     promised.CopyFrom(result.skeleton)
     set_property(promised.metadata_props, PROMISE_KEY, json.dumps(promise))
     return replace(result, skeleton=promised), replace(
-        comparison, verdict="approximate", reason=words
+        comparison, verdict=Verdict.APPROXIMATE, reason=words
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -18,6 +17,7 @@ from onnxshare.analysis.results import (
 from onnxshare.checks.results import Metrics
 from onnxshare.checks.rule import Problem, Subject
 from onnxshare.checks.rules import BY_OPTION
+from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.io.load import Model
 
 # LeNet-5 by hand: C1 156, C3 2,416, FCs 48,120 + 10,164 + 850; 122,304 + 241,600 + 59,134 uses.
@@ -43,20 +43,17 @@ LENET = Totals(
 )
 
 
-@dataclass(frozen=True)
-class Compared:
-    verdict: str
-    passed: bool
-    reason: str = ""
+def compared(verdict: str, reason: str = "") -> Comparison:
+    return Comparison(Verdict(verdict), reason, "CPU")
 
 
 def subject(
     totals: Totals = LENET,
-    compared: Compared | None = None,
+    compared: Comparison | None = None,
     gap: dict[str, Any] | None = None,
     warnings: tuple[str, ...] = (),
 ) -> Subject:
-    def compare(reference: str) -> Compared:
+    def compare(reference: str) -> Comparison:
         assert compared is not None, "a rule that runs nothing asked for a comparison"
         assert reference == "ref.onnx"
         return compared

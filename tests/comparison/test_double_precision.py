@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.comparison import double_precision
 from onnxshare.comparison.compare import compare
-from onnxshare.comparison.results import Comparison, OutputComparison
+from onnxshare.comparison.results import Comparison, OutputComparison, Verdict
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import load
 from onnxshare.runtime.limits import RunLimits
@@ -205,7 +205,7 @@ def test_only_small_differences_are_looked_at_again(
     verdict: str, worst: list[float | None], asked: bool
 ) -> None:
     rows = tuple(OutputComparison(f"y{i}", worst=value) for i, value in enumerate(worst))
-    assert double_precision._worth_it(Comparison(verdict, "", "CPU", rows)) is asked
+    assert double_precision._worth_it(Comparison(Verdict(verdict), "", "CPU", rows)) is asked
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
 from onnxshare.comparison.promise import PROMISE_KEY, Fit, Promise, hold, make, promise_of
-from onnxshare.comparison.results import Comparison, OutputComparison
+from onnxshare.comparison.results import Comparison, OutputComparison, Verdict
 
 
 def comparison(*rows: OutputComparison) -> Comparison:
-    return Comparison("different", "", "CPU", rows, samples=250, origin="a.npz")
+    return Comparison(Verdict.DIFFERENT, "", "CPU", rows, samples=250, origin="a.npz")
 
 
 def test_a_promise_of_classes_is_the_lower_bound_of_the_worst_output() -> None:

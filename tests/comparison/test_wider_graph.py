@@ -8,7 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
-from onnxshare.comparison.wider_graph import computes_in_half, in_single, widen
+from onnxshare.comparison.wider_graph import HALF as HALF_TYPES
+from onnxshare.comparison.wider_graph import float_types, wider_graph, wider_samples
 from onnxshare.samples.samples import Samples
 from tests.rewrites.checking import run
 from tests.rewrites.forms import FORMS
@@ -19,10 +20,10 @@ HALF = ["half", "half head"]
 @pytest.mark.parametrize("name", HALF)
 def test_a_wide_model_gives_what_the_half_one_gives_within_its_rounding(name: str) -> None:
     model = FORMS[name].model()
-    wide = widen(model)
+    wide = wider_graph(model)
     assert wide is not None
-    assert computes_in_half(model)
-    assert not computes_in_half(wide)
+    assert float_types(model) & HALF_TYPES
+    assert not float_types(wide) & HALF_TYPES
     onnx.checker.check_model(wide, full_check=True)
     (value,) = model.graph.input
     sizes = [dim.dim_value or 2 for dim in value.type.tensor_type.shape.dim]
@@ -55,7 +56,7 @@ def test_attributes_and_subgraphs_are_widened_too() -> None:
         [numpy_helper.from_array(np.array(True), "yes")],
     )
     model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 17)])
-    wide = widen(model)
+    wide = wider_graph(model)
     assert wide is not None
     onnx.checker.check_model(wide, full_check=True)
     x = np.array([1.0, -1.0], np.float32)
@@ -65,7 +66,7 @@ def test_attributes_and_subgraphs_are_widened_too() -> None:
 
 def test_samples_are_widened_and_others_left() -> None:
     arrays = {"a": np.ones((3, 2), np.float16), "b": np.ones((3, 2), np.int16)}
-    wide = in_single(Samples(arrays, origin="x"))
+    wide = wider_samples(Samples(arrays, origin="x"))
     assert {name: array.dtype.name for name, array in wide.arrays.items()} == {
         "a": "float32",
         "b": "int16",

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxshare.comparison.wider_graph import quantises, same_steps, without_rounding
+from onnxshare.comparison.wider_graph import quantizes, same_steps, wider_graph
 from tests.rewrites.checking import run
 
 
@@ -48,10 +48,10 @@ ZEROS = [np.int8(0), np.int8(-5), np.uint8(128), np.uint8(0)]
 def test_on_the_steps_nothing_changes(zero: Any, axis: int) -> None:
     """Multiples of the scale within the limits are not rounded, and beyond them they are cut."""
     given = model(zero, weight_axis=axis)
-    smooth = without_rounding(given)
+    smooth = wider_graph(given, rounding=False)
     assert smooth is not None
-    assert quantises(given)
-    assert not quantises(smooth)
+    assert quantizes(given)
+    assert not quantizes(smooth)
     onnx.checker.check_model(smooth, full_check=True)
     steps = np.random.default_rng(2).integers(-400, 400, (16, 4))
     x = (steps * 0.25).astype(np.float32)
@@ -61,7 +61,7 @@ def test_on_the_steps_nothing_changes(zero: Any, axis: int) -> None:
 
 def test_between_the_steps_it_moves() -> None:
     given = model(np.int8(0), scale=1.0)
-    smooth = without_rounding(given)
+    smooth = wider_graph(given, rounding=False)
     assert smooth is not None
     x = np.full((1, 4), 0.25, np.float32)
     assert not run(given, {"x": x})[0].any()
@@ -72,7 +72,9 @@ def test_other_steps_are_told_apart() -> None:
     given = model(np.int8(0))
     assert same_steps(given, given)
     assert not same_steps(given, model(np.int8(1)))
+    assert not same_steps(given, model(np.uint8(0)))  # other limits
     assert not same_steps(given, model(np.int8(0), scale=0.5))
     fewer = model(np.int8(0))
-    del fewer.graph.node[0]
+    del fewer.graph.node[:2]
+    fewer.graph.node[1].input[0] = "x"
     assert not same_steps(given, fewer)

@@ -5,7 +5,13 @@ import io
 import pytest
 from rich.console import Console
 
-from onnxshare.comparison.results import Comparison, Divergence, OutputComparison, WeightProof
+from onnxshare.comparison.results import (
+    Comparison,
+    Divergence,
+    OutputComparison,
+    Verdict,
+    WeightProof,
+)
 from onnxshare.report.compare import print_comparison, render_text, sentence
 
 ROW = OutputComparison(
@@ -38,7 +44,7 @@ def shown(comparison: Comparison, width: int = 100) -> str:
 def test_a_row_per_output_and_one_sentence() -> None:
     inner = OutputComparison("fc", internal=True, max_abs=1.5, worst=80.0, live=0.5)
     comparison = Comparison(
-        "different", "the reason", "CPU: no NVIDIA driver", (ROW, inner), 32, "random, seed 0"
+        Verdict.DIFFERENT, "the reason", "CPU: no NVIDIA driver", (ROW, inner), 32, "random, seed 0"
     )
     lines = shown(comparison).splitlines()
     assert lines[0].split() == (
@@ -55,19 +61,23 @@ def test_a_row_per_output_and_one_sentence() -> None:
 
 
 def test_columns_that_nothing_fills_are_left_out() -> None:
-    text = shown(Comparison("different", "why", "CPU", (OutputComparison("y"),), 4, "s.npz"))
+    text = shown(Comparison(Verdict.DIFFERENT, "why", "CPU", (OutputComparison("y"),), 4, "s.npz"))
     assert "SQNR" not in text
     assert "(CPU; 4 samples from s.npz)" in text
 
 
 def test_without_a_run_there_is_only_the_sentence() -> None:
-    assert shown(Comparison("identical", "same bytes", "CPU")) == "identical: same bytes (CPU)\n"
-    assert "1 sample from x.npy" in shown(Comparison("inconclusive", "why", "CPU", (), 1, "x.npy"))
+    assert (
+        shown(Comparison(Verdict.IDENTICAL, "same bytes", "CPU")) == "identical: same bytes (CPU)\n"
+    )
+    assert "1 sample from x.npy" in shown(
+        Comparison(Verdict.INCONCLUSIVE, "why", "CPU", (), 1, "x.npy")
+    )
 
 
 def test_accuracy_of_both() -> None:
     comparison = Comparison(
-        "approximate", "why", "CPU", (ROW,), 9, "t.npz", accuracy={"a": 0.9, "b": 0.885}
+        Verdict.APPROXIMATE, "why", "CPU", (ROW,), 9, "t.npz", accuracy={"a": 0.9, "b": 0.885}
     )
     assert "accuracy: A 90.00%, B 88.50% (-1.50 points)" in shown(comparison)
 
@@ -87,7 +97,7 @@ def test_accuracy_of_both() -> None:
     ],
 )
 def test_where_they_part(found: Divergence, line: str) -> None:
-    comparison = Comparison("different", "why", "CPU", (ROW,), first_divergence=found)
+    comparison = Comparison(Verdict.DIFFERENT, "why", "CPU", (ROW,), first_divergence=found)
     assert line in shown(comparison, 200).splitlines()
 
 
@@ -101,12 +111,12 @@ def test_where_they_part(found: Divergence, line: str) -> None:
     ],
 )
 def test_what_became_of_the_weights(proof: WeightProof, line: str) -> None:
-    assert line in shown(Comparison("equivalent", "why", "CPU", weights=proof)).splitlines()
+    assert line in shown(Comparison(Verdict.EQUIVALENT, "why", "CPU", weights=proof)).splitlines()
 
 
 def test_names_from_a_file_can_neither_colour_nor_move_anything() -> None:
     evil = OutputComparison("[red]x[/red]\x1b[2J", max_abs=1.0)
-    text = shown(Comparison("different", "output '[bold]\x1b[31m'", "CPU", (evil,)))
+    text = shown(Comparison(Verdict.DIFFERENT, "output '[bold]\x1b[31m'", "CPU", (evil,)))
     assert "\x1b" not in text
     assert "[red]x[/red]\\x1b[2J" in text
     assert "[bold]" in text
@@ -114,7 +124,9 @@ def test_names_from_a_file_can_neither_colour_nor_move_anything() -> None:
 
 def test_long_names_are_folded_and_figures_kept() -> None:
     name = "a/very/long/path/" * 6
-    text = shown(Comparison("equivalent", "why", "CPU", (OutputComparison(name, max_abs=1.0),)), 60)
+    text = shown(
+        Comparison(Verdict.EQUIVALENT, "why", "CPU", (OutputComparison(name, max_abs=1.0),)), 60
+    )
     assert max(map(len, text.splitlines())) <= 60
     assert text.count("/") == name.count("/")
 
@@ -124,7 +136,7 @@ def test_printing_in_a_pipe(
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    print_comparison(Comparison("equivalent", "words " * 40 + "end", "CPU", (ROW,)))
+    print_comparison(Comparison(Verdict.EQUIVALENT, "words " * 40 + "end", "CPU", (ROW,)))
     out, err = capsys.readouterr()
     assert err == ""
     assert "\x1b" not in out
@@ -133,7 +145,7 @@ def test_printing_in_a_pipe(
 
 
 def test_colours_follow_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    comparison = Comparison("different", "why", "CPU", (ROW,))
+    comparison = Comparison(Verdict.DIFFERENT, "why", "CPU", (ROW,))
     monkeypatch.delenv("NO_COLOR", raising=False)
     file = io.StringIO()
     print_comparison(comparison, Console(file=file, force_terminal=True, color_system="standard"))

@@ -6,24 +6,24 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from onnxshare.checks.limits import show
-from onnxshare.checks.rule import Problem, Rule, Subject, Verdict, command
+from onnxshare.checks.rule import Problem, Rule, Subject, command
 
 if TYPE_CHECKING:
     from onnxshare.comparison.promise import Promise
-
-#: Verdicts that say neither yes nor no.
-_UNDECIDED = ("inconclusive", "not run")
+    from onnxshare.comparison.results import Comparison
 
 
 def _equivalent_to(subject: Subject, reference: str) -> Iterator[Problem]:
+    from onnxshare.comparison.results import Verdict
+
     if "EQ302" in subject.selected and _promise(subject) is not None:
         return  # an approximation that says so is not equivalent, and EQ302 judges it
     comparison = subject.compare(reference)
     # `compare` also passes an approximation that keeps its promise; equivalent it is not.
-    if comparison.passed and comparison.verdict in ("identical", "equivalent"):
+    if comparison.passed and comparison.verdict is not Verdict.APPROXIMATE:
         return
     what = f"not equivalent to {reference}"
-    if comparison.verdict in _UNDECIDED:
+    if comparison.verdict.open:
         what = f"cannot be judged against {reference}"
     yield Problem(
         f"{what}: {_reason(comparison)}",
@@ -32,14 +32,16 @@ def _equivalent_to(subject: Subject, reference: str) -> Iterator[Problem]:
     )
 
 
-def _reason(comparison: Verdict) -> str:
+def _reason(comparison: Comparison) -> str:
     reason = f": {comparison.reason}" if comparison.reason else ""
     return f"the verdict is {comparison.verdict}{reason}"
 
 
-def _compare(subject: Subject, reference: str, comparison: Verdict) -> str:
+def _compare(subject: Subject, reference: str, comparison: Comparison) -> str:
+    from onnxshare.comparison.results import Verdict
+
     # Where random samples do not decide, the user's own do.
-    samples = ("--samples", "FILE") if comparison.verdict == "inconclusive" else ()
+    samples = ("--samples", "FILE") if comparison.verdict is Verdict.INCONCLUSIVE else ()
     return command("compare", reference, subject.name, *samples)
 
 
@@ -51,7 +53,7 @@ def _min_agreement(subject: Subject, limit: float) -> Iterator[Problem]:
     if subject.reference is not None:
         comparison = subject.compare(subject.reference)
         if not comparison.passed:
-            undecided = comparison.verdict in _UNDECIDED
+            undecided = comparison.verdict.open
             what = "cannot be judged" if undecided else "does not keep its promise"
             yield Problem(
                 f"an approximation by {promise.rewrite} {what}: {_reason(comparison)}",
