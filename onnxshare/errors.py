@@ -37,12 +37,15 @@ def _disturbs(char: str) -> bool:
     return category[0] == "C" or category in ("Zl", "Zp")
 
 
-def hint(word: str, names: Sequence[str], what: str) -> str:
-    """What may have been meant by a word that is none of some names, such as keys."""
+def hint(word: str, names: Sequence[str], what: str, *, always: bool = False) -> str:
+    """What may have been meant by a word that is none of some names, such as keys; all of these
+    where none is like it, or `always`."""
     import difflib
 
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"the {what} are {', '.join(names)}"
+    meant = [f"did you mean {near[0]}?"] if near else []
+    known = [] if near and not always else [f"the {what} are {', '.join(names)}"]
+    return " ".join(meant + known)
 
 
 class OnnxShareError(Exception):

@@ -76,7 +76,7 @@ def compare(
     with Sessions({"A": left, "B": right}, chosen, run_limits, in_turn=in_turn) as sessions:
         task = Task(left, right, sessions, seed, tuple(internal), count, budget)
         inputs = _samples_for(left.skeleton, right.skeleton, samples, count, seed, images)
-        found = Comparison(Verdict.IDENTICAL, _SAME, "", (), inputs.count, inputs.origin)
+        found = Comparison.on(inputs, Verdict.IDENTICAL, _SAME)
         if not same:
             found = replace(examine(task, inputs), **sessions.costs())
         if latency is not None and found.verdict is not Verdict.NOT_RUN:

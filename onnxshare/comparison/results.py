@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxshare.runtime.latency import Latency
+
+if TYPE_CHECKING:
+    from onnxshare.samples.samples import Samples
 
 
 class Verdict(StrEnum):
@@ -158,6 +161,7 @@ class Comparison:
         left_to_cpu: per model the nodes that another provider left to the CPU; None on the CPU.
         first_divergence: where they part, if the verdict is `different`; None if not, or if no
             tensor that both have by name could be compared.
+        random: whether the samples were made up.
         failed_model: the model that cannot be run, "A" or "B", if the verdict is `not run`.
         missing_kernel: the operator that it needs and that the provider has in other types only.
     """
@@ -176,8 +180,15 @@ class Comparison:
     memory: Mapping[str, int | None] | None = None
     left_to_cpu: Mapping[str, tuple[str, ...]] | None = None
     first_divergence: Divergence | None = None
+    random: bool = False
     failed_model: str = ""
     missing_kernel: str = ""
+
+    @classmethod
+    def on(cls, samples: Samples, verdict: Verdict, reason: str) -> Comparison:
+        """A comparison on these samples; the provider is left to be filled in."""
+        given = (samples.count, samples.origin)
+        return cls(verdict, reason, "", (), *given, random=samples.random)
 
     @property
     def passed(self) -> bool:
@@ -188,7 +199,8 @@ class Comparison:
         """The comparison as plain types, laid out as `docs/reference.md` describes."""
         plain = {**asdict(self), "verdict": str(self.verdict)}
         plain["outputs"] = list(plain["outputs"])
-        del plain["failed_model"], plain["missing_kernel"]  # the reason says so in words
+        for name in ("random", "failed_model", "missing_kernel"):
+            del plain[name]  # `origin` and `reason` say so in words
         if self.weights is not None:
             plain["weights"] = {
                 "moved": self.weights.moved,

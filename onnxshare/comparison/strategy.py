@@ -112,7 +112,7 @@ def examine(task: Task, samples: Samples) -> Comparison:
         return Comparison(Verdict.NOT_RUN, why, "")
     if all(value.name in drawn for value in a.graph.output):
         why = _all_drawn(drawn, a)
-        return Comparison(Verdict.INCONCLUSIVE, why, "", (), samples.count, samples.origin)
+        return Comparison.on(samples, Verdict.INCONCLUSIVE, why)
     last = _at_sizes_that_run(task, samples)
     samples = last.samples
     if last.verdict is Verdict.NOT_RUN or promise_of(a, b) is not None:
@@ -179,7 +179,7 @@ def _dynamic(proto: onnx.ModelProto) -> int:
 
 def measure(task: Task, samples: Samples, pairs: Mapping[str, str] | None = None) -> _Round:
     """Run both models on these samples, and say what follows from that alone."""
-    found = Comparison(Verdict.NOT_RUN, "", "", (), samples.count, samples.origin)
+    found = Comparison.on(samples, Verdict.NOT_RUN, "")
     try:
         run, judged = _run(task, samples, pairs)
     except RuntimeFailure as error:

@@ -33,6 +33,8 @@ SECONDS, SECONDS_PER_MB = 8.0, 0.5
 #: Models of more bytes, weights left out: onnx takes twenty times as many to infer their shapes.
 _LARGE = 2**23
 
+_TOO_LARGE = "it needs too much memory"
+
 
 class InferenceRefused(ModelError):
     """onnx's inference rejects a model.
@@ -74,7 +76,7 @@ def infer_shapes(
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, IndexError) as error:
         raise _refused("shapes", name, str(error)) from error
     except MemoryError:
-        raise _refused("shapes", name, "it needs too much memory") from None
+        raise _given_up("shapes", name, _TOO_LARGE) from None
     finally:
         if proto.ByteSize() > _LARGE:
             give_back()
@@ -101,7 +103,7 @@ def _elsewhere(task: str, proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
     try:
         data = proto.SerializeToString()
     except (EncodeError, ValueError) as error:
-        raise _refused(task, name, f"it cannot be passed on: {error}") from error
+        raise _given_up(task, name, f"it cannot be passed on: {error}") from error
     memory = MEMORY + TIMES_MODEL * len(data)
     seconds = SECONDS + SECONDS_PER_MB * len(data) / 1e6
     # Threads of a linear algebra library would reserve most of the memory, and do nothing.
@@ -117,32 +119,37 @@ def _elsewhere(task: str, proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
             env=environment,
         )
     except subprocess.TimeoutExpired:
-        raise _refused(task, name, f"it takes longer than {seconds:.0f} s") from None
-    if done.returncode != 0 or not done.stdout.startswith(b"+"):
-        raise _refused(task, name, _reason(done))
+        raise _given_up(task, name, f"it takes longer than {seconds:.0f} s") from None
+    if done.returncode != 0:
+        raise _given_up(task, name, _failure(done.returncode))
+    if done.stdout.startswith(b"-"):
+        raise _refused(task, name, done.stdout[1:].decode(errors="replace"))
+    if not done.stdout.startswith(b"+"):
+        raise _given_up(task, name, _TOO_LARGE)
     result = onnx.ModelProto()
     try:
         result.ParseFromString(done.stdout[1:])
     except DecodeError as error:
-        raise _refused(task, name, "onnx answers with something unreadable") from error
+        raise _given_up(task, name, "onnx answers with something unreadable") from error
     return result
 
 
-def _reason(done: subprocess.CompletedProcess[bytes]) -> str:
-    if done.returncode == 0:
-        return done.stdout[1:].decode(errors="replace")
-    if done.returncode < 0:
+def _failure(code: int) -> str:
+    """Why a process has ended, by its exit code."""
+    if code < 0:
         try:
-            what = signal.Signals(-done.returncode).name
+            what = signal.Signals(-code).name
         except ValueError:
-            what = f"signal {-done.returncode}"
+            what = f"signal {-code}"
         return f"onnx crashes on it ({what})"
     return "onnx fails on it, perhaps for want of memory"
 
 
-def _refused(task: str, name: str, reason: str) -> ModelError:
+def _given_up(task: str, name: str, reason: str) -> ModelError:
+    what = "expanding its functions" if task == "inline" else "inferring its shapes"
+    return ModelError(f"{name}: {what} is given up: {reason}", "simplify the model")
+
+
+def _refused(task: str, name: str, reason: str) -> InferenceRefused:
     what = "its local functions cannot be expanded" if task == "inline" else "its shapes do not fit"
-    if reason.startswith(("it ", "onnx ")):
-        what = "expanding its functions" if task == "inline" else "inferring its shapes"
-        return ModelError(f"{name}: {what} is given up: {reason}", "simplify the model")
     return InferenceRefused(f"{name}: {what}: {' '.join(reason.split())[:300]}", reason=reason)

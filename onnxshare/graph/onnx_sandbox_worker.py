@@ -1,6 +1,7 @@
 """One call into onnx in a process of its own, with a limit on memory: run by `onnx_sandbox.py`.
 
-Reads a serialized model from stdin and writes `+` and the result, or `-` and a reason, to stdout.
+Reads a serialized model from stdin and writes `+` and the result, `-` and onnx's reason, or `!` for
+want of memory, to stdout.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main() -> None:
     try:
         answer = b"+" + work(task, data)
     except MemoryError:
-        answer = b"-it needs too much memory"
+        answer = b"!"
     except Exception as error:
         answer = b"-" + str(error).strip()[:4000].encode(errors="replace")
     sys.stdout.buffer.write(answer)

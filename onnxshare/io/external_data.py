@@ -48,6 +48,10 @@ class Refused(Exception):
         self.remedy = remedy
 
 
+class _Linked(Refused):
+    """The name leads to its file by a link."""
+
+
 def open_below(folder: Path, location: str) -> int:
     """Open a regular file below a folder for reading, and return its descriptor.
 
@@ -81,13 +85,11 @@ def open_real(folder: Path, location: str, allowed: Path) -> int:
     if not real.is_relative_to(home):
         try:
             return open_below(folder, location)
-        except Refused as refused:
-            if refused.remedy != _LINK:
-                raise
-        raise Refused(
-            f"'{location}' is a link out of {allowed}",
-            "name the folder that it leads to with --follow-symlinks, if you trust that",
-        )
+        except _Linked:
+            raise Refused(
+                f"'{location}' is a link out of {allowed}",
+                "name the folder that it leads to with --follow-symlinks, if you trust that",
+            ) from None
     # Opened without links from there, so that nobody can turn the way aside in between.
     file = _open(home, list(real.relative_to(home).parts), location)
     return _checked(file, location, hard_links=True)
@@ -125,7 +127,7 @@ def _open(folder: Path, parts: list[str], location: str) -> int:
         ) from None
     except OSError as error:
         if _is_link(folder, parts):
-            raise Refused(f"'{location}' is a symbolic link, or lies behind one", _LINK) from None
+            raise _Linked(f"'{location}' is a symbolic link, or lies behind one", _LINK) from None
         if error.errno in (errno.ENXIO, errno.ENODEV):
             raise Refused(f"'{location}' is not a regular file") from None
         raise Refused(f"'{location}' cannot be opened: {error.strerror}") from None
@@ -149,7 +151,7 @@ def _open_without_walking(folder: Path, parts: list[str], location: str) -> int:
     """Where components cannot be opened one by one (Windows): look, open, and make sure that
     what was opened is what was looked at."""
     if _is_link(folder, parts):
-        raise Refused(f"'{location}' is a symbolic link, or lies behind one", _LINK)
+        raise _Linked(f"'{location}' is a symbolic link, or lies behind one", _LINK)
     path = folder.joinpath(*parts)
     seen = path.lstat()
     if not stat.S_ISREG(seen.st_mode):
@@ -173,16 +175,16 @@ def _is_link(folder: Path, parts: list[str]) -> bool:
 
 def _checked(file: int, location: str, *, hard_links: bool) -> int:
     info = os.fstat(file)
-    reason = remedy = ""
+    refused = None
     if stat.S_ISDIR(info.st_mode):
-        reason = f"'{location}' is a directory"
+        refused = Refused(f"'{location}' is a directory")
     elif not stat.S_ISREG(info.st_mode):
-        reason = f"'{location}' is not a regular file"
+        refused = Refused(f"'{location}' is not a regular file")
     elif info.st_nlink > 1 and not hard_links:
-        reason, remedy = f"'{location}' is a hard link: the file has other names, too", _LINK
-    if reason:
+        refused = _Linked(f"'{location}' is a hard link: the file has other names, too", _LINK)
+    if refused is not None:
         os.close(file)
-        raise Refused(reason, remedy)
+        raise refused
     return file
 
 

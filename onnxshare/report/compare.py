@@ -192,7 +192,7 @@ def _sentence(comparison: Comparison) -> Text:
     basis = [comparison.provider]
     if comparison.samples:
         plural = "" if comparison.samples == 1 else "s"
-        if comparison.origin.startswith("random"):
+        if comparison.random:
             made = comparison.origin.replace(",", f" sample{plural},", 1)
             basis.append(f"{comparison.samples} {made}")
         else:

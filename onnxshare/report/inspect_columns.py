@@ -119,10 +119,9 @@ def choose(kind: str, names: Sequence[str]) -> tuple[Column, ...]:
     for name in names:
         column = known.get(name.strip()) or titles.get(name.strip().casefold())
         if column is None:
-            near = hint(name, list(known), "columns")
             raise UsageError(
                 f"--columns: there is no column '{name}' in the view by {kind}",
-                near if near.startswith("the") else f"{near} the columns are {', '.join(known)}",
+                hint(name, list(known), "columns", always=True),
             )
         chosen.append(column)
     return tuple(chosen)

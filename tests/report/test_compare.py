@@ -44,7 +44,13 @@ def shown(comparison: Comparison, width: int = 100) -> str:
 def test_a_row_per_output_and_one_sentence() -> None:
     inner = OutputComparison("fc", internal=True, max_abs=1.5, worst=80.0, live=0.5)
     comparison = Comparison(
-        Verdict.DIFFERENT, "the reason", "CPU: no NVIDIA driver", (ROW, inner), 32, "random, seed 0"
+        Verdict.DIFFERENT,
+        "the reason",
+        "CPU: no NVIDIA driver",
+        (ROW, inner),
+        32,
+        "random, seed 0",
+        random=True,
     )
     lines = shown(comparison).splitlines()
     assert lines[0].split() == (
