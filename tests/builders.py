@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,18 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.analysis.results import Inspection, NodeFacts
+from onnxshare.io.load import Model
+from onnxshare.io.save import save_model
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Dims = Sequence[int | str | None]
 
 _SEED = 20
+
+
+def save(proto: onnx.ModelProto, path: Path, *, external: bool = False, force: bool = False) -> int:
+    """Write a model whose tensors are all in memory; see `save_model`."""
+    return save_model(Model(proto), path, external=external, force=force)
 
 
 def random_array(*shape: int, seed: int = _SEED) -> Array:

@@ -263,11 +263,9 @@ class ExternalData:
         """
         with self._opened(tensor) as (where, file):
             if where.length <= _READ_BELOW:
-                data: bytes | memoryview = b"".join(_pieces(file, where))
-                return from_raw(tensor, data, 0, len(data))
-            return from_raw(
-                tensor, self._map(where.location, file), where.offset, where.offset + where.length
-            )
+                return from_raw(tensor, b"".join(_pieces(file, where)), 0, where.length)
+            mapped = self._map(where.location, file)
+            return from_raw(tensor, mapped, where.offset, where.offset + where.length)
 
     def pieces(self, tensor: onnx.TensorProto) -> Iterator[bytes]:
         """Yield the data of an external tensor, piece by piece: memory stays at `PIECE`.
@@ -308,14 +306,10 @@ class ExternalData:
                         "the file is truncated or belongs to another model: get it again",
                     )
                 yield where, file
-        except Refused as refused:
+        except (Refused, OSError) as error:
             what = f"{self._model}: external data cannot be read for tensor '{tensor.name}'"
-            raise ModelFileError(f"{what}: {refused}", refused.remedy) from None
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise ModelFileError(
-                f"{self._model}: external data cannot be read for tensor '{tensor.name}': {reason}"
-            ) from error
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ModelFileError(f"{what}: {reason}", getattr(error, "remedy", "")) from error
 
     @contextmanager
     def _file(self, location: str) -> Iterator[int]:

@@ -17,8 +17,7 @@ from onnxshare.io.external_data import ExternalData
 from onnxshare.io.node_reader import PLAIN_ATTRIBUTES, Reading
 from onnxshare.io.open_model_file import PROTOBUF_LIMIT as PROTOBUF_LIMIT
 from onnxshare.io.open_model_file import describe, map_file, read_stdin
-from onnxshare.io.protobuf_wire import nested_too_deep
-from onnxshare.io.skeleton import Payloads, skim
+from onnxshare.io.skeleton import Payloads, nested_too_deep, skim
 from onnxshare.io.tensors import Array, read
 from onnxshare.io.text_formats import parse_text, text_form
 from onnxshare.io.validity import DAMAGED, check
@@ -150,10 +149,12 @@ def _load(source: ModelSource) -> Model:
         check(source, None, "<model>")
         return Model(source)
     if isinstance(source, (str, os.PathLike)):
-        return _from_path(Path(source))
+        path = Path(source)
+        if path == Path("-"):
+            return _parse(read_stdin(), "<stdin>", None)
+        return _parse(map_file(path), str(path), path)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        data = bytes(source)
-        return _parse(data, "<bytes>", None)
+        return _parse(bytes(source), "<bytes>", None)
     if hasattr(source, "model_proto"):
         return _load(source.model_proto)
     if hasattr(source, "read"):
@@ -212,22 +213,15 @@ def all_tensors(proto: onnx.ModelProto, *, by_type: bool = False) -> list[onnx.T
             if attribute.HasField("t"):
                 tensors.append(attribute.t)
             tensors.extend(attribute.tensors)
-            for sparse in (*attribute.sparse_tensors, *_one_sparse(attribute)):
+            sparse_tensors = list(attribute.sparse_tensors)
+            if attribute.HasField("sparse_tensor"):
+                sparse_tensors.append(attribute.sparse_tensor)
+            for sparse in sparse_tensors:
                 tensors += [sparse.values, sparse.indices]
             if attribute.HasField("g"):
                 graphs.append(attribute.g)
             graphs.extend(attribute.graphs)
     return tensors
-
-
-def _one_sparse(attribute: onnx.AttributeProto) -> list[onnx.SparseTensorProto]:
-    return [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
-
-
-def _from_path(path: Path) -> Model:
-    if path == Path("-"):
-        return _parse(read_stdin(), "<stdin>", None)
-    return _parse(map_file(path), str(path), path)
 
 
 def _from_file(file: IO[bytes]) -> Model:

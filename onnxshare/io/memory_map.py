@@ -7,11 +7,11 @@ import os
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from onnxshare.io.tensors import Array, release
+from onnxshare.io.tensors import Array, mapping, release
 
 #: Descriptors from this number on are not kept: a process often may have only 1024.
 _MOST_DESCRIPTORS = 256
@@ -57,7 +57,7 @@ def place(array: Array) -> Place | None:
     owner = _file(array)
     if owner is None or owner.descriptor is None:
         return None
-    return Place(owner.descriptor, _offset(array, owner))
+    return Place(owner.descriptor, _range(array, owner)[0])
 
 
 def aligned(arrays: Sequence[Array]) -> list[Array]:
@@ -70,21 +70,17 @@ def aligned(arrays: Sequence[Array]) -> list[Array]:
         OSError: there is no space for them.
     """
     owners = [_file(array) if array.ctypes.data % array.itemsize else None for array in arrays]
-    keys = [
-        None if owner is None else (_offset(array, owner), array.nbytes)
-        for array, owner in zip(arrays, owners, strict=True)
-    ]
-    missing: dict[tuple[int, int], tuple[MappedFile, Array]] = {}
-    for array, owner, key in zip(arrays, owners, keys, strict=True):
-        if owner is not None and key is not None and key not in _COPIES.get(owner, {}):
-            missing[key] = owner, array
+    missing: dict[tuple[MappedFile, int, int], Array] = {}
+    for array, owner in zip(arrays, owners, strict=True):
+        if owner is not None and (key := _range(array, owner)) not in _COPIES.get(owner, {}):
+            missing[owner, *key] = array
     if missing:
         _copy(missing)
     return [
         array
-        if owner is None or key is None
-        else np.frombuffer(_COPIES[owner][key], array.dtype).reshape(array.shape)
-        for array, owner, key in zip(arrays, owners, keys, strict=True)
+        if owner is None
+        else np.frombuffer(_COPIES[owner][_range(array, owner)], array.dtype).reshape(array.shape)
+        for array, owner in zip(arrays, owners, strict=True)
     ]
 
 
@@ -97,11 +93,11 @@ _COPIES: weakref.WeakKeyDictionary[MappedFile, dict[tuple[int, int], memoryview]
 _ALIGNMENT, _STEP = 64, 2**24
 
 
-def _copy(parts: dict[tuple[int, int], tuple[MappedFile, Array]]) -> None:
+def _copy(parts: dict[tuple[MappedFile, int, int], Array]) -> None:
     """Copy parts of mapped files into one file without a name, and map that."""
     starts = []
     with tempfile.TemporaryFile(buffering=0) as file:
-        for _, array in parts.values():
+        for array in parts.values():
             starts.append(-(-file.tell() // _ALIGNMENT) * _ALIGNMENT)
             file.seek(starts[-1])
             data = array.reshape(-1).view(np.uint8)
@@ -112,20 +108,17 @@ def _copy(parts: dict[tuple[int, int], tuple[MappedFile, Array]]) -> None:
                     left = left[file.write(left) :]
                 release(piece)
         mapped = map_descriptor(file.fileno())
-    for (key, (owner, array)), start in zip(parts.items(), starts, strict=True):
-        _COPIES.setdefault(owner, {})[key] = mapped[start : start + array.nbytes]
+    for (owner, offset, size), start in zip(parts, starts, strict=True):
+        _COPIES.setdefault(owner, {})[offset, size] = mapped[start : start + size]
 
 
 def _file(array: Array) -> MappedFile | None:
     """The mapped file that an array lies in, without gaps."""
-    owner: Any = array
-    while not isinstance(owner, mmap.mmap):
-        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
-        if owner is None:
-            return None
+    owner = mapping(array)
     whole = array.flags.c_contiguous and array.nbytes
     return owner if whole and isinstance(owner, MappedFile) else None
 
 
-def _offset(array: Array, owner: MappedFile) -> int:
-    return int(array.ctypes.data - np.frombuffer(owner, np.uint8).ctypes.data)
+def _range(array: Array, owner: MappedFile) -> tuple[int, int]:
+    """Where an array begins in a file, and its length in bytes."""
+    return int(array.ctypes.data - np.frombuffer(owner, np.uint8).ctypes.data), array.nbytes

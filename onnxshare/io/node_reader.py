@@ -21,12 +21,7 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper
 
 # What an attribute may be, by the type of its default.
-_KINDS: dict[type, type | UnionType] = {
-    int: int,
-    float: int | float,
-    str: str,
-    list: Sequence,
-}
+_KINDS: dict[type, type | UnionType] = {int: int, float: int | float, str: str, list: Sequence}
 
 
 def value_of(attribute: onnx.AttributeProto) -> Any:
@@ -60,14 +55,7 @@ def model_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
 
 #: Types of attributes that hold neither tensors nor graphs.
 PLAIN_ATTRIBUTES = frozenset(
-    (
-        AttributeProto.FLOAT,
-        AttributeProto.INT,
-        AttributeProto.STRING,
-        AttributeProto.FLOATS,
-        AttributeProto.INTS,
-        AttributeProto.STRINGS,
-    )
+    map(AttributeProto.AttributeType.Value, "FLOAT INT STRING FLOATS INTS STRINGS".split())
 )
 
 #: NumPy's arrays have no more dims than this.

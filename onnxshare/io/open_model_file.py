@@ -15,7 +15,6 @@ from onnxshare.errors import ModelFileError, UsageError
 from onnxshare.io.memory_map import map_descriptor
 
 _EXPORT = "export the model to ONNX first"
-_PAGE = "download the model file, not its web page"
 
 # (first bytes, what it is, what to do); the longest prefixes come first where they nest.
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
@@ -25,10 +24,7 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\x28\xb5\x2f\xfd", "a Zstandard file", "decompress it first"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it first"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (a Keras model?)", _EXPORT),
-    (b"\x80\x02", "a pickle (a PyTorch checkpoint?)", _EXPORT),
-    (b"\x80\x03", "a pickle (a PyTorch checkpoint?)", _EXPORT),
-    (b"\x80\x04", "a pickle (a PyTorch checkpoint?)", _EXPORT),
-    (b"\x80\x05", "a pickle (a PyTorch checkpoint?)", _EXPORT),
+    *((bytes((0x80, n)), "a pickle (a PyTorch checkpoint?)", _EXPORT) for n in range(2, 6)),
     (b"GGUF", "a GGUF file", _EXPORT),
     (b"\x93NUMPY", "a NumPy array", "give the model first; arrays go to --samples"),
     (b"\x7fELF", "a program or library", "give the .onnx file"),
@@ -93,7 +89,7 @@ def _archive(head: bytes) -> tuple[str, str]:
 def _text(head: bytes) -> tuple[str, str]:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<script")):
-        return "an HTML page", _PAGE
+        return "an HTML page", "download the model file, not its web page"
     if start.startswith(b"<?xml"):
         return "an XML file", "give the binary .onnx file"
     return "a text file", "give the binary .onnx file"
@@ -138,10 +134,9 @@ def map_file(path: Path) -> memoryview:
         raise ModelFileError(f"{path}: no such file", "check the path") from None
     except (OSError, ValueError) as error:
         raise ModelFileError(f"{path}: cannot be opened: {_reason(error)}") from error
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(
-            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        )
+        descriptor = os.open(path, flags)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {_reason(error)}") from error
     try:

@@ -16,15 +16,10 @@ import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import onnx
-
 from onnxshare.errors import OnnxShareError, OutputError
 from onnxshare.io import atomic_write
-from onnxshare.io.external_data import ExternalData
 from onnxshare.io.load import PROTOBUF_LIMIT, Model, load
 from onnxshare.io.serialize import Block, Buffer, Piece, chunks, has_external, lay_out, pieces, size
-
-__all__ = ["check_output", "save", "save_model", "write_text"]
 
 
 def check_output(path: Path, *, force: bool) -> None:
@@ -44,12 +39,6 @@ def check_output(path: Path, *, force: bool) -> None:
         raise OutputError(f"{folder}: no such folder", "create it first")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"{folder}: is not writable", "choose another folder with -o")
-
-
-def save(proto: onnx.ModelProto, path: Path, *, external: bool = False, force: bool = False) -> int:
-    """Write a model whose tensors are all in memory; see `save_model`."""
-    model = Model(proto, external=ExternalData(None))
-    return save_model(model, path, external=external, force=force)
 
 
 def save_model(model: Model, path: Path, *, external: bool = False, force: bool = False) -> int:
@@ -93,13 +82,6 @@ def save_model(model: Model, path: Path, *, external: bool = False, force: bool 
         )
     used = data_path if blocks else None
     return _commit(path, parts, used, blocks, _outdated(path, model, own), force=force)
-
-
-def write_text(text: str, path: Path, *, force: bool = False) -> int:
-    """Write a text file the same safe way as a model, and return the bytes written."""
-    check_output(path, force=force)
-    data = text.encode()
-    return _commit(path, [Piece(data, 0, len(data))], None, [], [], force=force)
 
 
 def _data_path(path: Path, *, force: bool) -> Path:

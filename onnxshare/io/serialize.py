@@ -134,17 +134,14 @@ class _Splicer:
             for field in fields(self._data, tensor.value, tensor.end)
             if field.number not in (EXTERNAL_DATA, DATA_LOCATION)
         ]
-        own.append((payload.field, self._payload(payload)))
+        head = payload.encoded()
+        whole = Piece(payload.data, payload.value, payload.value_end)
+        own.append((payload.field, [Piece(head, 0, len(head)), whole]))
         if payload.located:
             default = varint(DATA_LOCATION << 3 | VARINT) + b"\0"
             own.append((DATA_LOCATION, [Piece(default, 0, len(default))]))
         own.sort(key=lambda numbered: numbered[0])
         return [part for _, parts in own for part in parts]
-
-    def _payload(self, payload: Payload) -> list[Piece]:
-        head = payload.encoded()
-        whole = Piece(payload.data, payload.value, payload.value_end)
-        return [Piece(head, 0, len(head)), whole]
 
 
 def has_external(model: Model) -> bool:
@@ -215,24 +212,20 @@ def _source(
 ) -> _Source | None:
     """The length of a tensor's raw data, how to read it, and the external range it is now; None
     if it stays in the model file."""
-    if payload is not None and model.payloads is not None:
-        if payload.field != RAW_DATA:
-            return None
-        part = Piece(payload.data, payload.value, payload.value_end)
-        return (len(part), lambda: chunks([part]), None) if len(part) >= least else None
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+    if payload is None and tensor.data_location == onnx.TensorProto.EXTERNAL:
         # The original is asked again when it is copied: by then `tensor` refers to the new file.
         original = onnx.TensorProto()
         original.CopyFrom(tensor)
         where = model.external.check(original)
         return where.length, lambda: model.external.pieces(original), where
-    if not tensor.HasField("raw_data"):
+    if payload is not None and payload.field == RAW_DATA:
+        part = Piece(payload.data, payload.value, payload.value_end)
+    elif payload is None and tensor.HasField("raw_data"):
+        data = tensor.raw_data
+        part = Piece(data, 0, len(data))
+    else:
         return None
-    data = tensor.raw_data
-    if len(data) < least:
-        return None
-    part = Piece(data, 0, len(data))
-    return len(data), lambda: chunks([part]), None
+    return (len(part), lambda: chunks([part]), None) if len(part) >= least else None
 
 
 def _refer(

@@ -8,6 +8,7 @@ graph; the bytes of a payload are touched when somebody asks for them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ RAW_DATA = 9
 _PAYLOADS = frozenset((4, 5, 6, 7, RAW_DATA, 10, 11))
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
 
-#: Deeper nesting of graphs is refused before a parser's own stack is at risk.
+#: Deeper nesting of graphs is refused before a parser's own stack is at risk; protobuf's own limit
+#: on messages in messages is the same.
 MAX_DEPTH = 100
 
 
@@ -71,7 +73,9 @@ class Payloads:
 
     def __init__(self, data: bytes | memoryview) -> None:
         self._data = data
-        self._token = os.urandom(12).hex()  # as secrets.token_hex, which takes time to import
+        #: What every reference of this reading begins with: as secrets.token_hex, which takes time
+        #: to import.
+        self.token = os.urandom(12).hex()
         self._known: list[Payload] = []
 
     def add(self, field: int, value: int, value_end: int, located: bool = False) -> str:
@@ -93,14 +97,14 @@ class Payloads:
 
     def _add(self, payload: Payload) -> str:
         self._known.append(payload)
-        return f"{self._token}.{len(self._known) - 1}"
+        return f"{self.token}.{len(self._known) - 1}"
 
     def find(self, tensor: TensorProto) -> Payload | None:
         """The payload that was left out of a tensor, or None if it is no such tensor."""
         if tensor.data_location != TensorProto.EXTERNAL or len(tensor.external_data) != 1:
             return None
         token, dot, number = tensor.external_data[0].value.partition(".")
-        if not dot or token != self._token:
+        if not dot or token != self.token:
             return None
         return self._known[int(number)]
 
@@ -130,13 +134,23 @@ class Payloads:
             data = payload.data[payload.value : payload.value_end]
             tensor.MergeFromString(payload.encoded() + bytes(data))
 
-    @property
-    def token(self) -> str:
-        """What every reference of this reading begins with."""
-        return self._token
-
     def __len__(self) -> int:
         return len(self._known)
+
+
+def nested_too_deep(data: bytes | memoryview) -> bool:
+    """Whether messages are nested deeper than protobuf's parser follows."""
+    waiting = [(0, len(data), MODEL, 1)]
+    while waiting:
+        start, end, kind, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            return True
+        with contextlib.suppress(ValueError):
+            for field in fields(data, start, end):
+                below = INNER[kind].get(field.number)
+                if below is not None and below != TENSOR and field.wire == BYTES:
+                    waiting.append((field.value, field.end, below, depth + 1))
+    return False
 
 
 def skim(data: bytes | memoryview) -> tuple[bytes, Payloads]:

@@ -44,23 +44,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Element types whose raw bytes are a NumPy array as they stand: little-endian, nothing packed.
 PLAIN = frozenset(
-    (
-        TensorProto.FLOAT,
-        TensorProto.DOUBLE,
-        TensorProto.FLOAT16,
-        TensorProto.BFLOAT16,
-        TensorProto.INT8,
-        TensorProto.INT16,
-        TensorProto.INT32,
-        TensorProto.INT64,
-        TensorProto.UINT8,
-        TensorProto.UINT16,
-        TensorProto.UINT32,
-        TensorProto.UINT64,
-        TensorProto.BOOL,
-        TensorProto.COMPLEX64,
-        TensorProto.COMPLEX128,
-    )
+    TensorProto.DataType.Value(name)
+    for name in (
+        "FLOAT DOUBLE FLOAT16 BFLOAT16 INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64 BOOL "
+        "COMPLEX64 COMPLEX128"
+    ).split()
 )
 
 
@@ -103,7 +91,9 @@ def from_raw(tensor: onnx.TensorProto, data: bytes | memoryview, start: int, end
             return np.empty(dims, dtype)
         return np.frombuffer(data, dtype, element_count(tensor), start).reshape(dims)
     whole = onnx.TensorProto(data_type=tensor.data_type, dims=dims, raw_data=bytes(data[start:end]))
-    return _sealed(numpy_helper.to_array(whole))
+    values = numpy_helper.to_array(whole)
+    values.flags.writeable = False
+    return values
 
 
 def read(tensor: onnx.TensorProto) -> Array:
@@ -123,16 +113,20 @@ def read(tensor: onnx.TensorProto) -> Array:
         raise ModelError(f"tensor '{tensor.name}' is damaged: {error}") from error
 
 
+def mapping(array: Array) -> mmap.mmap | None:
+    """The mapped file that an array is a view of."""
+    owner: Any = array
+    while owner is not None and not isinstance(owner, mmap.mmap):
+        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+    return owner
+
+
 def release(part: Array | bytes | memoryview) -> None:
     """Say that a part of a mapped file is not needed for now, so that its pages stop counting as
     our memory; reading it again brings them back. Anything else is left as it is."""
     array = part if isinstance(part, np.ndarray) else np.frombuffer(part, np.uint8)
-    owner: Any = array
-    while not isinstance(owner, mmap.mmap):
-        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
-        if owner is None:
-            return
-    if not hasattr(mmap, "MADV_DONTNEED") or not array.flags.c_contiguous:
+    owner = mapping(array)
+    if owner is None or not hasattr(mmap, "MADV_DONTNEED") or not array.flags.c_contiguous:
         return
     begin = array.ctypes.data - np.frombuffer(owner, np.uint8).ctypes.data
     end = begin + array.nbytes
@@ -140,8 +134,3 @@ def release(part: Array | bytes | memoryview) -> None:
     end -= end % mmap.PAGESIZE  # what follows on the last page may be needed next
     if end > begin:
         owner.madvise(mmap.MADV_DONTNEED, begin, end - begin)
-
-
-def _sealed(array: Array) -> Array:
-    array.flags.writeable = False
-    return array

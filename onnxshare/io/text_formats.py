@@ -15,22 +15,11 @@ MAX_NESTING = 64
 #: A text model larger than this is not parsed: its parsers need many times its size in memory.
 MAX_SIZE = 64 * 2**20
 
-_FORMATS = {
-    "onnxtxt": "ONNX text",
-    "json": "JSON",
-    "textproto": "protobuf text",
-}
-
-_SUFFIXES = {
-    ".onnxtxt": "onnxtxt",
-    ".onnxtext": "onnxtxt",
-    ".onnx.txt": "onnxtxt",
-    ".json": "json",
-    ".onnxjson": "json",
-    ".textproto": "textproto",
-    ".txtpb": "textproto",
-    ".prototxt": "textproto",
-    ".pbtxt": "textproto",
+#: Text forms: what messages call each, and how its files are named.
+_FORMS = {
+    "onnxtxt": ("ONNX text", (".onnxtxt", ".onnxtext", ".onnx.txt")),
+    "json": ("JSON", (".json", ".onnxjson")),
+    "textproto": ("protobuf text", (".textproto", ".txtpb", ".prototxt", ".pbtxt")),
 }
 
 
@@ -41,8 +30,8 @@ def text_form(name: str, head: bytes) -> str | None:
         name: the file's name.
         head: the first bytes of the file.
     """
-    for suffix, form in _SUFFIXES.items():
-        if name.lower().endswith(suffix):
+    for form, (_, suffixes) in _FORMS.items():
+        if name.lower().endswith(suffixes):
             return form
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if re.match(rb"<\s*(ir_version|opset_import)\s*:", start):
@@ -72,7 +61,7 @@ def parse_text(data: bytes, form: str, name: str) -> onnx.ModelProto:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ModelFileError(
-            f"{name}: is not valid UTF-8, so it is no {_FORMATS[form]} model",
+            f"{name}: is not valid UTF-8, so it is no {_FORMS[form][0]} model",
             "name a binary model .onnx",
         ) from None
     _require_flat(data, name)
@@ -84,7 +73,7 @@ def parse_text(data: bytes, form: str, name: str) -> onnx.ModelProto:
             parsed = serializer.deserialize_proto(text, proto)
     except Exception as error:
         raise ModelFileError(
-            f"{name}: is no model in {_FORMATS[form]} form: {_reason(error)}", "export it again"
+            f"{name}: is no model in {_FORMS[form][0]} form: {_reason(error)}", "export it again"
         ) from error
     assert isinstance(parsed, onnx.ModelProto)
     return parsed

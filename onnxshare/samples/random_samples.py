@@ -64,7 +64,6 @@ def make(
     sizes: Mapping[str, int],
     *,
     guess: Guess = Guess(),
-    scale: float = 1.0,
 ) -> dict[str, Array]:
     """Make `count` samples for each input of a model.
 
@@ -81,7 +80,6 @@ def make(
         seed: of NumPy's default generator.
         sizes: values for dynamic sizes, by their symbolic names.
         guess: values for the other dynamic sizes.
-        scale: a factor on all floats, for models whose outputs do not live on these.
 
     Raises:
         SamplesError: more than 2 GiB would be needed, or an input holds strings.
@@ -101,7 +99,7 @@ def make(
     made = {}
     for spec in specs:
         shape, table = (count, *shapes[spec.name]), _table(proto, spec.name)
-        made[spec.name] = _values(generator, spec, shape, table, scale)
+        made[spec.name] = _values(generator, spec, shape, table)
     return made
 
 
@@ -192,7 +190,6 @@ def _values(
     spec: InputSpec,
     shape: tuple[int, ...],
     table: int | None,
-    scale: float,
 ) -> Array:
     kind = spec.dtype.kind
     if "mask" in spec.name.lower() and table is None and len(shape) > 1 and kind in "biu":
@@ -207,7 +204,7 @@ def _values(
         what = "strings" if kind == "O" else f"{spec.dtype} values"
         raise SamplesError(f"input '{spec.name}' holds {what}: none are made up", "pass --samples")
     samples = [_floats(generator, index, shape[1:]) for index in range(shape[0])]
-    return (np.stack(samples) * scale).astype(spec.dtype)
+    return np.stack(samples).astype(spec.dtype)
 
 
 def _floats(generator: np.random.Generator, index: int, shape: tuple[int, ...]) -> Array:

@@ -82,16 +82,14 @@ def random_samples(
     sizes: Mapping[str, int] | None = None,
     *,
     guess: Guess | None = None,
-    scale: float = 1.0,
 ) -> Samples:
     """Make up inputs for a model; the same seed gives the same ones. See `random_inputs.make`.
 
     Raises:
         SamplesError: the inputs would be too large, or are of a type that cannot be made up.
     """
-    arrays = make_random(proto, count, seed, sizes or {}, guess=guess or Guess(), scale=scale)
-    origin = f"random, seed {seed}" + ("" if scale == 1 else f", times {scale:g}")
-    return Samples(arrays, None, origin, True)
+    arrays = make_random(proto, count, seed, sizes or {}, guess=guess or Guess())
+    return Samples(arrays, None, f"random, seed {seed}", True)
 
 
 def read_samples(

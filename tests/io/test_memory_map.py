@@ -85,3 +85,13 @@ def test_copies_go_with_their_file(tmp_path: Path) -> None:
     made = aligned([np.frombuffer(open_map(tmp_path / "odd"), np.float32, 1000, 1)])
     assert len(made[0]) == 1000
     assert len(memory_map._COPIES) == copies
+
+
+def test_odd_places_of_the_same_number_in_two_files_are_told_apart(tmp_path: Path) -> None:
+    values = [np.arange(9, dtype=np.float32), np.ones(9, np.float32)]
+    views = []
+    for number, array in enumerate(values):
+        (tmp_path / f"{number}").write_bytes(b"1" + array.tobytes())
+        views.append(open_map(tmp_path / f"{number}"))
+    made = aligned([np.frombuffer(view, np.float32, 9, 1) for view in views])
+    np.testing.assert_array_equal(made, values)

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxshare.errors import OutputError
 from onnxshare.io import save as saving
 from onnxshare.io.load import load, with_data
-from onnxshare.io.save import check_output, save, write_text
+from onnxshare.io.save import check_output
+from tests.builders import save
 
 
 def names(folder: Path) -> list[str]:
@@ -218,11 +219,3 @@ def test_a_model_above_the_protobuf_limit_goes_external_by_itself(
     monkeypatch.setattr(saving, "PROTOBUF_LIMIT", 100_000)
     save(lenet, tmp_path / "net.onnx")
     assert names(tmp_path) == ["net.onnx", "net.onnx.data"]
-
-
-def test_text_is_written_the_same_safe_way(tmp_path: Path) -> None:
-    path = tmp_path / "report.json"
-    assert write_text("ä\n", path) == 3
-    with pytest.raises(OutputError, match="exists already"):
-        write_text("b", path)
-    assert path.read_bytes() == "ä\n".encode()

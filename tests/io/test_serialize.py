@@ -17,7 +17,8 @@ from onnxshare.errors import OutputError
 from onnxshare.io import save as saving
 from onnxshare.io import serialize, skeleton
 from onnxshare.io.load import Model, all_tensors, load, with_data
-from onnxshare.io.save import save, save_model
+from onnxshare.io.save import save_model
+from tests.builders import save
 
 
 def same(a: onnx.ModelProto, b: onnx.ModelProto) -> bool:

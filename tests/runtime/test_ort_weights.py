@@ -10,11 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxshare
 from onnxshare.errors import ModelFileError, RuntimeFailure
 from onnxshare.io.load import Model, all_tensors, load
-from onnxshare.io.save import save
 from onnxshare.io.tensors import Array
 from onnxshare.runtime import ort_engine, ort_weights
 from onnxshare.runtime.ort_weights import prepare
 from onnxshare.runtime.session import Session, run_model
+from tests.builders import save
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxshare
 from onnxshare.errors import RuntimeFailure, UsageError
 from onnxshare.io.load import load
-from onnxshare.io.save import save
 from onnxshare.io.tensors import Array
 from onnxshare.runtime import limits as memory
 from onnxshare.runtime import ort_weights, session_host, session_pair, worker_process
@@ -24,6 +23,7 @@ from onnxshare.runtime.limits import RunLimits, parse_memory
 from onnxshare.runtime.providers import choose
 from onnxshare.runtime.session import Session, opened, run_model
 from onnxshare.runtime.session_host import ChildHost
+from tests.builders import save
 from tests.runtime import hostile
 
 pytestmark = pytest.mark.isolated
