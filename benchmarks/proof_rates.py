@@ -3,9 +3,9 @@
     python benchmarks/proof_rates.py [--zoo FOLDER] [--only MODEL …] [--log FILE] [--seconds N]
 
 Every rewrite on every bundled model and every model of a folder, and the way back of those with a
-head, spoilt in several ways (`tests/mutants.py`). Each is judged twice as `rewrite` would: with all
-that it asks for, and as if the rewrite claimed that the spoilt weights were the right ones, so that
-the runs alone have to find out. A spoilt model whose outputs on the samples are those of the right
+head, spoilt in several ways (`spoilt_rewrites.py`). Each is judged twice as `rewrite` would: with
+all that it asks for, and as if the rewrite claimed that the spoilt weights were the right ones, so
+that the runs alone have to find out. A spoilt model whose outputs on the samples are those of the right
 rewrite bit for bit has no effect there, and is counted apart; it must not pass either. With --log,
 what was judged is kept in a file, and a later run goes on from there.
 """
@@ -24,9 +24,9 @@ from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import onnx
+from spoilt_rewrites import HERE, spoilt
 
 import onnxshare
 from onnxshare.comparison.results import Comparison, Verdict
@@ -39,7 +39,6 @@ from rewrites.apply import again
 from rewrites.base import Change, Options
 from rewrites.proof.prove import prove
 from rewrites.run import RewriteResult
-from tests.mutants import HERE, spoilt
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
     python benchmarks/validation_rates.py [--zoo FOLDER] [--quick] [--models-only]
 
-Two sets of pairs (`tests/mutants.py`): nets with an FC turned into the convolution that equals it,
-on five kinds of inputs; and every rewrite on every bundled model and every model of a folder, and
+Two sets of pairs (`spoilt_rewrites.py`): nets with an FC turned into the convolution that equals
+it, on five kinds of inputs; and every rewrite on every bundled model and every model of a folder, and
 the way back of those with a head. Each right rewrite is also spoilt in several ways. A rule that
 refuses a right one raises a false alarm; one that accepts a spoilt one is wrong. All rules see the
 same inputs; the other tools' rules see all of them at once, which is more than those tools run by
@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import onnx
+from spoilt_rewrites import HERE, INPUTS, MUTANTS, NETS, inputs, liveliest, net, spoilt
 
 import onnxshare
 from onnxshare.comparison.compare import compare
@@ -35,7 +35,6 @@ from onnxshare.errors import OnnxShareError
 from onnxshare.runtime.session import run_model
 from onnxshare.samples.samples import Samples, random_samples
 from rewrites import ALL
-from tests.mutants import HERE, INPUTS, MUTANTS, NETS, inputs, liveliest, net, spoilt
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

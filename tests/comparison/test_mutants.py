@@ -15,11 +15,21 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
+from benchmarks.spoilt_rewrites import (
+    HERE,
+    INPUTS,
+    MUTANTS,
+    NETS,
+    inputs,
+    liveliest,
+    net,
+    spoilt,
+    wrong,
+)
 from onnxshare.comparison.compare import compare as compare_models
 from onnxshare.comparison.results import Comparison
 from onnxshare.runtime.session import run_model
 from onnxshare.samples.samples import Samples
-from tests.mutants import HERE, INPUTS, MUTANTS, NETS, inputs, liveliest, net, spoilt, wrong
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
