@@ -1,4 +1,4 @@
-"""The models that `inspect.py` measures: weights are holes in sparse files."""
+"""The models that `inspection.py` measures: weights are holes in sparse files."""
 
 from __future__ import annotations
 

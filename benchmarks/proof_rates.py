@@ -5,9 +5,9 @@
 Every rewrite on every bundled model and every model of a folder, and the way back of those with a
 head, spoilt in several ways (`spoilt_rewrites.py`). Each is judged twice as `rewrite` would: with
 all that it asks for, and as if the rewrite claimed that the spoilt weights were the right ones, so
-that the runs alone have to find out. A spoilt model whose outputs on the samples are those of the right
-rewrite bit for bit has no effect there, and is counted apart; it must not pass either. With --log,
-what was judged is kept in a file, and a later run goes on from there.
+that the runs alone have to find out. A spoilt model whose outputs on the samples are those of the
+right rewrite bit for bit has no effect there, and is counted apart; it must not pass either. With
+--log, what was judged is kept in a file, and a later run goes on from there.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ class Options:
         fully_convolutional: whether outputs become maps and spatial input sizes dynamic.
         pool_outputs: whether those maps are averaged to one answer again.
         node: a pattern such as `fc*`; sites of other nodes are left alone.
-        method: the small head that `fc-to-gap` shall make (`methods.py`); `auto` searches for
-            one; empty is `gap`.
+        method: the small head that `fc-to-gap` shall make (`small_heads/methods.py`); `auto`
+            searches for one; empty is `gap`.
         keep: the least share of samples on which the class shall stay the same.
         max_error: the largest relative RMS error of a head's values.
         objective: what a search makes small: params, macs, bytes or latency.

@@ -1,7 +1,7 @@
 """FC after a feature map → convolution over the whole map; FC after FC → 1×1 convolution. Exact.
 
-The algebra is in `builder.py`. The number of weights stays; what goes is the fixed input size:
-with `--fully-convolutional` the network slides over larger inputs.
+The algebra is in `head_as_maps/head_builder.py`. The number of weights stays; what goes is the
+fixed input size: with `--fully-convolutional` the network slides over larger inputs.
 """
 
 from __future__ import annotations

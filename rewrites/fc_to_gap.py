@@ -7,9 +7,9 @@ W[f, c, s] = w[f, c] for all s,
 
 so V = S · w is exact: C weights per output instead of C · S (Lin, Chen and Yan, "Network in
 Network", 2014). Weights of real networks are not constant over space. Then a small head is fitted
-to the head's own outputs on samples (`replace_head.py`): pooling, or another member of the family
-of `methods.py`. That is an approximation, made only when asked for, and measured on samples it was
-not fitted to.
+to the head's own outputs on samples (`small_heads/replace_head.py`): pooling, or another member of
+the family of `small_heads/methods.py`. That is an approximation, made only when asked for, and
+measured on samples it was not fitted to.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The gate: rules that a model must keep, where their limits come from, and the report."""
+"""`check`: rules that a model must keep, where their limits come from, and what they found."""

@@ -1,1 +1,1 @@
-"""The command line: parse, call, print, exit; no logic."""
+"""The command line, without logic: parse, call, print, exit."""

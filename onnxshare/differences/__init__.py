@@ -1,1 +1,1 @@
-"""What changed between two models: `onnxshare diff`."""
+"""`diff` and `family`: what model files share and where they differ, without running them."""

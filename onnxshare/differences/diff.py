@@ -34,7 +34,8 @@ def diff(
     """Say what changed from one model to another; neither is run, and neither is changed.
 
     All tensors of both are read once, a piece at a time, and compared by their bytes; those that
-    changed are read again. Nodes and tensors are matched as `layers.py` and `weights.py` say.
+    changed are read again. Nodes and tensors are matched as `node_matching.py` and
+    `tensor_matching.py` say.
     Local functions are expanded first.
 
     Args:

@@ -1,1 +1,1 @@
-"""The index over a model: nodes, constants, edits; calls into onnx made safe."""
+"""The index over a model: nodes, constants, edits, and calls into onnx made safe."""

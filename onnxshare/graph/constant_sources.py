@@ -1,9 +1,8 @@
 """Traces names to the stored tensors whose elements they carry.
 
-Constants of local functions: stored once in the file, however often the function is called.
-
-Expanding a call copies its Constant nodes. They are marked before, so that the copies of one node
-can be told from constants that happen to be equal.
+A constant of a local function is stored once in the file, however often the function is called.
+Expanding a call copies the function's Constant nodes, so they are marked before: the copies of one
+node can then be told from constants that happen to be equal.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Small NumPy versions of the operators that exporters use for shapes and for weights' layout.
+"""Evaluates what does not depend on the model's inputs: shape arithmetic, and weights behind layout
+nodes.
 
-Evaluates what does not depend on the model's inputs: shape arithmetic and weights behind
-layout nodes.
-
-Only shapes and constants are followed, never data. Operators that rearrange are evaluated at any
-size; those that compute are bounded, because a hostile file can ask for a tensor of any size.
+These are small NumPy versions of the operators that exporters use for the two. Only constants and
+shapes are followed, never data. Operators that rearrange are evaluated at any size; those that
+compute are bounded, because a hostile file can ask for a tensor of any size.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 
 A file of a few kilobytes can ask inference for tensors of a thousand axes, for shapes of 2⁴⁰
 numbers (a Concat of itself, forty times), or for a stride of 0, which versions of onnx divide by.
-What an exporter writes passes here in a few microseconds a node; anything else is no error, only
-a reason to let another process do it (`onnx_sandbox.py`).
-
-What nodes of one operation have in common for the bounds on shape inference (`inference_cost.py`).
+What an exporter writes passes here in a few microseconds a node, as nodes of one operation are
+looked at together; anything else is no error, only a reason to let another process do it
+(`onnx_sandbox.py`).
 """
 
 from __future__ import annotations

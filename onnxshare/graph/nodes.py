@@ -1,6 +1,6 @@
 """Nodes and the graphs they are in: what an index over a model is made of.
 
-Whether nodes have the inputs and outputs that their operators cannot do without.
+A node that lacks an input or output that its operator cannot do without is an error.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The outside: reading models, reading the values of their tensors, writing models."""
+"""Model files: opened and read safely, checked, and written whole or not at all."""

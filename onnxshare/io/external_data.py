@@ -7,8 +7,6 @@ what was opened, not its name, is asked whether it is a regular file with one na
 Links are allowed only into a folder that the user vouches for (`follow_symlinks`): the file that
 is read must lie in that folder, by its real path. There, hard links are allowed too: caches
 share files in either way, and the user has named the cache.
-
-Opens a file by a name that came from somebody else.
 """
 
 from __future__ import annotations

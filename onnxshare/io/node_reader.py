@@ -2,11 +2,8 @@
 
 Each question to a message makes objects: a graph of thousands of nodes is read here in one loop,
 and whoever comes after works on plain names and numbers. Nodes repeat themselves: those of equal
-operator and attributes share one `Operation`.
-
-Values of a node's attributes, which a file may give any type.
-
-Questions that a ModelProto answers without an index.
+operator and attributes share one `Operation`. A file may give an attribute any type, so its value
+is held against the type of its default.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Tells from a file's first bytes why it is not an ONNX model.
+"""Opens what the user names as a model, and says what it is where it is no ONNX model.
 
-Opens model files without being held up by a pipe that nobody writes to, or by a device.
+Nothing that is opened here holds up the program: no pipe that nobody writes to, no device. The
+first bytes tell why a file is not an ONNX model.
 """
 
 from __future__ import annotations

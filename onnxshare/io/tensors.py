@@ -1,7 +1,4 @@
-"""The values of stored tensors, read only when somebody asks for them.
-
-How many bits an element of each type takes.
-"""
+"""The values of stored tensors, read only when somebody asks for them, and the bits they take."""
 
 from __future__ import annotations
 

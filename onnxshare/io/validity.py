@@ -2,7 +2,7 @@
 
 What is checked here is cheap, and what later code relies on: every name can be read, every tensor's
 dims fit its bytes, and functions expand to something that fits into memory. The order of the nodes
-is checked where they are indexed (`index.py`).
+is checked where they are indexed (`graph/index.py`).
 """
 
 from __future__ import annotations

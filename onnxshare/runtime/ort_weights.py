@@ -1,7 +1,7 @@
 """Hands a model's weights to ONNX Runtime, which never opens a data file itself.
 
 ONNX Runtime gets a model without external data: everything it reads was opened by
-`external_data.py`, which refuses what a hostile model could name. Small models are made whole in
+`io/external_data.py`, which refuses what a hostile model could name. Small models are made whole in
 memory. Of large ones the big initializers of the main graph are handed over as arrays beside the
 model: views of the mapped files, which several sessions share, and which the limit of 2 GiB does
 not concern.

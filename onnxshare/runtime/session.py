@@ -45,7 +45,7 @@ class Session:
         """Load a model; it is not changed.
 
         Args:
-            model: the model; its weights are read where they are (`weights.py`).
+            model: the model; its weights are read where they are (`ort_weights.py`).
             provider: a provider, or what `providers.choose` takes.
             outputs: names of any tensors of the main graph to return instead of its outputs;
                 what they do not need is not computed.

@@ -1,1 +1,1 @@
-"""Readers of sample files: NumPy's formats, ONNX test data, images; batch by batch where large."""
+"""Sample inputs: read from NumPy files, ONNX test data or images, given in Python, or random."""

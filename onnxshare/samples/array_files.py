@@ -1,6 +1,6 @@
-"""NumPy's formats: `.npy` and `.npz`, alone or a folder of them.
+"""Arrays in files: NumPy's `.npy` and `.npz`, and ONNX test data.
 
-ONNX test data: folders `test_data_set_*` with a TensorProto per input, `input_0.pb` and so on
+ONNX test data are folders `test_data_set_*` with a TensorProto per input, `input_0.pb` and so on
 (https://github.com/onnx/onnx/blob/main/docs/OnnxBackendTest.md).
 """
 

@@ -1,6 +1,7 @@
-"""Holds arrays from files against what a model takes.
+"""Holds arrays from files against what a model takes, and labels against the samples.
 
-The right classes of samples: from arrays, from a file of labels, from the names of folders.
+Labels are the right classes of the samples: given as an array, read from a file, or taken from the
+names of folders.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sample inputs: the user's files (`samples/`), or seeded random ones (`random_samples.py`)."""
+"""Sample inputs: those that the user gives, or seeded random ones."""
 
 from __future__ import annotations
 

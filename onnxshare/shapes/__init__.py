@@ -1,1 +1,1 @@
-"""Types and shapes of all tensors."""
+"""The types and shapes of all tensors of a model, for one sample."""

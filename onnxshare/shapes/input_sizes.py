@@ -1,6 +1,7 @@
 """Gives a model's inputs sizes for one run: what the user says, and one sample for the batch.
 
-Sizes by the names that a model gives them: `{"batch": 1}`, `--dim batch=1`.
+Sizes are given by input, or by the names that the model has for them: `{"batch": 1}`,
+`--dim batch=1`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
 """The element type and shape of a tensor, each different one made once.
 
-A model of thousands of tensors has a few dozen types; equal ones are one object, so that they
-cost nothing to keep and little to compare.
-
-Names and types of the tensors of a graph, as protobuf messages that are still serialized.
-
-A graph of thousands of tensors has a few dozen types: whoever compares their bytes need not look
-into most of them.
+A graph of thousands of tensors has a few dozen types. Equal ones are one object, which costs
+nothing to keep and little to compare; and types that are still serialized are compared by their
+bytes, so that most need not be parsed.
 """
 
 from __future__ import annotations

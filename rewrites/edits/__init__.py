@@ -1,1 +1,1 @@
-"""Edits that several rewrites need."""
+"""Edits that several rewrites make: merged tensors, emitted nodes, average pooling."""

@@ -118,7 +118,7 @@ VALIDATED_KEY = "onnxshare.validated"
 #: seconds to a minute for the dozen runs of each.
 _MACS = 1e11
 
-#: Made-up samples, at least (each kind once, `random_samples.py`) and at most.
+#: Made-up samples, at least (each kind once, `samples/random_samples.py`) and at most.
 _FEWEST, _MOST = 8, 32
 
 #: Multiply-accumulates of all samples together, or bytes of weights, from which on what both

@@ -1,1 +1,1 @@
-"""What each position of a map sees of the input."""
+"""Receptive fields: which part of the input each position of a map sees."""

@@ -3,14 +3,12 @@
 Per spatial axis a field has a size, a stride (the distance between the fields of neighbouring
 positions) and a start (the first position that position 0 sees; negative in the padding), as in
 Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill, 2019
-(https://distill.pub/2019/computing-receptive-fields). The recurrences are in `windows`. Where paths
-meet, the field is the union: it holds the field of each.
+(https://distill.pub/2019/computing-receptive-fields). The recurrences are in `windows.py`. Where
+paths meet, the field is the union: it holds the field of each.
 
 An input is image-like if a convolution or pooling slides over some of its axes; those are its
-spatial axes, wherever layout nodes put them. So nothing is guessed from names or ranks.
-
-The one table of what operators do to receptive fields. An operator that has no row is not
-followed: the field behind it is null, with its name.
+spatial axes, wherever layout nodes put them. So nothing is guessed from names or ranks. An operator
+without a rule here is not followed: the field behind it is null, with its name.
 """
 
 from __future__ import annotations

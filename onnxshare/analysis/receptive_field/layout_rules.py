@@ -1,8 +1,7 @@
-"""How layout and element-wise operators move what a position sees. The rules are like those of
-`sliding`.
+"""How layout, element-wise and mixing operators move what a position sees.
 
-How operators that mix all positions along an axis move what a position sees: normalisations,
-reductions, matrix products. The rules are like those of `sliding`.
+Mixing operators let each position see all others along an axis: normalizations, reductions, matrix
+products. The rules are like those of `window_rules.py`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""How operators that resize, cut or pad move what a position sees. The rules are like those of
-`sliding`.
+"""How operators that resize, cut or pad move what a position sees.
+
+The rules are like those of `window_rules.py`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Shapes of operators that onnx does not infer."""
+"""Shapes of the operators that onnx's shape inference has no rule for."""
