@@ -5,11 +5,11 @@
 Two sets of pairs (`spoilt_rewrites.py`): nets with an FC turned into the convolution that equals
 it, on five kinds of inputs; and every rewrite on every bundled model and every model of a folder,
 and the way back of those with a head. Each right rewrite is also spoilt in several ways. A rule
-that refuses a right one raises a false alarm; one that accepts a spoilt one is wrong. All rules see the
-same inputs; the other tools' rules see all of them at once, which is more than those tools run by
-default. Spoilt models whose outputs are bit for bit those of the original or of the right rewrite
-(a unit was spoilt that is dead on these inputs, say) have no effect there: no rule that sees
-outputs alone can tell, so they are counted apart, with how many were accepted.
+that refuses a right one raises a false alarm; one that accepts a spoilt one is wrong. All rules see
+the same inputs; the other tools' rules see all of them at once, which is more than those tools run
+by default. Spoilt models whose outputs are bit for bit those of the original or of the right
+rewrite (a unit was spoilt that is dead on these inputs, say) have no effect there: no rule that
+sees outputs alone can tell, so they are counted apart, with how many were accepted.
 """
 
 from __future__ import annotations
