@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ml_dtypes
@@ -13,11 +13,16 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+import onnxshare
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Feeds = dict[str, Array]
 Evaluate = Callable[[onnx.ModelProto, Feeds], list[Array]]
 
 FC = ("Gemm", "MatMul")
+
+#: The newest IR version that the installed ONNX Runtime reads (1.23 and up: 13).
+NEWEST_IR = 13
 
 #: Replaced by Identity in the model of magnitudes: none of them makes a value or an error larger,
 #: but for the few that add up to 1.
@@ -117,37 +122,53 @@ def _weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
     return turned
 
 
+class Expected:
+    """What a model gives on some inputs, and how far rounding may take another form of it.
+
+    Args:
+        model: the model.
+        given: the inputs.
+        evaluate: runs a model; ONNX Runtime without optimisations if left out.
+    """
+
+    def __init__(self, model: onnx.ModelProto, given: Feeds, evaluate: Evaluate = run) -> None:
+        self._given, self._evaluate = given, evaluate
+        self._values, self._sizes = evaluate(model, given), magnitudes(model, given)
+        self._operations = operations(model)
+
+    def assert_of(self, new: onnx.ModelProto, spread: float = 1.0, step: float = 0.0) -> None:
+        """No output of another model differs by more than both may be off by rounding.
+
+        Args:
+            new: the other model, which is run directly.
+            spread: a factor on the bound, for functions that enlarge errors (a known slope).
+            step: the step of quantised results: the least error may take them to the next one.
+        """
+        found = self._evaluate(new, self._given)
+        for before, after, size in zip(self._values, found, self._sizes, strict=True):
+            assert before.shape == after.shape
+            assert before.dtype == after.dtype
+            if before.dtype.kind in "iub" and before.dtype != ml_dtypes.bfloat16:
+                np.testing.assert_array_equal(before, after)
+                continue
+            unit = float(ml_dtypes.finfo(before.dtype).eps) / 2  # type: ignore[no-untyped-call]
+            rounding = self._operations * unit
+            bound = spread * 2 * rounding / (1 - rounding) * (size + 1) + step
+            error = np.abs(before.astype(np.float64) - after.astype(np.float64))
+            assert (error <= bound).all(), f"error {error.max()} against {bound.min()}"
+            assert np.isfinite(after.astype(np.float64)).all()
+
+
 def assert_same_results(
     old: onnx.ModelProto,
     new: onnx.ModelProto,
     given: Feeds,
     spread: float = 1.0,
     step: float = 0.0,
-    evaluate: Evaluate | None = None,
+    evaluate: Evaluate = run,
 ) -> None:
-    """Both models run directly, and no output differs by more than both may be off by rounding.
-
-    Args:
-        old, new: the models.
-        given: the inputs.
-        spread: a factor on the bound, for functions that enlarge errors (a known slope).
-        step: the step of quantised results: the least error may take them to the next one.
-        evaluate: runs a model; ONNX Runtime without optimisations if left out.
-    """
-    evaluate = evaluate or run
-    pairs = zip(evaluate(old, given), evaluate(new, given), magnitudes(old, given), strict=True)
-    for before, after, size in pairs:
-        assert before.shape == after.shape
-        assert before.dtype == after.dtype
-        if before.dtype.kind in "iub" and before.dtype != ml_dtypes.bfloat16:
-            np.testing.assert_array_equal(before, after)
-            continue
-        unit = float(ml_dtypes.finfo(before.dtype).eps) / 2  # type: ignore[no-untyped-call]
-        count = operations(old)
-        bound = spread * 2 * count * unit / (1 - count * unit) * (size + 1) + step
-        error = np.abs(before.astype(np.float64) - after.astype(np.float64))
-        assert (error <= bound).all(), f"error {error.max()} against {bound.min()}"
-        assert np.isfinite(after.astype(np.float64)).all()
+    """Both models run directly: see `Expected`."""
+    Expected(old, given, evaluate).assert_of(new, spread, step)
 
 
 def interface(model: onnx.ModelProto) -> list[bytes]:
@@ -208,3 +229,103 @@ def floats(model: onnx.ModelProto) -> list[onnx.TensorProto]:
     """All stored floating-point tensors: initializers and Constant nodes."""
     constants = [a.t for n in model.graph.node for a in n.attribute if a.name == "value"]
     return [t for t in [*model.graph.initializer, *constants] if t.data_type in _FLOATS]
+
+
+def audit(old: onnx.ModelProto, result: onnxshare.RewriteResult, *, loads: bool = True) -> None:
+    """What holds of everything that any rewrite writes, whatever the model.
+
+    The full checker passes, ONNX Runtime loads it, inputs and outputs are what they were, the IR
+    version is no newer than ONNX Runtime reads, no node, stored tensor or constant is left over,
+    and what the rewrite has nothing to do with is what it was, byte for byte.
+    """
+    new = result.model
+    if sound(old):  # some exporters leave what the checker does not like
+        onnx.checker.check_model(new, full_check=True)
+    if loads:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        onnxruntime.InferenceSession(
+            new.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    assert interface(new) == interface(old)
+    assert new.ir_version <= max(NEWEST_IR, old.ir_version)
+    assert dead(new) <= dead(old)
+    assert unread_inside(new) <= unread_inside(old)
+    assert_rest_as_it_was(old, new, {name for c in result.changes for name in c.removed})
+
+
+def sound(model: onnx.ModelProto) -> bool:
+    """Whether a model passes the checker."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError:
+        return False
+    return True
+
+
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and all subgraphs in it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+                yield from graphs(body)
+
+
+def unread_inside(model: onnx.ModelProto) -> set[str]:
+    """Tensors of subgraphs that nothing in the model reads."""
+    every = list(graphs(model.graph))
+    read = {name for graph in every for node in graph.node for name in node.input}
+    read |= {value.name for graph in every for value in graph.output}
+    made = {name for graph in every[1:] for node in graph.node for name in node.output if name}
+    made |= {tensor.name for graph in every[1:] for tensor in graph.initializer}
+    return made - read
+
+
+def assert_rest_as_it_was(old: onnx.ModelProto, new: onnx.ModelProto, removed: set[str]) -> None:
+    """Old nodes are there byte for byte and in order, but for those that were removed, and for
+    readers of a tensor that was merged, which read another name and may turn it."""
+    before = {tuple(node.output): node for node in old.graph.node}
+    places = {tuple(node.output): place for place, node in enumerate(old.graph.node)}
+    kept = [node for node in new.graph.node if not is_new(node)]
+    order = [places[tuple(node.output)] for node in kept]
+    assert order == sorted(order)
+    for node in kept:
+        origin = before[tuple(node.output)]
+        if node == origin:
+            continue
+        was = onnx.NodeProto()
+        was.CopyFrom(origin)
+        now = onnx.NodeProto()
+        now.CopyFrom(node)
+        assert any(name in removed for name in was.input) or any(
+            attribute.HasField("g") for attribute in was.attribute
+        ), f"'{node.name}' was changed"
+        for item in (was, now):
+            del item.input[:]
+            left = [
+                a for a in item.attribute if a.name not in ("transA", "transB") and not a.g.node
+            ]
+            del item.attribute[:]
+            item.attribute.extend(left)
+        assert was == now
+    stored = {tensor.name: tensor for tensor in old.graph.initializer}
+    assert all(stored.get(t.name, t) == t for t in new.graph.initializer)
+    for field in ("opset_import", "functions", "training_info"):
+        assert list(getattr(new, field)) == list(getattr(old, field))
+    own = [[p for p in m.metadata_props if "onnxshare." not in p.key] for m in (old, new)]
+    assert own[0] == own[1]
+    assert (new.graph.name, new.producer_name) == (old.graph.name, old.producer_name)
+
+
+def loads(model: onnx.ModelProto) -> bool:
+    """Whether ONNX Runtime loads a model as it is."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception:  # no kernel for its types
+        return False
+    return True

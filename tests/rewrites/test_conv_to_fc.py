@@ -12,46 +12,16 @@ from onnx import numpy_helper
 
 import onnxshare
 from tests.rewrites.checking import (
-    FC,
     assert_same_results,
     assert_untouched_rest,
     feeds,
-    floats,
     interface,
-    values_of,
 )
-from tests.rewrites.forms import FORMS, C, H, Net, W
-
-REWRITTEN = [name for name, form in FORMS.items() if form.refused is None]
+from tests.rewrites.forms import C, H, Net, W
 
 
 def convolutions(model: onnx.ModelProto) -> int:
     return sum(node.op_type == "Conv" for node in model.graph.node)
-
-
-@pytest.mark.parametrize("name", REWRITTEN)
-def test_round_trip(name: str) -> None:
-    """FC → convolution → FC: as many FCs as before, the same values, the same results."""
-    form = FORMS[name]
-    model = form.model()
-    there = onnxshare.rewrite(model, ["fc-to-conv"], provider="cpu", validate=False).model
-    before = there.SerializeToString(deterministic=True)
-    result = onnxshare.rewrite(there, ["conv-to-fc"], provider="cpu")
-    assert there.SerializeToString(deterministic=True) == before
-    assert result.validation is not None
-    # Where the verdict cannot tell, the results below do.
-    assert result.validation.verdict in ("equivalent", "identical", "inconclusive")
-    if not form.split:  # an FC that reads several maps comes back as several
-        assert convolutions(result.model) == convolutions(model)
-        fcs = [sum(n.op_type in FC for n in m.graph.node) for m in (result.model, model)]
-        assert fcs[0] == fcs[1]
-    assert interface(result.model) == interface(model)
-    made = {0.0}  # below opset 11 a Gemm must have a bias
-    assert set(values_of(floats(result.model))) - made == set(values_of(floats(there))) - made
-    onnx.checker.check_model(result.model, full_check=True)
-    step = 0.05 * 1.001 if name == "data through 8 bits" else 0.0
-    for batch in form.batches:
-        assert_same_results(model, result.model, feeds(model, batch), step=step)
 
 
 def covering(net: Net, bias: bool = True, **attributes: Any) -> str:

@@ -19,6 +19,7 @@ from onnxshare.cli.main import run as command
 from rewrites.head_as_maps import fc_weights
 from tests.rewrites.checking import (
     Array,
+    Evaluate,
     Feeds,
     assert_same_results,
     assert_untouched_rest,
@@ -49,10 +50,42 @@ def reference(model: onnx.ModelProto, given: Feeds) -> list[Array]:
     return [np.asarray(value) for value in ReferenceEvaluator(model).run(None, given)]
 
 
-def check(name: str, dtype: Any, evaluate: Any, **options: Any) -> None:
-    form = Form(FORMS[name].build, {**FORMS[name].options, "dtype": dtype, **options})
-    model = form.model(5)
-    result = onnxshare.rewrite(model, ["fc-to-conv"], provider="cpu", validate=False)
+#: Each type: how it is built, the forms that can be written in it, what runs it.
+TYPES: dict[str, tuple[dict[str, Any], list[str], Evaluate]] = {
+    "half": ({"dtype": np.float16}, PLAIN, run),
+    "double": ({"dtype": np.float64}, PLAIN, reference),
+    "bfloat16": ({"dtype": BFLOAT16, "opset": 22, "ir": 10}, RECENT, reference),
+}
+
+#: Each form is proven in one of the types, or in all.
+IN_ALL = int(os.environ.get("ONNXSHARE_CASES", "0")) >= 1000
+CASES = [
+    pytest.param(name, kind, number % 3 == place or IN_ALL, id=f"{name}, {kind}")
+    for place, (kind, (_, names, _)) in enumerate(TYPES.items())
+    for number, name in enumerate(PLAIN)
+    if name in names
+]
+
+
+def rewritten(model: onnx.ModelProto, *, validate: bool = True) -> onnxshare.RewriteResult:
+    return onnxshare.rewrite(
+        model,
+        ["fc-to-conv"],
+        provider="cpu",
+        validate=validate,
+        run_limits=onnxshare.RunLimits(in_process=True),
+    )
+
+
+def typed(name: str, kind: str) -> onnx.ModelProto:
+    form = FORMS[name]
+    return Form(form.build, {**form.options, **TYPES[kind][0]}).model(5)
+
+
+@pytest.mark.parametrize(("name", "kind", "proven"), CASES)
+def test_rewritten_right_and_proven_in_float32(name: str, kind: str, proven: bool) -> None:
+    model = typed(name, kind)
+    result = rewritten(model, validate=proven and not FORMS[name].unproven)
     assert [site.refused for site in result.sites] == [None] * len(result.sites)
     assert result.changes
     new = result.model
@@ -64,57 +97,11 @@ def check(name: str, dtype: Any, evaluate: Any, **options: Any) -> None:
     }
     assert stored <= {onnx.TensorProto.INT64}
     given = feeds(model, FORMS[name].batches[-1])
-    assert_same_results(model, new, given, evaluate=evaluate)
-
-
-@pytest.mark.parametrize("name", PLAIN)
-def test_half(name: str) -> None:
-    check(name, np.float16, run)
-
-
-@pytest.mark.parametrize("name", PLAIN)
-def test_double(name: str) -> None:
-    check(name, np.float64, reference)
-
-
-@pytest.mark.parametrize("name", RECENT)
-def test_bfloat16(name: str) -> None:
-    check(name, BFLOAT16, reference, opset=22, ir=10)
-
-
-#: The types that each form is proven in.
-TYPES: dict[str, tuple[Any, list[str], dict[str, Any]]] = {
-    "half": (np.float16, PLAIN, {}),
-    "double": (np.float64, PLAIN, {}),
-    "bfloat16": (BFLOAT16, RECENT, {"opset": 22, "ir": 10}),
-}
-PROVEN = [
-    pytest.param(name, kind, id=f"{name}, {kind}")
-    for number, name in enumerate(PLAIN)
-    for place, kind in enumerate(TYPES)
-    if (number % 3 == place or int(os.environ.get("ONNXSHARE_CASES", "0")) >= 1000)
-    if name in TYPES[kind][1] and not FORMS[name].unproven
-]
-
-
-def rewritten(model: onnx.ModelProto) -> onnxshare.RewriteResult:
-    return onnxshare.rewrite(
-        model, ["fc-to-conv"], provider="cpu", run_limits=onnxshare.RunLimits(in_process=True)
-    )
-
-
-def typed(name: str, kind: str) -> onnx.ModelProto:
-    dtype, _, options = TYPES[kind]
-    form = FORMS[name]
-    return Form(form.build, {**form.options, "dtype": dtype, **options}).model(5)
-
-
-@pytest.mark.parametrize(("name", "kind"), PROVEN)
-def test_proven_in_float32(name: str, kind: str) -> None:
-    found = rewritten(typed(name, kind)).validation
-    assert found is not None
-    assert found.verdict == "equivalent", found.reason
-    assert "compared in float32" in found.reason
+    assert_same_results(model, new, given, evaluate=TYPES[kind][2])
+    if proven and not FORMS[name].unproven:
+        assert result.validation is not None
+        assert result.validation.verdict == "equivalent", result.validation.reason
+        assert "compared in float32" in result.validation.reason
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from rewrites.base import Options
 from rewrites.small_heads.sample_split import split
 from rewrites.small_heads.search_result import Search
 from tests.rewrites.checking import assert_same_results, dtype_of, feeds, inputs, interface, run
-from tests.rewrites.forms import FORMS, C, Form, H, K, Net, W
+from tests.rewrites.forms import C, H, K, Net, W
 from tests.rewrites.test_fc_to_gap import EXACT
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -48,27 +48,6 @@ def small(model: onnx.ModelProto, method: str, count: int = 120, **options: Any)
         run_limits=RunLimits(in_process=True),
         **options,
     )
-
-
-@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
-def test_what_keeps_everything_is_exact_in_every_form(form: Form) -> None:
-    """A collapse of one FC, and a stack whose rank cuts nothing, are the head itself: whatever is
-    mixed up on the way would show."""
-    model = form.model()
-    method = "collapse" if len(_fcs(model)) == 1 else "stack:64"
-    result = small(model, method, form.options.get("batch", 1) * 40)
-    if not result.changes:
-        assert all(site.refused for site in result.sites)
-        return
-    assert interface(result.model) == interface(model)
-    onnx.checker.check_model(result.model, full_check=True)
-    for batch in form.batches:
-        # Weights of a fit are rounded once more, and its sums are longer.
-        assert_same_results(model, result.model, feeds(model, batch), spread=16.0)
-
-
-def _fcs(model: onnx.ModelProto) -> list[str]:
-    return [node.name for node in model.graph.node if node.op_type in ("Gemm", "MatMul")]
 
 
 @pytest.mark.parametrize("method", ["mask:2", "grid:3", "depthwise"])
