@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: The rooms from the ground up. A module imports from its own room and from lower lines only.
 ORDER = """
-    support errors version
+    errors version
+    support
     io
     graph samples
     shapes weights runtime
@@ -41,12 +42,7 @@ LONGEST_FUNCTION = 60
 #: Functions that may be longer, and why. The list may only shrink.
 LONG_FUNCTIONS = {
     "onnxshare/analysis/inspection.py:inspect": "its docstring says what it raises",
-    "onnxshare/checks/run.py:check": "every limit is a keyword with a line in its docstring",
-    "onnxshare/cli/check.py:command": "every option is a parameter",
-    "onnxshare/cli/compare.py:command": "every option is a parameter",
-    "onnxshare/cli/inspect.py:command": "every option is a parameter",
-    "onnxshare/cli/rewrite.py:command": "every option is a parameter",
-    "rewrites/head_as_maps/sliding.py:free_sizes": "half of it is its docstring",
+    "onnxshare/api.py:check": "every limit is a keyword with a line in its docstring",
     "rewrites/proof/prove.py:prove": "its docstring lists many arguments",
     "rewrites/run.py:rewrite": "every option is a keyword with lines in its docstring",
 }
@@ -55,7 +51,7 @@ LONG_FUNCTIONS = {
 FLAT = {"onnxshare": 8, "rewrites": 18}
 
 #: How many sets of four and more operators' names there are outside of the tables. May only shrink.
-OPERATOR_SETS = 45
+OPERATOR_SETS = 42
 TABLES = (
     "onnxshare/graph/operator_traits",
     "onnxshare/analysis/operators/",
