@@ -43,7 +43,6 @@ LONGEST_FUNCTION = 60
 LONG_FUNCTIONS = {
     "onnxshare/analysis/inspection.py:inspect": "its docstring says what it raises",
     "onnxshare/api.py:check": "every limit is a keyword with a line in its docstring",
-    "rewrites/proof/prove.py:prove": "its docstring lists many arguments",
     "rewrites/run.py:rewrite": "every option is a keyword with lines in its docstring",
 }
 
