@@ -18,6 +18,7 @@ from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model, all_tensors
 from onnxshare.io.tensors import Array, element_count, release
+from onnxshare.weights.content import same_bits
 
 if TYPE_CHECKING:
     from onnxshare.comparison.results import WeightProof
@@ -42,7 +43,7 @@ class Moved:
     Attributes:
         source: the old tensor: stored, or made from a stored one by layout nodes alone.
         target: the new tensor.
-        turned: whether the source is a matrix that is taken transposed.
+        transposed: whether the source is a matrix that is taken transposed.
         order: where each column went; None if it stayed where it was.
         source_scope, target_scope: paths of the graphs they are in; "" is the main graph.
         columns: which columns of the source were taken, ascending; None for all.
@@ -50,7 +51,7 @@ class Moved:
 
     source: str
     target: str
-    turned: bool = False
+    transposed: bool = False
     order: Array | None = field(default=None, repr=False, compare=False)
     source_scope: str = ""
     target_scope: str = ""
@@ -147,7 +148,7 @@ def _value(index: tuple[Model, Values, Graph], path: str, name: str) -> Array | 
 
 
 def _holds(source: Array, target: Array, claim: Moved) -> bool:
-    if claim.turned:
+    if claim.transposed:
         if source.ndim != 2:
             return False
         source = source.T
@@ -165,14 +166,14 @@ def _holds(source: Array, target: Array, claim: Moved) -> bool:
         return False  # no permutation: some column is lost
     if order is not None and np.array_equal(order, np.arange(width)):
         order = None
-    if order is None and _same_memory(old, target):
-        return True
     new = target.reshape(rows, -1)
+    if order is None and columns is None:
+        return same_bits(old, new)
     step = max(1, _STEP // max(1, old[:1].nbytes))
     for start in range(0, rows, step):
         taken, part = old[start : start + step], new[start : start + step]
         taken = taken if columns is None else taken[:, columns]
-        if not np.array_equal(_bytes(taken), _bytes(part if order is None else part[:, order])):
+        if not same_bits(taken, part if order is None else part[:, order]):
             return False
         release(part)
     return True
@@ -183,13 +184,3 @@ def _ascend(columns: Array, count: int) -> bool:
     return bool(
         columns.size and columns[0] >= 0 and columns[-1] < count and np.all(np.diff(columns) > 0)
     )
-
-
-def _bytes(array: Array) -> Array:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-
-
-def _same_memory(a: Array, b: Array) -> bool:
-    """Whether two arrays of one type are the very same bytes: nothing needs to be read."""
-    whole = a.flags.c_contiguous and b.flags.c_contiguous
-    return bool(whole and a.nbytes == b.nbytes and a.ctypes.data == b.ctypes.data)

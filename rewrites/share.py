@@ -29,7 +29,7 @@ from onnxshare.support.progress import report
 from onnxshare.weights.content import same_bits
 from onnxshare.weights.index import Copy, TensorIndex, equal_groups, look_alikes
 from rewrites.base import Change, Fitting, Options, Rewrite, Site, refuse
-from rewrites.edits.merge_tensors import Merge, flips, position_in, scope_of
+from rewrites.edits.merge_tensors import Merge, flips, position_in
 from rewrites.edits.node_uses import leaves, overridable
 from rewrites.moved_weights import Moved
 from rewrites.refusal import Refusal
@@ -38,7 +38,7 @@ from rewrites.refusal import Refusal
 LEAST = 2
 
 #: Types that Transpose takes in every operator set; bfloat16 came later.
-_TURNS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+_TRANSPOSED = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _BFLOAT16_OPSET = 13
 
 _ONLY_THE_FILE = (
@@ -49,9 +49,10 @@ _ONLY_THE_FILE = (
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is done with a group of equal tensors: one stays, the others go."""
+    """What is done with a group of equal tensors: one stays, and those that equal it, or its
+    transpose, go."""
 
-    keep: Copy
+    keep: Stored
     drop: tuple[Copy, ...]
 
 
@@ -67,21 +68,23 @@ class Share(Rewrite):
         return [site for group in _groups(subject) for site in self._of(subject.graph, group)]
 
     def _of(self, graph: Graph, group: list[Copy]) -> Iterator[Site]:
-        keep = min(group, key=lambda copy: _rank(graph, copy, group))
-        drop: list[Copy] = []
-        for copy in group:
-            reason = None if copy is keep else _why_not(graph, keep, copy)
-            if reason is not None:
-                size = copy.stored.elements
-                yield Site(self.name, copy.stored.name, None, reason, size, None)
-            elif copy is not keep:
+        first = min(group, key=lambda copy: _rank(graph, copy, group))
+        keep, drop, size = first.stored, [], first.stored.elements
+        for item in group:
+            if item is first:
+                continue
+            axes = None if item.transposed == first.transposed else (1, 0)
+            copy = Copy(item.stored, axes)
+            reason = _why_not(graph, keep, copy)
+            if reason is None:
                 drop.append(copy)
+            else:
+                yield Site(self.name, copy.stored.name, None, reason, size, None)
         if drop:
-            size = keep.stored.elements
             plan = _Plan(keep, tuple(drop))
             yield Site(
                 self.name,
-                keep.stored.name,
+                keep.name,
                 True,
                 None,
                 size * (len(drop) + 1),
@@ -121,7 +124,7 @@ class Share(Rewrite):
                 continue
             before = len(merge.added)
             for copy in plan.drop:
-                merge.drop(copy.stored, plan.keep.stored, turned=copy.turned != plan.keep.turned)
+                merge.drop(copy.stored, plan.keep, transposed=copy.transposed)
             merged.append((site, merge.added[before:]))
         model = merge.apply()
         return [_change(graph, site, model, added) for site, added in merged], refused
@@ -129,10 +132,9 @@ class Share(Rewrite):
 
 def _unequal(graph: Graph, plan: _Plan) -> str | None:
     """The first tensor that does not hold what its hash said; None where all do."""
-    kept = _read(graph, plan.keep.stored)
+    kept = _read(graph, plan.keep)
     for copy in plan.drop:
-        axes = (1, 0) if copy.turned != plan.keep.turned else None
-        if not same_bits(kept, _read(graph, copy.stored), axes):
+        if not same_bits(kept, _read(graph, copy.stored), copy.permutation):
             return copy.stored.name
     return None
 
@@ -150,13 +152,13 @@ def _change(graph: Graph, site: Site, model: onnx.ModelProto, added: tuple[str, 
     )
 
 
-def _moved(graph: Graph, keep: Copy, copy: Copy) -> Moved:
+def _moved(graph: Graph, keep: Stored, copy: Copy) -> Moved:
     return Moved(
         copy.stored.name,
-        keep.stored.name,
-        turned=copy.turned != keep.turned,
-        source_scope=scope_of(graph, copy.stored).path,
-        target_scope=scope_of(graph, keep.stored).path,
+        keep.name,
+        transposed=copy.transposed,
+        source_scope=graph.scope_of(copy.stored).path,
+        target_scope=graph.scope_of(keep).path,
     )
 
 
@@ -183,69 +185,70 @@ def _groups(subject: Subject) -> list[list[Copy]]:
 def _rank(graph: Graph, copy: Copy, group: list[Copy]) -> tuple[int, ...]:
     """The least one stays: seen from everywhere, an output, in the orientation that needs no
     Transpose, and before all others."""
-    scope = scope_of(graph, copy.stored)
+    scope = graph.scope_of(copy.stored)
     producer = scope.producers.get(copy.stored.name)
-    turned = [item.stored for item in group if item.turned != copy.turned]
+    others = [item.stored for item in group if item.transposed != copy.transposed]
     return (
         int(scope is not graph.main),
         int(producer is not None),
         int(not leaves(graph, scope, copy.stored.name)),
-        sum(not flips(r, s.name) for s in turned for r in scope_of(graph, s).readers(s.name)),
+        sum(not flips(r, s.name) for s in others for r in graph.scope_of(s).readers(s.name)),
         producer.position if producer is not None else -1,
     )
 
 
-def _why_not(graph: Graph, keep: Copy, copy: Copy) -> str | None:
+def _why_not(graph: Graph, keep: Stored, copy: Copy) -> str | None:
     """Why a tensor cannot be replaced by the one that stays; None if it can."""
-    scope, name = scope_of(graph, copy.stored), copy.stored.name
-    equal = f"it equals '{keep.stored.name}'"
+    scope, name = graph.scope_of(copy.stored), copy.stored.name
+    equal = f"it equals '{keep.name}'"
     if leaves(graph, scope, name):
         return f"{equal} and is an output, whose name must stay"
     if graph.proto.training_info:
         return f"{equal}, but the model holds training information, which may name it"
     readers = scope.readers(name)
-    home, made = _made_at(graph, keep.stored)
-    if any(reader.scope.home(keep.stored.name) is not home for reader in readers):
+    home, made = _made_at(graph, keep)
+    if any(reader.scope.home(keep.name) is not home for reader in readers):
         return f"{equal}, which cannot be seen from its own subgraph"
     if any(position_in(home, reader) <= made for reader in readers):
         return f"{equal}, which is made only after it is read"
-    turned = copy.turned != keep.turned
-    notes = [_annotation(graph, item.stored) for item in (keep, copy)]
-    if notes[0] != notes[1] or (turned and notes[0]):
+    notes = [_annotation(graph, stored) for stored in (keep, copy.stored)]
+    if notes[0] != notes[1] or (copy.transposed and notes[0]):
         return f"{equal}, but is annotated with another quantisation"
-    if turned and not all(flips(reader, name) for reader in readers) and not _can_turn(graph, copy):
-        return f"it is '{keep.stored.name}' transposed, in a type that is not transposed here"
+    flipped = not copy.transposed or all(flips(reader, name) for reader in readers)
+    if not flipped and not _can_transpose(graph, keep.dtype):
+        return f"it is '{keep.name}' transposed, in a type that is not transposed here"
     return None
 
 
 def _made_at(graph: Graph, stored: Stored) -> tuple[Scope, int]:
     """The scope of a stored tensor, and the position of its Constant node, or -1."""
-    home = scope_of(graph, stored)
+    home = graph.scope_of(stored)
     producer = home.producers.get(stored.name)
     return home, -1 if producer is None else producer.position
 
 
-def _can_turn(graph: Graph, copy: Copy) -> bool:
-    dtype = copy.stored.dtype
-    return dtype in _TURNS or (dtype == TensorProto.BFLOAT16 and graph.opset >= _BFLOAT16_OPSET)
+def _can_transpose(graph: Graph, dtype: int) -> bool:
+    return dtype in _TRANSPOSED or (
+        dtype == TensorProto.BFLOAT16 and graph.opset >= _BFLOAT16_OPSET
+    )
 
 
 def _annotation(graph: Graph, stored: Stored) -> list[tuple[str, str]]:
     """The quantisation parameters that the graph notes for a tensor."""
     return sorted(
         (entry.key, entry.value)
-        for note in scope_of(graph, stored).graph.quantization_annotation
+        for note in graph.scope_of(stored).graph.quantization_annotation
         if note.tensor_name == stored.name
         for entry in note.quant_parameter_tensor_names
     )
 
 
 def _words(plan: _Plan) -> str:
-    turned = sum(copy.turned != plan.keep.turned for copy in plan.drop)
-    equal = len(plan.drop) - turned
-    shape = "×".join(map(str, plan.keep.stored.shape))
+    transposed = sum(copy.transposed for copy in plan.drop)
+    equal = len(plan.drop) - transposed
+    shape = "×".join(map(str, plan.keep.shape))
     parts = [f"{equal} equal"] if equal else []
-    parts += [f"{turned} transposed"] if turned else []
+    parts += [f"{transposed} transposed"] if transposed else []
     copies = "copy goes" if len(plan.drop) == 1 else "copies go"
     return f"{' and '.join(parts)} {copies}, one {shape} tensor stays"
 
@@ -255,7 +258,7 @@ def _evidence(graph: Graph, plan: _Plan) -> dict[str, str]:
     readers = (
         reader
         for copy in plan.drop
-        for reader in scope_of(graph, copy.stored).readers(copy.stored.name)
+        for reader in graph.scope_of(copy.stored).readers(copy.stored.name)
     )
     return {
         reader.outputs[0]: reader.outputs[0]

@@ -76,6 +76,6 @@ def _earlier(tensors: Iterable[IndexedTensor]) -> dict[str, _Earlier]:
         for copy in others:
             same = alike.get(copy.permutation)
             alike.setdefault(copy.permutation, copy.stored.name)
-            source = first.stored.name if copy.turned else None
+            source = first.stored.name if copy.transposed else None
             found[copy.stored.key] = same, source, copy.permutation
     return found

@@ -28,7 +28,7 @@ from onnxshare.comparison.rounding_noise import EPSILON
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import CARRIERS, Graph, Node, Scope
 from onnxshare.io.load import Model
-from onnxshare.io.tensors import Array, release
+from onnxshare.io.tensors import Array
 from onnxshare.weights.content import Content, content, largest_gap, same_bits
 from onnxshare.weights.index import IndexedTensor, TensorIndex
 
@@ -345,13 +345,7 @@ class _Search:
 
 
 def _same(one: Used, other: Used) -> bool:
-    if one.kind != other.kind:
-        return False
-    left, right = one.array, other.array
-    same = same_bits(left.reshape(-1), right.reshape(-1))
-    release(left)
-    release(right)
-    return same
+    return one.kind == other.kind and same_bits(one.array.reshape(-1), other.array.reshape(-1))
 
 
 def _missing(used: dict[str, Used], others: dict[str, Used]) -> list[Used]:

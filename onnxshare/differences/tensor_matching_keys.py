@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from onnxshare.differences.model_side import Side
-from onnxshare.io.tensors import Array, release
+from onnxshare.io.tensors import Array
 from onnxshare.weights.content import (
     axis_orders,
     largest_gap,
@@ -79,19 +79,15 @@ def rearranged(one: IndexedTensor, other: IndexedTensor) -> tuple[str, tuple[int
     left, right = one.array, other.array
     if left is None or right is None or left.dtype.kind == "O":
         return "reordered", None
-    try:
-        permutation = permutation_between(left, right)
-        if permutation is not None:
-            return "transposed", permutation
-        for rows in {right.shape[0], left.shape[0]}:
-            if rows and left.size % rows == 0:
-                columns = right.reshape(left.size // rows, rows)
-                if same_bits(left.reshape(rows, -1), columns, (1, 0)):
-                    return "transposed and reshaped", None
-        return "reordered", None
-    finally:
-        release(left)
-        release(right)
+    permutation = permutation_between(left, right)
+    if permutation is not None:
+        return "transposed", permutation
+    for rows in {right.shape[0], left.shape[0]}:
+        if rows and left.size % rows == 0:
+            columns = right.reshape(left.size // rows, rows)
+            if same_bits(left.reshape(rows, -1), columns, (1, 0)):
+                return "transposed and reshaped", None
+    return "reordered", None
 
 
 @dataclass(frozen=True)

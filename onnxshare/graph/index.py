@@ -193,6 +193,11 @@ class Graph:
         mark = self._marks.get(stored.name)
         return stored if mark is None else self._first.setdefault(mark, stored)
 
+    def scope_of(self, stored: Stored) -> Scope:
+        """The scope that a stored tensor is in."""
+        path = stored.key[: -len(stored.name) - 1]
+        return next(scope for scope in self.scopes if scope.path == path)
+
     def constants(self, scope: Scope) -> Mapping[str, Stored | None]:
         """What `source` answers for every name of the main graph; names without entry carry none.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -112,18 +112,27 @@ def pieces(
 
 
 def same_bits(one: Array, other: Array, permutation: tuple[int, ...] | None = None) -> bool:
-    """Whether two arrays hold the same bytes, `other` being `one.transpose(permutation)`."""
+    """Whether two arrays hold the same bytes, `other` being `one.transpose(permutation)`; pages of
+    mapped files are given back as it goes."""
     if one.dtype != other.dtype or one.dtype.kind == "O":
         return bool(one.dtype == other.dtype and np.array_equal(one, other))
-    turned = one if permutation is None else one.transpose(permutation)
-    if turned.shape != other.shape:
+    source, same = one, True
+    one = one if permutation is None else one.transpose(permutation)
+    if one.shape != other.shape:
         return False
-    if is_fill(turned) and is_fill(other):
-        turned, other = _one_element(turned), _one_element(other)
-    return all(
-        bool(np.array_equal(_bits(turned[place]), _bits(other[place])))
-        for place in _places(other.shape, max(1, PIECE // max(1, one.itemsize)))
-    )
+    if one.ctypes.data == other.ctypes.data and one.strides == other.strides:
+        return True  # the very same memory: nothing needs to be read
+    if is_fill(one) and is_fill(other):
+        one, other = _one_element(one), _one_element(other)
+    for place in _places(other.shape, max(1, PIECE // max(1, one.itemsize))):
+        left, right = one[place], other[place]
+        same = bool(np.array_equal(_bits(left), _bits(right)))
+        release(left)
+        release(right)
+        if not same:
+            break
+    release(source)  # of a transposed one no part is given back by itself
+    return same
 
 
 def permutation_between(
@@ -165,13 +174,13 @@ def largest_gap(one: Array, other: Array) -> tuple[float, float]:
     return largest, scale
 
 
-def _places(shape: tuple[int, ...], step: int) -> Iterator[tuple[slice, ...]]:
+def _places(shape: tuple[int, ...], step: int) -> Iterator[tuple[Any, ...]]:
     """Places that together cover an array, each of at most `step` elements."""
     inner = 1
     for size in shape[1:]:
         inner *= size
     if not shape or 0 in shape:
-        yield ()
+        yield (...,)
     elif inner > step:
         for row in range(shape[0]):
             for rest in _places(shape[1:], step):

@@ -222,8 +222,7 @@ def _content_of_parts(graph: Graph, stored: Stored) -> Content:
 
 
 def _sparse(graph: Graph, stored: Stored) -> onnx.SparseTensorProto:
-    path = stored.key[: -len(stored.name) - 1]
-    scope = next(scope for scope in graph.scopes if scope.path == path)
+    scope = graph.scope_of(stored)
     if stored.name in scope.sparse:
         return scope.sparse[stored.name]
     producer = scope.producers[stored.name]
@@ -244,7 +243,7 @@ class Copy:
     permutation: tuple[int, ...] | None = None
 
     @property
-    def turned(self) -> bool:
+    def transposed(self) -> bool:
         """Whether it is a transpose of the first of its group."""
         return self.permutation is not None
 

@@ -10,14 +10,8 @@ from onnx import helper
 from onnxshare.graph.editor import Editor, set_property
 from onnxshare.graph.index import Graph, Node, Scope, Stored
 
-#: The attribute of Gemm that turns an input.
-_TURN = {0: "transA", 1: "transB"}
-
-
-def scope_of(graph: Graph, stored: Stored) -> Scope:
-    """The scope that a stored tensor is in."""
-    path = stored.key[: -len(stored.name) - 1]
-    return next(scope for scope in graph.scopes if scope.path == path)
+#: The attribute of Gemm that transposes an input.
+_ATTRIBUTES = {0: "transA", 1: "transB"}
 
 
 def position_in(scope: Scope, node: Node) -> int:
@@ -28,12 +22,12 @@ def position_in(scope: Scope, node: Node) -> int:
 
 
 def flips(reader: Node, name: str) -> bool:
-    """Whether a node can turn this input by itself."""
+    """Whether a node can transpose this input by itself."""
     return (
         reader.standard
         and reader.op_type == "Gemm"
         and reader.inputs.count(name) == 1
-        and reader.inputs.index(name) in _TURN
+        and reader.inputs.index(name) in _ATTRIBUTES
     )
 
 
@@ -59,32 +53,32 @@ class Merge:
         """Names of the new nodes."""
         return tuple(self._added)
 
-    def drop(self, stored: Stored, keep: Stored, *, turned: bool) -> None:
+    def drop(self, stored: Stored, keep: Stored, *, transposed: bool) -> None:
         """Take a tensor out.
 
         Args:
             stored: a tensor that holds the same as the one that stays.
             keep: the one that stays.
-            turned: whether it holds its transpose instead.
+            transposed: whether it holds its transpose instead.
         """
-        scope = scope_of(self._graph, stored)
+        scope = self._graph.scope_of(stored)
         readers = {id(node): node for node in scope.readers(stored.name)}.values()
-        left = [node for node in readers if turned and not flips(node, stored.name)]
+        left = [node for node in readers if transposed and not flips(node, stored.name)]
         for node in readers:
             if node not in left:
-                self._redirect(node, stored.name, keep.name, turned=turned)
+                self._redirect(node, stored.name, keep.name, transposed=transposed)
         if left:  # they go on reading the same name, which a Transpose makes now
             first = min(position_in(scope, node) for node in left)
             self._transpose(scope, stored.name, keep.name, first)
         self._gone.setdefault(scope.path, set()).add(stored.name)
 
-    def _redirect(self, node: Node, name: str, keep: str, *, turned: bool) -> None:
+    def _redirect(self, node: Node, name: str, keep: str, *, transposed: bool) -> None:
         proto = self._copies[node.scope.path].node[node.position]
         for place, found in enumerate(proto.input):
             if found == name:
                 proto.input[place] = keep
-                if turned:
-                    _turn(proto, _TURN[place])
+                if transposed:
+                    _flip(proto, _ATTRIBUTES[place])
 
     def _transpose(self, scope: Scope, name: str, keep: str, position: int) -> None:
         label = self._editor.new_name(f"{name}/Transpose")
@@ -126,7 +120,7 @@ def _paired(scope: Scope, proto: onnx.GraphProto) -> dict[str, onnx.GraphProto]:
     return found
 
 
-def _turn(gemm: onnx.NodeProto, name: str) -> None:
+def _flip(gemm: onnx.NodeProto, name: str) -> None:
     for attribute in gemm.attribute:
         if attribute.name == name:
             attribute.i = 1 - attribute.i

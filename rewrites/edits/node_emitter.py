@@ -34,7 +34,7 @@ class Emitter:
         wanted: str,
         source: str,
         *,
-        turned: bool = False,
+        transposed: bool = False,
         columns: Array | None = None,
         order: Array | None = None,
     ) -> str:
@@ -42,7 +42,7 @@ class Emitter:
         `Moved` for the order. Returns the name it got."""
         name = self.constant(values, wanted)
         if self.editor is not None:
-            self.moved.append(Moved(source, name, turned, order, columns=columns))
+            self.moved.append(Moved(source, name, transposed, order, columns=columns))
         return name
 
     def emit(

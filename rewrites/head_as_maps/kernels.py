@@ -104,7 +104,7 @@ class Kernels:
             kernel,
             wanted,
             layer.weight,
-            turned=not layer.stored_by_output,
+            transposed=not layer.stored_by_output,
             columns=read.columns,
             order=read.order,
         )
@@ -120,7 +120,7 @@ class Kernels:
             moved.reshape(layer.out_features, *read.part.sizes),
             f"{node.inputs[0]}_map",
             node.inputs[0],
-            turned=not layer.stored_by_output,
+            transposed=not layer.stored_by_output,
             columns=read.columns,
             order=read.order,
         )

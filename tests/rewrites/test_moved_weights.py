@@ -37,7 +37,7 @@ def placed(matrix: Array) -> Array:
     [
         (W, Moved("w", "v"), True),
         (W.reshape(4, 3, 2, 1), Moved("w", "v"), True),
-        (W.T, Moved("w", "v", turned=True), True),
+        (W.T, Moved("w", "v", transposed=True), True),
         (W.T, Moved("w", "v"), False),
         (placed(W).reshape(4, 2, 3), Moved("w", "v", order=ORDER), True),
         (placed(W).T, Moved("w", "v", order=ORDER), False),

@@ -680,7 +680,7 @@ def test_merged_without_transposing(monkeypatch: Patch, name: str, seed: int) ->
     monkeypatch.setattr(
         merge_tensors.Merge,
         "drop",
-        lambda self, stored, keep, *, turned: right(self, stored, keep, turned=False),
+        lambda self, stored, keep, *, transposed: right(self, stored, keep, transposed=False),
     )
     net = Net(seed=seed)
     CASES[name].build(net)
