@@ -16,19 +16,19 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from onnxshare.comparison.measure import Measurement
 from onnxshare.comparison.results import Comparison, Verdict
-from onnxshare.comparison.rounding_noise import DRAWS, VISIBLE, move, rounds_data
+from onnxshare.comparison.rounding_noise import DRAWS, rounds_data
 from onnxshare.comparison.tensor_statistics import Tally, is_float
-from onnxshare.comparison.verdict import Judged, decide, judge, upstream
+from onnxshare.comparison.verdict import Judged, decide, upstream
 from onnxshare.comparison.wider_graph import HALF, float_types, wider_graph, wider_samples
 from onnxshare.errors import OnnxShareError
-from onnxshare.graph.random_operators import random_tensors
-from onnxshare.io.load import Model, with_data
+from onnxshare.io.load import Model, load, with_data
 from onnxshare.runtime.limits import DEFAULT, RunLimits
 from onnxshare.runtime.ort_weights import WHOLE_BELOW, weight_bytes
 from onnxshare.runtime.providers import REFERENCE, Provider
-from onnxshare.runtime.session import Session
-from onnxshare.runtime.session_host import Host, place_for
+from onnxshare.runtime.session import run_model
+from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.samples import Array, Samples
 
 #: Seconds unless the caller says otherwise.
@@ -41,9 +41,9 @@ _RATE = 1e8
 #: Bytes of weights, at most: they are copied, widened and handed over.
 _MOST_WEIGHTS = WHOLE_BELOW // 2
 
-#: Samples, and runs of each: A, B, A with inputs moved by roundings and visibly.
+#: Samples, and runs of each: A twice, B, A with inputs moved by roundings and visibly.
 _SAMPLES = 6
-_RUNS = 3 + DRAWS
+_RUNS = 4 + DRAWS
 
 #: A difference is looked at again only if it is less than this many times the tolerance: beyond,
 #: rounding is no explanation.
@@ -139,21 +139,37 @@ def difference_in_double(doubt: Doubt, budget: float, limits: RunLimits = DEFAUL
 
 
 def _settle(doubt: Doubt, budget: float, limits: RunLimits) -> _Settled | None:
-    a, b, few = doubt.a, doubt.b, doubt.few()
-    if budget <= 0 or not _suits(a, b, budget, few.count):
+    a, few = doubt.a, doubt.few()
+    if budget <= 0 or not _suits(a, doubt.b, budget, few.count):
         return None
-    names = [row.name for row in doubt.found.outputs if not row.internal]
-    drawn = {*random_tensors(a.skeleton), *random_tensors(b.skeleton)}
-    inside = {
-        ours: theirs for ours, theirs in doubt.inside.items() if drawn.isdisjoint((ours, theirs))
-    }
-    pairs = {**dict(zip(names, names, strict=True)), **inside}
-    judged = _apart((a, b), few, pairs, _Until.of(budget, limits))
+    try:
+        judged = _judge(doubt, few, _Until.of(budget, limits))
+    except OnnxShareError:  # such as an operator that the evaluator lacks: it decides nothing
+        return None
     if judged is None:
         return None
-    covers = {name: upstream(a.skeleton, name, list(inside)) for name in names}
+    names = [row.name for row in doubt.found.outputs if not row.internal]
+    covers = {name: upstream(a.skeleton, name, list(doubt.inside)) for name in names}
     verdict, reason = decide(judged, covers, None, few.random)
     return _Settled(verdict, f"in double precision, on {few.count} samples, {reason}", judged)
+
+
+def _judge(doubt: Doubt, few: Samples, limits: RunLimits) -> list[Judged] | None:
+    """Run both; None where double precision does not hold the models, or the evaluator computes
+    something else."""
+    wide = [wider_graph(with_data(model), TensorProto.DOUBLE) for model in (doubt.a, doubt.b)]
+    if wide[0] is None or wide[1] is None:
+        return None
+    a, b, samples = load(wide[0]), load(wide[1]), wider_samples(few, TensorProto.DOUBLE)
+    pairs = {ours: theirs for ours, theirs in doubt.inside.items() if ours != theirs}
+    same = [name for name in doubt.inside if name not in pairs]
+    with Sessions({"A": a, "B": b}, _EVALUATOR, limits) as sessions:
+        run = Measurement(a, b, samples, sessions, 0, same, pairs, few.count)
+        double = run.first()
+        single = run_model(
+            doubt.a, few.arrays, list(double), "cpu", batch=few.count, run_limits=limits
+        )
+        return run.judge(again=False) if _agree(double, single) else None
 
 
 def _worth_it(found: Comparison) -> bool:
@@ -191,64 +207,6 @@ def _shortens(node: onnx.NodeProto) -> bool:
     return node.op_type == "Cast" and any(
         item.name == "to" and item.i in HALF for item in node.attribute
     )
-
-
-def _apart(
-    models: tuple[Model, Model], samples: Samples, pairs: Mapping[str, str], limits: _Until
-) -> list[Judged] | None:
-    """Run both where a crash, a hang or a lack of memory ends nothing but that place."""
-    place = place_for(limits, _EVALUATOR)
-    try:
-        return _judge(models, samples, pairs, limits, place)
-    except OnnxShareError:  # such as an operator that the evaluator lacks: it decides nothing
-        return None
-    finally:
-        place.stop()
-
-
-def _judge(
-    models: tuple[Model, Model],
-    samples: Samples,
-    pairs: Mapping[str, str],
-    limits: _Until,
-    place: Host,
-) -> list[Judged] | None:
-    wide = [wider_graph(with_data(model), TensorProto.DOUBLE) for model in models]
-    if wide[0] is None or wide[1] is None:
-        return None
-    a = Session(wide[0], provider=_EVALUATOR, outputs=list(pairs), host=place)
-    theirs_named = list(dict.fromkeys(pairs.values()))
-    b = Session(wide[1], provider=_EVALUATOR, outputs=theirs_named, host=place)
-    inputs = wider_samples(samples, TensorProto.DOUBLE).arrays
-    random = np.random.default_rng(0)
-    ways = [
-        (a, inputs),
-        (b, inputs),
-        (a, _moved(inputs, VISIBLE, random)),
-        *((a, _moved(inputs, 2.0**-52, random)) for _ in range(DRAWS)),
-    ]
-    results = []
-    for session, values in ways:
-        if limits.left <= 0:
-            return None
-        results.append(session.run(values, samples.count))
-    ours, theirs, response, *own = results
-    if not _agree(
-        ours,
-        Session(models[0], provider="cpu", outputs=list(pairs), host=place).run(
-            samples.arrays, samples.count
-        ),
-    ):
-        return None
-    judged = []
-    for name, other in pairs.items():
-        tally = Tally(name)
-        tally.add(ours[name], theirs[other], [run[name] for run in own])
-        tally.add_response(ours[name], response[name])
-        item = judge(tally, internal=name not in {value.name for value in wide[0].graph.output})
-        if not (item.excess and other != name):  # paired in error, perhaps
-            judged.append(item)
-    return judged
 
 
 def _agree(double: Mapping[str, Array], single: Mapping[str, Array]) -> bool:
@@ -293,15 +251,6 @@ class _Until(RunLimits):
     def to_run(self, weights: int, samples: int, size: int) -> float:
         """Seconds for running some samples."""
         return max(_LEAST_SECONDS, min(super().to_run(weights, samples, size), self.left))
-
-
-def _moved(
-    inputs: Mapping[str, Array], step: float, random: np.random.Generator
-) -> dict[str, Array]:
-    return {
-        name: move(array, step, random) if is_float(array) else array
-        for name, array in inputs.items()
-    }
 
 
 def _plainly(judged: Sequence[Judged]) -> bool:

@@ -94,14 +94,18 @@ class Measurement:
         if samples.count > NOISE_SAMPLES:
             self._order = np.random.default_rng([seed, 2]).permutation(samples.count)
 
-    def judge(self) -> list[Judged]:
-        """Run everything; look a second time at samples that seem to differ."""
+    def first(self) -> dict[str, Array]:
+        """The outputs of A on all samples."""
+        return _run("A", self._a, self.samples, self._batch)
+
+    def judge(self, *, again: bool = True) -> list[Judged]:
+        """Run everything; look `again` at samples that seem to differ."""
         for start in range(0, self.samples.count, self._step):
             report("comparing", start, self.samples.count)
             self._add(start, min(start + self._step, self.samples.count))
         report("comparing", self.samples.count, self.samples.count)
         judged = self._judged()
-        if any(item.excess for item in judged):
+        if again and any(item.excess for item in judged):
             self._look_again(judged)
             judged = self._judged()
         return judged
