@@ -37,7 +37,7 @@ from onnxshare.samples.samples import random_samples
 from rewrites import ALL
 from rewrites.apply import again
 from rewrites.base import Change, Options
-from rewrites.proof.prove import prove
+from rewrites.proof.prove import Prover
 from rewrites.run import RewriteResult
 
 
@@ -135,17 +135,9 @@ def proved(result: RewriteResult, changes: tuple[Change, ...], model: Model | No
         )
     names = list(dict.fromkeys(item.site.rewrite for item in changes))
     chosen = [rewrite for rewrite in ALL if rewrite.name in names]
-    return prove(
-        result.original,
-        made,
-        changes,
-        None,
-        Options(),
-        again=partial(again, chosen=chosen, options=Options(), input_shapes=None),
-        provider="cpu",
-        seed=0,
-        run_limits=HERE,
-    )[1]
+    same = partial(again, chosen=chosen, options=Options(), input_shapes=None)
+    prover = Prover(Options(), same, "cpu", run_limits=HERE)
+    return prover.prove(result.original, made, changes, None)[1]
 
 
 def has_effect(case: Case) -> bool:

@@ -29,7 +29,7 @@ from onnxshare.shapes.input_sizes import Dims, with_dims
 from onnxshare.support.progress import report
 from rewrites.apply import again, apply_all, fault_of_rewrite
 from rewrites.base import Change, Features, Fitting, Options, Rewrite, Site
-from rewrites.proof.prove import is_large, prove, prove_weights_alone, sample_count
+from rewrites.proof.prove import Prover, is_large, prove_weights_alone, sample_count
 from rewrites.refusal import Refusal
 from rewrites.request import Asked, request
 from rewrites.restore_functions import with_functions
@@ -233,24 +233,17 @@ class _Job:
         samples: Samples | None,
         before: Totals,
     ) -> tuple[Model, Comparison]:
-        return prove(
-            self.original,
-            result,
-            changes,
-            samples,
+        prover = Prover(
             self.options,
-            again=partial(
-                again,
-                chosen=self.chosen,
-                options=self.options,
-                input_shapes=self.input_shapes,
+            partial(
+                again, chosen=self.chosen, options=self.options, input_shapes=self.input_shapes
             ),
-            provider=self.provider,
-            seed=self.options.seed,
-            count=sample_count(before.macs),
-            large=is_large(before),
-            run_limits=self.run_limits,
+            self.provider,
+            sample_count(before.macs),
+            is_large(before),
+            self.run_limits,
         )
+        return prover.prove(self.original, result, changes, samples)
 
     def _race(self, samples: Samples, provider: Provider) -> Callable[[onnx.ModelProto], Latency]:
         """What times a rewritten model against the original, one sample per run or as many as

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 import onnx
@@ -255,11 +256,4 @@ def _value(
         return b""
     if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
         return None
-    return onnx.numpy_helper.to_array(tensor).tobytes() if _small(tensor) else None
-
-
-def _small(tensor: onnx.TensorProto) -> bool:
-    size = 1
-    for dim in tensor.dims:
-        size *= dim
-    return size <= 16
+    return onnx.numpy_helper.to_array(tensor).tobytes() if prod(tensor.dims) <= 16 else None

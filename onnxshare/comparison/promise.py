@@ -43,22 +43,17 @@ def promise_of(a: onnx.ModelProto, b: onnx.ModelProto) -> Promise | None:
 
     Where both carry the same promise neither approximates the other: there is none between them.
     """
-    texts = [
-        next((item.value for item in proto.metadata_props if item.key == PROMISE_KEY), None)
-        for proto in (b, a)
-    ]
-    if texts[0] == texts[1]:
-        return None
-    for text in texts:
-        promise = _read(text)
-        if promise is not None:
-            return promise
-    return None
+    texts = _text(b), _text(a)
+    return None if texts[0] == texts[1] else _read(texts[0]) or _read(texts[1])
 
 
 def declared(proto: onnx.ModelProto) -> Promise | None:
     """What a model promises as an approximation, of whatever model; None if it is none."""
-    return _read(next((e.value for e in proto.metadata_props if e.key == PROMISE_KEY), None))
+    return _read(_text(proto))
+
+
+def _text(proto: onnx.ModelProto) -> str | None:
+    return next((item.value for item in proto.metadata_props if item.key == PROMISE_KEY), None)
 
 
 def _read(text: str | None) -> Promise | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from math import log10
@@ -40,43 +40,12 @@ from rewrites.proof.shared_trunk import run_trunk_once
 _HEAVY = 2**28
 
 
-def run_both(
-    original: Model,
-    result: Model,
-    changes: tuple[Change, ...],
-    samples: Samples | None,
-    *,
-    options: Options,
-    provider: str,
-    seed: int,
-    count: int,
-    large: bool,
-    run_limits: RunLimits | None,
-) -> Comparison:
-    """Compare a rewritten model with the original, inner tensors included."""
-    rewritten, names = comparable(original, result, changes, options)
-    run = partial(compare, provider=provider, seed=seed, count=count, run_limits=run_limits)
-    if large and all(change.site.exact for change in changes):
-        given = samples or random_samples(
-            stricter_of(original.skeleton, rewritten.skeleton), count, seed
-        )
-        rest = run_trunk_once(original, rewritten, given, provider=provider, run_limits=run_limits)
-        if rest is not None:
-            made = {name for node in rest.a.skeleton.graph.node for name in node.output}
-            inside = [name for name in names if name in made]
-            heavy = weight_bytes(rest.a) > _HEAVY
-            found = run(rest.a, rest.b, samples=rest.samples, tensors=inside, in_turn=heavy)
-            reason = f"{found.reason}; {_ran_once(rest.shared)}"
-            return replace(found, reason=reason, memory=None, left_to_cpu=None)
-    return run(original, rewritten, samples=samples, tensors=names)
-
-
 def _ran_once(count: int) -> str:
     before = "the node" if count == 1 else f"the {count} nodes"
     return f"{before} before, the same in both models byte for byte, ran once"
 
 
-def comparable(
+def _comparable(
     original: Model, result: Model, changes: tuple[Change, ...], options: Options
 ) -> tuple[Model, list[str]]:
     """The rewritten model as it is compared, and the inner tensors that both models have."""
@@ -137,61 +106,108 @@ def is_large(before: Totals) -> bool:
     return macs > _MACS_ONCE or before.param_bytes > _BYTES_ONCE
 
 
-def prove(
-    original: Model,
-    result: Model,
-    changes: tuple[Change, ...],
-    samples: Samples | None,
-    options: Options,
-    *,
-    again: Again,
-    provider: str,
-    seed: int,
-    count: int = _MOST,
-    large: bool = False,
-    run_limits: RunLimits | None = None,
-) -> tuple[Model, Comparison]:
-    """Run a rewritten model and the original on the same inputs.
+@dataclass(frozen=True)
+class Prover:
+    """Proves rewritten copies of models.
 
-    Args:
-        original: the model before.
-        result: the model after.
-        changes: what was done, with the inner tensors that say more than the outputs.
-        samples: inputs to measure on; None for random ones.
+    Attributes:
         options: what was asked for.
         again: makes the same rewrites of another model.
         provider: where to run.
-        seed: of random inputs.
-        count: how many random ones.
+        count: how many random samples.
         large: whether to run what both models have in common only once.
         run_limits: what a model may take when it runs.
-
-    Returns:
-        The rewritten model, an approximation with its promise written into it, and the comparison.
     """
-    weights, problem = prove_weights(_steps(original, changes))
-    if problem is not None:
-        label = choose(provider).label
-        return result, Comparison(Verdict.DIFFERENT, problem, label, weights=weights)
-    both = partial(
-        run_both,
-        options=options,
-        provider=provider,
-        seed=seed,
-        count=count,
-        large=large,
-        run_limits=run_limits,
-    )
-    pair = Pair(original, result, changes, samples, bool(weights.recomputed), both, again)
-    comparison = settle(pair, both(original, result, changes, samples))
-    comparison = replace(comparison, weights=weights)
-    if comparison.verdict is Verdict.INCONCLUSIVE and weights.moved and not weights.recomputed:
-        rewritten, _ = comparable(original, result, changes, options)
-        comparison = _locally(original, rewritten, changes, comparison, provider, seed, run_limits)
-    fits = [change.fit for change in changes if change.fit is not None]
-    if not fits or comparison.verdict.open or _broken(comparison):
-        return result, comparison
-    return _promise(result, comparison, _together(fits))
+
+    options: Options
+    again: Again
+    provider: str
+    count: int = _MOST
+    large: bool = False
+    run_limits: RunLimits | None = None
+
+    def prove(
+        self, original: Model, result: Model, changes: tuple[Change, ...], samples: Samples | None
+    ) -> tuple[Model, Comparison]:
+        """Run a rewritten model and the original on the same inputs.
+
+        Args:
+            original: the model before.
+            result: the model after.
+            changes: what was done, with the inner tensors that say more than the outputs.
+            samples: inputs to measure on; None for random ones.
+
+        Returns:
+            The rewritten model, an approximation with its promise written into it, and the
+            comparison.
+        """
+        weights, problem = prove_weights(_steps(original, changes))
+        if problem is not None:
+            label = choose(self.provider).label
+            return result, Comparison(Verdict.DIFFERENT, problem, label, weights=weights)
+        computed = bool(weights.recomputed)
+        pair = Pair(original, result, changes, samples, computed, self.compare, self.again)
+        found = settle(pair, self.compare(original, result, changes, samples))
+        found = replace(found, weights=weights)
+        if found.verdict is Verdict.INCONCLUSIVE and weights.moved and not computed:
+            found = self._locally(original, result, changes, found)
+        fits = [change.fit for change in changes if change.fit is not None]
+        # What cannot be measured, as shapes or NaNs differ, no approximation explains.
+        measured = any(row.max_abs is not None for row in found.outputs)
+        if not fits or found.verdict.open or not measured:
+            return result, found
+        return _promise(result, found, _together(fits))
+
+    def compare(
+        self, original: Model, result: Model, changes: tuple[Change, ...], samples: Samples | None
+    ) -> Comparison:
+        """Compare a rewritten model with the original, inner tensors included."""
+        rewritten, names = _comparable(original, result, changes, self.options)
+        provider, seed, limits = self.provider, self.options.seed, self.run_limits
+        run = partial(compare, provider=provider, seed=seed, count=self.count, run_limits=limits)
+        if self.large and all(change.site.exact for change in changes):
+            stricter = stricter_of(original.skeleton, rewritten.skeleton)
+            given = samples or random_samples(stricter, self.count, seed)
+            rest = run_trunk_once(original, rewritten, given, provider=provider, run_limits=limits)
+            if rest is not None:
+                made = {name for node in rest.a.skeleton.graph.node for name in node.output}
+                inside = [name for name in names if name in made]
+                heavy = weight_bytes(rest.a) > _HEAVY
+                found = run(rest.a, rest.b, samples=rest.samples, tensors=inside, in_turn=heavy)
+                reason = f"{found.reason}; {_ran_once(rest.shared)}"
+                return replace(found, reason=reason, memory=None, left_to_cpu=None)
+        return run(original, rewritten, samples=samples, tensors=names)
+
+    def _locally(
+        self, original: Model, result: Model, changes: tuple[Change, ...], found: Comparison
+    ) -> Comparison:
+        """Settle what the outputs leave open by the rewritten tensors alone, if what comes after
+        them is the same in both models."""
+        rewritten, _ = _comparable(original, result, changes, self.options)
+        old, new = original.skeleton, rewritten.skeleton
+        known = {name for node in new.graph.node for name in node.output}
+        names = (name for change in changes for name in change.tensors if name in known)
+        tensors = list(dict.fromkeys(names))
+        exact = all(change.site.exact and change.tensors for change in changes)
+        ends = {name: pair[0] for name, pair in before_the_end(old, new, hidden=False).items()}
+        if not exact or not all(ends.get(v.name, v.name) in tensors for v in old.graph.output):
+            return found
+        proof = prove_locally(
+            original,
+            rewritten,
+            tensors,
+            provider=self.provider,
+            seed=self.options.seed,
+            run_limits=self.run_limits,
+        )
+        if proof is None or not proof.holds:
+            return replace(found, local=proof)
+        reason = (
+            f"the moved weights are equal bit for bit, and on made-up features the error of each "
+            f"rewritten tensor is at most {proof.worst:.2g} of √K·u·(|W||x| + |b|), where "
+            f"{proof.limit:g} is rounding; end to end, {found.reason}"
+        )
+        return replace(found, verdict=Verdict.EQUIVALENT, reason=reason, local=proof)
 
 
 def prove_weights_alone(
@@ -212,44 +228,6 @@ def prove_weights_alone(
     return replace(result, skeleton=marked), None
 
 
-def _locally(
-    original: Model,
-    rewritten: Model,
-    changes: tuple[Change, ...],
-    found: Comparison,
-    provider: str,
-    seed: int,
-    run_limits: RunLimits | None,
-) -> Comparison:
-    """Settle what the outputs leave open by the rewritten tensors alone, if what comes after them
-    is the same in both models."""
-    old, new = original.skeleton, rewritten.skeleton
-    known = {name for node in new.graph.node for name in node.output}
-    tensors = [name for change in changes for name in change.tensors if name in known]
-    exact = all(change.site.exact and change.tensors for change in changes)
-    ends = {name: pair[0] for name, pair in before_the_end(old, new, hidden=False).items()}
-    if not exact or not all(ends.get(v.name, v.name) in tensors for v in old.graph.output):
-        return found
-    proof = prove_locally(
-        original,
-        rewritten,
-        list(dict.fromkeys(tensors)),
-        provider=provider,
-        seed=seed,
-        run_limits=run_limits,
-    )
-    if proof is None:
-        return found
-    if not proof.holds:
-        return replace(found, local=proof)
-    reason = (
-        f"the moved weights are equal bit for bit, and on made-up features the error of each "
-        f"rewritten tensor is at most {proof.worst:.2g} of √K·u·(|W||x| + |b|), where "
-        f"{proof.limit:g} is rounding; end to end, {found.reason}"
-    )
-    return replace(found, verdict=Verdict.EQUIVALENT, reason=reason, local=proof)
-
-
 def _steps(
     original: Model, changes: tuple[Change, ...]
 ) -> list[tuple[Model, Model, tuple[Moved, ...]]]:
@@ -263,11 +241,6 @@ def _steps(
         steps.append((before, after, tuple(claim for change in made for claim in change.moved)))
         before = after
     return steps
-
-
-def _broken(comparison: Comparison) -> bool:
-    """Whether nothing could be measured: shapes or NaNs differ, which no approximation explains."""
-    return all(row.max_abs is None for row in comparison.outputs)
 
 
 def _together(fits: Sequence[Fit]) -> Fit:

@@ -152,18 +152,12 @@ def _rows(model: Model, names: set[str], count: int) -> bool:
     for item in found:
         if item is None or len(item[0]) < 2 or item[0][0] != 1 or item[1] not in _KINDS:
             return False
-        total += prod(item[0]) * _KINDS[item[1]] * count
+        total += prod(item[0]) * helper.tensor_dtype_to_np_dtype(item[1]).itemsize * count
     return total <= _KEPT
 
 
-#: Types of features, and bytes of an element.
-_KINDS: Mapping[int, int] = {
-    onnx.TensorProto.FLOAT: 4,
-    onnx.TensorProto.DOUBLE: 8,
-    onnx.TensorProto.FLOAT16: 2,
-    onnx.TensorProto.UINT8: 1,
-    onnx.TensorProto.INT8: 1,
-}
+#: Types of features.
+_KINDS = frozenset(map(onnx.TensorProto.DataType.Value, "FLOAT DOUBLE FLOAT16 UINT8 INT8".split()))
 
 
 def _without_weights(model: Model) -> Model:
