@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from onnxshare.checks.policy import Policy
     from onnxshare.checks.results import CheckReport
     from onnxshare.comparison.compare import compare
-    from onnxshare.comparison.results import Comparison
+    from onnxshare.comparison.results import Comparison, Verdict
     from onnxshare.differences.diff import diff
     from onnxshare.differences.family import Family, family
     from onnxshare.differences.results import Difference
@@ -59,6 +59,7 @@ __all__ = [
     "SamplesError",
     "Site",
     "UsageError",
+    "Verdict",
     "__version__",
     "check",
     "compare",
@@ -84,6 +85,7 @@ _HOMES = {
     "RunLimits": "onnxshare.runtime.limits",
     "Samples": "onnxshare.samples.samples",
     "Site": "rewrites.base",
+    "Verdict": "onnxshare.comparison.results",
     "check": "onnxshare.api",
     "compare": "onnxshare.comparison.compare",
     "diff": "onnxshare.differences.diff",
