@@ -7,11 +7,7 @@ which costs nothing; the rest runs in a process of its own, with a limit on memo
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
@@ -20,15 +16,8 @@ from onnxshare.errors import ModelError
 from onnxshare.graph.inference_cost import is_cheap
 from onnxshare.graph.nodes import Node
 from onnxshare.io.function_limits import calls_fit
-from onnxshare.support.child_environment import child_environment
+from onnxshare.io.onnx_process import TaskFailed, run_task
 from onnxshare.support.garbage_collection import give_back
-
-#: Memory that another process may use, in bytes, beside several times the model itself.
-MEMORY, TIMES_MODEL = 3 * 2**28, 16
-
-#: Seconds it may take, and how many more per megabyte of the model.
-SECONDS, SECONDS_PER_MB = 8.0, 0.5
-
 
 #: Models of more bytes, weights left out: onnx takes twenty times as many to infer their shapes.
 _LARGE = 2**23
@@ -76,7 +65,7 @@ def infer_shapes(
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, IndexError) as error:
         raise _refused("shapes", name, str(error)) from error
     except MemoryError:
-        raise _given_up("shapes", name, _TOO_LARGE) from None
+        raise _refused("shapes", name, "it needs too much memory", given_up=True) from None
     finally:
         if proto.ByteSize() > _LARGE:
             give_back()
@@ -100,56 +89,23 @@ def inline_functions(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 def _elsewhere(task: str, proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """Run a task in another process."""
-    try:
-        data = proto.SerializeToString()
-    except (EncodeError, ValueError) as error:
-        raise _given_up(task, name, f"it cannot be passed on: {error}") from error
-    memory = MEMORY + TIMES_MODEL * len(data)
-    seconds = SECONDS + SECONDS_PER_MB * len(data) / 1e6
-    # Threads of a linear algebra library would reserve most of the memory, and do nothing.
-    environment = child_environment(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
-    script = Path(__file__).with_name("onnx_sandbox_worker.py")
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", str(script), task, str(memory)],
-            input=data,
-            capture_output=True,
-            check=False,
-            timeout=seconds,
-            env=environment,
-        )
-    except subprocess.TimeoutExpired:
-        raise _given_up(task, name, f"it takes longer than {seconds:.0f} s") from None
-    if done.returncode != 0:
-        raise _given_up(task, name, _failure(done.returncode))
-    if done.stdout.startswith(b"-"):
-        raise _refused(task, name, done.stdout[1:].decode(errors="replace"))
-    if not done.stdout.startswith(b"+"):
-        raise _given_up(task, name, _TOO_LARGE)
     result = onnx.ModelProto()
     try:
-        result.ParseFromString(done.stdout[1:])
+        result.ParseFromString(run_task(task, proto.SerializeToString()))
+    except TaskFailed as error:
+        raise _refused(task, name, str(error), given_up=error.given_up) from None
+    except (EncodeError, ValueError) as error:
+        reason = f"it cannot be passed on: {error}"
+        raise _refused(task, name, reason, given_up=True) from error
     except DecodeError as error:
-        raise _given_up(task, name, "onnx answers with something unreadable") from error
+        reason = "onnx answers with something unreadable"
+        raise _refused(task, name, reason, given_up=True) from error
     return result
 
 
-def _failure(code: int) -> str:
-    """Why a process has ended, by its exit code."""
-    if code < 0:
-        try:
-            what = signal.Signals(-code).name
-        except ValueError:
-            what = f"signal {-code}"
-        return f"onnx crashes on it ({what})"
-    return "onnx fails on it, perhaps for want of memory"
-
-
-def _given_up(task: str, name: str, reason: str) -> ModelError:
-    what = "expanding its functions" if task == "inline" else "inferring its shapes"
-    return ModelError(f"{name}: {what} is given up: {reason}", "simplify the model")
-
-
-def _refused(task: str, name: str, reason: str) -> InferenceRefused:
+def _refused(task: str, name: str, reason: str, *, given_up: bool = False) -> ModelError:
     what = "its local functions cannot be expanded" if task == "inline" else "its shapes do not fit"
+    if given_up:
+        what = "expanding its functions" if task == "inline" else "inferring its shapes"
+        return ModelError(f"{name}: {what} is given up: {reason}", "simplify the model")
     return InferenceRefused(f"{name}: {what}: {' '.join(reason.split())[:300]}", reason=reason)

@@ -1,16 +1,16 @@
-"""Models in text: ONNX's own text form, JSON and protobuf's text form, by onnx's serializers."""
+"""Models in text: ONNX's own text form, JSON and protobuf's text form, by onnx's serializers.
+
+Its parsers recurse in C++ and can crash, so they run in another process (`onnx_process.py`).
+"""
 
 from __future__ import annotations
 
 import re
-import warnings
 
 import onnx
 
 from onnxshare.errors import ModelFileError
-
-#: The parser of the text form calls itself for what is nested; deeper text is refused.
-MAX_NESTING = 64
+from onnxshare.io.onnx_process import TaskFailed, run_task
 
 #: A text model larger than this is not parsed: its parsers need many times its size in memory.
 MAX_SIZE = 64 * 2**20
@@ -58,41 +58,29 @@ def parse_text(data: bytes, form: str, name: str) -> onnx.ModelProto:
             "convert it to a binary .onnx file",
         )
     try:
-        text = data.decode("utf-8-sig")
+        data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ModelFileError(
             f"{name}: is not valid UTF-8, so it is no {_FORMS[form][0]} model",
             "name a binary model .onnx",
         ) from None
-    _require_flat(data, name)
-    serializer = onnx.serialization.registry.get(form)
-    proto = onnx.ModelProto()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the text form is experimental, says onnx
-            parsed = serializer.deserialize_proto(text, proto)
-    except Exception as error:
+        parsed = run_task(f"parse {form}", data)
+    except TaskFailed as error:
+        reason = str(error) if error.given_up else _reason(str(error))
         raise ModelFileError(
-            f"{name}: is no model in {_FORMS[form][0]} form: {_reason(error)}", "export it again"
-        ) from error
-    assert isinstance(parsed, onnx.ModelProto)
-    return parsed
+            f"{name}: is not a model in {_FORMS[form][0]} form: {reason}", "export it again"
+        ) from None
+    proto = onnx.ModelProto()
+    proto.ParseFromString(parsed)
+    return proto
 
 
-def _require_flat(data: bytes, name: str) -> None:
-    depth = 0
-    for match in re.finditer(rb"[{}\[\]<>]", re.sub(rb'"(?:\\.|[^"\\])*"|=>', b"", data)):
-        depth += 1 if match[0] in (b"{", b"[", b"<") else -1
-        if depth > MAX_NESTING:
-            raise ModelFileError(f"{name}: its graphs are nested too deep", "simplify the model")
-
-
-def _reason(error: Exception) -> str:
+def _reason(text: str) -> str:
     """The part of a parser's message that says what is wrong, and where."""
-    text = str(error)
     place = re.search(r"line: (\d+) column: (\d+)", text)
     if place is not None:  # "b'[ParseError at position (…)]\\nError context: …\\nwhat is wrong.'"
         what = text.removesuffix("'").split("\\n")[-1].rstrip(".")
         return f"line {place[1]}, column {place[2]}: {what}"
     words = " ".join(text.split()).rstrip(".")
-    return (words if len(words) <= 200 else words[:197] + "…") or type(error).__name__
+    return words if len(words) <= 200 else words[:197] + "…"

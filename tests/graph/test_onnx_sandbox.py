@@ -20,6 +20,7 @@ from onnxshare.errors import ModelError
 from onnxshare.graph import onnx_sandbox
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.inference_cost import is_cheap
+from onnxshare.io import onnx_process
 from tests.builders import constant, conv, fc, info, model, node, tensor
 
 #: What `inspect` may take of a machine for any of these, in seconds and MiB.
@@ -333,7 +334,7 @@ def test_another_process_gives_the_same_shapes(monkeypatch: pytest.MonkeyPatch) 
     built = conv(["n", 3, 32, 32], (8, 3, 3, 3), strides=[2, 2])
     here = onnxshare.inspect(built)
     tasks = elsewhere(monkeypatch)
-    monkeypatch.setattr(onnx_sandbox, "ordinary", lambda *model: False)
+    monkeypatch.setattr(onnx_sandbox, "is_cheap", lambda *model: False)
     assert onnxshare.inspect(built) == here
     assert "strict shapes" in tasks
 
@@ -360,16 +361,16 @@ def test_memory_runs_out_in_the_other_process() -> None:
 
 
 def test_time_runs_out_in_the_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_sandbox, "SECONDS", 0.01)
+    monkeypatch.setattr(onnx_process, "SECONDS", 0.01)
     with pytest.raises(ModelError, match=r"net\.onnx: .* takes longer than"):
         onnx_sandbox.infer_shapes(ODD["stride of 0"](), "net.onnx")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_crash_of_the_other_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fake = tmp_path / "onnx_sandbox_worker.py"
+    fake = tmp_path / "onnx_process_worker.py"
     fake.write_text("import os\nos.abort()\n")
-    monkeypatch.setattr(onnx_sandbox, "__file__", str(tmp_path / "onnx_sandbox.py"))
+    monkeypatch.setattr(onnx_process, "__file__", str(tmp_path / "onnx_process.py"))
     with pytest.raises(ModelError, match=r"onnx crashes on it \(SIGABRT\)"):
         onnx_sandbox.infer_shapes(ODD["stride of 0"](), "net.onnx")
 

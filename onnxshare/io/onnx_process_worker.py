@@ -1,13 +1,14 @@
-"""One call into onnx in a process of its own, with a limit on memory: run by `onnx_sandbox.py`.
+"""One call into onnx in a process of its own, with a limit on memory: run by `onnx_process.py`.
 
-Reads a serialized model from stdin and writes `+` and the result, `-` and onnx's reason, or `!` for
-want of memory, to stdout.
+Reads a model from stdin and writes to stdout: `+` and the resulting model, `-` and why onnx rejects
+it, or `!` and why it was given up.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 
 
 def limit_memory(size: int) -> None:
@@ -20,9 +21,16 @@ def limit_memory(size: int) -> None:
 
 
 def work(task: str, data: bytes) -> bytes:
-    """Do one task on a serialized model and return the serialized result."""
+    """Do one task on a model, serialized but for `parse FORM`, and return the serialized result."""
     import onnx
 
+    if task.startswith("parse "):
+        parsed = onnx.ModelProto()
+        serializer = onnx.serialization.registry.get(task.removeprefix("parse "))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the text form is experimental, says onnx
+            parsed = serializer.deserialize_proto(data.decode("utf-8-sig"), parsed)
+        return bytes(parsed.SerializeToString())
     if task == "inline":
         from onnx import inliner
 
@@ -42,7 +50,7 @@ def main() -> None:
     try:
         answer = b"+" + work(task, data)
     except MemoryError:
-        answer = b"!"
+        answer = b"!it needs too much memory"
     except Exception as error:
         answer = b"-" + str(error).strip()[:4000].encode(errors="replace")
     sys.stdout.buffer.write(answer)
