@@ -23,6 +23,7 @@ from onnxshare.comparison.rounding_noise import NoiseMeter
 from onnxshare.comparison.tensor_statistics import Tally
 from onnxshare.comparison.verdict import judge
 from onnxshare.errors import RuntimeFailure
+from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model
 from onnxshare.runtime.session import Session
@@ -168,18 +169,6 @@ def _computed(proto: onnx.ModelProto) -> dict[str, None]:
     return found
 
 
-#: Operators of one data input that lose information, element by element or along an axis.
-_HIDING = frozenset(
-    "Relu LeakyRelu Clip ThresholdedRelu HardSigmoid HardSwish Sigmoid Tanh Softmax LogSoftmax "
-    "Hardmax ArgMax ArgMin TopK Sign Round Floor Ceil Cast Greater GreaterOrEqual Less "
-    "LessOrEqual Equal Not Erf Elu Selu Celu Softplus Softsign Gelu Mish Exp Log Sqrt "
-    "Transpose".split()
-)
-
-#: Operators that keep the elements in their order.
-_KEEPING = frozenset("Identity Flatten Reshape Squeeze Unsqueeze".split())
-
-
 @dataclass(frozen=True)
 class _End:
     """What stands between a tensor and an output: operators from the output backwards."""
@@ -215,7 +204,8 @@ def _end(
 ) -> _End:
     steps: list[bytes] = []
     while (node := makers.get(name)) is not None and node.domain in ("", "ai.onnx"):
-        step = b"" if node.op_type in _KEEPING else _step(node, name, makers, stored)
+        keeps = node.op_type == "Identity" or traits_of(node).effect is Effect.RESHAPE
+        step = b"" if keeps else _step(node, name, makers, stored)
         if step is None or node.input[0] not in makers:
             break
         if step:
@@ -231,7 +221,8 @@ def _step(
     stored: Mapping[str, onnx.TensorProto],
 ) -> bytes | None:
     """All that says what a node does but for its names; None where it is not one to look behind."""
-    if node.op_type not in _HIDING:
+    traits = traits_of(node)
+    if not (traits.hides or traits.effect is Effect.PERMUTATION):
         return None
     parts = [node.op_type.encode(), str(list(node.output).index(name)).encode()]
     attributes = sorted(node.attribute, key=lambda item: item.name)

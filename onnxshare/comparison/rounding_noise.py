@@ -12,6 +12,7 @@ from onnx import TensorProto, numpy_helper
 
 from onnxshare.comparison.tensor_statistics import is_float
 from onnxshare.errors import RuntimeFailure
+from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.io.load import Model, all_tensors
 from onnxshare.io.tensors import Array
 from onnxshare.runtime.providers import REFERENCE
@@ -31,13 +32,6 @@ QUANTISED = 2.0**-10
 
 #: The most bytes of weights that are moved: what is moved is held in memory.
 MOST_MOVED = 2**29
-
-_NOT_WEIGHTS = ("Resize", "Upsample", "QuantizeLinear", "DequantizeLinear")
-
-_ROUNDING = frozenset(
-    "QuantizeLinear DynamicQuantizeLinear QGemm QAttention MatMulInteger ConvInteger "
-    "DynamicQuantizeMatMul DynamicQuantizeLSTM MatMulIntegerToFloat".split()
-)
 
 #: Spacing of numbers at 1, by ONNX's number of the type.
 EPSILON: dict[int, float] = {
@@ -125,7 +119,7 @@ class NoiseMeter:
 
 def rounds_data(node: onnx.NodeProto) -> bool:
     """Whether a node rounds data to whole steps; weights stored so and dequantised do not."""
-    return node.op_type in _ROUNDING or node.op_type.startswith("QLinear")
+    return traits_of(node).rounds or node.op_type.startswith("QLinear")
 
 
 def working_epsilon(proto: onnx.ModelProto) -> float:
@@ -154,13 +148,17 @@ def move(array: Array, step: float, random: np.random.Generator) -> Array:
     return (array.astype(np.float64) * (1.0 + step * signs)).astype(array.dtype)
 
 
+def _takes_no_weights(node: onnx.NodeProto) -> bool:
+    traits = traits_of(node)
+    resizes = traits.effect is Effect.INTERPOLATION and bool(traits.shape_inputs)
+    return resizes or (traits.elementwise and traits.quantized)
+
+
 def _moved_weights(model: Model, step: float, random: np.random.Generator) -> Model:
     changed = onnx.ModelProto()
     changed.CopyFrom(model.skeleton)
     # Sizes and steps, which happen to be floats, are no weights.
-    fixed = {
-        name for node in changed.graph.node if node.op_type in _NOT_WEIGHTS for name in node.input
-    }
+    fixed = {name for node in changed.graph.node if _takes_no_weights(node) for name in node.input}
     stored = [(tensor.name, tensor) for tensor in changed.graph.initializer]
     for node in changed.graph.node:
         if node.op_type == "Constant":

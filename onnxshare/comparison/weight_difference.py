@@ -27,6 +27,7 @@ from onnx import TensorProto
 from onnxshare.comparison.rounding_noise import EPSILON
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import CARRIERS, Graph, Node, Scope
+from onnxshare.graph.operator_traits import Effect, operators_where
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
 from onnxshare.weights.content import Content, content, largest_gap, same_bits
@@ -47,30 +48,26 @@ _MOST_DEQUANTIZED = 2**22
 
 #: Operators with weights of which each is a factor or a term of its own, so that a change of one
 #: is not undone by another of the same node.
-LAYERS = frozenset("Conv ConvTranspose Gemm MatMul FusedConv FusedGemm FusedMatMul".split())
-TERMS = frozenset("Add Sub Mul Div PRelu Gather BatchNormalization".split())
-QUANTIZED = frozenset(
-    "QLinearConv QLinearMatMul QGemm ConvInteger MatMulInteger QuantizeLinear "
-    "DequantizeLinear".split()
+_SUMS = (Effect.CONVOLUTION, Effect.PRODUCT)
+LAYERS = operators_where(lambda traits: traits.effect in _SUMS and not traits.quantized)
+TERMS = operators_where(lambda traits: traits.linear) | {"PRelu", "Gather", "BatchNormalization"}
+QUANTIZED = operators_where(
+    lambda traits: traits.quantized and (traits.effect in _SUMS or traits.elementwise)
 )
 
 #: Operators that may come and go without making up for a weight: layers and their biases, whose
 #: numbers are compared, and what only moves values.
-_PLAIN = (
-    LAYERS
-    | QUANTIZED
-    | CARRIERS
-    | frozenset(
-        "Add Constant ConstantOfShape Dropout Shape Gather Concat Slice Split Expand "
-        "DynamicQuantizeLinear".split()
-    )
+_MOVES = (*_SUMS, Effect.PERMUTATION, Effect.CUT, Effect.LOOKUP, Effect.JOIN, Effect.SHAPE)
+_PLAIN = {"Add", "Dropout", "Expand"} | operators_where(
+    lambda traits: traits.effect in _MOVES or traits.carries or traits.quantized
 )
+_PLAIN |= {"Constant", "ConstantOfShape"}
 
 #: Operators that take no notice of a term that all their inputs, or all of a channel, share.
-SHIFTED = frozenset("Softmax LogSoftmax Hardmax ArgMax ArgMin".split())
-CENTRED = frozenset(
-    "InstanceNormalization GroupNormalization LayerNormalization MeanVarianceNormalization".split()
+CENTRED = operators_where(
+    lambda traits: traits.ignores_shift and traits.effect is Effect.NORMALIZATION
 )
+SHIFTED = operators_where(lambda traits: traits.ignores_shift) - CENTRED
 
 #: Names for one thing.
 _SAME = {"GlobalAveragePool": "mean", "AveragePool": "mean", "ReduceMean": "mean"}

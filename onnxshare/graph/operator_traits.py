@@ -7,6 +7,7 @@ question. To add an operator, name it in the row of those that do the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -90,6 +91,7 @@ class Traits:
             numbers in another order, shape or type.
         arithmetic: whether it is arithmetic of numbers in their places: Add, Sub, Mul, Div, Pow,
             Max, Min.
+        linear: whether it is linear in each operand: Add, Sub, Mul, Div.
         hides: whether different data may give equal results: it saturates, rounds or picks.
         ignores_shift: whether a number that is added to all its data changes nothing.
         rounds: whether it rounds data to a few bits, as it runs.
@@ -102,6 +104,7 @@ class Traits:
     shape_inputs: tuple[int, ...] = ()
     carries: bool = False
     arithmetic: bool = False
+    linear: bool = False
     hides: bool = False
     ignores_shift: bool = False
     rounds: bool = False
@@ -152,6 +155,7 @@ _SATURATING = Traits(Effect.ELEMENTWISE, (0,), hides=True)
 _OPERANDS = Traits(Effect.ELEMENTWISE)
 _COMPARISON = Traits(Effect.ELEMENTWISE, hides=True)
 _ARITHMETIC = Traits(Effect.ELEMENTWISE, arithmetic=True)
+_LINEAR = Traits(Effect.ELEMENTWISE, arithmetic=True, linear=True)
 _CARRYING = Traits(Effect.ELEMENTWISE, (0,), carries=True)
 _QUANTIZE = Traits(Effect.ELEMENTWISE, (0,), rounds=True, quantized=True)
 _DEQUANTIZE = Traits(Effect.ELEMENTWISE, (0,), carries=True, quantized=True)
@@ -208,7 +212,8 @@ _STANDARD: Rows = (
     ("BatchNormalization Dropout BitCast", _UNARY),
     ("QuantizeLinear", _QUANTIZE),
     ("DequantizeLinear", _DEQUANTIZE),
-    ("Add Sub Mul Div Pow Max Min", _ARITHMETIC),
+    ("Add Sub Mul Div", _LINEAR),
+    ("Pow Max Min", _ARITHMETIC),
     (
         "And Or Xor BitShift BitwiseAnd BitwiseOr BitwiseXor Mean Mod PRelu Sum SwiGLU Where",
         _OPERANDS,
@@ -434,6 +439,12 @@ class Named(Protocol):
     @property
     def op_type(self) -> str:
         """The operator's name."""
+
+
+def operators_where(holds: Callable[[Traits], object]) -> frozenset[str]:
+    """The names, of any domain, of the operators for whose row something holds: for loops over
+    all nodes, which look at the row only of the few that these names leave."""
+    return frozenset(name for (_, name), traits in TRAITS.items() if holds(traits))
 
 
 def traits_of(node: Named) -> Traits:

@@ -9,17 +9,12 @@ from math import ceil
 from onnxshare.analysis.heads.element_order import data_input, elementwise
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import Graph, Node
+from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.shapes.inference import Shapes, infer
 
 #: The first versions of the operator sets in which these attributes or inputs exist.
 _COUNT_INCLUDE_PAD = 7
 _REDUCE_AXES_AS_INPUT = 18
-
-#: Operators that slide a kernel, and so make a map of positions whatever its rank is.
-_MAKES_MAP = frozenset("Conv ConvTranspose MaxPool AveragePool LpPool".split())
-
-#: Operators through which the map of their first input passes.
-_JOINS = frozenset("Add Sub Mul Sum Mean Max Min Concat".split())
 
 
 @dataclass(frozen=True)
@@ -148,10 +143,11 @@ def is_map(graph: Graph, name: str, rank: int) -> bool:
     if rank != 3:
         return rank > 3
     while (node := graph.main.producers.get(name)) is not None and node.standard:
-        if node.op_type in _MAKES_MAP:
+        traits = traits_of(node)
+        if traits.effect in (Effect.CONVOLUTION, Effect.POOLING):
             return True
         before = data_input(graph, node) if elementwise(node) else None
-        if before is None and node.op_type in _JOINS:
+        if before is None and (traits.elementwise or traits.effect is Effect.JOIN):
             before = next((n for n in node.inputs if graph.source(node.scope, n) is None), None)
         if before is None:
             return False

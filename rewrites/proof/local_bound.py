@@ -31,6 +31,7 @@ from onnxshare.comparison.verdict import VISIBILITY
 from onnxshare.errors import OnnxShareError
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node
+from onnxshare.graph.operator_traits import UNKNOWN, traits_of
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
 from onnxshare.runtime.limits import RunLimits
@@ -49,12 +50,6 @@ _SCALES = (1.0, 1e3, 1e6)
 
 #: Elements of a weight that are taken at once.
 _STEP = 2**22
-
-#: Steps of one data input between the tensor that is fed and the layer.
-_STEPS = frozenset(
-    "Identity Flatten Reshape Squeeze Unsqueeze Transpose Dropout Relu LeakyRelu Clip Sigmoid "
-    "Tanh Elu Selu HardSwish HardSigmoid PRelu Softplus Mul Add Sub Div".split()
-)
 
 
 @dataclass(frozen=True)
@@ -190,7 +185,8 @@ class _Check:
         ours, theirs = (graph.main for graph in self._graphs)
         while name not in theirs.producers and name not in theirs.inputs:
             node = ours.producers.get(name)
-            if node is None or not node.standard or node.op_type not in _STEPS:
+            traits = traits_of(node) if node is not None else UNKNOWN
+            if node is None or not (traits.elementwise or traits.moves):
                 return None
             name = node.inputs[0]
         return name

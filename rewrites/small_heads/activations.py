@@ -15,6 +15,7 @@ from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.fully_connected import per_feature
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import Node
+from onnxshare.graph.operator_traits import traits_of
 from onnxshare.io.tensors import Array
 from rewrites.small_heads.sufficient_statistics import Floats
 
@@ -43,7 +44,7 @@ def activation(subject: Subject, node: Node, features: int) -> Activation | None
         return _prelu(per_feature(known[0], features))
     if node.op_type == "BatchNormalization":
         return _normalise(node, constants[1:5], features)
-    if node.op_type in _WITH_CONSTANT and len(node.inputs) == 2 and len(known) == 1:
+    if traits_of(node).linear and len(node.inputs) == 2 and len(known) == 1:
         first = constants[0] is None
         operand = per_feature(known[0], features)
         return None if operand is None else _arithmetic(node.op_type, operand, data_first=first)
@@ -173,8 +174,6 @@ def _arithmetic(op_type: str, operand: Array, *, data_first: bool) -> Activation
         return _linear(1 / value, 0.0)
     return None
 
-
-_WITH_CONSTANT = frozenset("Add Sub Mul Div".split())
 
 _PLAIN: dict[str, Callable[[Node], Activation]] = {
     "Identity": lambda node: _linear(1.0, 0.0),

@@ -6,18 +6,11 @@ How well a small head does, in words.
 from __future__ import annotations
 
 from onnxshare.graph.index import Graph
+from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.runtime.latency import Latency
 from rewrites.small_heads.certificate import Estimate, Target
 from rewrites.small_heads.head_layers import Chain
 from rewrites.small_heads.search_result import Search
-
-#: What makes classes of scores.
-_CLASSIFIES = frozenset(("Softmax", "LogSoftmax", "ArgMax", "Hardmax", "TopK"))
-
-#: What may stand between scores and that.
-_PASSES = frozenset(
-    ("Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Div", "Mul")
-)
 
 
 def class_leaves(chain: Chain, *, asked: bool) -> frozenset[int]:
@@ -39,9 +32,11 @@ def _classified(graph: Graph, name: str) -> bool:
     pending, seen = [name], {name}
     while pending:
         for reader in graph.main.readers(pending.pop()):
-            if reader.op_type in _CLASSIFIES:
+            traits = traits_of(reader)
+            if traits.effect is Effect.SOFTMAX or reader.op_type in ("ArgMax", "TopK"):
                 return True
-            if reader.op_type in _PASSES and reader.outputs[0] not in seen:
+            passes = traits.carries or reader.op_type in ("Div", "Mul")
+            if passes and reader.outputs[0] not in seen:
                 seen.add(reader.outputs[0])
                 pending.append(reader.outputs[0])
     return False
