@@ -41,7 +41,8 @@ def activation(subject: Subject, node: Node, features: int) -> Activation | None
     if node.op_type == "Clip":
         return _clip(node, [_scalar(subject, node, place) for place in (1, 2)])
     if node.op_type == "PRelu" and len(known) == 1:
-        return _prelu(per_feature(known[0], features))
+        slope = per_feature(known[0], features)
+        return None if slope is None else _leaky(slope.astype(np.float64))
     if node.op_type == "BatchNormalization":
         return _normalise(node, constants[1:5], features)
     if traits_of(node).linear and len(node.inputs) == 2 and len(known) == 1:
@@ -69,8 +70,8 @@ def compose(steps: tuple[Activation, ...]) -> Activation:
     return Activation(value, slope)
 
 
-def _relu(node: Node) -> Activation:
-    return _leaky(0.0)
+def _number(node: Node, name: str, default: float) -> float:
+    return float(node.attribute(name, default))
 
 
 def _leaky(alpha: float | Floats) -> Activation:
@@ -104,12 +105,8 @@ def _hard(alpha: float, beta: float) -> Activation:
     return Activation(lambda x: np.clip(alpha * x + beta, 0.0, 1.0), lambda x: alpha * inside(x))
 
 
-def _softplus(node: Node) -> Activation:
-    return Activation(lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))), _sigmoid)
-
-
 def _swish(node: Node) -> Activation:
-    alpha = float(node.attribute("alpha", 1.0))
+    alpha = _number(node, "alpha", 1.0)
 
     def slope(x: Floats) -> Floats:
         gate = _sigmoid(alpha * x)
@@ -144,17 +141,13 @@ def _scalar(subject: Subject, node: Node, place: int) -> float | str | None:
     return "unknown" if value is None or value.size != 1 else float(value.reshape(()))
 
 
-def _prelu(slope: Array | None) -> Activation | None:
-    return None if slope is None else _leaky(slope.astype(np.float64))
-
-
 def _normalise(node: Node, parts: list[Array | None], features: int) -> Activation | None:
     if element_order.trains(node) or any(
         part is None or part.shape != (features,) for part in parts
     ):
         return None
     scale, shift, mean, variance = (np.asarray(part, np.float64) for part in parts)
-    factor = scale / np.sqrt(variance + float(node.attribute("epsilon", 1e-5)))
+    factor = scale / np.sqrt(variance + _number(node, "epsilon", 1e-5))
     return _linear(factor, shift - mean * factor)
 
 
@@ -177,22 +170,20 @@ def _arithmetic(op_type: str, operand: Array, *, data_first: bool) -> Activation
 
 _PLAIN: dict[str, Callable[[Node], Activation]] = {
     "Identity": lambda node: _linear(1.0, 0.0),
-    "Relu": _relu,
-    "LeakyRelu": lambda node: _leaky(float(node.attribute("alpha", 0.01))),
-    "Elu": lambda node: _elu(float(node.attribute("alpha", 1.0))),
-    "Celu": lambda node: _elu(
-        float(node.attribute("alpha", 1.0)), scale=float(node.attribute("alpha", 1.0))
-    ),
+    "Relu": lambda node: _leaky(0.0),
+    "LeakyRelu": lambda node: _leaky(_number(node, "alpha", 0.01)),
+    "Elu": lambda node: _elu(_number(node, "alpha", 1.0)),
+    "Celu": lambda node: _elu(_number(node, "alpha", 1.0), scale=_number(node, "alpha", 1.0)),
     "Selu": lambda node: _elu(
-        float(node.attribute("alpha", 1.67326319217681884765625)),
-        float(node.attribute("gamma", 1.05070102214813232421875)),
+        _number(node, "alpha", 1.67326319217681884765625),
+        _number(node, "gamma", 1.05070102214813232421875),
     ),
     "Sigmoid": lambda node: Activation(_sigmoid, lambda x: _sigmoid(x) * (1 - _sigmoid(x))),
-    "HardSigmoid": lambda node: _hard(
-        float(node.attribute("alpha", 0.2)), float(node.attribute("beta", 0.5))
-    ),
+    "HardSigmoid": lambda node: _hard(_number(node, "alpha", 0.2), _number(node, "beta", 0.5)),
     "Tanh": lambda node: Activation(np.tanh, lambda x: 1 - np.tanh(x) ** 2),
-    "Softplus": _softplus,
+    "Softplus": lambda node: Activation(
+        lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))), _sigmoid
+    ),
     "Softsign": lambda node: Activation(
         lambda x: x / (1 + np.abs(x)), lambda x: 1 / (1 + np.abs(x)) ** 2
     ),

@@ -51,6 +51,12 @@ class Target:
         """Whether anything is asked for."""
         return self.keep is not None or self.max_error is not None
 
+    def kept_by(self, agreement: float | None, error: float | None) -> bool:
+        """Whether so much agreement and so large an error keep it."""
+        kept = self.keep is None or (agreement is not None and agreement >= self.keep)
+        small = self.max_error is None or (error is not None and error <= self.max_error)
+        return kept and small
+
     @property
     def words(self) -> str:
         """What is asked for, in words."""
@@ -82,21 +88,11 @@ class Estimate:
 
     def reaches(self, target: Target) -> bool:
         """Whether the bounds, not just the estimates, keep the target."""
-        kept = target.keep is None or (
-            self.agreement_low is not None and self.agreement_low >= target.keep
-        )
-        small = target.max_error is None or (
-            self.error_high is not None and self.error_high <= target.max_error
-        )
-        return kept and small
+        return target.kept_by(self.agreement_low, self.error_high)
 
     def could_reach(self, target: Target) -> bool:
         """Whether the estimates keep the target, whatever their bounds."""
-        kept = target.keep is None or (self.agreement is not None and self.agreement >= target.keep)
-        small = target.max_error is None or (
-            self.error is not None and self.error <= target.max_error
-        )
-        return kept and small
+        return target.kept_by(self.agreement, self.error)
 
     @property
     def margin(self) -> tuple[float, float]:

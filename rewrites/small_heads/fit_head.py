@@ -20,7 +20,6 @@ import numpy as np
 
 from onnxshare.io.tensors import Array
 from rewrites.refusal import Refusal
-from rewrites.small_heads import spatial_weighting
 from rewrites.small_heads import spatial_weighting as spatial
 from rewrites.small_heads.distillation import distilled
 from rewrites.small_heads.fitted_head import FittedLayer, SmallHead, measured
@@ -57,144 +56,132 @@ def fit_head(
     Raises:
         Refusal: the method does not suit the head, or the fit fails.
     """
-    results = {place: values[chosen].astype(np.float64) for place, values in data.results.items()}
     try:
-        if method.form == "collapse":
-            return _collapse(chain, data, chosen, method, results, classes)
         if method.form == "mlp":
             return distilled(chain, data, chosen, method, classes, quick=quick)
-        if method.form == "stack":
-            return _stack(chain, data, chosen, method, results, classes)
-        return _first(chain, data, chosen, method, results, classes)
+        fit = _Fit(chain, data, chosen, method, classes)
+        return {"collapse": fit.collapse, "stack": fit.stack}.get(method.form, fit.first)()
     except ValueError as error:
         raise Refusal(f"the fit of '{method.name}' failed: {error}") from error
 
 
-def _weighting(
-    chain: Chain, data: HeadData, chosen: Array, method: Method, pieces: Iterable[Array]
-) -> Weighting:
-    """What is left of space; `pieces` are the weights on the map that masks are made for."""
-    sizes = chain.head.spatial
-    if method.weighting == "gap":
-        return spatial.average(sizes)
-    if method.weighting == "grid":
-        return spatial.grid(sizes, method.count)
-    if method.weighting == "mask":
-        if method.count >= chain.positions:
-            raise Refusal(
-                f"its map has {chain.positions} positions: {method.count} masks would not be fewer"
-            )
-        energy = spatial_weighting.channel_energy(data.maps, chosen)
-        return spatial_weighting.shared_masks(pieces, energy, sizes, method.count)
-    if method.weighting == "depthwise":
-        return spatial_weighting.channel_masks(pieces, data.maps, chosen, sizes)
-    return spatial.full(sizes)
+class _Fit:
+    """One fit in closed form: of which head, to what, how."""
 
+    def __init__(
+        self, chain: Chain, data: HeadData, chosen: Array, method: Method, classes: frozenset[int]
+    ) -> None:
+        self.chain, self.maps, self.chosen, self.method = chain, data.maps, chosen, method
+        self.classes = classes
+        self.results = {
+            place: values[chosen].astype(np.float64) for place, values in data.results.items()
+        }
 
-def _first(
-    chain: Chain,
-    data: HeadData,
-    chosen: Array,
-    method: Method,
-    results: Mapping[int, Floats],
-    classes: frozenset[int],
-) -> SmallHead:
-    pieces = (piece for root in chain.roots for piece in chain.pieces(root))
-    weighting = _weighting(chain, data, chosen, method, pieces)
-    ridge = Ridge(PooledMaps(data.maps, chosen, weighting))
-    layers = []
-    for root in chain.roots:
-        prior = _projected(chain, root, weighting)
-        layers.append(_leaf(ridge, root, -1, results[root], prior, root in classes))
-    kept = [place for place in range(len(chain.layers)) if place not in chain.roots]
-    return measured(chain, method, weighting, layers, kept)
+    def weighting(self, pieces: Iterable[Array]) -> Weighting:
+        """What is left of space; `pieces` are the weights on the map that masks are made for."""
+        sizes, count = self.chain.head.spatial, self.method.count
+        if self.method.weighting == "gap":
+            return spatial.average(sizes)
+        if self.method.weighting == "grid":
+            return spatial.grid(sizes, count)
+        if self.method.weighting == "mask":
+            if count >= self.chain.positions:
+                raise Refusal(
+                    f"its map has {self.chain.positions} positions: {count} masks would not be "
+                    "fewer"
+                )
+            energy = spatial.channel_energy(self.maps, self.chosen)
+            return spatial.shared_masks(pieces, energy, sizes, count)
+        if self.method.weighting == "depthwise":
+            return spatial.channel_masks(pieces, self.maps, self.chosen, sizes)
+        return spatial.full(sizes)
 
+    def pooled(self, weighting: Weighting) -> Ridge:
+        """The features under a weighting, decomposed."""
+        return Ridge(PooledMaps(self.maps, self.chosen, weighting))
 
-def _projected(chain: Chain, root: int, weighting: Weighting) -> Floats:
-    """V₀ = W·A⁺, some outputs at a time."""
-    return np.concatenate([weighting.project(piece) for piece in chain.pieces(root)])
+    def roots_weighting(self) -> Weighting:
+        """What is left of space for the FCs that read the map."""
+        return self.weighting(p for root in self.chain.roots for p in self.chain.pieces(root))
 
+    def projected(self, root: int, weighting: Weighting) -> Floats:
+        """V₀ = W·A⁺, some outputs at a time."""
+        return np.concatenate([weighting.project(piece) for piece in self.chain.pieces(root)])
 
-def _collapse(
-    chain: Chain,
-    data: HeadData,
-    chosen: Array,
-    method: Method,
-    results: Mapping[int, Floats],
-    classes: frozenset[int],
-) -> SmallHead:
-    priors = {leaf: mean_jacobian(chain, leaf, results) for leaf in chain.leaves}
-    pieces = [
-        prior / (float(np.sqrt(results[leaf].var(axis=0).mean())) or 1.0)
-        for leaf, prior in priors.items()
-    ]
-    weighting = _weighting(chain, data, chosen, method, pieces)
-    ridge = Ridge(PooledMaps(data.maps, chosen, weighting))
-    layers = []
-    for leaf in chain.leaves:
-        prior = weighting.project(priors[leaf])
-        layers.append(_leaf(ridge, leaf, -1, results[leaf], prior, leaf in classes))
-    return measured(chain, method, weighting, layers, [])
+    def layer(self, ridge: Ridge, target: int, source: int, prior: Floats) -> FittedLayer:
+        """A fitted layer, refined where it is for classes and that helps."""
+        wanted = self.results[target]
+        fit = ridge.fit(wanted, prior)
+        better = refine(ridge, wanted, prior, fit) if target in self.classes else None
+        best = better or fit
+        return FittedLayer(
+            target, source, (best.weight,), best.bias, fit.ridge, fit.error, better is not None
+        )
 
+    def first(self) -> SmallHead:
+        """A pooled first layer."""
+        chain, weighting = self.chain, self.roots_weighting()
+        ridge = self.pooled(weighting)
+        layers = [
+            self.layer(ridge, root, -1, self.projected(root, weighting)) for root in chain.roots
+        ]
+        kept = [place for place in range(len(chain.layers)) if place not in chain.roots]
+        return measured(chain, self.method, weighting, layers, kept)
 
-def _leaf(
-    ridge: Ridge, target: int, source: int, wanted: Floats, prior: Floats, classes: bool
-) -> FittedLayer:
-    """A fitted layer, refined where it is for classes and that helps."""
-    fit = ridge.fit(wanted, prior)
-    better = refine(ridge, wanted, prior, fit) if classes else None
-    best = better or fit
-    return FittedLayer(
-        target, source, (best.weight,), best.bias, fit.ridge, fit.error, better is not None
-    )
+    def collapse(self) -> SmallHead:
+        """The whole head as one linear layer."""
+        chain, results = self.chain, self.results
+        priors = {leaf: mean_jacobian(chain, leaf, results) for leaf in chain.leaves}
+        weighting = self.weighting(
+            prior / (float(np.sqrt(results[leaf].var(axis=0).mean())) or 1.0)
+            for leaf, prior in priors.items()
+        )
+        ridge = self.pooled(weighting)
+        layers = [
+            self.layer(ridge, leaf, -1, weighting.project(priors[leaf])) for leaf in chain.leaves
+        ]
+        return measured(chain, self.method, weighting, layers, [])
 
-
-def _stack(
-    chain: Chain,
-    data: HeadData,
-    chosen: Array,
-    method: Method,
-    results: Mapping[int, Floats],
-    classes: frozenset[int],
-) -> SmallHead:
-    if len(chain.leaves) == len(chain.layers):
-        raise Refusal("it has no hidden layer to cut to low rank")
-    if chain.opaque is not None:
-        raise Refusal(chain.opaque)
-    pieces = (piece for root in chain.roots for piece in chain.pieces(root))
-    weighting = _weighting(chain, data, chosen, method, pieces)
-    probes = output_probes(chain, results)
-    pooled = Ridge(PooledMaps(data.maps, chosen, weighting)) if weighting.rows is not None else None
-    layers: list[FittedLayer] = []
-    unseen: dict[int, Floats] = {}  # per layer its predictions for samples it was not fitted to
-    for place, layer in enumerate(chain.layers):
-        hidden = place not in chain.leaves
-        if layer.parent < 0 and pooled is None:
-            fitted, unseen[place] = _whole(chain, place, results[place], probes, method.rank)
+    def stack(self) -> SmallHead:
+        """Layer by layer, hidden ones of low rank."""
+        chain, rank = self.chain, self.method.rank
+        if len(chain.leaves) == len(chain.layers):
+            raise Refusal("it has no hidden layer to cut to low rank")
+        if chain.opaque is not None:
+            raise Refusal(chain.opaque)
+        weighting = self.roots_weighting()
+        probes = output_probes(chain, self.results)
+        pooled = self.pooled(weighting) if weighting.rows is not None else None
+        layers: list[FittedLayer] = []
+        unseen: dict[int, Floats] = {}  # per layer its predictions for samples it did not see
+        for place, layer in enumerate(chain.layers):
+            if layer.parent >= 0:
+                ridge = Ridge(Matrix(chain.step(place).value(unseen[layer.parent])))
+                prior = chain.weight(place).astype(np.float64)
+            elif pooled is not None:
+                ridge, prior = pooled, self.projected(place, weighting)
+            else:
+                fitted, unseen[place] = _whole(chain, place, self.results[place], probes, rank)
+                layers.append(fitted)
+                continue
+            if place in chain.leaves:
+                layers.append(self.layer(ridge, place, layer.parent, prior))
+                continue
+            fit = ridge.fit(self.results[place], prior)
+            fitted, unseen[place] = _cut(place, layer.parent, ridge, fit, probes[place], rank)
             layers.append(fitted)
-            continue
-        if layer.parent < 0:
-            assert pooled is not None
-            ridge, prior = pooled, _projected(chain, place, weighting)
-        else:
-            ridge = Ridge(Matrix(chain.step(place).value(unseen[layer.parent])))
-            prior = chain.weight(place).astype(np.float64)
-        if not hidden:
-            last = _leaf(ridge, place, layer.parent, results[place], prior, place in classes)
-            layers.append(last)
-            continue
-        fit = ridge.fit(results[place], prior)
-        fitted, unseen[place] = _cut(place, layer.parent, ridge, fit, probes[place], method.rank)
-        layers.append(fitted)
-    return measured(chain, method, weighting, layers, [])
+        return measured(chain, self.method, weighting, layers, [])
+
+
+def _saves(rank: int, outputs: int, inputs: int) -> bool:
+    return rank * (outputs + inputs) < outputs * inputs
 
 
 def _cut(
     target: int, source: int, ridge: Ridge, fit: LinearFit, probes: Floats, rank: int
 ) -> tuple[FittedLayer, Floats]:
     """A hidden layer cut to low rank where that saves, and its leave-one-out predictions."""
-    outputs, inputs = fit.weight.shape
-    if rank * (outputs + inputs) >= outputs * inputs:
+    if not _saves(rank, *fit.weight.shape):
         layer = FittedLayer(target, source, (fit.weight,), fit.bias, fit.ridge, fit.error)
         return layer, fit.left_out
     centred = ridge.predict(fit.weight)
@@ -213,18 +200,13 @@ def _whole(
     """A root that keeps all positions: its own weight is the fit, and is exact."""
     layer = chain.layers[root].fc
     bias = chain.bias(root)
-    if root not in probes or rank * (layer.out_features + layer.in_features) >= (
-        layer.out_features * layer.in_features
-    ):
+    if root not in probes or not _saves(rank, layer.out_features, layer.in_features):
         pieces = [piece.reshape(len(piece), -1) for piece in chain.pieces(root)]
         return FittedLayer(root, -1, (np.concatenate(pieces),), bias), results
     mean = results.mean(axis=0)
     out, into = low_rank(results - mean, probes[root], rank)
     inner = np.zeros((len(into), layer.in_features))
-    start = 0
-    for piece in chain.pieces(root):
-        part = into[:, start : start + len(piece)]
-        inner += part.astype(piece.dtype) @ piece.reshape(len(piece), -1)
-        start += len(piece)
+    for part, piece in chain.parts(root):
+        inner += into[:, part].astype(piece.dtype) @ piece.reshape(len(piece), -1)
     moved = mean - out @ (into @ (mean - bias))
     return FittedLayer(root, -1, (inner, out), moved), mean + ((results - mean) @ into.T) @ out.T

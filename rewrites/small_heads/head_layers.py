@@ -118,7 +118,14 @@ class Chain:
         if pieces is None:
             raise Refusal(f"the weight of FC '{layer.fc.node.name}' cannot be read")
         for piece in pieces:
-            yield piece if layer.fc.alpha == 1 else piece * np.asarray(layer.fc.alpha, piece.dtype)
+            yield _scaled(piece, layer.fc)
+
+    def parts(self, root: int) -> Iterator[tuple[slice, Array]]:
+        """The pieces of a root's weight, with the outputs they are of."""
+        start = 0
+        for piece in self.pieces(root):
+            yield slice(start, start + len(piece)), piece
+            start += len(piece)
 
     def weight(self, place: int) -> Array:
         """The weight `[F, D]` of a layer after the first, columns in the order of its parent."""
@@ -126,8 +133,7 @@ class Chain:
         weight = weight_by_output(layer.fc, self.subject.probe.values)
         if weight is None:
             raise Refusal(f"the weight of FC '{layer.fc.node.name}' cannot be read")
-        weight = permuted(weight, layer.read)
-        return weight if layer.fc.alpha == 1 else weight * np.asarray(layer.fc.alpha, weight.dtype)
+        return _scaled(permuted(weight, layer.read), layer.fc)
 
     def bias(self, place: int) -> Floats:
         """The bias `[F]` of a layer; zeros where it has none."""
@@ -155,6 +161,10 @@ class Chain:
                 weight = self.weight(place).astype(np.float64)
                 found[place] = hidden @ weight.T + self.bias(place)
         return found
+
+
+def _scaled(weight: Array, fc: FullyConnected) -> Array:
+    return weight if fc.alpha == 1 else weight * np.asarray(fc.alpha, weight.dtype)
 
 
 def chain_of(subject: Subject, head: Head) -> Chain:
@@ -197,7 +207,7 @@ def _builder(
             elif node not in builder.replaced:  # an Add may have become the bias already
                 builder.carry(node)
         except Refusal as refusal:
-            if any(layer.data not in builder.head_maps for layer in (r.layer for r in head.roots)):
+            if any(root.layer.data not in builder.head_maps for root in head.roots):
                 raise
             return builder, str(refusal)
     return builder, None
@@ -254,7 +264,5 @@ def _step(
 def _unknown(layer: ChainLayer) -> str | None:
     if layer.parent < 0 or layer.step is not None:
         return None
-    names = ", ".join(
-        sorted({node.op_type for node in layer.between if not element_order.moves(node)})
-    )
-    return f"what {names} between its FCs computes is not known here"
+    names = {node.op_type for node in layer.between if not element_order.moves(node)}
+    return f"what {', '.join(sorted(names))} between its FCs computes is not known here"

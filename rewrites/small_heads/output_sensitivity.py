@@ -57,12 +57,9 @@ def mean_jacobian(chain: Chain, leaf: int, results: Mapping[int, Floats]) -> Flo
     path = chain.path(leaf)
     inner = _to_root(chain, path, results)
     total: Floats | None = None
-    start = 0
-    for piece in chain.pieces(path[0]):
-        part = inner[:, start : start + len(piece)].astype(piece.dtype, copy=False)
-        flat = part @ piece.reshape(len(piece), -1)
+    for part, piece in chain.parts(path[0]):
+        flat = inner[:, part].astype(piece.dtype, copy=False) @ piece.reshape(len(piece), -1)
         total = flat.astype(np.float64) if total is None else total + flat
-        start += len(piece)
     assert total is not None
     return total.reshape(len(inner), chain.head.channels, chain.positions)
 

@@ -27,16 +27,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from rewrites.small_heads.sufficient_statistics import (
-    Features,
-    Floats,
-    Matrix,
-    blocks,
-    gather,
-    gram,
-)
+from rewrites.small_heads.sufficient_statistics import Features, Floats, blocks, gather, gram
 
 #: Eigenvalues below this share of the largest are rounding, not signal.
 _RELATIVE_CUT = 1e-11
@@ -69,26 +61,6 @@ class LinearFit:
     ridge: float
     error: float
     left_out: Floats = field(repr=False)
-
-
-def ridge(features: npt.ArrayLike, targets: npt.ArrayLike, prior: npt.ArrayLike) -> LinearFit:
-    """Fit V and b around a prior, λ by exact leave-one-out.
-
-    Constant features and targets, one sample, and duplicates are all fine: what the samples say
-    nothing about keeps its prior.
-
-    Args:
-        features: Z, N × D.
-        targets: Y, N × F.
-        prior: V₀, F × D.
-
-    Raises:
-        ValueError: shapes do not fit, there is no sample, or a value is not finite.
-    """
-    z, y, v0 = (np.asarray(item, np.float64) for item in (features, targets, prior))
-    if z.ndim != 2 or y.ndim != 2 or len(z) != len(y) or v0.shape != (y.shape[1], z.shape[1]):
-        raise ValueError("features, targets and prior do not fit")
-    return Ridge(Matrix(z)).fit(y, v0)
 
 
 class Ridge:

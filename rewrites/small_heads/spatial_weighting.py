@@ -43,7 +43,7 @@ from math import prod
 import numpy as np
 
 from onnxshare.io.tensors import Array
-from rewrites.small_heads.sufficient_statistics import BLOCK, Floats, blocks
+from rewrites.small_heads.sufficient_statistics import Floats, blocks
 
 
 @dataclass(frozen=True)
@@ -159,19 +159,15 @@ class PooledMaps:
 
     def rows(self) -> Iterator[tuple[slice, Floats]]:
         """Blocks of samples."""
-        width = max(self.shape[1], int(np.prod(self._maps.shape[1:])))
-        step = max(1, BLOCK // max(1, width))
-        for start in range(0, len(self._chosen), step):
-            part = self._maps[self._chosen[start : start + step]]
-            yield slice(start, start + len(part)), self._weighting.apply(part)
+        width = max(self.shape[1], prod(self._maps.shape[1:]))
+        for part in blocks(len(self._chosen), width):
+            yield part, self._weighting.apply(self._maps[self._chosen[part]])
 
     def columns(self) -> Iterator[tuple[slice, Floats]]:
         """Blocks of channels, each with all its features."""
         samples, (channels, positions) = len(self._chosen), self._maps.shape[1:]
-        step = max(1, BLOCK // max(1, samples * positions))
         each = self._weighting.per_channel
-        for start in range(0, channels, step):
-            part = slice(start, min(start + step, channels))
+        for part in blocks(channels, samples * positions):
             block = self._weighting.apply(self._maps[self._chosen, part], part)
             yield slice(part.start * each, part.stop * each), block
 
@@ -194,7 +190,7 @@ def shared_masks(
         spatial: the spatial sizes, S together.
         count: r.
     """
-    size = int(np.prod(spatial))
+    size = prod(spatial)
     matrix = np.zeros((size, size))
     for piece in pieces:
         scaled = piece.astype(np.float64) * np.sqrt(energy)[None, :, None]
@@ -250,7 +246,7 @@ def _leading(weights: Floats, moment: Floats, default: Floats) -> Floats:
 def channel_energy(maps: Array, chosen: Array) -> Floats:
     """e_c = E[Σ_s x_c(s)²] / S over the chosen samples, in one pass."""
     total = np.zeros(maps.shape[1])
-    for part in blocks(len(chosen), int(np.prod(maps.shape[1:]))):
+    for part in blocks(len(chosen), prod(maps.shape[1:])):
         wide = maps[chosen[part]].astype(np.float64)
         total += np.einsum("ncs,ncs->c", wide, wide)
     return np.asarray(total / max(1, len(chosen) * maps.shape[2]))
