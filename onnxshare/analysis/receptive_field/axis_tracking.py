@@ -54,6 +54,14 @@ class State(NamedTuple):
     places: dict[Key, Place]
 
 
+class NotFollowed(Exception):
+    """An operator cannot be followed: why, and the rank of its results, where known."""
+
+    def __init__(self, note: str, rank: int | None = None) -> None:
+        super().__init__(note)
+        self.note, self.rank = note, rank
+
+
 def lost(place: Place, note: str) -> Place:
     """A place that cannot be followed; one that sees the whole input still does."""
     return place if place.note == WHOLE_INPUT else Place(place.axis, None, place.note or note)
@@ -211,6 +219,20 @@ class Step:
     def data(self) -> State | None:
         """What the first input sees."""
         return self.states[0]
+
+    def seen(self, note: str) -> State:
+        """What the first input sees; raises NotFollowed where it sees no input of the model."""
+        if self.states[0] is None:
+            raise NotFollowed(note)
+        return self.states[0]
+
+    def ranked(self, rank: int | None = None) -> tuple[State, int]:
+        """What the first input sees, and its number of axes; raises NotFollowed, for results of
+        `rank` axes, where one is not known."""
+        state = self.states[0]
+        if state is None or state.rank is None:
+            raise NotFollowed(NO_RANK, rank)
+        return state, state.rank
 
     @property
     def tracked(self) -> list[State]:

@@ -19,10 +19,10 @@ from functools import partial
 
 from onnxshare.analysis.heads.element_order import UNARY
 from onnxshare.analysis.receptive_field import layout_rules, resize_rules, window_rules
-from onnxshare.analysis.receptive_field import layout_rules as rearranging
 from onnxshare.analysis.receptive_field.axis_tracking import (
     WHOLE_INPUT,
     Key,
+    NotFollowed,
     Place,
     Plan,
     State,
@@ -37,7 +37,7 @@ from onnxshare.shapes.types import NOTHING
 
 Rule = Callable[[Step], State | list[State]]
 
-SAME = rearranging.elementwise
+SAME = layout_rules.elementwise
 
 
 def _rows(rule: Rule, names: str) -> dict[str, Rule]:
@@ -61,7 +61,7 @@ STANDARD: dict[str, Rule] = {
         "GreaterOrEqual Less LessOrEqual IsNaN IsInf Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh "
         "Acosh Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor",
     ),
-    **_rows(rearranging.kept, "CastLike LRN Dropout"),
+    **_rows(layout_rules.kept, "CastLike LRN Dropout"),
     **_rows(layout_rules.normalised, "BatchNormalization QuantizeLinear DequantizeLinear"),
     **_rows(layout_rules.everything, "DynamicQuantizeLinear"),
     **_rows(
@@ -78,12 +78,12 @@ STANDARD: dict[str, Rule] = {
     **_rows(partial(layout_rules.product, right=3), "QLinearMatMul"),
     **_rows(layout_rules.fully_connected, "Gemm"),
     **_rows(layout_rules.gathered, "Gather"),
-    **_rows(rearranging.transposed, "Transpose"),
-    **_rows(rearranging.squeezed, "Squeeze"),
-    **_rows(rearranging.unsqueezed, "Unsqueeze"),
-    **_rows(rearranging.flattened, "Flatten"),
-    **_rows(rearranging.reshaped, "Reshape"),
-    **_rows(rearranging.expanded, "Expand"),
+    **_rows(layout_rules.transposed, "Transpose"),
+    **_rows(layout_rules.squeezed, "Squeeze"),
+    **_rows(layout_rules.unsqueezed, "Unsqueeze"),
+    **_rows(layout_rules.flattened, "Flatten"),
+    **_rows(layout_rules.reshaped, "Reshape"),
+    **_rows(layout_rules.expanded, "Expand"),
     **_rows(resize_rules.resize, "Resize Upsample"),
     **_rows(resize_rules.cut, "Slice"),
     **_rows(resize_rules.pad, "Pad"),
@@ -207,6 +207,8 @@ class ReceptiveFields:
         step = Step(node, states, self._shapes, self._values, opset, self._slides, self._plans)
         try:
             result = None if rule is None else rule(step)
+        except NotFollowed as reason:
+            result = forget(step.tracked, reason.note, reason.rank)
         except (IndexError, ValueError, TypeError, ArithmeticError):
             result = None  # attributes that make no sense are not ours to judge
         if result is None:

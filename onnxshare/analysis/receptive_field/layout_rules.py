@@ -6,6 +6,8 @@ products. The rules are like those of `window_rules.py`.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from onnxshare.analysis.heads.element_order import trains
 from onnxshare.analysis.receptive_field.axis_tracking import (
     NO_RANK,
@@ -56,44 +58,41 @@ def elementwise(step: Step) -> State:
 
 def expanded(step: Step) -> State:
     """Expand: broadcasting to a size."""
-    if step.data is None:
-        return forget(step.tracked, "a computed size")
-    return stretched(step.data, step.shape(0), step.result())
+    return stretched(step.seen("a computed size"), step.shape(0), step.result())
 
 
 def transposed(step: Step) -> State:
     """Transpose: the axes in another order."""
-    state = step.data
-    if state is None or state.rank is None:
-        return forget(step.tracked, NO_RANK)
-    order = list(step.attribute("perm", [])) or list(reversed(range(state.rank)))
-    if sorted(order) != list(range(state.rank)):
-        return forget([state], "perm does not fit the rank", state.rank)
-    return renumbered(state, {axis: to for to, axis in enumerate(order)}, state.rank)
+    state, rank = step.ranked()
+    order = list(step.attribute("perm", [])) or list(reversed(range(rank)))
+    if sorted(order) != list(range(rank)):
+        return forget([state], "perm does not fit the rank", rank)
+    return renumbered(state, {axis: to for to, axis in enumerate(order)}, rank)
 
 
 def squeezed(step: Step) -> State:
     """Squeeze: axes of one position go away."""
-    state, shape = step.data, step.shape(0)
-    if state is None or state.rank is None:
-        return forget(step.tracked, NO_RANK)
+    (state, rank), shape = step.ranked(), step.shape(0)
     axes = step.integers(1, "axes")
     if axes is None and not step.given(1) and shape is not None and None not in shape:
         axes = [axis for axis, size in enumerate(shape) if size == 1]
     if axes is None:
         return forget([state], "squeezed along unknown axes")
-    gone = {axis % state.rank for axis in axes}
-    left = [axis for axis in range(state.rank) if axis not in gone]
+    return _without(state, rank, {axis % rank for axis in axes})
+
+
+def _without(state: State, rank: int, gone: Collection[int]) -> State:
+    left = [axis for axis in range(rank) if axis not in gone]
     return renumbered(state, {axis: to for to, axis in enumerate(left)}, len(left))
 
 
 def unsqueezed(step: Step) -> State:
     """Unsqueeze: new axes of one position."""
-    state = step.data
+    state, rank = step.ranked()
     axes = step.integers(1, "axes")
-    if state is None or state.rank is None or axes is None:
+    if axes is None:
         return forget(step.tracked, NO_RANK)
-    rank = state.rank + len(axes)
+    rank += len(axes)
     new = {axis % rank for axis in axes}
     places = [axis for axis in range(rank) if axis not in new]
     return renumbered(state, dict(enumerate(places)), rank)
@@ -101,22 +100,18 @@ def unsqueezed(step: Step) -> State:
 
 def flattened(step: Step) -> State:
     """Flatten: two axes, each of those before and after one axis."""
-    state = step.data
-    if state is None or state.rank is None:
-        return forget(step.tracked, NO_RANK, 2)
+    state, rank = step.ranked(2)
     cut = int(step.attribute("axis", 1))
-    cut += state.rank if cut < 0 else 0
-    shape: Shape = step.shape(0) or (None,) * state.rank
-    groups = [(list(range(cut)), [0]), (list(range(cut, state.rank)), [1])]
+    cut += rank if cut < 0 else 0
+    shape: Shape = step.shape(0) or (None,) * rank
+    groups = [(list(range(cut)), [0]), (list(range(cut, rank)), [1])]
     return _regrouped(state, shape, None, groups, 2)
 
 
 def reshaped(step: Step) -> State:
     """Reshape: axes that keep their size at the same place in the order of elements are followed,
     those that are merged or taken apart are not."""
-    state, before, after = step.data, step.shape(0), step.result()
-    if state is None:
-        return forget(step.tracked, "a computed size")
+    state, before, after = step.seen("a computed size"), step.shape(0), step.result()
     if before is None or after is None:
         return forget([state], RESHAPED)
     if before == after and None not in before:
@@ -191,11 +186,8 @@ def _regrouped(
         same = len(long) == 1 == len(wide)
         if same and after is not None and len(old) + len(new) > 2:
             same = _same(before[long[0]], after[wide[0]])
-        for axis in old:
-            if axis in long:
-                found[axis] = (wide[0] if wide else None, same)
-            else:
-                found[axis] = (None, True)
+        at = wide[0] if wide else None
+        found |= {axis: (at, same) if axis in long else (None, True) for axis in old}
 
     def move(place: Place) -> Place:
         if place.axis is None or place.axis not in found:
@@ -215,9 +207,7 @@ def everything(step: Step) -> State:
 
 def normalised(step: Step) -> State:
     """BatchNormalization and quantisation: element by element, with operands per channel."""
-    if step.data is None:
-        return forget(step.tracked, "a computed operand")
-    states = [step.data]
+    states = [step.seen("a computed operand")]
     states += [forget([state], "a computed operand") for state in step.tracked[1:]]
     if step.node.op_type == "BatchNormalization" and trains(step.node):
         return everything(step)
@@ -226,11 +216,9 @@ def normalised(step: Step) -> State:
 
 def along_axis(step: Step) -> State:
     """Softmax, layer normalisation and their like: everything along some axes."""
-    state = step.data
-    if state is None or state.rank is None:
-        return forget(step.tracked, NO_RANK)
+    state, rank = step.ranked()
     others = [forget([other], "a computed operand") for other in step.tracked[1:]]
-    name, rank = step.node.op_type, state.rank
+    name = step.node.op_type
     if name in ("InstanceNormalization", "GroupNormalization"):
         first = 2 if name == "InstanceNormalization" else 1
         return joined([mixed(state, frozenset(range(first, rank))), *others])
@@ -246,21 +234,16 @@ def along_axis(step: Step) -> State:
 
 def reduced(step: Step) -> State:
     """Reductions: everything along their axes, which go away or keep one position."""
-    state = step.data
-    if state is None or state.rank is None:
-        return forget(step.tracked, NO_RANK)
+    state, rank = step.ranked()
     single = step.node.op_type in ("ArgMax", "ArgMin")
     axes = [int(step.attribute("axis", 0))] if single else step.integers(1, "axes")
     if axes is None:
         if step.given(1):
             return forget([state], "reduced along unknown axes")
-        axes = [] if step.attribute("noop_with_empty_axes", 0) else list(range(state.rank))
-    gone = frozenset(axis % state.rank for axis in axes) if state.rank else frozenset()
+        axes = [] if step.attribute("noop_with_empty_axes", 0) else list(range(rank))
+    gone = frozenset(axis % rank for axis in axes) if rank else frozenset()
     result = mixed(state, gone)
-    if step.attribute("keepdims", 1):
-        return result
-    left = [axis for axis in range(state.rank) if axis not in gone]
-    return renumbered(result, {axis: to for to, axis in enumerate(left)}, len(left))
+    return result if step.attribute("keepdims", 1) else _without(result, rank, gone)
 
 
 def product(step: Step, right: int = 1) -> State:

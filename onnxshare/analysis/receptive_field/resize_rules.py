@@ -23,14 +23,10 @@ from onnxshare.analysis.receptive_field.windows import MAX_PERIOD, Window, regul
 
 def resize(step: Step) -> State:
     """Resize and Upsample by an integer, or by one over an integer."""
-    state = step.data
-    if state is None or state.rank is None:
-        return forget(step.tracked, NO_RANK)
-    reads: dict[int, Window | str] = {}
-    for axis in sorted({place.axis for place in state.places.values() if place.axis is not None}):
-        window = _resized(step, axis)
-        if window is not None:
-            reads[axis] = window
+    state, _ = step.ranked()
+    axes = {place.axis for place in state.places.values() if place.axis is not None}
+    found = {axis: _resized(step, axis) for axis in sorted(axes)}
+    reads = {axis: window for axis, window in found.items() if window is not None}
     return with_others(step, slid(state, reads))
 
 
@@ -99,19 +95,17 @@ def _exact(scale: float) -> Fraction | None:
 
 def cut(step: Step) -> State:
     """Slice: shifts by where it starts, strides by its steps."""
-    state = step.data
-    if state is None or state.rank is None:
-        return forget(step.tracked, NO_RANK)
+    state, rank = step.ranked()
     starts = step.integers(1, "starts")
     axes = step.integers(3, "axes")
     if axes is None and not step.given(3):
         axes = list(range(len(starts or ())))
     steps = step.integers(4) if step.given(4) else [1] * len(axes or ())
     if not starts or axes is None or steps is None or not len(starts) == len(axes) == len(steps):
-        return forget(step.tracked, "cut at a computed place", state.rank)
+        return forget(step.tracked, "cut at a computed place", rank)
     reads: dict[int, Window | str] = {}
     for start, axis, stride in zip(starts, axes, steps, strict=True):
-        axis += state.rank if axis < 0 else 0
+        axis += rank if axis < 0 else 0
         reads[axis] = _cut(start, stride, step.size(axis))
     return slid(state, reads)
 
@@ -128,15 +122,13 @@ def _cut(start: int, stride: int, size: int | None) -> Window | str:
 
 def pad(step: Step) -> State:
     """Pad: what is added at the beginning shifts. Mirrored and repeated edges are edges too."""
-    state = step.data
-    if state is None or state.rank is None:
-        return forget(step.tracked, NO_RANK)
+    state, rank = step.ranked()
     pads = step.integers(1, "pads") or step.integers(1, "paddings")
-    axes = step.integers(3) if step.given(3) else list(range(state.rank))
+    axes = step.integers(3) if step.given(3) else list(range(rank))
     if pads is None or axes is None or len(pads) != 2 * len(axes):
-        return forget(step.tracked, "padded by a computed size", state.rank)
+        return forget(step.tracked, "padded by a computed size", rank)
     reads: dict[int, Window | str] = {
-        axis % state.rank: regular(1, -begin, -begin)
+        axis % rank: regular(1, -begin, -begin)
         for axis, begin in zip(axes, pads, strict=False)
         if begin
     }
@@ -145,19 +137,15 @@ def pad(step: Step) -> State:
 
 def split(step: Step) -> list[State]:
     """Split: each output starts where the one before it ends."""
-    state = step.data
+    state, rank = step.ranked()
     names = step.node.outputs
-    if state is None or state.rank is None:
-        return [forget(step.tracked, NO_RANK)] * len(names)
-    axis = int(step.attribute("axis", 0)) % state.rank
+    axis = int(step.attribute("axis", 0)) % rank
     if all(place.axis != axis for place in state.places.values()):
         return [state] * len(names)
     found: list[State] = []
     start: int | None = 0
     for position in range(len(names)):
-        reads: Window | str = "split at an unknown place"
-        if start is not None:
-            reads = regular(1, start, start)
+        reads = "split at an unknown place" if start is None else regular(1, start, start)
         found.append(slid(state, {axis: reads}))
         result = step.result(position)
         size = result[axis] if result is not None else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxshare.analysis.receptive_field.axis_tracking import (
-    NO_RANK,
     UNKNOWN_PADS,
     WHOLE_INPUT,
     State,
@@ -94,9 +93,7 @@ def convolution(
     step: Step, weight: int = 1, *, channels_last: bool = False, added: Sequence[int] = ()
 ) -> State:
     """Conv and its kin: a window over space, all channels."""
-    state = step.data
-    if state is None:
-        return forget(step.tracked, "a computed kernel")
+    state = step.seen("a computed kernel")
     reads = step.once(lambda: _convolution(step, state, weight, channels_last=channels_last))
     if not reads:
         return forget(step.tracked, "the kernel's size is unknown", state.rank)
@@ -104,13 +101,19 @@ def convolution(
     return with_others(step, slid(state, reads)._replace(rank=len(reads) + 1), added)
 
 
-def _convolution(step: Step, state: State, weight: int, *, channels_last: bool) -> Reads:
-    """What a convolution reads along each axis but that of the batch."""
+def _kernel(step: Step, weight: int) -> list[int]:
+    """The sizes of a convolution's kernel; none where one is unknown."""
     shape = step.shape(weight)
     kernel = list(step.attribute("kernel_shape", [])) or list(shape[2:] if shape else [])
     sizes = [size for size in kernel if isinstance(size, int)]
+    return sizes if len(sizes) == len(kernel) else []
+
+
+def _convolution(step: Step, state: State, weight: int, *, channels_last: bool) -> Reads:
+    """What a convolution reads along each axis but that of the batch."""
+    sizes = _kernel(step, weight)
     axes = _axes(state, sizes, channels_last=channels_last)
-    if len(sizes) != len(kernel) or not axes:
+    if not axes:
         return {}
     channel = axes[-1] + 1 if channels_last else 1
     return {**_reads(step, axes, sizes), channel: WHOLE_INPUT}
@@ -119,9 +122,7 @@ def _convolution(step: Step, state: State, weight: int, *, channels_last: bool) 
 def pooling(step: Step) -> State | list[State]:
     """MaxPool, AveragePool, LpPool: a window over space, each channel on its own. `ceil_mode` only
     adds positions at the end. The second output of MaxPool holds places within the whole map."""
-    state = step.data
-    if state is None:
-        return forget(step.tracked, "computed scales")
+    state = step.seen("computed scales")
     reads = step.once(lambda: _pooling(step, state))
     if not reads:
         return forget(step.tracked, DAMAGED, state.rank)
@@ -139,26 +140,18 @@ def _pooling(step: Step, state: State) -> Reads:
 
 def global_pooling(step: Step) -> State:
     """Global pooling: everything along the spatial axes."""
-    state = step.data
-    if state is None or state.rank is None:
-        return forget(step.tracked, NO_RANK)
-    last = bool(step.attribute("channels_last", 0))
-    spatial = range(1, state.rank - 1) if last else range(2, state.rank)
+    state, rank = step.ranked()
+    spatial = range(1, rank - 1) if step.attribute("channels_last", 0) else range(2, rank)
     _slides(step, state, dict.fromkeys(spatial, DAMAGED))
     return with_others(step, mixed(state, frozenset(spatial)))
 
 
 def transposed_convolution(step: Step) -> State:
     """ConvTranspose (https://onnx.ai/onnx/operators/onnx__ConvTranspose.html)."""
-    state = step.data
-    if state is None:
-        return forget(step.tracked, "a computed kernel")
-    shape = step.shape(1)
-    kernel = list(step.attribute("kernel_shape", [])) or list(shape[2:] if shape else [])
-    sizes = [size for size in kernel if isinstance(size, int)]
+    state, sizes = step.seen("a computed kernel"), _kernel(step, 1)
     axes = _axes(state, sizes, channels_last=False)
     settings = _four(step, len(sizes))
-    if not axes or settings is None or len(sizes) != len(kernel) or min(sizes) < 1:
+    if not axes or settings is None or min(sizes) < 1:
         return forget(step.tracked, "the kernel's size is unknown", state.rank)
     reads: Reads = {}
     for index, axis in enumerate(axes):
