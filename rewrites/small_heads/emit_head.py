@@ -24,6 +24,7 @@ import onnx
 from onnxshare.analysis.heads.fully_connected import bias_node
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
+from onnxshare.io.tensors import Array
 from rewrites.edits.node_emitter import Emitter
 from rewrites.head_as_maps.maps import is_plain, vector_to_old
 from rewrites.refusal import Refusal
@@ -52,19 +53,17 @@ def emit_head(chain: Chain, small: SmallHead) -> tuple[onnx.ModelProto, list[str
     subject = chain.subject
     editor = Editor(subject.graph.proto, "fc-to-gap", subject.graph.model.payloads)
     builder, source = carried_map(chain, editor)
-    first = chain.layers[chain.roots[0]].fc.node
-    dtype = _dtype(chain)
+    writer = _Writer(chain, builder.out)
     if isinstance(small.weighting, Separable):
-        pooled = _emit_separable(builder.out, first, source, small.weighting, dtype)
+        pooled = writer.separable(source, small.weighting)
     else:
-        pooled = emit_weighting(builder.out, first, source, small.weighting, chain, dtype)
+        pooled = writer.weighting(source, small.weighting)
     if small.hidden is not None:
-        pooled = _emit_hidden(chain, builder.out, first, pooled, small.hidden, dtype)
+        pooled = writer.hidden(pooled, small.hidden)
     for fitted in small.layers:
         layer = chain.layers[fitted.target]
         features = pooled if fitted.source < 0 else _rows(chain, layer)
-        rows = _emit_layer(chain, builder.out, layer, fitted, features, dtype)
-        _give_back(chain, builder.out, layer, rows)
+        writer.give_back(layer, writer.layer(layer, fitted, features))
     builder.drop(_leaving(chain, small))
     builder.finish()
     removed = [node.name for node in sorted(builder.replaced, key=lambda item: item.position)]
@@ -83,72 +82,102 @@ def check_head(chain: Chain, small: SmallHead) -> None:
             _rows(chain, chain.layers[fitted.target])
 
 
-def emit_weighting(
-    out: Emitter, node: Node, source: str, weighting: Weighting, chain: Chain, dtype: np.dtype[Any]
-) -> str:
-    """Emit what turns a map `[N, C, spatial…]` into features `[N, C·r]`; returns their name."""
-    channels, opset = chain.head.channels, chain.subject.graph.opset
-    name = f"{source}_{weighting.kind}"
-    if weighting.kind == "gap":
-        source = out.emit(node, "GlobalAveragePool", [source], name)
-    elif weighting.kind == "grid":
-        windows = {
-            "kernel_shape": list(weighting.kernel), "strides": list(weighting.strides)
-        }  # fmt: skip
-        source = out.emit(node, "AveragePool", [source], name, dict(windows))
-    elif weighting.kind == "mask":
-        assert weighting.rows is not None
-        if len(weighting.spatial) > 1:
-            source = _reshape(out, node, source, [0, channels, weighting.rows.shape[1]], opset)
-        masks = out.constant(weighting.rows.T.astype(dtype), f"{name}s")
-        source = out.emit(node, "MatMul", [source, masks], name)
-    elif weighting.kind == "depthwise":
-        assert weighting.rows is not None
-        kernel = weighting.rows.reshape(channels, 1, *weighting.spatial).astype(dtype)
-        stored = out.constant(kernel, f"{name}_kernel")
-        shape = {"group": channels, "kernel_shape": list(weighting.spatial)}
-        source = out.emit(node, "Conv", [source, stored], name, dict(shape))
-    return out.emit(node, "Flatten", [source], f"{name}_features", {"axis": 1})
+class _Writer:
+    """Emits the nodes of a small head, weights in the type of the head's own."""
 
+    def __init__(self, chain: Chain, out: Emitter) -> None:
+        root = chain.roots[0]
+        self._chain, self._out = chain, out
+        self._node = chain.layers[root].fc.node
+        self._opset = chain.subject.graph.opset
+        self._dtype = next(iter(chain.pieces(root))).dtype
 
-def _emit_separable(
-    out: Emitter, node: Node, source: str, weighting: Separable, dtype: np.dtype[Any]
-) -> str:
-    """Emit separable features `[N, K]` of a map `[N, C, spatial…]`; returns their name."""
-    name, (count, width) = f"{source}_separable", weighting.channels.shape
-    axes = len(weighting.spatial)
-    mixtures = weighting.channels.reshape(count, width, *([1] * axes))
-    stored = out.constant(mixtures.astype(dtype), f"{name}_channels")
-    mixed = out.emit(node, "Conv", [source, stored], f"{name}_mixed", {"kernel_shape": [1] * axes})
-    kernel = weighting.rows.reshape(count, 1, *weighting.spatial)
-    stored = out.constant(kernel.astype(dtype), f"{name}_masks")
-    shape = {"group": count, "kernel_shape": list(weighting.spatial)}
-    weighted = out.emit(node, "Conv", [mixed, stored], name, dict(shape))
-    return out.emit(node, "Flatten", [weighted], f"{name}_features", {"axis": 1})
+    def _store(self, values: Array, name: str) -> str:
+        return self._out.constant(values.astype(self._dtype), name)
 
+    def weighting(self, source: str, weighting: Weighting) -> str:
+        """What turns a map `[N, C, spatial…]` into features `[N, C·r]`; returns their name."""
+        name, spatial = f"{source}_{weighting.kind}", weighting.spatial
+        if weighting.kind == "gap":
+            source = self._emit("GlobalAveragePool", [source], name)
+        elif weighting.kind == "grid":
+            windows = {"kernel_shape": list(weighting.kernel), "strides": list(weighting.strides)}
+            source = self._emit("AveragePool", [source], name, windows)
+        elif weighting.kind == "mask":
+            assert weighting.rows is not None
+            if len(spatial) > 1:
+                shape = [0, self._chain.head.channels, weighting.rows.shape[1]]
+                source = self._reshape(source, shape)
+            source = self._emit("MatMul", [source, self._store(weighting.rows.T, f"{name}s")], name)
+        elif weighting.kind == "depthwise":
+            assert weighting.rows is not None
+            source = self._depthwise(source, weighting.rows, spatial, f"{name}_kernel", name)
+        return self._emit("Flatten", [source], f"{name}_features", {"axis": 1})
 
-def _emit_hidden(
-    chain: Chain, out: Emitter, node: Node, features: str, hidden: Hidden, dtype: np.dtype[Any]
-) -> str:
-    """A Gemm and a Relu; returns the name of the rows `[N, units]`."""
-    weight = out.constant(hidden.weight.astype(dtype), f"{features}_weight")
-    bias = out.constant(hidden.bias.astype(dtype), f"{features}_bias")
-    rows = out.emit(node, "Gemm", [features, weight, bias], f"{features}_hidden", _gemm(chain))
-    return out.emit(node, "Relu", [rows], f"{features}_active")
+    def separable(self, source: str, weighting: Separable) -> str:
+        """Separable features `[N, K]` of a map `[N, C, spatial…]`; returns their name."""
+        name, axes = f"{source}_separable", len(weighting.spatial)
+        mixtures = weighting.channels.reshape(*weighting.channels.shape, *([1] * axes))
+        inputs = [source, self._store(mixtures, f"{name}_channels")]
+        mixed = self._emit("Conv", inputs, f"{name}_mixed", {"kernel_shape": [1] * axes})
+        weighted = self._depthwise(mixed, weighting.rows, weighting.spatial, f"{name}_masks", name)
+        return self._emit("Flatten", [weighted], f"{name}_features", {"axis": 1})
 
+    def _depthwise(
+        self, source: str, rows: Array, spatial: tuple[int, ...], kernel: str, name: str
+    ) -> str:
+        """A convolution over the whole map, a kernel for each channel."""
+        stored = self._store(rows.reshape(len(rows), 1, *spatial), kernel)
+        shape = {"group": len(rows), "kernel_shape": list(spatial)}
+        return self._emit("Conv", [source, stored], name, shape)
 
-def _gemm(chain: Chain) -> dict[str, object]:
-    """The attributes of a Gemm with a bias."""
-    old = chain.subject.graph.opset < _GEMM_BROADCASTS
-    return {"transB": 1, "broadcast": 1} if old else {"transB": 1}
+    def hidden(self, features: str, hidden: Hidden) -> str:
+        """A Gemm and a Relu; returns the name of the rows `[N, units]`."""
+        weight = self._store(hidden.weight, f"{features}_weight")
+        bias = self._store(hidden.bias, f"{features}_bias")
+        rows = self._emit("Gemm", [features, weight, bias], f"{features}_hidden", self._gemm)
+        return self._emit("Relu", [rows], f"{features}_active")
 
+    def layer(self, layer: ChainLayer, fitted: FittedLayer, features: str) -> str:
+        """One or two Gemms; returns the name of the rows `[N, F]`."""
+        self._node = layer.fc.node
+        name, weight_name = f"{layer.result}_small", f"{layer.fc.weight}_small"
+        for factor in fitted.factors[:-1]:
+            if self._opset < _GEMM_WITHOUT_BIAS:
+                inputs = [features, self._store(factor.T, weight_name)]
+                features = self._emit("MatMul", inputs, name)
+            else:
+                inputs = [features, self._store(factor, weight_name)]
+                features = self._emit("Gemm", inputs, name, {"transB": 1})
+        weight = self._store(fitted.factors[-1], weight_name)
+        bias = self._store(fitted.bias, f"{layer.result}_bias")
+        return self._emit("Gemm", [features, weight, bias], name, self._gemm)
 
-def _reshape(out: Emitter, node: Node, source: str, shape: list[int], opset: int) -> str:
-    name = f"{source}_positions"
-    if opset < _RESHAPE_INPUT:
-        return out.emit(node, "Reshape", [source], name, {"shape": shape})
-    stored = out.constant(np.array(shape, np.int64), f"{name}_shape")
-    return out.emit(node, "Reshape", [source, stored], name)
+    def give_back(self, layer: ChainLayer, rows: str) -> None:
+        """Let rows `[N, F]` take the place of an FC's output, under its old name and in its
+        shape."""
+        chain, index, name = self._chain, layer.index, layer.result
+        if index.ndim == 2 and is_plain(index, chain.samples):
+            self._out.rename(rows, name)
+        else:
+            subject, node = chain.subject, layer.fc.node
+            vector_to_old(subject, self._out, node, rows, index, name, chain.samples)
+
+    @property
+    def _gemm(self) -> dict[str, object]:
+        """The attributes of a Gemm with a bias."""
+        old = self._opset < _GEMM_BROADCASTS
+        return {"transB": 1, "broadcast": 1} if old else {"transB": 1}
+
+    def _reshape(self, source: str, shape: list[int]) -> str:
+        name = f"{source}_positions"
+        if self._opset < _RESHAPE_INPUT:
+            return self._emit("Reshape", [source], name, {"shape": shape})
+        stored = self._out.constant(np.array(shape, np.int64), f"{name}_shape")
+        return self._emit("Reshape", [source, stored], name)
+
+    def _emit(self, op_type: str, inputs: list[str], name: str, attributes: Any = None) -> str:
+        return self._out.emit(self._node, op_type, inputs, name, attributes)
 
 
 def _rows(chain: Chain, layer: ChainLayer) -> str:
@@ -159,39 +188,6 @@ def _rows(chain: Chain, layer: ChainLayer) -> str:
     if shape is None or len(shape) != 2 or layer.fc.columns or not plain:
         raise Refusal(f"what FC '{layer.fc.node.name}' reads is no matrix of samples by features")
     return layer.fc.data
-
-
-def _emit_layer(
-    chain: Chain,
-    out: Emitter,
-    layer: ChainLayer,
-    fitted: FittedLayer,
-    features: str,
-    dtype: np.dtype[Any],
-) -> str:
-    """One or two Gemms; returns the name of the rows `[N, F]`."""
-    node, opset = layer.fc.node, chain.subject.graph.opset
-    name, weight_name = f"{layer.result}_small", f"{layer.fc.weight}_small"
-    for factor in fitted.factors[:-1]:
-        if opset < _GEMM_WITHOUT_BIAS:
-            stored = out.constant(factor.T.astype(dtype), weight_name)
-            features = out.emit(node, "MatMul", [features, stored], name)
-            continue
-        stored = out.constant(factor.astype(dtype), weight_name)
-        features = out.emit(node, "Gemm", [features, stored], name, {"transB": 1})
-    weight = out.constant(fitted.factors[-1].astype(dtype), weight_name)
-    bias = out.constant(fitted.bias.astype(dtype), f"{layer.result}_bias")
-    return out.emit(node, "Gemm", [features, weight, bias], name, _gemm(chain))
-
-
-def _give_back(chain: Chain, out: Emitter, layer: ChainLayer, rows: str) -> None:
-    """Let rows `[N, F]` take the place of an FC's output, under its old name and in its shape."""
-    if layer.index.ndim == 2 and is_plain(layer.index, chain.samples):
-        out.rename(rows, layer.result)
-    else:
-        vector_to_old(
-            chain.subject, out, layer.fc.node, rows, layer.index, layer.result, chain.samples
-        )
 
 
 def _leaving(chain: Chain, small: SmallHead) -> set[Node]:
@@ -219,8 +215,3 @@ def _leaving(chain: Chain, small: SmallHead) -> set[Node]:
             if others or graph.is_output(graph.main, name):
                 raise Refusal(f"'{name}' inside the head is read elsewhere: it has to stay")
     return gone
-
-
-def _dtype(chain: Chain) -> np.dtype[Any]:
-    root = chain.roots[0]
-    return next(iter(chain.pieces(root))).dtype

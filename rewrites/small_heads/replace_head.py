@@ -107,16 +107,10 @@ def _fit(task: _Task, method: Method) -> SmallHead:
 
 
 def _search(task: _Task) -> Search:
-    options = task.options
-    found = search(
-        task.chain,
-        task.data,
-        task.target,
-        task.classes,
-        objective=options.objective,
-        latency=partial(_timed, task) if options.objective == "latency" else None,
-        seed=options.seed,
-    )
+    objective, seed = task.options.objective, task.options.seed
+    latency = partial(_timed, task) if objective == "latency" else None
+    given = task.chain, task.data, task.target, task.classes
+    found = search(*given, objective=objective, latency=latency, seed=seed)
     return replace(found, timed_on=task.fitting.timed_on)
 
 
@@ -169,10 +163,11 @@ def _change(
     found: Search | None,
 ) -> Change:
     model, removed, added = emitted
-    site = _site(task, small)
-    tensors = {name: name for name in _results(task.chain)}
+    chain = task.chain
+    tensors = {(name := chain.layers[leaf].result): name for leaf in chain.leaves}
     notes = _notes(task, small, found, certificate)
     fit = _figures(task, small, certificate)
+    site = _site(task, small)
     return Change(site, model, tuple(removed), added, tensors, notes, fit, search=found)
 
 
@@ -184,10 +179,6 @@ def _certify(task: _Task, model: onnx.ModelProto) -> Estimate:
     measure = partial(measured_outputs, task.chain, task.classes, features)
     original = measure(task.chain.subject.graph.proto)
     return estimate(original, measure(model), task.classes)
-
-
-def _results(chain: Chain) -> list[str]:
-    return [chain.layers[leaf].result for leaf in chain.leaves]
 
 
 def _site(task: _Task, small: SmallHead) -> Site:
