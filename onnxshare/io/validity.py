@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from itertools import chain
 from math import prod
 from operator import itemgetter
+from typing import NoReturn
 
 import onnx
 from onnx import AttributeProto, TensorProto
@@ -91,6 +92,10 @@ class _Checker:
         self.checked: set[Operation] = set()
         self.external = False
 
+    def refuse(self, words: str, remedy: str = DAMAGED) -> NoReturn:
+        """Raise what is wrong with the model."""
+        raise ModelError(f"{self.name}: {words}", remedy)
+
     def model(self, proto: onnx.ModelProto) -> Reading:
         """Check all graphs and functions; returns what was read of the main graph."""
         self.readable([proto.producer_name, proto.producer_version, proto.domain])
@@ -145,9 +150,9 @@ class _Checker:
     def known(self, dtype: int, tensor: str) -> None:
         """An element type is one that this version of onnx knows."""
         if dtype not in BITS and dtype != TensorProto.STRING:
-            raise ModelError(
-                f"{self.name}: tensor '{tensor}' has the element type {dtype}, which this version "
-                "of onnx does not know",
+            self.refuse(
+                f"tensor '{tensor}' has the element type {dtype}, which this version of onnx does "
+                "not know",
                 "install a newer onnx; or the file is damaged",
             )
 
@@ -155,11 +160,11 @@ class _Checker:
         """Every name can be read, is there, and is there once."""
         self.readable(names)
         if "" in names:
-            raise ModelError(f"{self.name}: an {what} has no name", DAMAGED)
+            self.refuse(f"an {what} has no name")
         if len(set(names)) < len(names):
             seen: set[str] = set()
             twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-            raise ModelError(f"{self.name}: two {what}s are named '{twice}'", "rename one of them")
+            self.refuse(f"two {what}s are named '{twice}'", "rename one of them")
 
     def nodes(self, reading: Reading) -> None:
         """Names, operators and attributes of nodes."""
@@ -181,7 +186,7 @@ class _Checker:
         first = operation.first
         self.readable([operation.op_type, operation.domain])
         if not operation.op_type:
-            raise ModelError(f"{self.name}: node '{first.name}' names no operator", DAMAGED)
+            self.refuse(f"node '{first.name}' names no operator")
         if operation.attributes:
             for attribute in first.attribute:
                 self.attribute(attribute, first.name)
@@ -190,10 +195,8 @@ class _Checker:
         """An attribute that says that it is a number, a text or a list of these."""
         self.readable([attribute.name, attribute.ref_attr_name])
         if not attribute.name or attribute.HasField("g") or attribute.HasField("t"):
-            raise ModelError(
-                f"{self.name}: attribute '{attribute.name}' of node '{node}' does not hold what "
-                "its type says",
-                DAMAGED,
+            self.refuse(
+                f"attribute '{attribute.name}' of node '{node}' does not hold what its type says"
             )
 
     def attribute(self, attribute: AttributeProto, node: str) -> None:
@@ -251,10 +254,9 @@ class _Checker:
     def fills(self, tensor: TensorProto, count: int, bits: int, held: int) -> None:
         """So many bytes are what so many elements of so many bits take; 0 bits: not known."""
         if bits and held != (count * bits + 7) // 8:
-            raise ModelError(
-                f"{self.name}: tensor '{tensor.name}' is damaged: its dims announce "
-                f"{(count * bits + 7) // 8:,} bytes, and it holds {held:,}",
-                DAMAGED,
+            self.refuse(
+                f"tensor '{tensor.name}' is damaged: its dims announce "
+                f"{(count * bits + 7) // 8:,} bytes, and it holds {held:,}"
             )
 
     def typed(self, tensor: TensorProto, count: int) -> None:
@@ -262,20 +264,17 @@ class _Checker:
         field = _TYPED.get(tensor.data_type)
         held = len(getattr(tensor, field)) if field else 0
         if held and held != count:
-            raise ModelError(
-                f"{self.name}: tensor '{tensor.name}' is damaged: its dims announce {count:,} "
-                f"elements, and it holds {held:,}",
-                DAMAGED,
+            self.refuse(
+                f"tensor '{tensor.name}' is damaged: its dims announce {count:,} elements, and it "
+                f"holds {held:,}"
             )
 
     def dims(self, sizes: tuple[int, ...], tensor: str) -> None:
         """There are not too many dims, none is negative, and an array could be as large."""
         if len(sizes) > MAX_RANK:
-            raise ModelError(f"{self.name}: tensor '{tensor}' has {len(sizes):,} dims", DAMAGED)
+            self.refuse(f"tensor '{tensor}' has {len(sizes):,} dims")
         if sizes and min(sizes) < 0:
-            raise ModelError(f"{self.name}: tensor '{tensor}' has a negative dim", DAMAGED)
+            self.refuse(f"tensor '{tensor}' has a negative dim")
         # A size of 0 hides the others from the product.
         if prod(size for size in sizes if size) >= 2**63:
-            raise ModelError(
-                f"{self.name}: tensor '{tensor}' has more than 2^63 elements by its dims", DAMAGED
-            )
+            self.refuse(f"tensor '{tensor}' has more than 2^63 elements by its dims")

@@ -340,13 +340,7 @@ def distilled(
 ) -> SmallHead:
     """Fit separable features and one hidden layer to the answers of the whole head.
 
-    Args:
-        chain: the head.
-        data: what it does on samples.
-        chosen: the samples to use; no other has a part in it.
-        method: how many features and hidden units.
-        classes: the leaves whose largest output is what counts.
-        quick: whether the fit is only to estimate how well another would do.
+    Args: as of `fit_head`; no other than the chosen samples has a part in it.
 
     Raises:
         Refusal: the head is linear, cannot be asked, or is too large for that.

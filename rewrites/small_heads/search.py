@@ -87,7 +87,14 @@ def cross_validate(
     given = {leaf: values.astype(np.float64) for leaf, values in wanted.items()}
     heads, predicted = [], np.zeros(data.count, np.bool_)
     parts = [np.sort(order[fold::folds]) for fold in range(folds)]
-    with closing(_fits(chain, data, method, classes, parts)) as fits:
+
+    def fit(unseen: Array) -> SmallHead:
+        seen = np.setdiff1d(np.arange(data.count), unseen, assume_unique=True)
+        return fit_head(chain, data, seen, method, classes, quick=True)
+
+    # Fits that go step by step run side by side, as a step is too small to be shared.
+    workers = min(len(parts), usable_cores(), _AT_ONCE) if method.form == "mlp" else 1
+    with closing(_fits(fit, parts, workers)) as fits:
         for unseen, head in zip(parts, fits, strict=True):
             if head.params >= chain.params:
                 raise Refusal("it is no smaller than the head")
@@ -104,21 +111,9 @@ def cross_validate(
 
 
 def _fits(
-    chain: Chain,
-    data: HeadData,
-    method: Method,
-    classes: frozenset[int],
-    parts: Sequence[Array],
+    fit: Callable[[Array], SmallHead], parts: Sequence[Array], workers: int
 ) -> Generator[SmallHead, None, None]:
-    """The fits without each part in turn, made when they are asked for; those that go step by step
-    side by side, as a step is too small to be shared."""
-    everything = np.arange(data.count)
-
-    def fit(unseen: Array) -> SmallHead:
-        seen = np.setdiff1d(everything, unseen, assume_unique=True)
-        return fit_head(chain, data, seen, method, classes, quick=True)
-
-    workers = min(len(parts), usable_cores(), _AT_ONCE) if method.form == "mlp" else 1
+    """The fits without each part in turn, made when they are asked for."""
     if workers == 1:
         yield from map(fit, parts)
         return

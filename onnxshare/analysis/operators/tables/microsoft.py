@@ -10,16 +10,20 @@ from onnxshare.analysis.operators.attribute_weights import (
     packed_matrix,
     packed_rows,
 )
-from onnxshare.analysis.operators.formulas import (
-    attention,
-    convolutions,
-    elementwise,
-    matrix_products,
-    recurrent,
-    signals,
+from onnxshare.analysis.operators.formulas import attention, elementwise, recurrent, signals
+from onnxshare.analysis.operators.formulas.convolutions import (
+    channels_last,
+    fused_convolution,
+    quantised_convolution,
+    transposed_convolution,
 )
-from onnxshare.analysis.operators.formulas.convolutions import channels_last
-from onnxshare.analysis.operators.formulas.matrix_products import matmul
+from onnxshare.analysis.operators.formulas.elementwise import quantised_elementwise
+from onnxshare.analysis.operators.formulas.matrix_products import (
+    experts,
+    fused_matmul,
+    gemm,
+    matmul,
+)
 from onnxshare.analysis.operators.operator import Operator
 from onnxshare.analysis.operators.tables.standard import (
     ACTIVATION,
@@ -41,22 +45,18 @@ from onnxshare.analysis.operators.tables.standard import (
 _FOUR = partial(elementwise.normalisation, slots=(1, 2, 3, 4))
 
 _CONTRIB: dict[str, Operator] = {
-    "FusedConv": Operator("conv", "PPPO", convolutions.fused_convolution),
-    "NhwcConv NhwcFusedConv": Operator(
-        "conv", "PPPO", channels_last(convolutions.fused_convolution)
-    ),
-    "QLinearConv": Operator("conv", "PQQPQQQQP", convolutions.quantised_convolution),
+    "FusedConv": Operator("conv", "PPPO", fused_convolution),
+    "NhwcConv NhwcFusedConv": Operator("conv", "PPPO", channels_last(fused_convolution)),
+    "QLinearConv": Operator("conv", "PQQPQQQQP", quantised_convolution),
     "ConvTransposeWithDynamicPads": Operator(
-        "conv", "PPSP", partial(convolutions.transposed_convolution, bias=3)
+        "conv", "PPSP", partial(transposed_convolution, bias=3)
     ),
     "CausalConvWithState": CAUSAL_CONV,
     "FusedGemm": FC,
     "GemmFastGelu": Operator("fc", "PPP", partial(matmul, bias=2)),
-    "GemmFloat8": Operator("fc", "PPPQQQ", matrix_products.gemm),
-    "QGemm": Operator("fc", "PQQPQQPQQ", partial(matrix_products.gemm, right=3, bias=6)),
-    "FusedMatMul FusedMatMulActivation TransposeMatMul": Operator(
-        "fc", "PP", matrix_products.fused_matmul
-    ),
+    "GemmFloat8": Operator("fc", "PPPQQQ", gemm),
+    "QGemm": Operator("fc", "PQQPQQPQQ", partial(gemm, right=3, bias=6)),
+    "FusedMatMul FusedMatMulActivation TransposeMatMul": Operator("fc", "PP", fused_matmul),
     "MatMulInteger16": MATMUL,
     "DynamicQuantizeMatMul": Operator("fc", "PPQQP", partial(matmul, bias=4)),
     "MatMulIntegerToFloat": Operator("fc", "PPQQQQP", partial(matmul, bias=6)),
@@ -64,11 +64,11 @@ _CONTRIB: dict[str, Operator] = {
     "MatMulBnb4": Operator("fc", "SPQ", partial(matmul, bias=5), unpack=packed_matrix),
     "QOrderedMatMul": Operator("fc", "PQPQQPXQ", partial(matmul, right=2, bias=5)),
     "CDist": Operator("other", "PP", matmul, multiplies=True),
-    "MoE": Operator("fc", "SSPPPPPP", matrix_products.experts),
+    "MoE": Operator("fc", "SSPPPPPP", experts),
     "QMoE": Operator(
         "fc",
         "SSPQPPQPPQPQQQSQQQQQ",
-        partial(matrix_products.experts, first=4, second=7, third=10),
+        partial(experts, first=4, second=7, third=10),
         unpack=packed_experts,
     ),
     "DynamicQuantizeLSTM": Operator("recurrent", "PPPPSPPPQQQQ", recurrent.recurrent),
@@ -101,16 +101,14 @@ _CONTRIB: dict[str, Operator] = {
     ),
     "QuantizeLinear DequantizeLinear QuantizeWithOrder DequantizeWithOrder": QUANTISE,
     "Gelu QuickGelu QOrderedGelu": ACTIVATION,
-    "QLinearSigmoid QLinearLeakyRelu": Operator(
-        "elementwise", "SQQQQ", elementwise.quantised_elementwise
-    ),
+    "QLinearSigmoid QLinearLeakyRelu": Operator("elementwise", "SQQQQ", quantised_elementwise),
     "QLinearSoftmax": Operator("elementwise", "SQQQQ", elementwise.softmax),
     "BiasGelu FastGelu": Operator("elementwise", "SP", elementwise.elementwise),
     "BiasSplitGelu": Operator("elementwise", "SP", elementwise.split_activation),
     "BiasAdd BiasDropout BitmaskBiasDropout ComplexMul ComplexMulConj MulInteger": ELEMENTWISE,
     "BiasSoftmax": Operator("elementwise", "SO", elementwise.biased_softmax),
-    "QLinearAdd QLinearMul": Operator("elementwise", "XQQXQQQQ", elementwise.quantised_elementwise),
-    "QLinearWhere": Operator("elementwise", "SXQQXQQQQ", elementwise.quantised_elementwise),
+    "QLinearAdd QLinearMul": Operator("elementwise", "XQQXQQQQ", quantised_elementwise),
+    "QLinearWhere": Operator("elementwise", "SXQQXQQQQ", quantised_elementwise),
     "QLinearConcat": Operator("layout", "QQ" + "XQQ" * 64, elementwise.join),
     "QLinearAveragePool": Operator("pool", "SQQQQ", elementwise.pooling),
     "QLinearGlobalAveragePool": Operator("pool", "SQQQQ", elementwise.reduction),

@@ -12,15 +12,10 @@ from onnxshare.analysis.operators.attribute_weights import (
     packed_matrix,
     packed_projection,
 )
-from onnxshare.analysis.operators.formulas import (
-    attention,
-    convolutions,
-    elementwise,
-    matrix_products,
-    microsoft_fused,
-)
+from onnxshare.analysis.operators.formulas import attention, convolutions, elementwise
+from onnxshare.analysis.operators.formulas import microsoft_fused as fused
 from onnxshare.analysis.operators.formulas.convolutions import channels_last
-from onnxshare.analysis.operators.formulas.matrix_products import matmul
+from onnxshare.analysis.operators.formulas.matrix_products import fused_matmul, matmul
 from onnxshare.analysis.operators.operator import AttributeWeight, Operator
 from onnxshare.analysis.operators.tables.standard import (
     ACTIVATION,
@@ -39,50 +34,42 @@ from onnxshare.analysis.operators.tables.standard import (
 
 def _unknown(roles: str, kind: str = "other") -> Operator:
     """An operator whose work follows from data, and what it holds."""
-    return Operator(kind, roles, microsoft_fused.depends_on_data, multiplies=True)
+    return Operator(kind, roles, fused.depends_on_data, multiplies=True)
 
 
 _CONTRIB: dict[str, Operator] = {
-    "AttnLSTM": Operator("recurrent", "PPPPSPPPPPPPSP", microsoft_fused.attention_lstm),
+    "AttnLSTM": Operator("recurrent", "PPPPSPPPPPPPSP", fused.attention_lstm),
     "BranchwiseRMSNorm": Operator("norm", "SP", partial(elementwise.normalisation, slots=(1,))),
-    "GatedRMSNorm": Operator("norm", "SP", microsoft_fused.gated_normalisation),
-    "CropAndResize": Operator("other", "", microsoft_fused.crop_and_resize),
+    "GatedRMSNorm": Operator("norm", "SP", fused.gated_normalisation),
+    "CropAndResize": Operator("other", "", fused.crop_and_resize),
     "DecoderMaskedSelfAttention": Operator("fc", "PPPSSO", attention.projected_attention),
     "DecoderMaskedMultiHeadAttention": Operator(
-        "other", "PPPSOSSSSSP", microsoft_fused.masked_attention, multiplies=True
+        "other", "PPPSOSSSSSP", fused.masked_attention, multiplies=True
     ),
-    "QOrderedAttention": Operator("fc", "SQQQQPPPQQQPPPQQQSSO", microsoft_fused.ordered_attention),
-    "DynamicTimeWarping": Operator("other", "", microsoft_fused.time_warping),
-    "EngramGate": Operator("other", "SSSPPP", microsoft_fused.engram_gate, multiplies=True),
+    "QOrderedAttention": Operator("fc", "SQQQQPPPQQQPPPQQQSSO", fused.ordered_attention),
+    "DynamicTimeWarping": Operator("other", "", fused.time_warping),
+    "EngramGate": Operator("other", "SSSPPP", fused.engram_gate, multiplies=True),
     "GatedAdd": ELEMENTWISE,
     "ScaledSiLU SampleOp": ACTIVATION,
-    "GatedDeltaNet": Operator("other", "SSSSSSPPP", microsoft_fused.gated_delta, multiplies=True),
-    "GatedRelativePositionBias": Operator("fc", "SPPPPP", microsoft_fused.relative_position),
-    "GemmaRotaryEmbedding": Operator("elementwise", "", microsoft_fused.two_rotary_embeddings),
+    "GatedDeltaNet": Operator("other", "SSSSSSPPP", fused.gated_delta, multiplies=True),
+    "GatedRelativePositionBias": Operator("fc", "SPPPPP", fused.relative_position),
+    "GemmaRotaryEmbedding": Operator("elementwise", "", fused.two_rotary_embeddings),
     "MRotaryEmbedding": Operator(
         "elementwise", "SSPP", partial(attention.rotary_embedding, tables=(2, 3))
     ),
-    "HyperConnectionPostMix": Operator(
-        "other", "SSPP", microsoft_fused.mix_streams, multiplies=True
-    ),
-    "HyperConnectionPreMix": Operator(
-        "other", "SP", microsoft_fused.reduce_streams, multiplies=True
-    ),
-    "LinearAttentionGate": Operator("elementwise", "SPP", microsoft_fused.decay_gate),
-    "Rfft Irfft": Operator("other", "", microsoft_fused.real_transform),
+    "HyperConnectionPostMix": Operator("other", "SSPP", fused.mix_streams, multiplies=True),
+    "HyperConnectionPreMix": Operator("other", "SP", fused.reduce_streams, multiplies=True),
+    "LinearAttentionGate": Operator("elementwise", "SPP", fused.decay_gate),
+    "Rfft Irfft": Operator("other", "", fused.real_transform),
     "MatMulBlockQuantizedFp4Weight": Operator(
         "fc", "SPQQQP", partial(matmul, bias=5), unpack=packed_floats
     ),
     "MatMulBlockQuantizedFp8Weight": Operator("fc", "SPQQP", partial(matmul, bias=4)),
     "MatMulFpQ4": Operator("fc", "SP", matmul, unpack=packed_blob),
-    "MatMulNBitsMlp": Operator(
-        "fc", "SSPPQPPQP", microsoft_fused.projections, unpack=packed_matrix
-    ),
-    "MatMulNBitsQkv": Operator(
-        "fc", "SSPPQPPQPPQP", microsoft_fused.projections, unpack=packed_projection
-    ),
-    "SparseToDenseMatMul": Operator("fc", "PP", matrix_products.fused_matmul),
-    "VarlenCausalConvWithState": Operator("conv", "SPSP", microsoft_fused.packed_convolution),
+    "MatMulNBitsMlp": Operator("fc", "SSPPQPPQP", fused.projections, unpack=packed_matrix),
+    "MatMulNBitsQkv": Operator("fc", "SSPPQPPQPPQP", fused.projections, unpack=packed_projection),
+    "SparseToDenseMatMul": Operator("fc", "PP", fused_matmul),
+    "VarlenCausalConvWithState": Operator("conv", "SPSP", fused.packed_convolution),
     "NGramHashMapping VarlenNGramHashMapping NGramRepeatBlock MurmurHash3 BifurcationDetector":
         DATA_DEPENDENT,
     "RemovePadding RestorePadding": LAYOUT,
@@ -135,8 +122,7 @@ _CHANNELS_LAST: dict[str, Operator] = {
 #: between devices.
 _OLD: dict[str, Operator] = {
     "ImageScaler": Operator(
-        "elementwise", "", microsoft_fused.scaled_image,
-        attribute_weight=(AttributeWeight(("bias",)),)
+        "elementwise", "", fused.scaled_image, attribute_weight=(AttributeWeight(("bias",)),)
     ),
     "Scale": ACTIVATION,
     "Crop DynamicSlice GivenTensorFill MemcpyFromHost MemcpyToHost": LAYOUT,
