@@ -11,20 +11,25 @@ from functools import partial
 from typing import Any
 
 import onnx
+from onnx import TensorProto
 
+from onnxshare.errors import ModelFileError
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node, Scope, Stored
 from onnxshare.graph.onnx_sandbox import infer_shapes
+from onnxshare.io.load import Model
 from onnxshare.shapes.computed_sizes import leave_unknown, settle
 from onnxshare.shapes.input_sizes import Binding, InputShapes, bind, rows
 from onnxshare.shapes.rules import old_opsets
 from onnxshare.shapes.rules.microsoft import RULES
 from onnxshare.shapes.rules.substitute import substitute
 from onnxshare.shapes.types import NOTHING, Shape, TensorType, TypeTable, named_types
-from onnxshare.shapes.weightless_copy import strip_subgraphs, without_weights
 
 #: Rounds of inference between which computed sizes are worked out; each settles all that can be.
 _MAX_ROUNDS = 8
+
+#: Initializers above this size are hidden from inference, which needs only small ones (shapes).
+_VISIBLE = 4096
 
 
 class Shapes:
@@ -162,9 +167,9 @@ def infer(
         UsageError: `input_shapes` names no input, or contradicts the model.
         ModelError: onnx's inference rejects the model (InferenceRefused), or is given up.
     """
-    weightless = without_weights(graph)
+    weightless = _without_weights(graph)
     if proven:
-        strip_subgraphs(graph.main, weightless.graph)
+        _strip_subgraphs(graph.main, weightless.graph)
     rules = {**RULES, **old_opsets.rules(graph.opset)} if graph.opset < old_opsets.NEWEST else RULES
     replaced = not graph.operators.keys().isdisjoint(rules)
     if replaced:
@@ -238,6 +243,87 @@ def _collect(graph: onnx.GraphProto, scope: Scope, shapes: Shapes) -> None:
         for attribute in graph.node[position].attribute:
             if attribute.name in children:
                 _collect(attribute.g, children[attribute.name], shapes)
+
+
+def _without_weights(graph: Graph) -> onnx.ModelProto:
+    """A copy in which large initializers are inputs of the same type: no payload is copied.
+
+    Args:
+        graph: the indexed model.
+    """
+    proto = graph.proto
+    weightless = onnx.ModelProto(ir_version=max(proto.ir_version, 4))
+    weightless.opset_import.extend(proto.opset_import)
+    tensors, hidden, all_copied = _visible(graph)
+    if graph.model.payloads is None:  # it may hold any amount of weights: copy around them
+        weightless.graph.name = proto.graph.name
+        weightless.graph.node.MergeFrom(proto.graph.node)
+        weightless.graph.initializer.extend(tensors)
+    else:  # large payloads are left in the file: one copy is several times as fast as many
+        weightless.graph.CopyFrom(proto.graph)
+        for name in ("value_info", "output", "input", "sparse_initializer", "metadata_props"):
+            weightless.graph.ClearField(name)
+        if not all_copied:
+            weightless.graph.ClearField("initializer")
+            weightless.graph.initializer.extend(tensors)
+    weightless.graph.input.extend(graph.inputs)
+    for value in proto.graph.output:
+        weightless.graph.output.add(name=value.name)
+    types: dict[tuple[int, tuple[int, ...]], onnx.TypeProto] = {}
+    for stored in hidden:
+        key = (stored.dtype, stored.shape)
+        if key not in types:
+            types[key] = onnx.helper.make_tensor_type_proto(*key)
+        weightless.graph.input.add(name=stored.name, type=types[key])
+    return weightless
+
+
+def _visible(graph: Graph) -> tuple[list[TensorProto], list[Stored], bool]:
+    """The initializers whose values inference may read, the others, and whether there are no
+    others and all are read from where they are."""
+    tensors: list[TensorProto] = []
+    hidden: list[Stored] = []
+    as_they_are = True
+    sources = graph.constants(graph.main)
+    if graph.model.whole and not graph.main.sparse:  # of thousands, few are asked for their place
+        found = [stored for stored in map(sources.get, graph.main.initializers) if stored]
+        if max((stored.elements for stored in found), default=0) <= _VISIBLE:
+            return list(graph.main.initializers.values()), [], True
+    for name, tensor in graph.main.initializers.items():
+        stored = sources.get(name)
+        if stored is None:
+            continue
+        readable = stored.elements <= _VISIBLE and not stored.sparse
+        if readable and tensor.data_location == TensorProto.EXTERNAL:
+            tensor, readable = _at_hand(graph.model, tensor)
+            as_they_are = False
+        if readable:
+            tensors.append(tensor)
+        else:
+            hidden.append(stored)
+    return tensors, hidden, as_they_are and not hidden
+
+
+def _at_hand(model: Model, tensor: TensorProto) -> tuple[TensorProto, bool]:
+    """A small external tensor with its values, if it may be a shape and its file is there."""
+    if tensor.data_type not in (TensorProto.INT32, TensorProto.INT64):
+        return tensor, False
+    try:
+        return onnx.numpy_helper.from_array(model.read(tensor), tensor.name), True
+    except ModelFileError:
+        return tensor, False  # only the size that it decides is unknown then
+
+
+def _strip_subgraphs(scope: Scope, proto: onnx.GraphProto) -> None:
+    """Remove what the subgraphs of a copy declare of their inner and output shapes."""
+    for position, children in scope.children.items():
+        for attribute in proto.node[position].attribute:
+            if attribute.name not in children:
+                continue
+            attribute.g.ClearField("value_info")
+            for value in attribute.g.output:
+                value.type.tensor_type.ClearField("shape")
+            _strip_subgraphs(children[attribute.name], attribute.g)
 
 
 __all__ = ["InputShapes", "Shape", "Shapes", "infer"]

@@ -58,15 +58,13 @@ def task_words(chain: Chain, classes: frozenset[int]) -> str:
 
 def values_words(chain: Chain, classes: frozenset[int]) -> list[str]:
     """How to say that outputs which were taken for values are classes, where they could be."""
-    found = []
-    for leaf in chain.leaves:
-        layer = chain.layers[leaf]
-        if leaf not in classes and layer.fc.out_features > 1:
-            found.append(
-                f"if the largest element of '{layer.result}' names a class, say so with --keep 95% "
-                "or with labels: the fit is then made for classes"
-            )
-    return found
+    layers = [chain.layers[leaf] for leaf in chain.leaves if leaf not in classes]
+    return [
+        f"if the largest element of '{layer.result}' names a class, say so with --keep 95% or "
+        "with labels: the fit is then made for classes"
+        for layer in layers
+        if layer.fc.out_features > 1
+    ]
 
 
 def measured(found: Estimate, target: Target) -> str:
@@ -95,18 +93,12 @@ def latency_words(found: Latency) -> str:
 
 def best_words(found: Search) -> str:
     """How close the search came."""
-    tried = [item for item in found.candidates if item.estimate is not None]
+    tried = [(item.method, item.estimate) for item in found.candidates if item.estimate is not None]
     if not tried:
         return "no method makes it smaller"
-    best = max(tried, key=lambda item: _quality(item.estimate))
-    assert best.estimate is not None
+    # By the estimates, not the bounds: candidates were tried on different numbers of samples.
+    name, best = max(tried, key=lambda item: (item[1].agreement or 0.0, -(item[1].error or 0.0)))
     return (
-        f"of {len(tried)} tried on up to {found.samples:,} samples the best, {best.method}, "
-        f"{measured(best.estimate, found.target)} on {best.estimate.samples:,}"
+        f"of {len(tried)} tried on up to {found.samples:,} samples the best, {name}, "
+        f"{measured(best, found.target)} on {best.samples:,}"
     )
-
-
-def _quality(found: Estimate | None) -> tuple[float, float]:
-    """The estimates, not the bounds: candidates were tried on different numbers of samples."""
-    assert found is not None
-    return (found.agreement or 0.0, -(found.error or 0.0))

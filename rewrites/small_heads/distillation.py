@@ -34,7 +34,7 @@ import numpy as np
 from onnxshare.io.tensors import Array
 from rewrites.refusal import Refusal
 from rewrites.small_heads.augmentation import Augmentation
-from rewrites.small_heads.fitted_head import FittedLayer, Hidden, SmallHead
+from rewrites.small_heads.fitted_head import FittedLayer, Hidden, SmallHead, measured
 from rewrites.small_heads.head_layers import Chain
 from rewrites.small_heads.methods import Method
 from rewrites.small_heads.spatial_weighting import Separable
@@ -366,12 +366,10 @@ def distilled(
     found = distil(data.maps[chosen], sizes, answers, classes, (method.count, method.rank), effort)
     weighting = Separable(sizes, found.channels, found.rows)
     hidden = Hidden(found.hidden, found.hidden_bias)
-    layers = tuple(
+    layers = [
         FittedLayer(leaf, -1, (found.out[leaf],), found.out_bias[leaf]) for leaf in chain.leaves
-    )
-    macs = weighting.macs(chain.head.channels) + hidden.weight.size
-    macs += sum(layer.macs for layer in layers)
-    return SmallHead(method, weighting, layers, _params(chain, method), macs, hidden)
+    ]
+    return measured(chain, method, weighting, layers, hidden=hidden)
 
 
 def _params(chain: Chain, method: Method) -> int:

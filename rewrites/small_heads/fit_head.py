@@ -140,7 +140,7 @@ class _Fit:
         layers = [
             self.layer(ridge, leaf, -1, weighting.project(priors[leaf])) for leaf in chain.leaves
         ]
-        return measured(chain, self.method, weighting, layers, [])
+        return measured(chain, self.method, weighting, layers)
 
     def stack(self) -> SmallHead:
         """Layer by layer, hidden ones of low rank."""
@@ -170,7 +170,7 @@ class _Fit:
             fit = ridge.fit(self.results[place], prior)
             fitted, unseen[place] = _cut(place, layer.parent, ridge, fit, probes[place], rank)
             layers.append(fitted)
-        return measured(chain, self.method, weighting, layers, [])
+        return measured(chain, self.method, weighting, layers)
 
 
 def _saves(rank: int, outputs: int, inputs: int) -> bool:

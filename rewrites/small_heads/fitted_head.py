@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -111,7 +112,12 @@ class SmallHead:
 
 
 def measured(
-    chain: Chain, method: Method, weighting: Weighting, layers: list[FittedLayer], kept: list[int]
+    chain: Chain,
+    method: Method,
+    weighting: Weighting | Separable,
+    layers: Sequence[FittedLayer],
+    kept: Sequence[int] = (),
+    hidden: Hidden | None = None,
 ) -> SmallHead:
     """Add up what a fitted head costs, the FCs it keeps included.
 
@@ -121,10 +127,13 @@ def measured(
         weighting: what is left of space.
         layers: the fitted layers.
         kept: the layers of the chain that stay as they are.
+        hidden: what stands between the features and the layers that read them.
     """
     params = weighting.params + sum(layer.params for layer in layers)
     macs = weighting.macs(chain.head.channels) + sum(layer.macs for layer in layers)
+    if hidden is not None:
+        params, macs = params + hidden.params, macs + hidden.weight.size
     params += sum(chain.layers[place].params for place in kept)
     left = [chain.layers[place].fc for place in kept]
     macs += sum(fc.in_features * fc.out_features for fc in left)
-    return SmallHead(method, weighting, tuple(layers), params, macs)
+    return SmallHead(method, weighting, tuple(layers), params, macs, hidden)

@@ -69,7 +69,8 @@ def _to_root(chain: Chain, path: tuple[int, ...], results: Mapping[int, Floats])
     if len(path) == 1:
         return np.eye(chain.layers[path[0]].fc.out_features)
     if any(chain.layers[place].step is None for place in path[1:]):
-        return Ridge(Matrix(results[path[0]])).fit(results[path[-1]]).weight
+        known, wanted = results[path[0]], results[path[-1]]
+        return Ridge(Matrix(known)).fit(wanted, np.zeros((wanted.shape[1], known.shape[1]))).weight
     slopes = [chain.step(place).slope(results[chain.layers[place].parent]) for place in path[1:]]
     weights = [chain.weight(place).astype(np.float64) for place in path[1:]]
     if len(path) == 2:

@@ -100,24 +100,21 @@ class Ridge:
         # Where U spans all centred directions, what is outside it is rounding.
         self._spans = self.power.size >= samples - 1
 
-    def fit(self, targets: Floats, prior: Floats | None = None) -> LinearFit:
-        """Fit to targets `[N, F]` around a prior `[F, D]`; None is a prior of zeros.
+    def fit(self, targets: Floats, prior: Floats) -> LinearFit:
+        """Fit to targets `[N, F]` around a prior `[F, D]`.
 
         Raises:
             ValueError: shapes do not fit, or a value is not finite.
         """
         size = self._features.shape[1]
-        if targets.shape[0] != self._samples or (
-            prior is not None and prior.shape != (targets.shape[1], size)
-        ):
+        if targets.shape[0] != self._samples or prior.shape != (targets.shape[1], size):
             raise ValueError("features, targets and prior do not fit")
-        if not np.isfinite(targets).all() or not (prior is None or np.isfinite(prior).all()):
+        if not (np.isfinite(targets).all() and np.isfinite(prior).all()):
             raise ValueError("a target is not finite")
         mean = targets.mean(axis=0)
         residual = targets - mean
         variance = float((residual**2).sum())
-        if prior is not None:
-            residual -= self.predict(prior)
+        residual -= self.predict(prior)
         if self.power.size == 0:  # one sample, or features that never change
             return self._constant(targets, mean, residual, variance, prior)
         projected = np.zeros((self.power.size, targets.shape[1]))
@@ -126,21 +123,18 @@ class Ridge:
         strength, error = self._choose(residual, projected)
         left_out = targets - self._left_out(residual, projected, strength)
         gain = np.sqrt(self.power) / (self.power + strength)
-        weight = self.lift((gain[:, None] * projected).T)
-        if prior is not None:
-            weight += prior
+        weight = self.lift((gain[:, None] * projected).T) + prior
         share = error / variance if variance else 0.0
         return LinearFit(weight, mean - weight @ self.mean, strength, share, left_out)
 
     def _constant(
-        self, targets: Floats, mean: Floats, residual: Floats, variance: float, prior: Floats | None
+        self, targets: Floats, mean: Floats, residual: Floats, variance: float, prior: Floats
     ) -> LinearFit:
         """The prior, with a bias that makes it right on average."""
-        weight = np.zeros((targets.shape[1], len(self.mean))) if prior is None else prior
         others = max(self._samples - 1, 1)
         left_out = targets - residual * (self._samples / others)
         error = float((residual**2).sum()) / variance if variance else 0.0
-        return LinearFit(weight, mean - weight @ self.mean, 0.0, error, left_out)
+        return LinearFit(prior, mean - prior @ self.mean, 0.0, error, left_out)
 
     def _left_blocks(self) -> Iterator[tuple[slice, Floats]]:
         """U, some samples at a time."""

@@ -34,7 +34,6 @@ def test_merged_moments_are_those_of_all(cuts: list[int]) -> None:
 @pytest.fixture
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sufficient_statistics, "BLOCK", 17)
-    monkeypatch.setattr("rewrites.small_heads.spatial_weighting.BLOCK", 17)
 
 
 @pytest.mark.usefixtures("tiny_blocks")
