@@ -15,17 +15,9 @@ PACKAGES = ("onnx", "numpy", "protobuf", "ml_dtypes", "typer", "rich")
 
 #: Distributions that all install the package `onnxruntime`, over each other.
 RUNTIMES = (
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnxruntime-directml",
-    "onnxruntime-openvino",
-    "onnxruntime-qnn",
-    "onnxruntime-silicon",
-    "onnxruntime-training",
-    "onnxruntime-training-cpu",
-    "ort-nightly",
-    "ort-nightly-gpu",
-)
+    "onnxruntime onnxruntime-gpu onnxruntime-directml onnxruntime-openvino onnxruntime-qnn "
+    "onnxruntime-silicon onnxruntime-training onnxruntime-training-cpu ort-nightly ort-nightly-gpu"
+).split()
 
 
 @dataclass(frozen=True)

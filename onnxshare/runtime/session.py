@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx
 
 from onnxshare.errors import OutOfMemory, RuntimeFailure, SamplesError
-from onnxshare.io.external_data import ExternalData
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
 from onnxshare.runtime.limits import DEFAULT, RunLimits
@@ -37,7 +35,6 @@ class Session:
         provider: Provider | str = "auto",
         outputs: Sequence[str] | None = None,
         optimise: bool = True,
-        folder: Path | None = None,
         host: Host | None = None,
         later: bool = False,
         threads: int | None = None,
@@ -50,7 +47,6 @@ class Session:
             outputs: names of any tensors of the main graph to return instead of its outputs;
                 what they do not need is not computed.
             optimise: with all of ONNX Runtime's graph optimisations, or with none.
-            folder: where the external data of a ModelProto lies.
             host: where the session lives; None for this process.
             later: load it when it is first run, and what would be raised is raised then.
             threads: as of `engine.Settings`: for measurements.
@@ -60,7 +56,7 @@ class Session:
             ModelFileError, ModelError: its weights cannot be read.
         """
         if not isinstance(model, Model):
-            model = Model(model, external=ExternalData(folder))
+            model = Model(model)
         proto = model.skeleton
         self.provider = choose(provider) if isinstance(provider, str) else provider
         self._batching = batching(input_specs(proto))
@@ -256,12 +252,11 @@ def run_model(
     samples: Mapping[str, Array],
     outputs: Sequence[str] | None = None,
     provider: Provider | str = "auto",
-    folder: Path | None = None,
     batch: int = 64,
     run_limits: RunLimits | None = None,
 ) -> dict[str, Array]:
     """Run a model once over all samples; see `Session` and `Session.run`."""
-    with opened(model, provider, outputs, folder, run_limits) as session:
+    with opened(model, provider, outputs, run_limits) as session:
         return session.run(samples, batch)
 
 
@@ -270,7 +265,6 @@ def opened(
     model: Model | onnx.ModelProto,
     provider: Provider | str = "auto",
     outputs: Sequence[str] | None = None,
-    folder: Path | None = None,
     run_limits: RunLimits | None = None,
 ) -> Iterator[Session]:
     """A session in a place of its own, a process unless the limits say otherwise, which is stopped
@@ -279,6 +273,6 @@ def opened(
     chosen = choose(provider) if isinstance(provider, str) else provider
     host = place_for(limits, chosen)
     try:
-        yield Session(model, provider=chosen, outputs=outputs, folder=folder, host=host)
+        yield Session(model, provider=chosen, outputs=outputs, host=host)
     finally:
         host.stop()

@@ -10,6 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.errors import RuntimeFailure, SamplesError
+from onnxshare.io.external_data import ExternalData
+from onnxshare.io.load import Model
 from onnxshare.runtime.session import Session, opened, run_model
 
 Size = int | str | None
@@ -122,10 +124,12 @@ def test_external_data_is_found_in_the_given_folder(tmp_path: Path) -> None:
     onnx.save(
         proto, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
     )
-    slim = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    slim = Model(
+        onnx.load(tmp_path / "m.onnx", load_external_data=False), external=ExternalData(tmp_path)
+    )
     x = rows(3)
     for outputs in (None, ["h", "y"]):
-        y = run_model(slim, {"x": x}, outputs, "cpu", folder=tmp_path)["y"]
+        y = run_model(slim, {"x": x}, outputs, "cpu")["y"]
         np.testing.assert_allclose(y, np.maximum(x @ WEIGHT, 0), rtol=1e-5, atol=1e-5)
 
 

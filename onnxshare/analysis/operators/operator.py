@@ -96,28 +96,16 @@ class Context:
     attribute_weight: dict[int, Stored] = field(default_factory=dict)
 
     def input(self, position: int) -> Sizes:
-        """Sizes of an input.
-
-        Raises:
-            Unknown: they are not known.
-        """
+        """Sizes of an input; raises Unknown where they are not known."""
         return _known(self.inputs, position)
 
     @property
     def output(self) -> Sizes:
-        """Sizes of the first output.
-
-        Raises:
-            Unknown: they are not known.
-        """
+        """Sizes of the first output; raises Unknown where they are not known."""
         return self.result(0)
 
     def result(self, position: int) -> Sizes:
-        """Sizes of an output.
-
-        Raises:
-            Unknown: they are not known.
-        """
+        """Sizes of an output; raises Unknown where they are not known."""
         return _known(self.outputs, position)
 
     def constant(self, position: int) -> Stored | None:
@@ -144,11 +132,7 @@ class Context:
         return position < len(self.node.inputs) and bool(self.node.inputs[position])
 
     def rows(self) -> int:
-        """Rows of features in the first input, per sample.
-
-        Raises:
-            Unknown: its sizes are not known.
-        """
+        """Rows of features in the first input, per sample; raises Unknown as `input`."""
         sizes = self.input(0)
         return self.per_sample(sizes) // sizes[-1] if sizes and sizes[-1] else 0
 
@@ -173,7 +157,7 @@ QUANTIZATION, STRUCTURE = "quantization", "structure"
 #: constant, and anything else is structure. A quantised operand is not told by its type.
 OPERAND, QUANTISED_OPERAND = "operand", "quantised operand"
 
-#: The letters that rows of the table write roles with.
+#: The letters that rows of the table write roles with, as in "SPPTT".
 _ROLES = {
     "P": PARAM,
     "T": STATISTIC,
@@ -188,7 +172,7 @@ _ROLES = {
 #: Element types that few tensors have but quantised ones.
 NARROW = frozenset(
     getattr(TensorProto, name)
-    for name in ("INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2")
+    for name in "INT8 UINT8 INT4 UINT4 INT2 UINT2".split()
     if hasattr(TensorProto, name)
 )
 

@@ -47,32 +47,21 @@ class Body:
         return position < len(self.node.output) and bool(self.node.output[position])
 
     def input(self, position: int) -> str:
-        """The name of an input within the function.
-
-        Raises:
-            NoRule: it is left out.
-        """
+        """The name of an input within the function; raises NoRule where it is left out."""
         if not self.has(position):
             raise NoRule
         return f"i{position}"
 
     def rank(self, position: int) -> int:
-        """The number of axes of a stored input.
-
-        Raises:
-            NoRule: it is not stored.
-        """
+        """The number of axes of a stored input; raises NoRule where it is not stored."""
         name = self.node.input[position] if self.has(position) else ""
         if name not in self._ranks:
             raise NoRule
         return self._ranks[name]
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """The value of an attribute of the node, or `default`.
-
-        Raises:
-            NoRule: it is not of the kind of the default.
-        """
+        """The value of an attribute of the node, or `default`; raises NoRule where it is not of the
+        kind of the default."""
         for attribute in self.node.attribute:
             if attribute.name == name:
                 value = value_of(attribute)

@@ -47,8 +47,8 @@ def split_activation(context: Context) -> Work:
     """com.microsoft BiasSplitGelu: a bias, then one half times the GELU of the other
     (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
     elements = context.per_sample(context.input(0))
-    used = elements if context.constant(1) is not None else 0
-    return Work(connections=used, extra_flops=elements + 2 * context.per_sample(context.output))
+    uses = context.used({1: elements})
+    return Work.of(uses, extra=elements + 2 * context.per_sample(context.output))
 
 
 def bias(context: Context) -> Work:
@@ -89,8 +89,7 @@ def softmax(context: Context) -> Work:
 def biased_softmax(context: Context) -> Work:
     """com.microsoft BiasSoftmax: as Softmax, after a bias or mask is added."""
     elements = context.per_sample(context.output)
-    used = elements if context.constant(1) is not None else 0
-    return Work(connections=used, extra_flops=4 * elements)
+    return Work.of(context.used({1: elements}), extra=4 * elements)
 
 
 def response_normalisation(context: Context) -> Work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil, log2, prod
 
 from onnxshare.analysis.operators.operator import Context, Unknown, Work
@@ -40,8 +41,7 @@ def affine_grid(context: Context) -> Work:
     (https://onnx.ai/onnx/operators/onnx__AffineGrid.html)."""
     axes = context.output[-1]
     coordinates = context.per_sample(context.output)
-    used = coordinates * (axes + 1) if context.constant(0) is not None else 0
-    return Work(connections=used, macs=coordinates * axes, extra_flops=coordinates)
+    return Work.of(context.used({0: coordinates * (axes + 1)}), coordinates * axes, coordinates)
 
 
 def determinant(context: Context) -> Work:
@@ -64,8 +64,7 @@ def loss(context: Context) -> Work:
     """NegativeLogLikelihoodLoss: per target one score, times the weight of its class
     (https://onnx.ai/onnx/operators/onnx__NegativeLogLikelihoodLoss.html)."""
     targets = context.per_sample(context.input(1))
-    used = targets if context.constant(2) is not None else 0
-    return Work(connections=used, extra_flops=2 * targets)
+    return Work.of(context.used({2: targets}), extra=2 * targets)
 
 
 def softmax_loss(context: Context) -> Work:
@@ -73,7 +72,7 @@ def softmax_loss(context: Context) -> Work:
     (https://onnx.ai/onnx/operators/onnx__SoftmaxCrossEntropyLoss.html)."""
     work = loss(context)
     scores = 4 * context.per_sample(context.input(0))
-    return Work(connections=work.connections, extra_flops=scores + (work.extra_flops or 0))
+    return replace(work, extra_flops=scores + (work.extra_flops or 0))
 
 
 #: Operations per optimised element: decay, moments, root and step.
