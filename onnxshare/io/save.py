@@ -70,18 +70,16 @@ def save_model(model: Model, path: Path, *, external: bool = False, force: bool 
             return _commit(path, whole, None, [], _outdated(path, model, own), force=force)
         external = True
     data_path = _data_path(path, force=force)
-    structure, blocks = lay_out(model, data_path.name, everything=external)
-    parts = pieces(model, structure)
-    if size(parts) > PROTOBUF_LIMIT and not external:
-        structure, blocks = lay_out(model, data_path.name, everything=True)
+    for everything in dict.fromkeys((external, True)):
+        structure, blocks = lay_out(model, data_path.name, everything=everything)
         parts = pieces(model, structure)
-    if size(parts) > PROTOBUF_LIMIT:
-        raise OutputError(
-            f"{path}: cannot be written: the model needs more than 2 GiB without its raw data",
-            "convert its typed tensors to raw data",
-        )
-    used = data_path if blocks else None
-    return _commit(path, parts, used, blocks, _outdated(path, model, own), force=force)
+        if size(parts) <= PROTOBUF_LIMIT:
+            used = data_path if blocks else None
+            return _commit(path, parts, used, blocks, _outdated(path, model, own), force=force)
+    raise OutputError(
+        f"{path}: cannot be written: the model needs more than 2 GiB without its raw data",
+        "convert its typed tensors to raw data",
+    )
 
 
 def _data_path(path: Path, *, force: bool) -> Path:
