@@ -6,9 +6,8 @@ from html import escape
 
 from onnxshare.analysis.results import Inspection
 from onnxshare.errors import printable
-from onnxshare.report.inspect import notes, title
-from onnxshare.report.inspect_columns import Column, Row, cell
-from onnxshare.report.inspect_views import View, amount, count_of, totals_of
+from onnxshare.report.inspect import make_table, notes, title, totals_table
+from onnxshare.report.inspect_views import View, count_of
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -50,7 +49,8 @@ def as_html(report: Inspection, view: View | None) -> str:
         "<body>",
         f"<h1>{name}</h1>",
         *(f"<p>{_text(line)}</p>" for line in _title(report)),
-        *_totals(report),
+        "<h2>Totals per sample</h2>",
+        *totals_table(report).html(),
         *([] if view is None else _rows(report, view)),
         "<h2>Notes</h2>",
         "<pre>" + "\n".join(_text(line.plain) for line in notes(report)) + "</pre>",
@@ -72,64 +72,12 @@ def _text(text: str) -> str:
     return escape(printable(text))
 
 
-def _totals(report: Inspection) -> list[str]:
-    rows = (
-        f'<tr><td>{_text(words)}</td><td class="number">{_text(amount(field, value))}</td></tr>'
-        for field, words, value in totals_of(report)
-    )
-    return [
-        "<h2>Totals per sample</h2>",
-        '<div class="wide">',
-        "<table>",
-        *rows,
-        "</table>",
-        "</div>",
-    ]
-
-
 def _rows(report: Inspection, view: View) -> list[str]:
-    head = "".join(_heading(column) for column in view.columns)
-    once = any(_unshared(row) for row in view.rows)
+    table = make_table(report, view, view.columns)
     shown = count_of(view).removesuffix("; ").replace(" (--all shows every one)", "")
     return [
         f"<h2>By {view.kind}</h2>",
-        '<div class="wide">',
-        "<table>",
-        f"<thead><tr>{head}</tr></thead>",
-        "<tbody>",
-        *(_row(report, view, row) for row in view.rows),
-        "</tbody>",
-        "</table>",
-        "</div>",
+        *table.html(),
         *([f"<p>{_text(shown)}</p>"] if shown else []),
-        *([_LEGEND] if once else []),
+        *([_LEGEND] if any(row.style for row in table.rows) else []),
     ]
-
-
-def _heading(column: Column) -> str:
-    if not column.title:
-        return '<th scope="col" aria-label="share of all parameters"></th>'
-    return f'<th scope="col"{_class(column)}>{_text(column.title)}</th>'
-
-
-def _row(report: Inspection, view: View, row: Row) -> str:
-    cells = "".join(_cell(report, column, row) for column in view.columns)
-    return f'<tr class="unshared">{cells}</tr>' if _unshared(row) else f"<tr>{cells}</tr>"
-
-
-def _unshared(row: Row) -> bool:
-    """Whether it is an FC that uses each weight once."""
-    ratio = row.sharing_ratio
-    return getattr(row, "kind", "") == "fc" and ratio is not None and ratio <= 1
-
-
-def _cell(report: Inspection, column: Column, row: Row) -> str:
-    if column.name == "bar":
-        part, whole = getattr(row, "params_new", row.params), report.totals.params
-        width = 100 * part / whole if whole else 0
-        return f'<td><div class="bar" style="width: {width / 10:.2f}rem"></div></td>'
-    return f"<td{_class(column)}>{escape(cell(column, row, report.totals))}</td>"
-
-
-def _class(column: Column) -> str:
-    return ' class="number"' if column.right else ""

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from onnxshare.analysis.results import Inspection
 from onnxshare.errors import printable
+from onnxshare.report import inspect_columns
 from onnxshare.report import text_tools as numbers
 from onnxshare.report.console import make_console
-from onnxshare.report.inspect_columns import Column, Row, cell, record
+from onnxshare.report.inspect_columns import cell, record
 from onnxshare.report.inspect_summary import describe, describe_equal
 from onnxshare.report.inspect_views import View, amount, count_of, for_sizes, totals_of
+from onnxshare.report.table import GAP, Column, Row, Table, named, rows
 from onnxshare.report.text_tools import folded
 
 
@@ -33,9 +33,9 @@ def print_table(report: Inspection, view: View | None, console: Console | None =
         console.print(line, soft_wrap=True)
     console.print()
     if view is None:
-        console.print(_totals(report))
+        console.print(totals_table(report).text())
     else:
-        console.print(_table(report, view, console.width))
+        console.print(_fitted(report, view, console.width).text())
         console.print(_legend(report, view), soft_wrap=True)
     console.print()
     for line in notes(report):
@@ -70,13 +70,22 @@ def notes(report: Inspection) -> list[Text]:
     return [*describe(report), *describe_equal(report)]
 
 
-def _totals(report: Inspection) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, _GAP, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    for field, words, value in totals_of(report):
-        table.add_row(words, amount(field, value))
-    return table
+def totals_table(report: Inspection) -> Table:
+    """The totals and what they are called."""
+    cells = ((words, amount(field, value)) for field, words, value in totals_of(report))
+    return Table(named("total", "value"), rows(cells), heads=False)
+
+
+def make_table(report: Inspection, view: View, columns: Sequence[inspect_columns.Column]) -> Table:
+    """The rows of a view, in some of its columns, as a person reads them; the totals below."""
+    footer = _footer(report, view)
+    return Table(
+        [Column(column.title, column.right, footer.get(column.name, "")) for column in columns],
+        [
+            Row([cell(column, row, report.totals) for column in columns], _style(row))
+            for row in view.rows
+        ],
+    )
 
 
 #: What is left out first where there is no room for all: half a number would be a wrong one.
@@ -85,7 +94,6 @@ _DISPENSABLE = (
     *("hash", "op_type", "macs"),
 )
 
-_GAP = 2
 _NARROWEST_LAYER, _NARROWEST_WEIGHT = 12, 30
 
 
@@ -107,46 +115,37 @@ def _footer(report: Inspection, view: View) -> dict[str, str]:
     return {first: "total", **footer}
 
 
-def _table(report: Inspection, view: View, width: int) -> Table:
-    body = [{c.name: cell(c, row, report.totals) for c in view.columns} for row in view.rows]
-    footer = _footer(report, view)
+def _fitted(report: Inspection, view: View, width: int) -> Table:
+    """The table in the columns that there is room for, with names broken where they are long."""
+    whole = make_table(report, view, view.columns)
     widths = {
         column.name: max(
-            Text(cells.get(column.name, column.title)).cell_len for cells in [*body, footer, {}]
+            Text(str(text)).cell_len
+            for text in (shown.title, shown.foot, *(row.cells[place] for row in whole.rows))
         )
-        for column in view.columns
+        for place, (column, shown) in enumerate(zip(view.columns, whole.columns, strict=True))
     }
     kept = view.columns if view.chosen else _fitting(view.columns, widths, width)
     flexible = _flexible(kept)
     room = _room(widths, kept, width)
-    table = Table(
-        box=None,
-        pad_edge=False,
-        show_edge=False,
-        header_style="dim",
-        show_footer=True,
-        padding=(0, _GAP, 0, 0),
-    )
-    for column in kept:
-        cells_wide = room if column.name == flexible else widths[column.name]
+    table = make_table(report, view, kept)
+    columns = []
+    for column, shown in zip(kept, table.columns, strict=True):
         fixed = column.right or column.name == "bar" or not view.chosen
-        table.add_column(
-            column.title,
-            Text(footer.get(column.name, "")),
-            justify="right" if column.right else "left",
-            overflow="fold",
-            width=cells_wide if fixed else None,
-            no_wrap=fixed and view.chosen,
-        )
-    for row, cells in zip(view.rows, body, strict=True):
-        if not view.chosen:
-            cells[flexible] = folded(cells[flexible], room)
-        texts = (Text(cells[c.name], "blue" if c.name == "bar" else "") for c in kept)
-        table.add_row(*texts, style=_style(row))
-    return table
+        wide = room if column.name == flexible else widths[column.name]
+        folds = not (fixed and view.chosen)
+        columns.append(replace(shown, folds=folds, width=wide if fixed else None))
+    if view.chosen:
+        return replace(table, columns=columns)
+    place = [column.name for column in kept].index(flexible)
+    for row in table.rows:
+        row.cells[place] = folded(str(row.cells[place]), room)
+    return replace(table, columns=columns)
 
 
-def _fitting(columns: Sequence[Column], widths: dict[str, int], width: int) -> tuple[Column, ...]:
+def _fitting(
+    columns: Sequence[inspect_columns.Column], widths: dict[str, int], width: int
+) -> tuple[inspect_columns.Column, ...]:
     """The columns there is room for; names of layers can be folded, numbers cannot."""
     kept = list(columns)
     flexible = _flexible(kept)
@@ -159,15 +158,15 @@ def _fitting(columns: Sequence[Column], widths: dict[str, int], width: int) -> t
     return tuple(kept)
 
 
-def _flexible(columns: Sequence[Column]) -> str:
+def _flexible(columns: Sequence[inspect_columns.Column]) -> str:
     """The column that can be folded: that of names, else the first."""
     names = [column.name for column in columns]
     return "name" if "name" in names else names[0]
 
 
-def _room(widths: dict[str, int], kept: Sequence[Column], width: int) -> int:
+def _room(widths: dict[str, int], kept: Sequence[inspect_columns.Column], width: int) -> int:
     flexible = _flexible(kept)
-    others = sum(widths[column.name] + _GAP for column in kept if column.name != flexible)
+    others = sum(widths[column.name] + GAP for column in kept if column.name != flexible)
     return max(1, min(widths[flexible], width - others))
 
 
@@ -185,7 +184,7 @@ def _legend(report: Inspection, view: View) -> Text:
     return Text(count_of(view) + words, "dim")
 
 
-def _style(row: Row) -> str:
+def _style(row: inspect_columns.Row) -> str:
     """FCs that use each weight once stand out."""
     unshared = (
         getattr(row, "kind", "") == "fc"
@@ -197,41 +196,18 @@ def _style(row: Row) -> str:
 
 def as_csv(report: Inspection, view: View | None) -> str:
     """The rows as CSV with a header, or the totals without a view; unknown values are empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     if view is None:
-        writer.writerow(("total", "value"))
-        writer.writerows((field, "" if v is None else v) for field, _, v in totals_of(report))
-        return text.getvalue()
-    writer.writerow(column.name for column in view.fields)
-    writer.writerows(record(view.fields, row, report.totals) for row in view.rows)
-    return text.getvalue()
+        cells = ((field, "" if v is None else str(v)) for field, _, v in totals_of(report))
+        return Table(named("total", "value"), rows(cells)).csv()
+    return Table(
+        [Column(column.name) for column in view.fields],
+        rows(record(view.fields, row, report.totals) for row in view.rows),
+    ).csv()
 
 
 def as_markdown(report: Inspection, view: View | None) -> str:
     """The rows as a Markdown table with the totals as its last row, or the totals alone."""
     if view is None:
-        rows = [[words, amount(field, value)] for field, words, value in totals_of(report)]
-        return _markdown(["total", "value"], ["---", "---:"], rows)
+        return totals_table(report).markdown()
     columns = [column for column in view.columns if column.name != "bar"]
-    footer = _footer(report, view)
-    rows = [[cell(column, row, report.totals) for column in columns] for row in view.rows]
-    last = [footer.get(column.name, "") for column in columns]
-    total = _line(["**total**" if text == "total" else _marked(text) for text in last])
-    marks = ["---:" if column.right else "---" for column in columns]
-    return _markdown([column.title for column in columns], marks, rows) + total
-
-
-def _markdown(titles: list[str], marks: list[str], rows: list[list[str]]) -> str:
-    body = (_line([_marked(text) for text in row]) for row in rows)
-    return "".join([_line(titles), _line(marks), *body])
-
-
-def _line(cells: list[str]) -> str:
-    return "|" + "".join(f" {text} |" if text else " |" for text in cells) + "\n"
-
-
-def _marked(text: str) -> str:
-    for char in "\\|*_`<>[]":
-        text = text.replace(char, f"\\{char}")
-    return text
+    return make_table(report, view, columns).markdown()

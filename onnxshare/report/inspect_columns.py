@@ -11,12 +11,10 @@ from onnxshare.analysis.results import NodeFacts, TensorInfo, Totals, WeightFact
 from onnxshare.errors import UsageError, hint, printable
 from onnxshare.report import text_tools
 from onnxshare.report.inspect_groups import Group
+from onnxshare.report.table import Bar
 
 #: A row is the facts of a node or a weight, or a group of nodes.
 Row = Any
-
-#: Characters of the widest bar.
-BAR = 12
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Column:
     name: str
     title: str
     value: Callable[[Row, Totals], Any]
-    text: Callable[[Row, Totals], str]
+    text: Callable[[Row, Totals], str | Bar]
     right: bool = False
 
 
@@ -127,9 +125,10 @@ def choose(kind: str, names: Sequence[str]) -> tuple[Column, ...]:
     return tuple(chosen)
 
 
-def cell(column: Column, row: Row, totals: Totals) -> str:
+def cell(column: Column, row: Row, totals: Totals) -> str | Bar:
     """One cell as a person reads it, without characters that disturb a terminal."""
-    return printable(column.text(row, totals))
+    found = column.text(row, totals)
+    return found if isinstance(found, Bar) else printable(found)
 
 
 def record(columns: Sequence[Column], row: Row, totals: Totals) -> list[str]:
@@ -187,11 +186,8 @@ def _share(name: str, title: str, part: str, whole: str) -> Column:
     return Column(name, title, value, text, right=True)
 
 
-def _bar(row: Row, totals: Totals) -> str:
-    part, whole = getattr(row, "params_new", row.params), totals.params
-    filled = round(8 * BAR * part / whole) if whole else 0
-    partial = " ▏▎▍▌▋▊▉"[filled % 8] if filled % 8 else ""
-    return ("█" * (filled // 8) + partial).ljust(BAR)
+def _bar(row: Row, totals: Totals) -> Bar:
+    return Bar(getattr(row, "params_new", row.params), totals.params)
 
 
 def _equal_to(row: Row, totals: Totals) -> str:

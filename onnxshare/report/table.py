@@ -1,0 +1,184 @@
+"""Tables: one description of columns and rows, written as text, Markdown, CSV or HTML."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from rich import box
+from rich.table import Table as RichTable
+from rich.text import Text
+
+#: Cells of a terminal between two columns.
+GAP = 2
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        title: its head.
+        right: whether its cells stand to the right, as numbers do.
+        foot: the cell below all rows.
+        folds: whether its cells are broken where there is no room.
+        width: how wide it is on a terminal; None: as its cells.
+        least: how narrow it may become where it folds.
+    """
+
+    title: str = ""
+    right: bool = False
+    foot: str = ""
+    folds: bool = False
+    width: int | None = None
+    least: int | None = None
+
+
+#: Characters of the widest bar.
+BAR = 12
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A cell that shows a part of a whole as a bar; the whole may be 0."""
+
+    part: int
+    whole: int
+
+    def __str__(self) -> str:
+        filled = round(8 * BAR * self.part / (self.whole or 1))
+        return ("█" * (filled // 8) + " ▏▎▍▌▋▊▉"[filled % 8].strip()).ljust(BAR)
+
+
+Cell = str | Text | Bar
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its cells, and the style that makes it stand out."""
+
+    cells: list[Cell]
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows, ready to be written in any form.
+
+    Attributes:
+        columns: the columns.
+        rows: the rows.
+        heads: whether the titles are shown.
+        ruled: whether text has a line below the titles.
+    """
+
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    heads: bool = True
+    ruled: bool = False
+
+    def text(self) -> RichTable:
+        """The table for a console."""
+        table = RichTable(
+            box=box.SIMPLE_HEAD if self.ruled else None,
+            pad_edge=False,
+            show_edge=False,
+            show_header=self.heads,
+            header_style=None if self.ruled else "dim",
+            show_footer=any(column.foot for column in self.columns),
+            padding=(0, 1) if self.ruled else (0, GAP, 0, 0),
+        )
+        for column in self.columns:
+            table.add_column(
+                column.title,
+                Text(column.foot),
+                justify="right" if column.right else "left",
+                overflow="fold" if column.folds else "ellipsis",
+                no_wrap=not column.folds,
+                width=column.width,
+                min_width=column.least,
+            )
+        for row in self.rows:
+            table.add_row(*map(_text_cell, row.cells), style=row.style)
+        return table
+
+    def markdown(self, *, escaped: bool = False) -> str:
+        """The table in Markdown; `escaped` says that the cells are Markdown already."""
+        marked = str if escaped else _marked
+        marks = ["---:" if column.right else "---" for column in self.columns]
+        lines = [
+            [column.title for column in self.columns],
+            marks,
+            *([marked(str(cell)) for cell in row.cells] for row in self.rows),
+        ]
+        feet = [column.foot for column in self.columns]
+        if any(feet):
+            lines.append(["**total**" if foot == "total" else marked(foot) for foot in feet])
+        return "".join(map(_line, lines))
+
+    def csv(self) -> str:
+        """The table as CSV with a header."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(column.title for column in self.columns)
+        writer.writerows(row.cells for row in self.rows)
+        return text.getvalue()
+
+    def html(self) -> list[str]:
+        """The table as lines of HTML; rows with a style are of the class `unshared`."""
+        rows = [
+            ('<tr class="unshared">' if row.style else "<tr>")
+            + "".join(map(_html_cell, self.columns, row.cells))
+            + "</tr>"
+            for row in self.rows
+        ]
+        if self.heads:
+            heads = "".join(map(_html_head, self.columns))
+            rows = [f"<thead><tr>{heads}</tr></thead>", "<tbody>", *rows, "</tbody>"]
+        return ['<div class="wide">', "<table>", *rows, "</table>", "</div>"]
+
+
+def named(name: str, *others: str) -> list[Column]:
+    """A column of names, and columns of numbers."""
+    return [Column(name), *(Column(title, right=True) for title in others)]
+
+
+def rows(cells: Iterable[Iterable[Cell]]) -> list[Row]:
+    """Rows without a style."""
+    return [Row(list(row)) for row in cells]
+
+
+def _text_cell(cell: Cell) -> Text:
+    if isinstance(cell, Text):
+        return cell
+    return Text(str(cell), "blue" if isinstance(cell, Bar) else "")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "|" + "".join(f" {text} |" if text else " |" for text in cells) + "\n"
+
+
+def _marked(text: str) -> str:
+    for char in "\\|*_`<>[]":
+        text = text.replace(char, f"\\{char}")
+    return text
+
+
+def _html_head(column: Column) -> str:
+    if not column.title:
+        return '<th scope="col" aria-label="share of all parameters"></th>'
+    return f'<th scope="col"{_html_class(column)}>{escape(column.title)}</th>'
+
+
+def _html_cell(column: Column, cell: Cell) -> str:
+    if isinstance(cell, Bar):
+        width = 100 * cell.part / (cell.whole or 1) / 10
+        return f'<td><div class="bar" style="width: {width:.2f}rem"></div></td>'
+    return f"<td{_html_class(column)}>{escape(str(cell))}</td>"
+
+
+def _html_class(column: Column) -> str:
+    return ' class="number"' if column.right else ""
