@@ -31,17 +31,12 @@ def rules(
         found = [{field: getattr(rule, field) for field in fields} for rule in RULES]
         options.print_json({"schema_version": 1, "rules": found})
         return
-    from rich.table import Table
-
     from onnxshare.report.console import make_console
+    from onnxshare.report.table import Column, Table, rows
 
-    table = Table(box=None, pad_edge=False)
-    for title in ("code", "name", "limit", "default"):
-        table.add_column(title, no_wrap=True)
-    for rule in RULES:
-        table.add_row(rule.code, rule.name, rule.option, default(rule))
+    cells = [(rule.code, rule.name, rule.option, default(rule)) for rule in RULES]
     console = make_console()
-    console.print(table)
+    console.print(Table([*map(Column, ("code", "name", "limit", "default"))], rows(cells)).text())
     console.print("\n`onnxshare explain CODE` says what a rule measures and why.", soft_wrap=True)
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from onnxshare.comparison.results import (
@@ -18,9 +15,9 @@ from onnxshare.comparison.results import (
     WeightProof,
 )
 from onnxshare.errors import printable
+from onnxshare.report.console import make_console, say
+from onnxshare.report.table import Cell, Column, Row, Table, named
 from onnxshare.runtime.latency import Latency
-
-_WIDTH_IN_A_PIPE = 100
 
 _STYLES = {
     Verdict.IDENTICAL: "bold green",
@@ -31,24 +28,35 @@ _STYLES = {
     Verdict.NOT_RUN: "bold red",
 }
 
-_Cell = Callable[[OutputComparison], str | None]
+
+def _shown(form: str) -> Callable[[float | None], str | None]:
+    return lambda value: None if value is None else form.format(value)
+
+
+_number, _decibels = _shown("{:.2g}"), _shown("{:.0f} dB")
+_cosine, _percent, _channel = _shown("{:.4g}"), _shown("{:.0%}"), _shown("{}")
+
+
+def _times(value: float | None) -> str | None:
+    return _percent(value) if value is None or value < 10 else f"{value:.3g}×"
+
 
 #: Heading and cell of every column after the name; a column that is empty throughout is left out.
-_COLUMNS: tuple[tuple[str, _Cell], ...] = (
-    ("max error", lambda row: _number(row.max_abs)),
-    ("of tolerance", lambda row: _times(row.worst)),
-    ("channel", lambda row: None if row.worst_channel is None else str(row.worst_channel)),
-    ("relative", lambda row: _number(row.max_rel)),
-    ("RMSE", lambda row: _number(row.rmse)),
-    ("SQNR", lambda row: _decibels(row.sqnr_db)),
-    ("centred", lambda row: _decibels(row.sqnr_centred_db)),
-    ("cosine", lambda row: _number(row.cosine, 4)),
-    ("live", lambda row: _percent(row.live, 0)),
-)
+_COLUMNS: dict[str, Callable[[OutputComparison], str | None]] = {
+    "max error": lambda row: _number(row.max_abs),
+    "of tolerance": lambda row: _times(row.worst),
+    "channel": lambda row: _channel(row.worst_channel),
+    "relative": lambda row: _number(row.max_rel),
+    "RMSE": lambda row: _number(row.rmse),
+    "SQNR": lambda row: _decibels(row.sqnr_db),
+    "centred": lambda row: _decibels(row.sqnr_centred_db),
+    "cosine": lambda row: _cosine(row.cosine),
+    "live": lambda row: _percent(row.live),
+}
 
 
-def render_text(comparison: Comparison) -> RenderableType:
-    """Return the table and the sentence, ready for a rich console.
+def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
+    """Print the report on stdout; coloured on a terminal unless NO_COLOR is set.
 
     Columns: the largest error; error over tolerance in the channel that comes nearest to its
     own (each has one: 100 % is all that rounding explains), and that channel; largest error over
@@ -56,42 +64,24 @@ def render_text(comparison: Comparison) -> RenderableType:
     taken off the signal; cosine; the share of channels that move with the inputs. Then a line per
     output that has classes, with 95 % lower bounds.
     """
-    return Group(*_parts(comparison))
-
-
-def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
-    """Print the report on stdout; coloured on a terminal unless NO_COLOR is set."""
-    console = console or _console()
-    for part in _parts(comparison):
-        # A sentence is never broken: a pipe's reader wants it in one line.
-        console.print(part, soft_wrap=isinstance(part, Text))
-
-
-def sentence(comparison: Comparison) -> str:
-    """Return the verdict, its reason and what it rests on, in one plain sentence."""
-    return _sentence(comparison).plain
-
-
-def _console() -> Console:
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _WIDTH_IN_A_PIPE
-    return Console(file=sys.stdout, width=width, highlight=False)
-
-
-def _parts(comparison: Comparison) -> list[RenderableType]:
-    parts: list[RenderableType] = []
+    console = console or make_console()
     if comparison.outputs:
-        parts.append(_table(comparison))
-    parts += [Text(printable(line)) for line in map(_classes, comparison.outputs) if line]
+        console.print(_table(comparison).text())
+    for line in _lines(comparison):
+        say(console, line)
+    say(console, _sentence(comparison))
+
+
+def _lines(comparison: Comparison) -> Iterator[str]:
+    yield from filter(None, map(_classes, comparison.outputs))
     if comparison.accuracy is not None:
         a, b = comparison.accuracy["a"], comparison.accuracy["b"]
-        parts.append(Text(f"accuracy: A {a:.2%}, B {b:.2%} ({(b - a) * 100:+.2f} points)"))
+        yield f"accuracy: A {a:.2%}, B {b:.2%} ({(b - a) * 100:+.2f} points)"
     if comparison.weights is not None:
-        parts.append(Text(printable(_weights(comparison.weights))))
-    parts += [Text(printable(line)) for line in _costs(comparison)]
+        yield _weights(comparison.weights)
+    yield from _costs(comparison)
     if comparison.first_divergence is not None:
-        parts.append(Text(printable(_parting(comparison.first_divergence))))
-    parts.append(_sentence(comparison))
-    return parts
+        yield _parting(comparison.first_divergence)
 
 
 def _classes(row: OutputComparison) -> str:
@@ -166,26 +156,29 @@ def _weights(proof: WeightProof) -> str:
 
 
 def _table(comparison: Comparison) -> Table:
-    columns = [
-        (heading, cell)
-        for heading, cell in _COLUMNS
+    columns = {
+        heading: cell
+        for heading, cell in _COLUMNS.items()
         if any(cell(row) is not None for row in comparison.outputs)
-    ]
-    table = Table(box=None, pad_edge=False, header_style="dim", show_edge=False)
-    table.add_column("output", overflow="fold", min_width=6)
-    for heading, _ in columns:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in comparison.outputs:
-        name = Text(printable(row.name), "dim" if row.internal else "")
-        if row.internal:
-            name.append(" (internal)")
-        style = "red" if row.worst is not None and row.worst > 1 else ""
-        cells = [
-            Text(cell(row) or "–", style if index == 0 else "")
-            for index, (_, cell) in enumerate(columns)
-        ]
-        table.add_row(name, *cells)
-    return table
+    }
+    return Table(
+        [Column("output", folds=True, least=6), *named("", *columns)[1:]],
+        [
+            Row([_name(row), *_marked(row, [cell(row) or "–" for cell in columns.values()])])
+            for row in comparison.outputs
+        ],
+    )
+
+
+def _name(row: OutputComparison) -> Text:
+    name = Text(printable(row.name), "dim" if row.internal else "")
+    return name.append(" (internal)") if row.internal else name
+
+
+def _marked(row: OutputComparison, cells: list[str]) -> list[Cell]:
+    """The figures, the first in red where the row is beyond its tolerance."""
+    style = "red" if row.worst is not None and row.worst > 1 else ""
+    return [Text(cell, "" if place else style) for place, cell in enumerate(cells)]
 
 
 def _sentence(comparison: Comparison) -> Text:
@@ -201,21 +194,3 @@ def _sentence(comparison: Comparison) -> Text:
         (comparison.verdict, _STYLES[comparison.verdict]),
         printable(f": {comparison.reason} ({'; '.join(filter(None, basis))})"),
     )
-
-
-def _number(value: float | None, digits: int = 2) -> str | None:
-    return None if value is None else f"{value:.{digits}g}"
-
-
-def _decibels(value: float | None) -> str | None:
-    return None if value is None else f"{value:.0f} dB"
-
-
-def _times(value: float | None) -> str | None:
-    if value is None:
-        return None
-    return f"{value:.0%}" if value < 10 else f"{value:.3g}×"
-
-
-def _percent(value: float | None, digits: int) -> str | None:
-    return None if value is None else f"{value:.{digits}%}"

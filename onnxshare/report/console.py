@@ -1,7 +1,4 @@
-"""The report of `doctor`: versions, providers, and what is broken.
-
-Where reports go: stdout, in colour on a terminal unless NO_COLOR is set.
-"""
+"""Where reports go: stdout, in colour on a terminal unless NO_COLOR is set. What `doctor` says."""
 
 from __future__ import annotations
 
@@ -38,20 +35,26 @@ def make_console(*, answers: bool = True) -> Console:
     return kind(file=sys.stdout, width=width, highlight=False)
 
 
+def say(console: Console, words: str | Text, style: str = "") -> None:
+    """Print words on a line of their own, which is never broken: the reader of a pipe wants a
+    sentence in one line, and a command must stay in one piece to be copied."""
+    text = words if isinstance(words, Text) else Text(printable(words), style)
+    console.print(text, soft_wrap=True)
+
+
 def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> None:
     """Print the diagnosis on stdout, a line for each fact."""
     console = console or make_console()
     for name, value in _versions(diagnosis):
-        console.print(Text.assemble((f"{name:<18}", "dim"), printable(value)), soft_wrap=True)
+        say(console, Text.assemble((f"{name:<18}", "dim"), printable(value)))
     for state in diagnosis.providers:
         mark = ("works", "green") if state.works else ("does not work", "yellow")
         detail = f": {printable(state.detail)}" if state.detail else ""
-        name = printable(state.name)
-        console.print(Text.assemble((f"{name:<18}", "dim"), mark, detail), soft_wrap=True)
+        say(console, Text.assemble((f"{printable(state.name):<18}", "dim"), mark, detail))
     for problem in diagnosis.problems:
-        console.print(Text.assemble(("broken  ", "bold red"), printable(problem)), soft_wrap=True)
+        say(console, Text.assemble(("broken  ", "bold red"), printable(problem)))
     if diagnosis.healthy:
-        console.print(Text("Everything that onnxshare needs works.", "bold green"))
+        say(console, "Everything that onnxshare needs works.", "bold green")
 
 
 def _versions(diagnosis: Diagnosis) -> list[tuple[str, str]]:

@@ -1,7 +1,4 @@
-"""The report of `diff`: what changed, the most telling first.
-
-The report of `family`: what several models hold once, and how many times over.
-"""
+"""The reports of `diff`, what changed, and of `family`, what several models hold once."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from onnxshare.differences.family import Family
@@ -25,6 +21,7 @@ from onnxshare.errors import printable
 from onnxshare.report import text_tools as numbers
 from onnxshare.report.console import make_console
 from onnxshare.report.inspect_views import for_sizes, words_of
+from onnxshare.report.table import Table, named, rows
 
 #: Rows of a section, unless all are asked for.
 ROWS = 20
@@ -43,8 +40,6 @@ _WEIGHTS = {
     "transposed": "is transposed",
     "transposed and reshaped": "is transposed and reshaped",
 }
-
-_GAP = 2
 
 
 def print_difference(
@@ -71,7 +66,7 @@ def print_difference(
     changed = [total for total in difference.totals if total.before != total.after]
     if changed:
         console.print()
-        console.print(_totals(changed))
+        console.print(_totals(changed).text())
     _section(
         console,
         _head("nodes", difference.layers, difference.same_layers),
@@ -92,19 +87,16 @@ def print_difference(
 
 
 def _totals(changed: Sequence[TotalChange]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
-    table.add_column("total", no_wrap=True)
-    for title in ("before", "after", "change", ""):
-        table.add_column(title, justify="right", no_wrap=True)
-    for total in changed:
-        show = _figure if isinstance(total.delta, float) or total.delta is None else _exact
-        delta = (
-            "–" if total.delta is None else f"{'+' if total.delta > 0 else ''}{show(total.delta)}"
-        )
-        ratio = "" if total.ratio is None else _factor(total.ratio)
-        cells = (words_of(total.name), show(total.before), show(total.after), delta, ratio)
-        table.add_row(*cells)
-    return table
+    return Table(named("total", "before", "after", "change", ""), rows(map(_total, changed)))
+
+
+def _total(total: TotalChange) -> list[str]:
+    delta, show = total.delta, _figure
+    if isinstance(delta, int):
+        show = _exact
+    change = "–" if delta is None else f"{'+' if delta > 0 else ''}{show(delta)}"
+    ratio = "" if total.ratio is None else _factor(total.ratio)
+    return [words_of(total.name), show(total.before), show(total.after), change, ratio]
 
 
 def _exact(value: float | None) -> str:
@@ -252,47 +244,42 @@ def print_family(family: Family, console: Console | None = None, *, every: bool 
         every: list all tensors, also those that one model alone holds.
     """
     console = console or make_console(answers=False)
-    console.print(_members(family))
+    console.print(_members(family).text())
     console.print()
     console.print(_together(family), soft_wrap=True)
     shared = [weight for weight in family.weights if every or len(weight.models) > 1]
     if not shared:
         return
-    rows = shared if every else shared[:ROWS]
-    table = _table("weight", "params", "models", "copies", "connections")
-    for weight in rows:
-        table.add_row(
-            Text(printable(weight.name)),
+    shown = shared if every else shared[:ROWS]
+    cells = (
+        (
+            printable(weight.name),
             numbers.exact(weight.params),
             str(len(weight.models)),
             str(weight.times),
             numbers.exact(weight.connections),
         )
+        for weight in shown
+    )
     console.print()
-    console.print(table)
-    if len(shared) > len(rows):
-        console.print(f"… and {len(shared) - len(rows)} more; --all lists them")
+    titles = named("weight", "params", "models", "copies", "connections")
+    console.print(Table(titles, rows(cells)).text())
+    if len(shared) > len(shown):
+        console.print(f"… and {len(shared) - len(shown)} more; --all lists them")
 
 
 def _members(family: Family) -> Table:
-    table = _table("model", "params", "shared", "own", "MACs")
-    for member in family.members:
-        table.add_row(
-            Text(printable(member.name)),
+    cells = (
+        (
+            printable(member.name),
             numbers.exact(member.params),
             numbers.exact(member.shared),
             numbers.exact(member.own),
             numbers.rounded(member.macs),
         )
-    return table
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column(first, no_wrap=True)
-    for title in others:
-        table.add_column(title, justify="right", no_wrap=True)
-    return table
+        for member in family.members
+    )
+    return Table(named("model", "params", "shared", "own", "MACs"), rows(cells))
 
 
 def _together(family: Family) -> str:

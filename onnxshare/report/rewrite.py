@@ -104,7 +104,7 @@ def _site(site: Site, change: Change | None) -> list[Text]:
 def _tried(search: Search, console: Console) -> None:
     """The table of everything that a search tried."""
     console.print()
-    console.print(table.table(search))
+    console.print(table.table(search).text())
     for line in table.lines(search):
         console.print(line, soft_wrap=True)
     console.print()

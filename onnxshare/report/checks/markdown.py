@@ -8,6 +8,7 @@ from onnxshare.checks.limits import Unit, show
 from onnxshare.checks.results import CheckReport, Finding, ModelReport
 from onnxshare.errors import printable
 from onnxshare.report.checks.text import count
+from onnxshare.report.table import Column, Table, rows
 
 _COLUMNS: dict[str, tuple[str, Unit]] = {
     "file_bytes": ("Size", "bytes"),
@@ -29,37 +30,34 @@ def render(report: CheckReport) -> str:
         *_table(["", "Model", *(title for title, _ in _COLUMNS.values())], _models(report)),
     ]
     if report.findings:
-        rows = [_finding(finding) for finding in report.findings]
-        lines += ["", *_table(["Rule", "Model", "Finding", "Fix"], rows)]
+        found = [_finding(finding) for finding in report.findings]
+        lines += ["", *_table(["Rule", "Model", "Finding", "Fix"], found)]
     for model in report.unreadable:
         lines += ["", f"**Could not be read:** {_text(model.error or '')}"]
     if report.silenced:
         lines += ["", "<details><summary>Silenced</summary>", ""]
-        rows = [
+        cells = [
             [item.finding.code, _text(item.finding.model), _text(item.reason or "in the baseline")]
             for item in report.silenced
         ]
-        lines += [*_table(["Rule", "Model", "Reason"], rows), "", "</details>"]
+        lines += [*_table(["Rule", "Model", "Reason"], cells), "", "</details>"]
     if report.stale:
         lines += ["", "**Stale:**", "", *(f"- {_text(words)}" for words in report.stale)]
     return "\n".join(lines) + "\n"
 
 
-def _table(titles: list[str], rows: list[list[str]]) -> list[str]:
-    return [
-        "| " + " | ".join(titles) + " |",
-        "|" + " --- |" * len(titles),
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
+def _table(titles: list[str], cells: list[list[str]]) -> list[str]:
+    table = Table([Column(title) for title in titles], rows(cells))
+    return table.markdown(escaped=True).splitlines()
 
 
 def _models(report: CheckReport) -> list[list[str]]:
-    rows = []
+    cells = []
     for model in report.models:
         errors = [finding for finding in model.findings if finding.severity == "error"]
         mark = "❌" if errors or model.error else "⚠️" if model.findings else "✅"
-        rows.append([mark, _text(model.path), *_measured(report, model)])
-    return rows
+        cells.append([mark, _text(model.path), *_measured(report, model)])
+    return cells
 
 
 def _measured(report: CheckReport, model: ModelReport) -> list[str]:

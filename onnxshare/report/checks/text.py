@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import sys
 
 from rich.console import Console
 from rich.text import Text
@@ -12,26 +10,22 @@ from rich.text import Text
 from onnxshare.checks.results import CheckReport, Finding
 from onnxshare.checks.rules import BY_OPTION
 from onnxshare.errors import printable
-
-#: How wide a report is where there is no terminal to ask.
-WIDTH_IN_A_PIPE = 100
+from onnxshare.report.console import WIDTH_IN_A_PIPE, make_console, say
 
 
 def print_findings(
     report: CheckReport, console: Console | None = None, *, fixes: bool = True
 ) -> None:
     """Print the report on stdout; coloured on a terminal unless NO_COLOR is set."""
-    console = console or _console()
+    console = console or make_console()
     widest = max((len(printable(finding.model)) for finding in report.findings), default=0)
     for finding in report.findings:
-        # A line is never broken: a pipe's reader wants one line per finding, and a command must
-        # stay in one piece to be copied.
-        console.print(_line(finding, widest), soft_wrap=True)
+        say(console, _line(finding, widest))
         if fixes:
-            console.print(_fix(finding), soft_wrap=True)
+            say(console, _fix(finding))
     for words in report.stale:
-        console.print(Text.assemble(("stale  ", "bold yellow"), printable(words)), soft_wrap=True)
-    console.print(_summary(report), soft_wrap=True)
+        say(console, Text.assemble(("stale  ", "bold yellow"), printable(words)))
+    say(console, _summary(report))
 
 
 def full(report: CheckReport) -> str:
@@ -86,8 +80,3 @@ def _summary(report: CheckReport) -> Text:
 def count(number: int, word: str) -> str:
     """A number of things: `no findings`, `1 model`, `2 models`."""
     return f"{number or 'no'} {word}{'' if number == 1 else 's'}"
-
-
-def _console() -> Console:
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else WIDTH_IN_A_PIPE
-    return Console(file=sys.stdout, width=width, highlight=False)

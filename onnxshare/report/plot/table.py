@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from statistics import median
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from onnxshare.errors import printable
 from onnxshare.report import text_tools
 from onnxshare.report.compare import seconds
+from onnxshare.report.table import Cell, Column, Row, Table, named
 from onnxshare.runtime.latency import MARGIN
 from rewrites.small_heads.search_result import Candidate, Search
 
@@ -20,29 +19,21 @@ CHOSEN = "← chosen"
 
 def table(search: Search) -> Table:
     """The candidates that were tried, cheapest first, and the head as it was."""
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    shown.add_column("method", no_wrap=True)
-    for title in ("head params", "÷", *_titles(search), "on"):
-        shown.add_column(title, justify="right", no_wrap=True)
-    shown.add_column("", no_wrap=True)
-    for item in search.candidates:
-        if item.estimate is not None:
-            shown.add_row(*_row(search, item), style=_style(item))
+    rows = [
+        Row(_row(search, item), _style(item))
+        for item in search.candidates
+        if item.estimate is not None
+    ]
     figures = ["100.0 %", "100.0 %"] * (search.target.keep is not None)
     figures += ["0.0 %", "0.0 %"] * (search.target.max_error is not None)
     if any(item.latency is not None for item in search.candidates):
         before = [item.latency.a for item in search.candidates if item.latency and item.latency.a]
         figures += [seconds(median(before)), "1"] if before else ["–", "–"]
-    shown.add_row(
-        "exact",
-        text_tools.exact(search.params_before),
-        "1",
-        *figures,
-        "",
-        CHOSEN if search.chosen == "exact" else "keeps all",
-        style="bold" if search.chosen == "exact" else "",
-    )
-    return shown
+    exact = search.chosen == "exact"
+    mark = CHOSEN if exact else "keeps all"
+    cells = ["exact", text_tools.exact(search.params_before), "1", *figures, "", mark]
+    columns = [*named("method", "head params", "÷", *_titles(search), "on"), Column()]
+    return Table(columns, [*rows, Row([*cells], "bold" if exact else "")], ruled=True)
 
 
 def lines(search: Search) -> list[Text]:
@@ -115,10 +106,14 @@ def _titles(search: Search) -> list[str]:
     return titles
 
 
-def _row(search: Search, item: Candidate) -> list[str]:
+def _row(search: Search, item: Candidate) -> list[Cell]:
     estimate, params = item.estimate, item.params or 1
     assert estimate is not None
-    row = [item.method, text_tools.exact(params), f"{search.params_before / params:.3g}"]
+    row: list[Cell] = [
+        item.method,
+        text_tools.exact(params),
+        f"{search.params_before / params:.3g}",
+    ]
     if search.target.keep is not None:
         row += [_percent(estimate.agreement), _percent(estimate.agreement_low)]
     if search.target.max_error is not None:

@@ -121,7 +121,7 @@ NOTHING = replace(
 def printed(search: Search) -> str:
     text = io.StringIO()
     console = Console(file=text, width=100, color_system=None)
-    console.print(table.table(search))
+    console.print(table.table(search).text())
     for line in table.lines(search):
         console.print(line, soft_wrap=True)
     return text.getvalue()
