@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from onnxshare.analysis.cautions import cautions, contradicted
@@ -174,7 +174,9 @@ def _computed(usage: WeightUsage) -> list[str]:
     ]
 
 
-def _unknown(usage: WeightUsage, shared: list[NodeFacts], open_sizes: tuple[str, ...]) -> list[str]:
+def _unknown(
+    usage: WeightUsage, shared: list[NodeFacts], open_sizes: Mapping[str, str]
+) -> list[str]:
     """One line for the nodes whose work stayed unknown, not one each, with the sizes of inputs that
     are open; else one for those of which it is only what they do beside multiply-accumulates."""
     work, flops = [], []
@@ -195,16 +197,12 @@ def _unknown(usage: WeightUsage, shared: list[NodeFacts], open_sizes: tuple[str,
     return lines
 
 
-def _to_set(open_sizes: tuple[str, ...]) -> str:
+def _to_set(open_sizes: Mapping[str, str]) -> str:
     """Which sizes of inputs are open, and the option that sets the first; "" if none are."""
     if not open_sizes:
         return ""
-    first = open_sizes[0]
-    option = f"--dim {first}=128"
-    if first.endswith("]"):
-        option = f"--input-shape {first.rpartition('[')[0]}:SIZES"
-    names = _some([name.removesuffix("[]") for name in open_sizes])
-    return f"; sizes that are open: {names}; set them, as in {option}"
+    option = next(iter(open_sizes.values()))
+    return f"; sizes that are open: {_some(list(open_sizes))}; set them, as in {option}"
 
 
 def _some(names: list[str]) -> str:

@@ -1,6 +1,6 @@
-"""Where two models part: the first tensor that both have whose error is more than rounding.
+"""Tensors inside two models: the first that differs, and those that speak for hidden outputs.
 
-Tensors before what hides them: where two models end alike, what goes into that end.
+Where models part is the first tensor that both have by name whose error is more than rounding.
 
 An output behind a ReLU that is 0 throughout, a saturated softmax or an ArgMax hardly moves, so
 equal values prove nothing. But where both models end in the same operators with the same

@@ -1,7 +1,4 @@
-"""The figures behind a verdict, gathered batch by batch so that memory stays bounded.
-
-How far values are spread around the mean of their channel, gathered batch by batch.
-"""
+"""The figures behind a verdict, gathered batch by batch so that memory stays bounded."""
 
 from __future__ import annotations
 
@@ -234,19 +231,6 @@ class Tally:
         if a.dtype.kind in "biu" and not self.problem:
             self._add_numbers(split_channels(a), split_channels(b))
 
-    def _add_numbers(self, a: Floats, b: Floats) -> None:
-        """Figures of integers and booleans, which no tolerance judges: for the report alone."""
-        if self._low.shape != a.shape[1:]:
-            self._low, self._high = np.full(a.shape[1:], np.inf), np.full(a.shape[1:], -np.inf)
-            self.error, self.largest = np.zeros(a.shape[1]), np.zeros(a.shape[1])
-        self._low = np.minimum(self._low, a.min(axis=0, initial=np.inf))
-        self._high = np.maximum(self._high, a.max(axis=0, initial=-np.inf))
-        gap = np.abs(a - b)
-        self.error = np.maximum(self.error, gap.max(axis=(0, 2), initial=0.0))
-        self.largest = np.maximum(self.largest, np.abs(a).max(axis=(0, 2), initial=0.0))
-        self._sums[3] += np.vdot(gap, gap)
-        self._elements += a.size
-
     def _add_classes(self, a: Array, b: Array, labels: Array | None) -> None:
         rows = a.reshape(len(a), -1)
         if a.ndim < 2 or rows.shape[1] != a.shape[-1 if a.shape[1] == 1 else 1]:
@@ -268,28 +252,37 @@ class Tally:
             if count:
                 self._refuse(f"has NaN or infinite values in other places ({count} differ)")
                 return
-        if not self.error.size:
-            channels = a.shape[1]
-            self.error, self.noise, self.largest = (np.zeros(channels) for _ in range(3))
-            self.worst_row = np.zeros(channels)
-            self._low = np.full(a.shape[1:], np.inf)
-            self._high = np.full(a.shape[1:], -np.inf)
-        elif a.shape[1:] != self._low.shape:
+        if self.error.size and a.shape[1:] != self._low.shape:
             self._refuse("changes its shape from batch to batch")
             return
         finite = np.isfinite(a)
         a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
-        self._low = np.minimum(self._low, a.min(axis=0))
-        self._high = np.maximum(self._high, a.max(axis=0))
-        self.largest = np.maximum(self.largest, np.abs(a).max(axis=(0, 2), initial=0.0))
-        error = np.abs(a - b)
+        before = self.error
+        error = self._add_numbers(a, b)
+        if not before.size:
+            before, self.noise, self.worst_row = (np.zeros(a.shape[1]) for _ in range(3))
         per_row = error.max(axis=2, initial=0.0)
-        worse = per_row.max(axis=0) > self.error
-        self.worst_row = np.where(worse, first + per_row.argmax(axis=0), self.worst_row)
-        self.error = np.maximum(self.error, per_row.max(axis=0))
+        self.worst_row = np.where(
+            self.error > before, first + per_row.argmax(axis=0), self.worst_row
+        )
         self._spread.add(a)
-        self._sums += (np.vdot(a, a), np.vdot(b, b), np.vdot(a, b), np.vdot(error, error))
-        self._elements += int(finite.sum())
+        self._sums[:3] += (np.vdot(a, a), np.vdot(b, b), np.vdot(a, b))
+        self._elements -= int((~finite).sum())
+
+    def _add_numbers(self, a: Floats, b: Floats) -> Floats:
+        """Widen ranges, and return the errors; no more is known of integers and booleans, which no
+        tolerance judges."""
+        if self._low.shape != a.shape[1:]:
+            self._low, self._high = np.full(a.shape[1:], np.inf), np.full(a.shape[1:], -np.inf)
+            self.error, self.largest = np.zeros(a.shape[1]), np.zeros(a.shape[1])
+        self._low = np.minimum(self._low, a.min(axis=0, initial=np.inf))
+        self._high = np.maximum(self._high, a.max(axis=0, initial=-np.inf))
+        error = np.abs(a - b)
+        self.error = np.maximum(self.error, error.max(axis=(0, 2), initial=0.0))
+        self.largest = np.maximum(self.largest, np.abs(a).max(axis=(0, 2), initial=0.0))
+        self._sums[3] += np.vdot(error, error)
+        self._elements += a.size
+        return error
 
 
 def _five(rows: Array) -> Array:

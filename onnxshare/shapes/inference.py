@@ -39,7 +39,7 @@ class Shapes:
         batch: rows of one run, which counts are divided by; 1 where the batch was symbolic.
         batch_symbols: names of symbolic sizes that were set to 1 as batch.
         dims: the sizes that symbols and open axes of inputs were given (`Binding.dims`).
-        open: the symbols and axes of inputs that have no size.
+        open: what of the inputs has no size, and the option that sets it (`Binding.open`).
         warnings: what could not be inferred or was ignored.
     """
 

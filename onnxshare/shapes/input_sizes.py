@@ -35,14 +35,14 @@ class Binding:
         batch_symbols: those that were bound as batch.
         sequences: inputs whose axis 0 is time and axis 1 the batch.
         dims: what symbols have become, and axes without one, as `input[axis]`, that the user set.
-        open: the symbols and axes of inputs that have no size.
+        open: the symbols, axes and inputs that have no size, and the option that sets each.
     """
 
     sizes: dict[str, int]
     batch_symbols: tuple[str, ...]
     sequences: frozenset[str]
     dims: dict[str, int]
-    open: tuple[str, ...]
+    open: dict[str, str]
 
 
 def bind(
@@ -92,8 +92,8 @@ def bind(
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in sizes:
                 dim.dim_value = sizes[dim.dim_param]
-    open_sizes = dict.fromkeys(name for value in inputs for name in _open(value))
-    return Binding(sizes, tuple(symbols), sequences, {**sizes, **unnamed}, tuple(open_sizes))
+    open_sizes = {name: option for value in inputs for name, option in _open(value).items()}
+    return Binding(sizes, tuple(symbols), sequences, {**sizes, **unnamed}, open_sizes)
 
 
 def _unnamed(value: onnx.ValueInfoProto, given: Sequence[int | None]) -> dict[str, int]:
@@ -107,16 +107,19 @@ def _unnamed(value: onnx.ValueInfoProto, given: Sequence[int | None]) -> dict[st
     }
 
 
-def _open(value: onnx.ValueInfoProto) -> list[str]:
-    """What an input leaves open: symbols, axes without one, or all there is to know."""
-    tensor_type = value.type.tensor_type
+def _open(value: onnx.ValueInfoProto) -> dict[str, str]:
+    """What an input leaves open, symbols, axes without one, or all there is to know, and the option
+    that sets it."""
+    tensor_type, whole = value.type.tensor_type, f"--input-shape {value.name}:SIZES"
     if value.type.HasField("tensor_type") and not tensor_type.HasField("shape"):
-        return [f"{value.name}[]"]
-    return [
-        dim.dim_param or f"{value.name}[{axis}]"
-        for axis, dim in enumerate(tensor_type.shape.dim)
-        if not dim.HasField("dim_value")
-    ]
+        return {value.name: whole}
+    found = {}
+    for axis, dim in enumerate(tensor_type.shape.dim):
+        if dim.dim_param:
+            found[dim.dim_param] = f"--dim {dim.dim_param}=128"
+        elif not dim.HasField("dim_value"):
+            found[f"{value.name}[{axis}]"] = whole
+    return found
 
 
 def rows(graph: Graph, inferred: onnx.ModelProto, binding: Binding) -> int:

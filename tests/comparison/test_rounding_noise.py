@@ -11,6 +11,7 @@ import pytest
 from onnxshare.comparison.rounding_noise import DRAWS, VISIBLE, NoiseMeter
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import load
+from onnxshare.runtime.providers import CPU, Provider
 from onnxshare.runtime.session import Session
 from tests.builders import model, node
 
@@ -20,6 +21,8 @@ X = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
 
 class Recorder:
     """A session that gives its input back, and notes what it was run on."""
+
+    provider = Provider(CPU, "CPU")
 
     def __init__(self, *, fails: bool = False) -> None:
         self.ran: list[Array] = []
