@@ -8,11 +8,11 @@ from typing import Any
 
 import onnx
 
-from onnxshare.analysis.results import TensorInfo, Totals
+from onnxshare.analysis.results import Totals
 from onnxshare.analysis.rows import declared
 from onnxshare.differences.model_side import Side, study
 from onnxshare.differences.node_matching import Layers
-from onnxshare.differences.results import Change, Difference, PortChange, TotalChange
+from onnxshare.differences.results import Change, Difference, PortChange, TotalChange, field_changes
 from onnxshare.differences.tensor_matching import by_importance, match
 from onnxshare.graph.index import model_inputs
 from onnxshare.io.load import Model, ModelSource, load
@@ -59,7 +59,7 @@ def diff(
     layers = Layers(one, other, weights)
     changed, same = layers.changes()
     ports = tuple(_ports(one, other, layers))
-    about = tuple(_about(one.model.skeleton, other.model.skeleton))
+    about = tuple(field_changes(_facts(one.model.skeleton), _facts(other.model.skeleton)))
     notes: tuple[str, ...] = ()
     differs = bool(weights.changes or changed or ports or about)
     if not differs and digest(pieces(one.model)) != digest(pieces(other.model)):
@@ -115,13 +115,12 @@ def _ports(a: Side, b: Side, layers: Layers) -> Iterator[PortChange]:
     graphs = [side.model.skeleton.graph for side in (a, b)]
     inputs, outputs = [model_inputs(graph) for graph in graphs], [list(g.output) for g in graphs]
     for side, (old, new) in (("input", inputs), ("output", outputs)):
-        before = {value.name: declared(value) for value in old}
-        after = {value.name: declared(value) for value in new}
+        before, after = ({value.name: _port(value) for value in values} for values in (old, new))
         for name in dict.fromkeys([*before, *after]):
             if name not in before or name not in after:
                 yield PortChange(side, name, "removed" if name in before else "added")
                 continue
-            changes = list(_port(before[name], after[name]))
+            changes = field_changes(before[name], after[name])
             if side == "output":
                 changes += _made(a, b, layers, name)
             if changes:
@@ -132,11 +131,9 @@ def _ports(a: Side, b: Side, layers: Layers) -> Iterator[PortChange]:
             yield PortChange(side, "(all)", "changed", (Change("order", kept, order),))
 
 
-def _port(old: TensorInfo, new: TensorInfo) -> Iterator[Change]:
-    if old.dtype != new.dtype:
-        yield Change("dtype", old.dtype, new.dtype)
-    if old.shape != new.shape:
-        yield Change("shape", old.shape, new.shape)
+def _port(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    known = declared(value)
+    return {"dtype": known.dtype, "shape": known.shape}
 
 
 def _made(a: Side, b: Side, layers: Layers, name: str) -> list[Change]:
@@ -146,13 +143,6 @@ def _made(a: Side, b: Side, layers: Layers, name: str) -> list[Change]:
         return []
     makers = [side.graph.main.producer(name) for side in (a, b)]
     return [Change("made by", *(None if maker is None else maker.name for maker in makers))]
-
-
-def _about(before: onnx.ModelProto, after: onnx.ModelProto) -> Iterator[Change]:
-    old, new = _facts(before), _facts(after)
-    for name in dict.fromkeys([*old, *new]):
-        if old.get(name) != new.get(name):
-            yield Change(name, old.get(name), new.get(name))
 
 
 def _facts(model: onnx.ModelProto) -> dict[str, Any]:

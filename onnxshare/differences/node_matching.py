@@ -9,7 +9,7 @@ matched nodes. Of the attributes of two nodes, a default that is written out is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from onnx import defs
 
 from onnxshare.analysis.results import NodeFacts
 from onnxshare.differences.model_side import Side, pair
-from onnxshare.differences.results import Change, LayerChange
+from onnxshare.differences.results import Change, LayerChange, field_changes
 from onnxshare.differences.tensor_matching import Matching
 from onnxshare.graph.index import Node, Scope
 from onnxshare.io.node_reader import STANDARD_DOMAINS, value_of
@@ -39,11 +39,7 @@ def attribute_changes(
     first, second = _defaults(left, before), _defaults(right, after)
     old = {**second, **first, **_given(left.proto)}
     new = {**first, **second, **_given(right.proto)}
-    return [
-        Change(name, old.get(name), new.get(name))
-        for name in dict.fromkeys([*old, *new])
-        if old.get(name) != new.get(name)
-    ]
+    return field_changes(old, new)
 
 
 def _defaults(node: Node, model: onnx.ModelProto) -> dict[str, Any]:
@@ -211,11 +207,7 @@ class Layers:
 
     def _compare(self, one: int, other: int, by: str) -> LayerChange | None:
         (left, old), (right, new) = self._a.nodes[one], self._b.nodes[other]
-        changes = [
-            Change(name, before, after)
-            for name, before, after in _fields(old, new)
-            if before != after
-        ]
+        changes = field_changes(_fields(old), _fields(new))
         if old.op_type == new.op_type:  # attributes of two operators have nothing in common
             changes += attribute_changes(left, right, self._a.graph.proto, self._b.graph.proto)
         changes += self._inputs(left, right)
@@ -277,14 +269,16 @@ class Layers:
         return found
 
 
-def _fields(old: NodeFacts, new: NodeFacts) -> Iterator[tuple[str, Any, Any]]:
-    yield "op_type", old.op_type, new.op_type
-    yield "domain", old.domain, new.domain
-    yield "output", _shapes(old), _shapes(new)
-    yield "dtype", _dtypes(old), _dtypes(new)
-    yield "params", old.params, new.params
-    yield "macs", old.macs, new.macs
-    yield "sharing_ratio", old.sharing_ratio, new.sharing_ratio
+def _fields(facts: NodeFacts) -> dict[str, Any]:
+    return {
+        "op_type": facts.op_type,
+        "domain": facts.domain,
+        "output": _shapes(facts),
+        "dtype": ", ".join(output.dtype or "?" for output in facts.outputs),
+        "params": facts.params,
+        "macs": facts.macs,
+        "sharing_ratio": facts.sharing_ratio,
+    }
 
 
 def _shapes(facts: NodeFacts) -> str:
@@ -294,10 +288,6 @@ def _shapes(facts: NodeFacts) -> str:
         else "?"
         for output in facts.outputs
     )
-
-
-def _dtypes(facts: NodeFacts) -> str:
-    return ", ".join(output.dtype or "?" for output in facts.outputs)
 
 
 def _label(facts: NodeFacts) -> str:
@@ -311,18 +301,19 @@ def _alone(change: str, facts: NodeFacts) -> LayerChange:
 
 
 def _named(side: Side, place: int, any_operator: bool = False) -> Any:
-    node = side.nodes[place][0]
-    if not node.proto.name:
-        return None  # a name made of its position says nothing
-    return (node.scope.path, node.name, "" if any_operator else (node.proto.domain, node.op_type))
+    node = side.nodes[place][0]  # a name made of its position says nothing
+    return _label_key(node, node.name if node.proto.name else None, any_operator)
 
 
 def _output(side: Side, place: int, any_operator: bool = False) -> Any:
     node = side.nodes[place][0]
-    name = next(filter(None, node.outputs), None)
-    if name is None:
+    return _label_key(node, next(filter(None, node.outputs), None), any_operator)
+
+
+def _label_key(node: Node, label: str | None, any_operator: bool) -> Any:
+    if label is None:
         return None
-    return (node.scope.path, name, "" if any_operator else (node.proto.domain, node.op_type))
+    return node.scope.path, label, "" if any_operator else (node.proto.domain, node.op_type)
 
 
 def _main_weight(side: Side, place: int) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,6 +23,15 @@ class Change:
     field: str
     before: Any
     after: Any
+
+
+def field_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    """The fields, of both together, whose values differ."""
+    return [
+        Change(name, before.get(name), after.get(name))
+        for name in dict.fromkeys([*before, *after])
+        if before.get(name) != after.get(name)
+    ]
 
 
 @dataclass(frozen=True)

@@ -59,10 +59,12 @@ def content(array: Array, dtype: int, progress: Progress | None = None) -> Conte
         dtype: its TensorProto data type.
         progress: told of every step.
     """
-    return content_of_pieces(pieces(array, progress), dtype, array.shape)
+    return content_of_pieces(pieces(array), dtype, array.shape, progress)
 
 
-def content_of_pieces(parts: Iterator[Array], dtype: int, shape: tuple[int, ...]) -> Content:
+def content_of_pieces(
+    parts: Iterator[Array], dtype: int, shape: tuple[int, ...], progress: Progress | None = None
+) -> Content:
     """As `content`, of elements that come in pieces as `pieces` would cut them."""
     whole, elements = _hash(f"{dtype}:{','.join(map(str, shape))};".encode()), _hash(b"%d" % dtype)
     bag, first, uniform = (0, 0), None, True
@@ -74,21 +76,20 @@ def content_of_pieces(parts: Iterator[Array], dtype: int, shape: tuple[int, ...]
             first = rows[:1].copy() if first is None else first
             uniform = uniform and bool((rows == first).all())
             last, digest, mixed = part, _hash(bits.view(np.uint8).data).digest(), _bag(bits)
+            if progress is not None:
+                progress(part.nbytes)
         whole.update(digest)
         elements.update(digest)
         bag = (bag[0] + mixed[0]) % 2**64, (bag[1] + mixed[1]) % 2**64
     return Content(whole.hexdigest(), elements.hexdigest(), bag, uniform)
 
 
-def pieces(
-    array: Array, progress: Progress | None = None, step: int | None = None
-) -> Iterator[Array]:
+def pieces(array: Array, step: int | None = None) -> Iterator[Array]:
     """The elements in the order of C, in flat pieces; pages of a mapped file are given back when
     the next one is asked for.
 
     Args:
         array: the elements. Where one stands for all, the piece is the same as often as it takes.
-        progress: told of every step, but not of those that read nothing.
         step: elements of a piece; None: as many as take `PIECE` bytes.
     """
     step = step or max(1, PIECE // max(1, array.itemsize))
@@ -107,8 +108,6 @@ def pieces(
         part = flat[start : start + count]
         yield part
         release(part)
-        if progress is not None:
-            progress(part.nbytes)
 
 
 def same_bits(one: Array, other: Array, permutation: tuple[int, ...] | None = None) -> bool:

@@ -168,8 +168,9 @@ class IndexedTensor:
         if array is None:
             return _content_of_parts(self._source.graph, self.stored)
         if self.quantized is None:
-            return content(array, self.dtype, self._source.step)
-        return content_of_pieces(self._told(), self.dtype, self.shape)
+            return content(array, self.dtype, self._source.step if self.bytes else None)
+        numbers = (values for values, _ in self.quantized.pieces(array))
+        return content_of_pieces(numbers, self.dtype, self.shape, self._source.step)
 
     def pieces(self, order: tuple[int, ...] | None = None) -> Iterator[Array]:
         """The elements, a piece at a time.
@@ -183,11 +184,6 @@ class IndexedTensor:
             return pieces(array)
         return (values for values, _ in self.quantized.pieces(array, order))
 
-    def _told(self) -> Iterator[Array]:
-        for part in self.pieces():
-            yield part
-            self._source.step(part.nbytes)
-
     def permutation_to(
         self, other: IndexedTensor, highest_rank: int = HIGHEST_RANK
     ) -> tuple[int, ...] | None:
@@ -200,11 +196,10 @@ class IndexedTensor:
             return permutation_between(one, two, highest_rank)
         for order in axis_orders(self.shape, other.shape):
             if self.quantized is not None:
-                parts = zip(self.pieces(order), other.pieces(), strict=True)
+                ends = self.pieces(order), other.pieces()
             else:
-                back = tuple(int(axis) for axis in np.argsort(order))
-                parts = zip(other.pieces(back), self.pieces(), strict=True)
-            if all(one.tobytes() == two.tobytes() for one, two in parts):
+                ends = other.pieces(tuple(np.argsort(order))), self.pieces()
+            if all(one.tobytes() == two.tobytes() for one, two in zip(*ends, strict=True)):
                 return order
         return None
 
@@ -263,27 +258,19 @@ def equal_groups(
     for tensor in tensors:
         known = tensor.content
         if known.hash not in by_hash:
-            candidates = by_bag.setdefault((*tensor.form, known.bag), [])
-            by_hash[known.hash] = _transposed(tensor, candidates, highest_rank)
-            group, permutation = by_hash[known.hash]
-            if permutation is None:
-                candidates.append((tensor, group))
-                found.append(group)
+            firsts = by_bag.setdefault((*tensor.form, known.bag), [])
+            for first, group in firsts[:_TRIED]:
+                permutation = first.permutation_to(tensor, highest_rank)
+                if permutation is not None:
+                    by_hash[known.hash] = group, permutation
+                    break
+            else:
+                found.append([])
+                firsts.append((tensor, found[-1]))
+                by_hash[known.hash] = found[-1], None
         group, permutation = by_hash[known.hash]
         group.append(Copy(tensor.stored, permutation))
     return [group for group in found if len(group) > 1]
-
-
-def _transposed(
-    tensor: IndexedTensor, candidates: list[tuple[IndexedTensor, list[Copy]]], highest_rank: int
-) -> tuple[list[Copy], tuple[int, ...] | None]:
-    """The group whose first tensor this one is a transpose of, with the order of axes; else a
-    new group."""
-    for first, group in candidates[:_TRIED]:
-        permutation = first.permutation_to(tensor, highest_rank)
-        if permutation is not None:
-            return group, permutation
-    return [], None
 
 
 def look_alikes(tensors: Iterable[IndexedTensor]) -> list[list[IndexedTensor]]:

@@ -32,7 +32,7 @@ _BNB4 = (
 
 
 def matmul_nbits(inputs: NodeInputs) -> Iterator[QuantizedTensor | None]:
-    """MatMulNBits, where its rows are in their order."""
+    """MatMulNBits, where its columns are in their order."""
     if not inputs.has(4) and not inputs.node.attribute("weight_prepacked", 0):
         yield from _matrix(inputs, 1, "N", zero=3)
 
@@ -43,54 +43,37 @@ def matmul_nbits_of(*matrices: tuple[int, str]) -> QuantizationRule:
     return lambda inputs: (one for data, rows in matrices for one in _matrix(inputs, data, rows))
 
 
+def matmul_bnb4(inputs: NodeInputs) -> Iterator[QuantizedTensor | None]:
+    """MatMulBnb4: codes of a table; blocks that go over the ends of rows are not told."""
+    node = inputs.node
+    table, block = int(node.attribute("quant_type", -1)), int(node.attribute("block_size", 0))
+    if table in (0, 1) and block > 0 and int(node.attribute("K", 0)) % block == 0:
+        yield from _matrix(inputs, 1, "N", table=_BNB4[table])
+
+
 def _matrix(
-    inputs: NodeInputs, data: int, rows: str, zero: int = 99
+    inputs: NodeInputs, data: int, rows: str, zero: int = 99, table: tuple[float, ...] = ()
 ) -> Iterator[QuantizedTensor | None]:
     """[N, K], each row in blocks of bytes, a scale for each block in the next input."""
     node, stored, scale = inputs.node, inputs.stored(data), inputs.value(data + 1)
     shape = int(node.attribute(rows, 0)), int(node.attribute("K", 0))
-    bits, block = int(node.attribute("bits", 4)), int(node.attribute("block_size", 0))
-    if min(*shape, block) < 1:
+    bits = 4 if table else int(node.attribute("bits", 4))
+    block = int(node.attribute("block_size", 0))
+    if stored is None or scale is None or min(*shape, block) < 1 or bits not in (2, 4, 8):
         return
-    count = -(-shape[1] // block)
-    row = count * block
-    if (
-        stored is None
-        or scale is None
-        or bits not in (2, 4, 8)
-        or stored.dtype != TensorProto.UINT8
-        or stored.elements * 8 != shape[0] * row * bits
-        or scale.size != shape[0] * count
-    ):
+    grid = shape[0], -(-shape[1] // block)
+    size = -(-grid[0] * grid[1] * block * bits // 8)
+    fits = stored.dtype == TensorProto.UINT8 and stored.elements == size
+    if not fits or scale.size != grid[0] * grid[1]:
         return
-    grid = (shape[0], count)
-    zeros = _packed_zeros(inputs, zero, grid, bits)
-    yield quantized(stored, shape, scale.reshape(grid), zeros, (1, block), Packing(bits, row))
+    packing = Packing(bits, grid[1] * block, table, highest_first=bool(table))
+    zeros = np.zeros(grid, np.float32) if table else _packed_zeros(inputs, zero, grid, bits)
+    yield quantized(stored, shape, scale.reshape(grid), zeros, (1, block), packing)
 
 
 def matmul_float8(inputs: NodeInputs) -> Iterator[QuantizedTensor | None]:
     """MatMulBlockQuantizedFp8Weight: [N, K] 8-bit floats, a scale for each block of a row."""
     yield from inputs.linear(1, 2, 99, 1, int(inputs.node.attribute("block_size", 128)))
-
-
-def matmul_bnb4(inputs: NodeInputs) -> Iterator[QuantizedTensor | None]:
-    """MatMulBnb4: the rows of [N, K] behind one another, in blocks of codes of a table."""
-    node, stored, scale = inputs.node, inputs.stored(1), inputs.value(2)
-    shape = int(node.attribute("N", 0)), int(node.attribute("K", 0))
-    block, table = int(node.attribute("block_size", 0)), int(node.attribute("quant_type", -1))
-    if stored is None or scale is None or min(*shape, block) < 1 or shape[1] % block:
-        return  # blocks that go over the ends of rows are not told
-    grid = shape[0], shape[1] // block
-    if (
-        table not in (0, 1)
-        or stored.dtype != TensorProto.UINT8
-        or stored.elements != (shape[0] * shape[1] + 1) // 2
-        or scale.size != grid[0] * grid[1]
-    ):
-        return
-    packing = Packing(4, shape[1], _BNB4[table], highest_first=True)
-    zero = np.zeros(grid, np.float32)
-    yield quantized(stored, shape, scale.reshape(grid), zero, (1, block), packing)
 
 
 def _packed_zeros(
