@@ -18,6 +18,7 @@ from onnxshare.checks.policy import Allow
 from onnxshare.checks.results import CheckReport, Finding, Metrics, ModelReport, Silenced
 from onnxshare.errors import UsageError
 from onnxshare.io.atomic_write import replace_text
+from onnxshare.io.user_files import read_user_file
 
 #: Version of the file's layout.
 SCHEMA_VERSION = 1
@@ -62,11 +63,9 @@ def read_baseline(path: Path) -> Baseline:
     """
     remedy = "write it anew with --write-baseline"
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_user_file(path, UsageError))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file", remedy) from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError):
         raise UsageError(f"{path}: is not a baseline", remedy) from None
     if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:

@@ -5,10 +5,11 @@ One name for a model, however a command names it: what baselines and fingerprint
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
 from onnxshare.errors import UsageError
@@ -39,11 +40,35 @@ def _expand(path: Path) -> list[Path]:
         return models
     if path.exists() or not glob.has_magic(str(path)):
         return [path]
-    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    matches = sorted(_matches(path))
     models = [match for match in matches if match.is_file()]
     if not models:
         raise UsageError(f"{path}: matches no file", "check the pattern")
     return models
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    """What a glob matches. For `**` no link to a folder is followed, so none is walked twice."""
+    parts = pattern.parts
+    if "**" not in parts:
+        yield from map(Path, glob.glob(str(pattern)))
+        return
+    first = parts.index("**")
+    form = re.compile("".join(map(_expression, parts[first:])))
+    for start in glob.glob(os.path.join(*parts[:first])) if first else ["."]:
+        for base, folders, files in os.walk(start):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in files:
+                path = Path(base, name)
+                if form.fullmatch(path.relative_to(start).as_posix() + "/") and name[0] != ".":
+                    yield path
+
+
+def _expression(part: str) -> str:
+    """One part of a glob as a regular expression for a part of a path and the slash after it."""
+    if part == "**":
+        return "(?:[^/]+/)*"
+    return fnmatch.translate(part).replace(".*", "[^/]*").removesuffix(r"\Z") + "/"
 
 
 def _below(folder: Path) -> list[Path]:
@@ -88,4 +113,6 @@ def covers(pattern: str, name: str) -> bool:
         name: as of `portable`.
     """
     bare = pattern.removeprefix("**/")  # which may stand for no folder at all
-    return any(fnmatchcase(name, form) for form in (pattern, bare, f"{pattern.rstrip('/')}/*"))
+    return any(
+        fnmatch.fnmatchcase(name, form) for form in (pattern, bare, f"{pattern.rstrip('/')}/*")
+    )

@@ -17,6 +17,7 @@ from onnxshare.checks.model_names import portable
 from onnxshare.checks.results import Limit
 from onnxshare.checks.rules import BY_CODE, BY_OPTION, RULES
 from onnxshare.errors import UsageError, hint
+from onnxshare.io.user_files import read_user_file
 
 if TYPE_CHECKING:
     from onnxshare.shapes.inference import InputShapes
@@ -270,16 +271,14 @@ def read_policy(path: Path) -> Policy:
 
 def _read_toml(path: Path) -> tuple[dict[str, Any], str]:
     try:
-        text = path.read_bytes().decode()
+        text = read_user_file(path, UsageError).decode()
         return tomllib.loads(text), text
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file", "check the path after --config") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
         raise UsageError(f"{path}: is not UTF-8 text", "give a TOML file") from None
-    except ValueError as error:
-        raise UsageError(f"{path}: is not valid TOML: {error}", "mend it") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: is not valid TOML: {error}", "fix it") from error
 
 
 def _tool_table(document: Mapping[str, Any], path: Path) -> dict[str, Any] | None:

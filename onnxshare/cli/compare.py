@@ -8,6 +8,7 @@ from pathlib import Path
 from onnxshare.cli import options
 from onnxshare.cli.options import argument, option
 from onnxshare.errors import UsageError
+from onnxshare.support.numbers import whole_number
 
 _LATENCY = "Latency"
 
@@ -92,7 +93,7 @@ def command(given: Options) -> int:
 def _batches(text: str | None) -> list[int]:
     if text is None:
         return []
-    words = text.split(",")
-    if not all(word.strip().isdecimal() and 0 < int(word) < 2**31 for word in words):
-        raise UsageError(f"--batch '{text}' is no list of numbers", "write it like 1,8")
-    return [int(word) for word in words]
+    numbers = [whole_number(word) or 0 for word in text.split(",")]
+    if not all(0 < number < 2**31 for number in numbers):
+        raise UsageError(f"--batch '{text}' is not a list of numbers", "write it like 1,8")
+    return numbers

@@ -16,6 +16,7 @@ import typer
 from onnxshare.cli.printing import note as note
 from onnxshare.cli.printing import print_json as print_json
 from onnxshare.errors import UsageError
+from onnxshare.support.numbers import whole_number
 
 if TYPE_CHECKING:
     from onnxshare.io.load import Model
@@ -240,15 +241,14 @@ def input_shapes(given: list[str] | None) -> dict[str, list[int | None]] | None:
     shapes: dict[str, list[int | None]] = {}
     for text in given:
         name, colon, sizes = text.rpartition(":")
-        try:
-            shapes[name] = [
-                None if size.strip() in ("", "?") else int(size) for size in sizes.split(",")
-            ]
-        except ValueError:
-            colon = ""
-        if not (colon and name) or any(size is not None and size < 1 for size in shapes[name]):
+        words = [size.strip() for size in sizes.split(",")]
+        shapes[name] = [whole_number(word) for word in words]
+        found = [
+            size for size, word in zip(shapes[name], words, strict=True) if word not in ("", "?")
+        ]
+        if not (colon and name and all(found)):
             raise UsageError(
-                f"--input-shape '{text}' is not NAME:SIZES", "write it like image:1,3,224,224"
+                f"--input-shape '{text[:80]}' is not NAME:SIZES", "write it like image:1,3,224,224"
             )
     return shapes
 
@@ -264,9 +264,10 @@ def dims(given: list[str] | None) -> dict[str, int] | None:
     sizes: dict[str, int] = {}
     for text in given:
         name, equals, number = text.rpartition("=")
-        if not (equals and name and number.isascii() and number.isdigit() and int(number)):
-            raise UsageError(f"--dim '{text}' is not NAME=SIZE", "write it like batch=1")
-        if sizes.setdefault(name, int(number)) != int(number):
+        size = whole_number(number)
+        if not (equals and name and size):
+            raise UsageError(f"--dim '{text[:80]}' is not NAME=SIZE", "write it like batch=1")
+        if sizes.setdefault(name, size) != size:
             raise UsageError(f"--dim gives '{name}' two sizes, {sizes[name]} and {number}")
     return sizes
 

@@ -336,6 +336,13 @@ def _accuracy(judged: Sequence[Judged], samples: Samples) -> dict[str, float] | 
         return None
     for item in judged:
         if item.tally.classes and not item.row.internal:
+            odd = [int(x) for x in samples.labels if not 0 <= x < item.tally.classes]
+            if odd:
+                raise SamplesError(
+                    f"a label is {odd[0]}, and output '{item.row.name}' has "
+                    f"{item.tally.classes} classes",
+                    "give labels from 0 on that belong to this model",
+                )
             right = item.tally.right
             return {"a": right[0] / samples.count, "b": right[1] / samples.count}
     return None

@@ -16,7 +16,9 @@ import numpy as np
 
 from onnxshare.errors import SamplesError
 from onnxshare.io.tensors import Array
+from onnxshare.io.user_files import read_user_file
 from onnxshare.samples.input_specs import Batching, InputSpec
+from onnxshare.support.numbers import whole_number
 
 #: What NumPy and zipfile raise on files that are not what they should be.
 BROKEN = (
@@ -161,7 +163,7 @@ def of_files(folder: Path, files: Sequence[Path], counts: Sequence[int]) -> Arra
     for name in FILES:
         if (folder / name).is_file():
             return _from_file(folder / name, folder, files, counts)
-    numbers = [_number(file.parent.name) for file in files if file.parent != folder]
+    numbers = [whole_number(file.parent.name) for file in files if file.parent != folder]
     if len(numbers) == len(files) and None not in numbers:
         return np.repeat(np.array(numbers, np.int64), counts)
     return None
@@ -169,24 +171,25 @@ def of_files(folder: Path, files: Sequence[Path], counts: Sequence[int]) -> Arra
 
 def _from_file(path: Path, folder: Path, files: Sequence[Path], counts: Sequence[int]) -> Array:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise SamplesError(f"{path}: cannot be read: {type(error).__name__}") from error
+        text = read_user_file(path, SamplesError, within=folder).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise SamplesError(f"{path}: is not UTF-8 text", "save it as UTF-8") from None
+    lines = [line.strip() for line in text.splitlines()]
     fields = [_fields(line) for line in lines if line]
-    if fields and _number(fields[0][-1]) is None:
+    if fields and whole_number(fields[0][-1]) is None:
         del fields[0]  # a heading
     for item in fields:
-        if len(item) > 2 or _number(item[-1]) is None:
+        if len(item) > 2 or whole_number(item[-1]) is None:
             raise SamplesError(
                 f"{path}: '{' '.join(item)[:80]}' is no label",
                 "write a line NAME,NUMBER per file, or a number per sample",
             )
     if all(len(item) == 1 for item in fields):
-        labels = np.array([int(item[0]) for item in fields], np.int64)
+        labels = np.array([whole_number(item[0]) for item in fields], np.int64)
         if len(labels) != sum(counts):
             raise SamplesError(f"{path}: {sum(counts)} samples but {len(labels)} labels")
         return labels
-    known = {item[0]: int(item[-1]) for item in fields}
+    known = {item[0]: whole_number(item[-1]) for item in fields}
     found = []
     for file in files:
         names = (file.relative_to(folder).as_posix(), file.name)
@@ -201,7 +204,3 @@ def _fields(line: str) -> list[str]:
     name, comma, label = line.rpartition(",")
     parts = [name, label] if comma else line.rsplit(maxsplit=1)
     return [part.strip().strip('"') for part in parts]
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() else None

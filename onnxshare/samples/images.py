@@ -16,6 +16,7 @@ from onnxshare.io.tensors import Array
 from onnxshare.samples.conform import check_shape, first_line, fit, only_input, sample_shape
 from onnxshare.samples.input_specs import Batching, InputSpec
 from onnxshare.samples.lazy_arrays import Piece, gather
+from onnxshare.support.numbers import whole_number
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -84,11 +85,12 @@ class ImageOptions:
             UsageError: `resize` is none of the forms.
         """
         parts = self.resize.lower().replace("×", "x").split("x") if self.resize else []
-        if len(parts) > 2 or not all(part.isdigit() and 0 < int(part) < 2**15 for part in parts):
+        sizes = [whole_number(part) or 0 for part in parts]
+        if len(sizes) > 2 or not all(0 < size < 2**15 for size in sizes):
             raise UsageError(
                 f"--resize '{self.resize}' is no size", "give SIDE or HEIGHTxWIDTH, such as 256"
             )
-        return tuple(int(part) for part in parts)
+        return tuple(sizes)
 
 
 @dataclass(frozen=True)

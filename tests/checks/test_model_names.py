@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,27 @@ def test_a_missing_model_is_kept_so_that_it_is_reported() -> None:
 def test_a_folder_or_glob_without_models_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"holds no \.onnx file|matches no file"):
         find_models([name])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("**/*.onnx", ["a.onnx", "x/b.onnx", "x/y/c.onnx"]),
+        ("**/b.onnx", ["x/b.onnx"]),
+        ("x/**/*.onnx", ["x/b.onnx", "x/y/c.onnx"]),
+        ("**/y/*.onnx", ["x/y/c.onnx"]),
+        ("x/**/y/**/c.onnx", ["x/y/c.onnx"]),
+        ("*/*.onnx", ["x/b.onnx"]),
+    ],
+)
+def test_a_glob_walks_no_folder_twice(
+    pattern: str, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.onnx", "x/b.onnx", "x/y/c.onnx", ".hidden/d.onnx"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for number in range(6):
+        (tmp_path / f"x/y/loop{number}").symlink_to(tmp_path, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    assert [path.as_posix() for path in find_models([pattern])] == found

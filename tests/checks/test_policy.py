@@ -119,7 +119,7 @@ def test_what_is_no_toml(tmp_path: Path, content: bytes, part: str) -> None:
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     assert "no such file" in problem_of(tmp_path / "none.toml")
-    assert "cannot be read" in problem_of(tmp_path)
+    assert "is not a regular file" in problem_of(tmp_path)
 
 
 def test_a_tool_entry_that_is_no_table(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Form: the schema of the JUnit tasks of Apache Ant, which most CI systems read.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import re
@@ -13,6 +14,7 @@ from junitparser import Error, Failure, JUnitXml, Properties, Skipped, TestCase,
 
 from onnxshare.checks.results import CheckReport, Finding, ModelReport
 from onnxshare.checks.rules import BY_OPTION
+from onnxshare.support.numbers import whole_number
 
 #: What XML 1.0 cannot hold, not even escaped.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -84,7 +86,8 @@ def _text(words: str) -> str:
 
 def _now() -> datetime.datetime:
     """The time, which SOURCE_DATE_EPOCH fixes for reports that must be equal byte for byte."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if epoch.isdigit():
-        return datetime.datetime.fromtimestamp(int(epoch), datetime.UTC)
+    epoch = whole_number(os.environ.get("SOURCE_DATE_EPOCH", ""))
+    if epoch is not None:
+        with contextlib.suppress(ValueError, OverflowError, OSError):  # beyond the year 9999
+            return datetime.datetime.fromtimestamp(epoch, datetime.UTC)
     return datetime.datetime.now(datetime.UTC)

@@ -1,0 +1,14 @@
+"""Whole numbers in text that a stranger may have written."""
+
+from __future__ import annotations
+
+import re
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a text is, or None: decimal digits of ASCII alone, up to 18 of them.
+
+    Python's own `int` takes underscores, digits of other scripts, and raises for thousands of
+    digits; `str.isdigit` is true for "²".
+    """
+    return int(text) if re.fullmatch("[0-9]{1,18}", text.strip(" \t")) else None
