@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from onnxshare.checks.limits import parse_limit
 from onnxshare.checks.model_names import portable
 from onnxshare.checks.results import Limit
-from onnxshare.checks.rules import BY_CODE, BY_OPTION, RULES
+from onnxshare.checks.rule import Rule
+from onnxshare.checks.rules import BY_CODE, BY_OPTION, LISTS, RULES
 from onnxshare.errors import UsageError, hint
 from onnxshare.io.user_files import read_user_file
 
@@ -145,11 +146,9 @@ class Policy:
 
 def ordered(limits: Mapping[str, Limit]) -> dict[str, Limit]:
     """The limits in the order of the rules, without those that are switched off."""
-    return {
-        rule.option: limits[rule.option]
-        for rule in RULES
-        if limits.get(rule.option, False) is not False
-    }
+    own = [rule.option for rule in RULES]
+    others = sorted(limits.keys() - set(own), key=lambda name: BY_OPTION[name].code)
+    return {name: limits[name] for name in own + others if limits.get(name, False) is not False}
 
 
 def _without(limits: Mapping[str, Limit], codes: set[str]) -> dict[str, Limit]:
@@ -175,7 +174,9 @@ def read_limits(values: Mapping[str, object], prefix: str, problems: list[str]) 
         problems: gets one line for each value that is no limit.
     """
     limits: dict[str, Limit] = {}
-    for rule in RULES:
+    own = [rule.option for rule in RULES]
+    others = [name for name in values if name not in own and name not in LISTS]
+    for rule in filter(None, map(BY_OPTION.get, own + others)):
         value = values.get(rule.option)
         if value is None:
             continue
@@ -193,22 +194,30 @@ def find_codes(words: Iterable[str], where: str, problems: list[str]) -> list[st
     """The codes that codes, families (`WS`) or names of rules stand for."""
     codes: list[str] = []
     for word in words:
-        found = [rule.code for rule in RULES if word in (rule.code, rule.code[:2], rule.name)]
+        found = _meant(word, RULES) or _meant(word, BY_CODE.values())
         codes.extend(found)
         if not found:
-            names = [*BY_CODE, *(rule.name for rule in RULES)]
+            names = [*BY_CODE, *(rule.name for rule in BY_CODE.values())]
             problems.append(f"{where} {word}: no such rule, {hint(word, names, 'rules')}")
     return codes
 
 
+def _meant(word: str, rules: Iterable[Rule]) -> list[str]:
+    return [rule.code for rule in rules if word in (rule.code, rule.code[:2], rule.name)]
+
+
 def report_unknown(
-    table: Mapping[str, object], known: Iterable[str], prefix: str, problems: list[str]
+    table: Mapping[str, object],
+    known: Collection[str],
+    prefix: str,
+    problems: list[str],
+    more: Sequence[str] = (),
 ) -> None:
-    """Add a line for each key that is not known, with the one that may have been meant."""
-    names = list(known)
+    """Add a line for each key that is in neither collection, with the one that may have been
+    meant."""
     for key in table:
-        if key not in names:
-            problems.append(f"{prefix}{key}: unknown key, {hint(key, names, 'keys')}")
+        if key not in more and key not in known:
+            problems.append(f"{prefix}{key}: unknown key, {hint(key, [*known, *more], 'keys')}")
 
 
 def fail_on(problems: list[str], start: str) -> None:
@@ -227,7 +236,6 @@ POLICY_FILE = "onnxshare.toml"
 PYPROJECT = "pyproject.toml"
 
 _KEYS = ("models", "check", "allow", "baseline")
-_CHECK_KEYS = (*BY_OPTION, "warn", "select", "ignore")
 _MODEL_KEYS = ("path", "check", "input-shapes", "samples", "reference")
 _ALLOW_KEYS = ("rule", "reason", "model", "node", "expires")
 
@@ -305,7 +313,7 @@ class _Reader:
         if not isinstance(table, dict):
             self.problems.append(f"{prefix}check: expected a table, [{prefix}check]")
             table = {}
-        report_unknown(table, _CHECK_KEYS, f"{prefix}check.", self.problems)
+        report_unknown(table, BY_OPTION, f"{prefix}check.", self.problems, LISTS)
         limits = self._limits(table, f"{prefix}check.")
         policy = Policy(
             ordered(limits),

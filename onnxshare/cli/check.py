@@ -8,7 +8,7 @@ from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from onnxshare.checks.rules import RULES
+from onnxshare.checks.rules import BY_OPTION, RULES
 from onnxshare.cli import options
 from onnxshare.cli.options import argument, option
 from onnxshare.cli.printing import note
@@ -188,6 +188,8 @@ def _finish(
 
 #: Variables that say what options say begin with this.
 VARIABLES = "ONNXSHARE_"
+_LISTS = ("SELECT", "IGNORE", "WARN")
+_OTHER_VARIABLES = {VARIABLES + name for name in (*_LISTS, "DEBUG")}
 
 
 def effective_policy(config: Path | None, *, isolated: bool) -> Policy:
@@ -242,12 +244,13 @@ def with_variables(policy: Policy) -> Policy:
 
 def _variables() -> tuple[dict[str, object], list[str], list[str], list[str]]:
     """What variables such as ONNXSHARE_MAX_PARAMS and ONNXSHARE_SELECT say."""
-    limits: dict[str, object] = {}
-    for rule in RULES:
-        value = os.environ.get(VARIABLES + rule.option.upper().replace("-", "_"))
-        if value:
-            limits[rule.option] = value
-    lists = [split([os.environ.get(VARIABLES + name, "")]) for name in ("SELECT", "IGNORE", "WARN")]
+    given = {
+        name.removeprefix(VARIABLES).lower().replace("_", "-"): value
+        for name, value in os.environ.items()
+        if name.startswith(VARIABLES) and value and name not in _OTHER_VARIABLES
+    }
+    limits: dict[str, object] = {name: text for name, text in given.items() if name in BY_OPTION}
+    lists = [split([os.environ.get(VARIABLES + name, "")]) for name in _LISTS]
     return limits, lists[0], lists[1], lists[2]
 
 

@@ -24,17 +24,18 @@ def rules(
     Example: onnxshare rules
     """
     from onnxshare.checks.explain import default
-    from onnxshare.checks.rules import RULES
+    from onnxshare.checks.rules import BY_CODE
 
+    every = BY_CODE.values()
     if output == "json":
         fields = ("code", "name", "option", "unit", "default", "measures", "why", "mend")
-        found = [{field: getattr(rule, field) for field in fields} for rule in RULES]
+        found = [{field: getattr(rule, field) for field in fields} for rule in every]
         options.print_json({"schema_version": 1, "rules": found})
         return
     from onnxshare.report.console import make_console
     from onnxshare.report.table import Column, Table, rows
 
-    cells = [(rule.code, rule.name, rule.option, default(rule)) for rule in RULES]
+    cells = [(rule.code, rule.name, rule.option, default(rule)) for rule in every]
     console = make_console()
     console.print(Table([*map(Column, ("code", "name", "limit", "default"))], rows(cells)).text())
     console.print("\n`onnxshare explain CODE` says what a rule measures and why.", soft_wrap=True)

@@ -13,6 +13,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
 
+from onnxshare.support import plugins
+
 
 class Effect(StrEnum):
     """What an operator makes of its data. Each operator has one."""
@@ -448,6 +450,13 @@ def operators_where(holds: Callable[[Traits], object]) -> frozenset[str]:
 
 
 def traits_of(node: Named) -> Traits:
-    """The row of a node's operator; `UNKNOWN` for one that has none."""
+    """The row of a node's operator, of an installed package where this table has none; `UNKNOWN`
+    for one that nobody knows."""
     domain = node.domain
-    return TRAITS.get(("" if domain == "ai.onnx" else domain, node.op_type), UNKNOWN)
+    if domain in ("", "ai.onnx"):
+        return TRAITS.get(("", node.op_type), UNKNOWN)
+    row = TRAITS.get((domain, node.op_type))
+    if row is None:
+        custom = plugins.operators(domain).get(node.op_type)
+        row = UNKNOWN if custom is None else custom.traits
+    return row

@@ -5,11 +5,14 @@ only for a name that onnxshare itself does not know."""
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxshare.errors import UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 def installed(group: str) -> tuple[EntryPoint, ...]:
@@ -19,7 +22,36 @@ def installed(group: str) -> tuple[EntryPoint, ...]:
 
 @cache
 def _installed(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    from importlib.metadata import entry_points  # takes as long to import as to look
+
     return tuple(entry_points(group=f"onnxshare.{group}"))
+
+
+def operators(domain: str) -> Mapping[str, Any]:
+    """What other packages say of the operators of a custom domain: `Operator` rows by name.
+
+    The entry point is named as the domain, so that no package is loaded for another's operators.
+
+    Raises:
+        UsageError: it cannot be loaded, or is no such mapping.
+    """
+    return _operators(domain, tuple(sys.path))
+
+
+@cache
+def _operators(domain: str, path: tuple[str, ...]) -> Mapping[str, Any]:
+    rows: dict[str, Any] = {}
+    for entry in installed("operators"):
+        if entry.name == domain:
+            found = load(entry)
+            if not isinstance(found, Mapping) or not all(map(_is_row, found.values())):
+                raise broken(entry, "it is no mapping of operators to rows")
+            rows.update(found)
+    return rows
+
+
+def _is_row(row: object) -> bool:
+    return hasattr(row, "work") and hasattr(row, "traits")
 
 
 def load(entry: EntryPoint) -> Any:

@@ -12,6 +12,7 @@ import onnxshare
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.errors import RewriteError, UsageError
 from rewrites.base import Change, Fitting, Options, Rewrite, Site
+from tests.plugin_package import install
 from tests.rewrites.checking import is_new
 from tests.rewrites.forms import FORMS
 
@@ -72,12 +73,7 @@ class Unsound(Copies):
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = tmp_path / "copying_plugin-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: copying-plugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(ENTRIES)
-    (tmp_path / "copying_plugin.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path, monkeypatch, ENTRIES, "copying_plugin", MODULE)
 
 
 def rewrite(name: str) -> onnxshare.RewriteResult:

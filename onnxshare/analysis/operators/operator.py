@@ -13,6 +13,7 @@ from onnx import TensorProto
 
 from onnxshare.analysis.results import Sharing
 from onnxshare.graph.index import Node, Stored
+from onnxshare.graph.operator_traits import UNKNOWN, Traits
 
 Sizes = tuple[int, ...]
 
@@ -207,6 +208,8 @@ class Operator:
         held: numbers in attributes; the first has slot −1, the second −2, and so on.
         unpack: what a weight is that is stored in fewer elements than it has: from the node, the
             stored tensor and the input's position to the tensor as the operator reads it.
+        traits: what it does to its data, of an operator of another package; the traits of all
+            others stand in `graph/operator_traits.py`.
     """
 
     kind: str
@@ -215,6 +218,7 @@ class Operator:
     multiplies: bool = False
     attribute_weight: tuple[AttributeWeight, ...] = ()
     unpack: Callable[[Node, Stored, int], Stored] | None = None
+    traits: Traits = UNKNOWN
 
     def role(self, position: int, stored: Stored, dtype: int | None) -> str:
         """What a constant counts as in an input, whose element type there is `dtype`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from onnxshare.analysis.operators.operator import Operator
 from onnxshare.analysis.operators.tables import classical_ml, microsoft, microsoft_fused, standard
 from onnxshare.graph.index import STANDARD_DOMAINS
+from onnxshare.support import plugins
 
 UNKNOWN = Operator("other", None, None)
 
@@ -22,5 +23,9 @@ TABLE: dict[tuple[str, str], Operator] = {
 
 
 def lookup(domain: str, op_type: str) -> Operator:
-    """The row of an operator; `UNKNOWN` for one that has none."""
-    return TABLE.get(("" if domain in STANDARD_DOMAINS else domain, op_type), UNKNOWN)
+    """The row of an operator, of an installed package where this table has none; `UNKNOWN` for one
+    that nobody knows."""
+    if domain in STANDARD_DOMAINS:
+        return TABLE.get(("", op_type), UNKNOWN)
+    row = TABLE.get((domain, op_type))
+    return plugins.operators(domain).get(op_type, UNKNOWN) if row is None else row

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from onnxshare.checks.results import CheckReport, Finding, ModelReport, Silenced
 from onnxshare.checks.rule import Rule
-from onnxshare.checks.rules import RULES
+from onnxshare.checks.rules import BY_OPTION, RULES
 from onnxshare.report.text_tools import json_text
 from onnxshare.version import __version__
 
@@ -28,7 +28,8 @@ def render(report: CheckReport) -> str:
     ]
     for model in report.models:
         results += [_suppressed(report, model, item) for item in model.silenced]
-    driver = {"name": "onnxshare", "version": __version__, "rules": [_rule(rule) for rule in RULES]}
+    rules = [_rule(rule) for rule in _rules(report)]
+    driver = {"name": "onnxshare", "version": __version__, "rules": rules}
     run = {
         "tool": {"driver": driver},
         "invocations": [_invocation(report)],
@@ -36,6 +37,12 @@ def render(report: CheckReport) -> str:
         "columnKind": "unicodeCodePoints",
     }
     return json_text({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
+
+
+def _rules(report: CheckReport) -> list[Rule]:
+    """This project's rules, and those of other packages that were selected."""
+    selected = (BY_OPTION[option] for model in report.models for option in model.limits)
+    return list(dict.fromkeys((*RULES, *selected)))
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
@@ -53,7 +60,7 @@ def _result(report: CheckReport, model: ModelReport, finding: Finding) -> dict[s
     where = f"{finding.node}: " if finding.node else ""
     return {
         "ruleId": finding.code,
-        "ruleIndex": [rule.code for rule in RULES].index(finding.code),
+        "ruleIndex": [rule.code for rule in _rules(report)].index(finding.code),
         "level": finding.severity,
         "message": {"text": f"{finding.model}: {where}{finding.text}. Fix: {finding.fix}"},
         "locations": [_location(report, model, finding)],

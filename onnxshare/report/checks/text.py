@@ -7,6 +7,7 @@ import io
 from rich.console import Console
 from rich.text import Text
 
+from onnxshare.checks.policy import ordered
 from onnxshare.checks.results import CheckReport, Finding
 from onnxshare.checks.rules import BY_OPTION
 from onnxshare.errors import printable
@@ -73,7 +74,7 @@ def _summary(report: CheckReport) -> Text:
     if report.unreadable:
         text += f", {count(len(report.unreadable), 'model')} could not be read"
     selected = {option for model in report.models for option in model.limits}
-    rules = ", ".join(rule.code for option, rule in BY_OPTION.items() if option in selected)
+    rules = ", ".join(BY_OPTION[option].code for option in ordered(dict.fromkeys(selected, True)))
     return Text.assemble((text, "bold green" if report.passed else "bold red"), f" ({rules})")
 
 
