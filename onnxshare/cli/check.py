@@ -189,7 +189,7 @@ def _finish(
 #: Variables that say what options say begin with this.
 VARIABLES = "ONNXSHARE_"
 _LISTS = ("SELECT", "IGNORE", "WARN")
-_OTHER_VARIABLES = {VARIABLES + name for name in (*_LISTS, "DEBUG")}
+_OTHER_VARIABLES = {VARIABLES + name for name in (*_LISTS, "DEBUG", "ZOO")}
 
 
 def effective_policy(config: Path | None, *, isolated: bool) -> Policy:
