@@ -127,11 +127,7 @@ def _expand(body: _Body, bodies: dict[Key, _Body]) -> None:
 def calls_fit(proto: onnx.ModelProto) -> bool:
     """Whether every call of a local function gives it no more inputs and outputs than it has."""
     arity = {
-        _key(function.domain, function.name, function.overload): (
-            len(function.input),
-            len(function.output),
-        )
-        for function in proto.functions
+        _key(f.domain, f.name, f.overload): (len(f.input), len(f.output)) for f in proto.functions
     }
     bodies = [node for function in proto.functions for node in function.node]
     for node in _all_nodes([*proto.graph.node, *bodies]):

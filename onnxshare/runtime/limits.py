@@ -6,6 +6,7 @@ What a model may take when it runs: a process of its own, so much time, so much 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -42,7 +43,10 @@ def available() -> int | None:
         found = [size for size in (free, left) if size is not None]
         if found:
             return min(found)
-    return _half_of_all()
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        # Where the system does not say what is free, half of what the machine has.
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return None
 
 
 def can_limit() -> bool:
@@ -85,15 +89,6 @@ def _left_in_group() -> int | None:
                     break
             if allowed < 2**60:  # version 1 writes a huge number for "no limit"
                 return max(0, allowed - taken)
-    return None
-
-
-def _half_of_all() -> int | None:
-    """Where the system does not say what is free, half of what the machine has."""
-    import os
-
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     return None
 
 

@@ -72,30 +72,19 @@ def measure(
             f"a batch of {batch} samples takes {one * batch / 2**30:.3g} GiB, and 1 is the most"
         )
         return Latency(batch, reason=reason)
-    try:
-        return _measure(a, b, inputs, batch, seed, progress)
-    except RuntimeFailure as failure:
-        return Latency(batch, reason=str(failure))
-
-
-def _measure(
-    a: Session,
-    b: Session,
-    inputs: Mapping[str, Array],
-    batch: int,
-    seed: int,
-    progress: Callable[[int, int], None] | None,
-) -> Latency:
-    feeds = a.feed(inputs, batch), b.feed(inputs, batch)
     random = np.random.default_rng([seed, batch])
     rounds = []
-    for number in range(ROUNDS):
-        a.leave()
-        for session in (a, b) if number % 2 else (b, a):
-            session.enter()
-        rounds.append(_round(a, b, feeds, random))
-        if progress is not None:
-            progress(number + 1, ROUNDS)
+    try:
+        feeds = a.feed(inputs, batch), b.feed(inputs, batch)
+        for number in range(ROUNDS):
+            a.leave()
+            for session in (a, b) if number % 2 else (b, a):
+                session.enter()
+            rounds.append(_round(a, b, feeds, random))
+            if progress is not None:
+                progress(number + 1, ROUNDS)
+    except RuntimeFailure as failure:
+        return Latency(batch, reason=str(failure))
     return summarise(rounds, batch, a.settings.threads or 0, seed)
 
 

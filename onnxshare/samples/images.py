@@ -105,7 +105,7 @@ class _Frame:
 
 def image_files(folder: Path) -> list[Path]:
     """The image files of a folder and of its subfolders, sorted."""
-    found = [*folder.iterdir(), *(p for sub in folder.iterdir() if sub.is_dir() for p in _in(sub))]
+    found = [*folder.iterdir(), *folder.glob("*/*")]
     return sorted(p for p in found if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
@@ -147,13 +147,6 @@ def image_pieces(
 
     pieces = [piece(file) for file in files]
     return pieces, gather(pieces, prod(shape) * spec.dtype.itemsize, path)
-
-
-def _in(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:
-        return []
 
 
 def _pillow(path: Path) -> Any:

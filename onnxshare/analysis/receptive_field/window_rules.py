@@ -33,8 +33,12 @@ def _axes(state: State, kernel: Sequence[int], *, channels_last: bool) -> list[i
     return list(range(first, first + len(kernel)))
 
 
-def _four(step: Step, count: int) -> tuple[list[int], list[int], list[int]] | None:
-    """Strides, dilations and pads at the beginning; None where they are damaged."""
+#: Strides, dilations and pads at the beginning.
+_Settings = tuple[list[int], list[int], list[int]]
+
+
+def _four(step: Step, count: int) -> _Settings | None:
+    """What a node says of them; None where they are damaged."""
     strides = list(step.attribute("strides", [])) or [1] * count
     dilations = list(step.attribute("dilations", [])) or [1] * count
     pads = list(step.attribute("pads", [])) or [0] * (2 * count)
@@ -168,11 +172,7 @@ def transposed_convolution(step: Step) -> State:
 
 
 def _transposed_pad(
-    step: Step,
-    index: int,
-    axis: int,
-    reach: int,
-    settings: tuple[list[int], list[int], list[int]],
+    step: Step, index: int, axis: int, reach: int, settings: _Settings
 ) -> int | None:
     """Padding at the beginning: as given, or what brings the output to the size asked for."""
     stride, given = settings[0][index], settings[2][index]
