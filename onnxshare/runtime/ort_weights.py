@@ -12,7 +12,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
@@ -26,9 +25,6 @@ from onnxshare.io.tensors import PLAIN, Array, raw_bytes
 
 #: Models whose weights take no more bytes than this are made whole in memory.
 WHOLE_BELOW = 128 * 2**20
-
-#: Types that NumPy does not know by itself, and types of the same width that it does.
-_CARRIED_AS: dict[int, np.dtype[Any]] = {TensorProto.BFLOAT16: np.dtype(np.uint16)}
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,8 @@ def prepare(model: Model, structure: onnx.ModelProto) -> Weights:
                 handed_over[tensor.name] = _hand_over(model, tensor, token)
         handed_over = _usable(handed_over)
     for tensor in all_tensors(proto):
-        if tensor.data_location == TensorProto.EXTERNAL and not _stands_for(tensor, token):
+        stands_for = any(entry.value == token for entry in tensor.external_data)
+        if tensor.data_location == TensorProto.EXTERNAL and not stands_for:
             _make_whole(model, tensor)
     if proto.ByteSize() > PROTOBUF_LIMIT:
         raise RuntimeFailure(
@@ -152,15 +149,10 @@ def _bytes(tensor: onnx.TensorProto) -> int:
         return 0
 
 
-def _stands_for(tensor: onnx.TensorProto, token: str) -> bool:
-    return any(entry.value == token for entry in tensor.external_data)
-
-
 def _hand_over(model: Model, tensor: onnx.TensorProto, token: str) -> tuple[int, Array]:
     array = model.read(tensor)
-    carrier = _CARRIED_AS.get(tensor.data_type)
-    if carrier is not None:
-        array = array.view(carrier)
+    if tensor.data_type == TensorProto.BFLOAT16:  # which NumPy does not know by itself
+        array = array.view(np.uint16)
     stub = onnx.TensorProto(
         name=tensor.name,
         data_type=tensor.data_type,

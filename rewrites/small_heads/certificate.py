@@ -17,9 +17,8 @@ made falsely, the first false one in the order must pass its own test, which hap
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil, log, sqrt
-from typing import Any
 
 import numpy as np
 
@@ -98,10 +97,6 @@ class Estimate:
     def margin(self) -> tuple[float, float]:
         """How sure it is, to order by."""
         return (self.agreement_low or 0.0, -(self.error_high or 0.0))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figures as plain types."""
-        return asdict(self)
 
 
 def samples_needed(target: Target) -> int:
