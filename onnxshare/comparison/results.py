@@ -197,19 +197,14 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain types, laid out as `docs/reference.md` describes."""
-        plain = {**asdict(self), "verdict": str(self.verdict)}
-        plain["outputs"] = list(plain["outputs"])
+        plain = asdict(self, dict_factory=_with_lists)
+        plain["verdict"] = str(self.verdict)
         for name in ("random", "failed_model", "missing_kernel"):
             del plain[name]  # `origin` and `reason` say so in words
-        if self.weights is not None:
-            plain["weights"] = {
-                "moved": self.weights.moved,
-                "recomputed": list(self.weights.recomputed),
-            }
-        if self.latency is not None:
-            plain["latency"] = [asdict(item) for item in self.latency]
-            for item in plain["latency"]:
-                item["ci95"] = None if item["ci95"] is None else list(item["ci95"])
         if self.left_to_cpu is not None:
             plain["left_to_cpu"] = {key: list(nodes) for key, nodes in self.left_to_cpu.items()}
         return plain
+
+
+def _with_lists(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields}

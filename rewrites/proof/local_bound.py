@@ -12,8 +12,9 @@ where the outputs show too little: it says nothing of what comes after.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -93,30 +94,23 @@ def prove_locally(
     if not tensors:
         return None
     try:
-        check = _Check(original, candidate, provider, seed, run_limits)
+        run = partial(run_model, provider=provider, run_limits=run_limits)
+        check = _Check((original, candidate), run, seed)
         worst = [check.tensor(name) for name in tensors]
     except OnnxShareError:
         return None
     known = [value for value in worst if value is not None]
-    if len(known) < len(worst):
-        return None
-    return LocalProof(len(known), max(known), LIMIT)
+    return LocalProof(len(known), max(known), LIMIT) if len(known) == len(worst) else None
 
 
 class _Check:
     def __init__(
-        self,
-        original: Model,
-        candidate: Model,
-        provider: str,
-        seed: int,
-        run_limits: RunLimits | None,
+        self, models: tuple[Model, Model], run: Callable[..., dict[str, Array]], seed: int
     ) -> None:
-        self._models = (original, candidate)
-        self._graphs = (Graph(original), Graph(candidate))
-        self._shapes = tuple(infer(graph) for graph in self._graphs)
+        self._models, self._run_model = models, run
+        self._graphs = tuple(map(Graph, models))
+        self._shapes = tuple(map(infer, self._graphs))
         self._values = Values(self._graphs[0], self._shapes[0].fully_known())
-        self._provider, self._limits = provider, run_limits
         self._random = np.random.default_rng([seed, 3])
 
     def tensor(self, name: str) -> float | None:
@@ -203,12 +197,10 @@ class _Check:
         features = (made * scale).astype(np.float32)
         asked = [[name, layer.data] if layer.data != source else [name], [name]]
         results = [
-            run_model(
+            self._run_model(
                 _cut(model, source, size, shapes),
                 {source: features.reshape(_COUNT, *size[1:])},
-                outputs=outputs,
-                provider=self._provider,
-                run_limits=self._limits,
+                outputs,
             )
             for model, size, shapes, outputs in zip(
                 self._models, (sizes[0], sizes[1]), self._shapes, asked, strict=True
