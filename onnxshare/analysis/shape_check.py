@@ -22,6 +22,7 @@ from onnxshare.io.tensors import Array
 from onnxshare.shapes.inference import InputShapes, Shapes, infer
 
 #: How onnx's inference reports one node: its operator, its name if it has one, and what is wrong.
+#: It has no codes, so its words must do.
 _REPORT = re.compile(r"\(op_type:([^,()]+?)(?:, node name: (.*?))?\): \[\w+\] (.*)")
 _NESTED = "Inference error(s): "
 #: What onnx says of a node that reads a result which it could not infer.

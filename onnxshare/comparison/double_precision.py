@@ -154,9 +154,9 @@ def _settle(doubt: Doubt, budget: float, limits: RunLimits) -> _Settled | None:
     return _Settled(verdict, f"in double precision, on {few.count} samples, {reason}", judged)
 
 
-def _judge(doubt: Doubt, few: Samples, limits: RunLimits) -> list[Judged] | None:
-    """Run both; None where double precision does not hold the models, or the evaluator computes
-    something else."""
+def _judge(doubt: Doubt, few: Samples, limits: _Until) -> list[Judged] | None:
+    """Run both; None where double precision does not hold the models, the evaluator computes
+    something else, or its first run used up the budget."""
     wide = [wider_graph(with_data(model), TensorProto.DOUBLE) for model in (doubt.a, doubt.b)]
     if wide[0] is None or wide[1] is None:
         return None
@@ -169,7 +169,9 @@ def _judge(doubt: Doubt, few: Samples, limits: RunLimits) -> list[Judged] | None
         single = run_model(
             doubt.a, few.arrays, list(double), "cpu", batch=few.count, run_limits=limits
         )
-        return run.judge(again=False) if _agree(double, single) else None
+        if limits.left <= 0 or not _agree(double, single):
+            return None
+        return run.judge(again=False)
 
 
 def _worth_it(found: Comparison) -> bool:

@@ -420,5 +420,7 @@ def test_a_type_without_a_kernel_is_said_with_the_way_out() -> None:
     b.producer_name = "another"
     found = compare(a, b, provider="cpu")
     assert found.verdict == "not run"
+    assert (found.failed_model, found.missing_kernel) == ("A", "Conv")
+    assert found.reason.startswith("model A: ")
     assert "Conv" in found.reason
     assert "choose another --provider, or give the models in float32" in found.reason
