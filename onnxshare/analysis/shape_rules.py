@@ -53,6 +53,17 @@ class Operands:
 
 Rule = Callable[[Operands], str | None]
 
+#: By operator of the standard: what is wrong with the shapes of a node, or None.
+RULES: dict[str, Rule] = {}
+
+
+def _rule(*operators: str) -> Callable[[Rule], Rule]:
+    def register(rule: Rule) -> Rule:
+        RULES.update(dict.fromkeys(operators, rule))
+        return rule
+
+    return register
+
 
 def _differ(*sizes: int | None) -> bool:
     return len({size for size in sizes if size is not None}) > 1
@@ -92,18 +103,22 @@ def _too_small(o: Operands) -> str | None:
     return None
 
 
+@_rule("QLinearConv")
 def _quantised_convolution(o: Operands) -> str | None:
     return _convolution(o, weight=3, bias=8)
 
 
+@_rule("ConvInteger")
 def _integer_convolution(o: Operands) -> str | None:
     return _convolution(o, bias=99)
 
 
+@_rule("DeformConv")
 def _deformable_convolution(o: Operands) -> str | None:
     return _convolution(o, bias=3)
 
 
+@_rule("ConvTranspose")
 def _transposed_convolution(o: Operands) -> str | None:
     group = o.count("group", 1)
     channels, rows, columns = o.size(0, 1), o.size(1, 0), o.size(1, 1)
@@ -116,6 +131,7 @@ def _transposed_convolution(o: Operands) -> str | None:
     return None
 
 
+@_rule("Gemm")
 def _gemm(o: Operands) -> str | None:
     result = o.outputs[0].shape if o.outputs else None
     if _stretches(o.shape(2), result):
@@ -123,6 +139,7 @@ def _gemm(o: Operands) -> str | None:
     return f"C cannot be broadcast to the product, {in_words(result)}"
 
 
+@_rule("PRelu")
 def _slope(o: Operands) -> str | None:
     pairs = zip(reversed(o.shape(0) or ()), reversed(o.shape(1) or ()), strict=False)
     # Older ones have one slope a channel; ONNX Runtime broadcasts the data too.
@@ -131,6 +148,7 @@ def _slope(o: Operands) -> str | None:
     return "the slope cannot be broadcast to the data"
 
 
+@_rule("InstanceNormalization")
 def _instance_normalisation(o: Operands) -> str | None:
     channels = o.size(0, 1)
     if _differ(channels, o.size(1, 0)) or _differ(channels, o.size(2, 0)):
@@ -138,6 +156,7 @@ def _instance_normalisation(o: Operands) -> str | None:
     return None
 
 
+@_rule("LayerNormalization")
 def _layer_normalisation(o: Operands) -> str | None:
     for position, name in ((1, "scale"), (2, "bias")):
         if not _stretches(o.shape(position), o.shape(0)):
@@ -145,6 +164,7 @@ def _layer_normalisation(o: Operands) -> str | None:
     return None
 
 
+@_rule("GroupNormalization")
 def _group_normalisation(o: Operands) -> str | None:
     channels, groups = o.size(0, 1), o.count("num_groups", 0)
     if groups < 1:
@@ -157,6 +177,7 @@ def _group_normalisation(o: Operands) -> str | None:
     return None
 
 
+@_rule("Reshape")
 def _reshape(o: Operands) -> str | None:
     before, after = o.sizes(0), o.outputs[0].sizes if o.outputs else None
     if before is None or after is None or prod(before) == prod(after):
@@ -164,6 +185,7 @@ def _reshape(o: Operands) -> str | None:
     return f"{prod(before):,} elements cannot become {in_words(after)}, {prod(after):,} elements"
 
 
+@_rule("GatherElements")
 def _gather_elements(o: Operands) -> str | None:
     data, indices = o.shape(0), o.shape(1)
     if data is None or indices is None:
@@ -177,6 +199,7 @@ def _gather_elements(o: Operands) -> str | None:
     return None
 
 
+@_rule("ScatterElements")
 def _scatter_elements(o: Operands) -> str | None:
     indices, updates = o.sizes(1), o.sizes(2)
     if indices is None or updates is None or indices == updates:
@@ -184,6 +207,7 @@ def _scatter_elements(o: Operands) -> str | None:
     return "indices and updates differ in shape"
 
 
+@_rule("ScatterND")
 def _scatter_nd(o: Operands) -> str | None:
     data, indices, updates = o.sizes(0), o.sizes(1), o.sizes(2)
     if data is None or not indices or updates is None:
@@ -197,6 +221,7 @@ def _scatter_nd(o: Operands) -> str | None:
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
+@_rule("GRU", "LSTM", "RNN")
 def _recurrent(o: Operands) -> str | None:
     hidden = o.count("hidden_size", 0) or o.size(2, 2)
     if _differ(o.size(0, 2), o.size(1, 2)):
@@ -213,6 +238,7 @@ def _recurrent(o: Operands) -> str | None:
     return None
 
 
+@_rule("Einsum")
 def _einsum(o: Operands) -> str | None:
     equation = str(o.node.attribute("equation", "")).replace(" ", "")
     terms = equation.split("->")[0].split(",")
@@ -231,6 +257,7 @@ def _einsum(o: Operands) -> str | None:
     return None
 
 
+@_rule("DepthToSpace")
 def _depth_to_space(o: Operands) -> str | None:
     block, channels = o.count("blocksize", 1), o.size(0, 1)
     if block < 1 or channels is None or channels % (block * block) == 0:
@@ -238,6 +265,7 @@ def _depth_to_space(o: Operands) -> str | None:
     return f"{channels} channels cannot be split into blocks of {block}×{block}"
 
 
+@_rule("SpaceToDepth")
 def _space_to_depth(o: Operands) -> str | None:
     block = o.count("blocksize", 1)
     for axis in (2, 3):
@@ -247,6 +275,7 @@ def _space_to_depth(o: Operands) -> str | None:
     return None
 
 
+@_rule("DequantizeLinear", "QuantizeLinear")
 def _quantisation(o: Operands) -> str | None:
     data, scale = o.shape(0), o.sizes(1)
     if data is None or scale is None or len(scale) != 1 or o.count("block_size", 0):
@@ -257,30 +286,7 @@ def _quantisation(o: Operands) -> str | None:
     return f"there are {scale[0]} scales for an axis of {size}"
 
 
-RULES: dict[str, Rule] = {
-    "Conv": _convolution,
-    "ConvInteger": _integer_convolution,
-    "ConvTranspose": _transposed_convolution,
-    "DeformConv": _deformable_convolution,
-    "DepthToSpace": _depth_to_space,
-    "DequantizeLinear": _quantisation,
-    "Einsum": _einsum,
-    "GRU": _recurrent,
-    "GatherElements": _gather_elements,
-    "Gemm": _gemm,
-    "GroupNormalization": _group_normalisation,
-    "InstanceNormalization": _instance_normalisation,
-    "LSTM": _recurrent,
-    "LayerNormalization": _layer_normalisation,
-    "PRelu": _slope,
-    "QLinearConv": _quantised_convolution,
-    "QuantizeLinear": _quantisation,
-    "RNN": _recurrent,
-    "Reshape": _reshape,
-    "ScatterElements": _scatter_elements,
-    "ScatterND": _scatter_nd,
-    "SpaceToDepth": _space_to_depth,
-}
+RULES["Conv"] = _convolution
 
 
 def misfit(operands: Operands) -> str | None:

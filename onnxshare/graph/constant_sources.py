@@ -15,18 +15,14 @@ from onnx import TensorProto
 
 from onnxshare.errors import ModelError
 from onnxshare.graph.nodes import Node, Scope
+from onnxshare.graph.operator_traits import operators_where, traits_of
 from onnxshare.graph.stored_tensor import Stored, from_constant_node, from_sparse, from_tensor
 from onnxshare.io.load import Model
 from onnxshare.io.node_reader import Operation, TensorRow
 
 #: Operators whose output holds the same stored elements as their first input, in some order or
 #: type. QuantizeLinear counts only between a constant and a DequantizeLinear.
-CARRIERS = frozenset(
-    "Identity Cast CastLike Reshape Flatten Squeeze Unsqueeze Transpose DequantizeLinear".split()
-)
-
-#: Those that ONNX Runtime has too, for types that the standard had not at first.
-_QUANTISED = frozenset(("QuantizeLinear", "DequantizeLinear"))
+CARRIERS = operators_where(lambda traits: traits.carries)
 
 #: Operators that make a stored tensor.
 _STORING = frozenset(("Constant", "ConstantOfShape"))
@@ -144,10 +140,9 @@ class Sources:
         return made
 
     def _carries(self, node: Node, name: str) -> bool:
-        if node.op_type not in CARRIERS and not _fake_quantised(node):
+        if not traits_of(node).carries and not _fake_quantised(node):
             return False
-        known = node.standard or (node.domain == "com.microsoft" and node.op_type in _QUANTISED)
-        return known and bool(node.inputs) and name == node.outputs[0]
+        return bool(node.inputs) and name == node.outputs[0]
 
     def _from_fill(self, node: Node, key: str, name: str) -> Stored | None:
         shape = self.stored(node.scope, node.inputs[0])
@@ -168,7 +163,7 @@ class Sources:
 
 
 def _fake_quantised(node: Node) -> bool:
-    if node.op_type != "QuantizeLinear":
+    if node.op_type != "QuantizeLinear" or not traits_of(node).quantized:
         return False
     readers = node.scope.readers(node.outputs[0])
     return bool(readers) and all(reader.op_type == "DequantizeLinear" for reader in readers)

@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 
 from onnxshare.errors import ModelError
 from onnxshare.graph.index import Graph, Node, Scope, Stored
+from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.io.tensors import Array
 
 #: The largest tensor that shape arithmetic may compute; real ones hold a handful of numbers.
@@ -25,6 +26,19 @@ MAX_COMPUTED = 65_536
 
 Inputs = list[Array | None]
 Evaluator = Callable[[Node, Inputs], Any]
+
+
+#: By operator: the node and the values of its inputs → the value of its output. They raise
+#: ValueError and its like where the operands do not fit.
+OPERATORS: dict[str, Evaluator] = {}
+
+
+def _evaluates(op_type: str) -> Callable[[Evaluator], Evaluator]:
+    def register(evaluate: Evaluator) -> Evaluator:
+        OPERATORS[op_type] = evaluate
+        return evaluate
+
+    return register
 
 
 def resolve_reshape(shape: tuple[int, ...], target: list[int], *, allowzero: bool) -> list[int]:
@@ -69,6 +83,7 @@ def _axes(node: Node, inputs: Inputs, position: int) -> list[int] | None:
     return None if axes is None else [int(axis) for axis in axes]
 
 
+@_evaluates("Reshape")
 def _reshape(node: Node, inputs: Inputs) -> Array:
     data = _need(inputs[0])
     target = _list(_need(inputs[1])) if len(inputs) > 1 else list(node.attribute("shape", []))
@@ -76,6 +91,7 @@ def _reshape(node: Node, inputs: Inputs) -> Array:
     return data.reshape(resolve_reshape(data.shape, target, allowzero=allowzero))
 
 
+@_evaluates("Flatten")
 def _flatten(node: Node, inputs: Inputs) -> Array:
     data = _need(inputs[0])
     axis = int(node.attribute("axis", 1))
@@ -84,17 +100,20 @@ def _flatten(node: Node, inputs: Inputs) -> Array:
     return data.reshape(rows, int(np.prod(data.shape[axis:], dtype=np.int64)))
 
 
+@_evaluates("Transpose")
 def _transpose(node: Node, inputs: Inputs) -> Array:
     data = _need(inputs[0])
     order = node.attribute("perm")
     return data.transpose(None if order is None else [int(axis) for axis in order])
 
 
+@_evaluates("Squeeze")
 def _squeeze(node: Node, inputs: Inputs) -> Array:
     axes = _axes(node, inputs, 1)
     return np.squeeze(_need(inputs[0]), None if axes is None else tuple(axes))
 
 
+@_evaluates("Unsqueeze")
 def _unsqueeze(node: Node, inputs: Inputs) -> Array:
     axes = _axes(node, inputs, 1)
     if axes is None:
@@ -102,6 +121,7 @@ def _unsqueeze(node: Node, inputs: Inputs) -> Array:
     return np.expand_dims(_need(inputs[0]), tuple(axes))
 
 
+@_evaluates("Cast")
 def _cast(node: Node, inputs: Inputs) -> Array:
     data = _need(inputs[0])
     dtype = helper.tensor_dtype_to_np_dtype(int(node.attribute("to")))
@@ -115,6 +135,7 @@ def _is_fill(data: Array) -> bool:
     return data.size > 1 and not any(data.strides)
 
 
+@_evaluates("Slice")
 def _slice(node: Node, inputs: Inputs) -> Array:
     data = _need(inputs[0])
     if len(inputs) > 1:
@@ -141,6 +162,7 @@ def _range_of(start: int, end: int, step: int, size: int) -> slice:
     return slice(start, None if end < 0 else end, step)
 
 
+@_evaluates("Gather")
 def _gather(node: Node, inputs: Inputs) -> Array | None:
     data, indices = _need(inputs[0]), _need(inputs[1]).astype(np.int64)
     axis = int(node.attribute("axis", 0))
@@ -149,6 +171,7 @@ def _gather(node: Node, inputs: Inputs) -> Array | None:
     return np.take(data, indices, axis=axis)
 
 
+@_evaluates("Concat")
 def _concat(node: Node, inputs: Inputs) -> Array:
     return np.concatenate([_need(item) for item in inputs], axis=int(node.attribute("axis", 1)))
 
@@ -160,6 +183,7 @@ def _divide(left: Array, right: Array) -> Array:
     return np.asarray(left / right)
 
 
+@_evaluates("Range")
 def _range(node: Node, inputs: Inputs) -> Array | None:
     start, limit, delta = (_need(item).reshape(-1)[0] for item in inputs)
     # Python's numbers, because a difference of NumPy's integers may wrap around to a small one.
@@ -169,6 +193,7 @@ def _range(node: Node, inputs: Inputs) -> Array | None:
     return np.asarray(np.arange(first, last, step), start.dtype)
 
 
+@_evaluates("ConstantOfShape")
 def _fill(node: Node, inputs: Inputs) -> Array | None:
     shape = _list(_need(inputs[0]))
     if prod(shape) > MAX_COMPUTED:
@@ -178,12 +203,14 @@ def _fill(node: Node, inputs: Inputs) -> Array | None:
     return np.broadcast_to(value.reshape(()), shape)
 
 
+@_evaluates("Expand")
 def _expand(node: Node, inputs: Inputs) -> Array | None:
     data, target = _need(inputs[0]), _list(_need(inputs[1]))
     shape = np.broadcast_shapes(data.shape, tuple(target))
     return np.broadcast_to(data, shape) if prod(shape) <= MAX_COMPUTED else None
 
 
+@_evaluates("DequantizeLinear")
 def _dequantise(node: Node, inputs: Inputs) -> Array | None:
     """y = (x - zero_point) · scale, per tensor, per axis or in blocks
     (https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html)."""
@@ -235,50 +262,32 @@ def _one(function: Callable[[Array], Any]) -> Evaluator:
     return lambda node, inputs: function(_need(inputs[0]))
 
 
-#: Operators that only rearrange or convert: evaluated at any size.
-LAYOUT = frozenset(
-    "Identity Cast Reshape Flatten Squeeze Unsqueeze Transpose DequantizeLinear".split()
-)
+@_evaluates("ReduceProd")
+def _product(node: Node, inputs: Inputs) -> Array | None:
+    if _axes(node, inputs, 1) not in (None, [0]):
+        return None
+    return np.asarray(np.prod(_need(inputs[0]), keepdims=bool(node.attribute("keepdims", 1))))
 
-#: By operator: the node and the values of its inputs → the value of its output. They raise
-#: ValueError and its like where the operands do not fit.
-OPERATORS: dict[str, Evaluator] = {
-    "Identity": _one(lambda data: data),
-    "Cast": _cast,
-    "Reshape": _reshape,
-    "Flatten": _flatten,
-    "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze,
-    "Transpose": _transpose,
-    "DequantizeLinear": _dequantise,
-    "Slice": _slice,
-    "Gather": _gather,
-    "Concat": _concat,
-    "Range": _range,
-    "ConstantOfShape": _fill,
-    "Expand": _expand,
-    "Add": _broadcasting(np.add),
-    "Sub": _broadcasting(np.subtract),
-    "Mul": _broadcasting(np.multiply),
-    "Div": _broadcasting(_divide),
-    "Equal": _broadcasting(np.equal),
-    "Greater": _broadcasting(np.greater),
-    "Less": _broadcasting(np.less),
-    "Min": _broadcasting(lambda *operands: functools.reduce(np.minimum, operands)),
-    "Max": _broadcasting(lambda *operands: functools.reduce(np.maximum, operands)),
-    "Neg": _one(np.negative),
-    "Abs": _one(np.abs),
-    "Sqrt": _one(np.sqrt),
-    "Floor": _one(np.floor),
-    "Ceil": _one(np.ceil),
-    "Not": _one(np.logical_not),
-    "ReduceProd": lambda node, inputs: (
-        np.prod(_need(inputs[0]), keepdims=bool(node.attribute("keepdims", 1)))
-        if _axes(node, inputs, 1) in (None, [0])
-        else None
-    ),
-    "Where": _broadcasting(np.where),
-}
+
+OPERATORS.update(
+    Identity=_one(lambda data: data),
+    Neg=_one(np.negative),
+    Abs=_one(np.abs),
+    Sqrt=_one(np.sqrt),
+    Floor=_one(np.floor),
+    Ceil=_one(np.ceil),
+    Not=_one(np.logical_not),
+    Add=_broadcasting(np.add),
+    Sub=_broadcasting(np.subtract),
+    Mul=_broadcasting(np.multiply),
+    Div=_broadcasting(_divide),
+    Equal=_broadcasting(np.equal),
+    Greater=_broadcasting(np.greater),
+    Less=_broadcasting(np.less),
+    Min=_broadcasting(lambda *operands: functools.reduce(np.minimum, operands)),
+    Max=_broadcasting(lambda *operands: functools.reduce(np.maximum, operands)),
+    Where=_broadcasting(np.where),
+)
 
 
 #: The largest ConstantOfShape that is filled in memory when its values are asked for.
@@ -286,9 +295,6 @@ MAX_FILLED = 2**30
 
 #: Known shapes: (scope path, tensor name) → sizes.
 KnownShapes = Mapping[tuple[str, str], tuple[int, ...]]
-
-
-_SHAPE_OPERATORS = frozenset(("Shape", "Size"))
 
 
 class Values:
@@ -344,7 +350,7 @@ class Values:
         node = scope.producers.get(name)
         if node is None or not node.standard or name != node.outputs[0]:
             return None
-        if node.op_type in _SHAPE_OPERATORS:
+        if traits_of(node).effect is Effect.SHAPE:
             return []
         if node.op_type not in OPERATORS:
             return None
@@ -365,11 +371,14 @@ class Values:
         if stored is not None:
             return self.payload(stored)
         node = scope.producers[name]
-        if node.op_type in _SHAPE_OPERATORS:
+        if traits_of(node).effect is Effect.SHAPE:
             return self._shape(node)
         inputs = [self._input(node, item) for item in node.inputs]
-        layout = node.op_type in LAYOUT
-        if not layout and sum(item.size for item in inputs if item is not None) > MAX_COMPUTED:
+        # What only rearranges or converts is evaluated at any size.
+        if (
+            not traits_of(node).carries
+            and sum(item.size for item in inputs if item is not None) > MAX_COMPUTED
+        ):
             return None
         try:
             with np.errstate(all="ignore"):  # a division by zero is the model's business
@@ -409,17 +418,19 @@ class Values:
 
 
 def rearrange(node: Node, data: Array, values: Values) -> Array | None:
-    """Apply a layout node to an array, its shape or axes taken from `values`.
+    """Apply a layout node to an array, its shape or axes taken from `values`; an element-wise one
+    leaves every element in its place.
 
     Used with arrays of indices, it tells where a layout node moves each element.
 
     Returns:
         The result, or None if the node is no pure layout operator or its operands are unknown.
     """
-    if not node.standard or node.op_type not in REARRANGING:
-        return None
-    if node.op_type in ("Cast", "DequantizeLinear", "QuantizeLinear", "Dropout", "CastLike"):
+    traits = traits_of(node)
+    if traits.elementwise:
         return data
+    if not traits.carries or node.op_type not in OPERATORS:
+        return None
     others = [values.get(node.scope, name) if name else None for name in node.inputs[1:]]
     if any(name and value is None for name, value in zip(node.inputs[1:], others, strict=True)):
         return None
@@ -427,11 +438,3 @@ def rearrange(node: Node, data: Array, values: Values) -> Array | None:
         return np.asarray(OPERATORS[node.op_type](node, [data, *others]))
     except (ValueError, IndexError, TypeError, ArithmeticError, KeyError, MemoryError):
         return None
-
-
-#: Operators that move elements, or change only their type: each output element is one input
-#: element. (Dropout at inference is one; its callers check that it is not training.)
-REARRANGING = frozenset(
-    "Identity Cast CastLike Dropout Reshape Flatten Squeeze Unsqueeze Transpose "
-    "QuantizeLinear DequantizeLinear".split()
-)

@@ -9,13 +9,14 @@ looked at together; anything else is no error, only a reason to let another proc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 
 import onnx
 from onnx import AttributeProto, TensorProto, numpy_helper
 
 from onnxshare.graph.nodes import Node, Scope
+from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.io.node_reader import Operation, Reader
 
 #: The most axes of a tensor, numbers in a computed shape, and numbers in an attribute.
@@ -41,26 +42,38 @@ INTEGERS = frozenset((TensorProto.INT32, TensorProto.INT64))
 #: Bounds of a constant: its axes, its numbers if they are known, and integers themselves.
 Value = tuple[int, int | None, TensorProto | None]
 
-#: Operators through which computed shapes go: they make no more numbers than their inputs have,
-#: or `special` says how many.
+#: What makes no more numbers than it reads, so that computed shapes go through it; of Gather and
+#: Concat `_BOUNDS` says how many.
 _FOLLOWED = frozenset(
-    "Identity Cast CastLike Squeeze Unsqueeze Gather GatherElements Slice Split Concat Reshape "
-    "Flatten Transpose Add Sub Mul Div Mod Pow Min Max Neg Abs Sign Floor Ceil Round Sqrt Equal "
-    "Greater GreaterOrEqual Less LessOrEqual Not And Or Where Clip ScatterND ScatterElements "
-    "ReduceProd ReduceSum ReduceMax ReduceMin ReduceMean Size Shape Constant".split()
+    (
+        Effect.ELEMENTWISE,
+        Effect.RESHAPE,
+        Effect.PERMUTATION,
+        Effect.CUT,
+        Effect.LOOKUP,
+        Effect.JOIN,
+        Effect.SCATTER,
+        Effect.REDUCTION,
+        Effect.SHAPE,
+    )
 )
 
 #: Operators that make numbers which are known, however many.
 _MAKING = frozenset(("Shape", "ConstantOfShape"))
 
-_SPECIAL = frozenset(
-    "Shape Concat Gather GatherND ScatterND Einsum ConstantOfShape Reshape Expand Tile "
-    "Range Unsqueeze Col2Im MaxUnpool OneHot SequenceConstruct SequenceInsert ConcatFromSequence "
-    "SplitToSequence".split()
-)
+Bound = Callable[["_Weigher", Node, int, int], tuple[int, int]]
 
-#: Operators whose result may have more axes than what they read, or be a shape.
-GROWING = _SPECIAL | {"Constant", "If", "Loop", "Scan"}
+#: Operators that make axes or numbers: from the most axes and numbers that a node reads to the
+#: most that it makes.
+_BOUNDS: dict[str, Bound] = {}
+
+
+def _bounds(*operators: str) -> Callable[[Bound], Bound]:
+    def register(bound: Bound) -> Bound:
+        _BOUNDS.update(dict.fromkeys(operators, bound))
+        return bound
+
+    return register
 
 
 class Kind:
@@ -69,22 +82,25 @@ class Kind:
     Attributes:
         plain: whether its attributes are; None where each node has its own.
         followed: whether computed shapes go through it.
-        special: whether it may make axes or numbers.
+        bound: what says how many axes or numbers it makes; None where no more than it reads.
+        grows: whether its result may have more axes than what it reads, or be a shape.
         makes: whether it makes numbers, which are known.
         constant: whether it is a Constant.
         value: what that holds; None where each node has its own.
     """
 
-    __slots__ = ("constant", "followed", "makes", "plain", "special", "value")
+    __slots__ = ("bound", "constant", "followed", "grows", "makes", "plain", "value")
 
     def __init__(self, operation: Operation) -> None:
         op_type, attributes = operation.op_type, operation.first.attribute
         comparable = operation.attributes is not None
         self.plain = all(map(plain, attributes)) if comparable else None
-        self.followed = op_type in _FOLLOWED
-        self.special = op_type in _SPECIAL
+        effect = traits_of(operation).effect
+        self.followed = effect in _FOLLOWED
+        self.bound = _BOUNDS.get(op_type)
         self.makes = op_type in _MAKING
         self.constant = op_type == "Constant"
+        self.grows = self.constant or bool(self.bound) or effect is Effect.CONTROL_FLOW
         self.value = held(attributes) if comparable and self.constant else None
 
 
@@ -125,9 +141,6 @@ def held(attributes: Iterable[AttributeProto]) -> Value:
             return 1, len(attribute.ints), None
     return 1, 1, None
 
-
-#: Operators whose result grows with the values of operands: the positions of those.
-_FILLS = {"Range": (0, 1, 2), "ConstantOfShape": (0,), "Expand": (1,), "Tile": (1,)}
 
 _GRAPHS = frozenset((AttributeProto.GRAPH, AttributeProto.GRAPHS))
 
@@ -188,7 +201,7 @@ class _Weigher:
                 return False
         # Where no node may have more axes than what it reads, or make a shape, no tensor has more
         # than the inputs and the initializers, which are bounded already.
-        self.grows = self.grows or not GROWING.isdisjoint([item.op_type for item in operations])
+        self.grows = self.grows or any(self.kinds[operation].grows for operation in operations)
         if not self.grows:
             return all(self.plain(node) for node in nodes if node.operation.attributes is None)
         for tensor in graph.initializer:
@@ -235,8 +248,8 @@ class _Weigher:
                 known = node.op_type == "If" and inner[2]
             elif not plain(attribute):
                 return False
-        if kind.special:
-            rank, count = self.special(node, rank, count)
+        if kind.bound is not None:
+            rank, count = kind.bound(self, node, rank, count)
             known |= kind.makes
         for name in node.outputs:
             known_rank[name] = rank
@@ -268,37 +281,6 @@ class _Weigher:
                 known = known and value.name in self.count
         return rank, count, known
 
-    def special(self, node: Node, rank: int, count: int) -> tuple[int, int]:
-        """The bounds of operators that make axes or numbers."""
-        op_type, inputs = node.op_type, node.inputs
-        first = inputs[0] if inputs else ""
-        if op_type == "Shape":
-            self.shape_of.update(dict.fromkeys(node.outputs, first))
-            return 1, rank
-        if op_type == "Concat":
-            return rank, sum(self.count.get(name, 0) for name in inputs)
-        if op_type in ("Gather", "GatherND", "ScatterND"):
-            rank = sum(self.rank.get(name, 0) for name in inputs)
-            if op_type == "Gather" and self.rank.get(first, 0) == 1:
-                return rank - 1, self.count.get(inputs[-1], count)  # a number for each index
-            return rank, count
-        if op_type == "Einsum":
-            return max(rank, *(len(a.s) for a in node.proto.attribute if a.name == "equation")), 0
-        if op_type == "ConstantOfShape":
-            return self.fill(node, self.count.get(first, MAX_RANK + 1)), self.filled(first)
-        if op_type == "Reshape":
-            if len(inputs) > 1 and inputs[1] in self.count:
-                return self.count[inputs[1]], count
-            return self.numbers(node, "shape", 1), count
-        if op_type in ("Expand", "Tile"):
-            return max(rank, self.fill(node, self.numbers(node, "shape", 1))), count
-        if op_type == "Range":
-            return self.fill(node, 1), count
-        if op_type in ("Unsqueeze", "Col2Im", "MaxUnpool"):
-            position = 2 if op_type == "MaxUnpool" else 1
-            return rank + self.numbers(node, "axes", position), count
-        return rank + 1, count  # OneHot, sequences
-
     def numbers(self, node: Node, attribute: str, position: int) -> int:
         """How many numbers an input, or in older opsets an attribute, holds."""
         inputs = node.inputs
@@ -319,12 +301,69 @@ class _Weigher:
 
         Only a vector can be taken for a shape; a matrix of any size is never filled.
         """
-        for position in _FILLS.get(node.op_type, ()):
+        for position in traits_of(node).shape_inputs:
             name = node.inputs[position] if position < len(node.inputs) else ""
             tensor = self.constants.get(name)
             if tensor is not None and self.count[name] == 1 and _magnitude(tensor) > MAX_FILL:
                 return MAX_RANK + 1
         return rank
+
+
+@_bounds("Shape")
+def _shape(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
+    weigher.shape_of.update(dict.fromkeys(node.outputs, node.inputs[0] if node.inputs else ""))
+    return 1, rank
+
+
+@_bounds("Concat")
+def _concat(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
+    return rank, sum(weigher.count.get(name, 0) for name in node.inputs)
+
+
+@_bounds("Gather", "GatherND", "ScatterND")
+def _gather(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
+    rank = sum(weigher.rank.get(name, 0) for name in node.inputs)
+    if node.op_type == "Gather" and node.inputs and weigher.rank.get(node.inputs[0], 0) == 1:
+        return rank - 1, weigher.count.get(node.inputs[-1], count)  # a number for each index
+    return rank, count
+
+
+@_bounds("Einsum")
+def _einsum(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
+    return max(rank, *(len(a.s) for a in node.proto.attribute if a.name == "equation")), 0
+
+
+@_bounds("ConstantOfShape")
+def _constant_of_shape(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
+    shape = node.inputs[0] if node.inputs else ""
+    rank = weigher.count.get(shape, MAX_RANK + 1)
+    return weigher.fill(node, rank), weigher.filled(shape)
+
+
+@_bounds("Reshape")
+def _reshape(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
+    return weigher.numbers(node, "shape", 1), count
+
+
+@_bounds("Expand", "Tile")
+def _expand(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
+    return max(rank, weigher.fill(node, weigher.numbers(node, "shape", 1))), count
+
+
+@_bounds("Range")
+def _range(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
+    return weigher.fill(node, 1), count
+
+
+@_bounds("Unsqueeze", "Col2Im", "MaxUnpool")
+def _unsqueeze(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
+    position = 2 if node.op_type == "MaxUnpool" else 1
+    return rank + weigher.numbers(node, "axes", position), count
+
+
+@_bounds("OneHot", "SequenceConstruct", "SequenceInsert", "ConcatFromSequence", "SplitToSequence")
+def _one_axis_more(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
+    return rank + 1, count
 
 
 def _magnitude(tensor: TensorProto) -> int:

@@ -75,7 +75,7 @@ class Effect(StrEnum):
     ESTIMATOR = "estimator"
     #: A loss, or a step of training.
     TRAINING = "training"
-    #: Boxes, tokens, copies between devices and whatever else.
+    #: Boxes, places, copies between devices and whatever else.
     OTHER = "other"
     #: No row.
     UNKNOWN = "unknown"
@@ -228,8 +228,8 @@ _STANDARD: Rows = (
     ("Slice", Traits(Effect.CUT, (0,), shape_inputs=(1, 2, 3, 4))),
     ("Split", Traits(Effect.CUT, (0,), shape_inputs=(1,))),
     ("Trilu Crop DynamicSlice", _CUT),
-    ("Compress Gather GatherElements GatherND NonZero Unique", _LOOKUP),
-    ("OneHot", Traits(Effect.LOOKUP, (0,), shape_inputs=(1,))),
+    ("Compress Gather GatherElements GatherND Unique", _LOOKUP),
+    ("OneHot", _REPEAT),
     ("Expand Tile", _REPEAT),
     ("Pad", Traits(Effect.REPEAT, (0,), shape_inputs=(1, 3))),
     ("CenterCropPad", _REPEAT),
@@ -239,7 +239,7 @@ _STANDARD: Rows = (
     ("QLinearConv", _QUANTIZED_CONVOLUTION),
     ("ConvInteger", Traits(Effect.CONVOLUTION, (0,), rounds=True, quantized=True)),
     ("AveragePool LpPool MaxPool MaxRoiPool", _POOLING),
-    ("MaxUnpool", Traits(Effect.SCATTER)),
+    ("MaxUnpool", Traits(Effect.REPEAT, (0,), shape_inputs=(2,))),
     ("GlobalAveragePool GlobalLpPool GlobalMaxPool", _GLOBAL_POOLING),
     (
         "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "
@@ -282,7 +282,7 @@ _STANDARD: Rows = (
     ),
     ("RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer", _TEXT),
     ("NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss", _TRAINING),
-    ("EfficientNMS_TRT ImageDecoder MemcpyFromHost MemcpyToHost NonMaxSuppression", _OTHER),
+    ("EfficientNMS_TRT ImageDecoder MemcpyFromHost MemcpyToHost NonMaxSuppression NonZero", _OTHER),
 )
 
 _CLASSICAL_ML: Rows = (
@@ -310,7 +310,8 @@ _MICROSOFT: Rows = (
     ("QLinearAdd QLinearMul", Traits(Effect.ELEMENTWISE, (0, 3), arithmetic=True, quantized=True)),
     ("QLinearWhere", Traits(Effect.ELEMENTWISE, (0, 1, 4), quantized=True)),
     ("QuantizeLinear QuantizeWithOrder QuantizeBFP", _QUANTIZE),
-    ("DequantizeLinear DequantizeWithOrder DequantizeBFP", _DEQUANTIZE),
+    ("DequantizeLinear", _DEQUANTIZE),
+    ("DequantizeWithOrder DequantizeBFP", Traits(Effect.ELEMENTWISE, (0,), quantized=True)),
     ("ExpandDims", Traits(Effect.RESHAPE, (0,), shape_inputs=(1,))),
     ("Trilu", _CUT),
     ("GatherND Unique TorchEmbedding RelativePositionBias", _LOOKUP),
@@ -389,7 +390,7 @@ _CHANNELS_LAST: Rows = (
     ("QLinearConv QLinearConvTranspose", _QUANTIZED_CONVOLUTION),
     ("AveragePool LpPool MaxPool", _POOLING),
     ("QLinearAveragePool", Traits(Effect.POOLING, (0,), quantized=True)),
-    ("MaxUnpool", _SCATTER),
+    ("MaxUnpool", Traits(Effect.REPEAT, (0,))),
     ("GlobalAveragePool GlobalLpPool GlobalMaxPool", _GLOBAL_POOLING),
     ("BatchNormalization", _UNARY),
     ("InstanceNormalization", _CENTERING),

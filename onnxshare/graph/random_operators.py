@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping
 import onnx
 from onnx import numpy_helper
 
-_RANDOM = frozenset(
-    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli".split()
-)
+from onnxshare.graph.operator_traits import Effect, traits_of
 
 
 def random_tensors(proto: onnx.ModelProto) -> dict[str, str]:
@@ -31,7 +29,7 @@ def _draws(
     functions: Mapping[tuple[str, str], onnx.FunctionProto],
 ) -> str | None:
     """The random operator that a node is, or holds in a subgraph or as a function."""
-    if node.op_type in _RANDOM and node.domain in ("", "ai.onnx"):
+    if traits_of(node).effect is Effect.RANDOM:
         return str(node.op_type)
     if node.op_type == "Dropout" and _trains(node, constants):
         return "Dropout in training mode"

@@ -11,23 +11,10 @@ from onnx import numpy_helper
 
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node, Scope
+from onnxshare.graph.operator_traits import operators_where, traits_of
 
-#: Inputs that decide the shape of the result, by operator.
-_OPERANDS: dict[str, tuple[int, ...]] = {
-    "ConstantOfShape": (0,),
-    "Expand": (1,),
-    "Pad": (1, 3),
-    "Range": (0, 1, 2),
-    "Reshape": (1,),
-    "Resize": (2, 3),
-    "Slice": (1, 2, 3, 4),
-    "Split": (1,),
-    "Squeeze": (1,),
-    "Tile": (1,),
-    "TopK": (1,),
-    "Unsqueeze": (1,),
-    "Upsample": (1,),
-}
+#: Operators of which some input decides the shape of the result.
+_SHAPED = operators_where(lambda traits: traits.shape_inputs)
 
 #: The most elements of an operand that is written into the copy for inference.
 _SMALL = 4096
@@ -56,7 +43,7 @@ def settle(graph: Graph, weightless: onnx.ModelProto, known: Known, values: Valu
     for scope, proto in _pairs(graph.main, weightless.graph):
         copies = proto.node
         for node in scope.nodes:
-            if node.op_type not in _OPERANDS and node.op_type not in ("If", "PRelu"):
+            if node.op_type not in _SHAPED and node.op_type not in ("If", "PRelu"):
                 continue
             if node.op_type == "PRelu":
                 found |= _widen(node, copies[node.position], graph, known)
@@ -67,7 +54,7 @@ def settle(graph: Graph, weightless: onnx.ModelProto, known: Known, values: Valu
             if node.op_type == "If":
                 found |= _take_branch(node, proto, known, values)
             else:
-                for position in _OPERANDS[node.op_type]:
+                for position in traits_of(node).shape_inputs:
                     found |= _bind(graph, node, copy, proto, position, values)
     return found
 
