@@ -13,7 +13,8 @@ from math import prod
 from onnx import TensorProto
 
 from onnxshare.analysis.heads.element_order import trains
-from onnxshare.graph.index import CARRIERS, Graph, Node, Scope, Stored
+from onnxshare.graph.index import Graph, Node, Scope, Stored
+from onnxshare.graph.operator_traits import Effect, operators_where, traits_of
 from onnxshare.shapes.inference import Shapes
 
 #: The most tensors that one is joined from.
@@ -22,11 +23,8 @@ _MAX_PARTS = 64
 #: Types of sizes, indices and masks, which are no weights.
 _STRUCTURE = frozenset((TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL))
 
-#: Those that pass on all elements, some of them perhaps several times.
-_WHOLE = frozenset("Expand Tile Dropout DepthToSpace SpaceToDepth".split())
-
 #: Operators whose result may be a view.
-CUT_OR_JOIN = frozenset("Concat Slice Split Gather Trilu".split()) | _WHOLE
+CUT_OR_JOIN = operators_where(lambda traits: traits.views)
 
 
 #: Stored tensors, and how many elements of each.
@@ -54,9 +52,10 @@ class Views:
 
     def follow(self, node: Node) -> bool:
         """Look at the next node; returns whether it only cuts, joins or rearranges constants."""
-        if node.op_type in CUT_OR_JOIN and node.standard:
+        traits = traits_of(node)
+        if traits.views and node.standard:
             parts = self._parts(node) if self._passes_on(node) else ()
-        elif self.known and node.op_type in CARRIERS and node.standard and node.inputs:
+        elif self.known and traits.carries and node.standard and node.inputs:
             carried = self.get(node.scope, node.inputs[0])
             parts = () if carried is None else carried.parts
         else:
@@ -68,12 +67,13 @@ class Views:
         number that is repeated."""
         if node.op_type == "Dropout":
             return not trains(node)
-        if node.op_type not in ("Gather", "Trilu", "Expand", "Tile"):
+        effect = traits_of(node).effect
+        if effect not in (Effect.LOOKUP, Effect.REPEAT) and node.op_type != "Trilu":
             return True
         stored = self.constant(node.scope, node.inputs[0])
         if stored is None or stored.elements < 2:
             return False
-        if node.op_type == "Gather":  # of one matrix out of several
+        if effect is Effect.LOOKUP:  # of one matrix out of several
             index = self._graph.source(node.scope, node.inputs[1])
             return index is not None and index.elements == 1
         return node.op_type != "Trilu" or (stored.fill is None and stored.tensor is not None)
@@ -92,7 +92,8 @@ class Views:
                 before = parts[part.key][1] if part.key in parts else 0
                 parts[part.key] = part, before + elements
         # Which of several are cut is not told.
-        several = len(parts) > 1 and node.op_type not in {*_WHOLE, "Concat"}
+        effect = traits_of(node).effect
+        several = len(parts) > 1 and effect in (Effect.CUT, Effect.LOOKUP)
         return () if several or len(parts) > _MAX_PARTS else tuple(parts.values())
 
     def constant(self, scope: Scope, name: str) -> Stored | None:
@@ -104,7 +105,8 @@ class Views:
         sizes = [self._shapes.sizes(node.scope, name) for name in outputs]
         if None in sizes:
             return False
-        path, cut = node.scope.path, node.op_type in CUT_OR_JOIN - {"Concat"}
+        traits, path = traits_of(node), node.scope.path
+        cut = traits.views and traits.effect is not Effect.JOIN
         whole = sum(elements for _, elements in parts) or 1
         for name, shape in zip(outputs, sizes, strict=True):
             shape = shape or ()

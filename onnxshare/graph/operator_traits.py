@@ -91,6 +91,8 @@ class Traits:
         shape_inputs: the inputs whose values decide the shape of the result.
         carries: whether a stored weight that goes through it is the same weight still: the same
             numbers in another order, shape or type.
+        views: whether what it makes of a stored weight is that weight: cut out, repeated, or joined
+            with others.
         arithmetic: whether it is arithmetic of numbers in their places: Add, Sub, Mul, Div, Pow,
             Max, Min.
         linear: whether it is linear in each operand: Add, Sub, Mul, Div.
@@ -105,6 +107,7 @@ class Traits:
     data: tuple[int, ...] | None = None
     shape_inputs: tuple[int, ...] = ()
     carries: bool = False
+    views: bool = False
     arithmetic: bool = False
     linear: bool = False
     hides: bool = False
@@ -162,7 +165,7 @@ _CARRYING = Traits(Effect.ELEMENTWISE, (0,), carries=True)
 _QUANTIZE = Traits(Effect.ELEMENTWISE, (0,), rounds=True, quantized=True)
 _DEQUANTIZE = Traits(Effect.ELEMENTWISE, (0,), carries=True, quantized=True)
 _RESHAPE = Traits(Effect.RESHAPE, (0,), shape_inputs=(1,), carries=True)
-_PERMUTATION = Traits(Effect.PERMUTATION, (0,))
+_PERMUTATION = Traits(Effect.PERMUTATION, (0,), views=True)
 _CUT = Traits(Effect.CUT, (0,))
 _LOOKUP = Traits(Effect.LOOKUP, (0,))
 _REPEAT = Traits(Effect.REPEAT, (0,), shape_inputs=(1,))
@@ -211,7 +214,8 @@ _STANDARD: Rows = (
     ),
     ("Identity CastLike", _CARRYING),
     ("Cast", Traits(Effect.ELEMENTWISE, (0,), carries=True, hides=True)),
-    ("BatchNormalization Dropout BitCast", _UNARY),
+    ("BatchNormalization BitCast", _UNARY),
+    ("Dropout", Traits(Effect.ELEMENTWISE, (0,), views=True)),
     ("QuantizeLinear", _QUANTIZE),
     ("DequantizeLinear", _DEQUANTIZE),
     ("Add Sub Mul Div", _LINEAR),
@@ -224,16 +228,19 @@ _STANDARD: Rows = (
     ("Flatten", Traits(Effect.RESHAPE, (0,), carries=True)),
     ("Reshape Squeeze Unsqueeze", _RESHAPE),
     ("Transpose", Traits(Effect.PERMUTATION, (0,), carries=True)),
-    ("DepthToSpace SpaceToDepth ReverseSequence", _PERMUTATION),
-    ("Slice", Traits(Effect.CUT, (0,), shape_inputs=(1, 2, 3, 4))),
-    ("Split", Traits(Effect.CUT, (0,), shape_inputs=(1,))),
-    ("Trilu Crop DynamicSlice", _CUT),
-    ("Compress Gather GatherElements GatherND Unique", _LOOKUP),
+    ("DepthToSpace SpaceToDepth", _PERMUTATION),
+    ("ReverseSequence", Traits(Effect.PERMUTATION, (0,))),
+    ("Slice", Traits(Effect.CUT, (0,), shape_inputs=(1, 2, 3, 4), views=True)),
+    ("Split", Traits(Effect.CUT, (0,), shape_inputs=(1,), views=True)),
+    ("Trilu", Traits(Effect.CUT, (0,), views=True)),
+    ("Crop DynamicSlice", _CUT),
+    ("Gather", Traits(Effect.LOOKUP, (0,), views=True)),
+    ("Compress GatherElements GatherND Unique", _LOOKUP),
     ("OneHot", _REPEAT),
-    ("Expand Tile", _REPEAT),
+    ("Expand Tile", Traits(Effect.REPEAT, (0,), shape_inputs=(1,), views=True)),
     ("Pad", Traits(Effect.REPEAT, (0,), shape_inputs=(1, 3))),
     ("CenterCropPad", _REPEAT),
-    ("Concat", _JOIN),
+    ("Concat", Traits(Effect.JOIN, views=True)),
     ("Scatter ScatterElements ScatterND TensorScatter", _SCATTER),
     ("Conv ConvTranspose DeformConv CausalConvWithState", _CONVOLUTION),
     ("QLinearConv", _QUANTIZED_CONVOLUTION),

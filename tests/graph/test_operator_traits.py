@@ -81,6 +81,10 @@ WITH: dict[str, dict[str, Any]] = {
     "Tile": {"others": [np.array([1, 2, 1, 1])]},
     "Pad": {"others": [np.array([0, 0, 1, 1, 0, 0, 1, 1])]},
     "CenterCropPad": {"others": [np.array([2, 8, 4, 4])]},
+    "MaxUnpool": {
+        "others": [np.arange(288).reshape(SHAPE)],
+        "attributes": {"kernel_shape": [2, 2], "strides": [2, 2]},
+    },
     "Concat": {"others": [None], "attributes": {"axis": 1}},
 }  # fmt: skip
 

@@ -7,8 +7,9 @@ Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Netw
 paths meet, the field is the union: it holds the field of each.
 
 An input is image-like if a convolution or pooling slides over some of its axes; those are its
-spatial axes, wherever layout nodes put them. So nothing is guessed from names or ranks. An operator
-without a rule here is not followed: the field behind it is null, with its name.
+spatial axes, wherever layout nodes put them. So nothing is guessed from names or ranks. What
+operators do is told by name or by their effect (`operator_traits`). One of neither is not followed:
+the field behind it is null, with its name.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from onnxshare.analysis.heads.element_order import UNARY
 from onnxshare.analysis.receptive_field import layout_rules, resize_rules, window_rules
 from onnxshare.analysis.receptive_field.axis_tracking import (
     WHOLE_INPUT,
@@ -32,6 +32,7 @@ from onnxshare.analysis.receptive_field.axis_tracking import (
 from onnxshare.analysis.receptive_field.windows import ITSELF, Window
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node
+from onnxshare.graph.operator_traits import Effect, operators_where, traits_of
 from onnxshare.shapes.inference import Shapes
 from onnxshare.shapes.types import NOTHING
 
@@ -44,36 +45,15 @@ def _rows(rule: Rule, names: str) -> dict[str, Rule]:
     return dict.fromkeys(names.split(), rule)
 
 
-_WINDOWS: dict[str, Rule] = {
+#: What operators do that stand for themselves.
+_STANDARD: dict[str, Rule] = {
     **_rows(window_rules.convolution, "Conv ConvInteger"),
     **_rows(partial(window_rules.convolution, weight=3), "QLinearConv"),
     **_rows(window_rules.transposed_convolution, "ConvTranspose"),
     **_rows(window_rules.pooling, "MaxPool AveragePool LpPool"),
-    **_rows(window_rules.global_pooling, "GlobalAveragePool GlobalMaxPool GlobalLpPool"),
-}
-
-STANDARD: dict[str, Rule] = {
-    **_WINDOWS,
-    **dict.fromkeys(UNARY - {"Clip"}, SAME),
-    **_rows(
-        SAME,
-        "Add Sub Mul Div Pow Mod Sum Mean Max Min Where PRelu Clip Not And Or Xor Equal Greater "
-        "GreaterOrEqual Less LessOrEqual IsNaN IsInf Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh "
-        "Acosh Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor",
-    ),
     **_rows(layout_rules.kept, "CastLike LRN Dropout"),
     **_rows(layout_rules.normalised, "BatchNormalization QuantizeLinear DequantizeLinear"),
     **_rows(layout_rules.everything, "DynamicQuantizeLinear"),
-    **_rows(
-        layout_rules.along_axis,
-        "InstanceNormalization GroupNormalization LayerNormalization RMSNormalization "
-        "MeanVarianceNormalization LpNormalization Softmax LogSoftmax Hardmax",
-    ),
-    **_rows(
-        layout_rules.reduced,
-        "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum "
-        "ReduceLogSumExp ReduceSumSquare ArgMax ArgMin",
-    ),
     **_rows(layout_rules.product, "MatMul MatMulInteger"),
     **_rows(partial(layout_rules.product, right=3), "QLinearMatMul"),
     **_rows(layout_rules.fully_connected, "Gemm"),
@@ -98,8 +78,6 @@ _CONTRIB: dict[str, Rule] = {
     **_rows(partial(window_rules.convolution, added=(3,)), "FusedConv"),
     **_rows(_CHANNELS_LAST, "NhwcConv NhwcFusedConv"),
     **_rows(window_rules.pooling, "NhwcMaxPool QLinearAveragePool"),
-    **_rows(window_rules.global_pooling, "QLinearGlobalAveragePool"),
-    **_rows(SAME, "Gelu QuickGelu FastGelu BiasGelu QLinearAdd QLinearMul"),
     **_rows(
         layout_rules.normalised, "QuantizeLinear DequantizeLinear QLinearSigmoid QLinearLeakyRelu"
     ),
@@ -108,23 +86,30 @@ _CONTRIB: dict[str, Rule] = {
     **_rows(layout_rules.fully_connected, "FusedGemm QGemm"),
 }
 
-#: Operators that slide a window, or would if its size were known.
-SLIDING = frozenset(_WINDOWS) | frozenset(
-    "FusedConv NhwcConv NhwcFusedConv NhwcMaxPool QLinearAveragePool "
-    "QLinearGlobalAveragePool".split()
-)
+#: What all other operators of an effect do.
+_BY_EFFECT: dict[Effect, Rule] = {
+    Effect.ELEMENTWISE: SAME,
+    Effect.GLOBAL_POOLING: window_rules.global_pooling,
+}
+_STANDARD_BY_EFFECT: dict[Effect, Rule] = _BY_EFFECT | {
+    Effect.NORMALIZATION: layout_rules.along_axis,
+    Effect.SOFTMAX: layout_rules.along_axis,
+    Effect.REDUCTION: layout_rules.reduced,
+}
 
-#: What these give depends on the shape of what they read, not on its elements.
-SHAPE_ONLY = frozenset(
-    "Shape Size ConstantOfShape EyeLike RandomNormalLike RandomUniformLike".split()
-)
+#: Operators that slide a window, or would if its size were known.
+_SLIDING = operators_where(lambda traits: traits.slides)
 
 
 def rule_of(node: Node) -> Rule | None:
-    """The row of a node's operator, if it has one."""
+    """What a node's operator does to receptive fields, if it is known."""
     if node.standard:
-        return STANDARD.get(node.op_type)
-    return _CONTRIB.get(node.op_type) if node.domain == "com.microsoft" else None
+        own, by_effect = _STANDARD, _STANDARD_BY_EFFECT
+    elif node.domain == "com.microsoft":
+        own, by_effect = _CONTRIB, _BY_EFFECT
+    else:
+        return None
+    return own.get(node.op_type) or by_effect.get(traits_of(node).effect)
 
 
 #: size, stride and start per spatial axis; a stride is a fraction after upsampling.
@@ -197,7 +182,7 @@ class ReceptiveFields:
         states = [self._states.get(name) for name in node.inputs]
         if node.position in node.scope.children:
             states += [self._states.get(name) for name in captured(self._graph, node)]
-        if not any(states) or node.op_type in SHAPE_ONLY:
+        if not any(states) or traits_of(node).shape_only:
             return
         rule = rule_of(node)
         if rule is SAME and (same := self._unchanged(node, states)) is not None:
@@ -313,7 +298,7 @@ def _candidates(graph: Graph) -> list[str]:
     """The inputs, in their order, that reach a convolution or pooling."""
     wanted: set[str] = set()
     for node in reversed(graph.main.nodes):
-        if node.op_type in SLIDING or not wanted.isdisjoint(node.outputs):
+        if node.op_type in _SLIDING or not wanted.isdisjoint(node.outputs):
             wanted.update(node.inputs)
             if node.position in node.scope.children:
                 wanted.update(captured(graph, node))

@@ -227,7 +227,7 @@ def along_axis(step: Step) -> State:
         return mixed(state, frozenset(axis % rank for axis in axes))
     older = name in ("Softmax", "LogSoftmax", "Hardmax") and step.opset < 13
     axis = int(step.attribute("axis", 1 if older else -1)) % rank
-    several = older or name in ("LayerNormalization", "RMSNormalization")
+    several = older or name.endswith(("LayerNormalization", "RMSNormalization"))
     axes = list(range(axis, rank)) if several else [axis]
     return joined([mixed(state, frozenset(axes)), *others])
 
