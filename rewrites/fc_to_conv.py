@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxshare.analysis.heads.head import Head, Subject
+from onnxshare.analysis.heads.head import ONE_POSITION, Head, Subject
 from onnxshare.graph.editor import Editor
 from rewrites.base import Change, Fitting, Options, Rewrite, Site, head_params, put_over
 from rewrites.head_as_maps.head_builder import HeadBuilder
@@ -111,7 +111,7 @@ class FcToConv(Rewrite):
 def _why_not(head: Head) -> str | None:
     """Why a head is no site, whatever the options."""
     if head.refused is None and head.shared:
-        return "its feature map has one position: the FC already is a 1×1 convolution"
+        return ONE_POSITION
     if head.refused is None and any(layer.alpha == 0 for layer in head.layers):
         return "its alpha is 0, so its result does not depend on the features"
     return head.refused

@@ -175,6 +175,18 @@ class Graph:
             )
         home.consumers.setdefault(name, []).append(node)
 
+    def captured(self, node: Node) -> list[str]:
+        """The names that the subgraphs of a node read, their own included."""
+        names: list[str] = []
+        scopes = list(self.subgraphs(node).values())
+        while scopes:
+            scope = scopes.pop()
+            names += [value.name for value in scope.graph.output]
+            for inner in scope.nodes:
+                names += inner.inputs
+                scopes += self.subgraphs(inner).values()
+        return names
+
     def is_output(self, scope: Scope, name: str) -> bool:
         """Whether a tensor is an output of its graph."""
         return name in scope.outputs

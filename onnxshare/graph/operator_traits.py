@@ -307,8 +307,9 @@ _CLASSICAL_ML: Rows = (
 
 _MICROSOFT: Rows = (
     ("Gelu QuickGelu ScaledSiLU", _SATURATING),
-    ("BiasGelu FastGelu", _COMPARISON),
-    ("BiasAdd BiasDropout BitmaskBiasDropout GatedAdd", _OPERANDS),
+    ("BiasGelu FastGelu", _SATURATING),
+    ("BiasAdd BiasDropout BitmaskBiasDropout", _UNARY),
+    ("GatedAdd", _OPERANDS),
     ("MulInteger", Traits(Effect.ELEMENTWISE, (0, 2), quantized=True)),
     ("BitmaskDropout SampleOp", _UNARY),
     ("QLinearLeakyRelu QLinearSigmoid QOrderedGelu", Traits(

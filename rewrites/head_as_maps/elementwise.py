@@ -14,6 +14,7 @@ import numpy as np
 from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import Node
+from onnxshare.graph.operator_traits import traits_of
 from onnxshare.io.tensors import Array
 from rewrites.edits.node_emitter import Emitter
 from rewrites.head_as_maps.maps import HeadMap, Part, constants_of, is_plain
@@ -72,7 +73,7 @@ class Steps:
         stored = self._graph.source(self._graph.main, name)
         if stored is None and element_order.dynamic_scale(self._graph, self._graph.main, name):
             return self._dynamic(node, name, head_map)
-        if node.op_type in element_order.QUANTISERS or node.op_type == "Clip":
+        if traits_of(node).data == (0,):
             if stored is not None and stored.elements == 1:
                 return [name] * len(head_map.parts)
             raise Refusal(f"'{name}' of node '{node.name}' is computed, or one per channel")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.analysis.receptive_field.axis_tracking import WHOLE_INPUT, Place
-from onnxshare.analysis.receptive_field.fields import ReceptiveFields, captured
+from onnxshare.analysis.receptive_field.fields import ReceptiveFields
 from onnxshare.graph.index import Node
 from onnxshare.graph.operator_traits import traits_of
 
@@ -80,7 +80,7 @@ class Trunk:
         return notes
 
     def _reads(self, node: Node) -> list[str]:
-        inner = captured(self._graph, node) if node.position in node.scope.children else []
+        inner = self._graph.captured(node) if node.position in node.scope.children else []
         return [*node.inputs, *inner]
 
     def _places(self, node: Node) -> Iterator[tuple[tuple[Place, str], list[tuple[Place, str]]]]:

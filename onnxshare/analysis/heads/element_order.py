@@ -14,6 +14,7 @@ import numpy as np
 
 from onnxshare.graph.constant_values import Values, rearrange
 from onnxshare.graph.index import Graph, Node, Scope
+from onnxshare.graph.operator_traits import operators_where, traits_of
 from onnxshare.io.tensors import Array
 
 #: Maps larger than this, over all FCs that read them, are not followed: the arrays of indices would
@@ -24,35 +25,18 @@ MAX_ELEMENTS = 2**24
 #: Without a bound, many FCs after one long chain would cost the product of both.
 MAX_STEPS = 256
 
-#: Element-wise operators of one data input: they commute with any layout.
-UNARY = frozenset(
-    "Relu LeakyRelu Elu Selu Celu ThresholdedRelu Sigmoid HardSigmoid HardSwish Swish "
-    "Tanh Gelu Softplus Softsign Mish Erf Exp Log Sqrt Reciprocal Neg Abs Sign Floor Ceil "
-    "Round Clip Shrink Identity Cast Dropout".split()
-)
-
-#: Element-wise operators of one data input and constants.
-WITH_CONSTANT = frozenset("Add Sub Mul Div Pow Max Min PRelu".split())
-
-#: Operators of a head that hold one constant per feature.
-PER_FEATURE = frozenset(("BatchNormalization",))
-
-QUANTISERS = frozenset(("QuantizeLinear", "DequantizeLinear"))
-
-_ELEMENTWISE = UNARY | WITH_CONSTANT | PER_FEATURE | QUANTISERS
-
-#: Element-wise operators of ONNX Runtime's own, with scales and zero points of single elements.
-_CONTRIB = frozenset("QLinearAdd QLinearMul QLinearSigmoid QLinearLeakyRelu Gelu QuickGelu".split())
+#: Element-wise operators that compute with constants, one for each element.
+WITH_CONSTANT = operators_where(lambda traits: traits.arithmetic) | {"PRelu"}
 
 #: How many products of scales a dynamic scale may be away from the DynamicQuantizeLinear.
 _SCALES = 4
 
-_MOVES = frozenset("Reshape Flatten Squeeze Unsqueeze Transpose".split())
-
 
 def moves(node: Node) -> bool:
-    """Whether a node may change the order or the shape of the elements of its data."""
-    return node.standard and node.op_type in _MOVES
+    """Whether a node may change the order or the shape of the elements of its data. What makes
+    another map of one, such as DepthToSpace, is no such node."""
+    traits = traits_of(node)
+    return traits.moves and traits.carries
 
 
 def joins(node: Node) -> bool:
@@ -62,11 +46,9 @@ def joins(node: Node) -> bool:
 
 def elementwise(node: Node) -> bool:
     """Whether a node works on each element on its own (its constants aside)."""
-    if not node.standard:
-        return node.proto.domain == "com.microsoft" and node.op_type in _CONTRIB
-    if node.op_type == "Dropout":
-        return not trains(node)
-    return node.op_type in _ELEMENTWISE or node.op_type == "DynamicQuantizeLinear"
+    if not traits_of(node).elementwise or node.domain == "ai.onnx.ml":
+        return node.standard and node.op_type == "DynamicQuantizeLinear"
+    return not (node.op_type.endswith("Dropout") and trains(node))
 
 
 def dynamic_scale(graph: Graph, scope: Scope, name: str) -> bool:
@@ -89,13 +71,14 @@ def trains(node: Node) -> bool:
     """Whether a Dropout or BatchNormalization may run in training mode."""
     if node.op_type == "BatchNormalization":
         return bool(node.attribute("training_mode", 0)) or len([o for o in node.outputs if o]) > 1
-    return len(node.inputs) > 2 and bool(node.inputs[2])
+    told = 4 if "Bias" in node.op_type else 2
+    return len(node.inputs) > told and bool(node.inputs[told])
 
 
 def data_input(graph: Graph, node: Node) -> str | None:
     """The one input of a layout or element-wise node that is not constant; None if there is
     none, or several."""
-    if node.op_type in ("BatchNormalization", "Reshape", "Dropout", "Clip", *QUANTISERS):
+    if traits_of(node).data == (0,):
         name = node.inputs[0]
         return name if graph.source(node.scope, name) is None else None
     varying = [name for name in node.inputs if name and graph.source(node.scope, name) is None]
@@ -103,9 +86,6 @@ def data_input(graph: Graph, node: Node) -> str | None:
         varying = [name for name in varying if not dynamic_scale(graph, node.scope, name)]
     return varying[0] if len(varying) == 1 else None
 
-
-#: Element-wise operators of two operands.
-_BINARY = frozenset("Add Sub Mul Div Pow Max Min".split())
 
 #: Since this opset their operands broadcast by themselves.
 _BROADCASTS = 7
@@ -116,7 +96,8 @@ _MOST_PARTS = 16
 
 def operands(graph: Graph, node: Node) -> tuple[str, str] | None:
     """The two inputs of an element-wise node of which neither is constant; None if it is none."""
-    if not node.standard or node.op_type not in _BINARY or graph.opset < _BROADCASTS:
+    arithmetic = node.standard and traits_of(node).arithmetic
+    if not arithmetic or graph.opset < _BROADCASTS:
         return None
     if len(node.inputs) != 2 or any(graph.source(node.scope, n) is not None for n in node.inputs):
         return None
@@ -137,7 +118,10 @@ def _function(graph: Graph, scope: Scope, last: Node) -> tuple[str, list[Node]] 
         if node is None or len(nodes) == _MOST_PARTS or not elementwise(node):
             return None
         before = operands(graph, node) or (data_input(graph, node),)
-        if not node.standard or node.op_type in _NOT_PARTS or len(node.outputs) > 1:
+        # One number per feature or per tensor makes no function of an element.
+        if node.op_type == "BatchNormalization" or traits_of(node).quantized:
+            return None
+        if len(node.outputs) > 1:
             return None
         nodes.append(node)
         waiting.discard(node.outputs[0])
@@ -145,10 +129,6 @@ def _function(graph: Graph, scope: Scope, last: Node) -> tuple[str, list[Node]] 
         if None in before:
             return None
     return waiting.pop(), nodes
-
-
-#: What has one number per feature or per tensor, and so is no function of an element.
-_NOT_PARTS = PER_FEATURE | QUANTISERS | {"DynamicQuantizeLinear"}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ from onnxshare.graph.index import Graph, Node
 from onnxshare.io.tensors import Array
 from onnxshare.shapes.inference import InputShapes, Shapes, infer
 
+#: Why a head whose map is pooled already is no site.
+ONE_POSITION = "its feature map has one position: the FC already is a 1×1 convolution"
+
 #: Samples of a probe: a size that a graph is unlikely to hold in a Reshape, unlike 2.
 SEVERAL = 3
 

@@ -7,9 +7,10 @@ from math import prod
 
 from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.fully_connected import FullyConnected, fully_connected
-from onnxshare.analysis.heads.head import SEVERAL, Head, Probe
+from onnxshare.analysis.heads.head import ONE_POSITION, SEVERAL, Head, Probe
 from onnxshare.analysis.heads.joined_maps import feature_map
 from onnxshare.graph.index import Graph, Node
+from onnxshare.graph.operator_traits import Effect, traits_of
 
 #: Products whose weight may be on either side, and all of them.
 _EITHER_SIDE = frozenset(("MatMul", "FusedMatMul", "MatMulInteger"))
@@ -22,7 +23,10 @@ _PRODUCTS = _EITHER_SIDE | frozenset(
 _LOOKED_AT = 32
 
 #: What takes a part of a tensor.
-_CUTS = frozenset(("Slice", "Gather", "Split"))
+_PARTS = frozenset((Effect.CUT, Effect.LOOKUP))
+
+#: What makes one number of many, which is no map any more.
+_POOLS = frozenset((Effect.REDUCTION, Effect.GLOBAL_POOLING))
 
 
 def rows_per_sample(graph: Graph, probe: Probe, layer: FullyConnected) -> int:
@@ -46,7 +50,11 @@ def several_rows(graph: Graph, probe: Probe, layer: FullyConnected) -> str | Non
 
 
 def not_followed(
-    graph: Graph, probe: Probe, back: Callable[[str], element_order.Path], base: str
+    graph: Graph,
+    probe: Probe,
+    back: Callable[[str], element_order.Path],
+    base: str,
+    after: set[str],
 ) -> str | None:
     """Why an FC that reads something else than a rearranged map is no site; None where it has
     nothing to do with one.
@@ -56,36 +64,72 @@ def not_followed(
         probe: knows the shapes.
         back: follows a tensor back, each once.
         base: what the FC comes from.
+        after: the tensors that come from a convolution.
     """
     shape = probe.shapes.get(graph.main, base)
-    if shape is None:
-        return f"the shape of '{base}', which it comes after, is unknown: give --input-shape"
     node = graph.main.producers.get(base)
+    if shape is None:
+        why = unknown_sizes(graph, probe, base)
+        return f"the shape of '{base}', which it comes after, is unknown: {why}"
     if node is None:
         return None
-    if node.op_type in _CUTS:
+    cut = traits_of(node).effect in _PARTS
+    if cut:
         inputs, words = node.inputs[:1], "a part of a flattened map"
     else:
         inputs, words = node.inputs, "more than a rearranged feature map"
-    if any(_comes_from_map(graph, probe, back, name) for name in inputs if name):
+    maps = [
+        item
+        for item in inputs
+        if item in after and len(probe.shapes.get(graph.main, item) or ()) > 2
+    ]
+    if maps and traits_of(node).effect in _POOLS:
+        return ONE_POSITION
+    if (maps and not cut) or any(
+        _comes_from_map(graph, probe, back, name, after) for name in inputs if name
+    ):
         return f"it reads {words} ({node.op_type} '{node.name}'), which cannot be followed"
     return None
 
 
+def unknown_sizes(graph: Graph, probe: Probe, name: str) -> str:
+    """Whose fault it is that the sizes of a tensor are unknown, and a way out."""
+    seen, waiting = {name}, [name]
+    while waiting and len(seen) < _LOOKED_AT:
+        node = graph.main.producers.get(waiting.pop())
+        if node is None:
+            continue
+        unknown = [
+            item for item in node.inputs if item and probe.shapes.sizes(node.scope, item) is None
+        ]
+        if not unknown:
+            return (
+                f"what sizes {node.op_type} '{node.name}' makes is not known beforehand; export "
+                "standard operators that make fixed sizes"
+            )
+        waiting += [item for item in unknown if item not in seen]
+        seen.update(unknown)
+    return "give --input-shape"
+
+
 def _comes_from_map(
-    graph: Graph, probe: Probe, back: Callable[[str], element_order.Path], name: str
+    graph: Graph,
+    probe: Probe,
+    back: Callable[[str], element_order.Path],
+    name: str,
+    after: set[str],
 ) -> bool:
-    """Whether a tensor is a flattened map, or made of one and as large: normalised, say, by nodes
-    that take its mean and variance apart."""
-    sizes = probe.shapes.sizes(graph.main, name)
+    """Whether a tensor is a flattened map, or made of one by whatever but a mean over it."""
     seen, waiting = {name}, [name]
     while waiting and len(seen) < _LOOKED_AT:
         current = waiting.pop()
         if _flattened(graph, probe, back(current)):
             return True
         node = graph.main.producers.get(current)
-        for source in () if node is None else node.inputs:
-            if source not in seen and probe.shapes.sizes(graph.main, source) == sizes:
+        if node is None or traits_of(node).effect in _POOLS:
+            continue
+        for source in node.inputs:
+            if source not in seen and source in after:
                 seen.add(source)
                 waiting.append(source)
     return False

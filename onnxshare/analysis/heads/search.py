@@ -8,25 +8,14 @@ from math import prod
 
 from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.fully_connected import FullyConnected, by_rows, fully_connected
-from onnxshare.analysis.heads.head import Head, Probe, Root
+from onnxshare.analysis.heads.head import ONE_POSITION, Head, Probe, Root
 from onnxshare.analysis.heads.joined_maps import Join, feature_map, join_of
-from onnxshare.analysis.heads.lookalikes import not_followed, several_rows, unstored
+from onnxshare.analysis.heads.lookalikes import not_followed, several_rows, unknown_sizes, unstored
 from onnxshare.graph.index import Graph, Node
+from onnxshare.graph.operator_traits import Effect, traits_of
 
-#: What makes a feature map: operators that slide a kernel over positions.
-_SLIDING = frozenset(
-    "Conv ConvTranspose ConvInteger QLinearConv FusedConv NhwcFusedConv DeformConv".split()
-)
-
-#: Operators that keep a feature map a feature map: looked through for the convolution before it.
-_KEEPS_MAP = frozenset(
-    "MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool ReduceMean "
-    "ReduceMax LRN InstanceNormalization GroupNormalization Concat Pad Sum Mean Resize "
-    "Upsample Slice Split DepthToSpace SpaceToDepth Softmax LogSoftmax LpNormalization "
-    "MeanVarianceNormalization LayerNormalization QLinearAdd QLinearGlobalAveragePool "
-    "QLinearAveragePool QLinearConcat DynamicQuantizeLinear Where Add Sub Mul Div Min Max "
-    "Pow BatchNormalization Gather ReorderInput ReorderOutput NhwcMaxPool".split()
-)
+#: What mixes the positions or features of a map so that its result is another thing.
+_MIXES = frozenset((Effect.PRODUCT, Effect.RECURRENT, Effect.ATTENTION))
 
 
 def find_heads(graph: Graph, make_probe: Callable[[], Probe]) -> list[Head]:
@@ -36,7 +25,7 @@ def find_heads(graph: Graph, make_probe: Callable[[], Probe]) -> list[Head]:
         graph: the indexed model.
         make_probe: called only if there is an FC after a convolution.
     """
-    if not any(node.op_type in _SLIDING for node in graph.main.nodes):
+    if not any(_convolves(node) for node in graph.main.nodes):
         return []
     search = _Search(graph, make_probe, after_convolution(graph))
     for layer in fully_connected(graph):
@@ -44,18 +33,39 @@ def find_heads(graph: Graph, make_probe: Callable[[], Probe]) -> list[Head]:
     return search.finish()
 
 
-def after_convolution(graph: Graph) -> set[str]:
-    """Tensors that come from a convolution with nothing but map-keeping nodes between."""
-    reached: set[str] = set()
+def _convolves(node: Node) -> bool:
+    return traits_of(node).effect is Effect.CONVOLUTION
+
+
+@dataclass(frozen=True)
+class After:
+    """The tensors that depend on a convolution.
+
+    Attributes:
+        all: all of them, whatever operators are between.
+        maps: those without a matrix product, attention or a recurrent cell between.
+    """
+
+    all: set[str]
+    maps: set[str]
+
+
+def after_convolution(graph: Graph) -> After:
+    """The tensors of the main graph whose elements depend on a convolution's result."""
+    found = After(set(), set())
     for node in graph.main.nodes:
-        keeps = (
-            element_order.elementwise(node)
-            or node.op_type in _KEEPS_MAP
-            or element_order.moves(node)
-        )
-        if node.op_type in _SLIDING or (keeps and not reached.isdisjoint(node.inputs)):
-            reached.update(filter(None, node.outputs))
-    return reached
+        traits = traits_of(node)
+        starts = traits.effect is Effect.CONVOLUTION
+        read = node.inputs
+        if node.position in graph.main.children:
+            read = (*read, *graph.captured(node))
+        if traits.shape_only or not (starts or not found.all.isdisjoint(read)):
+            continue
+        made = [name for name in node.outputs if name]
+        found.all.update(made)
+        if starts or (traits.effect not in _MIXES and not found.maps.isdisjoint(read)):
+            found.maps.update(made)
+    return found
 
 
 @dataclass
@@ -71,13 +81,15 @@ class _Found:
 class _Search:
     """Looks at each FC in graph order and says which map it belongs to."""
 
-    def __init__(self, graph: Graph, make_probe: Callable[[], Probe], after: set[str]) -> None:
+    def __init__(self, graph: Graph, make_probe: Callable[[], Probe], after: After) -> None:
         self._graph, self._make_probe, self._after = graph, make_probe, after
         self._probed: Probe | None = None
         self._found: dict[str, _Found] = {}
         self._of_result: dict[str, _Found | None] = {}
         self._paths: dict[str, element_order.Path] = {}
         self._per_position: list[tuple[FullyConnected, str]] = []
+        #: Results of layers that are applied at every position, and so are maps still.
+        self._rows: set[str] = set()
         self._refused: list[Head] = []
 
     @property
@@ -96,12 +108,12 @@ class _Search:
         path = self._back(layer.data)
         result = layer.node.outputs[0]
         self._of_result[result] = None
-        if path.base in self._of_result:
+        if path.base in self._of_result and path.base not in self._rows:
             found = self._of_result[path.base]
             if found is not None:
                 self._of_result[result] = found
                 found.chain.append((layer, path.nodes))
-        elif path.base in self._after:
+        elif path.base in self._after.all:
             self._of_result[result] = self._root(layer, path)
 
     def _root(self, layer: FullyConnected, path: element_order.Path) -> _Found | None:
@@ -110,16 +122,22 @@ class _Search:
         shape = probe.shapes.get(graph.main, name)
         join: Join | None = None
         if shape is None or len(shape) < 3:
-            joined = join_of(graph, probe, path.base, self._after)
+            if path.base in self._rows:
+                return None
+            joined = join_of(graph, probe, path.base, self._after.maps)
             if not isinstance(joined, Join):
-                reason = joined or not_followed(graph, probe, self._back, path.base)
+                reason = joined or not_followed(
+                    graph, probe, self._back, path.base, self._after.maps
+                )
                 if reason is not None:
-                    roots = (Root(layer, ()),)
+                    roots = () if reason == ONE_POSITION else (Root(layer, ()),)
                     self._refused.append(Head(path.base, (), roots, (layer,), (), reason))
                 return None
             name, nodes, join = path.base, (*joined.nodes, *path.nodes), joined
         elif (words := several_rows(graph, probe, layer)) is not None:
-            self._per_position.append((layer, words))
+            self._rows.add(layer.node.outputs[0])
+            if path.base in self._after.maps:
+                self._per_position.append((layer, words))
             return None
         found = self._found.setdefault(name, _Found(name, join))
         found.roots.append(Root(layer, nodes))
@@ -139,7 +157,7 @@ class _Search:
             heads.append(Head(name, sizes[1:], (), tuple(layers), (), words))
         heads += [
             head
-            for head in unstored(self._graph, self._after, self._back, lambda: self._probe)
+            for head in unstored(self._graph, self._after.maps, self._back, lambda: self._probe)
             if head.layers[0].node not in known
         ]
         return sorted(heads, key=lambda head: head.layers[0].node.position)
@@ -155,12 +173,11 @@ def _judge(graph: Graph, probe: Probe, found: _Found) -> Head:
     known = [item for item in sizes if item is not None]
     head = Head(name, (known[0] if known else (0,))[1:], roots, tuple(layers), between)
     head = replace(head, joined=tuple(joined))
-    if len(known) < len(sizes):
-        return replace(
-            head,
-            sizes=(),
-            refused="the sizes of its feature map are unknown: give --input-shape",
-        )
+    for item, size in zip((name, *joined), sizes, strict=True):
+        if size is None:
+            why = unknown_sizes(graph, probe, item)
+            reason = f"the sizes of its feature map are unknown: {why}"
+            return replace(head, sizes=(), refused=reason)
     widest = max(layer.out_features for layer in layers)
     total = sum(prod(item[1:]) for item in known)
     if len(roots) * known[0][0] * max(total, widest) > element_order.MAX_ELEMENTS:

@@ -181,7 +181,7 @@ class ReceptiveFields:
     def _pass(self, node: Node) -> None:
         states = [self._states.get(name) for name in node.inputs]
         if node.position in node.scope.children:
-            states += [self._states.get(name) for name in captured(self._graph, node)]
+            states += [self._states.get(name) for name in self._graph.captured(node)]
         if not any(states) or traits_of(node).shape_only:
             return
         rule = rule_of(node)
@@ -301,19 +301,6 @@ def _candidates(graph: Graph) -> list[str]:
         if node.op_type in _SLIDING or not wanted.isdisjoint(node.outputs):
             wanted.update(node.inputs)
             if node.position in node.scope.children:
-                wanted.update(captured(graph, node))
+                wanted.update(graph.captured(node))
     inputs = graph.main.inputs
     return [v.name for v in graph.main.graph.input if v.name in wanted and v.name in inputs]
-
-
-def captured(graph: Graph, node: Node) -> list[str]:
-    """The names that the subgraphs of a node read, their own included."""
-    names: list[str] = []
-    scopes = list(graph.subgraphs(node).values())
-    while scopes:
-        scope = scopes.pop()
-        names += [value.name for value in scope.graph.output]
-        for inner in scope.nodes:
-            names += inner.inputs
-            scopes += graph.subgraphs(inner).values()
-    return names
