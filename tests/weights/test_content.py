@@ -17,6 +17,7 @@ from onnxshare.weights.content import (
     PIECE,
     content,
     content_of_pieces,
+    largest_gap,
     permutation_between,
     pieces,
     same_bits,
@@ -76,6 +77,14 @@ def test_type_and_dims_belong_to_the_hash() -> None:
         content(array.view(np.int32), TensorProto.INT32).hash,
     }
     assert len(hashes) == 4
+
+
+def test_elements_are_told_whatever_the_dims() -> None:
+    array = random_array(4, 6)
+    known = content(array, TensorProto.FLOAT).elements
+    assert content(array.reshape(2, 12), TensorProto.FLOAT).elements == known
+    assert content(array.T.copy(), TensorProto.FLOAT).elements != known
+    assert content(array.view(np.int32), TensorProto.INT32).elements != known
 
 
 def test_bits_and_not_values() -> None:
@@ -187,3 +196,13 @@ def test_same_bits(shape: tuple[int, ...], order: tuple[int, ...] | None) -> Non
     flat = other.reshape(-1)
     flat[-1] = np.nextafter(flat[-1], np.float32(9))
     assert not same_bits(one, other, order)
+
+
+def test_the_largest_gap() -> None:
+    one = np.array([1, -8, np.nan, np.inf, 3], np.float32)
+    other = np.array([1, -8.5, np.nan, np.inf, 1], np.float32)
+    assert largest_gap(one, other) == (2, np.inf)
+    assert largest_gap(one[:2], other[:2]) == (0.5, 8)
+    assert largest_gap(one[2:3], other[:1])[0] == np.inf  # a number and none
+    fill = np.broadcast_to(np.float32(2), (300_000,))
+    assert largest_gap(fill, np.arange(300_000)) == (299_997, 2)
