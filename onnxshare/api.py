@@ -5,7 +5,7 @@ What either needs alone is imported where it is used, so that neither pays for t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from onnxshare.analysis.inspection import inspect as _inspect
 from onnxshare.io.load import load
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from onnxshare.analysis.heads.head import Subject
-    from onnxshare.analysis.results import Inspection
+    from onnxshare.analysis.results import HeadOffer, Inspection
     from onnxshare.checks.known_findings import Baseline
     from onnxshare.checks.policy import Policy
     from onnxshare.checks.results import CheckReport, ModelReport
@@ -61,7 +61,7 @@ def inspect(
     return _inspect(model, input_shapes=shapes, judge=_judge, hashes=hashes, progress=progress)
 
 
-def _judge(subject: Subject) -> list[dict[str, dict[str, Any]]]:
+def _judge(subject: Subject) -> list[dict[str, HeadOffer]]:
     from rewrites.head_offers import judge_heads  # most models have no head to judge
 
     return judge_heads(subject)

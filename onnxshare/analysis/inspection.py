@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from onnxshare.analysis.cautions import cautions, contradicted
 from onnxshare.analysis.heads.fully_connected import bias_elements
@@ -13,6 +12,7 @@ from onnxshare.analysis.receptive_field.fields import ReceptiveFields
 from onnxshare.analysis.results import (
     HeadFacts,
     HeadLayer,
+    HeadOffer,
     Inspection,
     ModelInfo,
     NodeFacts,
@@ -31,7 +31,7 @@ from onnxshare.support.garbage_collection import paused
 from onnxshare.weights.index import Progress
 
 #: What the rewrites say of each head: per rewrite what it would give, or why it is refused.
-HeadJudge = Callable[[Subject], list[dict[str, dict[str, Any]]]]
+HeadJudge = Callable[[Subject], list[dict[str, HeadOffer]]]
 
 
 @paused()
@@ -217,7 +217,7 @@ def _head_facts(
     if subject is None:
         return (), []
     shares: list[float | None] = [None] * len(subject.heads)
-    rewrites: list[dict[str, dict[str, Any]]] = [{} for _ in subject.heads]
+    rewrites: list[dict[str, HeadOffer]] = [{} for _ in subject.heads]
     unread = []
     try:
         values = subject.probe.values
@@ -236,7 +236,7 @@ def _head_facts(
 
 
 def _one_head(
-    graph: Graph, head: Head, share: float | None, rewrites: dict[str, dict[str, Any]]
+    graph: Graph, head: Head, share: float | None, rewrites: dict[str, HeadOffer]
 ) -> HeadFacts:
     return HeadFacts(
         nodes=tuple(node.name for node in head.nodes),

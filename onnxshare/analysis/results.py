@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from onnxshare.support.dataclass_tools import made, plain
 
@@ -57,6 +57,15 @@ class Sharing:
     tied: int = 1
 
 
+class ReceptiveField(TypedDict):
+    """What a position of a tensor sees of an input, per spatial axis: how much, how far the fields
+    of neighbours are apart, and where that of position 0 begins."""
+
+    size: list[int | float]
+    stride: list[int | float]
+    start: list[int | float]
+
+
 @dataclass(frozen=True)
 class NodeFacts:
     """One node of the graph, in graph order.
@@ -104,9 +113,9 @@ class NodeFacts:
     flops: int | None
     unshared_params: int | None
     dense_params: int | None
-    receptive_field: dict[str, list[int | float]] | None
+    receptive_field: ReceptiveField | None
     receptive_field_note: str | None
-    receptive_fields: dict[str, dict[str, list[int | float]] | None]
+    receptive_fields: dict[str, ReceptiveField | None]
     param_bytes: int
     activation_bytes: int | None
     arithmetic_intensity: float | None
@@ -157,6 +166,23 @@ class HeadLayer:
     params: int
 
 
+class HeadOffer(TypedDict, total=False):
+    """What a rewrite would give of a head, or why it is refused: then `refused` is the only key.
+
+    Attributes:
+        exact: equal in real arithmetic.
+        params_before, params_after: parameters of the nodes in question, then and now.
+        detail: one phrase on what would be done.
+        refused: the reason why not.
+    """
+
+    exact: bool | None
+    params_before: int
+    params_after: int
+    detail: str
+    refused: str
+
+
 @dataclass(frozen=True)
 class HeadFacts:
     """A head: the FCs that follow a feature map.
@@ -182,7 +208,7 @@ class HeadFacts:
     fcs: tuple[HeadLayer, ...]
     layout: str
     uniformity: float | None
-    rewrites: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rewrites: dict[str, HeadOffer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from rich.text import Text
 
-from onnxshare.analysis.results import HeadFacts, Inspection, NodeFacts, WeightFacts
+from onnxshare.analysis.results import HeadFacts, HeadOffer, Inspection, NodeFacts, WeightFacts
 from onnxshare.errors import printable
 from onnxshare.report import text_tools as numbers
 
@@ -142,7 +142,7 @@ def _only(head: HeadFacts, rewrite: str, heads: Sequence[HeadFacts]) -> str:
     return f" --node {shlex.quote(glob.escape(head.fcs[0].node))}"
 
 
-def _rewrite(name: str, facts: dict[str, object], command: str) -> list[Text]:
+def _rewrite(name: str, facts: HeadOffer, command: str) -> list[Text]:
     reason = facts.get("refused")
     if reason is not None:
         return [Text(printable(f"  --{name}: not here, {reason}"), "dim")]
@@ -150,7 +150,7 @@ def _rewrite(name: str, facts: dict[str, object], command: str) -> list[Text]:
     before, after = facts.get("params_before"), facts.get("params_after")
     kind = "exact" if facts.get("exact") else "approximate"
     change = "the same weights, free of the fixed input size"
-    if isinstance(before, int) and isinstance(after, int) and after < before:
+    if before is not None and after is not None and after < before:
         change = (
             f"{numbers.exact(before)} → {numbers.exact(after)} parameters, ÷{before / after:.3g}"
         )

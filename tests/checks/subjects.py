@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import onnx
 
 from onnxshare.analysis.results import (
     HeadFacts,
+    HeadOffer,
     Inspection,
     ModelInfo,
     Totals,
@@ -50,7 +50,7 @@ def compared(verdict: str, reason: str = "") -> Comparison:
 def subject(
     totals: Totals = LENET,
     compared: Comparison | None = None,
-    gap: dict[str, Any] | None = None,
+    gap: HeadOffer | None = None,
     warnings: tuple[str, ...] = (),
 ) -> Subject:
     def compare(reference: str) -> Comparison:
@@ -59,7 +59,7 @@ def subject(
         return compared
 
     model = ModelInfo("net.onnx", 1, 8, {"": 17}, "", (), ())
-    rewrites = {} if gap is None else {"fc-to-gap": gap}
+    rewrites: dict[str, HeadOffer] = {} if gap is None else {"fc-to-gap": gap}
     head = HeadFacts((), "s4", 16, (5, 5), (), "NCHW", None, rewrites)
     inspection = Inspection(model, totals, (), (), (head,), warnings)
     metrics = Metrics(totals.params, 0.0, totals.sharing_ratio, totals.macs)

@@ -11,6 +11,7 @@ import pytest
 
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.analysis.inspection import inspect
+from onnxshare.analysis.results import HeadOffer
 from onnxshare.api import check
 from onnxshare.checks.policy import ModelEntry, Policy
 from onnxshare.checks.results import CheckReport
@@ -58,7 +59,7 @@ def test_the_fix_is_what_the_rewrites_offer(
 ) -> None:
     asked: list[tuple[int, ...]] = []
 
-    def judge(subject: Subject) -> list[dict[str, dict[str, Any]]]:
+    def judge(subject: Subject) -> list[dict[str, HeadOffer]]:
         asked.extend((head.channels, *head.spatial) for head in subject.heads)
         return [{"fc-to-gap": {"exact": True, "params_after": 1}}]
 

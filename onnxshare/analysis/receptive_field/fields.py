@@ -30,6 +30,7 @@ from onnxshare.analysis.receptive_field.axis_tracking import (
     forget,
 )
 from onnxshare.analysis.receptive_field.windows import ITSELF, Window
+from onnxshare.analysis.results import ReceptiveField
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node
 from onnxshare.graph.operator_traits import Effect, operators_where, traits_of
@@ -112,9 +113,6 @@ def rule_of(node: Node) -> Rule | None:
     return own.get(node.op_type) or by_effect.get(traits_of(node).effect)
 
 
-#: size, stride and start per spatial axis; a stride is a fraction after upsampling.
-Field = dict[str, list[int | float]]
-
 NO_IMAGE = "not an image"
 NO_INPUT = "depends on no input"
 INSIDE = "inside a subgraph"
@@ -132,9 +130,9 @@ class Fields:
             depends on.
     """
 
-    field: Field | None
+    field: ReceptiveField | None
     note: str | None
-    by_input: dict[str, Field | None]
+    by_input: dict[str, ReceptiveField | None]
 
 
 #: Bounds on what is followed: no real model has more.
@@ -267,7 +265,9 @@ class ReceptiveFields:
             first[0], first[1], {name: f for name, (f, _) in found.items()} if several else {}
         )
 
-    def _one(self, state: State, name: str, axes: list[int]) -> tuple[Field | None, str | None]:
+    def _one(
+        self, state: State, name: str, axes: list[int]
+    ) -> tuple[ReceptiveField | None, str | None]:
         places = [state.places.get((name, axis)) for axis in axes]
         windows = [place.window for place in places if place is not None and place.window]
         if len(windows) < len(axes):
@@ -281,7 +281,7 @@ class ReceptiveFields:
                 for window, size in zip(windows, (shape[axis] for axis in axes), strict=True)
             ):
                 return None, WHOLE_INPUT
-        field: Field = {
+        field: ReceptiveField = {
             "size": [max(window.sizes) for window in windows],
             "stride": [window.stride for window in windows],
             "start": [window.lows[0] for window in windows],

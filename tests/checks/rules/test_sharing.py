@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from onnxshare.analysis.results import (
-    TensorInfo,
-)
+from onnxshare.analysis.results import HeadOffer, TensorInfo
 from onnxshare.checks.rule import command, quoted
 from onnxshare.checks.rules import BY_OPTION, RULES
 from tests.checks.subjects import LENET, judge, subject, weights
@@ -198,7 +196,7 @@ def test_a_model_without_parameters() -> None:
 )
 @pytest.mark.parametrize("option", ["max-fc-share", "max-params"])
 def test_the_fix_is_a_rewrite_only_where_one_fits(
-    option: str, gap: dict[str, Any] | None, fix: str
+    option: str, gap: HeadOffer | None, fix: str
 ) -> None:
     problem = judge(option, 0, subject(gap=gap))
     assert problem is not None
