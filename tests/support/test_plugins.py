@@ -160,6 +160,30 @@ def test_traits_of_a_custom_operator_are_those_of_its_row() -> None:
     assert traits_of(other).effect is Effect.UNKNOWN
 
 
+@pytest.mark.usefixtures("acme")
+@pytest.mark.parametrize(("op_type", "followed"), [("FastAct", True), ("Other", False)])
+def test_a_head_behind_a_custom_activation_is_found(op_type: str, followed: bool) -> None:
+    """4 channels of 4×4 positions into 5 features: 320 weights, 20 where the map is pooled."""
+    nodes = [
+        helper.make_node("Conv", ["x", "k"], ["m"]),
+        helper.make_node("Flatten", ["m"], ["f"]),
+        helper.make_node(op_type, ["f"], ["a"], name="act", domain="com.acme"),
+        helper.make_node("MatMul", ["a", "w"], ["y"], name="fc"),
+    ]
+    weights = {"k": np.ones((4, 1, 3, 3)), "w": np.arange(320).reshape(64, 5)}
+    proto = model(nodes, weights, x=["N", 1, 6, 6], a=["N", 64], y=["N", 5])
+    (head,) = onnxshare.inspect(proto).heads
+    offers = head.rewrites
+    if followed:
+        assert (head.feature_map, head.channels, head.spatial) == ("m", 4, (4, 4))
+        assert (offers["fc-to-gap"]["params_before"], offers["fc-to-gap"]["params_after"]) == (
+            320,
+            20,
+        )
+    else:
+        assert "cannot be followed" in offers["fc-to-conv"]["refused"]
+
+
 BROKEN = """
 from onnxshare.checks import Rule
 taken = Rule("WS900", "mine", "mine", "count", 1, "m", "w", "m", lambda subject, limit: ())
