@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -12,7 +12,8 @@ import onnx
 from onnxshare.analysis.heads.fully_connected import bias_elements
 from onnxshare.analysis.heads.head import Head, Subject, probe
 from onnxshare.analysis.heads.search import find_heads
-from onnxshare.graph.index import Graph
+from onnxshare.graph.editor import Editor
+from onnxshare.graph.index import Graph, Node
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
 from onnxshare.shapes.inference import InputShapes, infer
@@ -144,6 +145,18 @@ class Change:
             "fit": self.fit,
             "search": None if self.search is None else self.search.to_dict(),
         }
+
+
+def replaced(
+    site: Site, editor: Editor, nodes: Sequence[Node], moved: Sequence[Moved] = ()
+) -> Change:
+    """The change at a site whose nodes go, and the first output of the last of them is made anew
+    under its name."""
+    for node in nodes:
+        editor.remove(node)
+    output, gone = nodes[-1].outputs[0], tuple(node.name for node in nodes)
+    model = editor.apply()
+    return Change(site, model, gone, editor.added, {output: output}, moved=tuple(moved))
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,10 @@ from onnx import TensorProto
 from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.editor import Editor
-from onnxshare.graph.index import Graph, Node
-from onnxshare.io.tensors import Array
-from rewrites.base import Change, Fitting, Options, Rewrite, Site
-from rewrites.edits.node_uses import overridable
-from rewrites.moved_weights import Moved
+from onnxshare.graph.index import Node
+from rewrites.base import Change, Fitting, Options, Rewrite, Site, replaced
+from rewrites.edits.node_emitter import Emitter
+from rewrites.edits.node_uses import overridable, quantized
 from rewrites.refusal import Refusal
 
 
@@ -55,7 +54,7 @@ class ConvToFc(Rewrite):
             reason = "its weights are computed"
         elif stored[0] is not None and overridable(subject.graph, stored[0]):
             reason = f"'{stored[0].name}' is also an input, whose value a caller may give"
-        elif _quantised(subject.graph, node):
+        elif quantized(subject.graph, node.scope, node.inputs[1]):
             reason = "its weight is quantised"
         elif int(node.attribute("group", 1)) != 1:
             reason = "it is grouped: an FC would need weights that are zero"
@@ -75,24 +74,19 @@ class ConvToFc(Rewrite):
         if weight is None:
             raise Refusal(f"the weight of '{node.name}' cannot be read")
         editor = subject.editor(self.name)
-        matrix = editor.constant(_matrix(weight), f"{node.inputs[1]}_fc")
-        inputs = [_flat(editor, node), matrix]
+        out, result = Emitter(editor), node.outputs[0]
+        flat = out.emit(node, "Flatten", [node.inputs[0]], f"{result}_flat", {"axis": 1})
+        matrix = weight.reshape(weight.shape[0], -1)
+        inputs = [flat, out.move(matrix, f"{node.inputs[1]}_fc", node.inputs[1])]
         if len(node.inputs) > 2 and node.inputs[2]:
             inputs.append(node.inputs[2])
         elif graph.opset < 11:  # where Gemm must have a bias
             zeros = np.zeros(weight.shape[0], weight.dtype)
-            inputs.append(editor.constant(zeros, f"{node.outputs[0]}_bias"))
-        rows = _emit(editor, node, "Gemm", inputs, "rows", _gemm_attributes(graph))
+            inputs.append(editor.constant(zeros, f"{result}_bias"))
+        turned = {"transB": 1, "broadcast": 1} if graph.opset < 7 else {"transB": 1}
+        rows = out.emit(node, "Gemm", inputs, f"{result}_rows", dict(turned))
         _back_to_map(editor, node, rows, len(_sizes(subject, node)) - 2)
-        editor.remove(node)
-        return Change(
-            site,
-            editor.apply(),
-            (node.name,),
-            editor.added,
-            {name: name for name in node.outputs},
-            moved=(Moved(node.inputs[1], matrix),),
-        )
+        return replaced(site, editor, [node], out.moved)
 
 
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -124,40 +118,6 @@ def _covers(subject: Subject, node: Node) -> bool:
         and output is not None
         and prod(output[2:]) == 1
     )
-
-
-def _quantised(graph: Graph, node: Node) -> bool:
-    name = node.inputs[1]
-    while graph.stored(node.scope, name) is None:
-        producer = node.scope.producer(name)
-        if producer is None or producer.op_type == "DequantizeLinear":
-            return True
-        name = producer.inputs[0]
-    return False
-
-
-def _matrix(weight: Array) -> Array:
-    return weight.reshape(weight.shape[0], -1)
-
-
-def _gemm_attributes(graph: Graph) -> dict[str, object]:
-    return {"transB": 1, "broadcast": 1} if graph.opset < 7 else {"transB": 1}
-
-
-def _emit(
-    editor: Editor,
-    node: Node,
-    op_type: str,
-    inputs: list[str],
-    suffix: str,
-    attributes: dict[str, object] | None = None,
-) -> str:
-    output = editor.new_name(f"{node.outputs[0]}_{suffix}")
-    return editor.emit(node, op_type, inputs, output, attributes)
-
-
-def _flat(editor: Editor, node: Node) -> str:
-    return _emit(editor, node, "Flatten", [node.inputs[0]], "flat", {"axis": 1})
 
 
 def _back_to_map(editor: Editor, node: Node, rows: str, rank: int) -> None:

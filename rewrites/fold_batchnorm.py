@@ -25,8 +25,15 @@ from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Graph, Node, Stored
 from onnxshare.io.tensors import Array
-from rewrites.base import Change, Fitting, Options, Rewrite, Site
-from rewrites.edits.node_uses import Users, attributes, only_reader, overridable, users_of
+from rewrites.base import Change, Fitting, Options, Rewrite, Site, replaced
+from rewrites.edits.node_uses import (
+    Users,
+    attributes,
+    only_reader,
+    overridable,
+    quantized,
+    users_of,
+)
 from rewrites.head_as_maps.fc_weights import bias_of
 from rewrites.refusal import Refusal
 
@@ -55,6 +62,11 @@ class _Layer:
     fc: FullyConnected | None = None
     adder: Node | None = None
     bias: str | None = None
+
+    @property
+    def sums(self) -> list[Node]:
+        """The node, and the Add that gives it its bias."""
+        return [self.node, *filter(None, (self.adder,))]
 
     @property
     def weight(self) -> str:
@@ -103,13 +115,8 @@ class FoldBatchNorm(Rewrite):
         scale, shift = _scale_and_shift(subject, layer)
         weight, bias = _folded(subject, layer, scale, shift)
         editor = subject.editor(self.name)
-        gone = [layer.node, *filter(None, (layer.adder,)), layer.norm]
         _emit(editor, layer, weight, bias)
-        for node in gone:
-            editor.remove(node)
-        output = layer.norm.outputs[0]
-        removed = tuple(node.name for node in gone)
-        return Change(site, editor.apply(), removed, editor.added, {output: output})
+        return replaced(site, editor, [*layer.sums, layer.norm])
 
 
 def _before(graph: Graph, norm: Node) -> _Layer | None:
@@ -152,9 +159,8 @@ def _check(subject: Subject, layer: _Layer) -> None:
         raise Refusal("it runs in training mode, with the statistics of each batch")
     if not norm.attribute("spatial", 1):
         raise Refusal("it normalises each position on its own (spatial=0)")
-    chain = [layer.node, *filter(None, (layer.adder,))]
-    if any(only_reader(graph, node) is None for node in chain):
-        raise Refusal(f"the result of '{chain[-1].name}' is used elsewhere too")
+    if any(only_reader(graph, node) is None for node in layer.sums):
+        raise Refusal(f"the result of '{layer.sums[-1].name}' is used elsewhere too")
     if subject.probe.shapes.dtype(norm.scope, norm.inputs[0]) not in _TYPES:
         raise Refusal("its element type is not a float type that weights can be folded in")
     for name in layer.constants:
@@ -182,10 +188,8 @@ def _check_constant(graph: Graph, layer: _Layer, name: str) -> None:
             f"its weight '{name}' is made by ConstantOfShape and takes no space; folded, it would "
             f"be stored: {stored.elements:,} numbers"
         )
-    while (producer := graph.main.producer(name)) is not None and name != stored.name:
-        if producer.op_type in ("DequantizeLinear", "QuantizeLinear"):
-            raise Refusal(f"its {what} '{stored.name}' is quantised")
-        name = producer.inputs[0]
+    if quantized(graph, layer.node.scope, name):
+        raise Refusal(f"its {what} '{stored.name}' is quantised")
 
 
 def _check_axis(subject: Subject, layer: _Layer) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from onnx import TensorProto
 
 from onnxshare.analysis.heads.head import Subject
-from rewrites.base import Change, Fitting, Options, Rewrite, Site
+from rewrites.base import Change, Fitting, Options, Rewrite, Site, replaced
 from rewrites.edits.average_pooling import Pool, Pools
 from rewrites.edits.node_uses import refuse_overridable
 from rewrites.refusal import Refusal
@@ -70,7 +70,4 @@ class GlobalPool(Rewrite):
         editor.emit(node, "GlobalAveragePool", [node.inputs[0]], result)
         if not pool.keeps:
             editor.emit(node, "Flatten", [result], node.outputs[0], {"axis": 1})
-        editor.remove(node)
-        return Change(
-            site, editor.apply(), (node.name,), editor.added, {node.outputs[0]: node.outputs[0]}
-        )
+        return replaced(site, editor, [node])

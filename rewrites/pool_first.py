@@ -18,7 +18,7 @@ from math import prod
 from onnxshare.analysis.heads.element_order import trains
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import Graph, Node
-from rewrites.base import Change, Fitting, Options, Rewrite, Site
+from rewrites.base import Change, Fitting, Options, Rewrite, Site, replaced
 from rewrites.edits.average_pooling import Pool, Pools
 from rewrites.edits.node_uses import attributes, leaves, only_reader
 
@@ -95,12 +95,7 @@ class PoolFirst(Rewrite):
             editor.emit(origin, node.op_type, [before, *node.inputs[1:]], result, attributes(node))
         if not pair.pool.keeps:
             editor.emit(pool, "Flatten", [result], pool.outputs[0], {"axis": 1})
-        for node in (*chain, pool):
-            editor.remove(node)
-        removed = tuple(node.name for node in (*chain, pool))
-        return Change(
-            site, editor.apply(), removed, editor.added, {pool.outputs[0]: pool.outputs[0]}
-        )
+        return replaced(site, editor, (*chain, pool))
 
 
 def _on(pair: _Pair) -> dict[str, object]:

@@ -7,6 +7,7 @@ from typing import Any
 from onnx import helper
 
 from onnxshare.graph.index import CARRIERS, Graph, Node, Scope, Stored
+from onnxshare.graph.operator_traits import traits_of
 from rewrites.refusal import Refusal
 
 #: From this IR version on an initializer that is also listed as an input is only a default, which
@@ -43,6 +44,16 @@ def refuse_overridable(graph: Graph, *nodes: Node) -> None:
             stored = graph.source(node.scope, name)
             if stored is not None and overridable(graph, stored):
                 raise Refusal(f"'{stored.name}' is also an input, whose value a caller may give")
+
+
+def quantized(graph: Graph, scope: Scope, name: str) -> bool:
+    """Whether a constant is quantised on its way to its reader, or computed."""
+    while graph.stored(scope, name) is None:
+        producer = scope.producer(name)
+        if producer is None or traits_of(producer).quantized:
+            return True
+        name = producer.inputs[0]
+    return False
 
 
 def leaves(graph: Graph, scope: Scope, name: str) -> bool:

@@ -15,6 +15,7 @@ from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array, release
+from rewrites.edits.node_uses import quantized
 from rewrites.head_as_maps.maps import Columns
 from rewrites.refusal import Refusal
 
@@ -51,12 +52,8 @@ def quantised_weight(subject: Subject, layer: FullyConnected) -> Node | None:
     refusal = Refusal(f"the weight of FC '{layer.node.name}' is quantised")
     producer = graph.main.producer(layer.weight)
     if producer is None or producer.op_type != "DequantizeLinear":
-        name = layer.weight
-        while graph.stored(graph.main, name) is None:
-            producer = graph.main.producer(name)
-            if producer is None or producer.op_type == "DequantizeLinear":
-                raise refusal
-            name = producer.inputs[0]
+        if quantized(graph, graph.main, layer.weight):
+            raise refusal
         return None
     scale = graph.source(graph.main, producer.inputs[1])
     if scale is None or layer.alpha != 1 or producer.attribute("block_size", 0):

@@ -33,12 +33,12 @@ from rewrites.head_as_maps.quantized import (
 from rewrites.refusal import Refusal
 
 
-class Kernels:
-    """The kernels and biases of one head.
+class Convolutions:
+    """The convolutions of one head, with their kernels and biases.
 
     Args:
         subject: the model.
-        out: where constants are emitted.
+        out: where nodes and constants are emitted.
     """
 
     def __init__(self, subject: Subject, out: Emitter) -> None:
@@ -47,7 +47,7 @@ class Kernels:
         self._known: dict[tuple[str, ...], str] = {}
         self._stored: dict[str, tuple[Stored, list[str]]] = {}
 
-    def weight(self, layer: FullyConnected, read: Columns) -> str:
+    def _weight(self, layer: FullyConnected, read: Columns) -> str:
         """The kernel `[out, C, spatial…]` of the columns that read one map.
 
         An FC that shares its weight with another keeps sharing it, if it reads it alike.
@@ -130,7 +130,7 @@ class Kernels:
             node, [name, *node.inputs[1:]], f"{layer.weight}_map", None if single else {"axis": 0}
         )
 
-    def bias(self, layer: FullyConnected) -> str | None:
+    def _bias(self, layer: FullyConnected) -> str | None:
         """The name of the bias `[out]`, Gemm's beta applied; None without one."""
         name, vector = bias_of(self._subject, layer)
         if vector is None:
@@ -144,20 +144,6 @@ class Kernels:
         if source is None or old is None or factor != 1 or old.size != values.size:
             return self._out.constant(values, wanted)
         return self._out.move(values, wanted, source)
-
-
-class Convolutions:
-    """The convolutions of one head.
-
-    Args:
-        subject: the model.
-        out: where nodes and constants are emitted.
-    """
-
-    def __init__(self, subject: Subject, out: Emitter) -> None:
-        self._subject, self._out = subject, out
-        self._kernels = Kernels(subject, out)
-        self.copies = self._kernels.copies
 
     def emit(self, layer: FullyConnected, read: tuple[Columns, ...], wanted: str) -> str:
         """Emit what an FC is on maps.
@@ -176,7 +162,7 @@ class Convolutions:
         Returns:
             The name of the result, a map `[N, F, 1, …]`.
         """
-        bias = self._kernels.bias(layer)
+        bias = self._bias(layer)
         last = layer.activation is None and layer.arithmetic not in ("scaled", "dynamic")
         plain = wanted if last else f"{wanted}_sum"
         total, data = "", Data("")
@@ -198,7 +184,7 @@ class Convolutions:
     def _one(
         self, layer: FullyConnected, read: Columns, data: Data, bias: str | None, wanted: str
     ) -> str:
-        kernel = [self._kernels.weight(layer, read), *([bias] if bias else [])]
+        kernel = [self._weight(layer, read), *([bias] if bias else [])]
         op_type, inputs = "Conv", [data.name, *kernel]
         if layer.arithmetic != "float":
             op_type, inputs = with_scales(self._subject, self._out, layer, data, kernel)

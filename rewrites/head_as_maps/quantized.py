@@ -134,7 +134,10 @@ def with_scales(
     zero = _one_zero_point(subject, layer)
     if not isinstance(zero, str):
         zero = out.constant(zero, f"{layer.weight}_zero_point")
-    return "ConvInteger", _without_end([data.name, weight, data.zero, zero])
+    inputs = [data.name, weight, data.zero, zero]
+    while not inputs[-1]:
+        inputs.pop()
+    return "ConvInteger", inputs
 
 
 def to_floats(
@@ -245,9 +248,3 @@ def _column(subject: Subject, out: Emitter, layer: FullyConnected, name: str, ra
 
 def _input(layer: FullyConnected, place: int) -> str:
     return layer.node.inputs[place] if place < len(layer.node.inputs) else ""
-
-
-def _without_end(names: list[str]) -> list[str]:
-    while names and not names[-1]:
-        names.pop()
-    return names

@@ -68,7 +68,7 @@ def free_sizes(
             dims[axis].dim_param = name
     maps = [value.name for value in model.graph.output]
     if pooled:
-        maps = [node.input[0] for node in model.graph.node if _pools_outputs(node, model)]
+        maps = [builder.head_maps[name].name for name in maps]
     else:
         for value in model.graph.output:
             _map_output(value, builder)
@@ -103,17 +103,6 @@ def _map_output(value: onnx.ValueInfoProto, builder: HeadBuilder) -> None:
     tensor_type.shape.dim.add().dim_value = builder.head_maps[value.name].sizes[0]
     for name in _SIZE_NAMES[builder.rank]:
         tensor_type.shape.dim.add().dim_param = f"output_{name}"
-
-
-def _pools_outputs(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
-    """Whether a node averages a map to what a Flatten makes an output of the model."""
-    outputs = {value.name for value in model.graph.output}
-    return node.op_type == "GlobalAveragePool" and any(
-        reader.op_type == "Flatten"
-        and node.output[0] in reader.input
-        and reader.output[0] in outputs
-        for reader in model.graph.node
-    )
 
 
 def _accepts_more(subject: Subject, model: onnx.ModelProto, trunk: Trunk, maps: list[str]) -> bool:
