@@ -92,15 +92,7 @@ class Site:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain types, without the rewrite's own."""
-        return {
-            "rewrite": self.rewrite,
-            "node": self.node,
-            "exact": self.exact,
-            "refused": self.refused,
-            "params_before": self.params_before,
-            "params_after": self.params_after,
-            "detail": self.detail,
-        }
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "target"}
 
 
 def refuse(site: Site, reason: str) -> Site:

@@ -148,10 +148,4 @@ def _linear(graph: Graph, node: Node) -> bool:
 
 def _plain(conv: Node) -> bool:
     """Whether the convolution meets each position once: no stride, no padding."""
-    steps = [*_ints(conv, "strides"), *(p + 1 for p in _ints(conv, "pads"))]
-    return all(step == 1 for step in steps)
-
-
-def _ints(node: Node, name: str) -> list[int]:
-    """A list attribute; empty where it is not given."""
-    return [int(item) for item in node.attribute(name, ())]
+    return not any(conv.attribute("pads", ())) and set(conv.attribute("strides", ())) <= {1}

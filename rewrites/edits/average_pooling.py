@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil
 
 from onnxshare.analysis.heads.element_order import data_input, elementwise
 from onnxshare.analysis.heads.head import Subject
@@ -94,47 +93,36 @@ class Pools:
     def _window(self, node: Node) -> Pool | None:
         kernel = tuple(int(size) for size in node.attribute("kernel_shape", ()))
         sizes = self.spatial(node.inputs[0])
-        if sizes is None or len(kernel) != len(sizes):
+        one = set(self.spatial(node.outputs[0]) or ()) == {1}
+        if sizes is None or len(kernel) != len(sizes) or not one:
             return None
-        axes = [self._axis(node, axis, size) for axis, size in enumerate(sizes)]
-        if not all(covers for covers, _ in axes):
+        windows = [(*_reach(node, axis, size), size) for axis, size in enumerate(sizes)]
+        if any(end < size for _, end, size in windows):
             return None
+        # What operator sets before 7 make of padding is not said: taken for counted.
+        old = self._subject.graph.opset < _COUNT_INCLUDE_PAD
+        counts = old or node.attribute("count_include_pad", 0)
         fault = None
         if self.spatial(node.inputs[0], own=True) is None:
             fault = "the size of its map is not fixed: at another size it is not the whole map"
-        elif any(padded for _, padded in axes) and self._counts_padding(node):
+        elif any(begin > 0 or end > size for begin, end, size in windows) and counts:
             fault = "it counts its padding as zeros, so it is not the average of the map"
         elif any(int(step) != 1 for step in node.attribute("dilations", ())):
             fault = "it is dilated"
         return Pool(node, True, kernel, fault)
 
-    def _counts_padding(self, node: Node) -> bool:
-        """What operator sets before 7 make of padding is not said: taken for counted."""
-        return self._subject.graph.opset < _COUNT_INCLUDE_PAD or bool(
-            node.attribute("count_include_pad", 0)
-        )
 
-    def _axis(self, node: Node, axis: int, size: int) -> tuple[bool, bool]:
-        """Whether the one window along an axis covers it, and whether it sticks out."""
-        kernel = int(node.attribute("kernel_shape")[axis])
-        stride = int((node.attribute("strides") or [1] * (axis + 1))[axis])
-        before, after = _padding(node, axis, size, kernel, stride)
-        room = size + before + after - kernel
-        steps = ceil(room / stride) if node.attribute("ceil_mode", 0) else room // stride
-        covers = steps == 0 and kernel - before >= size
-        return covers, before > 0 or kernel - before > size
-
-
-def _padding(node: Node, axis: int, size: int, kernel: int, stride: int) -> tuple[int, int]:
+def _reach(node: Node, axis: int, size: int) -> tuple[int, int]:
+    """How far the one window along an axis begins before the map, and reaches into it."""
+    kernel = int(node.attribute("kernel_shape")[axis])
     auto = node.attribute("auto_pad", "NOTSET")
+    before = 0
     if auto in ("SAME_UPPER", "SAME_LOWER"):
-        total = max(0, (ceil(size / stride) - 1) * stride + kernel - size)
-        less = total // 2
-        return (less, total - less) if auto == "SAME_UPPER" else (total - less, less)
-    if auto == "VALID":
-        return 0, 0
-    pads = node.attribute("pads") or [0] * (2 * len(node.attribute("kernel_shape")))
-    return int(pads[axis]), int(pads[axis + len(pads) // 2])
+        total = max(0, kernel - size)
+        before = total // 2 if auto == "SAME_UPPER" else total - total // 2
+    elif auto != "VALID" and node.attribute("pads"):
+        before = int(node.attribute("pads")[axis])
+    return before, kernel - before
 
 
 def is_map(graph: Graph, name: str, rank: int) -> bool:

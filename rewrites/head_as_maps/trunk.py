@@ -66,17 +66,13 @@ class Trunk:
             count, what = len(self._padded), _named(self._padded[0])
             who = f"{what} pads its" if count == 1 else f"{count} nodes ({what} first) pad their"
             notes.append(
-                f"{who} borders before the head: inside a larger image an output is close to, but "
-                "not equal to, what the original gives on that crop"
+                f"{who} borders before the head: inside a larger image an output that sees them is "
+                "close to, but not equal to, what the original gives on that crop"
             )
         for whole, (node, reason) in self._lost.items():
-            text = f": {reason}, so an output may differ from what the original gives on its crop"
-            if whole:
-                text = (
-                    " looks at the whole image: no output depends on its crop alone, and none "
-                    "equals what the original gives there"
-                )
-            notes.append(_named(node) + text)
+            what = " looks at the whole image" if whole else f": {reason}"
+            text = "an output may differ from what the original gives on its crop"
+            notes.append(f"{_named(node)}{what}, so {text}")
         return notes
 
     def _reads(self, node: Node) -> list[str]:

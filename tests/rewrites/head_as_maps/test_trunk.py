@@ -344,7 +344,16 @@ SAID = {
     "coordinates by Range": Case(coordinates, "size of the image"),
     "coordinates by CumSum": Case(counted, "size of the image"),
     "divided by the width": Case(beside("Div", kept, chain(size_of(3), cast())), "size of the"),
-    # Exact, but the receptive fields do not follow them.
+    "Trilu": Case(op("Trilu"), "Trilu"),
+    # Exact, but padded, or not followed by the receptive fields.
+    "a border that is cut off again": Case(
+        chain(
+            op("MaxPool", kernel_shape=[3, 3], pads=[1] * 4),
+            op("Slice", ints(1, 1), ints(-1, -1), ints(2, 3)),
+        ),
+        "an output that sees them",
+        differs=False,
+    ),
     "TopK over channels": Case(lambda net, x: best_values(net, x, axis=1), "TopK", differs=False),
     "CumSum over channels": Case(op("CumSum", np.array(1, np.int64)), "CumSum", differs=False),
 }
