@@ -20,8 +20,7 @@ from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
 from rewrites.base import Change, Fitting, Options, Rewrite, Site, replaced
 from rewrites.edits.node_emitter import Emitter
-from rewrites.edits.node_uses import overridable, quantized
-from rewrites.refusal import Refusal
+from rewrites.edits.node_uses import overridable, quantized, values_of
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,7 @@ class ConvToFc(Rewrite):
     def apply(self, subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
         """Make the change: Flatten → Gemm → Reshape back to a map of one position."""
         node: Node = site.target
-        graph, values = subject.graph, subject.probe.values
-        weight = values.get(node.scope, node.inputs[1])
-        if weight is None:
-            raise Refusal(f"the weight of '{node.name}' cannot be read")
+        weight = values_of(subject, node.scope, node.inputs[1])
         editor = subject.editor(self.name)
         out, result = Emitter(editor), node.outputs[0]
         flat = out.emit(node, "Flatten", [node.inputs[0]], f"{result}_flat", {"axis": 1})
@@ -80,10 +76,10 @@ class ConvToFc(Rewrite):
         inputs = [flat, out.move(matrix, f"{node.inputs[1]}_fc", node.inputs[1])]
         if len(node.inputs) > 2 and node.inputs[2]:
             inputs.append(node.inputs[2])
-        elif graph.opset < 11:  # where Gemm must have a bias
+        elif editor.opset < 11:  # where Gemm must have a bias
             zeros = np.zeros(weight.shape[0], weight.dtype)
             inputs.append(editor.constant(zeros, f"{result}_bias"))
-        turned = {"transB": 1, "broadcast": 1} if graph.opset < 7 else {"transB": 1}
+        turned = {"transB": 1, "broadcast": 1} if editor.opset < 7 else {"transB": 1}
         rows = out.emit(node, "Gemm", inputs, f"{result}_rows", dict(turned))
         _back_to_map(editor, node, rows, len(_sizes(subject, node)) - 2)
         return replaced(site, editor, [node], out.moved)

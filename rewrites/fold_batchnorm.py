@@ -33,6 +33,7 @@ from rewrites.edits.node_uses import (
     overridable,
     quantized,
     users_of,
+    values_of,
 )
 from rewrites.head_as_maps.fc_weights import bias_of
 from rewrites.refusal import Refusal
@@ -239,8 +240,9 @@ def _check_sharing(graph: Graph, layer: _Layer, users: Users, growth: int) -> No
 
 def _scale_and_shift(subject: Subject, layer: _Layer) -> tuple[Array, Array]:
     """a and c of BN(y) = a · y + c, in double precision."""
-    read = [_double(subject, layer, name) for name in layer.norm.inputs[1:5]]
-    scale, shift, mean, variance = (item.reshape(-1) for item in read)
+    scope, names = layer.node.scope, layer.norm.inputs[1:5]
+    constants = (values_of(subject, scope, name).astype(np.float64).reshape(-1) for name in names)
+    scale, shift, mean, variance = constants
     epsilon = float(np.float32(layer.norm.attribute("epsilon", 1e-5)))
     if not (variance + epsilon > 0).all():
         raise Refusal("its variance is not positive everywhere")
@@ -248,22 +250,14 @@ def _scale_and_shift(subject: Subject, layer: _Layer) -> tuple[Array, Array]:
     return factor, shift - factor * mean
 
 
-def _double(subject: Subject, layer: _Layer, name: str) -> Array:
-    value = subject.probe.values.get(layer.node.scope, name)
-    if value is None:
-        raise Refusal(f"'{name}' cannot be read")
-    return value.astype(np.float64)
-
-
 def _folded(subject: Subject, layer: _Layer, scale: Array, shift: Array) -> tuple[Array, Array]:
     """The weight and bias of the layer that gives what the normalisation gave."""
-    old = subject.probe.values.get(layer.node.scope, layer.weight)
-    if old is None:
-        raise Refusal(f"'{layer.weight}' cannot be read")
+    scope = layer.node.scope
+    old = values_of(subject, scope, layer.weight)
     if layer.fc is not None:
         _, given = bias_of(subject, layer.fc)
     else:
-        given = _double(subject, layer, layer.bias) if layer.bias is not None else None
+        given = values_of(subject, scope, layer.bias) if layer.bias is not None else None
     bias = shift if given is None else scale * given.astype(np.float64).reshape(-1) + shift
     weight = old.astype(np.float64) * _spread(layer, scale, old.shape)
     with np.errstate(over="ignore"):

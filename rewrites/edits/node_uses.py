@@ -6,8 +6,10 @@ from typing import Any
 
 from onnx import helper
 
+from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import CARRIERS, Graph, Node, Scope, Stored
 from onnxshare.graph.operator_traits import traits_of
+from onnxshare.io.tensors import Array
 from rewrites.refusal import Refusal
 
 #: From this IR version on an initializer that is also listed as an input is only a default, which
@@ -22,6 +24,18 @@ def attributes(node: Node, *without: str) -> dict[str, Any]:
         for attribute in node.proto.attribute
         if attribute.name not in without
     }
+
+
+def values_of(subject: Subject, scope: Scope, name: str) -> Array:
+    """The values of a constant.
+
+    Raises:
+        Refusal: they cannot be had.
+    """
+    value = subject.probe.values.get(scope, name)
+    if value is None:
+        raise Refusal(f"'{name}' cannot be read")
+    return value
 
 
 def overridable(graph: Graph, stored: Stored) -> bool:

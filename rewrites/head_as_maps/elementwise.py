@@ -17,6 +17,7 @@ from onnxshare.graph.index import Node
 from onnxshare.graph.operator_traits import traits_of
 from onnxshare.io.tensors import Array
 from rewrites.edits.node_emitter import Emitter
+from rewrites.edits.node_uses import values_of
 from rewrites.head_as_maps.maps import HeadMap, Part, constants_of, is_plain
 from rewrites.refusal import Refusal
 
@@ -31,7 +32,7 @@ class Steps:
 
     def __init__(self, subject: Subject, out: Emitter) -> None:
         self._subject, self._out = subject, out
-        self._graph, self._values = subject.graph, subject.probe.values
+        self._graph = subject.graph
 
     def elementwise(self, node: Node, data: str, head_map: HeadMap) -> HeadMap:
         """Copy a node that works on each element, its constants moved.
@@ -77,9 +78,7 @@ class Steps:
             if stored is not None and stored.elements == 1:
                 return [name] * len(head_map.parts)
             raise Refusal(f"'{name}' of node '{node.name}' is computed, or one per channel")
-        value = self._values.get(self._graph.main, name)
-        if value is None:
-            raise Refusal(f"the constant '{name}' of node '{node.name}' cannot be read")
+        value = values_of(self._subject, self._graph.main, name)
         spread = _spread(value, head_map, node, name)
         if value.size == 1 and value.ndim <= len(head_map.parts[0].sizes) + 1:
             return [name] * len(head_map.parts)
@@ -140,11 +139,9 @@ class Steps:
                 raise Refusal(f"BatchNormalization '{node.name}' is not over features")
             parts = [self._copy(node, [p.name, *node.inputs[1:]], p) for p in head_map.parts]
             return replace(head_map, parts=tuple(parts)), None
-        constants = [self._values.get(self._graph.main, name) for name in node.inputs[1:5]]
-        if any(item is None for item in constants):
-            raise Refusal(f"the constants of BatchNormalization '{node.name}' cannot be read")
-        scale, shift, mean, variance = (np.asarray(item, np.float64) for item in constants)
-        dtype = np.asarray(constants[0]).dtype
+        constants = [values_of(self._subject, self._graph.main, name) for name in node.inputs[1:5]]
+        scale, shift, mean, variance = (item.astype(np.float64) for item in constants)
+        dtype = constants[0].dtype
         factor = scale / np.sqrt(variance + float(node.attribute("epsilon", 1e-5)))
         offset = shift - mean * factor
         names = [part.name for part in head_map.parts]

@@ -14,7 +14,7 @@ from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import Node, Stored
 from onnxshare.io.tensors import Array
 from rewrites.edits.node_emitter import Emitter
-from rewrites.edits.node_uses import users_of
+from rewrites.edits.node_uses import users_of, values_of
 from rewrites.head_as_maps.fc_weights import (
     bias_of,
     moved_weight,
@@ -30,7 +30,6 @@ from rewrites.head_as_maps.quantized import (
     to_floats,
     with_scales,
 )
-from rewrites.refusal import Refusal
 
 
 class Convolutions:
@@ -112,9 +111,7 @@ class Convolutions:
     def _quantised(self, layer: FullyConnected, node: Node, read: Columns) -> str:
         """Move the stored integers and dequantise them as before: same scales, same zero points,
         along the kernel's first axis where there is one per output."""
-        stored = self._values.get(self._graph.main, node.inputs[0])
-        if stored is None:
-            raise Refusal(f"the weight of FC '{layer.node.name}' cannot be read")
+        stored = values_of(self._subject, self._graph.main, node.inputs[0])
         moved = permuted(stored if layer.stored_by_output else stored.T, read)
         name = self._out.move(
             moved.reshape(layer.out_features, *read.part.sizes),

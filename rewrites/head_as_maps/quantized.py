@@ -20,6 +20,7 @@ from onnxshare.analysis.heads.fully_connected import FullyConnected
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.io.tensors import Array
 from rewrites.edits.node_emitter import Emitter
+from rewrites.edits.node_uses import values_of
 from rewrites.refusal import Refusal
 
 #: Data in signed and weights in unsigned 8 bits: ONNX Runtime has no QLinearConv for these.
@@ -198,10 +199,7 @@ def _flat(subject: Subject, out: Emitter, name: str) -> str:
     stored = subject.graph.source(subject.graph.main, name)
     if stored is None or len(stored.shape) < 2:
         return name
-    value = subject.probe.values.get(subject.graph.main, name)
-    if value is None:
-        raise Refusal(f"'{name}' cannot be read")
-    return out.constant(value.reshape(-1), f"{name}_map")
+    return out.constant(values_of(subject, subject.graph.main, name).reshape(-1), f"{name}_map")
 
 
 def _one_zero_point(subject: Subject, layer: FullyConnected) -> str | Array:
@@ -239,9 +237,7 @@ def _column(subject: Subject, out: Emitter, layer: FullyConnected, name: str, ra
     """A constant per output, along the channels of a map; "" where it is left out."""
     if not name or _elements(subject, name) == 1:
         return name
-    value = subject.probe.values.get(subject.graph.main, name)
-    if value is None:
-        raise Refusal(f"'{name}' of '{layer.node.name}' cannot be read")
+    value = values_of(subject, subject.graph.main, name)
     shape = (layer.out_features, *(1 for _ in range(rank)))
     return out.move(value.reshape(shape), f"{name}_map", name)
 

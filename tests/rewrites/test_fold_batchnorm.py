@@ -18,6 +18,7 @@ from onnxshare import RewriteResult
 from onnxshare.errors import RewriteError
 from onnxshare.graph.index import Node
 from rewrites import fold_batchnorm
+from rewrites.edits import node_uses
 from tests.rewrites.checking import (
     assert_untouched_rest,
     feeds,
@@ -534,13 +535,15 @@ def test_wrong_epsilon(monkeypatch: Patch, name: str, seed: int) -> None:
 @pytest.mark.parametrize("name", ["convolution", "Gemm", "Gemm, transB", "Gemm, alpha and beta"])
 def test_bias_ignored(monkeypatch: Patch, name: str) -> None:
     monkeypatch.setattr(fold_batchnorm, "bias_of", lambda *a: (None, None))
-    right = fold_batchnorm._double
+    right = node_uses.values_of
+    model = built(FOLDED[name])
+    biases = {node.input[2] for node in model.graph.node if len(node.input) == 3}
     monkeypatch.setattr(
         fold_batchnorm,
-        "_double",
-        lambda s, layer, item: right(s, layer, item) * (item != layer.bias),
+        "values_of",
+        lambda subject, scope, item: right(subject, scope, item) * (item not in biases),
     )
-    result = fold(built(FOLDED[name]))
+    result = fold(model)
     assert result.changes
     assert not result.passed
 
