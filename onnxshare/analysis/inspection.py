@@ -72,23 +72,20 @@ def inspect(
     shared = shared_facts(usage)
     head_facts, unread = _head_facts(subject, judge)
     rows = _Rows(found, shared, graph, hashes=hashes, progress=progress)
+    said = [
+        *cautions(model),
+        *contradicted(graph, shapes),
+        *shapes.warnings,
+        *usage.warnings,
+        *_computed(usage),
+        *_unknown(usage, shared, shapes.open),
+        *unread,
+    ]
     report = Inspection.with_rows_later(
         model=_model_info(graph),
         totals=add_up(graph, shapes, usage, shared, heads),
         heads=head_facts,
-        warnings=tuple(
-            dict.fromkeys(
-                [
-                    *cautions(model),
-                    *contradicted(graph, shapes),
-                    *shapes.warnings,
-                    *usage.warnings,
-                    *_computed(usage),
-                    *_unknown(usage, shared, shapes.open),
-                    *unread,
-                ]
-            )
-        ),
+        warnings=tuple(dict.fromkeys(said)),
         later={"nodes": rows.nodes, "weights": rows.weights},
     )
     if hashes:

@@ -115,7 +115,7 @@ def node_facts(
     """The facts of every node, in graph order.
 
     Args:
-        weight usage: the nodes and what they use.
+        usage: the nodes and what they use.
         shared: what `shared_facts` says of each.
         shapes: the shapes of all tensors.
         sees: gives the receptive field of a node.
@@ -277,7 +277,7 @@ def weight_facts(usage: WeightUsage, shared: list[NodeFacts]) -> tuple[WeightFac
     """The facts of every parameter tensor, in order of first use.
 
     Args:
-        weight usage: the nodes and what they use.
+        usage: the nodes and what they use.
         shared: what `shared_facts` says of each.
     """
     connections: dict[str, int | None] = {}
