@@ -50,7 +50,7 @@ LONG_FUNCTIONS = {
 FLAT = {"onnxshare": 8, "rewrites": 18}
 
 #: How many sets of four and more operators' names there are outside of the tables. May only shrink.
-OPERATOR_SETS = 42
+OPERATOR_SETS = 3
 TABLES = (
     "onnxshare/graph/operator_traits",
     "onnxshare/analysis/operators/",
