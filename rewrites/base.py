@@ -17,6 +17,7 @@ from onnxshare.graph.index import Graph, Node
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
 from onnxshare.shapes.inference import InputShapes, infer
+from onnxshare.support.dataclass_tools import Result
 from rewrites.edits.joint_editor import JointEditor
 from rewrites.moved_weights import Moved
 from rewrites.refusal import Refusal
@@ -67,7 +68,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Site:
+class Site(Result):
     """A place where a rewrite fits, or does not.
 
     Attributes:
@@ -81,6 +82,8 @@ class Site:
         target: what `apply` needs to know; belongs to the rewrite.
     """
 
+    SHOWN = ("rewrite", "node", "exact", "refused", "params_before", "params_after", "detail")
+
     rewrite: str
     node: str
     exact: bool | None
@@ -90,10 +93,6 @@ class Site:
     detail: str = ""
     target: Any = field(default=None, repr=False, compare=False)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain types, without the rewrite's own."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "target"}
-
 
 def refuse(site: Site, reason: str) -> Site:
     """The same site, refused."""
@@ -101,7 +100,7 @@ def refuse(site: Site, reason: str) -> Site:
 
 
 @dataclass(frozen=True)
-class Change:
+class Change(Result):
     """What a rewrite did at one site.
 
     Attributes:
@@ -117,6 +116,8 @@ class Change:
         moved: constants that went from one place to another bit for bit; checked before a run.
     """
 
+    SHOWN = ("removed", "added", "notes", "fit", "search")
+
     site: Site
     model: onnx.ModelProto = field(repr=False)
     removed: tuple[str, ...]
@@ -128,15 +129,8 @@ class Change:
     search: Search | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The change as plain types, without the model."""
-        return {
-            **self.site.to_dict(),
-            "removed": list(self.removed),
-            "added": list(self.added),
-            "notes": list(self.notes),
-            "fit": self.fit,
-            "search": None if self.search is None else self.search.to_dict(),
-        }
+        """The site and what was done, as plain types."""
+        return {**self.site.to_dict(), **super().to_dict()}
 
 
 def replaced(

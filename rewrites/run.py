@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import onnx
 
@@ -26,6 +26,7 @@ from onnxshare.runtime.timing import latencies
 from onnxshare.samples.samples import ImageOptions, Samples, Source, read_samples
 from onnxshare.shapes.inference import InputShapes
 from onnxshare.shapes.input_sizes import Dims, with_dims
+from onnxshare.support.dataclass_tools import Result
 from onnxshare.support.progress import report
 from rewrites.apply import again, apply_all, fault_of_rewrite
 from rewrites.base import Change, Features, Fitting, Options, Rewrite, Site
@@ -41,7 +42,7 @@ _READ_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class RewriteResult:
+class RewriteResult(Result):
     """What rewriting a model gave.
 
     Attributes:
@@ -54,6 +55,12 @@ class RewriteResult:
         validation: the comparison of both; None if nothing was done or it was switched off.
         warnings: what speaks against the samples that an approximation was fitted to.
     """
+
+    SHOWN = (
+        *("schema_version", "model=name", "sites", "changes", "before", "after", "validation"),
+        "warnings",
+    )
+    schema_version: ClassVar[int] = 1
 
     original: Model = field(repr=False)
     rewritten: Model = field(repr=False)
@@ -79,19 +86,6 @@ class RewriteResult:
     def passed(self) -> bool:
         """Whether something was rewritten and the comparison does not speak against it."""
         return bool(self.changes) and (self.validation is None or self.validation.passed)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as plain types, without the model."""
-        return {
-            "schema_version": 1,
-            "model": self.name,
-            "sites": [site.to_dict() for site in self.sites],
-            "changes": [change.to_dict() for change in self.changes],
-            "before": self.before.to_dict(),
-            "after": self.after.to_dict(),
-            "validation": None if self.validation is None else self.validation.to_dict(),
-            "warnings": list(self.warnings),
-        }
 
     def save(self, path: str | Path, *, force: bool = False) -> int:
         """Write the rewritten model and return the bytes written.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from onnxshare.support.dataclass_tools import made, plain
+from onnxshare.support.dataclass_tools import Result, made, plain
 
 if TYPE_CHECKING:
     from onnxshare.shapes.inference import Shape
@@ -157,8 +157,10 @@ class WeightFacts:
 
 
 @dataclass(frozen=True)
-class HeadLayer:
+class HeadLayer(Result):
     """One FC of a head: `in` and `out` features, and its parameters (bias included)."""
+
+    SHOWN = ("node", "params", "in=in_features", "out=out_features")
 
     node: str
     in_features: int
@@ -212,7 +214,7 @@ class HeadFacts:
 
 
 @dataclass(frozen=True)
-class Totals:
+class Totals(Result):
     """Sums over the model, per sample.
 
     Attributes:
@@ -254,13 +256,9 @@ class Totals:
     peak_activation_node: str | None
     dims: dict[str, int] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain types."""
-        return dict(plain(self))
-
 
 @dataclass(frozen=True)
-class Inspection:
+class Inspection(Result):
     """Everything that `inspect` reports about one model.
 
     Of a model that nobody else can change, one read from a file, the rows `nodes` and `weights`
@@ -308,17 +306,14 @@ class Inspection:
     def to_dict(self) -> dict[str, Any]:
         """The report as plain types, laid out as `docs/reference.md` describes."""
         report = self.records()
-        return {**report, "nodes": tuple(report["nodes"]), "weights": tuple(report["weights"])}
+        return {**report, "nodes": list(report["nodes"]), "weights": list(report["weights"])}
 
     def records(self) -> dict[str, Any]:
         """The same, but for nodes and weights, which come as iterators: each is made when it is
         reached, and may be thrown away after."""
-        rows = {"nodes": map(plain, self.nodes), "weights": map(plain, self.weights)}
         report: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
         for item in fields(self):
-            report[item.name] = rows.get(item.name) or plain(getattr(self, item.name))
-        for head in report["heads"]:
-            for layer in head["fcs"]:
-                layer["in"] = layer.pop("in_features")
-                layer["out"] = layer.pop("out_features")
+            found = getattr(self, item.name)
+            later = item.name in ("nodes", "weights")
+            report[item.name] = map(plain, found) if later else plain(found)
         return report

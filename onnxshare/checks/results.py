@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from onnxshare.support.dataclass_tools import Result
 
 #: Version of the JSON layout; it changes when a field changes its meaning or goes away.
 SCHEMA_VERSION = 1
@@ -123,7 +125,7 @@ class ModelReport:
 
 
 @dataclass(frozen=True)
-class CheckReport:
+class CheckReport(Result):
     """Everything that `check` reports.
 
     Attributes:
@@ -133,6 +135,9 @@ class CheckReport:
         stale: what the baseline, or an `allow` entry, names and no model does any more, in words.
         before: per model what the baseline says was measured.
     """
+
+    SHOWN = ("schema_version", "passed", "summary", "limits", "policy", "stale", "models")
+    schema_version: ClassVar[int] = SCHEMA_VERSION
 
     limits: dict[str, Limit]
     models: tuple[ModelReport, ...]
@@ -179,20 +184,13 @@ class CheckReport:
             return 2
         return 1 if self.errors else 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain types."""
+    @property
+    def summary(self) -> dict[str, int]:
+        """How many there are of everything."""
         return {
-            "schema_version": SCHEMA_VERSION,
-            "passed": self.passed,
-            "summary": {
-                "models": len(self.models),
-                "findings": len(self.findings),
-                "warnings": len(self.findings) - len(self.errors),
-                "silenced": len(self.silenced),
-                "unreadable": len(self.unreadable),
-            },
-            "limits": dict(self.limits),
-            "policy": self.policy,
-            "stale": list(self.stale),
-            "models": [asdict(model) for model in self.models],
+            "models": len(self.models),
+            "findings": len(self.findings),
+            "warnings": len(self.findings) - len(self.errors),
+            "silenced": len(self.silenced),
+            "unreadable": len(self.unreadable),
         }

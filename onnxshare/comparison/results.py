@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from onnxshare.runtime.latency import Latency
+from onnxshare.support.dataclass_tools import Result
 
 if TYPE_CHECKING:
     from onnxshare.samples.samples import Samples
@@ -141,7 +142,7 @@ class LocalProof:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Result):
     """Two models run on the same inputs, and what follows from it.
 
     Attributes:
@@ -165,6 +166,12 @@ class Comparison:
         failed_model: the model that cannot be run, "A" or "B", if the verdict is `not run`.
         missing_kernel: the operator that it needs and that the provider has in other types only.
     """
+
+    # What is left out, `origin` and `reason` say in words.
+    SHOWN = (
+        *("verdict", "reason", "provider", "outputs", "samples", "origin", "seed", "accuracy"),
+        *("weights", "local", "latency", "memory", "left_to_cpu", "first_divergence"),
+    )
 
     verdict: Verdict
     reason: str
@@ -194,17 +201,3 @@ class Comparison:
     def passed(self) -> bool:
         """Whether the verdict is one that a check accepts."""
         return self.verdict.passes
-
-    def to_dict(self) -> dict[str, Any]:
-        """The comparison as plain types, laid out as `docs/reference.md` describes."""
-        plain = asdict(self, dict_factory=_with_lists)
-        plain["verdict"] = str(self.verdict)
-        for name in ("random", "failed_model", "missing_kernel"):
-            del plain[name]  # `origin` and `reason` say so in words
-        if self.left_to_cpu is not None:
-            plain["left_to_cpu"] = {key: list(nodes) for key, nodes in self.left_to_cpu.items()}
-        return plain
-
-
-def _with_lists(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields}

@@ -8,13 +8,13 @@ file stores its own copy, so that no single file shows it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from onnxshare.analysis.inspection import inspect
 from onnxshare.analysis.results import Inspection, WeightFacts
 from onnxshare.errors import UsageError
 from onnxshare.io.load import ModelSource, load
+from onnxshare.support.dataclass_tools import Result
 
 #: Told a model's name, how many of its bytes have been read, and how many there are.
 Progress = Callable[[str, int, int], None]
@@ -61,7 +61,7 @@ class FamilyWeight:
 
 
 @dataclass(frozen=True)
-class Family:
+class Family(Result):
     """The models of a family, and what they share.
 
     Attributes:
@@ -80,10 +80,6 @@ class Family:
     shared_by_all: int
     sharing_ratio: float | None
     weights: tuple[FamilyWeight, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain types."""
-        return asdict(self)
 
 
 def family(sources: Sequence[ModelSource], *, progress: Progress | None = None) -> Family:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from onnxshare.support.dataclass_tools import Result
 
 #: Version of the JSON layout; it changes when a field changes its meaning or goes away.
 SCHEMA_VERSION = 1
@@ -137,7 +139,7 @@ class PortChange:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Result):
     """Everything that changed from model A to model B.
 
     Attributes:
@@ -155,6 +157,12 @@ class Difference:
         dims: the sizes of symbols for which the totals hold, of both models.
     """
 
+    SHOWN = (
+        *("schema_version", "a", "b", "differs", "totals", "layers", "weights", "ports", "model"),
+        *("same_layers", "same_weights", "notes", "dims"),
+    )
+    schema_version: ClassVar[int] = SCHEMA_VERSION
+
     a: str
     b: str
     differs: bool
@@ -167,7 +175,3 @@ class Difference:
     same_weights: int
     notes: tuple[str, ...] = ()
     dims: dict[str, int] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The difference as plain types, laid out as `docs/reference.md` describes."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}

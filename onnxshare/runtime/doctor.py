@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
 
 from onnxshare.runtime import providers
+from onnxshare.support.dataclass_tools import Result
 from onnxshare.version import __version__
 
 #: Packages whose version matters when something goes wrong.
@@ -30,7 +30,7 @@ class ProviderState:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Result):
     """An installation and its state.
 
     Attributes:
@@ -42,6 +42,11 @@ class Diagnosis:
         providers: what ONNX Runtime offers, the default one first.
         problems: what is broken, each in one line with its remedy.
     """
+
+    SHOWN = (
+        *("onnxshare", "python", "platform", "packages", "runtimes", "providers", "problems"),
+        "healthy",
+    )
 
     onnxshare: str
     python: str
@@ -55,10 +60,6 @@ class Diagnosis:
     def healthy(self) -> bool:
         """Whether nothing is broken."""
         return not self.problems
-
-    def to_dict(self) -> dict[str, Any]:
-        """The diagnosis as plain types."""
-        return {**asdict(self), "healthy": self.healthy}
 
 
 def examine() -> Diagnosis:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import fields
+from enum import Enum
+from functools import cache
+from typing import Any, ClassVar, TypeVar
 
 Made = TypeVar("Made")
 
@@ -10,15 +14,39 @@ Made = TypeVar("Made")
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 
 
+class Result:
+    """A dataclass that can be had as plain types.
+
+    Attributes:
+        SHOWN: the fields and properties that are shown, in this order, as `NAME` or `KEY=NAME`;
+            empty for all fields.
+    """
+
+    SHOWN: ClassVar[tuple[str, ...]] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as types that JSON has: dicts, lists, text, numbers and None."""
+        return {key: plain(getattr(self, name)) for key, name in _shown(type(self))}
+
+
+@cache
+def _shown(kind: Any) -> list[tuple[str, str]]:
+    """Under which key which field or property of a class of results is shown."""
+    names = kind.SHOWN or [item.name for item in fields(kind)]
+    return [(key, name or key) for key, _, name in (word.partition("=") for word in names)]
+
+
 def plain(value: Any) -> Any:
-    """What `dataclasses.asdict` gives, without its copies of what cannot change."""
-    if isinstance(value, tuple):
-        return tuple([item if type(item) in _PLAIN else plain(item) for item in value])
-    if isinstance(value, dict):
+    """A value as types that JSON has."""
+    if isinstance(value, (tuple, list)):
+        return [item if type(item) in _PLAIN else plain(item) for item in value]
+    if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, Result):
+        return value.to_dict()
     names = getattr(value, "__dataclass_fields__", None)
     if names is None:
-        return value
+        return str(value) if isinstance(value, Enum) else value
     return {
         name: item if type(item := getattr(value, name)) in _PLAIN else plain(item)
         for name in names

@@ -24,6 +24,7 @@ import numpy as np
 
 from onnxshare.comparison.tensor_statistics import agreement_lower_bound
 from onnxshare.io.tensors import Array
+from onnxshare.support.dataclass_tools import Result
 from rewrites.small_heads.sufficient_statistics import Floats
 
 #: How sure a promise is.
@@ -68,7 +69,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Result):
     """How well a head does on samples that it was not fitted to.
 
     Attributes:

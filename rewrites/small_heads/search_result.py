@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from onnxshare.runtime.latency import Latency
+from onnxshare.support.dataclass_tools import Result
 from rewrites.small_heads.certificate import Estimate, Target
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Candidate(Result):
     """One method, tried.
 
     Attributes:
@@ -40,13 +40,9 @@ class Candidate:
     chosen: bool = False
     refused: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The candidate as plain types."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class Search:
+class Search(Result):
     """What a search found.
 
     Attributes:
@@ -71,7 +67,3 @@ class Search:
     certificate: Estimate | None = None
     certified: bool | None = None
     timed_on: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The search as plain types."""
-        return asdict(self)
