@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from enum import Enum
 from functools import cache
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 Made = TypeVar("Made")
 
@@ -26,7 +26,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as types that JSON has: dicts, lists, text, numbers and None."""
-        return {key: plain(getattr(self, name)) for key, name in _shown(type(self))}
+        return {key: plain(getattr(self, name)) for key, name in _shown(cast("Any", type(self)))}
 
 
 @cache
