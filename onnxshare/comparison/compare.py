@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 
 from onnxshare.comparison.double_precision import BUDGET
+from onnxshare.comparison.promise import promise_of
 from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.strategy import Task, examine, stricter_of
 from onnxshare.errors import UsageError
@@ -74,11 +75,13 @@ def compare(
         return Comparison(Verdict.DIFFERENT, reason, chosen.label)
     internal = _internal_names(left.skeleton, right.skeleton, tensors)
     with Sessions({"A": left, "B": right}, chosen, run_limits, in_turn=in_turn) as sessions:
-        task = Task(left, right, sessions, seed, tuple(internal), count, budget)
+        promise, unkept = promise_of(left, right)
+        task = Task(left, right, sessions, seed, tuple(internal), count, budget, promise)
         inputs = _samples_for(left.skeleton, right.skeleton, samples, count, seed, images)
         found = Comparison.on(inputs, Verdict.IDENTICAL, _SAME)
         if not same:
             found = replace(examine(task, inputs), **sessions.costs())
+            found = replace(found, reason="; ".join(filter(None, (found.reason, unkept))))
         if latency is not None and found.verdict is not Verdict.NOT_RUN:
             found = replace(found, latency=latencies(sessions, inputs, latency, seed))
         return replace(found, provider=chosen.label, seed=seed)

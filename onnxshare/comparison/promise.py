@@ -10,7 +10,9 @@ from typing import Any, TypedDict
 
 import onnx
 
+from onnxshare.comparison.function_digest import function_digest
 from onnxshare.comparison.results import Comparison, OutputComparison
+from onnxshare.io.load import Model
 
 #: The key of the promise in a model's `metadata_props`.
 PROMISE_KEY = "onnxshare.approximate"
@@ -29,6 +31,8 @@ class Promise:
             where the outputs are no classes.
         sqnr_low: the centred SQNR in dB that outputs without classes shall reach at least.
         classes, values: the outputs that each is promised of; empty for all of that kind.
+        original, approximation: digests of the functions of the pair that it was made for; empty
+            where it names none, and then it counts between no models.
     """
 
     rewrite: str
@@ -36,15 +40,38 @@ class Promise:
     sqnr_low: float | None = None
     classes: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
+    original: str = ""
+    approximation: str = ""
+
+    def made_for(self, model: Model) -> bool:
+        """Whether a model is the approximation that promises this; its weights are read."""
+        return bool(self.original) and self.approximation == function_digest(model)
 
 
-def promise_of(a: onnx.ModelProto, b: onnx.ModelProto) -> Promise | None:
-    """Return what the one model that approximates the other promises.
+def promise_of(a: Model, b: Model) -> tuple[Promise | None, str]:
+    """Return what the one model that approximates the other promises, and a sentence on a promise
+    that is there and does not count, because it was made for other models.
 
     Where both carry the same promise neither approximates the other: there is none between them.
+
+    Raises:
+        ModelFileError, ModelError: a weight cannot be read.
     """
-    texts = _text(b), _text(a)
-    return None if texts[0] == texts[1] else _read(texts[0]) or _read(texts[1])
+    texts = _text(b.skeleton), _text(a.skeleton)
+    if texts[0] == texts[1]:
+        return None, ""
+    words = ""
+    for text, letter, model, other in ((texts[0], "B", b, a), (texts[1], "A", a, b)):
+        promise = _read(text)
+        if promise is None:
+            continue
+        if promise.made_for(model) and promise.original == function_digest(other):
+            return promise, ""
+        why = "was made for another pair of models"
+        if not promise.original:
+            why = "does not say for which models it was made"
+        words = words or f"the promise that {letter} carries {why}, and does not count"
+    return None, words
 
 
 def declared(proto: onnx.ModelProto) -> Promise | None:
@@ -65,11 +92,12 @@ def _read(text: str | None) -> Promise | None:
         )
         name = str(data.get("rewrite", "a rewrite"))
         classes, values = (tuple(map(str, data.get(key, ()))) for key in ("classes", "values"))
+        pair = [str(data.get(key) or "") for key in ("original", "approximation")]
     except (ValueError, TypeError, AttributeError):
         return None
     if (low is None and ratio is None) or not 0.0 <= (low or 0.0) <= 1.0:
         return None
-    return Promise(name, low, ratio, classes, values)
+    return Promise(name, low, ratio, classes, values, *pair)
 
 
 class Fit(TypedDict, total=False):

@@ -24,7 +24,7 @@ import onnx
 from onnxshare.comparison.double_precision import Doubt, difference_in_double, in_double
 from onnxshare.comparison.inner_tensors import before_the_end
 from onnxshare.comparison.measure import Measurement
-from onnxshare.comparison.promise import promise_of
+from onnxshare.comparison.promise import Promise
 from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.rounding_noise import EPSILON
 from onnxshare.comparison.tensor_statistics import is_float
@@ -68,6 +68,7 @@ class Task:
         internal: tensors inside both that are compared too.
         count: how many random samples.
         budget: seconds that may be spent in double precision.
+        promise: of the model that is an approximation of the other, if one is.
     """
 
     a: Model
@@ -77,6 +78,7 @@ class Task:
     internal: tuple[str, ...]
     count: int
     budget: float
+    promise: Promise | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def examine(task: Task, samples: Samples) -> Comparison:
         return Comparison.on(samples, Verdict.INCONCLUSIVE, why)
     last = _at_sizes_that_run(task, samples)
     samples = last.samples
-    if last.verdict is Verdict.NOT_RUN or promise_of(a, b) is not None:
+    if last.verdict is Verdict.NOT_RUN or task.promise is not None:
         return last.found
     if not samples.arrays and last.verdict is Verdict.INCONCLUSIVE:
         return _without_inputs(last.found)
@@ -185,10 +187,9 @@ def measure(task: Task, samples: Samples, pairs: Mapping[str, str] | None = None
     except RuntimeFailure as error:
         found = replace(found, reason=str(error), failed_model=error.model)
         return _Round(replace(found, missing_kernel=error.missing_kernel), samples)
-    a, b = task.a.skeleton, task.b.skeleton
-    inside = [*task.internal, *(pairs or ())]
+    a, inside = task.a.skeleton, [*task.internal, *(pairs or ())]
     covers = {value.name: upstream(a, value.name, inside) for value in a.graph.output}
-    verdict, reason = decide(judged, covers, promise_of(a, b), samples.random)
+    verdict, reason = decide(judged, covers, task.promise, samples.random)
     found = replace(
         found,
         verdict=verdict,

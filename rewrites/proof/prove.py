@@ -18,6 +18,7 @@ import onnx
 
 from onnxshare.analysis.results import Totals
 from onnxshare.comparison.compare import compare
+from onnxshare.comparison.function_digest import function_digest
 from onnxshare.comparison.inner_tensors import before_the_end
 from onnxshare.comparison.promise import PROMISE_KEY, Fit
 from onnxshare.comparison.promise import make as make_promise
@@ -156,7 +157,7 @@ class Prover:
         measured = any(row.max_abs is not None for row in found.outputs)
         if not fits or found.verdict.open or not measured:
             return result, found
-        return _promise(result, found, _together(fits))
+        return _promise(original, result, found, _together(fits))
 
     def compare(
         self, original: Model, result: Model, changes: tuple[Change, ...], samples: Samples | None
@@ -253,7 +254,9 @@ def _together(fits: Sequence[Fit]) -> Fit:
     return merged
 
 
-def _promise(result: Model, comparison: Comparison, fit: Fit) -> tuple[Model, Comparison]:
+def _promise(
+    original: Model, result: Model, comparison: Comparison, fit: Fit
+) -> tuple[Model, Comparison]:
     """Write what was measured on held-out samples into the model, as its promise."""
     promise, words = make_promise(comparison, "fc-to-gap", fit)
     missed = []
@@ -264,6 +267,10 @@ def _promise(result: Model, comparison: Comparison, fit: Fit) -> tuple[Model, Co
     if missed:
         words = f"{words}, which is {' and '.join(missed)}"
         return result, replace(comparison, verdict=Verdict.DIFFERENT, reason=words)
+    promise |= {
+        "original": function_digest(original),
+        "approximation": function_digest(result),
+    }
     promised = onnx.ModelProto()
     promised.CopyFrom(result.skeleton)
     set_property(promised.metadata_props, PROMISE_KEY, json.dumps(promise))

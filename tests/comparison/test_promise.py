@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
-from onnxshare.comparison.promise import PROMISE_KEY, Fit, Promise, hold, make, promise_of
+from onnxshare.comparison.promise import PROMISE_KEY, Fit, Promise, declared, hold, make
 from onnxshare.comparison.results import Comparison, OutputComparison, Verdict
 
 
@@ -57,7 +58,7 @@ def test_classes_and_values_are_promised_each_of_its_own_outputs() -> None:
     assert "promised: agreement ≥ 80.0 % and relative error ≤ 5.0 % with 95 %" in words
     proto = onnx.ModelProto()
     helper.set_model_props(proto, {PROMISE_KEY: json.dumps(promise)})
-    read = promise_of(onnx.ModelProto(), proto)
+    read = declared(proto)
     assert read is not None
     assert (read.classes, read.values) == (("class",), ("value",))
     assert hold(BOTH, read)[0]
@@ -104,7 +105,7 @@ def test_what_is_no_promise_is_none(text: str) -> None:
     proto = onnx.ModelProto()
     entry = proto.metadata_props.add()
     entry.key, entry.value = PROMISE_KEY, text
-    assert promise_of(onnx.ModelProto(), proto) is None
+    assert declared(proto) is None
 
 
 def regressor(seed: int = 0) -> onnx.ModelProto:
@@ -129,6 +130,49 @@ def regressor(seed: int = 0) -> onnx.ModelProto:
         [numpy_helper.from_array(v.astype(np.float32), k) for k, v in weights.items()],
     )
     return helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 17)])
+
+
+def edited(proto: onnx.ModelProto, edit: Callable[[onnx.ModelProto], object]) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    edit(copy)
+    return copy
+
+
+def rename(proto: onnx.ModelProto, old: str, new: str) -> None:
+    """Another name for a weight, other initializers first, another producer."""
+    for tensor in proto.graph.initializer:
+        tensor.name = new if tensor.name == old else tensor.name
+    for node in proto.graph.node:
+        node.name = f"renamed_{node.output[0]}"
+        for place, name in enumerate(node.input):
+            node.input[place] = new if name == old else name
+    proto.graph.initializer.append(proto.graph.initializer[0])
+    del proto.graph.initializer[0]
+    proto.producer_name = "another"
+
+
+def strangers(
+    model: onnx.ModelProto, small: onnx.ModelProto
+) -> dict[str, tuple[onnx.ModelProto, onnx.ModelProto, str]]:
+    """Pairs that a promise was not made for, and what is said of it."""
+
+    def no_digest(proto: onnx.ModelProto) -> None:
+        (entry,) = (e for e in proto.metadata_props if e.key == PROMISE_KEY)
+        known = json.loads(entry.value)
+        del known["original"]
+        entry.value = json.dumps(known)
+
+    def spoil(proto: onnx.ModelProto) -> None:
+        kernel = next(t for t in proto.graph.initializer if t.name == "kernel")
+        kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel) * 1.001, "kernel"))
+
+    return {
+        "another original": (regressor(seed=5), small, "B carries was made for another pair"),
+        "a spoilt approximation": (model, edited(small, spoil), "made for another pair"),
+        "the promise of A": (small, regressor(seed=5), "A carries was made for another pair"),
+        "no digest": (model, edited(small, no_digest), "does not say for which models"),
+    }
 
 
 def outputs(proto: onnx.ModelProto, x: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -158,4 +202,11 @@ def test_a_regressor_promises_and_keeps_its_signal_over_its_error(tmp_path: Path
     assert new.outputs[0].sqnr_db is not None
     assert new.outputs[0].sqnr_db > ratio + 20
     assert (new.verdict == "approximate") is (ratio >= promised["sqnr_low"])
+    for case, (a_model, b_model, words) in strangers(model, result.model).items():
+        found = onnxshare.compare(a_model, b_model, samples=tmp_path / "fit.npz")
+        assert found.verdict == "different", case
+        assert words in found.reason, case
+    renamed = edited(result.model, lambda proto: rename(proto, "kernel", "other"))
+    found = onnxshare.compare(model, renamed, samples=tmp_path / "fit.npz")
+    assert found.verdict == "approximate", found.reason
     assert onnxshare.compare(model, result.model).verdict == "inconclusive"

@@ -1,0 +1,102 @@
+"""A digest of what a model computes: its graph and weights, whatever things are called."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import onnx
+
+from onnxshare.io.load import Model
+from onnxshare.samples.input_specs import input_specs
+from onnxshare.weights.content import content
+
+_GRAPH = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+_TENSOR = (onnx.AttributeProto.TENSOR, onnx.AttributeProto.TENSORS)
+
+
+def function_digest(model: Model) -> str:
+    """Return 32 hexadecimal digits that are equal for equal graphs and weights.
+
+    Every value has a digest: of an input its place, of a weight its type, dims and bytes, of what
+    a node makes the operator, its attributes and the digests of what it reads. That of the model
+    is of its outputs'. Names, metadata, declared inner shapes, the order of nodes and
+    initializers, nodes that no output needs, and where weights are stored play no part.
+
+    Raises:
+        ModelFileError, ModelError: a weight cannot be read.
+    """
+    return _Digester(model).model()
+
+
+class _Digester:
+    def __init__(self, model: Model) -> None:
+        self._read = model.read
+        self._proto = model.skeleton
+        self._versions = {item.domain: item.version for item in self._proto.opset_import}
+        self._functions: dict[tuple[str, str, str], str] = {}
+
+    def model(self) -> str:
+        for function in self._proto.functions:  # a function may call those before it alone
+            key = (function.domain, function.name, getattr(function, "overload", ""))
+            known = {name: _hash("input", place) for place, name in enumerate(function.input)}
+            self._nodes(function.node, known)
+            made = [known.get(name, name) for name in function.output]
+            self._functions[key] = _hash("function", *made)
+        inputs = [spec.name for spec in input_specs(self._proto)]
+        return self._graph(self._proto.graph, inputs, {})
+
+    def _graph(
+        self, graph: onnx.GraphProto, inputs: list[str], outer: Mapping[str, str], depth: int = 0
+    ) -> str:
+        known = dict(outer)
+        for tensor in graph.initializer:
+            known[tensor.name] = self._tensor(tensor)
+        for sparse in graph.sparse_initializer:
+            known[sparse.values.name] = self._sparse(sparse)
+        known.update((name, _hash("input", depth, place)) for place, name in enumerate(inputs))
+        self._nodes(graph.node, known, depth)
+        return _hash("graph", *(known.get(value.name, value.name) for value in graph.output))
+
+    def _nodes(
+        self, nodes: Iterable[onnx.NodeProto], known: dict[str, str], depth: int = 0
+    ) -> None:
+        for node in nodes:
+            domain = "" if node.domain == "ai.onnx" else node.domain
+            key = (node.domain, node.op_type, getattr(node, "overload", ""))
+            what = self._functions.get(key) or f"{domain}:{self._versions.get(domain)}"
+            read = [known.get(name, name) for name in node.input]
+            attributes = sorted(self._attribute(item, known, depth) for item in node.attribute)
+            made = _hash(what, node.op_type, *read, "attributes", *attributes)
+            known.update(
+                (name, _hash(made, place)) for place, name in enumerate(node.output) if name
+            )
+
+    def _attribute(self, item: onnx.AttributeProto, known: dict[str, str], depth: int) -> str:
+        if item.type in _GRAPH:
+            parts = [
+                self._graph(body, [value.name for value in body.input], known, depth + 1)
+                for body in ([item.g] if item.type == _GRAPH[0] else item.graphs)
+            ]
+        elif item.type in _TENSOR:
+            tensors = [item.t] if item.type == _TENSOR[0] else item.tensors
+            parts = [self._tensor(tensor) for tensor in tensors]
+        elif item.type == onnx.AttributeProto.SPARSE_TENSOR:
+            parts = [self._sparse(item.sparse_tensor)]
+        else:
+            plain = onnx.AttributeProto()
+            plain.CopyFrom(item)
+            plain.ClearField("doc_string")
+            parts = [plain.SerializeToString(deterministic=True).hex()]
+        return _hash(item.name, *parts)
+
+    def _tensor(self, tensor: onnx.TensorProto) -> str:
+        return content(self._read(tensor), tensor.data_type).hash
+
+    def _sparse(self, sparse: onnx.SparseTensorProto) -> str:
+        return _hash(*sparse.dims, self._tensor(sparse.values), self._tensor(sparse.indices))
+
+
+def _hash(*parts: object) -> str:
+    text = "\0".join(f"{len(str(part))}:{part}" for part in parts)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
