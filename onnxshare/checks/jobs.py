@@ -1,7 +1,4 @@
-"""Which models are checked, each against which limits.
-
-Checks several models at once, in processes of their own.
-"""
+"""Which models are checked against which limits, several at once in processes of their own."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The baseline: what was found and measured before, so that only what is new or worse fails.
+"""Findings that do not count: those that the policy allows, and those that the baseline knows.
 
-Findings that do not count: those that the policy allows, and those that the baseline knows.
+A baseline holds what was found and measured before, so that only what is new or worse fails.
 """
 
 from __future__ import annotations

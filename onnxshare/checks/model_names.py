@@ -1,7 +1,4 @@
-"""Finds the models that paths, folders and globs name.
-
-One name for a model, however a command names it: what baselines and fingerprints hold.
-"""
+"""Finds the models that paths, folders and globs name, and gives each one name for baselines."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Reads the policy file.
-
-What is checked against what: the policy, and how options change it.
-"""
+"""The policy: what is checked against what, read from its file, and how options change it."""
 
 from __future__ import annotations
 

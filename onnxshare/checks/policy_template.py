@@ -1,7 +1,4 @@
-"""Sets of limits to start from.
-
-The policy file that `onnxshare init` writes.
-"""
+"""Sets of limits to start from, and the policy file that `onnxshare init` writes of them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What `onnxshare inspect` does once its command line is parsed.
-
-How `inspect` can print its report, and what of it.
-"""
+"""What `onnxshare inspect` does once its command line is parsed: what it prints, and how."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`onnxshare rules` and `onnxshare explain`: what the checks measure, and why.
-
-`onnxshare init`: a policy file to start from.
-"""
+"""`onnxshare rules`, `explain` and `init`: what checks measure and why; a policy to start from."""
 
 from __future__ import annotations
 

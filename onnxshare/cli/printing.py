@@ -10,6 +10,7 @@ from typing import Any
 
 from onnxshare.cli.streams import write_utf8
 from onnxshare.errors import escaped, printable
+from onnxshare.support.dataclass_tools import finite
 
 #: So many lines are written at once.
 _AT_ONCE = 1000
@@ -62,14 +63,4 @@ def _value(value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except ValueError:  # NaN and infinities
-        return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
-        return None
-    return value
+        return json.dumps(finite(value), ensure_ascii=False, allow_nan=False)

@@ -1,7 +1,4 @@
-"""In words: where the weights are that are used once, and which command would change that.
-
-In words: which parameter tensors hold the same, and what merging them would save.
-"""
+"""In words: where the weights are that are used once or stored twice, and what changes that."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Numbers as people read them.
-
-Breaks long names where their parts meet, not inside a word.
-
-Documents as text: JSON that is readable, and what their writers share.
-"""
+"""Numbers, names and documents as people read them."""
 
 from __future__ import annotations
 
@@ -16,6 +11,7 @@ from rich.cells import cell_len
 
 from onnxshare.analysis.results import TensorInfo
 from onnxshare.errors import escaped
+from onnxshare.support.dataclass_tools import finite
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -108,18 +104,8 @@ def _break(name: str, end: int) -> int:
 
 def json_text(document: Any) -> str:
     """A document as indented JSON; NaN and infinities become null."""
-    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False)
     return escaped(text) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
-        return None
-    return value
 
 
 def repeated(keys: Iterable[str]) -> Iterator[int]:
