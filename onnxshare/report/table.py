@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,6 +15,9 @@ from rich.text import Text
 
 #: Cells of a terminal between two columns.
 GAP = 2
+
+#: What a spreadsheet takes for a formula; a number is none.
+_FORMULA = re.compile(r"\s*(?![-+]?[0-9.]+$)[-=+@]")
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ class Table:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(column.title for column in self.columns)
-        writer.writerows(row.cells for row in self.rows)
+        writer.writerows(_no_formula(row.cells) for row in self.rows)
         return text.getvalue()
 
     def html(self) -> list[str]:
@@ -149,6 +153,13 @@ def named(name: str, *others: str) -> list[Column]:
 def rows(cells: Iterable[Iterable[Cell]]) -> list[Row]:
     """Rows without a style."""
     return [Row(list(row)) for row in cells]
+
+
+def _no_formula(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells that no spreadsheet takes for a formula: words get a quote before their first sign."""
+    return [
+        f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell for cell in cells
+    ]
 
 
 def _text_cell(cell: Cell) -> Text:
