@@ -170,7 +170,7 @@ def infer(
     weightless = _without_weights(graph)
     if proven:
         _strip_subgraphs(graph.main, weightless.graph)
-    rules = {**RULES, **old_opsets.rules(graph.opset)} if graph.opset < old_opsets.NEWEST else RULES
+    rules = {**RULES, **old_opsets.rules(graph.opset), **old_opsets.rules_of_pools(graph)}
     replaced = not graph.operators.keys().isdisjoint(rules)
     if replaced:
         substitute(weightless, rules)
@@ -180,12 +180,13 @@ def infer(
     nodes = None if replaced else graph.main.nodes
     binding = bind(graph, weightless, dict(input_shapes or {}), batch)
     shapes = _inferred(graph, weightless, binding, strict, proven, nodes)
-    if not proven and _restore(graph, weightless, shapes, binding.sizes):
-        strict = False  # what the file declares may be wrong
-        shapes = _inferred(graph, weightless, binding, strict)
+    restored = proven
     for _ in range(_MAX_ROUNDS):
         if not settle(graph, weightless, shapes.size_and_type, Values(graph, shapes.fully_known())):
-            break
+            # What the file declares may be wrong: it is asked last.
+            if restored or not _restore(graph, weightless, shapes, binding.sizes):
+                break
+            restored, strict = True, False
         shapes = _inferred(graph, weightless, binding, strict, proven)
     for scope in graph.scopes:
         stored = map(partial(graph.source, scope), scope.initializers)
@@ -212,12 +213,21 @@ def _inferred(
 def _restore(
     graph: Graph, weightless: onnx.ModelProto, shapes: Shapes, symbols: Mapping[str, int]
 ) -> bool:
-    """Put declared shapes back for tensors whose shape inference could not find."""
+    """Put declared shapes back for tensors whose shape inference could not find; while sizes are
+    open only behind subgraphs and operators that are not of the standard, because the open sizes
+    decide the others."""
     types = shapes.types_in("")
-    missing = graph.main.producers.keys() - types.keys()
+    made = graph.main.producers
+    missing = made.keys() - types.keys()
     if any(found.shape is None for found in set(types.values())):
-        made = graph.main.producers
         missing |= {name for name, found in types.items() if found.shape is None and name in made}
+    if shapes.open:
+        behind: set[str] = set()
+        for node in graph.main.nodes:
+            inner = not node.standard or node.position in graph.main.children
+            if inner or not behind.isdisjoint(node.inputs):
+                behind.update(missing.intersection(node.outputs))
+        missing = behind
     if not missing:
         return False
     outputs = {value.name: value for value in weightless.graph.output}

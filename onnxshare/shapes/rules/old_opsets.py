@@ -1,15 +1,17 @@
-"""Shapes of operators in the versions before opset 7 that onnx's inference does not know, as newer
-operators of the same shapes (https://github.com/onnx/onnx/blob/main/docs/Changelog.md)."""
+"""Shapes of operators in versions that onnx's inference does not know (before opset 7) or counts
+wrongly (pools before 22 that round up), as newer operators of the same shapes
+(https://github.com/onnx/onnx/blob/main/docs/Changelog.md)."""
 
 from __future__ import annotations
 
 import numpy as np
 from onnx import TensorProto, numpy_helper
 
+from onnxshare.graph.index import Graph
 from onnxshare.shapes.rules.substitute import Body, NoRule, Rule, applied, same
 
-#: The opset in which the last of them got a version that onnx knows.
-NEWEST = 7
+#: The opset in which pools got a version that onnx counts as runtimes do.
+NEWEST = 22
 
 
 def _cast(body: Body) -> None:
@@ -63,6 +65,21 @@ def _pool(body: Body) -> None:
     body.output(0, body.op("MaxPool", body.input(0), **window))
 
 
+def _rounded_up(body: Body) -> None:
+    """Before opset 22, onnx counts a last window that starts in the padding at the end; runtimes
+    leave it out in every opset."""
+    names = "kernel_shape strides pads dilations auto_pad ceil_mode storage_order".split()
+    window = body.attributes(*names)
+    if not window.get("ceil_mode"):
+        raise NoRule
+    op_type = body.node.op_type
+    if op_type != "MaxPool":
+        window.pop("storage_order", None)
+    results = body.ops(len(body.node.output), op_type, body.input(0), **window)
+    for position, result in enumerate(results):
+        body.output(position, result)
+
+
 def _gru(body: Body) -> None:
     inputs = [body.input(position) for position in range(3)]
     attributes = body.attributes("hidden_size", "direction")
@@ -93,7 +110,22 @@ _OTHERS: dict[str, tuple[int, Rule]] = {
 }
 
 
+#: The operators that are counted wrongly before opset 22 where they round up.
+_POOLS = frozenset((("", "AveragePool"), ("", "LpPool"), ("", "MaxPool")))
+
+
 def rules(opset: int) -> dict[tuple[str, str], Rule]:
     """The rules that hold under an opset; none from 7 on."""
     found = {name: (6, rule) for rule, names in _RULES.items() for name in names.split()} | _OTHERS
     return {("", name): rule for name, (known, rule) in found.items() if opset < known}
+
+
+def rules_of_pools(graph: Graph) -> dict[tuple[str, str], Rule]:
+    """The rules that a graph needs because one of its pools rounds up."""
+    pools = _POOLS & graph.operators.keys() if graph.opset < NEWEST else ()
+    if not pools or not any(
+        (node.domain, node.op_type) in pools and node.attribute("ceil_mode", 0)
+        for node in graph.nodes()
+    ):
+        return {}
+    return dict.fromkeys(pools, _rounded_up)

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 from onnxshare.io.node_reader import fits, value_of
 
 #: The domain of the functions, and the standard operators' version that they are written in.
-DOMAIN, OPSET = "onnxshare.stand_in", 18
+DOMAIN, OPSET = "onnxshare.stand_in", 22
 
 
 class NoRule(Exception):
