@@ -16,7 +16,7 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from typing import NamedTuple
 import onnx
 
 from onnxshare.errors import ModelFileError
-from onnxshare.io.memory_map import map_descriptor
+from onnxshare.io.memory_map import CHANGED, Identity, identity, map_descriptor
 from onnxshare.io.tensors import Array, from_raw, raw_bytes
 
 #: Whether components can be opened one below the other.
@@ -251,6 +251,13 @@ class ExternalData:
         self.folder, self.follow_symlinks = folder, follow_symlinks
         self._model = model
         self._maps: OrderedDict[str, memoryview] = OrderedDict()
+        self._identities: dict[str, Identity] = {}
+
+    def remember(self, locations: Iterable[str]) -> None:
+        """Take down what the data files are now: those that change afterwards are refused."""
+        for location in locations:
+            with contextlib.suppress(Refused, OSError), self._file(location) as file:
+                self._identities[location] = identity(os.fstat(file))
 
     def array(self, tensor: onnx.TensorProto) -> Array:
         """The values of an external tensor: a read-only view of the mapped file where the type
@@ -296,6 +303,7 @@ class ExternalData:
         try:
             where = reference(tensor)
             with self._file(where.location) as file:
+                self._require_unchanged(where.location, file)
                 size = os.fstat(file).st_size
                 if where.offset + where.length > size:
                     raise Refused(
@@ -304,10 +312,16 @@ class ExternalData:
                         "the file is truncated or belongs to another model: get it again",
                     )
                 yield where, file
+                self._require_unchanged(where.location, file)
         except (Refused, OSError) as error:
             what = f"{self._model}: external data cannot be read for tensor '{tensor.name}'"
             reason = getattr(error, "strerror", None) or str(error)
             raise ModelFileError(f"{what}: {reason}", getattr(error, "remedy", "")) from error
+
+    def _require_unchanged(self, location: str, file: int) -> None:
+        found = identity(os.fstat(file))
+        if self._identities.setdefault(location, found) != found:
+            raise Refused(f"'{location}' {CHANGED[0]}", CHANGED[1])
 
     @contextmanager
     def _file(self, location: str) -> Iterator[int]:
@@ -327,8 +341,9 @@ class ExternalData:
 
     def _map(self, location: str, file: int) -> memoryview:
         known = self._maps.pop(location, None)
-        if known is None or len(known) != os.fstat(file).st_size:
-            known = map_descriptor(file)
+        if known is None:
+            name = location if self.folder is None else str(self.folder / location)
+            known = map_descriptor(file, name)
         self._maps[location] = known
         while len(self._maps) > _KEPT_MAPS:
             self._maps.popitem(last=False)

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from onnxshare.errors import ModelError, ModelFileError
 from onnxshare.io.external_data import ExternalData
+from onnxshare.io.memory_map import require_unchanged
 from onnxshare.io.node_reader import PLAIN_ATTRIBUTES, Reading
 from onnxshare.io.open_model_file import PROTOBUF_LIMIT as PROTOBUF_LIMIT
 from onnxshare.io.open_model_file import describe, map_file, read_stdin
@@ -133,7 +134,8 @@ def load(source: ModelSource, *, follow_symlinks: str | os.PathLike[str] | None 
             None allows no links.
 
     Raises:
-        ModelFileError: the source is missing, unreadable, or not an ONNX model.
+        ModelFileError: the source is missing, unreadable, or not an ONNX model, or changes
+            while it is read.
     """
     allowed = None if follow_symlinks is None else Path(follow_symlinks)
     if isinstance(source, Model) and allowed is None:
@@ -141,6 +143,8 @@ def load(source: ModelSource, *, follow_symlinks: str | os.PathLike[str] | None 
     model = source if isinstance(source, Model) else _load(source)
     opened = replace(model, external=ExternalData(model.folder, model.name, allowed))
     opened._readings.extend(model._readings)
+    if opened.folder is not None:
+        opened.external.remember(opened.external_files())
     return opened
 
 
@@ -251,6 +255,7 @@ def _parse(data: bytes | memoryview, name: str, path: Path | None) -> Model:
         proto, payloads = parse_text(bytes(data), form, name), None
     else:
         proto, payloads = _parse_binary(data, name)
+    require_unchanged(data)
     external, reading = check(proto, payloads, name)
     model = Model(proto, path, len(data), payloads, whole=not external)
     if payloads is not None:

@@ -1,4 +1,8 @@
-"""Mapped files whose descriptors can be handed to another process."""
+"""Mapped files: whether they are still what was mapped, and descriptors for other processes.
+
+Nothing is copied when a file is mapped: who writes into it changes what was read, and reading what
+was cut off ends the process. So a file is asked whether it changed before it is read again.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,29 @@ from typing import NamedTuple
 
 import numpy as np
 
+from onnxshare.errors import ModelFileError
 from onnxshare.io.tensors import Array, mapping, release
 
 #: Descriptors from this number on are not kept: a process often may have only 1024.
 _MOST_DESCRIPTORS = 256
+
+
+class Identity(NamedTuple):
+    """What differs between a file and another, or the same one after it was written to."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+def identity(info: os.stat_result) -> Identity:
+    """The identity of a file by what the system says of it."""
+    return Identity(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+
+
+#: What is said of a file that is not what it was, and what helps.
+CHANGED = "changed on disk since it was read", "run it again"
 
 
 class MappedFile(mmap.mmap):
@@ -23,9 +46,13 @@ class MappedFile(mmap.mmap):
     Attributes:
         descriptor: the file that was opened and checked, for as long as it is mapped; None
             where many files are open.
+        name: its path; empty for a file without a name, which nobody else can change.
+        identity: what it was when it was mapped.
     """
 
     descriptor: int | None = None
+    name: str
+    identity: Identity
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         # `os` itself may be gone when the interpreter ends.
@@ -40,16 +67,43 @@ class Place(NamedTuple):
     offset: int
 
 
-def map_descriptor(file: int) -> memoryview:
+def map_descriptor(file: int, name: str) -> memoryview:
     """Map an open file, which the caller still has to close.
+
+    Args:
+        file: its descriptor.
+        name: its path; empty for a file without a name.
 
     Raises:
         OSError, ValueError: it cannot be mapped.
     """
+    found = identity(os.fstat(file))
     mapped = MappedFile(file, 0, access=mmap.ACCESS_READ)
+    mapped.name, mapped.identity = name, found
     if file < _MOST_DESCRIPTORS:
         mapped.descriptor = os.dup(file)
     return memoryview(mapped)
+
+
+def require_unchanged(part: Array | bytes | memoryview) -> None:
+    """Make sure that a file is still what was mapped, before a part of it is read.
+
+    Args:
+        part: an array or a buffer; one that lies in no mapped file cannot change.
+
+    Raises:
+        ModelFileError: the file was written to or cut off.
+    """
+    owner = mapping(part)
+    if not isinstance(owner, MappedFile) or not owner.name:
+        return
+    try:
+        # The path may meanwhile be another file's; where it is all there is, that is refused too.
+        found = os.stat(owner.name if owner.descriptor is None else owner.descriptor)
+    except OSError:
+        found = None
+    if found is None or identity(found) != owner.identity:
+        raise ModelFileError(f"{owner.name}: {CHANGED[0]}", CHANGED[1])
 
 
 def place(array: Array) -> Place | None:
@@ -107,7 +161,7 @@ def _copy(parts: dict[tuple[MappedFile, int, int], Array]) -> None:
                 while len(left):
                     left = left[file.write(left) :]
                 release(piece)
-        mapped = map_descriptor(file.fileno())
+        mapped = map_descriptor(file.fileno(), "")
     for (owner, offset, size), start in zip(parts, starts, strict=True):
         _COPIES.setdefault(owner, {})[offset, size] = mapped[start : start + size]
 

@@ -145,7 +145,7 @@ def map_file(path: Path) -> memoryview:
         _require_regular(path, info.st_mode)
         if info.st_size == 0:
             return memoryview(b"")
-        return map_descriptor(descriptor)
+        return map_descriptor(descriptor, str(path))
     except (OSError, ValueError) as error:
         raise ModelFileError(f"{path}: cannot be read: {_reason(error)}") from error
     finally:

@@ -16,6 +16,7 @@ import onnx
 
 from onnxshare.io.external_data import PIECE, Reference
 from onnxshare.io.load import Model, all_tensors
+from onnxshare.io.memory_map import require_unchanged
 from onnxshare.io.protobuf_wire import BYTES, VARINT, Field, fields, varint
 from onnxshare.io.skeleton import (
     DATA_LOCATION,
@@ -80,12 +81,18 @@ def size(parts: list[Piece]) -> int:
 
 def chunks(parts: list[Piece]) -> Iterator[Buffer]:
     """Yield what pieces hold, a few MiB at a time; pages of a mapped file are given back at
-    once, so that they do not add up."""
+    once, so that they do not add up.
+
+    Raises:
+        ModelFileError: the file that they lie in has changed.
+    """
     for part in parts:
         for start in range(part.start, part.end, PIECE):
             end = min(start + PIECE, part.end)
+            require_unchanged(part.data)
             yield memoryview(part.data)[start:end]
             release(part.data[start:end])
+        require_unchanged(part.data)
 
 
 def digest(parts: list[Piece]) -> bytes:

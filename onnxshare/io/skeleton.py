@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxshare.io.memory_map import require_unchanged
 from onnxshare.io.protobuf_wire import BYTES, VARINT, Field, fields, long_fields, tagged, varint
 from onnxshare.io.tensors import Array, from_raw
 
@@ -113,7 +114,9 @@ class Payloads:
 
         Raises:
             ValueError: the payload does not fit the tensor's dims.
+            ModelFileError: the file has changed.
         """
+        require_unchanged(payload.data)
         if payload.field == RAW_DATA:
             return from_raw(tensor, payload.data, payload.value, payload.value_end)
         whole = TensorProto()
@@ -122,7 +125,11 @@ class Payloads:
         return numpy_helper.to_array(whole)
 
     def fill(self, tensors: Iterable[TensorProto]) -> None:
-        """Put the payloads back into the tensors they were left out of, in place."""
+        """Put the payloads back into the tensors they were left out of, in place.
+
+        Raises:
+            ModelFileError: the file has changed.
+        """
         for tensor in tensors:
             payload = self.find(tensor)
             if payload is None:
@@ -131,8 +138,10 @@ class Payloads:
             tensor.ClearField("data_location")
             if payload.located:
                 tensor.data_location = TensorProto.DEFAULT
-            data = payload.data[payload.value : payload.value_end]
-            tensor.MergeFromString(payload.encoded() + bytes(data))
+            require_unchanged(payload.data)
+            data = bytes(payload.data[payload.value : payload.value_end])
+            require_unchanged(payload.data)
+            tensor.MergeFromString(payload.encoded() + data)
 
     def __len__(self) -> int:
         return len(self._known)

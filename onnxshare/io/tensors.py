@@ -110,8 +110,8 @@ def read(tensor: onnx.TensorProto) -> Array:
         raise ModelError(f"tensor '{tensor.name}' is damaged: {error}") from error
 
 
-def mapping(array: Array) -> mmap.mmap | None:
-    """The mapped file that an array is a view of."""
+def mapping(array: Array | bytes | memoryview) -> mmap.mmap | None:
+    """The mapped file that an array or a buffer is a view of."""
     owner: Any = array
     while owner is not None and not isinstance(owner, mmap.mmap):
         owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)

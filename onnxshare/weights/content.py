@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxshare.io.memory_map import require_unchanged
 from onnxshare.io.tensors import Array, release
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ def pieces(array: Array, step: int | None = None) -> Iterator[Array]:
     Args:
         array: the elements. Where one stands for all, the piece is the same as often as it takes.
         step: elements of a piece; None: as many as take `PIECE` bytes.
+
+    Raises:
+        ModelFileError: the file that they lie in has changed.
     """
     step = step or max(1, PIECE // max(1, array.itemsize))
     if array.dtype.kind == "O":
@@ -99,20 +103,27 @@ def pieces(array: Array, step: int | None = None) -> Iterator[Array]:
     if filled:
         flat = np.repeat(_one_element(array), min(step, array.size))
     else:
+        require_unchanged(array)
         flat = np.ascontiguousarray(array).reshape(-1)
     for start in range(0, array.size, step):
         count = min(step, array.size - start)
         if filled:
             yield flat if count == flat.size else flat[:count]
             continue
+        require_unchanged(array)
         part = flat[start : start + count]
         yield part
         release(part)
+    require_unchanged(array)
 
 
 def same_bits(one: Array, other: Array, permutation: tuple[int, ...] | None = None) -> bool:
     """Whether two arrays hold the same bytes, `other` being `one.transpose(permutation)`; pages of
-    mapped files are given back as it goes."""
+    mapped files are given back as it goes.
+
+    Raises:
+        ModelFileError: a file that they lie in has changed.
+    """
     if one.dtype != other.dtype or one.dtype.kind == "O":
         return bool(one.dtype == other.dtype and np.array_equal(one, other))
     source, same = one, True
@@ -124,6 +135,8 @@ def same_bits(one: Array, other: Array, permutation: tuple[int, ...] | None = No
     if is_fill(one) and is_fill(other):
         one, other = _one_element(one), _one_element(other)
     for place in _places(other.shape, max(1, PIECE // max(1, one.itemsize))):
+        require_unchanged(one)
+        require_unchanged(other)
         left, right = one[place], other[place]
         same = bool(np.array_equal(_bits(left), _bits(right)))
         release(left)

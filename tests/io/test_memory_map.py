@@ -19,7 +19,7 @@ def file(tmp_path: Path) -> Path:
 def open_map(path: Path) -> memoryview:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        return map_descriptor(descriptor)
+        return map_descriptor(descriptor, str(path))
     finally:
         os.close(descriptor)
 
