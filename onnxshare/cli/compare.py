@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from onnxshare.errors import UsageError
 from onnxshare.support.numbers import whole_number
 
 _LATENCY = "Latency"
+_ALLOWED = "An error that is allowed"
+_INTERFACE = "Other names"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,28 @@ class Options:
     )
     seed: int = option(0, "Of the random inputs and the noise.", min=0)
     count: int = option(32, "How many random inputs.", min=1)
+    keep: str | None = option(
+        None,
+        "Allow an approximation that keeps the class of this share of the samples, such as 99% "
+        "(by the 95 % lower bound).",
+        metavar="SHARE",
+        panel=_ALLOWED,
+    )
+    max_error: str | None = option(
+        None,
+        "Allow an approximation with this relative RMS error of every output, such as 1%.",
+        metavar="SHARE",
+        panel=_ALLOWED,
+    )
+    map_input: list[str] | None = option(
+        None, "A's input OLD is B's NEW; repeatable.", metavar="OLD=NEW", panel=_INTERFACE
+    )
+    map_output: list[str] | None = option(
+        None, "A's output OLD is B's NEW; repeatable.", metavar="OLD=NEW", panel=_INTERFACE
+    )
+    outputs: list[str] | None = option(
+        None, "Compare this output of A alone; repeatable.", metavar="NAME", panel=_INTERFACE
+    )
     latency: bool = option(
         False,
         "Also time both models in turn, and say which is faster if that can be shown.",
@@ -55,8 +80,8 @@ def command(given: Options) -> int:
     """Run two models on the same inputs and judge whether they are the same function.
 
     The tolerance is model A's own rounding noise, measured per output channel. Verdicts: identical,
-    equivalent, approximate (a declared approximation that keeps its promise), different,
-    inconclusive (the outputs hardly move with the inputs), not run.
+    equivalent, approximate (it keeps its promise, or what --keep and --max-error ask for),
+    different, inconclusive (the outputs hardly move with the inputs), not run.
 
     Exit code: 0 for the first three, 1 for the others, 2 if a file cannot be read.
 
@@ -80,6 +105,11 @@ def command(given: Options) -> int:
             images=given.images.options(),
             latency=_batches(given.batch) if given.latency else None,
             run_limits=given.isolation.limits(),
+            keep=options.share("--keep", given.keep),
+            max_error=options.share("--max-error", given.max_error),
+            map_input=_names("--map-input", given.map_input),
+            map_output=_names("--map-output", given.map_output),
+            outputs=given.outputs or (),
         )
     if given.output == "json":
         options.print_json(comparison.to_dict())
@@ -88,6 +118,16 @@ def command(given: Options) -> int:
 
         print_comparison(comparison)
     return 0 if comparison.passed else 1
+
+
+def _names(option: str, given: Sequence[str] | None) -> dict[str, str]:
+    pairs = given or ()
+    found = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    if len(found) < len(pairs) or len(set(found.values())) < len(found):
+        raise UsageError(
+            f"{option} takes OLD=NEW, each name once", f"write it like {option} logits=linear_3"
+        )
+    return found
 
 
 def _batches(text: str | None) -> list[int]:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
 from onnxshare.comparison.double_precision import BUDGET
+from onnxshare.comparison.interface import Interface
 from onnxshare.comparison.promise import promise_of
 from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.strategy import Task, examine, stricter_of
-from onnxshare.errors import UsageError
-from onnxshare.io.load import Model, ModelSource, load
+from onnxshare.comparison.tolerance import Tolerance
+from onnxshare.errors import ModelFileError, UsageError
+from onnxshare.io.load import Model, ModelSource, all_tensors, load
 from onnxshare.io.serialize import digest, pieces, size
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.providers import choose
 from onnxshare.runtime.session_pair import Sessions
 from onnxshare.runtime.timing import latencies
-from onnxshare.samples.input_specs import structural_difference
+from onnxshare.samples.input_specs import structural_difference, unmatched
 from onnxshare.samples.samples import ImageOptions, Samples, Source, random_samples, read_samples
 
 
@@ -37,6 +39,11 @@ def compare(
     budget: float = BUDGET,
     latency: Sequence[int] | None = None,
     in_turn: bool = False,
+    keep: float | None = None,
+    max_error: float | None = None,
+    map_input: Mapping[str, str] | None = None,
+    map_output: Mapping[str, str] | None = None,
+    outputs: Sequence[str] = (),
 ) -> Comparison:
     """Run two models on the same inputs and judge whether they are the same function.
 
@@ -58,25 +65,44 @@ def compare(
         latency: samples per run at which both are timed; none for 1, or what the models fix; None
             not to time them.
         in_turn: hold no two sessions at once, as where memory is short.
+        keep: allow an approximation that keeps the class of this share of the samples, by the 95 %
+            lower bound; with real samples only.
+        max_error: allow an approximation with this relative RMS error of every output; with real
+            samples only.
+        map_input, map_output: names of A → those of B, where they differ.
+        outputs: the outputs of A that are compared; all if empty.
 
     Raises:
         ModelFileError, ModelError: a model cannot be read, or has inputs that are not tensors.
         SamplesError: the samples cannot be read or made, or do not fit.
-        UsageError, RuntimeFailure: there is no such provider, or it does not work; or a name
-            in `tensors` is not a tensor of both models.
+        UsageError, RuntimeFailure: there is no such provider, or it does not work; a name is of
+            nothing in the model; or an approximation is allowed without samples to judge it by.
     """
+    tolerance = Tolerance(keep, max_error)
+    tolerance.check()
+    if tolerance and (samples is None or (isinstance(samples, Samples) and samples.random)):
+        raise UsageError("made-up samples say nothing about an approximation", "give --samples")
     left, right = load(a), load(b)
     chosen = choose(provider)
-    same = _same_bytes(left, right)
-    if same and latency is None:
-        return Comparison(Verdict.IDENTICAL, _SAME, chosen.label)
-    reason = structural_difference(left.skeleton, right.skeleton)
+    same = _same_bytes(left, right) and not (map_input or map_output)
+    interface = Interface(map_input or {}, map_output or {}, outputs)
+    left, right = interface.align(left, right)
+    if reason := unmatched(left.skeleton, right.skeleton):
+        return Comparison(Verdict.NOT_RUN, f"{reason}: {_MATCH}", chosen.label)
+    reason = structural_difference(left.skeleton, right.skeleton, cast=bool(tolerance))
     if reason:
         return Comparison(Verdict.DIFFERENT, reason, chosen.label)
+    if same and latency is None:
+        if samples is not None:
+            _samples_for(left.skeleton, right.skeleton, samples, count, seed, images)
+        if reason := _unread(left):
+            return Comparison(Verdict.NOT_RUN, reason, chosen.label)
+        return Comparison(Verdict.IDENTICAL, _SAME, chosen.label)
     internal = _internal_names(left.skeleton, right.skeleton, tensors)
     with Sessions({"A": left, "B": right}, chosen, run_limits, in_turn=in_turn) as sessions:
         promise, unkept = promise_of(left, right)
-        task = Task(left, right, sessions, seed, tuple(internal), count, budget, promise)
+        task = Task(left, right, sessions, seed, tuple(internal), count, budget)
+        task = replace(task, promise=promise, tolerance=tolerance)
         inputs = _samples_for(left.skeleton, right.skeleton, samples, count, seed, images)
         found = Comparison.on(inputs, Verdict.IDENTICAL, _SAME)
         if not same:
@@ -88,6 +114,22 @@ def compare(
 
 
 _SAME = "the models are equal byte for byte"
+
+_MATCH = "say with --map-input, --map-output or --outputs which stand for each other"
+
+
+def _unread(model: Model) -> str:
+    """Why the weights of a model cannot be read; empty if they can."""
+    for tensor in all_tensors(model.skeleton) if model.external_files() else ():
+        held = model.payloads is not None and model.payloads.find(tensor) is not None
+        if tensor.data_location == onnx.TensorProto.EXTERNAL and not held:
+            try:
+                model.external.check(tensor)
+            except ModelFileError as error:
+                return (
+                    f"the files are equal byte for byte, but their weights cannot be read: {error}"
+                )
+    return ""
 
 
 def _samples_for(

@@ -11,7 +11,7 @@ import onnx
 from onnxshare.comparison.inner_tensors import first_divergence
 from onnxshare.comparison.results import Divergence
 from onnxshare.comparison.rounding_noise import NoiseMeter
-from onnxshare.comparison.tensor_statistics import Tally
+from onnxshare.comparison.tensor_statistics import Tally, is_float
 from onnxshare.comparison.verdict import Judged, judge
 from onnxshare.errors import RuntimeFailure
 from onnxshare.graph.random_operators import random_tensors
@@ -55,6 +55,7 @@ class Measurement:
         internal: Sequence[str] = (),
         pairs: Mapping[str, str] | None = None,
         batch: int | None = None,
+        cast: bool = False,
     ) -> None:
         """Open both models.
 
@@ -66,12 +67,13 @@ class Measurement:
             pairs: tensors inside A that those of B may stand for, under other names: they speak
                 for the models if they agree, and not against them if they do not.
             batch: samples per run; None for as many as suit their size.
+            cast: cast floats of B to the type that they have in A.
 
         Raises:
             RuntimeFailure: one of them cannot be loaded.
         """
         self.a, self.b, self.samples = a, b, samples
-        self._sessions, self._seed = sessions, seed
+        self._sessions, self._seed, self._cast = sessions, seed, cast
         drawn = {**random_tensors(a.skeleton), **random_tensors(b.skeleton)}
         self.left_out = {v.name: drawn[v.name] for v in a.skeleton.graph.output if v.name in drawn}
         outputs = [v.name for v in a.skeleton.graph.output if v.name not in drawn]
@@ -157,6 +159,8 @@ class Measurement:
         found = _run("B", self._b, part, self._batch)
         theirs = {name: found[other] for name, other in self._names_b.items()}
         for name, tally in self._tallies.items():
+            if self._cast and is_float(ours[name]) and is_float(theirs[name]):
+                theirs[name] = theirs[name].astype(ours[name].dtype)
             tally.add(ours[name], theirs[name], [run[name] for run in own], part.labels)
             if moved is not None:
                 tally.add_response(ours[name], moved[name])

@@ -28,6 +28,7 @@ from onnxshare.comparison.promise import Promise
 from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.rounding_noise import EPSILON
 from onnxshare.comparison.tensor_statistics import is_float
+from onnxshare.comparison.tolerance import NONE, Tolerance
 from onnxshare.comparison.verdict import FACTOR, VISIBILITY, Judged, decide, upstream
 from onnxshare.comparison.weight_difference import weight_difference
 from onnxshare.errors import OnnxShareError, RuntimeFailure, SamplesError
@@ -69,6 +70,7 @@ class Task:
         count: how many random samples.
         budget: seconds that may be spent in double precision.
         promise: of the model that is an approximation of the other, if one is.
+        tolerance: the error that is allowed.
     """
 
     a: Model
@@ -79,6 +81,7 @@ class Task:
     count: int
     budget: float
     promise: Promise | None = None
+    tolerance: Tolerance = NONE
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def examine(task: Task, samples: Samples) -> Comparison:
         return Comparison.on(samples, Verdict.INCONCLUSIVE, why)
     last = _at_sizes_that_run(task, samples)
     samples = last.samples
-    if last.verdict is Verdict.NOT_RUN or task.promise is not None:
+    if last.verdict is Verdict.NOT_RUN or task.promise is not None or task.tolerance:
         return last.found
     if not samples.arrays and last.verdict is Verdict.INCONCLUSIVE:
         return _without_inputs(last.found)
@@ -189,14 +192,15 @@ def measure(task: Task, samples: Samples, pairs: Mapping[str, str] | None = None
         return _Round(replace(found, missing_kernel=error.missing_kernel), samples)
     a, inside = task.a.skeleton, [*task.internal, *(pairs or ())]
     covers = {value.name: upstream(a, value.name, inside) for value in a.graph.output}
-    verdict, reason = decide(judged, covers, task.promise, samples.random)
+    verdict, reason = decide(judged, covers, task.promise, samples.random, task.tolerance)
+    parted = verdict is Verdict.DIFFERENT and not task.tolerance
     found = replace(
         found,
         verdict=verdict,
         reason=reason + _said_left_out(run.left_out),
         outputs=tuple(item.row for item in judged),
         accuracy=_accuracy(judged, samples),
-        first_divergence=run.parting(judged) if verdict is Verdict.DIFFERENT else None,
+        first_divergence=run.parting(judged) if parted else None,
     )
     return _Round(found, samples, run.worst(judged))
 
@@ -206,10 +210,10 @@ def _run(
 ) -> tuple[Measurement, list[Judged]]:
     """Run both; sample by sample where an output turns out to have one row for each run."""
     given = (task.a, task.b, samples, task.sessions, task.seed, task.internal, pairs)
-    run = Measurement(*given)
+    run = Measurement(*given, cast=bool(task.tolerance))
     judged = run.judge()
     if run.few_rows:
-        run = Measurement(*given, batch=1)
+        run = Measurement(*given, batch=1, cast=bool(task.tolerance))
         judged = run.judge()
     return run, judged
 

@@ -103,7 +103,8 @@ class Tally:
         problem: a difference that no tolerance excuses, in words, or an empty string.
         numeric: whether the tensor is floating-point, and so judged by tolerance.
         classes: the size of the class axis, or 0 where there is none.
-        agree: rows with the same arg-max.
+        agree: rows with the same arg-max; of integers and strings, rows that are equal.
+        only_values: whether the problem is that some integers or strings differ, no more.
         agree_five: rows with the same five largest classes.
         worst_row: per channel the sample with the largest error.
         discrete: whether values jump by whole steps, which any channel may do once in a while.
@@ -121,6 +122,7 @@ class Tally:
         self.classes = 0
         self.agree = 0
         self.agree_five = 0
+        self.only_values = False
         self.right = [0, 0]
         self.worst_row = self.error = self.noise = self.largest = np.zeros(0)
         self.response: Floats | None = None
@@ -181,6 +183,11 @@ class Tally:
         return np.asarray(span.max(axis=-1, initial=0.0))
 
     @property
+    def moves(self) -> bool:
+        """Whether a value changes at all from sample to sample; of strings that is not known."""
+        return not self._low.size or bool((self.movement > 0).any())
+
+    @property
     def varied(self) -> float | None:
         """Share of the channels of an integer tensor that are not the same on all samples."""
         if self.numeric or self.problem or not self._elements:
@@ -226,7 +233,9 @@ class Tally:
         for other in own:  # an arg-max that the model's own rounding turns over
             if other.shape == a.shape:
                 wrong &= other == a
+        self.agree += int((~wrong).reshape(len(a), -1).all(axis=1).sum())
         if wrong.any():
+            self.only_values = self.only_values or not self.problem
             self._refuse(f"differs in {int(wrong.sum())} of {a.size} {a.dtype} values")
         if a.dtype.kind in "biu" and not self.problem:
             self._add_numbers(split_channels(a), split_channels(b))

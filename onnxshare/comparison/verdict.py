@@ -40,6 +40,7 @@ import onnx
 from onnxshare.comparison.promise import Promise, hold
 from onnxshare.comparison.results import OutputComparison, Verdict
 from onnxshare.comparison.tensor_statistics import Floats, Tally, agreement_lower_bound
+from onnxshare.comparison.tolerance import NONE, Tolerance
 
 #: Tolerance over noise. The noise is a maximum over few runs and another kernel may round more.
 FACTOR = 16.0
@@ -147,6 +148,7 @@ def decide(
     covers: Mapping[str, Sequence[str]],
     promise: Promise | None,
     random: bool,
+    tolerance: Tolerance = NONE,
 ) -> tuple[Verdict, str]:
     """Return the verdict and the reason for it, in one sentence.
 
@@ -155,8 +157,11 @@ def decide(
         covers: per output the internal tensors it is computed from: they may be evidence for it.
         promise: of the model that is an approximation of the other, if one is.
         random: whether the samples were made up.
+        tolerance: the error that is allowed; it takes the place of a promise.
     """
     wrong = [item for item in judged if item.excess]
+    if wrong and tolerance:
+        return _tolerated(judged, tolerance)
     if wrong and promise is not None:
         return _approximate(judged, promise, random)
     if wrong:
@@ -171,6 +176,8 @@ def decide(
         and not alive.intersection(covers.get(item.row.name, ()))
     ]
     if dead or not alive:
+        if tolerance:
+            return _tolerated(judged, tolerance)
         return Verdict.INCONCLUSIVE, _dead(judged, dead)
     if all(item.tally.bit_equal for item in judged):
         return Verdict.IDENTICAL, (
@@ -183,6 +190,14 @@ def decide(
         f"at most {worst.row.worst or 0.0:.0%} of the tolerance, in '{worst.row.name}'"
         + _unseen(judged, alive, covers)
     )
+
+
+def _tolerated(judged: Sequence[Judged], tolerance: Tolerance) -> tuple[Verdict, str]:
+    kept, words = tolerance.hold(judged)
+    still = [item.row.name for item in judged if not (item.row.internal or item.tally.moves)]
+    if kept and still:
+        return Verdict.INCONCLUSIVE, _dead(judged, still)
+    return (Verdict.APPROXIMATE if kept else Verdict.DIFFERENT), words
 
 
 def _approximate(judged: Sequence[Judged], promise: Promise, random: bool) -> tuple[Verdict, str]:

@@ -100,12 +100,13 @@ def with_outputs(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelPr
         # A name alone will do: ONNX Runtime infers the type.
         changed.graph.output.append(known.get(name, onnx.ValueInfoProto(name=name)))
     if not set(known) <= set(outputs):
-        _drop_unneeded(changed.graph)
+        drop_unneeded(changed.graph)
     return changed
 
 
-def _drop_unneeded(graph: onnx.GraphProto) -> None:
-    """Remove nodes that no output needs: ONNX Runtime would run them all the same."""
+def drop_unneeded(graph: onnx.GraphProto) -> set[str]:
+    """Remove nodes that no output needs, which ONNX Runtime would run all the same, and return
+    the names that the outputs depend on."""
     needed = {value.name for value in graph.output}
     kept: list[onnx.NodeProto] = []
     for node in reversed(graph.node):
@@ -117,6 +118,7 @@ def _drop_unneeded(graph: onnx.GraphProto) -> None:
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
     del graph.node[:]
     graph.node.extend(nodes)
+    return needed
 
 
 def _drop_unread(graph: onnx.GraphProto) -> None:

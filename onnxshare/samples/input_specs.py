@@ -84,26 +84,52 @@ def _tied(specs: Sequence[InputSpec]) -> bool:
     return len(firsts) > 1 and not firsts.isdisjoint(inner)
 
 
-def structural_difference(a: onnx.ModelProto, b: onnx.ModelProto) -> str:
-    """Return how two models' inputs or outputs differ, in words, or an empty string.
-
-    Names, order, types, ranks and known sizes must be equal; a size may differ where one model
-    leaves it open, and the batch (axis 0) always may.
-    """
-    pairs = (("input", _fed(a), _fed(b)), ("output", list(a.graph.output), list(b.graph.output)))
-    for kind, ours, theirs in pairs:
-        names = [", ".join(f"'{value.name}'" for value in values) for values in (ours, theirs)]
-        if names[0] != names[1]:
-            return f"A's {kind}s are {names[0]}, B's are {names[1]}"
-        for one, other in zip(ours, theirs, strict=True):
-            problem = _type_difference(one.type.tensor_type, other.type.tensor_type)
-            if problem:
-                return f"{kind} '{one.name}' is {problem}"
+def unmatched(a: onnx.ModelProto, b: onnx.ModelProto) -> str:
+    """Return how the names of two models' inputs or outputs differ, in words, or an empty string;
+    their order does not matter."""
+    for kind, *both in (("input", _fed(a), _fed(b)), ("output", a.graph.output, b.graph.output)):
+        ours, theirs = ([value.name for value in values] for values in both)
+        if set(ours) != set(theirs):
+            one, other = (
+                ", ".join(map("'{}'".format, names)) or "none" for names in (ours, theirs)
+            )
+            return f"A's {kind}s are {one}, B's are {other}"
     return ""
 
 
-def _type_difference(a: onnx.TypeProto.Tensor, b: onnx.TypeProto.Tensor) -> str:
-    if a.elem_type and b.elem_type and a.elem_type != b.elem_type:
+def structural_difference(a: onnx.ModelProto, b: onnx.ModelProto, *, cast: bool = False) -> str:
+    """Return how two models' inputs or outputs differ, in words, or an empty string.
+
+    Names, types, ranks and known sizes must be equal; a size may differ where one model leaves it
+    open, and the batch (axis 0) always may. Where floats are `cast`, their types may differ too.
+    """
+    if words := unmatched(a, b):
+        return words
+    for kind, ours, theirs in (
+        ("input", _fed(a), _fed(b)),
+        ("output", a.graph.output, b.graph.output),
+    ):
+        others = {value.name: value.type.tensor_type for value in theirs}
+        for value in ours:
+            problem = _type_difference(value.type.tensor_type, others[value.name], cast)
+            if problem:
+                return f"{kind} '{value.name}' is {problem}"
+    return ""
+
+
+_FLOATS = frozenset(
+    (
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.DOUBLE,
+        onnx.TensorProto.FLOAT16,
+        onnx.TensorProto.BFLOAT16,
+    )
+)
+
+
+def _type_difference(a: onnx.TypeProto.Tensor, b: onnx.TypeProto.Tensor, cast: bool) -> str:
+    types = {a.elem_type, b.elem_type}
+    if all(types) and len(types) > 1 and not (cast and types <= _FLOATS):
         kinds = [onnx.TensorProto.DataType.Name(t.elem_type).lower() for t in (a, b)]
         return f"{kinds[0]} in A and {kinds[1]} in B"
     if not (a.HasField("shape") and b.HasField("shape")):

@@ -1,0 +1,110 @@
+"""Which inputs and outputs of two models stand for each other, where their names do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import onnx
+
+from onnxshare.errors import UsageError
+from onnxshare.io.load import Model
+from onnxshare.runtime.ort_weights import drop_unneeded, with_outputs
+from onnxshare.samples.input_specs import input_specs
+
+
+@dataclass(frozen=True)
+class Interface:
+    """How the models are matched.
+
+    Attributes:
+        inputs, outputs: names of A → those of B, where they differ.
+        only: the outputs of A that are compared; empty for all.
+    """
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    only: Sequence[str] = ()
+
+    def align(self, a: Model, b: Model) -> tuple[Model, Model]:
+        """Both models with the outputs that are compared, B with A's names; inputs that no output
+        depends on are dropped where the other model has none of that name.
+
+        Raises:
+            UsageError: a model has no input or output of such a name.
+        """
+        ours, theirs = a.skeleton, b.skeleton
+        for what, names in (("input", self.inputs), ("output", self.outputs)):
+            _require(ours, "A", what, names.keys())
+            _require(theirs, "B", what, names.values())
+        names = {new: old for old, new in (*self.inputs.items(), *self.outputs.items())}
+        if names:
+            theirs = _renamed(theirs, names)
+        if self.only:
+            _require(ours, "A", "output", self.only)
+            _require(theirs, "B", "output", self.only)
+            ours, theirs = (with_outputs(proto, self.only) for proto in (ours, theirs))
+        ours, theirs = _without_unused(ours, theirs), _without_unused(theirs, ours)
+        return replace(a, skeleton=ours), replace(b, skeleton=theirs)
+
+
+def _names(proto: onnx.ModelProto, what: str) -> list[str]:
+    if what == "output":
+        return [value.name for value in proto.graph.output]
+    return [spec.name for spec in input_specs(proto)]
+
+
+def _require(proto: onnx.ModelProto, letter: str, what: str, names: Iterable[str]) -> None:
+    known = _names(proto, what)
+    for name in names:
+        if name not in known:
+            has = ", ".join(f"'{item}'" for item in known) or "none"
+            raise UsageError(f"model {letter} has no {what} '{name}'", f"its {what}s are {has}")
+
+
+def _without_unused(proto: onnx.ModelProto, other: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without the inputs that the other model does not have and no output depends on."""
+    extra = set(_names(proto, "input")) - set(_names(other, "input"))
+    if not extra:
+        return proto
+    changed = onnx.ModelProto()
+    changed.CopyFrom(proto)
+    extra -= drop_unneeded(changed.graph)
+    kept = [value for value in proto.graph.input if value.name not in extra]
+    del changed.graph.input[:]
+    changed.graph.input.extend(kept)
+    return changed if extra else proto
+
+
+def _renamed(proto: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
+    """A copy in which values have other names; whatever had these names gets new ones."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(proto)
+    graphs = [changed.graph]
+    for graph in graphs:  # grows while it is walked
+        for node in graph.node:
+            for item in node.attribute:
+                graphs.extend(item.graphs)
+                if item.HasField("g"):
+                    graphs.append(item.g)
+    taken: set[str] = set()
+    for graph in graphs:
+        taken.update(name for node in graph.node for name in (*node.input, *node.output))
+        taken.update(tensor.name for tensor in graph.initializer)
+        taken.update(value.name for value in (*graph.input, *graph.output))
+    mapping, fresh = dict(names), (f"renamed_{n}" for n in count())
+    for name in names.values():
+        if name in taken and name not in mapping:
+            mapping[name] = next(other for other in fresh if other not in taken)
+    for graph in graphs:
+        sparse = [item.values for item in graph.sparse_initializer]
+        for tensor in (*graph.initializer, *sparse):
+            tensor.name = mapping.get(tensor.name, tensor.name)
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            value.name = mapping.get(value.name, value.name)
+        for node in graph.node:
+            for places in (node.input, node.output):
+                for place, name in enumerate(places):
+                    places[place] = mapping.get(name, name)
+    return changed
