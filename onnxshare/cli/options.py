@@ -5,6 +5,7 @@ The options of a command are the fields of a dataclass; `parameters` lays them o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from inspect import Parameter
@@ -85,7 +86,8 @@ class Sizes:
 
     input_shape: list[str] | None = option(
         None,
-        "Sizes of an input, such as image:1,3,224,224. May be given several times.",
+        "Sizes of an input, such as image:1,3,224,224 or image:1x3x224x224; an only input needs no "
+        "name. May be given several times.",
         metavar="NAME:SIZES",
     )
     dim: list[str] | None = option(
@@ -231,7 +233,8 @@ def model_path(given: Path | None) -> Path:
 
 
 def input_shapes(given: list[str] | None) -> dict[str, list[int | None]] | None:
-    """Parse `name:1,3,224,224`; a size left empty or `?` stays as the model says.
+    """Parse `name:1,3,224,224`, also with x or × between the sizes, and without the name of an
+    only input, which is "" then; a size left empty or `?` stays as the model says.
 
     Raises:
         UsageError: an option is not of that form.
@@ -241,12 +244,12 @@ def input_shapes(given: list[str] | None) -> dict[str, list[int | None]] | None:
     shapes: dict[str, list[int | None]] = {}
     for text in given:
         name, colon, sizes = text.rpartition(":")
-        words = [size.strip() for size in sizes.split(",")]
+        words = [size.strip() for size in re.split("[,x×]", sizes)]
         shapes[name] = [whole_number(word) for word in words]
         found = [
             size for size, word in zip(shapes[name], words, strict=True) if word not in ("", "?")
         ]
-        if not (colon and name and all(found)):
+        if None in found or bool(colon) != bool(name) or not (name or any(words)):
             raise UsageError(
                 f"--input-shape '{text[:80]}' is not NAME:SIZES", "write it like image:1,3,224,224"
             )
@@ -265,7 +268,7 @@ def dims(given: list[str] | None) -> dict[str, int] | None:
     for text in given:
         name, equals, number = text.rpartition("=")
         size = whole_number(number)
-        if not (equals and name and size):
+        if not (equals and name) or size is None:
             raise UsageError(f"--dim '{text[:80]}' is not NAME=SIZE", "write it like batch=1")
         if sizes.setdefault(name, size) != size:
             raise UsageError(f"--dim gives '{name}' two sizes, {sizes[name]} and {number}")

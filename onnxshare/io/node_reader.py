@@ -44,6 +44,11 @@ def opset_version(proto: onnx.ModelProto) -> int:
     return max(versions, default=1)
 
 
+def symbol(dim: onnx.TensorShapeProto.Dimension) -> str:
+    """The name of an open size; "" for one that has none, for which some exporters write ?."""
+    return "" if dim.dim_param == "?" else str(dim.dim_param)
+
+
 def model_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     """The inputs a user must feed: those that are not initializers (IR version 3 lists both)."""
     stored = {tensor.name for tensor in graph.initializer}

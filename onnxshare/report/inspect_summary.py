@@ -39,11 +39,12 @@ def _where(report: Inspection) -> Text:
             + (" and use each once per inference" if once and len(fcs) > 1 else "")
         )
     if convolutions:
-        ratios = [node.sharing_ratio for node in convolutions if node.sharing_ratio is not None]
+        ratios = [node.sharing_ratio for node in convolutions]
         held = sum(node.params_new for node in convolutions)
         span = ""
-        if ratios:
-            low, high = numbers.times(min(ratios)), numbers.times(max(ratios))
+        known = [ratio for ratio in ratios if ratio is not None]
+        if len(known) == len(ratios):  # the range of some is not that of all
+            low, high = numbers.times(min(known)), numbers.times(max(known))
             span = f" and {_verb(convolutions, 'uses', 'use')} each {low}"
             span += "" if low == high else f" to {high}"
         parts.append(

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from onnxshare.errors import ModelError
+from onnxshare.io.node_reader import symbol
 
 
 @dataclass(frozen=True)
@@ -167,5 +168,5 @@ def _spec(value: onnx.ValueInfoProto) -> InputSpec:
     dims = tensor.shape.dim
     # Some exporters write 0 or -1 for "unknown".
     sizes = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in dims)
-    symbols = tuple(dim.dim_param or None for dim in dims)
+    symbols = tuple(symbol(dim) or None for dim in dims)
     return InputSpec(value.name, dtype, sizes, symbols)

@@ -15,7 +15,7 @@ import onnx
 from onnxshare.errors import UsageError, hint
 from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model
-from onnxshare.io.node_reader import model_inputs
+from onnxshare.io.node_reader import model_inputs, symbol
 
 #: Sizes given by the user: input name → sizes, None for "leave as it is".
 InputShapes = Mapping[str, Sequence[int | None]]
@@ -76,12 +76,14 @@ def bind(
         for dim in value.type.tensor_type.shape.dim:
             if dim.HasField("dim_value") and dim.dim_value < 0:
                 dim.ClearField("dim_value")  # some exporters write -1 for "any", as runtimes know
+            if dim.dim_param and not symbol(dim):
+                dim.ClearField("dim_param")
         if value.name in given:
             unnamed.update(_unnamed(value, given[value.name]))
-            for symbol, size in _set_shape(value, given[value.name], graph.model.name).items():
-                if sizes.setdefault(symbol, size) != size:
+            for known, size in _set_shape(value, given[value.name], graph.model.name).items():
+                if sizes.setdefault(known, size) != size:
                     raise UsageError(
-                        f"'{symbol}' of {graph.model.name} cannot be both {sizes[symbol]} and "
+                        f"'{known}' of {graph.model.name} cannot be both {sizes[known]} and "
                         f"{size}, which it would be in input '{value.name}'"
                     )
     sequences = _sequences(graph)
@@ -155,12 +157,12 @@ def _bind_batch(
     dims = value.type.tensor_type.shape.dim
     if len(dims) <= axis or dims[axis].HasField("dim_value") or dims[axis].dim_param in sizes:
         return []
-    symbol: str = dims[axis].dim_param
+    name: str = dims[axis].dim_param
     dims[axis].dim_value = batch
-    if not symbol:
+    if not name:
         return []
-    sizes[symbol] = batch
-    return [symbol]
+    sizes[name] = batch
+    return [name]
 
 
 def _sequences(graph: Graph) -> frozenset[str]:
@@ -229,32 +231,48 @@ def with_dims(
         dims: sizes by symbol.
 
     Raises:
-        UsageError: no input has such a symbolic size, a size is not positive, or it contradicts
+        UsageError: no input has such a symbolic size, a size is negative, or it contradicts
             `input_shapes`.
     """
+    inputs = model_inputs(model.skeleton.graph)
+    input_shapes = _of_the_only_input(input_shapes, inputs, model.name)
     if not dims:
         return input_shapes
-    inputs = model_inputs(model.skeleton.graph)
     _check(model.name, _symbols(inputs), dims)
     shapes = {name: list(sizes) for name, sizes in (input_shapes or {}).items()}
     for value in inputs:
-        symbols = [dim.dim_param for dim in value.type.tensor_type.shape.dim]
-        if not any(symbol in dims for symbol in symbols):
+        symbols = [symbol(dim) for dim in value.type.tensor_type.shape.dim]
+        if dims.keys().isdisjoint(symbols):
             continue
         sizes = shapes.setdefault(value.name, [None] * len(symbols))
         if len(sizes) != len(symbols):
             continue  # whoever uses the sizes says that they do not fit
-        for axis, symbol in enumerate(symbols):
-            if symbol not in dims:
+        for axis, name in enumerate(symbols):
+            if name not in dims:
                 continue
-            if sizes[axis] not in (None, dims[symbol]):
+            if sizes[axis] not in (None, dims[name]):
                 raise UsageError(
-                    f"--input-shape makes '{symbol}' of input '{value.name}' {sizes[axis]}, and "
-                    f"--dim makes it {dims[symbol]}",
+                    f"--input-shape makes '{name}' of input '{value.name}' {sizes[axis]}, and "
+                    f"--dim makes it {dims[name]}",
                     "give one of them",
                 )
-            sizes[axis] = dims[symbol]
+            sizes[axis] = dims[name]
     return shapes
+
+
+def _of_the_only_input(
+    input_shapes: InputShapes | None, inputs: list[onnx.ValueInfoProto], model: str
+) -> InputShapes | None:
+    """Sizes by input, where those of the only input may be given without a name, as ""."""
+    if not input_shapes or "" not in input_shapes:
+        return input_shapes
+    if len(inputs) != 1:
+        names = ", ".join(f"'{value.name}'" for value in inputs)
+        raise UsageError(
+            f"--input-shape names no input, and {model} has {len(inputs)}",
+            f"write it like NAME:1,3,224,224; its inputs are: {names}",
+        )
+    return {name or inputs[0].name: sizes for name, sizes in input_shapes.items()}
 
 
 def for_each(
@@ -274,7 +292,7 @@ def for_each(
     inputs = [model_inputs(model.skeleton.graph) for model in models]
     names = [{value.name for value in values} for values in inputs]
     symbols = [_symbols(values) for values in inputs]
-    for name in shapes:
+    for name in filter(None, shapes):
         if not any(name in inputs_of for inputs_of in names):
             among = sorted(set().union(*names))
             raise UsageError(
@@ -286,8 +304,8 @@ def for_each(
     return [
         with_dims(
             model,
-            {name: shapes[name] for name in shapes if name in inputs_of} or None,
-            {symbol: sizes[symbol] for symbol in sizes if symbol in symbols_of},
+            {name: shapes[name] for name in shapes if not name or name in inputs_of} or None,
+            {known: sizes[known] for known in sizes if known in symbols_of},
         )
         for model, inputs_of, symbols_of in zip(models, names, symbols, strict=True)
     ]
@@ -296,21 +314,21 @@ def for_each(
 def _symbols(inputs: list[onnx.ValueInfoProto]) -> dict[str, None]:
     """The symbolic sizes of inputs, each once, in order."""
     return {
-        dim.dim_param: None
+        symbol(dim): None
         for value in inputs
         for dim in value.type.tensor_type.shape.dim
-        if dim.dim_param
+        if symbol(dim)
     }
 
 
 def _check(models: str, known: Mapping[str, None], dims: Dims) -> None:
-    for symbol, size in dims.items():
-        if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
-            raise UsageError(f"--dim {symbol}={size}: a size is a whole number above 0")
-        if symbol not in known:
+    for name, size in dims.items():
+        if not isinstance(size, Integral) or isinstance(size, bool) or size < 0:
+            raise UsageError(f"--dim {name}={size}: a size is a whole number")
+        if name not in known:
             raise UsageError(
-                f"--dim names '{symbol}', which is no symbolic size of an input of {models}",
-                hint(symbol, list(known), "symbolic sizes")
+                f"--dim names '{name}', which is no symbolic size of an input of {models}",
+                hint(name, list(known), "symbolic sizes")
                 if known
                 else "its inputs have no symbolic sizes",
             )

@@ -16,6 +16,8 @@ from typing import Any
 
 import onnx
 
+from onnxshare.io.node_reader import symbol
+
 #: A shape as reported: known sizes, names of symbolic ones, None where nothing is known.
 Shape = tuple[int | str | None, ...]
 
@@ -97,7 +99,7 @@ class TypeTable:
 def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     if dim.HasField("dim_value"):
         return dim.dim_value if dim.dim_value >= 0 else None
-    return dim.dim_param or None
+    return symbol(dim) or None
 
 
 #: Fields of GraphProto and ValueInfoProto (onnx/onnx.proto).

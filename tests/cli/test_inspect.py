@@ -179,7 +179,6 @@ def test_input_shape_of_a_name_with_a_colon(cli: Cli, tmp_path: Path) -> None:
         pytest.param("x:", "1 sizes", id="empty"),
         pytest.param(":1,2", "NAME:SIZES", id="no name"),
         pytest.param("x:1,two,3", "NAME:SIZES", id="no number"),
-        pytest.param("x:1,0,6,6", "NAME:SIZES", id="zero"),
         pytest.param("x:1,-2,6,6", "NAME:SIZES", id="negative"),
         pytest.param("z:1,2,6,6", "no input", id="no such input"),
         pytest.param("x:1,2,6", "3 sizes", id="another rank"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 import onnxshare
 from onnxshare.errors import UsageError
-from tests.builders import conv, info, model, node, random_array, tensor
+from tests.builders import Dims, conv, info, model, node, random_array, tensor
 
 Cli = Callable[..., CompletedProcess[str]]
 
@@ -56,7 +57,7 @@ def test_sizes(
     [
         pytest.param({"hieght": 6}, None, "did you mean height?", id="misspelt"),
         pytest.param({"qqq": 6}, None, "are batch, height, width", id="no such name"),
-        pytest.param({"height": 0}, None, "above 0", id="nothing"),
+        pytest.param({"height": -1}, None, "whole number", id="negative"),
         pytest.param({"height": 6.5}, None, "whole number", id="no whole number"),
         pytest.param(
             {"height": 6}, {"x": (1, 2, 7, 7)}, "'height' of input 'x' 7", id="contradiction"
@@ -130,7 +131,6 @@ def test_rewrite(cli: Cli, tmp_path: Path) -> None:
         (["batch"], "NAME=SIZE"),
         (["batch="], "NAME=SIZE"),
         (["=1"], "NAME=SIZE"),
-        (["batch=0"], "NAME=SIZE"),
         (["batch=-1"], "NAME=SIZE"),
         (["batch=²"], "NAME=SIZE"),
         (["batch=1", "batch=2"], "two sizes, 1 and 2"),
@@ -139,7 +139,7 @@ def test_rewrite(cli: Cli, tmp_path: Path) -> None:
 )
 def test_wrong_options(cli: Cli, path: Path, command: str, options: list[str], part: str) -> None:
     words = [word for option in options for word in ("--dim", option)]
-    ran = cli(command, path, *words)
+    ran = cli(command, path, *words, *(["--share"] if command == "rewrite" else []))
     assert (ran.returncode, ran.stdout) == (2, "")
     assert len(ran.stderr.splitlines()) == 1
     assert part in ran.stderr
@@ -244,3 +244,63 @@ def test_a_fixed_batch_beside_an_input_of_one_number(rate: list[int]) -> None:
     )
     totals = onnxshare.inspect(built).totals
     assert (totals.macs, totals.sharing_ratio) == (15, 1)
+
+
+def cached(sizes: Dims, past: Dims) -> onnx.ModelProto:
+    """One step of attention over keys from before and new ones."""
+    return model(
+        [
+            node("MatMul", "x w", "k"),
+            node("Concat", "past k", "keys", axis=1),
+            node("Transpose", "keys", "turned", perm=[0, 2, 1]),
+            node("MatMul", "x turned", "y"),
+        ],
+        {"x": sizes, "past": past},
+        ["y", "keys"],
+        [tensor("w", 16, 16)],
+    )
+
+
+@pytest.mark.parametrize("past", [0, 1, 24])
+def test_zero_is_a_size(cli: Cli, tmp_path: Path, past: int) -> None:
+    built = cached(["batch", "seq", 16], ["batch", "past", 16])
+    macs = 8 * 256 + 8 * (8 + past) * 16
+    assert onnxshare.inspect(built, dims={"seq": 8, "past": past}).totals.macs == macs
+    onnx.save(built, tmp_path / "m.onnx")
+    for words in (
+        ["--dim", "seq=8", "--dim", f"past={past}"],
+        ["--input-shape", "x:1,8,16", "--input-shape", f"past:1,{past},16"],
+        ["--input-shape", "x:1x8x16", "--input-shape", f"past:?×{past}×16"],
+    ):
+        ran = cli("inspect", tmp_path / "m.onnx", "--format", "json", *words)
+        assert json.loads(ran.stdout)["totals"]["macs"] == macs, ran.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1,2,6,6", "1x2x6x6", "1×2×6×6", "?x2x6x6", "x:1x2x6x6", "x:1, 2, 6, 6", "1 x 2 x 6 x 6"],
+)
+def test_ways_to_write_the_sizes_of_an_only_input(cli: Cli, tmp_path: Path, text: str) -> None:
+    built = conv(["b", 2, "h", "w"], (4, 2, 3, 3))
+    onnx.save(built, tmp_path / "m.onnx")
+    ran = cli("inspect", tmp_path / "m.onnx", "--format", "json", "--input-shape", text)
+    assert json.loads(ran.stdout)["totals"]["macs"] == 16 * 4 * 18, ran.stderr
+
+
+def test_sizes_without_a_name_need_an_only_input(cli: Cli, tmp_path: Path) -> None:
+    onnx.save(cached([1, "seq", 16], [1, "past", 16]), tmp_path / "m.onnx")
+    ran = cli("inspect", tmp_path / "m.onnx", "--input-shape", "1,8,16")
+    assert ran.returncode == 2
+    assert "'x', 'past'" in ran.stderr
+
+
+def test_each_size_called_by_a_question_mark_is_its_own(cli: Cli, tmp_path: Path) -> None:
+    built = conv(["b", 2, "?", "?"], (4, 2, 3, 3))
+    report = onnxshare.inspect(built, input_shapes={"x": (1, 2, 6, 10)})
+    assert report.totals.macs == 4 * 8 * 4 * 18
+    assert report.totals.dims == {"b": 1, "x[2]": 6, "x[3]": 10}
+    unknown = onnxshare.inspect(built)
+    assert unknown.totals.macs is None
+    assert not any("--dim" in line for line in unknown.warnings)
+    with pytest.raises(UsageError, match="no symbolic size"):
+        onnxshare.inspect(built, dims={"?": 6})
