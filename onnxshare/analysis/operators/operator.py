@@ -6,7 +6,7 @@ A row of the table of operators, and the roles that constants have in it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from onnx import TensorProto
@@ -66,6 +66,22 @@ class Work:
     ) -> Work:
         """Work whose connections are those by input."""
         return cls(sum(uses.values()), sharing, macs, extra, unshared, dense, uses)
+
+    def of_rows(self, rows: int) -> Work:
+        """The work of so many rows of a sample, each of which is given this work."""
+        if rows == 1:
+            return self
+        uses = None if self.uses is None else {at: rows * n for at, n in self.uses.items()}
+        token = self.sharing.token * (rows if self.connections else 1)
+        return Work(
+            rows * self.connections,
+            replace(self.sharing, token=max(1, token)),
+            rows * self.macs,
+            None if self.extra_flops is None else rows * self.extra_flops,
+            None if self.unshared is None else rows * self.unshared,
+            self.dense,
+            uses,
+        )
 
     @property
     def flops(self) -> int | None:
@@ -139,8 +155,11 @@ class Context:
 
     def per_sample(self, sizes: Sizes) -> int:
         """Elements of a tensor that belong to one sample."""
-        count = prod(sizes)
-        return count // self.batch if sizes and sizes[0] % self.batch == 0 else count
+        return self.share(sizes[0]) * prod(sizes[1:]) if sizes else 1
+
+    def share(self, rows: int) -> int:
+        """How many of so many rows of a run belong to one sample."""
+        return rows // self.batch if rows % self.batch == 0 else rows
 
 
 def _known(sizes: tuple[Sizes | None, ...], position: int) -> Sizes:

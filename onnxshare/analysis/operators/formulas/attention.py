@@ -30,7 +30,8 @@ def attention(context: Context) -> Work:
         value_size = value[2] // context.number("kv_num_heads")
     keys = new + (context.input(4)[2] if context.has(4) else 0)
     macs, extra = scores(heads, rows, keys, size, value_size)
-    return Work.of(context.used({3: heads * rows * keys}), macs, extra)
+    work = Work.of(context.used({3: heads * rows * keys}), macs, extra)
+    return work.of_rows(context.share(query[0]))
 
 
 def flexible_attention(context: Context) -> Work:
@@ -38,7 +39,7 @@ def flexible_attention(context: Context) -> Work:
     (https://onnx.ai/onnx/operators/onnx_aionnxpreview_FlexAttention.html)."""
     query, key, value = (context.input(position) for position in range(3))
     macs, extra = scores(query[1], query[2], key[2], query[3], value[3])
-    return Work(macs=macs, extra_flops=extra)
+    return Work(macs=macs, extra_flops=extra).of_rows(context.share(query[0]))
 
 
 def projected_attention(context: Context, past: int = 4, bias: int = 5) -> Work:
@@ -55,7 +56,8 @@ def projected_attention(context: Context, past: int = 4, bias: int = 5) -> Work:
     uses = {1: rows * stored, 2: rows * context.weights(2)}
     uses |= context.used({bias: heads * rows * keys})
     projected, sharing = rows * prod(weight), Sharing(token=rows if stored else 1)
-    return Work.of(uses, projected + macs, rows * columns + extra, sharing, unshared=projected)
+    work = Work.of(uses, projected + macs, rows * columns + extra, sharing, unshared=projected)
+    return work.of_rows(context.share(data[0]))
 
 
 def multi_head_attention(context: Context) -> Work:
@@ -75,7 +77,8 @@ def multi_head_attention(context: Context) -> Work:
     macs, extra = scores(heads, rows, keys, hidden // heads, result[2] // heads)
     biased = rows * hidden + new * (hidden + result[2])
     uses = context.used({5: heads * rows * keys, 3: biased})
-    return Work.of(uses, macs, extra + uses.get(3, 0), Sharing(token=rows if 3 in uses else 1))
+    sharing = Sharing(token=rows if 3 in uses else 1)
+    return Work.of(uses, macs, extra + uses.get(3, 0), sharing).of_rows(context.share(query[0]))
 
 
 def group_query_attention(context: Context) -> Work:
@@ -93,7 +96,8 @@ def group_query_attention(context: Context) -> Work:
             each[cache] = (heads + groups) * 2 * context.input(cache)[1]
     uses = context.used({slot: rows * count for slot, count in each.items()})
     turned = rows * (heads + groups) * size  # elements of query and key
-    return Work.of(uses, macs, extra + (3 * turned if context.number("do_rotary") else 0))
+    extra += 3 * turned if context.number("do_rotary") else 0
+    return Work.of(uses, macs, extra).of_rows(context.share(result[0]))
 
 
 def rotary_embedding(context: Context, tables: tuple[int, int] = (1, 2)) -> Work:

@@ -12,13 +12,13 @@ from onnxshare.analysis.results import Sharing
 
 
 def convolution(context: Context, weight: int = 1, bias: int = 2) -> Work:
-    """Conv: each of the P output positions uses all weights and biases once.
+    """Conv: each of the P output positions of all rows uses all weights and biases once.
 
     connections = P · (Cout · Cin/group · K + Cout); MACs = P · Cout · Cin/group · K
     (https://onnx.ai/onnx/operators/onnx__Conv.html).
     """
     output, kernel = context.output, context.input(weight)
-    positions = prod(output[2:])
+    positions = _positions(context, output)
     macs = positions * prod(kernel)
     stored = context.weights(weight) + context.weights(bias)
     data = context.inputs[0]  # only the dense form asks for all its sizes
@@ -32,13 +32,18 @@ def convolution(context: Context, weight: int = 1, bias: int = 2) -> Work:
     )
 
 
+def _positions(context: Context, sizes: Sizes) -> int:
+    """Positions of a map, those of all its rows that belong to one sample."""
+    return context.share(sizes[0]) * prod(sizes[2:])
+
+
 def fused_convolution(context: Context) -> Work:
     """com.microsoft FusedConv and NhwcFusedConv: as Conv; input 3 is added to the result
     (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
     work = convolution(context)
     if not context.has(3):
         return work
-    elements, positions = context.per_sample(context.output), prod(context.output[2:])
+    elements, positions = context.per_sample(context.output), _positions(context, context.output)
     uses = {slot: positions * context.weights(slot) for slot in (1, 2)}
     uses |= context.used({3: elements})
     extra = (work.extra_flops or 0) + elements
@@ -73,7 +78,7 @@ def deformable_convolution(context: Context) -> Work:
     (https://onnx.ai/onnx/operators/onnx__DeformConv.html)."""
     work, kernel = convolution(context, bias=3), context.input(1)
     axes = len(kernel) - 2
-    taps = prod(context.output[2:]) * context.input(0)[1] * prod(kernel[2:])
+    taps = _positions(context, context.output) * context.input(0)[1] * prod(kernel[2:])
     each = 2 * 2**axes + context.has(4)
     return replace(work, extra_flops=(work.extra_flops or 0) + taps * each)
 
@@ -84,9 +89,10 @@ def transposed_convolution(context: Context, bias: int = 2) -> Work:
     MACs = P_in · Cin · Cout/group · K, those cut off by pads included
     (https://onnx.ai/onnx/operators/onnx__ConvTranspose.html).
     """
-    positions, output = prod(context.input(0)[2:]), context.output
+    positions, output = _positions(context, context.input(0)), context.output
     macs = positions * prod(context.input(1))
-    uses = {1: positions * context.weights(1), bias: prod(output[2:]) * context.weights(bias)}
+    biased = _positions(context, output) * context.weights(bias)
+    uses = {1: positions * context.weights(1), bias: biased}
     return Work.of(
         uses,
         macs,

@@ -34,7 +34,8 @@ def attention_lstm(context: Context) -> Work:
     uses |= {9: kept * context.weights(9), 10: steps * kept * context.weights(10)}
     macs = steps * (cell + query + layer) + scores * (attended + memory[2]) + kept * rows
     gates = steps * 3 * prod(context.input(1)[:2])
-    return Work.of(context.used(uses), macs, gates + scores * (2 * attended + 3))
+    work = Work.of(context.used(uses), macs, gates + scores * (2 * attended + 3))
+    return work.of_rows(context.share(context.input(0)[1]))
 
 
 def gated_normalisation(context: Context) -> Work:
@@ -47,7 +48,7 @@ def gated_normalisation(context: Context) -> Work:
 def crop_and_resize(context: Context) -> Work:
     """CropAndResize: a weighted sum of 4 elements, unless the nearest is taken."""
     nearest = context.node.attribute("mode", "bilinear") == "nearest"
-    return Work(extra_flops=0 if nearest else 8 * prod(context.output))
+    return Work(extra_flops=0 if nearest else 8 * context.per_sample(context.output))
 
 
 def masked_attention(context: Context) -> Work:
@@ -62,7 +63,7 @@ def masked_attention(context: Context) -> Work:
     macs, extra = attention.scores(heads, rows, keys, query[2] // heads, result[2] // heads)
     added = {10: context.weights(10), 4: heads * rows * keys}
     uses = context.used(added)
-    return Work.of(uses, macs, extra + uses.get(10, 0))
+    return Work.of(uses, macs, extra + uses.get(10, 0)).of_rows(context.share(query[0]))
 
 
 def ordered_attention(context: Context) -> Work:
@@ -74,10 +75,9 @@ def ordered_attention(context: Context) -> Work:
     macs, extra = attention.scores(heads, rows, keys, columns[0] // heads, columns[2] // heads)
     weights = {slot: rows * context.weights(slot) for slot in (5, 6, 7, 11, 12, 13)}
     projected = rows * sum(prod(context.input(slot)) for slot in (5, 6, 7))
-    uses = context.used(weights | {19: heads * rows * keys})
-    return Work.of(
-        uses, projected + macs, rows * sum(columns) + extra, sharing=Sharing(token=max(1, rows))
-    )
+    uses, extra = context.used(weights | {19: heads * rows * keys}), extra + rows * sum(columns)
+    work = Work.of(uses, projected + macs, extra, sharing=Sharing(token=max(1, rows)))
+    return work.of_rows(context.share(data[0]))
 
 
 def time_warping(context: Context) -> Work:

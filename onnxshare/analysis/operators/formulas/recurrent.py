@@ -9,22 +9,23 @@ from onnxshare.analysis.results import Sharing
 
 
 def recurrent(context: Context) -> Work:
-    """RNN, GRU, LSTM: every step uses W, R, B and the peepholes once
+    """RNN, GRU, LSTM: every step of a row uses W, R, B and the peepholes once
     (https://onnx.ai/onnx/operators/onnx__LSTM.html)."""
     data = context.input(0)
-    steps = data[1] if context.node.attribute("layout", 0) else data[0]
+    batch, steps = data[:2] if context.node.attribute("layout", 0) else (data[1], data[0])
     weights, recurrence = context.input(1), context.input(2)
     peepholes = 7 if context.node.op_type.endswith("LSTM") else 99
     stored = sum(context.weights(position) for position in (1, 2, 3, peepholes))
     # A quantised cell stores W as [directions, features, gates]: the rows are what is left.
     rows = prod(weights) // data[-1]
-    return Work(
+    work = Work(
         connections=steps * stored,
         sharing=Sharing(temporal=steps if stored else 1),
         macs=steps * (prod(weights) + prod(recurrence)),
         extra_flops=steps * rows * 3,  # bias, activation, gate product
         unshared=steps * (prod(weights) + prod(recurrence)),
     )
+    return work.of_rows(context.share(batch))
 
 
 def linear_attention(context: Context) -> Work:
@@ -38,4 +39,5 @@ def linear_attention(context: Context) -> Work:
     rule = str(node.attribute("update_rule", "gated_delta"))
     passes = groups + heads + (groups if "delta" in rule else 0)
     decays = groups * state if "gated" in rule else 0
-    return Work(macs=steps * passes * state, extra_flops=steps * decays)
+    work = Work(macs=steps * passes * state, extra_flops=steps * decays)
+    return work.of_rows(context.share(query[0]))

@@ -33,7 +33,8 @@ def short_time_transform(context: Context) -> Work:
     """STFT: per frame the product with the window, which each frame uses once, and a transform
     (https://onnx.ai/onnx/operators/onnx__STFT.html)."""
     frames, size = context.output[1], context.input(2)[0]
-    return Work(frames * context.weights(2), extra_flops=frames * (size + _fast_transform(size)))
+    work = Work(frames * context.weights(2), extra_flops=frames * (size + _fast_transform(size)))
+    return work.of_rows(context.share(context.output[0]))
 
 
 def affine_grid(context: Context) -> Work:
