@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil, prod
+from math import ceil
 
 from onnxshare.graph.index import Graph, Scope
 from onnxshare.io.tensors import BITS, bytes_of
 from onnxshare.shapes.inference import Shapes
-from onnxshare.shapes.types import ABSENT, NOTHING, TensorType
+from onnxshare.shapes.types import ABSENT, NOTHING, TensorType, per_sample
 
 #: FLOPs that a machine does in the time it moves one byte of main memory. The figure stands for
 #: CPUs in float32, which have 5 to 20; GPUs have more (an H100 has 20 in float32 and 300 in
@@ -42,14 +42,11 @@ def activation_bytes(tensors: Iterable[TensorType], batch: int) -> int | None:
 
 
 def tensor_bytes(tensor: TensorType, batch: int) -> int | None:
-    """Bytes of one tensor for one sample: its share of the rows of axis 0, if that is a batch."""
+    """Bytes of one tensor for one sample."""
     sizes, dtype = tensor.sizes, tensor.dtype
     if sizes is None or dtype not in BITS:
         return None
-    count = prod(sizes)
-    if sizes and sizes[0] % batch == 0:
-        count //= batch
-    return bytes_of(count, dtype)
+    return bytes_of(per_sample(sizes, batch), dtype)
 
 
 def weights_moved(stored: int, params: int, connections: int | None) -> int:

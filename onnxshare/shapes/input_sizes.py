@@ -13,9 +13,10 @@ from numbers import Integral
 import onnx
 
 from onnxshare.errors import UsageError, hint
-from onnxshare.graph.index import Graph
+from onnxshare.graph.index import Graph, Node
 from onnxshare.io.load import Model
 from onnxshare.io.node_reader import model_inputs, symbol
+from onnxshare.shapes.types import holds_rows
 
 #: Sizes given by the user: input name → sizes, None for "leave as it is".
 InputShapes = Mapping[str, Sequence[int | None]]
@@ -88,7 +89,14 @@ def bind(
                     )
     sequences = _sequences(graph)
     symbols: list[str] = []
-    for value in inputs if batch is not None else ():
+    regions = _regions(graph)
+    for value in sorted(inputs, key=lambda value: value.name in regions):
+        if batch is None:
+            break
+        if value.name in regions and value.type.tensor_type.shape.dim:
+            dim = value.type.tensor_type.shape.dim[0]
+            if dim.dim_param not in sizes:
+                continue  # how many regions a sample has is no batch
         symbols += _bind_batch(value, 1 if value.name in sequences else 0, sizes, batch or 1)
     for value in inputs:
         for dim in value.type.tensor_type.shape.dim:
@@ -125,21 +133,72 @@ def _open(value: onnx.ValueInfoProto) -> dict[str, str]:
 
 
 def rows(graph: Graph, inferred: onnx.ModelProto, binding: Binding) -> int:
-    """Rows of one run: axis 0 of the inputs where it is a fixed size that they and the outputs
-    share; 1 otherwise, and where axis 0 is time. Inputs of one number have no rows."""
-    if binding.batch_symbols or binding.sequences:
+    """Rows of one run: axis 0 of the inputs (axis 1 of sequences and states) where it is a fixed
+    size that they share, and the outputs have as many, or all that is computed has a multiple; 1
+    otherwise. Inputs of one number have no rows, and regions are no batch."""
+    if binding.batch_symbols:
         return 1
-    names = {value.name for value in graph.inputs}
+    names = {value.name for value in graph.inputs} - _regions(graph)
+    second = binding.sequences | _sequences(graph, states=True)
     ends = [
         value
         for value in inferred.graph.input
         if value.name in names and not _one_number(value.type.tensor_type)
     ]
-    first: set[int] = set()
-    for value in [*ends, *inferred.graph.output]:
-        dims = value.type.tensor_type.shape.dim
-        first.add(dims[0].dim_value if dims else 0)
-    return first.pop() if len(first) == 1 and 0 not in first else 1
+    first = {_size(value, 1 if value.name in second else 0) for value in ends}
+    made = {_size(value, 0) for value in inferred.graph.output}
+    if len(first) != 1 or 0 in first | made:
+        return 1
+    (size,) = first
+    agreed = size == 1 or (made == first and not second)
+    return size if agreed or _rows_everywhere(graph, inferred, size) else 1
+
+
+def _size(value: onnx.ValueInfoProto, axis: int) -> int:
+    """The size of an axis; 0 where it is not known."""
+    dims = value.type.tensor_type.shape.dim
+    return int(dims[axis].dim_value) if len(dims) > axis else 0
+
+
+def _rows_everywhere(graph: Graph, inferred: onnx.ModelProto, batch: int) -> bool:
+    """Whether the rows of all that the model computes are a multiple of the batch, so that some of
+    them belong to each sample."""
+    return all(
+        holds_rows([dim.dim_value for dim in value.type.tensor_type.shape.dim], batch)
+        for value in (*inferred.graph.value_info, *inferred.graph.output)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        and value.type.tensor_type.shape.dim
+        and graph.source(graph.main, value.name) is None
+    )
+
+
+#: Operators that make a row for each region, and the inputs that say which.
+_OF_REGIONS = {"RoiAlign": (1, 2), "MaxRoiPool": (1,), "CropAndResize": (1, 2)}
+
+#: Operators behind which a row is still a region.
+_SAME_ROWS = frozenset(
+    "Identity Cast Slice Split Squeeze Unsqueeze Reshape Flatten Mul Add Sub Div Concat Clip Floor "
+    "Round Gather".split()
+)
+
+
+def _regions(graph: Graph) -> frozenset[str]:
+    """The inputs whose rows are regions of the maps that other inputs give."""
+    if _OF_REGIONS.keys().isdisjoint(op_type for _, op_type in graph.operators):
+        return frozenset()
+    found: set[str] = set()
+    makers = [node for node in graph.main.nodes if node.op_type in _OF_REGIONS]
+    names = [n.inputs[at] for n in makers for at in _OF_REGIONS[n.op_type] if at < len(n.inputs)]
+    while names:
+        name = names.pop()
+        if name in found:
+            continue
+        found.add(name)
+        maker: Node | None = graph.main.producers.get(name)
+        if maker is not None and maker.op_type in _SAME_ROWS:
+            several = maker.op_type == "Concat"
+            names += maker.inputs if several else maker.inputs[:1]
+    return frozenset(found & graph.main.inputs)
 
 
 def _one_number(tensor_type: onnx.TypeProto.Tensor) -> bool:
@@ -165,17 +224,18 @@ def _bind_batch(
     return [name]
 
 
-def _sequences(graph: Graph) -> frozenset[str]:
-    """The inputs that a recurrent cell reads as they are, so that their axis 0 is time."""
+def _sequences(graph: Graph, *, states: bool = False) -> frozenset[str]:
+    """The inputs that a recurrent cell reads as they are, so that their axis 0 is time; or those
+    that it starts from, whose axis 0 is the directions."""
     found = set()
     for node in graph.main.nodes:
         domain = "" if node.standard else node.domain
         if (domain, node.op_type) in _RECURRENT and not node.attribute("layout", 0):
-            name = node.inputs[0]
-            while (maker := graph.main.producers.get(name)) and maker.op_type in _SAME_AXES:
-                name = maker.inputs[0]
-            if name in graph.main.inputs:
-                found.add(name)
+            for name in node.inputs[5:7] if states else node.inputs[:1]:
+                while (maker := graph.main.producers.get(name)) and maker.op_type in _SAME_AXES:
+                    name = maker.inputs[0]
+                if name in graph.main.inputs:
+                    found.add(name)
     return frozenset(found)
 
 

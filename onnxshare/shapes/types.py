@@ -8,10 +8,11 @@ bytes, so that most need not be parsed.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
+from math import prod
 from typing import Any
 
 import onnx
@@ -145,3 +146,16 @@ def _shallow() -> type[Any]:
         pool.FindMessageTypeByName("onnxshare.Graph")
     )
     return found
+
+
+def holds_rows(sizes: Sequence[int], batch: int) -> bool:
+    """Whether a multiple of so many samples is among the leading axes: axis 0, axis 1 where it is
+    the one after time, axis 2 of what a recurrent cell makes (steps, directions, batch, size)."""
+    leading = sizes[: max(1, len(sizes) - 1)][: 3 if len(sizes) == 4 and sizes[1] < 3 else 2]
+    return any(size % batch == 0 for size in leading)
+
+
+def per_sample(sizes: Sequence[int], batch: int) -> int:
+    """Elements of a tensor that belong to one of so many samples."""
+    count = prod(sizes)
+    return count // batch if sizes and holds_rows(sizes, batch) else count

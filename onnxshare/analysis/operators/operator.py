@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import prod
 
 from onnx import TensorProto
 
 from onnxshare.analysis.results import Sharing
 from onnxshare.graph.index import Node, Stored
 from onnxshare.graph.operator_traits import UNKNOWN, Traits
+from onnxshare.shapes.types import per_sample
 
 Sizes = tuple[int, ...]
 
@@ -155,7 +155,7 @@ class Context:
 
     def per_sample(self, sizes: Sizes) -> int:
         """Elements of a tensor that belong to one sample."""
-        return self.share(sizes[0]) * prod(sizes[1:]) if sizes else 1
+        return per_sample(sizes, self.batch)
 
     def share(self, rows: int) -> int:
         """How many of so many rows of a run belong to one sample."""
