@@ -24,9 +24,9 @@ from onnxshare.analysis.totals import add_up
 from onnxshare.analysis.weight_hashes import hashed
 from onnxshare.analysis.weight_usage import WeightUsage
 from onnxshare.errors import ModelFileError
-from onnxshare.graph.index import Graph
+from onnxshare.graph.index import Graph, Node
 from onnxshare.io.load import Model, ModelSource, load
-from onnxshare.shapes.inference import InputShapes
+from onnxshare.shapes.inference import InputShapes, Shapes
 from onnxshare.support.garbage_collection import paused
 from onnxshare.weights.index import Progress
 
@@ -78,7 +78,7 @@ def inspect(
         *shapes.warnings,
         *usage.warnings,
         *_computed(usage),
-        *_unknown(usage, shared, shapes.open),
+        *_unknown(usage, shared, shapes),
         *unread,
     ]
     report = Inspection.with_rows_later(
@@ -171,27 +171,43 @@ def _computed(usage: WeightUsage) -> list[str]:
     ]
 
 
-def _unknown(
-    usage: WeightUsage, shared: list[NodeFacts], open_sizes: Mapping[str, str]
-) -> list[str]:
+def _unknown(usage: WeightUsage, shared: list[NodeFacts], shapes: Shapes) -> list[str]:
     """One line for the nodes whose work stayed unknown, not one each, with the sizes of inputs that
     are open; else one for those of which it is only what they do beside multiply-accumulates."""
     work, flops = [], []
     for use, facts in zip(usage.nodes, shared, strict=True):
         if facts.macs is None or facts.connections is None:
-            work.append(use.node.name)
+            work.append(use.node)
         elif facts.flops is None:
             flops.append(use.node.name)
-    remedy = _to_set(open_sizes)
+    remedy = _to_set(shapes.open)
     lines = []
     if work:
         lines.append(
-            f"the work of {_some(work)} is unknown, and so are the totals that need it{remedy}"
+            f"the work of {_some([node.name for node in work])} is unknown, and so are the totals "
+            f"that need it{_blocked(work[0], shapes)}{remedy}"
         )
     if flops and not (work and remedy):
         why = remedy or ": they depend on data, or on sizes that are not known"
         lines.append(f"the FLOPs of {_some(flops)} are unknown{why}")
     return lines
+
+
+def _blocked(node: Node, shapes: Shapes) -> str:
+    """Which node makes the first tensor of unknown size that a node depends on, in words; "" where
+    it is an input of the model, or the node itself."""
+    maker: Node | None = node
+    while maker is not None:
+        at, maker = maker, None
+        for name in at.inputs:
+            if name and shapes.sizes(at.scope, name) is None:
+                maker = at.scope.producer(name)
+                if maker is None:
+                    return ""
+                break
+    if at is node:
+        return ""
+    return f"; the sizes of what '{at.name}' ({at.op_type}) makes are not known before a run"
 
 
 def _to_set(open_sizes: Mapping[str, str]) -> str:

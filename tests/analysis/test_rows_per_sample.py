@@ -1,0 +1,182 @@
+"""Several rows of axis 0 that belong to one sample: every operator counts all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+import pytest
+
+import onnxshare
+from tests.builders import constant, model, node, tensor
+
+MS = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Nodes that make `y` of inputs and stored tensors, and what is right of the totals."""
+
+    nodes: list[onnx.NodeProto]
+    inputs: Mapping[str, Sequence[int | str]]
+    stored: list[onnx.TensorProto]
+    macs: int | None
+    dims: dict[str, int] | None = None
+    also: dict[str, int | float | None] = field(default_factory=dict)
+
+    def report(self) -> onnxshare.Inspection:
+        built = model(self.nodes, dict(self.inputs), ["y"], self.stored)
+        return onnxshare.inspect(built, dims=self.dims)
+
+
+def fold(*sizes: int) -> tuple[onnx.NodeProto, onnx.TensorProto]:
+    """A Reshape of `x` to `r`, and its target."""
+    return node("Reshape", "x s", "r"), constant("s", sizes)
+
+
+def folded(op: str, x: Sequence[int | str], to: Sequence[int], stored: str, **kind: object) -> Case:
+    """One operator behind a Reshape. `stored` is its inputs after the data, each as name:1x2x3."""
+    reshape, target = fold(*to)
+    macs = kind.pop("macs")
+    also = kind.pop("also", {})
+    weights = [part.split(":") for part in stored.split()]
+    names = " ".join(["r", *(name for name, _ in weights)])
+    tensors = [tensor(n, *map(int, shape.split("x"))) for n, shape in weights if shape]
+    made = node(op, names, "y", **kind)
+    return Case([reshape, made], {"x": x}, [target, *tensors], macs, also=also)  # type: ignore[arg-type]
+
+
+#: On 8x8 maps, a 3x3 kernel has 36 positions of 4·3·9 multiplications.
+ROW = 36 * 108
+K = "k:4x3x3x3"
+
+CASES = {
+    # 5 frames; the bias is used once a position and channel more: 5·36·(108 + 4)
+    "frames, Conv with bias": folded(
+        "Conv", ["n", 5, 3, 8, 8], [-1, 3, 8, 8], f"{K} b:4", macs=5 * ROW,
+        also={"connections": 5 * 36 * 112, "flops": 2 * 5 * ROW + 5 * 36 * 4},
+    ),
+    # the fourth axis of 4 is rows: 4·(64·3 inputs·4·9)
+    "frames, ConvTranspose": folded(
+        "ConvTranspose", ["n", 4, 3, 8, 8], [-1, 3, 8, 8], "k:3x4x3x3", macs=4 * 64 * 108
+    ),
+    "frames, FusedConv": folded(
+        "FusedConv", ["n", 6, 3, 8, 8], [-1, 3, 8, 8], K, macs=6 * ROW, domain=MS
+    ),
+    "windows of a signal, Conv 1-D": folded(
+        "Conv", ["n", 1, 160], [-1, 1, 16], "k:2x1x4", macs=10 * 13 * 8
+    ),
+    "depthwise Conv on tiles": folded(
+        "Conv", [1, 12, 8, 8], [4, 3, 8, 8], "k:3x1x3x3", group=3, macs=4 * 36 * 27
+    ),
+    # 7 rows of 5 steps of 4 gates·8·(3 + 8)
+    "rows of an LSTM": Case(
+        [fold(-1, 5, 3)[0], node("Transpose", "r", "t", perm=[1, 0, 2]),
+         node("LSTM", "t w q", "y", hidden_size=8)],
+        {"x": ["n", 7, 15]}, [constant("s", [-1, 5, 3]), tensor("w", 1, 32, 3),
+                              tensor("q", 1, 32, 8)], 7 * 5 * 32 * 11,
+        also={"connections": 7 * 5 * 32 * 11, "sharing_ratio": 35.0},
+    ),
+    "rows of an RNN, layout 1": folded(
+        "RNN", ["n", 7, 5, 3], [-1, 5, 3], "w:1x8x3 q:1x8x8", hidden_size=8, layout=1,
+        macs=7 * 5 * 8 * 11,
+    ),
+    # 9 windows of 4 tokens of 3·16² and of QK' and AV, 2·4·4·16
+    "windows, com.microsoft Attention": folded(
+        "Attention", ["n", 9, 4, 16], [-1, 4, 16], "w:16x48 b:48", domain=MS, num_heads=2,
+        macs=9 * (4 * 16 * 48 + 2 * 16 * 16), also={"connections": 9 * 4 * (16 * 48 + 48)},
+    ),
+    "two images on axis 0, Conv then Gemm": Case(
+        [node("Concat", "x x2", "r", axis=0), node("Conv", "r k", "c"),
+         node("GlobalAveragePool", "c", "p"), node("Flatten", "p", "f"), node("Gemm", "f w", "y")],
+        {"x": ["n", 3, 8, 8], "x2": ["n", 3, 8, 8]},
+        [tensor("k", 4, 3, 3, 3), tensor("w", 4, 5)], 2 * ROW + 2 * 20,
+    ),
+    "one sample twice for guidance, Tile": Case(
+        [node("Tile", "x t", "r"), node("Conv", "r k", "y")], {"x": ["n", 3, 8, 8]},
+        [constant("t", [2, 1, 1, 1]), tensor("k", 4, 3, 3, 3)], 2 * ROW,
+    ),
+    "one sample three times, Expand": Case(
+        [node("Expand", "x t", "r"), node("Conv", "r k", "y")], {"x": [1, 3, 8, 8]},
+        [constant("t", [3, 3, 8, 8]), tensor("k", 4, 3, 3, 3)], 3 * ROW,
+    ),
+    "fixed batch 3 of 4 frames": folded(
+        "Conv", [3, 4, 3, 8, 8], [12, 3, 8, 8], K, macs=4 * ROW,
+        also={"connections": 4 * ROW, "flops": 8 * ROW},
+    ),
+    "fixed batch 2 whose rows a GRU reads as columns": Case(
+        [fold(12, 5, 1)[0], node("Transpose", "r", "t", perm=[1, 0, 2]),
+         node("GRU", "t w q", "y", hidden_size=8)],
+        {"x": [2, 6, 5]}, [constant("s", [12, 5, 1]), tensor("w", 1, 24, 1),
+                           tensor("q", 1, 24, 8)], 6 * 5 * 24 * 9,
+    ),
+    "fixed batch 2 behind time": Case(
+        [node("LSTM", "x w q", "h", hidden_size=8), node("Squeeze", "h one", "z"),
+         node("MatMul", "z v", "y")],
+        {"x": [5, 2, 3]}, [tensor("w", 1, 32, 3), tensor("q", 1, 32, 8), constant("one", [1]),
+                           tensor("v", 8, 4)], 5 * 32 * 11 + 5 * 32,
+    ),
+    "fixed batch 2 with a state that has it behind the directions": Case(
+        [node("Transpose", "x", "t", perm=[1, 0, 2]),
+         node("GRU", "t w q _ _ h0", "h last", hidden_size=8), node("Squeeze", "last zero", "z"),
+         node("MatMul", "z v", "y")],
+        {"x": [2, 5, 3], "h0": [1, 2, 8]}, [tensor("w", 1, 24, 3), tensor("q", 1, 24, 8),
+                                            constant("zero", [0]), tensor("v", 8, 4)],
+        5 * 24 * 11 + 32,
+    ),
+    # no batch at all: an image with its channels last, made twice as large
+    "axis 0 that is a height": Case(
+        [node("Transpose", "x", "t", perm=[2, 0, 1]), node("Unsqueeze", "t zero", "u"),
+         node("ConvTranspose", "u k", "v", strides=[2, 2]), node("Squeeze", "v zero", "q"),
+         node("Transpose", "q", "y", perm=[1, 2, 0])],
+        {"x": [8, 8, 3]}, [constant("zero", [0]), tensor("k", 3, 3, 2, 2)], 64 * 3 * 3 * 4,
+    ),
+    "regions of MaxRoiPool, none given": Case(
+        [node("MaxRoiPool", "x rois", "r", pooled_shape=[7, 7]), node("Conv", "r k", "y")],
+        {"x": ["n", 3, 32, 32], "rois": ["R", 5]}, [tensor("k", 4, 3, 3, 3)], None,
+    ),
+    "regions of MaxRoiPool, 20 given": Case(
+        [node("MaxRoiPool", "x rois", "r", pooled_shape=[7, 7]), node("Conv", "r k", "y")],
+        {"x": ["n", 3, 32, 32], "rois": ["R", 5]}, [tensor("k", 4, 3, 3, 3)],
+        20 * 25 * 108, dims={"R": 20},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_every_row_is_counted(case: Case) -> None:
+    totals = case.report().totals
+    assert totals.macs == case.macs
+    assert {name: getattr(totals, name) for name in case.also} == case.also
+
+
+def test_the_factors_of_a_ratio_hold_the_rows() -> None:
+    conv = CASES["frames, Conv with bias"].report().nodes[-1]
+    assert (conv.sharing.spatial, conv.sharing_ratio) == (5 * 36, 180.0)
+    cell = CASES["rows of an LSTM"].report().nodes[-1]
+    assert (cell.sharing.temporal, cell.sharing.token, cell.sharing_ratio) == (5, 7, 35.0)
+
+
+def test_regions_are_named_as_open() -> None:
+    report = CASES["regions of MaxRoiPool, none given"].report()
+    assert "R" not in report.totals.dims
+    assert any("sizes that are open: R" in text for text in report.warnings)
+
+
+@pytest.mark.parametrize("op", ["NonZero", "Unique"])
+def test_rows_that_depend_on_data_name_the_node(op: str) -> None:
+    made = node(op, "x", "z", name="found")
+    nodes = [
+        made,
+        node("Unsqueeze", "z axes", "u"),
+        node("Cast", "u", "c", to=onnx.TensorProto.FLOAT),
+        node("Flatten", "c", "f", axis=2),
+        node("Gemm", "f w", "y", name="after"),
+    ]
+    built = model(nodes, {"x": ["n", 3]}, ["y"], [constant("axes", [0]), tensor("w", 1, 4)])
+    report = onnxshare.inspect(built)
+    assert report.totals.macs is None
+    (warning,) = [text for text in report.warnings if "is unknown" in text]
+    assert f"'found' ({op})" in warning
+    assert "after" in warning
