@@ -14,6 +14,7 @@ import onnx
 
 from onnxshare.errors import UsageError, hint
 from onnxshare.graph.index import Graph, Node
+from onnxshare.graph.operator_traits import UNKNOWN, Effect, traits_of
 from onnxshare.io.load import Model
 from onnxshare.io.node_reader import model_inputs, symbol
 from onnxshare.shapes.types import holds_rows
@@ -175,12 +176,6 @@ def _rows_everywhere(graph: Graph, inferred: onnx.ModelProto, batch: int) -> boo
 #: Operators that make a row for each region, and the inputs that say which.
 _OF_REGIONS = {"RoiAlign": (1, 2), "MaxRoiPool": (1,), "CropAndResize": (1, 2)}
 
-#: Operators behind which a row is still a region.
-_SAME_ROWS = frozenset(
-    "Identity Cast Slice Split Squeeze Unsqueeze Reshape Flatten Mul Add Sub Div Concat Clip Floor "
-    "Round Gather".split()
-)
-
 
 def _regions(graph: Graph) -> frozenset[str]:
     """The inputs whose rows are regions of the maps that other inputs give."""
@@ -195,9 +190,9 @@ def _regions(graph: Graph) -> frozenset[str]:
             continue
         found.add(name)
         maker: Node | None = graph.main.producers.get(name)
-        if maker is not None and maker.op_type in _SAME_ROWS:
-            several = maker.op_type == "Concat"
-            names += maker.inputs if several else maker.inputs[:1]
+        traits = UNKNOWN if maker is None else traits_of(maker)
+        if maker is not None and (traits.elementwise or traits.carries or traits.views):
+            names += maker.inputs if traits.effect is Effect.JOIN else maker.inputs[:1]
     return frozenset(found & graph.main.inputs)
 
 
