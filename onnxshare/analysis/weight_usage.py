@@ -26,7 +26,6 @@ from onnxshare.analysis.sliced_weights import CUT_OR_JOIN, Views
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node, Scope, Stored
 from onnxshare.io.node_reader import Operation
-from onnxshare.shapes.computed_sizes import taken_branch
 from onnxshare.shapes.inference import Shapes
 
 #: The Add that gives an FC its bias: a bias is a parameter even where it is one number.
@@ -305,7 +304,7 @@ def _choose_branches(usage: WeightUsage, graph: Graph, values: Values) -> None:
         work = {name: sum(map(_size, uses)) for name, uses in inside.items()}
         if len(work) < 2:
             continue
-        taken = taken_branch(holder, values)
+        taken = values.branch(holder)
         chosen = taken or max(work, key=lambda name: work[name])
         for name, uses in inside.items():
             for use in uses:

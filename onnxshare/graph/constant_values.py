@@ -1,15 +1,16 @@
 """Evaluates what does not depend on the model's inputs: shape arithmetic, and weights behind layout
 nodes.
 
-These are small NumPy versions of the operators that exporters use for the two. Only constants and
-shapes are followed, never data. Operators that rearrange are evaluated at any size; those that
+These are small NumPy versions of the operators that exporters use most for the two; others are
+left to onnx's reference implementation (`reference_values`). Only constants and shapes are
+followed, never data. Operators that rearrange are evaluated at any size; those that
 compute are bounded, because a hostile file can ask for a tensor of any size.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from math import prod
 from typing import Any
 
@@ -19,6 +20,7 @@ from onnx import helper, numpy_helper
 from onnxshare.errors import ModelError
 from onnxshare.graph.index import Graph, Node, Scope, Stored
 from onnxshare.graph.operator_traits import Effect, traits_of
+from onnxshare.graph.reference_values import MAX_ELEMENTS, evaluable, evaluate
 from onnxshare.io.tensors import Array
 
 #: The largest tensor that shape arithmetic may compute; real ones hold a handful of numbers.
@@ -263,10 +265,12 @@ def _one(function: Callable[[Array], Any]) -> Evaluator:
 
 
 @_evaluates("ReduceProd")
-def _product(node: Node, inputs: Inputs) -> Array | None:
-    if _axes(node, inputs, 1) not in (None, [0]):
-        return None
-    return np.asarray(np.prod(_need(inputs[0]), keepdims=bool(node.attribute("keepdims", 1))))
+def _product(node: Node, inputs: Inputs) -> Array:
+    data, axes = _need(inputs[0]), _axes(node, inputs, 1)
+    if not axes and node.attribute("noop_with_empty_axes", 0):
+        return data
+    kept = bool(node.attribute("keepdims", 1))
+    return np.asarray(np.prod(data, tuple(axes) if axes else None, data.dtype, keepdims=kept))
 
 
 OPERATORS.update(
@@ -290,6 +294,9 @@ OPERATORS.update(
 )
 
 
+#: So many nodes are left to the reference implementation, which takes half a millisecond for each.
+_MOST_EVALUATED = 2000
+
 #: The largest ConstantOfShape that is filled in memory when its values are asked for.
 MAX_FILLED = 2**30
 
@@ -303,12 +310,20 @@ class Values:
     Args:
         graph: the index to follow.
         shapes: what Shape and Size nodes answer.
+        impossible: paths of branches that cannot run, because something in them does not fit.
     """
 
-    def __init__(self, graph: Graph, shapes: KnownShapes | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        shapes: KnownShapes | None = None,
+        impossible: Collection[str] = (),
+    ) -> None:
         self._graph = graph
         self._shapes = shapes or {}
-        self._known: dict[tuple[str, str], Array | None] = {}
+        self._impossible = impossible
+        self._known: dict[tuple[str, str], Any] = {}  # lists for sequences
+        self._left = _MOST_EVALUATED
 
     def get(self, scope: Scope, name: str) -> Array | None:
         """The value of a tensor, or None if it depends on the model's inputs or is too large.
@@ -334,7 +349,20 @@ class Values:
             else:
                 self._known[key] = self._compute(where, wanted)
                 stack.pop()
-        return self._known[home.path, name]
+        found = self._known[home.path, name]
+        return None if isinstance(found, list) else found
+
+    def branch(self, node: Node) -> str | None:
+        """Which branch of an If runs, where its condition does not depend on data, or only one of
+        them can."""
+        return self._branch(node, self.get(node.scope, node.inputs[0]))
+
+    def _branch(self, node: Node, condition: Any) -> str | None:
+        if isinstance(condition, np.ndarray) and condition.size == 1:
+            return "then_branch" if condition.all() else "else_branch"
+        branches = self._graph.subgraphs(node)
+        left = [name for name, scope in branches.items() if scope.path not in self._impossible]
+        return left[0] if len(left) == 1 < len(branches) else None
 
     def integers(self, scope: Scope, name: str) -> list[int] | None:
         """The value as a flat list of integers, for shapes, axes and pads."""
@@ -348,32 +376,70 @@ class Values:
         if self._graph.stored(scope, name) is not None:
             return []
         node = scope.producers.get(name)
-        if node is None or not node.standard or name != node.outputs[0]:
+        if node is None or not node.standard:
             return None
         if traits_of(node).effect is Effect.SHAPE:
             return []
-        if node.op_type not in OPERATORS:
+        if node.op_type == "If":
+            return self._missing_of_branch(node, name)
+        quick = node.op_type in OPERATORS and name == node.outputs[0]
+        if not quick and (not evaluable(node) or self._too_large(node)):
             return None
+        return self._unknown([(node.scope, needed) for needed in node.inputs if needed])
+
+    def _unknown(self, needed: list[tuple[Scope, str]]) -> list[tuple[Scope, str]] | None:
+        """Those of some tensors that are to be evaluated first; None if one cannot be."""
         missing = []
-        for needed in filter(None, node.inputs):
-            home = node.scope.home(needed)
+        for scope, name in needed:
+            home = scope.home(name)
             if home is None:
                 return None
-            key = (home.path, needed)
+            key = (home.path, name)
             if key not in self._known:
-                missing.append((home, needed))
+                missing.append((home, name))
             elif self._known[key] is None:
                 return None
         return missing
 
-    def _compute(self, scope: Scope, name: str) -> Array | None:
+    def _missing_of_branch(self, node: Node, name: str) -> list[tuple[Scope, str]] | None:
+        home = node.scope.home(node.inputs[0])
+        if home is not None and (home.path, node.inputs[0]) not in self._known:
+            return [(home, node.inputs[0])]
+        source = self._returned(node, name)
+        return None if source is None else self._unknown([source])
+
+    def _returned(self, node: Node, name: str) -> tuple[Scope, str] | None:
+        """What a result of an If is in the branch that runs."""
+        taken = self._branch(node, self._input(node, node.inputs[0]))
+        scope = self._graph.subgraphs(node).get(taken or "")
+        place = node.outputs.index(name)
+        if scope is None or place >= len(scope.graph.output):
+            return None
+        return scope, scope.graph.output[place].name
+
+    def _too_large(self, node: Node) -> bool:
+        """Whether a node reads a large stored tensor."""
+        stored = [self._graph.stored(node.scope, name) for name in node.inputs if name]
+        return any(item is not None and item.elements > MAX_ELEMENTS for item in stored)
+
+    def _compute(self, scope: Scope, name: str) -> Any:
         stored = self._graph.stored(scope, name)
         if stored is not None:
             return self.payload(stored)
         node = scope.producers[name]
         if traits_of(node).effect is Effect.SHAPE:
             return self._shape(node)
+        if node.op_type == "If":
+            source = self._returned(node, name)
+            home = source[0].home(source[1]) if source else None
+            return self._known[home.path, source[1]] if source and home else None
         inputs = [self._input(node, item) for item in node.inputs]
+        if (
+            node.op_type not in OPERATORS
+            or name != node.outputs[0]
+            or any(isinstance(item, list) for item in inputs)
+        ):
+            return self._evaluate(node, name, inputs)
         # What only rearranges or converts is evaluated at any size.
         if (
             not traits_of(node).carries
@@ -387,7 +453,17 @@ class Values:
             return None  # not ours to judge: whoever needs the value says that it is unknown
         return None if result is None else np.asarray(result)
 
-    def _input(self, node: Node, name: str) -> Array | None:
+    def _evaluate(self, node: Node, name: str, inputs: list[Any]) -> Any:
+        """A result of a node by the reference implementation; the others are noted."""
+        self._left -= 1
+        results = evaluate(node, inputs, self._graph.opset) if self._left >= 0 else None
+        if results is None:
+            return None
+        named = [output for output in node.outputs if output]
+        self._known.update({(node.scope.path, n): v for n, v in zip(named, results, strict=True)})
+        return self._known[node.scope.path, name]
+
+    def _input(self, node: Node, name: str) -> Any:
         home = node.scope.home(name) if name else None
         return self._known[home.path, name] if home else None
 

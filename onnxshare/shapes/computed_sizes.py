@@ -74,14 +74,6 @@ def leave_unknown(graph: Graph, weightless: onnx.ModelProto, nodes: Collection[N
     weightless.opset_import.append(onnx.helper.make_opsetid(_UNKNOWN, 1))
 
 
-def taken_branch(node: Node, values: Values) -> str | None:
-    """Which branch of an If runs, where its condition does not depend on data."""
-    condition = values.get(node.scope, node.inputs[0])
-    if condition is None or condition.size != 1:
-        return None
-    return "then_branch" if condition.all() else "else_branch"
-
-
 def _pairs(scope: Scope, proto: onnx.GraphProto) -> Iterator[tuple[Scope, onnx.GraphProto]]:
     yield scope, proto
     for position, children in scope.children.items():
@@ -131,7 +123,7 @@ def _widen(node: Node, copy: onnx.NodeProto, graph: Graph, known: Known) -> bool
 
 
 def _take_branch(node: Node, proto: onnx.GraphProto, known: Known, values: Values) -> bool:
-    name = taken_branch(node, values)
+    name = values.branch(node)
     branch = node.scope.children.get(node.position, {}).get(name or "")
     if branch is None:
         return False

@@ -1,0 +1,97 @@
+"""Values of small constant nodes by onnx's own reference implementation, for the operators that
+`constant_values` has no NumPy version of. It is imported when the first of them is met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxshare.graph.inference_cost import is_cheap
+from onnxshare.graph.nodes import Node
+from onnxshare.graph.operator_traits import Effect, traits_of
+
+#: The most elements that a node may read or make; shapes hold a handful.
+MAX_ELEMENTS = 4096
+
+#: What is evaluated, and of that what can make more elements than it reads, whatever it reads.
+_EVALUATED = frozenset(
+    (
+        Effect.ELEMENTWISE, Effect.RESHAPE, Effect.PERMUTATION, Effect.CUT, Effect.LOOKUP,
+        Effect.REPEAT, Effect.JOIN, Effect.SCATTER, Effect.REDUCTION, Effect.ORDERING,
+        Effect.SOURCE, Effect.CONTAINER,
+    )
+)  # fmt: skip
+_GROWING = frozenset((Effect.ELEMENTWISE, Effect.REPEAT, Effect.SOURCE))
+
+
+def evaluable(node: Node) -> bool:
+    """Whether a node may be evaluated, if what it reads is constant and small: it is of the
+    standard, draws no random numbers and holds no graph."""
+    return (
+        node.standard
+        and (traits_of(node).effect in _EVALUATED or node.op_type == "NonZero")
+        and node.position not in node.scope.children
+        and (node.op_type != "Dropout" or len(node.inputs) < 3)  # it may draw
+    )
+
+
+def evaluate(node: Node, inputs: Sequence[Any], opset: int) -> list[Any] | None:
+    """The results of a node: arrays, or lists of them for sequences.
+
+    Args:
+        node: a node that is `evaluable`.
+        inputs: the value of each input; None for one that is left out.
+        opset: the version of the standard.
+
+    Returns:
+        A value for each named output; None where they are too large or cannot be computed.
+    """
+    given = {name: value for name, value in zip(node.inputs, inputs, strict=True) if name}
+    if any(value is None for value in given.values()) or _elements(given.values()) > MAX_ELEMENTS:
+        return None
+    sequences = {name: value for name, value in given.items() if isinstance(value, list)}
+    graph = helper.make_graph(
+        [node.proto],
+        "node",
+        [onnx.ValueInfoProto(name=name) for name in sequences],
+        [onnx.ValueInfoProto(name=name) for name in node.outputs if name],
+        [numpy_helper.from_array(v, name) for name, v in given.items() if name not in sequences],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    try:
+        if not sequences and not _small(model, traits_of(node).effect in _GROWING):
+            return None
+        from onnx.reference import ReferenceEvaluator
+
+        results: Any = ReferenceEvaluator(model).run(None, sequences)
+    except Exception:  # whatever it raises, the value is unknown
+        return None
+    return results if _elements(results) <= MAX_ELEMENTS else None
+
+
+def _elements(values: Any) -> int:
+    return sum(
+        _elements(value) + 1 if isinstance(value, list) else getattr(value, "size", 1)
+        for value in values
+    )
+
+
+def _small(model: onnx.ModelProto, grows: bool) -> bool:
+    """Whether the results are small, judged before they are computed."""
+    if not is_cheap(model):
+        return False
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    for value in inferred.graph.output:
+        dims = value.type.tensor_type.shape.dim
+        sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
+        if None in sizes or not value.type.tensor_type.HasField("shape"):
+            if grows:
+                return False
+        elif prod(size for size in sizes if size is not None) > MAX_ELEMENTS:
+            return False
+    return True

@@ -1,0 +1,231 @@
+"""Sizes that a graph computes from Shape, in the ways that operators allow; ONNX Runtime says what
+they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import onnxshare
+from onnxshare.graph.constant_values import Values
+from onnxshare.graph.index import Graph
+from onnxshare.graph.reference_values import MAX_ELEMENTS
+from onnxshare.io.load import load
+from tests.builders import constant, info, model, node, only, random_array, run
+
+#: x is 1×4×6×8 and s its shape; what makes a target t of two small sizes from it.
+CASES: dict[str, list[onnx.NodeProto]] = {
+    "Split": [node("Split", "s two_two", "a t")],
+    "Split, the first part": [node("Split", "s", "t a", num_outputs=2)],
+    "Split in four": [
+        node("Split", "s", "a b c d", num_outputs=4),
+        node("Concat", "c b", "t", axis=0),
+    ],
+    "Mod": [node("Gather", "s last", "g"), node("Mod", "g fives", "t")],
+    "Mod as in C": [node("Gather", "s last", "g"), node("Mod", "g fives", "t", fmod=1)],
+    "ReduceMax": [node("ReduceMax", "s zero", "m"), node("Concat", "m m", "t", axis=0)],
+    "ReduceMin": [
+        node("ReduceMin", "s zero", "m", keepdims=0),
+        node("Unsqueeze", "m zero", "u"),
+        node("Concat", "u u", "t", axis=0),
+    ],
+    "ReduceSum": [node("ReduceSum", "s zero", "m"), node("Concat", "m m", "t", axis=0)],
+    "ReduceProd of the last axis": [
+        node("Slice", "s one three", "p"),
+        node("ReduceProd", "p minus", "m"),
+        node("Concat", "m m", "t", axis=0),
+    ],
+    "ReduceMean": [
+        node("Cast", "s", "f", to=TensorProto.FLOAT),
+        node("ReduceMean", "f zero", "m"),
+        node("Cast", "m", "i", to=TensorProto.INT64),
+        node("Concat", "i i", "t", axis=0),
+    ],
+    "Pow": [node("Gather", "s first", "g"), node("Pow", "g two_two", "t")],
+    "Tile": [node("Slice", "s two three", "g"), node("Tile", "g two", "t")],
+    "ScatterND": [node("ScatterND", "s where fives", "v"), node("Gather", "v last", "t")],
+    "ScatterElements": [
+        node("ScatterElements", "s last fives", "v"),
+        node("Gather", "v last", "t"),
+    ],
+    "CumSum": [node("CumSum", "s zero_scalar", "c"), node("Gather", "c first", "t")],
+    "CumSum, exclusive, from the end": [
+        node("CumSum", "s zero_scalar", "c", exclusive=1, reverse=1),
+        node("Gather", "c first", "t"),
+    ],
+    "And": [
+        node("Gather", "s last", "g"),
+        node("Greater", "g fives", "p"),
+        node("Less", "g sevens", "q"),
+        node("And", "p q", "both"),
+        node("Where", "both g fives", "t"),
+    ],
+    "Or": [
+        node("Gather", "s last", "g"),
+        node("GreaterOrEqual", "g sevens", "p"),
+        node("LessOrEqual", "g fives", "q"),
+        node("Or", "p q", "any"),
+        node("Where", "any g fives", "t"),
+    ],
+    "Xor and Not": [
+        node("Gather", "s last", "g"),
+        node("Equal", "g fives", "p"),
+        node("Not", "p", "q"),
+        node("Xor", "p q", "one_of"),
+        node("Where", "one_of g fives", "t"),
+    ],
+    "Clip": [node("Gather", "s last", "g"), node("Clip", "g five_scalar seven_scalar", "t")],
+    "Round": [
+        node("Gather", "s last", "g"),
+        node("Cast", "g", "f", to=TensorProto.FLOAT),
+        node("Div", "f fours", "h"),
+        node("Round", "h", "r"),
+        node("Cast", "r", "t", to=TensorProto.INT64),
+    ],
+    "GatherND": [node("GatherND", "s where", "t")],
+    "GatherElements": [node("GatherElements", "s last", "t")],
+    "Pad": [node("Slice", "s two three", "g"), node("Pad", "g one_after five_scalar", "t")],
+    "TopK": [node("TopK", "s two", "t at")],
+    "the places of TopK": [node("TopK", "s two", "v at"), node("Add", "at fives", "t")],
+    "Compress": [node("Compress", "s mask", "t", axis=0)],
+    "NonZero": [
+        node("Equal", "s sixes", "e"),
+        node("NonZero", "e", "n"),
+        node("Reshape", "n minus", "p"),
+        node("Gather", "s p", "g"),
+        node("Concat", "g g", "t", axis=0),
+    ],
+    "Unique": [node("Unique", "s", "u"), node("Gather", "u first", "t")],
+    "OneHot": [
+        node("OneHot", "one two_scalar five_seven", "o"),
+        node("Reshape", "o minus", "t"),
+    ],
+    "ArgMax": [node("ArgMax", "s", "m", axis=0), node("Concat", "m m", "t", axis=0)],
+    "Sum of three": [node("Gather", "s last", "g"), node("Sum", "f32 f32 f32", "q"),
+                     node("Cast", "q", "i", to=TensorProto.INT64), node("Add", "g i", "t")],
+    "BitShift": [
+        node("Gather", "s last", "g"),
+        node("Cast", "g", "u", to=TensorProto.UINT64),
+        node("BitShift", "u ones", "h", direction="RIGHT"),
+        node("Cast", "h", "t", to=TensorProto.INT64),
+    ],
+    "Sign and CastLike": [
+        node("Gather", "s last", "g"),
+        node("Sign", "g", "n"),
+        node("CastLike", "n s", "c"),
+        node("Mul", "c fives", "t"),
+    ],
+    "a sequence": [
+        node("SequenceConstruct", "s two_two", "q"),
+        node("SequenceAt", "q zero_scalar", "e"),
+        node("Gather", "e last", "t"),
+    ],
+    "a split sequence": [
+        node("SplitToSequence", "s two_scalar", "q"),
+        node("SequenceAt", "q one_scalar", "t"),
+    ],
+    "a joined sequence": [
+        node("Slice", "s two three", "g"),
+        node("SequenceConstruct", "g g", "q"),
+        node("SequenceInsert", "q g", "more"),
+        node("SequenceErase", "more zero_scalar", "less"),
+        node("ConcatFromSequence", "less", "t", axis=0),
+    ],
+    "the length of a sequence": [
+        node("SequenceConstruct", "s s s", "q"),
+        node("SequenceLength", "q", "n"),
+        node("Unsqueeze", "n zero", "u"),
+        node("Concat", "u u", "t", axis=0),
+    ],
+    "Trilu": [
+        node("Reshape", "s two_two", "m"),
+        node("Trilu", "m", "l", upper=0),
+        node("Reshape", "l minus", "f"),
+        node("Gather", "f ends", "t"),
+    ],
+}  # fmt: skip
+
+
+def _branch(name: str, *nodes: onnx.NodeProto) -> onnx.GraphProto:
+    return helper.make_graph(nodes, name, [], [info(f"{name}_t", None, TensorProto.INT64)])
+
+
+CASES["If"] = [
+    node("Gather", "s zero", "n"),
+    node("Equal", "n one", "c"),
+    node(
+        "If", "c", "t",
+        then_branch=_branch("then", node("Gather", "s last", "then_t")),
+        else_branch=_branch("else", node("Gather", "s first", "else_t")),
+    ),
+]  # fmt: skip
+CASES["If, its condition computed by another"] = [
+    node("Gather", "s zero", "n"),
+    node("Equal", "n one", "c"),
+    node(
+        "If", "c", "inner",
+        then_branch=_branch("a", node("Gather", "s last", "a_t")),
+        else_branch=_branch("b", node("Gather", "s first", "b_t")),
+    ),
+    node("ReduceMax", "inner zero", "m", keepdims=0),
+    node("Greater", "m seven_scalar", "d"),
+    node(
+        "If", "d", "t",
+        then_branch=_branch("then", node("Mod", "inner fives", "then_t")),
+        else_branch=_branch("else", node("Identity", "inner", "else_t")),
+    ),
+]  # fmt: skip
+
+CONSTANTS = [
+    constant("two_two", [2, 2]), constant("last", [2, 3]), constant("first", [0, 1]),
+    constant("ends", [0, 3]), constant("fives", [5, 5]), constant("sevens", [7, 7]),
+    constant("sixes", [6]), constant("zero", [0]), constant("one", [1]), constant("two", [2]),
+    constant("three", [3]), constant("minus", [-1]), constant("where", [[2], [3]]),
+    constant("zero_scalar", 0), constant("one_scalar", 1), constant("two_scalar", 2),
+    constant("five_scalar", 5), constant("seven_scalar", 7), constant("five_seven", [5, 7]),
+    constant("one_after", [0, 1]), constant("mask", [False, False, True, True], np.bool_),
+    constant("fours", [4, 4], np.float32), constant("f32", [1, 1], np.float32),
+    constant("ones", [1, 1], np.uint64),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sizes_computed_from_shape(name: str) -> None:
+    built = model(
+        [node("Shape", "x", "s"), *CASES[name], node("Expand", "w t", "y")],
+        {"x": [1, 4, 6, 8], "w": [1, 1]},
+        ["y"],
+        CONSTANTS,
+        opset=18,
+    )
+    (result,) = run(built, x=random_array(1, 4, 6, 8), w=random_array(1, 1))
+    facts = only(onnxshare.inspect(built), "Expand")
+    assert facts.outputs[0].shape == result.shape
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        pytest.param([node("Tile", "wide many", "v")], id="Tile of a large size"),
+        pytest.param([node("Add", "wide tall", "a"), node("Relu", "a", "v")], id="broadcasting"),
+        pytest.param([node("OneHot", "wide huge both", "v")], id="OneHot"),
+        pytest.param([node("Exp", "large", "v")], id="a large constant"),
+        pytest.param([node("RandomUniform", "", "v", shape=[2])], id="random numbers"),
+        pytest.param([node("RandomUniformLike", "wide", "v")], id="as many random numbers"),
+        pytest.param([node("Bernoulli", "wide", "v")], id="Bernoulli"),
+        pytest.param([node("Dropout", "wide half true", "v")], id="Dropout in training"),
+    ],
+)
+def test_what_is_not_evaluated(nodes: list[onnx.NodeProto]) -> None:
+    stored = [
+        constant("wide", np.ones((1, 100), np.float32), np.float32),
+        constant("tall", np.ones((100, 1), np.float32), np.float32),
+        constant("large", np.ones(MAX_ELEMENTS + 1, np.float32), np.float32),
+        constant("many", [10**6, 10**6]), constant("huge", 10**12),
+        constant("both", [0.0, 1.0], np.float32),
+        constant("half", 0.5, np.float32), constant("true", True, np.bool_),
+    ]  # fmt: skip
+    graph = Graph(load(model([*nodes, node("Add", "x v", "y")], {"x": [1]}, ["y"], stored)))
+    assert Values(graph).get(graph.main, "v") is None
