@@ -8,17 +8,19 @@ it is judged again without them, and an error is what fails then too.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from onnxshare.analysis import weight_usage as walk
 from onnxshare.analysis.shape_rules import in_words
 from onnxshare.analysis.weight_usage import WeightUsage
 from onnxshare.errors import ModelError
 from onnxshare.graph.constant_values import Values
-from onnxshare.graph.index import Graph, Node
+from onnxshare.graph.index import Graph, Node, Scope
 from onnxshare.graph.onnx_sandbox import InferenceRefused
 from onnxshare.io.tensors import Array
+from onnxshare.shapes.computed_sizes import label
 from onnxshare.shapes.inference import InputShapes, Shapes, infer
 
 #: How onnx's inference reports one node: its operator, its name if it has one, and what is wrong.
@@ -104,13 +106,57 @@ def _look(
     proven: bool,
     doubted: Sequence[Node] = (),
 ) -> tuple[Survey, _Misfit | None]:
+    """What is known, and a node that does not fit, if one does not in what can run."""
+    excused: list[Node] = []
+    impossible: dict[str, str] = {}
+    while True:
+        infer_with = partial(
+            infer, graph, input_shapes, batch, proven=proven, impossible=impossible,
+            doubted=[*doubted, *excused],
+        )  # fmt: skip
+        found, misfit = _look_once(graph, infer_with, [*doubted, *excused], impossible)
+        if misfit is None or len(excused) == _MAX_DOUBTED:
+            break
+        if misfit.node in excused or not _excused(misfit, found, impossible):
+            break
+        excused.append(misfit.node)
+    found.shapes.warnings.extend(impossible.values())
+    return found, misfit
+
+
+def _excused(misfit: _Misfit, found: Survey, impossible: dict[str, str]) -> bool:
+    """Whether a node that does not fit is in a branch of an If that does not run: not under this
+    condition, or, where that is not known, because the other branch can."""
+    scope: Scope | None = misfit.node.scope
+    while scope is not None and (holder := scope.holder) is not None:
+        branches = holder.scope.children[holder.position]
+        name = next(name for name, branch in branches.items() if branch is scope)
+        if holder.op_type == "If" and len(branches) > 1:
+            taken = found.values.branch(holder)
+            if taken is None:
+                impossible[scope.path] = (
+                    f"If '{holder.name}': its {name} cannot run with these sizes: "
+                    f"{_sentence(misfit, found.shapes)}"
+                )
+            if taken != name:
+                return True
+        scope = scope.parent
+    return False
+
+
+def _look_once(
+    graph: Graph,
+    infer_with: Callable[..., Shapes],
+    doubted: Sequence[Node],
+    impossible: Collection[str],
+) -> tuple[Survey, _Misfit | None]:
     misfit = None
     try:
-        shapes = infer(graph, input_shapes, batch, strict=True, proven=proven, doubted=doubted)
+        shapes = infer_with(strict=True)
     except InferenceRefused as refused:
-        shapes = infer(graph, input_shapes, batch, proven=proven, doubted=doubted)
+        shapes = infer_with()
         misfit = next(_reported(graph, shapes, refused.reason), None)
-    values = Values(graph, shapes.fully_known())
+    values = Values(graph, shapes.fully_known(), impossible)
     usage = walk.take(graph, shapes, values)
     judged: dict[tuple[int, int], str | None] = {}
     for use in usage.nodes if misfit is None else ():
@@ -139,7 +185,9 @@ def _reported(graph: Graph, shapes: Shapes, reports: str) -> Iterator[_Misfit]:
         op_type, name, reason = report[1], report[2] or "", report[3].strip()
         if reason.endswith(_UNTYPED):
             continue
-        like = [n for n in graph.nodes() if n.op_type == op_type and n.proto.name == name]
+        like = [
+            n for n in graph.nodes() if n.op_type == op_type and name in (n.proto.name, label(n))
+        ]
         # Several may have no name: it is one whose result is not known.
         like.sort(key=lambda n: all(shapes.sizes(n.scope, o) is not None for o in n.outputs if o))
         if like:

@@ -16,6 +16,9 @@ from onnxshare.graph.operator_traits import operators_where, traits_of
 #: Operators of which some input decides the shape of the result.
 _SHAPED = operators_where(lambda traits: traits.shape_inputs)
 
+#: Operators of which more than that decides it.
+_JUDGED = frozenset(("GroupQueryAttention", "If", "PRelu"))
+
 #: The most elements of an operand that is written into the copy for inference.
 _SMALL = 4096
 
@@ -43,7 +46,10 @@ def settle(graph: Graph, weightless: onnx.ModelProto, known: Known, values: Valu
     for scope, proto in _pairs(graph.main, weightless.graph):
         copies = proto.node
         for node in scope.nodes:
-            if node.op_type not in _SHAPED and node.op_type not in ("If", "PRelu"):
+            if node.op_type not in _SHAPED and node.op_type not in _JUDGED:
+                continue
+            if node.op_type == "GroupQueryAttention":
+                found |= _grow(node, proto, known, values)
                 continue
             if node.op_type == "PRelu":
                 found |= _widen(node, copies[node.position], graph, known)
@@ -72,6 +78,18 @@ def leave_unknown(graph: Graph, weightless: onnx.ModelProto, nodes: Collection[N
             if node.scope is scope:
                 proto.node[node.position].domain = _UNKNOWN
     weightless.opset_import.append(onnx.helper.make_opsetid(_UNKNOWN, 1))
+
+
+def label(node: Node) -> str:
+    """What inference calls a node of a subgraph, whose own name need not be the only one."""
+    return f"{node.scope.path}#{node.position}"
+
+
+def name_inner_nodes(graph: Graph, weightless: onnx.ModelProto) -> None:
+    """Give the nodes of all subgraphs the names that `label` says."""
+    for scope, proto in _pairs(graph.main, weightless.graph):
+        for node in scope.nodes if scope.parent is not None else ():
+            proto.node[node.position].name = label(node)
 
 
 def _pairs(scope: Scope, proto: onnx.GraphProto) -> Iterator[tuple[Scope, onnx.GraphProto]]:
@@ -120,6 +138,25 @@ def _widen(node: Node, copy: onnx.NodeProto, graph: Graph, known: Known) -> bool
         return False
     copy.op_type = "Add"
     return True
+
+
+def _grow(node: Node, proto: onnx.GraphProto, known: Known, values: Values) -> bool:
+    """The present keys of a GroupQueryAttention are the past ones and the new ones behind them, or
+    as many as it is told where they fit into what the past has room for, as in ONNX Runtime."""
+    found = False
+    query = known(node.scope, node.outputs[0])
+    total = values.integers(node.scope, node.inputs[6]) if len(node.inputs) > 6 else None
+    for position, output in list(enumerate(node.outputs))[1:3]:
+        name = node.inputs[2 + position] if len(node.inputs) > 2 + position else ""
+        past = known(node.scope, name) if name else None
+        if not output or past is None or query is None or known(node.scope, output) is not None:
+            continue
+        (batch, heads, steps, size), dtype = past
+        steps = max(steps, total[0]) if total else steps + query[0][1]
+        value = onnx.helper.make_tensor_value_info(output, dtype, (batch, heads, steps, size))
+        declare(proto, value)
+        found = True
+    return found
 
 
 def _take_branch(node: Node, proto: onnx.GraphProto, known: Known, values: Values) -> bool:

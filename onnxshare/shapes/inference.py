@@ -18,7 +18,7 @@ from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node, Scope, Stored
 from onnxshare.graph.onnx_sandbox import infer_shapes
 from onnxshare.io.load import Model
-from onnxshare.shapes.computed_sizes import leave_unknown, settle
+from onnxshare.shapes.computed_sizes import leave_unknown, name_inner_nodes, settle
 from onnxshare.shapes.input_sizes import Binding, InputShapes, bind, rows
 from onnxshare.shapes.rules import old_opsets
 from onnxshare.shapes.rules.microsoft import RULES
@@ -151,6 +151,7 @@ def infer(
     strict: bool = False,
     proven: bool = False,
     doubted: Collection[Node] = (),
+    impossible: Collection[str] = (),
 ) -> Shapes:
     """Infer all shapes.
 
@@ -162,12 +163,15 @@ def infer(
         proven: use nothing that may be wrong: neither shapes that the file declares nor what
             onnx follows of values, where it errs for tensors of several axes.
         doubted: nodes that cannot do what they are given, whose results are left unknown.
+        impossible: paths of branches of an If that cannot run.
 
     Raises:
         UsageError: `input_shapes` names no input, or contradicts the model.
         ModelError: onnx's inference rejects the model (InferenceRefused), or is given up.
     """
     weightless = _without_weights(graph)
+    if graph.main.children:
+        name_inner_nodes(graph, weightless)
     if proven:
         _strip_subgraphs(graph.main, weightless.graph)
     rules = {**RULES, **old_opsets.rules(graph.opset), **old_opsets.rules_of_pools(graph)}
@@ -182,7 +186,8 @@ def infer(
     shapes = _inferred(graph, weightless, binding, strict, proven, nodes)
     restored = proven
     for _ in range(_MAX_ROUNDS):
-        if not settle(graph, weightless, shapes.size_and_type, Values(graph, shapes.fully_known())):
+        values = Values(graph, shapes.fully_known(), impossible)
+        if not settle(graph, weightless, shapes.size_and_type, values):
             # What the file declares may be wrong: it is asked last.
             if restored or not _restore(graph, weightless, shapes, binding.sizes):
                 break

@@ -3,6 +3,8 @@ they are."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -13,7 +15,7 @@ from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph
 from onnxshare.graph.reference_values import MAX_ELEMENTS
 from onnxshare.io.load import load
-from tests.builders import constant, info, model, node, only, random_array, run
+from tests.builders import constant, info, model, node, only, random_array, run, tensor
 
 #: x is 1×4×6×8 and s its shape; what makes a target t of two small sizes from it.
 CASES: dict[str, list[onnx.NodeProto]] = {
@@ -229,3 +231,115 @@ def test_what_is_not_evaluated(nodes: list[onnx.NodeProto]) -> None:
     ]  # fmt: skip
     graph = Graph(load(model([*nodes, node("Add", "x v", "y")], {"x": [1]}, ["y"], stored)))
     assert Values(graph).get(graph.main, "v") is None
+
+
+def branch(name: str, kernel: int) -> onnx.GraphProto:
+    """A convolution, whose result must be one position."""
+    return helper.make_graph(
+        [
+            node("Conv", f"x k{name}", f"c{name}"),
+            node("Squeeze", f"c{name} two", f"q{name}"),
+            node("Reshape", f"q{name} flat", f"o{name}"),
+        ],
+        name,
+        [],
+        [info(f"o{name}", None)],
+        [tensor(f"k{name}", 2, 1, kernel)],
+    )
+
+
+def by_rate(*before: onnx.NodeProto, then: int = 6, other: int = 3) -> onnx.ModelProto:
+    """Two branches, each for one number of samples; 6 and 3 unless said otherwise."""
+    chosen = node("If", "c", "h", then_branch=branch("t", then), else_branch=branch("e", other))
+    return model(
+        [*before, chosen, node("MatMul", "h w", "y")],
+        [info("x", [1, 1, "n"]), info("rate", [], TensorProto.INT64)],
+        ["y"],
+        [
+            constant("two", [2]), constant("flat", [1, 2]), constant("high", 16000),
+            constant("length", 6), constant("last", 2), tensor("w", 2, 5),
+        ],
+    )  # fmt: skip
+
+
+BY_RATE = [node("Equal", "rate high", "c")]
+BY_LENGTH = [node("Shape", "x", "s"), node("Gather", "s last", "n"), node("Equal", "n length", "c")]
+
+
+@pytest.mark.parametrize(
+    ("built", "n", "macs"),
+    [
+        pytest.param(by_rate(*BY_RATE), 6, 2 * 6 + 10, id="only the first can run"),
+        pytest.param(by_rate(*BY_RATE), 3, 2 * 3 + 10, id="only the second can run"),
+        pytest.param(by_rate(*BY_LENGTH), 6, 2 * 6 + 10, id="the first runs"),
+        pytest.param(by_rate(*BY_LENGTH), 3, 2 * 3 + 10, id="the second runs"),
+        pytest.param(by_rate(*BY_RATE, then=3, other=6), 6, 2 * 6 + 10, id="swapped"),
+    ],
+)
+def test_a_branch_that_cannot_run(built: onnx.ModelProto, n: int, macs: int) -> None:
+    report = onnxshare.inspect(built, dims={"n": n})
+    assert report.totals.macs == macs
+    assert report.totals.params == 2 * 6 + 2 * 3 + 10
+    assert only(report, "MatMul").outputs[0].shape == (1, 5)
+    by_size = built.graph.node[0].op_type == "Shape"
+    assert any("cannot run with these sizes" in line for line in report.warnings) != by_size
+    rates = []
+    for rate in (16000, 8000):
+        try:
+            run(built, x=random_array(1, 1, n), rate=np.array(rate))
+            rates.append(rate)
+        except Exception:
+            continue
+    assert len(rates) == (2 if by_size else 1)  # what ONNX Runtime can run
+
+
+@pytest.mark.parametrize("before", [BY_RATE, BY_LENGTH], ids=["unknown", "known"])
+def test_no_branch_can_run(before: list[onnx.NodeProto]) -> None:
+    with pytest.raises(onnxshare.ModelError, match="Squeeze"):
+        onnxshare.inspect(by_rate(*before), dims={"n": 9})
+
+
+def cache_attention(total: int | None, packed: bool) -> onnx.ModelProto:
+    """4 query heads and 2 of keys and values, of 16 features each, after a cache."""
+    inputs = {"q": ["batch", "seq", 128 if packed else 64]}
+    cache: Any = {name: ["batch", 2, "past", 16] for name in ("pk", "pv")}
+    others: Any = {} if packed else {name: ["batch", "seq", 32] for name in ("k", "v")}
+    ends = [info("lens", ["batch"], TensorProto.INT32)]
+    ends += [info("total", [1], TensorProto.INT32)] if total is None else []
+    attention = helper.make_node(
+        "GroupQueryAttention",
+        ["q", "" if packed else "k", "" if packed else "v", "pk", "pv", "lens", "total"],
+        ["y", "nk", "nv"],
+        domain="com.microsoft",
+        num_heads=4,
+        kv_num_heads=2,
+    )
+    given = [info(name, dims) for name, dims in {**inputs, **others, **cache}.items()]
+    stored = [] if total is None else [constant("total", [total], np.int32)]
+    return model([attention], [*given, *ends], ["y", "nk", "nv"], stored, domains=["com.microsoft"])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("seq", "past", "total", "keys"),
+    [(1, 31, None, 32), (4, 0, None, 4), (1, 16, 16, 16), (1, 31, 32, 32), (1, 0, None, 1)],
+)
+def test_a_cache_grows(packed: bool, seq: int, past: int, total: int | None, keys: int) -> None:
+    built = cache_attention(total, packed)
+    report = onnxshare.inspect(built, dims={"seq": seq, "past": past})
+    feed = {
+        "q": random_array(1, seq, 128 if packed else 64),
+        **{name: random_array(1, 2, past, 16) for name in ("pk", "pv")},
+        **({} if packed else {name: random_array(1, seq, 32) for name in ("k", "v")}),
+        "lens": np.array([keys - 1], np.int32),
+        **({"total": np.array([keys], np.int32)} if total is None else {}),
+    }
+    results = run(built, **feed)
+    assert [out.shape for out in report.nodes[0].outputs] == [item.shape for item in results]
+    assert report.totals.macs == 2 * 64 * seq * keys
+    assert report.totals.peak_activation_bytes is not None
+
+
+def test_a_cache_of_open_size_stays_open() -> None:
+    totals = onnxshare.inspect(cache_attention(None, packed=True), dims={"seq": 1}).totals
+    assert (totals.macs, totals.peak_activation_bytes) == (None, None)

@@ -64,8 +64,8 @@ def multi_head_attention(body: Body) -> None:
 
 
 def group_query_attention(body: Body) -> None:
-    """Without a key, the query holds the heads of all three. How long the present keys are depends
-    on data, unless there is no past."""
+    """Without a key, the query holds the heads of all three. How long the present keys are is
+    worked out once sizes are known (`computed_sizes`), unless there is no past."""
     heads, groups = body.attribute("num_heads", 0), body.attribute("kv_num_heads", 0)
     if body.has(1):
         body.output(0, body.input(0))
@@ -80,7 +80,7 @@ def group_query_attention(body: Body) -> None:
         if not body.has(2 + position):
             body.output(position, new[position - 1])
         else:  # as the past, but for the steps: as many as something unknown has
-            past = body.cut(body.input(2 + position), 0, 1, 2)
+            past = body.sum(body.input(2 + position), 2, keepdims=1)
             steps = body.op("Reshape", body.op("NonZero", past), body.integers(1, 1, -1, 1))
             body.output(position, body.op("Add", past, body.op("CastLike", steps, past)))
 

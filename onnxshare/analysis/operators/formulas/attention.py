@@ -83,7 +83,7 @@ def multi_head_attention(context: Context) -> Work:
 
 def group_query_attention(context: Context) -> Work:
     """com.microsoft GroupQueryAttention: as Attention, for `num_heads` query heads. How many keys
-    there are is read from the present keys: it depends on data if there is a past
+    there are is read from the present keys, which are the past and the new ones
     (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
     heads, groups = context.number("num_heads"), context.number("kv_num_heads")
     result = context.output
