@@ -9,7 +9,7 @@ matched nodes. Of the attributes of two nodes, a default that is written out is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -20,26 +20,54 @@ from onnxshare.analysis.results import NodeFacts
 from onnxshare.differences.model_side import Side, pair
 from onnxshare.differences.results import Change, LayerChange, field_changes
 from onnxshare.differences.tensor_matching import Matching
-from onnxshare.graph.index import Node, Scope
+from onnxshare.graph.index import Graph, Node, Scope
 from onnxshare.io.node_reader import STANDARD_DOMAINS, value_of
 
 
-def attribute_changes(
-    left: Node, right: Node, before: onnx.ModelProto, after: onnx.ModelProto
-) -> list[Change]:
+def attribute_changes(left: Node, right: Node, before: Graph, after: Graph) -> list[Change]:
     """The attributes that differ, subgraphs left out, whose nodes are compared.
 
     Args:
         left: a node of model A.
         right: a node of the same operator in model B.
-        before: model A, for the version of its operators.
+        before: model A, for the version of its operators and the shapes of its weights.
         after: model B.
     """
     # A version without an attribute does what the default of the one that brought it says.
-    first, second = _defaults(left, before), _defaults(right, after)
-    old = {**second, **first, **_given(left.proto)}
-    new = {**first, **second, **_given(right.proto)}
+    first, second = _defaults(left, before.proto), _defaults(right, after.proto)
+    old = {**second, **first, **_given(left, before)}
+    new = {**first, **second, **_given(right, after)}
     return field_changes(old, new)
+
+
+#: Lists that say what an operator does without them where they are this number again and again.
+_NEUTRAL = {"strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}
+
+#: The functions that a recurrent cell has without saying so.
+_ACTIVATIONS = {"GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"], "RNN": ["Tanh"]}
+
+
+def _is_default(node: Node, attribute: onnx.AttributeProto, graph: Graph) -> bool:
+    """Whether an attribute says what the node would do without it, where that is in no schema
+    because it depends on the other attributes and the weights."""
+    name, value = attribute.name, value_of(attribute)
+    items = list(value) if isinstance(value, (list, tuple)) else []
+    if name in _NEUTRAL:
+        return set(items) == {_NEUTRAL[name]}
+    if name == "kernel_shape":
+        slot = 3 if node.op_type == "QLinearConv" else 1
+        read = node.inputs[slot] if len(node.inputs) > slot else ""
+        weight = graph.source(node.scope, read) if read else None
+        return weight is not None and items == list(weight.shape)[2:]
+    if name == "perm":
+        return items == list(range(len(items)))[::-1]
+    if name == "split":
+        return len(items) == len(node.outputs) and len(set(items)) == 1
+    if name == "activations":
+        own = _ACTIVATIONS.get(node.op_type, [])
+        said = [item.decode() if isinstance(item, bytes) else item for item in items]
+        return bool(own) and said in (own, own * 2)
+    return False
 
 
 def _defaults(node: Node, model: onnx.ModelProto) -> dict[str, Any]:
@@ -64,11 +92,12 @@ def _of_schema(op_type: str, domain: str, version: int) -> dict[str, Any]:
     }
 
 
-def _given(node: onnx.NodeProto) -> dict[str, Any]:
+def _given(node: Node, graph: Graph) -> dict[str, Any]:
     return {
         attribute.name: _plain(attribute)
-        for attribute in node.attribute
+        for attribute in node.proto.attribute
         if not attribute.HasField("g") and not attribute.graphs
+        if not (node.standard and _is_default(node, attribute, graph))
     }
 
 
@@ -129,8 +158,17 @@ class Layers:
         return tuple(found), same
 
     def origins_match(self, one: Origin | None, other: Origin | None) -> bool:
-        """Whether a value of A comes from where one of B does."""
-        return self._translated(one) == other
+        """Whether a value of A comes from where one of B does, or from a tensor that holds the
+        same."""
+        if self._translated(one) == other:
+            return True
+        if one is None or other is None or one[0] != "tensor" or other[0] != "tensor":
+            return False
+        left, right = self._a.tensors[one[1]], self._b.tensors[other[1]]
+        return left.content.hash == right.content.hash
+
+    def _all_match(self, old: Sequence[Origin | None], new: Sequence[Origin | None]) -> bool:
+        return len(old) == len(new) and all(map(self.origins_match, old, new))
 
     def origin(self, side: Side, scope: Scope, name: str) -> Origin | None:
         """Where the value of a name comes from: a tensor, a node's output, an input."""
@@ -209,7 +247,7 @@ class Layers:
         (left, old), (right, new) = self._a.nodes[one], self._b.nodes[other]
         changes = field_changes(_fields(old), _fields(new))
         if old.op_type == new.op_type:  # attributes of two operators have nothing in common
-            changes += attribute_changes(left, right, self._a.graph.proto, self._b.graph.proto)
+            changes += attribute_changes(left, right, self._a.graph, self._b.graph)
         changes += self._inputs(left, right)
         changes += self._results(left, right)
         changes += self._values(left, right)
@@ -229,7 +267,7 @@ class Layers:
     def _inputs(self, left: Node, right: Node) -> list[Change]:
         old = [self.origin(self._a, left.scope, name) for name in left.inputs]
         new = [self.origin(self._b, right.scope, name) for name in right.inputs]
-        if [self._translated(item) for item in old] == new:
+        if self._all_match(old, new):
             return []
         return [Change("inputs", list(left.inputs), list(right.inputs))]
 
@@ -246,7 +284,7 @@ class Layers:
                 else None
                 for side, scope in sides
             ]
-            if [self._translated(item) for item in origins[0] or ()] != (origins[1] or []):
+            if not self._all_match(origins[0] or (), origins[1] or ()):
                 found.append(Change(f"outputs of {name}", *names))
         return found
 

@@ -1,0 +1,134 @@
+"""What is no difference: defaults that are written out, and equal constants under other names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxshare
+from tests.builders import constant, model, node, tensor
+
+#: operator and inputs, attributes of both models, attributes of the second one only.
+SAME: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
+    "Conv, strides": ("Conv", "x k", {}, {"strides": [1, 1]}),
+    "Conv, pads": ("Conv", "x k", {}, {"pads": [0, 0, 0, 0]}),
+    "Conv, dilations": ("Conv", "x k", {}, {"dilations": [1, 1]}),
+    "Conv, kernel_shape": ("Conv", "x k", {}, {"kernel_shape": [3, 2]}),
+    "Conv, group": ("Conv", "x k", {}, {"group": 1}),
+    "Conv, auto_pad": ("Conv", "x k", {}, {"auto_pad": "NOTSET"}),
+    "Conv, all": (
+        "Conv", "x k", {},
+        {"strides": [1, 1], "pads": [0] * 4, "dilations": [1, 1], "kernel_shape": [3, 2]},
+    ),
+    "ConvTranspose": (
+        "ConvTranspose", "x t", {"strides": [2, 2]},
+        {"output_padding": [0, 0], "kernel_shape": [3, 2], "dilations": [1, 1]},
+    ),
+    "MaxPool": (
+        "MaxPool", "x", {"kernel_shape": [2, 2]},
+        {"strides": [1, 1], "pads": [0] * 4, "dilations": [1, 1], "ceil_mode": 0},
+    ),
+    "AveragePool": (
+        "AveragePool", "x", {"kernel_shape": [2, 2]}, {"strides": [1, 1], "count_include_pad": 0},
+    ),
+    "LpPool": ("LpPool", "x", {"kernel_shape": [2, 2]}, {"p": 2, "strides": [1, 1]}),
+    "Transpose": ("Transpose", "x", {}, {"perm": [3, 2, 1, 0]}),
+    "Softmax": ("Softmax", "x", {}, {"axis": -1}),
+    "Gemm": ("Gemm", "rows w", {}, {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}),
+    "Flatten": ("Flatten", "x", {}, {"axis": 1}),
+    "LeakyRelu": ("LeakyRelu", "x", {}, {"alpha": 0.01}),
+    "LSTM": (
+        "LSTM", "steps lw lr", {"hidden_size": 2},
+        {"direction": "forward", "activations": ["Sigmoid", "Tanh", "Tanh"], "input_forget": 0},
+    ),
+}  # fmt: skip
+
+#: The same, where the second says something else.
+OTHER: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
+    "strides": ("Conv", "x k", {}, {"strides": [2, 2]}),
+    "one stride": ("Conv", "x k", {}, {"strides": [1, 2]}),
+    "pads": ("Conv", "x k", {}, {"pads": [0, 0, 1, 0]}),
+    "dilations": ("Conv", "x k", {}, {"dilations": [1, 2]}),
+    "perm": ("Transpose", "x", {}, {"perm": [0, 1, 3, 2]}),
+    "Softmax": ("Softmax", "x", {}, {"axis": 1}),
+    "alpha": ("LeakyRelu", "x", {}, {"alpha": 0.02}),
+    "activations": (
+        "LSTM", "steps lw lr", {"hidden_size": 2}, {"activations": ["Sigmoid", "Relu", "Tanh"]},
+    ),
+}  # fmt: skip
+
+DATA = {"x": [1, 3, 8, 8], "rows": [1, 5], "steps": [4, 1, 3]}
+WEIGHTS = {
+    "k": (4, 3, 3, 2), "t": (3, 4, 3, 2), "w": (5, 2), "lw": (1, 8, 3), "lr": (1, 8, 2),
+}  # fmt: skip
+
+
+def one(op_type: str, inputs: str, attributes: dict[str, Any]) -> onnx.ModelProto:
+    """One node, which has a name."""
+    read = inputs.split()
+    built = node(op_type, inputs, "y", **attributes)
+    built.name = "only"
+    return model(
+        [built],
+        {name: dims for name, dims in DATA.items() if name in read},
+        ["y"],
+        [tensor(name, *dims) for name, dims in WEIGHTS.items() if name in read],
+    )
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["written out", "left out"])
+@pytest.mark.parametrize("name", SAME)
+def test_a_default_written_out_is_no_change(name: str, turned: bool) -> None:
+    op_type, inputs, both, second = SAME[name]
+    pair = [one(op_type, inputs, both), one(op_type, inputs, {**both, **second})]
+    layers = onnxshare.diff(*(reversed(pair) if turned else pair)).layers
+    assert not layers
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_another_attribute_is_a_change(name: str) -> None:
+    op_type, inputs, both, second = OTHER[name]
+    pair = [one(op_type, inputs, both), one(op_type, inputs, {**both, **second})]
+    (change,) = onnxshare.diff(*pair).layers
+    assert {item.field for item in change.changes} >= set(second)
+
+
+def scaled(values: dict[str, Any], *names: str, dtype: Any = np.float32) -> onnx.ModelProto:
+    """A chain of products with constants."""
+    nodes = []
+    for place, name in enumerate(names):
+        nodes.append(node("Mul", f"h{place} {name}", f"h{place + 1}"))
+        nodes[-1].name = f"step {place}"
+    stored = [constant(name, value, dtype) for name, value in values.items()]
+    return model(nodes, {"h0": [1, 8]}, [f"h{len(names)}"], stored)
+
+
+HALF = {"a": 0.5, "b": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        pytest.param(scaled(HALF, "a", "b"), scaled({"a": 0.5}, "a", "a"), 0, id="merged"),
+        pytest.param(scaled({"a": 0.5}, "a", "a"), scaled(HALF, "a", "b"), 0, id="copied"),
+        pytest.param(scaled(HALF, "a", "b"), scaled(HALF, "b", "a"), 0, id="exchanged"),
+        pytest.param(scaled(HALF, "a", "b"), scaled({"c": 0.5}, "c", "c"), 0, id="another name"),
+        pytest.param(
+            scaled({"a": 0.5, "b": 2.0}, "a", "b"), scaled({"a": 0.5, "b": 2.0}, "b", "a"), 2,
+            id="exchanged, and not equal",
+        ),
+        pytest.param(
+            scaled(HALF, "a", "b"), scaled({"a": 0.5, "b": [0.5]}, "a", "b"), 1,
+            id="another shape",
+        ),
+        pytest.param(
+            scaled({"a": [0.5] * 8, "b": [0.5] * 8, "c": [0.5] * 8}, "a", "b", "c"),
+            scaled({"a": [0.5] * 8}, "a", "a", "a"), 0, id="three vectors",
+        ),
+    ],
+)  # fmt: skip
+def test_equal_constants(before: onnx.ModelProto, after: onnx.ModelProto, changed: int) -> None:
+    assert len(onnxshare.diff(before, after).layers) == changed
