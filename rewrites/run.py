@@ -53,7 +53,8 @@ class RewriteResult(Result):
         changes: what was done.
         before, after: totals of both models.
         validation: the comparison of both; None if nothing was done or it was switched off.
-        warnings: what speaks against the samples that an approximation was fitted to.
+        warnings: what was put right in the original, and what speaks against the samples that an
+            approximation was fitted to.
     """
 
     SHOWN = (
@@ -195,7 +196,7 @@ class _Job:
             fitting = self._fitting(part, measuring, warnings.setdefault)
         result, sites, changes = apply_all(original, self.chosen, options, fitting, shapes)
         before = inspect(original, input_shapes=shapes).totals
-        said = tuple(warnings)
+        said = (*original.notes, *warnings)
         if not changes:
             return RewriteResult(original, original, sites, (), before, before, None, said)
         result, changes = with_functions(original, result, changes)

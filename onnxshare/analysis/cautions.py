@@ -57,7 +57,7 @@ def _agree(found: TensorType, declared: TensorType, first_axis: int) -> bool:
 
 def cautions(model: Model) -> list[str]:
     """Warnings about a model as a whole."""
-    return [*_versions(model), *_missing(model)]
+    return [*model.notes, *_versions(model), *_missing(model)]
 
 
 def _versions(model: Model) -> list[str]:

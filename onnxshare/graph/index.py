@@ -39,7 +39,7 @@ class Graph:
 
         Raises:
             ModelError: a name is produced twice, a tensor is read that nothing produces,
-                or the nodes are not in topological order.
+                or the nodes wait for each other (`io/node_order.py` sorts all others).
         """
         self.model = model
         self.proto, self._marks = _without_functions(model)
@@ -171,7 +171,7 @@ class Graph:
             raise ModelError(
                 f"{self.model.name}: node '{node.name}' ({node.op_type}) reads tensor '{name}', "
                 "which no earlier node produces",
-                "the graph is damaged or not in topological order",
+                "the graph is damaged, or its nodes form a cycle",
             )
         home.consumers.setdefault(name, []).append(node)
 

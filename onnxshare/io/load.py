@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from onnxshare.errors import ModelError, ModelFileError
 from onnxshare.io.external_data import ExternalData
 from onnxshare.io.memory_map import require_unchanged
+from onnxshare.io.node_order import in_topological_order
 from onnxshare.io.node_reader import PLAIN_ATTRIBUTES, Reading
 from onnxshare.io.open_model_file import PROTOBUF_LIMIT as PROTOBUF_LIMIT
 from onnxshare.io.open_model_file import describe, map_file, read_stdin
@@ -27,6 +28,8 @@ from onnxshare.support.garbage_collection import paused
 #: What a model can be given as: a path (`-` for standard input), its bytes, an open binary file,
 #: a ModelProto, an `onnx_ir.Model`, or anything with an attribute `model_proto`.
 ModelSource = Any
+
+_SORTED = "the nodes of the model are not in topological order: they were sorted"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Model:
         payloads: where the payloads are that the skeleton leaves out; None if it is whole.
         external: reads its external data.
         whole: whether it is known that no tensor is stored outside the model file.
+        notes: what was put right when it was read.
     """
 
     skeleton: onnx.ModelProto = field(repr=False)
@@ -49,6 +53,7 @@ class Model:
     payloads: Payloads | None = field(default=None, repr=False)
     external: ExternalData = field(default=ExternalData(None), repr=False, compare=False)
     whole: bool = field(default=False, repr=False, compare=False)
+    notes: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
     _readings: list[Reading] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def take_reading(self) -> Reading | None:
@@ -145,13 +150,15 @@ def load(source: ModelSource, *, follow_symlinks: str | os.PathLike[str] | None 
     opened._readings.extend(model._readings)
     if opened.folder is not None:
         opened.external.remember(opened.external_files())
+    opened.notes.extend(model.notes)
     return opened
 
 
 def _load(source: ModelSource) -> Model:
     if isinstance(source, onnx.ModelProto):
-        check(source, None, "<model>")
-        return Model(source)
+        _, _, in_order = check(source, None, "<model>")
+        model = Model(source)
+        return model if in_order else _sorted(model)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if path == Path("-"):
@@ -256,11 +263,23 @@ def _parse(data: bytes | memoryview, name: str, path: Path | None) -> Model:
     else:
         proto, payloads = _parse_binary(data, name)
     require_unchanged(data)
-    external, reading = check(proto, payloads, name)
+    external, reading, in_order = check(proto, payloads, name)
     model = Model(proto, path, len(data), payloads, whole=not external)
+    if not in_order:
+        return _sorted(model)
     if payloads is not None:
         model._readings.append(reading)
     return model
+
+
+def _sorted(model: Model) -> Model:
+    """The model with its nodes in topological order; itself where there is none."""
+    proto = in_topological_order(model.skeleton)
+    if proto is None:
+        return model
+    found = replace(model, skeleton=proto)
+    found.notes.append(_SORTED)
+    return found
 
 
 def _parse_binary(data: bytes | memoryview, name: str) -> tuple[onnx.ModelProto, Payloads]:

@@ -1,8 +1,8 @@
 """Checks that a model which could be parsed does not contradict itself, before anything uses it.
 
 What is checked here is cheap, and what later code relies on: every name can be read, every tensor's
-dims fit its bytes, and functions expand to something that fits into memory. The order of the nodes
-is checked where they are indexed (`graph/index.py`).
+dims fit its bytes, and functions expand to something that fits into memory. Nodes that are out of
+order are no contradiction (`node_order.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from onnx import AttributeProto, TensorProto
 
 from onnxshare.errors import ModelError, ModelFileError
 from onnxshare.io.function_limits import check_functions
+from onnxshare.io.node_order import in_order
 from onnxshare.io.node_reader import (
     MAX_RANK,
     PLAIN_ATTRIBUTES,
@@ -41,7 +42,9 @@ _TYPED: dict[int, str] = {
 }
 
 
-def check(proto: onnx.ModelProto, payloads: Payloads | None, name: str) -> tuple[bool, Reading]:
+def check(
+    proto: onnx.ModelProto, payloads: Payloads | None, name: str
+) -> tuple[bool, Reading, bool]:
     """Refuse a model that contradicts itself.
 
     Args:
@@ -50,7 +53,8 @@ def check(proto: onnx.ModelProto, payloads: Payloads | None, name: str) -> tuple
         name: what messages call the model.
 
     Returns:
-        Whether any of its tensors is stored outside the model, and what was read of its main graph.
+        Whether any of its tensors is stored outside the model, what was read of its main graph, and
+        whether the nodes are in topological order.
 
     Raises:
         ModelFileError: it is no model, or a name in it cannot be read.
@@ -61,7 +65,7 @@ def check(proto: onnx.ModelProto, payloads: Payloads | None, name: str) -> tuple
         checker = _Checker(name, payloads)
         reading = checker.model(proto)
         check_functions(proto, name)
-        return checker.external, reading
+        return checker.external, reading, checker.in_order
     except UnicodeDecodeError as error:  # some versions of protobuf; see `readable`
         raise ModelFileError(f"{name}: a name in it is not valid UTF-8", DAMAGED) from error
 
@@ -91,6 +95,7 @@ class _Checker:
         self.graphs: list[onnx.GraphProto] = []
         self.checked: set[Operation] = set()
         self.external = False
+        self.in_order = True
 
     def refuse(self, words: str, remedy: str = DAMAGED) -> NoReturn:
         """Raise what is wrong with the model."""
@@ -172,6 +177,7 @@ class _Checker:
         self.readable(map(itemgetter(2), rows))
         self.readable(chain.from_iterable(map(itemgetter(3), rows)))
         self.readable(chain.from_iterable(map(itemgetter(4), rows)))
+        self.in_order = self.in_order and in_order(rows)
         for operation in dict.fromkeys([row[1] for row in rows]):
             if operation not in self.checked:
                 self.operation(operation)
