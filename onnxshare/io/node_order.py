@@ -74,7 +74,8 @@ def _captured(node: onnx.NodeProto) -> Iterable[str]:
     """What the subgraphs of a node read of the graphs around them."""
     names: set[str] = set()
     for graph in _graphs(node):
-        own = {value.name for value in (*graph.input, *graph.initializer)}
+        own = {value.name for value in graph.input}
+        own.update(tensor.name for tensor in graph.initializer)
         own.update(sparse.values.name for sparse in graph.sparse_initializer)
         own.update(name for inner in graph.node for name in inner.output)
         read = {value.name for value in graph.output}
