@@ -20,7 +20,7 @@ from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
 from rewrites.base import Change, Fitting, Options, Rewrite, Site, replaced
 from rewrites.edits.node_emitter import Emitter
-from rewrites.edits.node_uses import overridable, quantized, values_of
+from rewrites.edits.node_uses import may_be_given, overridable, quantized, values_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ConvToFc(Rewrite):
         if any(item is None for item in stored):
             reason = "its weights are computed"
         elif stored[0] is not None and overridable(subject.graph, stored[0]):
-            reason = f"'{stored[0].name}' is also an input, whose value a caller may give"
+            reason = may_be_given(stored[0])
         elif quantized(subject.graph, node.scope, node.inputs[1]):
             reason = "its weight is quantised"
         elif int(node.attribute("group", 1)) != 1:

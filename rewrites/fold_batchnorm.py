@@ -29,6 +29,7 @@ from rewrites.base import Change, Fitting, Options, Rewrite, Site, replaced
 from rewrites.edits.node_uses import (
     Users,
     attributes,
+    may_be_given,
     only_reader,
     overridable,
     quantized,
@@ -183,7 +184,7 @@ def _check_constant(graph: Graph, layer: _Layer, name: str) -> None:
     if stored.sparse:
         raise Refusal(f"'{name}' is stored as a sparse tensor")
     if overridable(graph, stored):
-        raise Refusal(f"'{stored.name}' is also an input, whose value a caller may give")
+        raise Refusal(may_be_given(stored))
     if stored.tensor is None and name == layer.weight:
         raise Refusal(
             f"its weight '{name}' is made by ConstantOfShape and takes no space; folded, it would "

@@ -14,7 +14,7 @@ from onnxshare.analysis.inspection import inspect
 from onnxshare.analysis.results import Totals
 from onnxshare.comparison.results import Comparison
 from onnxshare.errors import RewriteError, RuntimeFailure
-from onnxshare.io.load import Model, ModelSource, load, with_data
+from onnxshare.io.load import Model, ModelSource, load, with_data, without_defaults
 from onnxshare.io.save import save_model
 from onnxshare.io.tensors import Array
 from onnxshare.runtime.latency import Latency
@@ -46,7 +46,7 @@ class RewriteResult(Result):
     """What rewriting a model gave.
 
     Attributes:
-        original: the model as it was read.
+        original: the model as it was read; with `assume_defaults`, its real inputs alone.
         rewritten: the rewritten model, its weights where they were; the original where nothing
             was done.
         sites: every site found, with the reason where it was refused.
@@ -108,6 +108,7 @@ def rewrite(
     samples: Samples | Source | str | Path | None = None,
     fully_convolutional: bool = False,
     pool_outputs: bool = False,
+    assume_defaults: bool = False,
     node: str = "*",
     provider: str = "auto",
     seed: int = 0,
@@ -134,6 +135,8 @@ def rewrite(
             measured on the rest; an exact change is compared on all of them.
         fully_convolutional: with `fc-to-conv`, let outputs be maps over larger inputs.
         pool_outputs: with that, average each map to one answer.
+        assume_defaults: take initializers that are inputs too, of which nobody gives another
+            value, off the inputs, so that they are constants.
         node: a pattern such as `fc*`: leave sites of other nodes alone.
         provider: where to run.
         seed: of random inputs and of the choice of held-out samples.
@@ -166,6 +169,8 @@ def rewrite(
     )
     chosen, options = request(rewrites, options, given=samples is not None)
     original = load(source)
+    if assume_defaults:
+        original = without_defaults(original)
     input_shapes = with_dims(original, input_shapes, dims)
     if samples is not None and not isinstance(samples, Samples):
         samples = read_samples(samples, original.skeleton, images=images)

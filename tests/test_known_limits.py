@@ -28,6 +28,7 @@ RETURNING = {
     "rewrites/share.py": ["_why_not"],
     "rewrites/fc_to_conv.py": ["_why_not"],
     "rewrites/pool_first.py": ["_pair"],
+    "rewrites/edits/node_uses.py": ["may_be_given"],
     "onnxshare/analysis/heads/lookalikes.py": [
         "several_rows",
         "not_followed",

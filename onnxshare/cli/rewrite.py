@@ -82,6 +82,11 @@ class Options:
     pool_outputs: bool = option(
         False, "With --fully-convolutional: average each map to one answer.", panel=_REWRITES
     )
+    assume_defaults: bool = option(
+        False,
+        "Take constants that are listed as inputs too off the inputs: nobody gives them.",
+        panel=_REWRITES,
+    )
     node: str = option(
         "*",
         "Leave sites alone whose node's name does not match, such as 'fc*'.",
@@ -181,6 +186,7 @@ def command(given: Options) -> int:
             samples=given.samples,
             fully_convolutional=given.fully_convolutional,
             pool_outputs=given.pool_outputs,
+            assume_defaults=given.assume_defaults,
             node=given.node,
             provider=given.provider,
             seed=given.seed,

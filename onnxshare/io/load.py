@@ -16,7 +16,7 @@ from onnxshare.errors import ModelError, ModelFileError
 from onnxshare.io.external_data import ExternalData
 from onnxshare.io.memory_map import require_unchanged
 from onnxshare.io.node_order import in_topological_order
-from onnxshare.io.node_reader import PLAIN_ATTRIBUTES, Reading
+from onnxshare.io.node_reader import DEFAULTS_SINCE, PLAIN_ATTRIBUTES, Reading, model_inputs
 from onnxshare.io.open_model_file import PROTOBUF_LIMIT as PROTOBUF_LIMIT
 from onnxshare.io.open_model_file import describe, map_file, read_stdin
 from onnxshare.io.skeleton import Payloads, nested_too_deep, skim
@@ -195,6 +195,21 @@ def with_data(model: Model) -> onnx.ModelProto:
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
     return proto
+
+
+def without_defaults(model: Model) -> Model:
+    """The model without those inputs whose values are stored. Before IR version 4, where all
+    initializers are listed and none is a default, it stays as it is."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.skeleton)
+    inputs = model_inputs(proto.graph)
+    if proto.ir_version < DEFAULTS_SINCE or len(inputs) == len(proto.graph.input):
+        return model
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
+    found = replace(model, skeleton=proto)
+    found.notes.extend(model.notes)
+    return found
 
 
 def all_tensors(proto: onnx.ModelProto, *, by_type: bool = False) -> list[onnx.TensorProto]:

@@ -37,6 +37,9 @@ def fits(value: Any, default: Any) -> bool:
 
 STANDARD_DOMAINS = frozenset(("", "ai.onnx"))
 
+#: From this IR version on, an initializer that is an input too is only its default.
+DEFAULTS_SINCE = 4
+
 
 def opset_version(proto: onnx.ModelProto) -> int:
     """The version of the default operator set; 1 where the model does not name it."""

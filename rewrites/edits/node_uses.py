@@ -9,12 +9,9 @@ from onnx import helper
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import CARRIERS, Graph, Node, Scope, Stored
 from onnxshare.graph.operator_traits import traits_of
+from onnxshare.io.node_reader import DEFAULTS_SINCE
 from onnxshare.io.tensors import Array
 from rewrites.refusal import Refusal
-
-#: From this IR version on an initializer that is also listed as an input is only a default, which
-#: a caller may override; before it, every initializer had to be listed.
-_DEFAULTS_SINCE = 4
 
 
 def attributes(node: Node, *without: str) -> dict[str, Any]:
@@ -41,7 +38,7 @@ def values_of(subject: Subject, scope: Scope, name: str) -> Array:
 def overridable(graph: Graph, stored: Stored) -> bool:
     """Whether a stored tensor is only the default of an input, so that its values may change."""
     if "overridable" not in graph.memo:
-        defaults = set(graph.main.initializers) if graph.proto.ir_version >= _DEFAULTS_SINCE else ()
+        defaults = set(graph.main.initializers) if graph.proto.ir_version >= DEFAULTS_SINCE else ()
         inputs = (value.name for value in graph.proto.graph.input)
         graph.memo["overridable"] = set(defaults).intersection(inputs)
     return stored.name in graph.memo["overridable"]
@@ -57,7 +54,15 @@ def refuse_overridable(graph: Graph, *nodes: Node) -> None:
         for name in filter(None, node.inputs):
             stored = graph.source(node.scope, name)
             if stored is not None and overridable(graph, stored):
-                raise Refusal(f"'{stored.name}' is also an input, whose value a caller may give")
+                raise Refusal(may_be_given(stored))
+
+
+def may_be_given(stored: Stored) -> str:
+    """Why a rewrite leaves a default of an input alone, and what allows it."""
+    return (
+        f"'{stored.name}' is also an input, whose value a caller may give: with --assume-defaults "
+        "it counts as a constant"
+    )
 
 
 def quantized(graph: Graph, scope: Scope, name: str) -> bool:

@@ -67,3 +67,29 @@ def test_an_input_that_nothing_reads_any_more_stays_an_input() -> None:
     assert result.passed
     assert [v.name for v in result.model.graph.input] == [v.name for v in model.graph.input]
     onnx.checker.check_model(result.model, full_check=True)
+
+
+@pytest.mark.parametrize("name", ["flatten", "channels last", "several scales", "weight reshaped"])
+def test_with_assumed_defaults_only_real_inputs_stay(name: str) -> None:
+    model = FORMS[name].model()
+    given = as_inputs(model)
+    result = onnxshare.rewrite(given, ["fc-to-conv"], assume_defaults=True, provider="cpu")
+    assert result.passed
+    assert list(result.model.graph.input) == list(model.graph.input)
+    assert len(given.graph.input) > len(model.graph.input)
+    equal = onnxshare.compare(given, result.model, provider="cpu")
+    assert equal.passed
+
+
+def test_the_refusal_names_the_option() -> None:
+    (reason,) = reasons(as_inputs(FORMS["flatten"].model()), "fc-to-conv")
+    assert "--assume-defaults" in reason
+
+
+def test_assumed_defaults_below_ir_4_stay_listed() -> None:
+    older = as_inputs(FORMS["shape, gather"].model())
+    older.ir_version = 3
+    result = onnxshare.rewrite(older, ["fc-to-conv"], assume_defaults=True, provider="cpu")
+    assert result.passed
+    stored = {tensor.name for tensor in result.model.graph.initializer}
+    assert stored <= {value.name for value in result.model.graph.input}
