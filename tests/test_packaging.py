@@ -1,4 +1,4 @@
-"""What an installation brings: one ONNX Runtime on every platform, and pinned versions."""
+"""What an installation brings: one ONNX Runtime if it is asked for, and pinned versions."""
 
 from __future__ import annotations
 
@@ -64,9 +64,13 @@ def test_exactly_one_runtime_everywhere(
     platform: str, project: dict[str, Any], pins: list[Requirement]
 ) -> None:
     expected = [PLATFORMS[platform][-1]]
+    extras = project["project"]["optional-dependencies"]
     base = [Requirement(line) for line in project["project"]["dependencies"]]
-    assert runtimes(base, platform) == expected
-    assert runtimes(pins, platform) == expected
+    assert runtimes(base, platform) == []
+    assert runtimes([Requirement(line) for line in extras["gpu"]], platform) == expected
+    assert runtimes([Requirement(line) for line in extras["cpu"]], platform) == ["onnxruntime"]
+    assert "onnxshare[gpu]" in extras["dev"]
+    assert runtimes(pins, platform) == sorted(RUNTIMES), "each extra is pinned"
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -116,8 +120,11 @@ def test_every_dependency_is_pinned_within_its_range(
     }
     assert len(pinned) == len(pins), "a name is pinned twice"
     table = project["project"]
-    lines = [*table["dependencies"], *table["optional-dependencies"]["dev"]]
+    extras = table["optional-dependencies"]
+    lines = [*table["dependencies"], *extras["gpu"], *extras["dev"]]
     for requirement in map(Requirement, lines):
+        if requirement.name == "onnxshare":  # its own extra
+            continue
         version = pinned[canonicalize_name(requirement.name)]
         assert version in requirement.specifier, requirement
 

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from onnxshare.errors import printable
-from onnxshare.runtime.doctor import Diagnosis
+from onnxshare.runtime.doctor import OPTIONAL, Diagnosis
+from onnxshare.runtime.onnx_runtime import INSTALL
 
 #: How wide a report is where there is no terminal to ask.
 WIDTH_IN_A_PIPE = 100
@@ -46,15 +47,16 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> Non
     """Print the diagnosis on stdout, a line for each fact."""
     console = console or make_console()
     for name, value in _versions(diagnosis):
-        say(console, Text.assemble((f"{name:<18}", "dim"), printable(value)))
+        say(console, Text.assemble((f"{name:<21} ", "dim"), printable(value)))
     for state in diagnosis.providers:
         mark = ("works", "green") if state.works else ("does not work", "yellow")
         detail = f": {printable(state.detail)}" if state.detail else ""
-        say(console, Text.assemble((f"{printable(state.name):<18}", "dim"), mark, detail))
+        say(console, Text.assemble((f"{printable(state.name):<21} ", "dim"), mark, detail))
     for problem in diagnosis.problems:
         say(console, Text.assemble(("broken  ", "bold red"), printable(problem)))
     if diagnosis.healthy:
-        say(console, "Everything that onnxshare needs works.", "bold green")
+        what = "Everything that onnxshare needs" if diagnosis.runtimes else "What is installed"
+        say(console, f"{what} works.", "bold green")
 
 
 def _versions(diagnosis: Diagnosis) -> list[tuple[str, str]]:
@@ -63,5 +65,13 @@ def _versions(diagnosis: Diagnosis) -> list[tuple[str, str]]:
         ("Python", diagnosis.python),
         ("platform", diagnosis.platform),
     ]
-    installed = {**diagnosis.packages, **diagnosis.runtimes}
-    return versions + [(name, version or "not installed") for name, version in installed.items()]
+    installed = {**diagnosis.packages, **diagnosis.optional, **diagnosis.runtimes}
+    versions += [
+        (name, version or f"not installed{f' ({OPTIONAL[name]})' if name in OPTIONAL else ''}")
+        for name, version in installed.items()
+    ]
+    if not diagnosis.runtimes:
+        needed = "compare, rewrite and rules that run models need it"
+        versions.append(("ONNX Runtime", f"not installed; {needed}: {INSTALL}"))
+    versions += [("plugin", plugin) for plugin in diagnosis.plugins]
+    return [*versions, ("NVIDIA GPU", diagnosis.nvidia)]

@@ -6,18 +6,20 @@ import platform
 from dataclasses import dataclass
 from importlib import metadata
 
-from onnxshare.runtime import providers
+from onnxshare.errors import UsageError
+from onnxshare.runtime import onnx_runtime, providers
+from onnxshare.support import plugins
 from onnxshare.support.dataclass_tools import Result
 from onnxshare.version import __version__
 
 #: Packages whose version matters when something goes wrong.
 PACKAGES = ("onnx", "numpy", "protobuf", "ml_dtypes", "typer", "rich")
 
-#: Distributions that all install the package `onnxruntime`, over each other.
-RUNTIMES = (
-    "onnxruntime onnxruntime-gpu onnxruntime-directml onnxruntime-openvino onnxruntime-qnn "
-    "onnxruntime-silicon onnxruntime-training onnxruntime-training-cpu ort-nightly ort-nightly-gpu"
-).split()
+#: Packages that onnxshare uses where they are installed, and what for.
+OPTIONAL = {"pillow": "images as samples, PNG pictures", "pandas": "to_dataframe()"}
+
+#: Providers that need an NVIDIA driver.
+_NVIDIA = (providers.CUDA, "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 
 
 @dataclass(frozen=True)
@@ -38,21 +40,27 @@ class Diagnosis(Result):
         python: the interpreter and its version.
         platform: the system and machine.
         packages: versions by name; None where one is not installed.
-        runtimes: the distributions of ONNX Runtime that are installed, with their versions.
+        optional: the same of packages that onnxshare can do without.
+        runtimes: the distributions that provide ONNX Runtime, with their versions.
+        nvidia: the first NVIDIA GPU and its driver, or why there is none.
+        plugins: what other packages add, as `GROUP: NAME`.
         providers: what ONNX Runtime offers, the default one first.
         problems: what is broken, each in one line with its remedy.
     """
 
     SHOWN = (
-        *("onnxshare", "python", "platform", "packages", "runtimes", "providers", "problems"),
-        "healthy",
+        *("onnxshare", "python", "platform", "packages", "optional", "runtimes", "nvidia"),
+        *("plugins", "providers", "problems", "healthy"),
     )
 
     onnxshare: str
     python: str
     platform: str
     packages: dict[str, str | None]
+    optional: dict[str, str | None]
     runtimes: dict[str, str]
+    nvidia: str
+    plugins: tuple[str, ...]
     providers: tuple[ProviderState, ...]
     problems: tuple[str, ...]
 
@@ -64,15 +72,17 @@ class Diagnosis(Result):
 
 def examine() -> Diagnosis:
     """Look at what is installed and try every provider of ONNX Runtime."""
-    runtimes = {name: version for name in RUNTIMES if (version := _version(name)) is not None}
+    runtimes = onnx_runtime.distributions()
     packages = {name: _version(name) for name in PACKAGES}
-    states, problems = _providers()
+    with providers.quiet():
+        device, no_gpu = providers.ask_driver()
+    states, problems = _providers(no_gpu)
     if len(runtimes) > 1:
-        names = " and ".join(runtimes)
+        first, *others = runtimes
         problems.insert(
             0,
-            f"{names} are installed over each other: pip uninstall {' '.join(runtimes)}, "
-            "then install onnxshare again",
+            f"{' and '.join(runtimes)} are installed over each other; to keep {first}: "
+            f"pip uninstall -y {' '.join(others)} && {onnx_runtime.reinstall(first)}",
         )
     missing = [name for name in ("onnx", "numpy") if packages[name] is None]
     problems += [f"{name} is not installed: pip install {name}" for name in missing]
@@ -81,7 +91,14 @@ def examine() -> Diagnosis:
         python=f"{platform.python_implementation()} {platform.python_version()}",
         platform=f"{platform.system()} {platform.release()}, {platform.machine()}",
         packages=packages,
+        optional={name: _version(name) for name in OPTIONAL},
         runtimes=runtimes,
+        nvidia=device or no_gpu,
+        plugins=tuple(
+            f"{group}: {entry.name}"
+            for group in ("rewrites", "rules", "operators")
+            for entry in plugins.installed(group)
+        ),
         providers=tuple(states),
         problems=tuple(problems),
     )
@@ -94,26 +111,30 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _providers() -> tuple[list[ProviderState], list[str]]:
-    """The state of every provider, and what keeps ONNX Runtime from working at all."""
+def _providers(no_gpu: str) -> tuple[list[ProviderState], list[str]]:
+    """The state of every provider, and what keeps ONNX Runtime from working at all.
+
+    Args:
+        no_gpu: why there is no NVIDIA GPU; empty if there is one.
+    """
     try:
         with providers.quiet():
-            import onnxruntime
-
-            names = list(onnxruntime.get_available_providers())
-    except Exception as error:
-        reason = providers.first_line(error)
-        return [], [f"ONNX Runtime cannot be imported: {reason}; install onnxshare again"]
-    states = [_state(name) for name in names]
+            names = list(onnx_runtime.import_runtime().get_available_providers())
+    except UsageError as error:
+        return [], [str(error)] if onnx_runtime.distributions() else []
+    states = [_state(name, no_gpu) for name in names]
     working = [state for state in states if state.works]
     if not any(state.name == "CPU" for state in working):
         reason = next((s.detail for s in states if s.name == "CPU"), "it offers none")
-        return states, [f"ONNX Runtime's CPU provider does not work: {reason}; install it again"]
+        remedy = onnx_runtime.reinstall(next(iter(onnx_runtime.distributions()), "onnxruntime"))
+        return states, [f"ONNX Runtime's CPU provider does not work: {reason}; {remedy}"]
     return states, []
 
 
-def _state(name: str) -> ProviderState:
+def _state(name: str, no_gpu: str) -> ProviderState:
     short = name.removesuffix("ExecutionProvider")
+    if no_gpu and name in _NVIDIA:
+        return ProviderState(short, False, no_gpu)
     if name == providers.CUDA:
         device, problem = providers.probe_cuda()
         return ProviderState(short, not problem, problem or device)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from onnxshare.errors import RuntimeFailure
+from onnxshare.runtime.onnx_runtime import import_runtime
 from onnxshare.runtime.providers import CPU, CUDA, REFERENCE, first_line, preload, quiet
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -96,11 +97,11 @@ class Engine:
 
         Raises:
             RuntimeFailure: ONNX Runtime cannot load it.
+            UsageError: ONNX Runtime is not installed, or broken.
         """
         if settings.provider == REFERENCE:
             return self._keep(_Reference(model), None), []
-        import onnxruntime
-
+        onnxruntime = import_runtime()
         options = self._options(weights, settings)
         preload(settings.provider)
         try:
@@ -184,8 +185,7 @@ class Engine:
         self._sessions.pop(number, None)
 
     def _options(self, weights: Initializers, settings: Settings) -> Any:
-        import onnxruntime
-
+        onnxruntime = import_runtime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         levels = onnxruntime.GraphOptimizationLevel
@@ -208,11 +208,10 @@ def bound(
     session: Any, outputs: Sequence[str], feed: Mapping[str, Array], device: str
 ) -> Callable[[], object]:
     """A run of a session whose inputs lie on a device already and whose outputs stay there."""
-    from onnxruntime import OrtValue
-
+    to_device = import_runtime().OrtValue.ortvalue_from_numpy
     binding = session.io_binding()
     for name, array in feed.items():
-        binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array, device, 0))
+        binding.bind_ortvalue_input(name, to_device(array, device, 0))
     for name in outputs:
         binding.bind_output(name, device)
 
@@ -249,8 +248,7 @@ def _give(weights: Initializers, settings: Settings, options: Any) -> list[Any]:
     as shared ones, too, the CPU computes with them where they lie and makes no copies. Measured:
     1.2 GB of weights then take nothing beside the mapped file, and another 1.2 GB without.
     """
-    from onnxruntime import OrtValue
-
+    OrtValue = import_runtime().OrtValue
     values = [
         OrtValue.ortvalue_from_numpy_with_onnx_type(array, data_type)
         if data_type == _BFLOAT16
@@ -267,10 +265,11 @@ def _give(weights: Initializers, settings: Settings, options: Any) -> list[Any]:
 
 
 def _on_cpu(session: Any) -> list[str]:
-    """The nodes that run on the CPU, by name, or by operator where they have none."""
+    """The nodes that run on the CPU, by name, or by operator where they have none; none where ONNX
+    Runtime is too old to say."""
     return [
         node.name or node.op_type
-        for part in session.get_provider_graph_assignment_info()
+        for part in getattr(session, "get_provider_graph_assignment_info", tuple)()
         if part.ep_name == CPU
         for node in part.get_nodes()
     ]

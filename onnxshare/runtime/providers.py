@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onnxshare.errors import RuntimeFailure, UsageError
+from onnxshare.runtime.onnx_runtime import import_runtime
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -64,7 +65,7 @@ def choose(request: str = "auto") -> Provider:
 
     Raises:
         RuntimeFailure: the provider was asked for by name and does not work here.
-        UsageError: there is no such provider.
+        UsageError: there is no such provider, or one was named and ONNX Runtime is missing.
     """
     wanted = request.strip().lower().removesuffix(_SUFFIX.lower())
     if wanted == "cpu":
@@ -87,7 +88,7 @@ def probe_cuda() -> tuple[str, str]:
         The device in words and an empty string, or an empty string and why CUDA does not work.
     """
     with quiet():
-        device, problem = _ask_driver()
+        device, problem = ask_driver()
     if problem:
         return "", problem
     problem = try_provider(CUDA, CUDA_OPTIONS)
@@ -96,11 +97,10 @@ def probe_cuda() -> tuple[str, str]:
 
 def preload(provider: str) -> None:
     """Load NVIDIA's libraries, if CUDA is to be used, from where their Python packages put them."""
-    import onnxruntime
-
-    if provider == CUDA and hasattr(onnxruntime, "preload_dlls"):
+    if provider == CUDA:
+        # Distributions of other makers may lack it.
         with quiet(), contextlib.suppress(Exception):
-            onnxruntime.preload_dlls()
+            import_runtime().preload_dlls()
 
 
 @contextlib.contextmanager
@@ -139,9 +139,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _named(request: str, wanted: str) -> Provider:
-    import onnxruntime
-
-    available = onnxruntime.get_available_providers()
+    available = import_runtime().get_available_providers()
     for name in available:
         if name.lower().removesuffix(_SUFFIX.lower()) == wanted:
             problem = try_provider(name)
@@ -158,7 +156,7 @@ def _named(request: str, wanted: str) -> Provider:
     )
 
 
-def _ask_driver() -> tuple[str, str]:
+def ask_driver() -> tuple[str, str]:
     """Ask NVIDIA's driver for its first device: (device, "") or ("", problem)."""
     library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
@@ -219,8 +217,11 @@ def try_session(provider: str, options: Mapping[str, str]) -> str:
     """Run one convolution with the CPU forbidden; return what went wrong, or an empty string."""
     import numpy as np
     import onnx.parser
-    import onnxruntime
 
+    try:
+        onnxruntime = import_runtime()
+    except UsageError as error:
+        return error.cause
     if provider not in onnxruntime.get_available_providers():
         return f"this ONNX Runtime was built without {provider.removesuffix(_SUFFIX)}"
     preload(provider)

@@ -19,7 +19,7 @@ from typing import IO
 
 import numpy as np
 
-from onnxshare.errors import RuntimeFailure
+from onnxshare.errors import RuntimeFailure, UsageError
 from onnxshare.runtime import limits, pipe_messages
 from onnxshare.runtime.ort_engine import Array, Engine, Initializers, Racer, Settings
 from onnxshare.runtime.providers import try_session
@@ -116,6 +116,8 @@ def main(parent: int, limit: int, files: int) -> None:
         except RuntimeFailure as error:
             words = [error.cause, error.remedy, error.missing_kernel]
             answer, results = {"failure": words}, []
+        except UsageError as error:
+            answer, results = {"usage": [error.cause, error.remedy]}, []
         except MemoryError:
             answer, results = {"out_of_memory": True}, []
         except Exception as error:

@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from onnxshare.errors import OutOfMemory, RuntimeFailure
+from onnxshare.errors import OutOfMemory, RuntimeFailure, UsageError
 from onnxshare.io.memory_map import place
 from onnxshare.io.tensors import Array
 from onnxshare.runtime import pipe_messages
@@ -119,6 +119,7 @@ class ChildProcess:
         Raises:
             RuntimeFailure: the model cannot be run, or the process crashes, takes too long or
                 lacks memory; after these three it is gone.
+            UsageError: ONNX Runtime is not installed, or broken.
         """
         if self.spent:
             raise RuntimeFailure(self.spent)
@@ -140,6 +141,8 @@ class ChildProcess:
         self.peak = answer.get("peak")
         if answer.get("out_of_memory"):
             raise self._too_little()
+        if "usage" in answer:
+            raise UsageError(*answer["usage"])
         if "failure" in answer:
             cause, *others = answer["failure"]
             if any(words in cause.lower() for words in _LACKS_MEMORY):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 
-from onnxshare.runtime import doctor, providers
+from onnxshare.runtime import doctor, onnx_runtime, providers
 from onnxshare.version import __version__
 
 Cli = Callable[..., CompletedProcess[str]]
@@ -39,39 +41,57 @@ def test_the_report_names_everything(cli: Cli) -> None:
         assert part in ran.stdout
 
 
-def without(monkeypatch: pytest.MonkeyPatch, **found: str) -> None:
-    """As if exactly these distributions of ONNX Runtime were installed, and all else."""
-    real = metadata.version
-
-    def version(name: str) -> str:
-        if name in doctor.RUNTIMES:
-            if name.replace("-", "_") not in found:
-                raise metadata.PackageNotFoundError(name)
-            return found[name.replace("-", "_")]
-        return real(name)
-
-    monkeypatch.setattr(metadata, "version", version)
+def leave_trace(folder: Path, name: str, version: str) -> None:
+    """What pip leaves of a distribution when another was installed over it."""
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "top_level.txt").write_text("onnxruntime\n")
+    (info / "RECORD").write_text("onnxruntime/__init__.py,,\n")
 
 
-def test_two_distributions_over_each_other(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    without(monkeypatch, onnxruntime="1.30.0", onnxruntime_gpu="1.31.1")
+@pytest.mark.parametrize("name", ["onnxruntime-openvino", "onnxruntime-rocm", "a-fork"])
+def test_two_distributions_over_each_other(
+    name: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_trace(tmp_path, name, "1.24.1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = json.loads(cli("doctor", "--format", "json").stdout)["runtimes"]
+    assert len(found) == 2
+    assert found[name] == "1.24.1"
     ran = cli("doctor")
     assert ran.returncode == 1
-    assert "onnxruntime and onnxruntime-gpu are installed over each other" in ran.stdout
-    assert "pip uninstall onnxruntime onnxruntime-gpu" in ran.stdout
-    assert json.loads(cli("doctor", "--format", "json").stdout)["runtimes"] == {
-        "onnxruntime": "1.30.0",
-        "onnxruntime-gpu": "1.31.1",
-    }
+    first, second = found
+    assert f"{first} and {second} are installed over each other" in ran.stdout
+    remedy = f"pip uninstall -y {second} && pip install --force-reinstall --no-deps {first}"
+    assert remedy in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("driver", "line"),
+    [
+        (("NVIDIA H200, driver 580 for CUDA 13.0", ""), "NVIDIA H200, driver 580 for CUDA 13.0"),
+        (("", "no NVIDIA driver"), "no NVIDIA driver"),
+    ],
+    ids=["a GPU", "none"],
+)
+def test_one_line_on_the_gpu(
+    driver: tuple[str, str], line: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers, "ask_driver", lambda: driver)
+    monkeypatch.setattr(providers, "try_provider", lambda *_: "")
+    ran = cli("doctor")
+    assert ran.returncode == 0
+    assert [row.split(maxsplit=2)[2] for row in ran.stdout.splitlines() if "GPU  " in row] == [line]
 
 
 def test_a_runtime_that_cannot_be_imported(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     ran = cli("doctor")
     assert ran.returncode == 1
-    assert "ONNX Runtime cannot be imported" in ran.stdout
+    (name,) = onnx_runtime.distributions()
+    assert f"{name} cannot be imported: " in ran.stdout
+    assert f"pip install --force-reinstall --no-deps {name}" in ran.stdout
     assert "Everything" not in ran.stdout
 
 
@@ -93,7 +113,7 @@ def test_a_gpu_that_does_not_work_breaks_nothing(cli: Cli, monkeypatch: pytest.M
     monkeypatch.setattr(
         onnxruntime, "get_available_providers", lambda: [providers.CUDA, providers.CPU]
     )
-    monkeypatch.setattr(providers, "probe_cuda", lambda: ("", "no NVIDIA driver"))
+    monkeypatch.setattr(providers, "ask_driver", lambda: ("", "no NVIDIA driver"))
     found = json.loads(cli("doctor", "--format", "json").stdout)
     assert found["healthy"] is True
     assert found["providers"] == [

@@ -49,7 +49,7 @@ def test_a_driver_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    assert providers._ask_driver() == ("", "no NVIDIA driver")
+    assert providers.ask_driver() == ("", "no NVIDIA driver")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_what_the_driver_says(
 
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver())
     device = "" if problem else "Test GPU, driver for CUDA 12.8"
-    assert providers._ask_driver() == (device, problem)
+    assert providers.ask_driver() == (device, problem)
 
 
 def test_an_unknown_provider_is_a_usage_error() -> None:
@@ -146,9 +146,9 @@ def test_the_version_of_the_driver_is_told_where_its_library_tells_it(
 @pytest.mark.parametrize("driver", ["works", ""], ids=["libraries are missing", "a crash"])
 def test_a_driver_alone_is_not_cuda(monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
     """Where CUDA's libraries are missing or crash, as on a machine without a GPU."""
-    if driver and not providers._ask_driver()[1]:
+    if driver and not providers.ask_driver()[1]:
         pytest.skip("there is a GPU")
-    monkeypatch.setattr(providers, "_ask_driver", lambda: ("Test GPU", ""))
+    monkeypatch.setattr(providers, "ask_driver", lambda: ("Test GPU", ""))
     if not driver:
         crash = RuntimeFailure("ONNX Runtime crashes on it (SIGSEGV)")
 
