@@ -17,7 +17,10 @@ from onnxshare.graph.operator_traits import operators_where, traits_of
 _SHAPED = operators_where(lambda traits: traits.shape_inputs)
 
 #: Operators of which more than that decides it.
-_JUDGED = frozenset(("GroupQueryAttention", "If", "PRelu"))
+_JUDGED = frozenset(("GroupQueryAttention", "If", "Loop", "PRelu"))
+
+#: Marks a state of a Loop that is assumed to keep its shape, and one that does not.
+_ASSUMED, _CHANGES = "onnxshare: assumed", "onnxshare: changes"
 
 #: The most elements of an operand that is written into the copy for inference.
 _SMALL = 4096
@@ -43,6 +46,7 @@ def settle(graph: Graph, weightless: onnx.ModelProto, known: Known, values: Valu
         Whether there was anything new that inference can go on with.
     """
     found = False
+    doubtful: list[onnx.ValueInfoProto] = []
     for scope, proto in _pairs(graph.main, weightless.graph):
         copies = proto.node
         for node in scope.nodes:
@@ -50,6 +54,9 @@ def settle(graph: Graph, weightless: onnx.ModelProto, known: Known, values: Valu
                 continue
             if node.op_type == "GroupQueryAttention":
                 found |= _grow(node, proto, known, values)
+                continue
+            if node.op_type == "Loop":
+                found |= _keep_states(node, proto, known, doubtful)
                 continue
             if node.op_type == "PRelu":
                 found |= _widen(node, copies[node.position], graph, known)
@@ -62,6 +69,9 @@ def settle(graph: Graph, weightless: onnx.ModelProto, known: Known, values: Valu
             else:
                 for position in traits_of(node).shape_inputs:
                     found |= _bind(graph, node, copy, proto, position, values)
+    for state in doubtful if not found else ():  # nothing else will show that it keeps its shape
+        state.doc_string, found = _CHANGES, True
+        state.type.tensor_type.ClearField("shape")
     return found
 
 
@@ -138,6 +148,34 @@ def _widen(node: Node, copy: onnx.NodeProto, graph: Graph, known: Known) -> bool
         return False
     copy.op_type = "Add"
     return True
+
+
+def _keep_states(
+    node: Node, proto: onnx.GraphProto, known: Known, doubtful: list[onnx.ValueInfoProto]
+) -> bool:
+    """Assume that states of a Loop which declare no shape keep the one that they start with: what
+    the body makes of such a state shows whether that is so; until then it is `doubtful`."""
+    found = False
+    body = node.scope.children.get(node.position, {}).get("body")
+    copy = next((a.g for a in proto.node[node.position].attribute if a.name == "body"), None)
+    if body is None or copy is None or not node.standard:
+        return False
+    results = [value.name for value in body.graph.output][1:]
+    for name, state, result, output in zip(
+        node.inputs[2:], list(copy.input)[2:], results, node.outputs, strict=False
+    ):
+        start = known(node.scope, name) if name else None
+        if start is None or state.doc_string == _CHANGES:
+            continue
+        if not state.type.tensor_type.HasField("shape"):
+            state.type.CopyFrom(onnx.helper.make_tensor_type_proto(start[1], start[0]))
+            state.doc_string, found = _ASSUMED, True
+        elif state.doc_string == _ASSUMED and known(body, result) != start:
+            doubtful.append(state)
+        elif state.doc_string == _ASSUMED and output and known(node.scope, output) is None:
+            declare(proto, onnx.helper.make_tensor_value_info(output, start[1], start[0]))
+            found = True
+    return found
 
 
 def _grow(node: Node, proto: onnx.GraphProto, known: Known, values: Values) -> bool:

@@ -343,3 +343,69 @@ def test_a_cache_grows(packed: bool, seq: int, past: int, total: int | None, key
 def test_a_cache_of_open_size_stays_open() -> None:
     totals = onnxshare.inspect(cache_attention(None, packed=True), dims={"seq": 1}).totals
     assert (totals.macs, totals.peak_activation_bytes) == (None, None)
+
+
+def loop(*body: onnx.NodeProto, stored: list[onnx.TensorProto] | None = None) -> onnx.ModelProto:
+    """Six trips over a state whose shape is not declared."""
+    inner = helper.make_graph(
+        [*body, node("Identity", "going", "goes")],
+        "body",
+        [info("trip", [], TensorProto.INT64), info("going", [], TensorProto.BOOL), info("h", None)],
+        [info("goes", [], TensorProto.BOOL), info("h2", None)],
+    )
+    return model(
+        [helper.make_node("Loop", ["n", "", "x"], ["h6"], body=inner), node("Relu", "h6", "y")],
+        {"x": [1, 8]},
+        ["y"],
+        [constant("n", 6), *(stored or [])],
+    )
+
+
+@pytest.mark.parametrize(
+    ("built", "macs"),
+    [
+        pytest.param(
+            loop(node("MatMul", "h w", "h2"), stored=[tensor("w", 8, 8)]), 6 * 64, id="kept"
+        ),
+        pytest.param(
+            loop(
+                node("MatMul", "h v", "a"), node("MatMul", "a w", "h2"),
+                stored=[tensor("v", 8, 3), tensor("w", 3, 8)],
+            ),
+            6 * 48,
+            id="kept, through another size",
+        ),
+        pytest.param(
+            loop(
+                node("Shape", "h", "s"), node("MatMul", "h w", "a"), node("Mod", "s many", "t"),
+                node("Reshape", "a t", "h2"),
+                stored=[tensor("w", 8, 8), constant("many", [99, 99])],
+            ),
+            6 * 64,
+            id="kept, by sizes that are computed",
+        ),
+        pytest.param(
+            loop(
+                node("MatMul", "h w", "a"), node("Concat", "h a", "h2", axis=0),
+                stored=[tensor("w", 8, 8)],
+            ),
+            None,
+            id="grows",
+        ),
+        pytest.param(
+            loop(
+                node("MatMul", "h w", "a"), node("NonZero", "a", "at"),
+                node("Cast", "at", "f", to=TensorProto.FLOAT), node("ReduceSum", "f one", "r"),
+                node("Expand", "r row", "e"), node("MatMul", "e w", "h2"),
+                stored=[tensor("w", 8, 8), constant("one", [1]), constant("row", [1, 8])],
+            ),
+            None,
+            id="of as many rows as data says",
+        ),
+    ],
+)  # fmt: skip
+def test_states_of_a_loop_without_a_shape(built: onnx.ModelProto, macs: int | None) -> None:
+    report = onnxshare.inspect(built)
+    assert report.totals.macs == macs
+    (result,) = run(built, x=random_array(1, 8))
+    assert only(report, "Relu").outputs[0].shape == (result.shape if macs is not None else None)
