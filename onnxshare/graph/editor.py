@@ -125,6 +125,10 @@ class Editor:
             set_property(node.metadata_props, key, value)
         self._emitted.setdefault(origin.position, []).append(node)
 
+    def reads(self) -> set[str]:
+        """The names that the new nodes read."""
+        return {name for nodes in self._emitted.values() for node in nodes for name in node.input}
+
     def rename(self, name: str, wanted: str) -> None:
         """Give a tensor made by new nodes another name, everywhere in the new nodes."""
         for nodes in self._emitted.values():

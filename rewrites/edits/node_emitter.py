@@ -24,6 +24,10 @@ class Emitter:
         """Whether nothing is made."""
         return self.editor is None
 
+    def reads(self) -> set[str]:
+        """The names that the new nodes read."""
+        return set() if self.editor is None else self.editor.reads()
+
     def constant(self, values: Array, wanted: str) -> str:
         """Add a constant; returns the name it got."""
         return wanted if self.editor is None else self.editor.constant(values, wanted)

@@ -198,6 +198,8 @@ def slide(subject: Subject, builder: HeadBuilder, *, pool: bool = False) -> None
             name in builder.head_maps and builder.head_maps[name].vector for name in node.inputs
         ):
             continue  # reads the feature map beside the head
+        if traits_of(node).shape_only:
+            continue  # `_check_readers` asks whether anything is left that needs the size
         if node in layers:  # behind something that is no step of a head, such as a gate
             builder.connect(layers[node])
         elif node.op_type in _SOFTMAX and node.standard:
@@ -234,10 +236,16 @@ def _pool_outputs(subject: Subject, builder: HeadBuilder) -> None:
 
 def _check_readers(subject: Subject, builder: HeadBuilder) -> None:
     """Make sure that nothing reads what goes: a subgraph, or a node beside the head."""
+    main, leaving = subject.graph.main, set(builder.replaced)
+    needed = builder.out.reads() | main.outputs
+    for node in reversed(main.nodes):  # such as what computes the shape of the head's Reshape
+        readers = [reader for name in node.outputs for reader in main.readers(name)]
+        if readers and needed.isdisjoint(node.outputs) and leaving.issuperset(readers):
+            leaving.add(node)
     for node in builder.replaced:
         for name in filter(None, node.outputs):
-            for reader in subject.graph.main.readers(name):
-                if reader not in builder.replaced:
+            for reader in main.readers(name):
+                if reader not in leaving:
                     raise Refusal(f"node '{reader.name}' ({reader.op_type}) reads '{name}'")
 
 

@@ -411,3 +411,43 @@ def test_tensors_that_ir_3_does_not_list_as_inputs() -> None:
     assert [site.refused for site in result.sites] == [None]
     assert result.passed
     assert result.model.ir_version == 3
+
+
+def shaped(perm: list[int], of: str, start: int = 0) -> onnx.ModelProto:
+    """A head whose Reshape takes its batch from a tensor inside of the head."""
+    net = Net()
+    turned = net.node("Transpose", net.trunk(), perm=perm)
+    read = net.node("Identity", turned) if of == "twice" else turned
+    batch = net.node("Shape", read, start=start, end=start + 1)
+    flat = net.node("Reshape", turned, net.node("Concat", batch, net.ints(-1), axis=0))
+    scores = net.gemm(flat, K, 5)
+    if of == "scores":
+        batch = net.node("Shape", scores, start=0, end=1)
+        scores = net.node("Reshape", scores, net.node("Concat", batch, net.ints(5), axis=0))
+    net.rows(scores, 5)
+    return net.model()
+
+
+@pytest.mark.parametrize("of", ["turned", "twice", "scores"])
+@pytest.mark.parametrize("perm", [[0, 3, 2, 1], [0, 2, 3, 1]])
+def test_what_only_shapes_the_head_goes_with_it(perm: list[int], of: str) -> None:
+    model = shaped(perm, of)
+    result = slid(model)
+    assert result.passed, result.sites
+    assert "Shape" not in {node.op_type for node in result.model.graph.node}
+    sides = [dim.dim_value for dim in inputs(model)[0].type.tensor_type.shape.dim[2:]]
+    channels = inputs(model)[0].type.tensor_type.shape.dim[1].dim_value
+    given = image(model, 2, channels, *(side + 2 for side in sides))
+    assert_each_crop(model, result.model, given, sides, [1] * len(sides))
+
+
+def test_a_shape_that_something_else_needs_keeps_the_head() -> None:
+    net = Net()
+    turned = net.node("Transpose", net.trunk(), perm=[0, 3, 2, 1])
+    batch = net.node("Shape", turned, start=0, end=1)
+    flat = net.node("Reshape", turned, net.node("Concat", batch, net.ints(-1), axis=0))
+    scores = net.gemm(flat, K, 5)
+    net.rows(net.node("Mul", scores, net.node("Cast", net.node("Neg", batch), to=1)), 5)
+    result = slid(net.model())
+    assert result.changes == ()
+    assert "no part of the head" in str(result.sites[0].refused)
