@@ -82,14 +82,14 @@ def compare(
     tolerance.check()
     if tolerance and (samples is None or (isinstance(samples, Samples) and samples.random)):
         raise UsageError("made-up samples say nothing about an approximation", "give --samples")
-    left, right = load(a), load(b)
+    given = left, right = load(a), load(b)
     chosen = choose(provider)
     same = _same_bytes(left, right) and not (map_input or map_output)
-    interface = Interface(map_input or {}, map_output or {}, outputs)
+    interface = Interface(map_input or {}, map_output or {}, outputs, cast=bool(tolerance))
     left, right = interface.align(left, right)
     if reason := unmatched(left.skeleton, right.skeleton):
         return Comparison(Verdict.NOT_RUN, f"{reason}: {_MATCH}", chosen.label)
-    reason = structural_difference(left.skeleton, right.skeleton, cast=bool(tolerance))
+    reason = structural_difference(left.skeleton, right.skeleton)
     if reason:
         return Comparison(Verdict.DIFFERENT, reason, chosen.label)
     if same and latency is None:
@@ -100,7 +100,7 @@ def compare(
         return Comparison(Verdict.IDENTICAL, _SAME, chosen.label)
     internal = _internal_names(left.skeleton, right.skeleton, tensors)
     with Sessions({"A": left, "B": right}, chosen, run_limits, in_turn=in_turn) as sessions:
-        promise, unkept = promise_of(left, right)
+        promise, unkept = promise_of(*given)
         task = Task(left, right, sessions, seed, tuple(internal), count, budget)
         task = replace(task, promise=promise, tolerance=tolerance)
         inputs = _samples_for(left.skeleton, right.skeleton, samples, count, seed, images)

@@ -21,11 +21,13 @@ class Interface:
     Attributes:
         inputs, outputs: names of A → those of B, where they differ.
         only: the outputs of A that are compared; empty for all.
+        cast: whether float16, bfloat16 and float64 inputs and outputs are cast to float32.
     """
 
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     only: Sequence[str] = ()
+    cast: bool = False
 
     def align(self, a: Model, b: Model) -> tuple[Model, Model]:
         """Both models with the outputs that are compared, B with A's names; inputs that no output
@@ -46,6 +48,8 @@ class Interface:
             _require(theirs, "B", "output", self.only)
             ours, theirs = (with_outputs(proto, self.only) for proto in (ours, theirs))
         ours, theirs = _without_unused(ours, theirs), _without_unused(theirs, ours)
+        if self.cast:
+            ours, theirs = _with_casts(ours), _with_casts(theirs)
         return replace(a, skeleton=ours), replace(b, skeleton=theirs)
 
 
@@ -75,6 +79,42 @@ def _without_unused(proto: onnx.ModelProto, other: onnx.ModelProto) -> onnx.Mode
     del changed.graph.input[:]
     changed.graph.input.extend(kept)
     return changed if extra else proto
+
+
+_OTHER_FLOATS = frozenset(
+    (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+)
+
+
+def _with_casts(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose inputs and outputs of other float types are float32, cast by nodes."""
+    fed = set(_names(proto, "input"))
+    kinds = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*proto.graph.input, *proto.graph.output)
+        if value.type.tensor_type.elem_type in _OTHER_FLOATS
+    }
+    if not kinds:
+        return proto
+    inner = {name: f"{name}_before_cast" for name in kinds}
+    changed = _renamed(proto, inner)
+    back = {new: old for old, new in inner.items()}
+    before, after = [], []
+    for value in (*changed.graph.input, *changed.graph.output):
+        name = back.get(value.name)
+        if name is None:
+            continue
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        value.name = name
+        if name in fed:
+            node = onnx.helper.make_node("Cast", [name], [inner[name]], to=kinds[name])
+            before.append(node)
+        else:
+            after.append(onnx.helper.make_node("Cast", [inner[name]], [name], to=1))
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in changed.graph.node]
+    del changed.graph.node[:]
+    changed.graph.node.extend([*before, *nodes, *after])
+    return changed
 
 
 def _renamed(proto: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:

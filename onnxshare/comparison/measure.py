@@ -11,8 +11,8 @@ import onnx
 from onnxshare.comparison.inner_tensors import first_divergence
 from onnxshare.comparison.results import Divergence
 from onnxshare.comparison.rounding_noise import NoiseMeter
-from onnxshare.comparison.tensor_statistics import Tally, is_float
-from onnxshare.comparison.verdict import Judged, judge
+from onnxshare.comparison.tensor_statistics import Tally
+from onnxshare.comparison.verdict import Judged, judge, upstream
 from onnxshare.errors import RuntimeFailure
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model
@@ -55,7 +55,6 @@ class Measurement:
         internal: Sequence[str] = (),
         pairs: Mapping[str, str] | None = None,
         batch: int | None = None,
-        cast: bool = False,
     ) -> None:
         """Open both models.
 
@@ -67,13 +66,12 @@ class Measurement:
             pairs: tensors inside A that those of B may stand for, under other names: they speak
                 for the models if they agree, and not against them if they do not.
             batch: samples per run; None for as many as suit their size.
-            cast: cast floats of B to the type that they have in A.
 
         Raises:
             RuntimeFailure: one of them cannot be loaded.
         """
         self.a, self.b, self.samples = a, b, samples
-        self._sessions, self._seed, self._cast = sessions, seed, cast
+        self._sessions, self._seed = sessions, seed
         drawn = {**random_tensors(a.skeleton), **random_tensors(b.skeleton)}
         self.left_out = {v.name: drawn[v.name] for v in a.skeleton.graph.output if v.name in drawn}
         outputs = [v.name for v in a.skeleton.graph.output if v.name not in drawn]
@@ -86,6 +84,13 @@ class Measurement:
         self._b = _open(sessions, "B", list(dict.fromkeys(self._names_b.values())))
         self._noise = NoiseMeter(a, self._a, seed=seed)
         self._tallies = {name: Tally(name) for name in names}
+        floats = [spec.name for spec in input_specs(a.skeleton) if spec.dtype.kind in "fV"]
+        # Outputs that no float reaches, or that trees make of them step by step, do not answer to
+        # floats that are moved a little.
+        trees = any(node.op_type.startswith("TreeEnsemble") for node in a.skeleton.graph.node)
+        self._answering = {
+            name for name in names if not trees and upstream(a.skeleton, name, floats)
+        }
         self._internal = {*internal, *self._pairs} - set(outputs)
         self._batch = _batch_size(a.skeleton, samples) if batch is None else batch
         self._step = self._batch
@@ -159,10 +164,8 @@ class Measurement:
         found = _run("B", self._b, part, self._batch)
         theirs = {name: found[other] for name, other in self._names_b.items()}
         for name, tally in self._tallies.items():
-            if self._cast and is_float(ours[name]) and is_float(theirs[name]):
-                theirs[name] = theirs[name].astype(ours[name].dtype)
             tally.add(ours[name], theirs[name], [run[name] for run in own], part.labels)
-            if moved is not None:
+            if moved is not None and name in self._answering:
                 tally.add_response(ours[name], moved[name])
 
     def _part(self, rows: Array) -> Samples:
@@ -188,7 +191,7 @@ class Measurement:
         for name, tally in self._tallies.items():
             tally.discrete = self._noise.quantised
             tally.add_noise(ours[name], [run[name] for run in own])
-            if moved is not None:
+            if moved is not None and name in self._answering:
                 tally.add_response(ours[name], moved[name])
 
 

@@ -2,11 +2,13 @@
 
 1. Both models on the samples, against A's own noise (`measure.py`, `verdict.py`).
 2. Random samples of other sizes, where a model cannot run at those that were guessed.
-3. Outputs that hardly move: the tensors that go into the last operators (`inner_tensors.py`).
+3. Outputs that hardly move: the tensors that go into the last operators (`inner_tensors.py`);
+   integers and labels that take several values are evidence where these do not part.
 4. Still inconclusive, and the samples made up: the same ones larger or smaller, until outputs live.
 5. Passed, on samples of very different scales: once more on the small ones alone, because what is
    rounding beside large numbers is an error beside small ones.
-6. Passed, with sizes left open and samples made up: once more at other sizes.
+6. Passed, with the batch open: runs of other batches. With samples made up and sizes open: once
+   more at other sizes, odd and long ones among them; with open integers: others than 0 and 1.
 7. Inconclusive, or different by little: in double precision, in a budget (`double_precision.py`).
 8. Passed: the weights are read. Where one layer's differ and nothing makes up for it
    (`weight_difference.py`), that is no pass, and different if double precision shows it.
@@ -31,13 +33,22 @@ from onnxshare.comparison.tensor_statistics import is_float
 from onnxshare.comparison.tolerance import NONE, Tolerance
 from onnxshare.comparison.verdict import FACTOR, VISIBILITY, Judged, decide, upstream
 from onnxshare.comparison.weight_difference import weight_difference
-from onnxshare.errors import OnnxShareError, RuntimeFailure, SamplesError
+from onnxshare.errors import OnnxShareError, OutOfMemory, RuntimeFailure, SamplesError
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model
 from onnxshare.runtime.session_pair import Sessions
-from onnxshare.samples.input_specs import input_specs
+from onnxshare.samples.input_specs import batching, input_specs
 from onnxshare.samples.lazy_arrays import LazyArrays
-from onnxshare.samples.random_samples import MORE, OTHER, Guess, open_sizes
+from onnxshare.samples.random_samples import (
+    INTEGERS,
+    MORE,
+    ODD,
+    OTHER,
+    Guess,
+    long_sequences,
+    open_integers,
+    open_sizes,
+)
 from onnxshare.samples.samples import Samples, random_samples
 
 #: Factors on made-up inputs, tried in turn while the outputs do not live.
@@ -49,6 +60,11 @@ _SCALES_APART = 16.0
 #: Samples of the second sizes.
 _OTHERS = 8
 
+#: Samples per run, where the models take any number.
+_BATCHES = (1, 2, 3)
+
+#: Types of integers and booleans.
+_LABELS = frozenset(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(code)) for code in "?bhilqBHILQ")
 
 #: Why outputs of few digits are no evidence.
 _COARSE = (
@@ -92,11 +108,13 @@ class _Round:
         found: the comparison.
         samples: what it ran on.
         worst: per tensor and channel that differ, the sample that differs most, the worst first.
+        parted: whether tensors before the end differ, of which the outputs show nothing.
     """
 
     found: Comparison
     samples: Samples
     worst: tuple[int, ...] = ()
+    parted: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -126,14 +144,20 @@ def examine(task: Task, samples: Samples) -> Comparison:
         return _without_inputs(last.found)
     if last.verdict is Verdict.INCONCLUSIVE:
         last = _behind_the_end(task, last)
+    if last.verdict is Verdict.INCONCLUSIVE:
+        last = _by_labels(task, last)
     if last.verdict is Verdict.INCONCLUSIVE and (kind := _too_coarse(a)):
         return replace(last.found, reason=f"in {kind}, {_COARSE}")
     if last.verdict is Verdict.INCONCLUSIVE and samples.random:
         last = _at_other_scales(task, last)
     if last.found.passed:
         last = _on_small_ones(task, samples, last)
-    if last.found.passed and samples.random and open_sizes(stricter_of(a, b)):
+    if last.found.passed:
+        last = _at_other_batches(task, last)
+    if last.found.passed and samples.random:
         last = _at_other_sizes(task, last)
+    if last.verdict is Verdict.DIFFERENT and not last.found.outputs:
+        return last.found  # B does not run where A does
     if last.verdict in (Verdict.INCONCLUSIVE, Verdict.DIFFERENT):
         return in_double(_doubt(task, last), task.budget, task.sessions.limits)
     return _with_weights_read(task, last)
@@ -210,10 +234,10 @@ def _run(
 ) -> tuple[Measurement, list[Judged]]:
     """Run both; sample by sample where an output turns out to have one row for each run."""
     given = (task.a, task.b, samples, task.sessions, task.seed, task.internal, pairs)
-    run = Measurement(*given, cast=bool(task.tolerance))
+    run = Measurement(*given)
     judged = run.judge()
     if run.few_rows:
-        run = Measurement(*given, batch=1, cast=bool(task.tolerance))
+        run = Measurement(*given, batch=1)
         judged = run.judge()
     return run, judged
 
@@ -222,9 +246,10 @@ def _at_sizes_that_run(task: Task, samples: Samples) -> _Round:
     """The first round; where A cannot run at sizes that were guessed, at others."""
     first = measure(task, samples)
     stricter = stricter_of(task.a.skeleton, task.b.skeleton)
-    if not (first.found.failed_model == "A" and samples.random and open_sizes(stricter)):
+    if first.found.failed_model != "A" or not samples.random:
         return first
-    for guess in MORE:
+    guesses = MORE if open_sizes(stricter) else ()
+    for guess in (*guesses, *(INTEGERS[-2:] if open_integers(stricter) else ())):
         other = _made(task, guess)
         again = None if other is None else measure(task, other)
         if again is not None and again.verdict is not Verdict.NOT_RUN:
@@ -237,7 +262,22 @@ def _behind_the_end(task: Task, last: _Round) -> _Round:
     if not pairs:
         return last
     again = measure(task, last.samples, pairs)
-    return again if again.found.passed else last
+    if again.found.passed:
+        return again
+    return replace(last, parted=not {row.name for row in again.found.outputs}.issuperset(pairs))
+
+
+def _by_labels(task: Task, last: _Round) -> _Round:
+    """Integers and labels that take several values, and agree on all, are evidence of their own."""
+    rows = [row for row in last.found.outputs if not row.internal]
+    kinds = {value.name: value.type.tensor_type.elem_type for value in task.a.skeleton.graph.output}
+    labels = [row.name for row in rows if kinds.get(row.name) in _LABELS]
+    if last.parted or not labels or not all((row.live or 0) >= 0.5 for row in rows):
+        return last
+    equal = all(row.max_abs == 0 for row in rows)
+    verdict = Verdict.IDENTICAL if equal else Verdict.EQUIVALENT
+    words = f"'{labels[0]}' takes several values over the samples, and agrees on all of them"
+    return last.saying(words, verdict)
 
 
 def _pairs(task: Task) -> dict[str, str]:
@@ -297,21 +337,72 @@ def _on_small_ones(task: Task, samples: Samples, last: _Round) -> _Round:
     return again.saying(f"on the {small.size} smallest samples, {again.found.reason}")
 
 
-def _at_other_sizes(task: Task, last: _Round) -> _Round:
-    samples = _made(replace(task, count=min(task.count, _OTHERS)), OTHER)
-    if samples is None:
+def _at_other_batches(task: Task, last: _Round) -> _Round:
+    """Where the batch is open, what A runs B must run, and give outputs of the same shapes."""
+    a, b = task.a.skeleton, task.b.skeleton
+    layouts = [batching(input_specs(proto)) for proto in (a, b)]
+    if task.sessions.in_turn or any(layout.size or layout.whole for layout in layouts):
         return last
-    again = measure(task, samples)
-    reason = again.found.reason
-    if again.verdict is Verdict.DIFFERENT:
-        return again.saying(f"at other sizes ({OTHER.words}): {reason}")
-    if again.found.failed_model == "B":
-        return again.saying(
-            f"A runs at other sizes ({OTHER.words}), and B does not: {reason}", Verdict.DIFFERENT
-        )
-    if again.found.passed:
-        return last.saying(f"{last.found.reason}; the same at other sizes")
+    drawn = {**random_tensors(a), **random_tensors(b)}
+    names = [value.name for value in a.graph.output if value.name not in drawn]
+    ours, theirs = (task.sessions.open(letter, names) for letter in ("A", "B"))
+    for size in _BATCHES:
+        part = last.samples.take(np.arange(size) % last.samples.count)
+        arrays, words = dict(part.arrays), ""
+        try:
+            expected = ours.run_once(arrays, size)
+        except RuntimeFailure:
+            continue
+        try:
+            found = theirs.run_once(arrays, size)
+        except OutOfMemory:
+            continue
+        except RuntimeFailure as error:
+            words = f"A runs a batch of {size}, and B does not: {error}"
+        else:
+            shapes = [(n, expected[n].shape, found[n].shape) for n in names]
+            name, one, other = next((s for s in shapes if s[1] != s[2]), ("", (), ()))
+            if name:
+                words = f"at a batch of {size}, '{name}' has shape {one} in A and {other} in B"
+        if words:
+            new = Comparison.on(part, Verdict.DIFFERENT, words)
+            return replace(last, found=new)
     return last
+
+
+def _at_other_sizes(task: Task, last: _Round) -> _Round:
+    """Once more at other sizes and with other integers, where the models leave them open."""
+    stricter = stricter_of(task.a.skeleton, task.b.skeleton)
+    small = replace(task, count=min(task.count, _OTHERS))
+    rounds = [(OTHER,), ODD, long_sequences(stricter)] if open_sizes(stricter) else []
+    same = False
+    for guesses in rounds:
+        again, guess = _first_that_runs(small, guesses)
+        if again is None:
+            continue
+        reason, words = again.found.reason, f"other sizes ({guess.words})"
+        if again.verdict is Verdict.DIFFERENT:
+            return again.saying(f"at {words}: {reason}")
+        if again.found.failed_model == "B":
+            words = f"A runs at {words}, and B does not: {reason}"
+            return again.saying(words, Verdict.DIFFERENT)
+        same |= again.found.passed
+    if open_integers(stricter):
+        again, guess = _first_that_runs(small, INTEGERS)
+        if again is not None and (again.verdict is Verdict.DIFFERENT or again.found.failed_model):
+            words = f"with integers from {guess.integers[0]} to {guess.integers[1]}"
+            return again.saying(f"{words}: {again.found.reason}", Verdict.DIFFERENT)
+    return last.saying(f"{last.found.reason}; the same at other sizes") if same else last
+
+
+def _first_that_runs(task: Task, guesses: Sequence[Guess]) -> tuple[_Round | None, Guess]:
+    """The round at the first of these sizes at which A runs."""
+    for guess in guesses:
+        samples = _made(task, guess)
+        again = None if samples is None else measure(task, samples)
+        if again is not None and again.found.failed_model != "A":
+            return again, guess
+    return None, OTHER
 
 
 def _made(task: Task, guess: Guess) -> Samples | None:

@@ -41,6 +41,7 @@ from onnxshare.comparison.promise import Promise, hold
 from onnxshare.comparison.results import OutputComparison, Verdict
 from onnxshare.comparison.tensor_statistics import Floats, Tally, agreement_lower_bound
 from onnxshare.comparison.tolerance import NONE, Tolerance
+from onnxshare.runtime.ort_weights import reads
 
 #: Tolerance over noise. The noise is a maximum over few runs and another kernel may round more.
 FACTOR = 16.0
@@ -273,5 +274,5 @@ def upstream(proto: onnx.ModelProto, output: str, names: Sequence[str]) -> tuple
         if name not in seen:
             seen.add(name)
             if name in makers:
-                stack.extend(makers[name].input)
+                stack.extend(reads(makers[name]))
     return tuple(name for name in names if name in seen)

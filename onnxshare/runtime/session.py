@@ -60,7 +60,7 @@ class Session:
         proto = model.skeleton
         self.provider = choose(provider) if isinstance(provider, str) else provider
         self._batching = batching(input_specs(proto))
-        self._inputs = {spec.name: spec.dtype for spec in input_specs(proto)}
+        self._inputs = [spec.name for spec in input_specs(proto)]
         # How outputs follow the samples, found out by the first run: one row each, or not.
         self._rows: dict[str, bool] = {}
         self._limit: int | None = None
@@ -107,15 +107,18 @@ class Session:
             SamplesError: an input is missing, or the inputs' lengths differ.
         """
         rows = np.arange(size) % self._count(inputs)
-        return {name: self._fit(name, inputs[name][rows]) for name in self._inputs}
+        groups = {name: inputs[name][rows] for name in self._inputs}
+        return {name: self._one(group) for name, group in groups.items()}
 
-    def _fit(self, name: str, group: Array) -> Array:
-        """One run's values of an input, cast where the model takes another type of float."""
-        dtype = self._inputs[name]
-        if group.dtype != dtype and group.dtype.kind in "fV" and dtype.kind in "fV":
-            with np.errstate(over="ignore"):
-                group = group.astype(dtype)
+    def _one(self, group: Array) -> Array:
         return np.asarray(group[0]) if self._batching.whole else group
+
+    def run_once(self, inputs: Mapping[str, Array], size: int) -> dict[str, Array]:
+        """The outputs of one run of so many samples, as the model gives them.
+
+        Raises: as `run`.
+        """
+        return dict(zip(self.output_names, self._values(self.feed(inputs, size)), strict=True))
 
     def race(
         self,
@@ -244,7 +247,7 @@ class Session:
         feed = {}
         for name in self._inputs:
             group = inputs[name][start : start + size] if real == size else inputs[name][rows]
-            feed[name] = self._fit(name, group)
+            feed[name] = self._one(group)
         results = {}
         for name, array in zip(self.output_names, self._values(feed), strict=True):
             follows = self._rows.setdefault(

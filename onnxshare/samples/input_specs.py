@@ -98,11 +98,11 @@ def unmatched(a: onnx.ModelProto, b: onnx.ModelProto) -> str:
     return ""
 
 
-def structural_difference(a: onnx.ModelProto, b: onnx.ModelProto, *, cast: bool = False) -> str:
+def structural_difference(a: onnx.ModelProto, b: onnx.ModelProto) -> str:
     """Return how two models' inputs or outputs differ, in words, or an empty string.
 
     Names, types, ranks and known sizes must be equal; a size may differ where one model leaves it
-    open, and the batch (axis 0) always may. Where floats are `cast`, their types may differ too.
+    open, and the batch (axis 0) always may.
     """
     if words := unmatched(a, b):
         return words
@@ -112,25 +112,14 @@ def structural_difference(a: onnx.ModelProto, b: onnx.ModelProto, *, cast: bool 
     ):
         others = {value.name: value.type.tensor_type for value in theirs}
         for value in ours:
-            problem = _type_difference(value.type.tensor_type, others[value.name], cast)
+            problem = _type_difference(value.type.tensor_type, others[value.name])
             if problem:
                 return f"{kind} '{value.name}' is {problem}"
     return ""
 
 
-_FLOATS = frozenset(
-    (
-        onnx.TensorProto.FLOAT,
-        onnx.TensorProto.DOUBLE,
-        onnx.TensorProto.FLOAT16,
-        onnx.TensorProto.BFLOAT16,
-    )
-)
-
-
-def _type_difference(a: onnx.TypeProto.Tensor, b: onnx.TypeProto.Tensor, cast: bool) -> str:
-    types = {a.elem_type, b.elem_type}
-    if all(types) and len(types) > 1 and not (cast and types <= _FLOATS):
+def _type_difference(a: onnx.TypeProto.Tensor, b: onnx.TypeProto.Tensor) -> str:
+    if a.elem_type and b.elem_type and a.elem_type != b.elem_type:
         kinds = [onnx.TensorProto.DataType.Name(t.elem_type).lower() for t in (a, b)]
         return f"{kinds[0]} in A and {kinds[1]} in B"
     if not (a.HasField("shape") and b.HasField("shape")):

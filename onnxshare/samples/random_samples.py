@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
 from onnxshare.errors import SamplesError
-from onnxshare.io.tensors import Array
+from onnxshare.io.tensors import Array, read
 from onnxshare.samples.input_specs import Batching, InputSpec, batching, input_specs
 
 #: Above this many bytes random inputs are refused.
 MAX_BYTES = 2 * 2**30
 
 _COLOURS = 3
+
+#: Longer sequences are not made up.
+_LONGEST = 1024
 
 
 @dataclass(frozen=True)
@@ -27,20 +30,31 @@ class Guess:
         side: height and width of images.
         length: of sequences.
         waveform: of floats of rank 2, which may be sound.
+        width: of images that are not square.
+        integers: the least and the largest integer, where nothing says what they index.
     """
 
     side: int = 64
     length: int = 8
     waveform: int = 1024
+    width: int | None = None
+    integers: tuple[int, int] = (0, 1)
 
     @property
     def words(self) -> str:
         """The sizes as people read them."""
-        return f"{self.side} for images, {self.length} for sequences, {self.waveform} for sound"
+        side = f"{self.side}×{self.width}" if self.width else self.side
+        return f"{side} for images, {self.length} for sequences, {self.waveform} for sound"
 
 
 #: A second set of sizes: what two models share at one may be lost at the other.
 OTHER = Guess(96, 12, 1536)
+
+#: An odd size that is not square, and one for models that take even ones only.
+ODD = (Guess(65, 13, 1537, width=97), Guess(96, 14, 1536, width=160))
+
+#: Integers beyond 0 and 1, and single values where the size of an output follows them.
+INTEGERS = tuple(Guess(integers=pair) for pair in ((-9, 30), (0, 9), (5, 5), (3, 3), (1, 1)))
 
 #: More sets, for models whose open sizes are not as open as they say: usual sizes of images.
 MORE = (Guess(224, 16, 16000), Guess(32, 32, 512), Guess(28, 128, 4096), Guess(299, 1, 784))
@@ -57,6 +71,30 @@ def open_sizes(proto: onnx.ModelProto) -> bool:
     )
 
 
+def open_integers(proto: onnx.ModelProto) -> bool:
+    """Whether a model takes integers of which nothing says what they index."""
+    return any(
+        spec.dtype.kind in "iu"
+        and spec.dtype.itemsize > 1
+        and "mask" not in spec.name.lower()
+        and _table(proto, spec.name) is None
+        for spec in input_specs(proto)
+    )
+
+
+def long_sequences(proto: onnx.ModelProto) -> tuple[Guess, ...]:
+    """Sequences as long as the tables that a model slices or gathers, the longest first."""
+    tables = {tensor.name: tensor.dims for tensor in proto.graph.initializer}
+    rows = {
+        size
+        for node in proto.graph.node
+        if node.op_type in ("Slice", "Gather") and node.input[0] in tables
+        for size in tables[node.input[0]][:-1]
+        if len(tables[node.input[0]]) > 1 and OTHER.length < size <= _LONGEST
+    }
+    return tuple(replace(OTHER, length=size) for size in sorted(rows, reverse=True)[:3])
+
+
 def make(
     proto: onnx.ModelProto,
     count: int,
@@ -68,9 +106,10 @@ def make(
     """Make `count` samples for each input of a model.
 
     Floats take turns, sample by sample: standard normal, uniform in [0, 1], uniform in [0, 255],
-    and smooth (a few low-frequency cosines, in [0, 1] or [0, 255]). Integers that index a Gather
-    stay within its table; uint8 covers 0 to 255; inputs that are called masks are 1 and from some
-    place on 0, as padding is marked; other integers are 0 or 1. Dynamic sizes: the batch 1
+    and smooth (a few low-frequency cosines, in [0, 1] or [0, 255]); every other of the normal ones
+    is 64 times as large. Integers that a Gather or OneHot reads stay within its table; int8 and
+    uint8 take their whole range; inputs that are called masks are 1 and from some place on 0, as
+    padding is marked; other integers are 0 or 1, or as guessed. Dynamic sizes: the batch 1
     (samples are the batch), channels what the first convolution takes (else 3), the others as
     guessed.
 
@@ -99,7 +138,7 @@ def make(
     made = {}
     for spec in specs:
         shape, table = (count, *shapes[spec.name]), _table(proto, spec.name)
-        made[spec.name] = _values(generator, spec, shape, table)
+        made[spec.name] = _values(generator, spec, shape, table, guess)
     return made
 
 
@@ -148,8 +187,9 @@ def _guess(proto: onnx.ModelProto, spec: InputSpec, guess: Guess) -> list[int]:
     # Channels last: the last size is known and small, and the second is not known or is larger.
     last, second = shape[-1], shape[1]
     if last is not None and last <= 4 and (second is None or second > 4):
-        return [1, *[guess.side] * (rank - 1)]
-    return [1, _channels(proto, spec.name), *[guess.side] * (rank - 2)]
+        return [1, *[guess.side] * (rank - 3), guess.width or guess.side, guess.side]
+    sides = [*[guess.side] * (rank - 3), guess.width or guess.side]
+    return [1, _channels(proto, spec.name), *sides]
 
 
 def _channels(proto: onnx.ModelProto, name: str) -> int:
@@ -162,17 +202,22 @@ def _channels(proto: onnx.ModelProto, name: str) -> int:
 
 
 def _table(proto: onnx.ModelProto, name: str) -> int | None:
-    """The number of rows of the smallest stored table that input `name` indexes by Gather."""
-    stored = {tensor.name: tensor.dims for tensor in proto.graph.initializer}
+    """The rows of the smallest stored table that input `name` indexes by Gather or OneHot."""
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    stored = {tensor_name: tensor.dims for tensor_name, tensor in tensors.items()}
     names, rows = {name}, []
     for node in proto.graph.node:
         if node.op_type == "Constant":
-            stored.update((node.output[0], a.t.dims) for a in node.attribute if a.name == "value")
+            values = [item.t for item in node.attribute if item.name == "value"]
+            stored.update((node.output[0], value.dims) for value in values)
+            tensors.update((node.output[0], value) for value in values)
         elif node.op_type in _CARRY and node.input[0] in names:
             names.update(node.output)
         elif node.op_type in _CARRY and node.input[0] in stored:
             if node.op_type in _SAME_SHAPE:
                 stored[node.output[0]] = stored[node.input[0]]
+        elif node.op_type == "OneHot" and node.input[0] in names and node.input[1] in tensors:
+            rows.append(int(read(tensors[node.input[1]]).ravel()[0]))
         elif node.op_type == "Gather" and node.input[1] in names and node.input[0] in stored:
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
             dims = stored[node.input[0]]
@@ -190,6 +235,7 @@ def _values(
     spec: InputSpec,
     shape: tuple[int, ...],
     table: int | None,
+    guess: Guess,
 ) -> Array:
     kind = spec.dtype.kind
     if "mask" in spec.name.lower() and table is None and len(shape) > 1 and kind in "biu":
@@ -198,8 +244,12 @@ def _values(
     if kind == "b":
         return generator.integers(0, 2, shape).astype(spec.dtype)
     if kind in "iu":
-        top = min(table or (256 if spec.dtype == np.uint8 else 2), np.iinfo(spec.dtype).max + 1)
-        return generator.integers(0, top, shape).astype(spec.dtype)
+        known = np.iinfo(spec.dtype)
+        low, high = (known.min, known.max) if known.bits == 8 else guess.integers
+        if table is not None:
+            low, high = 0, table - 1
+        span = max(low, known.min), min(high, known.max) + 1
+        return generator.integers(*span, shape).astype(spec.dtype)
     if kind not in "fV":  # "V": bfloat16 and its kin
         what = "strings" if kind == "O" else f"{spec.dtype} values"
         raise SamplesError(f"input '{spec.name}' holds {what}: none are made up", "pass --samples")
@@ -210,7 +260,7 @@ def _values(
 def _floats(generator: np.random.Generator, index: int, shape: tuple[int, ...]) -> Array:
     kind = index % 4
     if kind == 0:
-        return generator.standard_normal(shape)
+        return generator.standard_normal(shape) * (64.0 if index % 8 == 4 else 1.0)
     if kind == 3:
         return _smooth(generator, shape) * (255.0 if index % 8 == 7 else 1.0)
     return generator.uniform(0.0, 255.0 if kind == 2 else 1.0, shape)

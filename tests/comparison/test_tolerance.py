@@ -71,9 +71,23 @@ def test_an_error_that_is_allowed(size: float, kept: bool, error: bool, labels: 
     assert onnxshare.compare(*pair, samples=Samples({"x": X})).verdict == "different"
 
 
-def test_short_floats_are_cast() -> None:
-    kind = TensorProto.FLOAT16
-    for pair in ((scores(), scores(kind=kind)), (scores(kind=kind), scores())):
+def brain_float() -> onnx.ModelProto:
+    """Inputs and outputs in bfloat16, which ONNX Runtime does not multiply on the CPU."""
+    proto = scores()
+    proto.graph.node[0].input[0] = "h"
+    proto.graph.node[0].output[0] = "z"
+    proto.graph.node.insert(0, helper.make_node("Cast", ["x"], ["h"], to=TensorProto.FLOAT))
+    proto.graph.node.append(helper.make_node("Cast", ["z"], ["y"], to=TensorProto.BFLOAT16))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.BFLOAT16
+    return proto
+
+
+@pytest.mark.parametrize(
+    "short", [scores(kind=TensorProto.FLOAT16), brain_float()], ids=["float16", "bfloat16"]
+)
+def test_short_floats_are_cast(short: onnx.ModelProto) -> None:
+    for pair in ((scores(), short), (short, scores())):
         found = onnxshare.compare(*pair, samples=Samples({"x": X}), keep=0.98, max_error=0.01)
         assert found.verdict == "approximate", found.reason
         assert onnxshare.compare(*pair, samples=Samples({"x": X})).verdict == "different"

@@ -1,0 +1,216 @@
+"""Wrong pairs that only some inputs show, and right ones that only some outputs show.
+
+Every pair is judged by ONNX Runtime, on an input on which the models differ, or by hand.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper, parser
+
+import onnxshare
+from onnxshare.runtime.limits import RunLimits
+
+RANDOM = np.random.default_rng(0)
+W = RANDOM.standard_normal((8, 6)).astype(np.float32)
+K = RANDOM.standard_normal((4, 3, 3, 3)).astype(np.float32)
+TABLE = RANDOM.standard_normal((64, 6)).astype(np.float32)
+ONE = np.array([1])
+
+
+def model(text: str, **weights: Any) -> onnx.ModelProto:
+    proto = parser.parse_model('<ir_version: 8, opset_import: ["": 17]> g' + text)
+    for value in proto.graph.input:
+        value.type.tensor_type.shape.SetInParent()  # no shape is a scalar
+    for name, value in weights.items():
+        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    return proto
+
+
+def dense(before: str, kind: str = "float[N,8]", **weights: Any) -> onnx.ModelProto:
+    return model(f"({kind} x) => (float[N,6] y) {{{before} y = MatMul(h, w)}}", w=W, **weights)
+
+
+def conv(attributes: str) -> onnx.ModelProto:
+    text = (
+        f"(float[N,3,H,W] x) => (float[N,4,P,Q] y) {{y = Conv<strides=[2,2], {attributes}>(x, k)}}"
+    )
+    return model(text, k=K)
+
+
+def placed(table: Any) -> onnx.ModelProto:
+    return model(
+        "(float[N,L,6] x) => (float[N,L,6] y) {l = Shape<start=1, end=2>(x) "
+        "p = Slice(t, z, l, z) y = Add(x, p)}",
+        t=table,
+        z=np.array([0]),
+    )
+
+
+def reshaped(batch: int) -> onnx.ModelProto:
+    return dense("h = Reshape(x, s)", "float[N,2,4]", s=np.array([batch, 8]))
+
+
+def trips(text: str) -> onnx.ModelProto:
+    body = "(int64 i, bool c, float[N,8] p) => (bool d, float[N,8] q) {d = Identity(c) q = Tanh(p)}"
+    return model(
+        f"(int64 n, float[N,8] x) => (float[N,8] y) {{{text} y = Loop<body = b{body}>(t, , x)}}",
+        one=np.array(1),
+    )
+
+
+Pair = tuple[onnx.ModelProto, onnx.ModelProto, dict[str, NDArray[Any]]]
+
+#: A, B, and an input on which they differ, or B cannot run.
+WRONG: dict[str, Pair] = {
+    "a batch baked in": (reshaped(0), reshaped(1), {"x": np.ones((2, 2, 4), np.float32)}),
+    "an axis squeezed at batch 1": (
+        dense("h = Squeeze(x, a)", "float[N,8,1]", a=np.array([2])),
+        dense("h = Squeeze(x)", "float[N,8,1]"),
+        {"x": np.ones((1, 8, 1), np.float32)},
+    ),
+    "padding of odd sizes": (
+        conv('auto_pad="SAME_UPPER"'),
+        conv("pads=[0,0,1,1]"),
+        {"x": np.ones((1, 3, 65, 65), np.float32)},
+    ),
+    "the tail of a table of positions": (
+        placed(TABLE),
+        placed(np.concatenate([TABLE[:40], TABLE[:24]])),
+        {"x": np.zeros((1, 64, 6), np.float32)},
+    ),
+    "int8 read as uint8": (
+        dense("h = Cast<to=1>(x)", "int8[N,8]"),
+        dense("u = Cast<to=2>(x) h = Cast<to=1>(u)", "int8[N,8]"),
+        {"x": np.full((1, 8), -3, np.int8)},
+    ),
+    "a category beyond 0 and 1": (
+        dense("h = OneHot(x, d, v)", "int64[N]", d=np.array(8), v=np.array([0, 1], np.float32)),
+        dense(
+            "c = Min(x, m) h = OneHot(c, d, v)",
+            "int64[N]",
+            m=np.array(4),
+            d=np.array(8),
+            v=np.array([0, 1], np.float32),
+        ),
+        {"x": np.array([7])},
+    ),
+    "large negative values": (
+        dense("h = Identity(x)"),
+        dense("h = Max(x, m)", m=np.float32(-8)),
+        {"x": np.full((1, 8), -40, np.float32)},
+    ),
+    "trips of a loop": (
+        trips("t = Identity(n)"),
+        trips("t = Min(n, one)"),
+        {"n": np.array(4), "x": np.ones((2, 8), np.float32)},
+    ),
+    "a negative integer": (
+        model("(int64[N,6] x) => (int64[N,6] y) {y = Mul(x, two)}", two=np.array([2])),
+        model("(int64[N,6] x) => (int64[N,6] y) {a = Abs(x) y = Mul(a, two)}", two=np.array([2])),
+        {"x": np.full((1, 6), -2)},
+    ),
+}
+
+IDS = "e = Gather(t, ids) text = ReduceMean<axes=[1], keepdims=0>(e)"
+
+#: A, B, and inputs on which they agree.
+RIGHT: dict[str, Pair] = {
+    "an output of integers alone": (
+        model(
+            "(int64[N,5] ids, float[N,8] x) => (float[N,6] text, float[N,6] y) {"
+            + IDS
+            + " y = MatMul(x, w)}",
+            t=TABLE,
+            w=W,
+        ),
+        model(
+            "(int64[N,5] ids, float[N,8] x) => (float[N,6] text, float[N,6] y) {"
+            + IDS
+            + " v = Transpose(u) y = MatMul(x, v)}",
+            t=TABLE,
+            u=W.T.copy(),
+        ),
+        {"ids": RANDOM.integers(0, 64, (9, 5)), "x": np.ones((9, 8), np.float32)},
+    ),
+    "a mask": (
+        model(
+            "(float[N,8] x) => (bool[N,6] y) {z = MatMul(x, w) s = Sigmoid(z) y = Greater(s, k)}",
+            w=W,
+            k=np.float32(0.5),
+        ),
+        model(
+            "(float[N,8] x) => (bool[N,6] y) {z = MatMul(x, w) y = Greater(z, k)}",
+            w=W,
+            k=np.float32(0),
+        ),
+        {"x": RANDOM.standard_normal((50, 8)).astype(np.float32)},
+    ),
+    "integer arithmetic": (
+        model("(int64[N,6] x) => (int64[N,6] y) {y = Add(x, two)}", two=np.array([2])),
+        model("(int64[N,6] x) => (int64[N,6] y) {z = Add(x, one) y = Add(z, one)}", one=ONE),
+        {"x": RANDOM.integers(-99, 99, (9, 6))},
+    ),
+    "a size that follows an integer": (
+        model(
+            "(float[N,8] x, int64[1] k) => (float[N,M] v) {z = MatMul(x, w) v, i = TopK(z, k)}", w=W
+        ),
+        model(
+            "(float[N,8] x, int64[1] k) => (float[N,M] v) "
+            "{u = Transpose(t) z = MatMul(x, u) v, i = TopK(z, k)}",
+            t=W.T.copy(),
+        ),
+        {"x": np.ones((2, 8), np.float32), "k": np.array([5])},
+    ),
+}
+
+
+def run(proto: onnx.ModelProto, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return [np.asarray(value) for value in session.run(None, feed)]
+
+
+def agree(a: onnx.ModelProto, b: onnx.ModelProto, feed: dict[str, NDArray[Any]]) -> bool:
+    expected = run(a, feed)
+    try:
+        found = run(b, feed)
+    except Exception:  # of ONNX Runtime, which has a class for each
+        return False
+    pairs = list(zip(expected, found, strict=True))
+    return all(p.shape == q.shape and np.allclose(p, q, atol=1e-5) for p, q in pairs)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_difference_that_only_some_inputs_show(name: str) -> None:
+    a, b, feed = WRONG[name]
+    assert not agree(a, b, feed)
+    found = onnxshare.compare(a, b, provider="cpu", run_limits=RunLimits(in_process=True))
+    assert found.verdict == "different", found.reason
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_outputs_that_only_integers_move_or_that_are_integers(name: str) -> None:
+    a, b, feed = RIGHT[name]
+    assert agree(a, b, feed)
+    found = onnxshare.compare(a, b, provider="cpu", run_limits=RunLimits(in_process=True))
+    assert found.passed, found.reason
+
+
+@pytest.mark.parametrize("name", [*WRONG, *RIGHT])
+def test_a_model_is_itself_whatever_the_inputs(name: str) -> None:
+    a = {**WRONG, **RIGHT}[name][0]
+    copy = onnx.ModelProto.FromString(a.SerializeToString())
+    copy.producer_name = "another"
+    found = onnxshare.compare(a, copy, provider="cpu", run_limits=RunLimits(in_process=True))
+    assert found.verdict == "identical", found.reason
