@@ -23,10 +23,10 @@ _EVALUATED = frozenset(
     (
         Effect.ELEMENTWISE, Effect.RESHAPE, Effect.PERMUTATION, Effect.CUT, Effect.LOOKUP,
         Effect.REPEAT, Effect.JOIN, Effect.SCATTER, Effect.REDUCTION, Effect.ORDERING,
-        Effect.SOURCE, Effect.CONTAINER,
+        Effect.SOURCE, Effect.CONTAINER, Effect.PRODUCT,
     )
 )  # fmt: skip
-_GROWING = frozenset((Effect.ELEMENTWISE, Effect.REPEAT, Effect.SOURCE))
+_GROWING = frozenset((Effect.ELEMENTWISE, Effect.REPEAT, Effect.SOURCE, Effect.PRODUCT))
 
 
 def evaluable(node: Node) -> bool:
