@@ -133,6 +133,8 @@ def _excused(misfit: _Misfit, found: Survey, impossible: dict[str, str]) -> bool
         name = next(name for name, branch in branches.items() if branch is scope)
         if holder.op_type == "If" and len(branches) > 1:
             taken = found.values.branch(holder)
+            if taken is None and not (found.shapes.dims or found.shapes.open):
+                return False  # all sizes are the model's own: runtimes refuse it as it is
             if taken is None:
                 impossible[scope.path] = (
                     f"If '{holder.name}': its {name} cannot run with these sizes: "
