@@ -6,9 +6,10 @@ All counts are per sample (one row of the batch). Unknown is None, never 0.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from onnxshare.errors import UsageError
 from onnxshare.support.dataclass_tools import Result, made, plain
 
 if TYPE_CHECKING:
@@ -298,6 +299,43 @@ class Inspection(Result):
             self.__dict__[name] = later[name]()
             later.pop(name, None)  # what it was made from is not kept
             return self.__dict__[name]
+
+    def __repr__(self) -> str:
+        """One line, whatever the model's size."""
+        return f"Inspection({self._summary()})"
+
+    def _repr_html_(self) -> str:
+        """The model's name and totals as a fragment of a page, for notebooks."""
+        from html import escape
+
+        totals = asdict(self.totals)
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
+            for name, value in totals.items()
+            if value is not None and not isinstance(value, dict)
+        )
+        return f"<div><p>{escape(self._summary())}</p><table>{rows}</table></div>"
+
+    def _summary(self) -> str:
+        path, totals = self.model.path or "model", self.totals
+        name = path if len(path) <= 100 else f"...{path[-97:]}"
+        macs = "unknown" if totals.macs is None else f"{totals.macs:,}"
+        counts = f"{len(self.nodes)} nodes, {len(self.heads)} heads, {len(self.warnings)} warnings"
+        return f"{name!r}, {totals.params:,} parameters, {macs} MACs, {counts}"
+
+    def to_dataframe(self) -> Any:
+        """The nodes as a pandas frame, one row each; `params` counts a tensor with the first node
+        that uses it, so that the column sums to the total.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise UsageError("to_dataframe() needs pandas", "pip install pandas") from error
+        rows = [{**plain(node), "params": node.params_new} for node in self.nodes]
+        return pandas.DataFrame(rows)
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields, rows included."""

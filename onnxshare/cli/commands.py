@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from inspect import Signature, cleandoc
 from typing import Annotated, Any, get_type_hints
@@ -26,7 +27,6 @@ app = typer.Typer(
     help="Show where an ONNX model's weights sit and how often each is used, "
     "share them, and prove what that changed.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -100,6 +100,11 @@ def call(arguments: list[str]) -> int:
         said = error.format_message().rstrip(".?")
         if not said:  # no command: typer has printed the help
             return 2
+        first = arguments[0]
+        if first not in _COMMANDS and os.path.isfile(first):
+            raise UsageError(
+                f"{first}: no command is given", f"did you mean `onnxshare inspect {first}`?"
+            ) from error
         raise UsageError(said, "see `onnxshare --help`") from error
     except typer.Abort:
         raise KeyboardInterrupt from None

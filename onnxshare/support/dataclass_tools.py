@@ -24,6 +24,17 @@ class Result:
 
     SHOWN: ClassVar[tuple[str, ...]] = ()
 
+    def __init_subclass__(cls) -> None:
+        """Keep `dataclass` from writing a `__repr__` of all fields, which may be megabytes."""
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = Result.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        """One line of less than 300 characters: plain values, and how many a sequence has."""
+        found = ((item.name, getattr(self, item.name)) for item in fields(cast("Any", self)))
+        brief = ", ".join(f"{name}={_brief(value)}" for name, value in found)
+        return f"{type(self).__name__}({brief if len(brief) < 250 else brief[:246] + ' ...'})"
+
     def to_dict(self) -> dict[str, Any]:
         """The result as types that JSON has: dicts, lists, text, numbers and None."""
         return {key: plain(getattr(self, name)) for key, name in _shown(cast("Any", type(self)))}
@@ -34,6 +45,15 @@ def _shown(kind: Any) -> list[tuple[str, str]]:
     """Under which key which field or property of a class of results is shown."""
     names = kind.SHOWN or [item.name for item in fields(kind)]
     return [(key, name or key) for key, _, name in (word.partition("=") for word in names)]
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, (tuple, list, Mapping)):
+        return f"<{len(value)}>"
+    text = repr(value) if type(value) in _PLAIN else f"<{type(value).__name__}>"
+    return (
+        str(value) if isinstance(value, Enum) else text if len(text) <= 80 else text[:76] + "...'"
+    )
 
 
 def plain(value: Any) -> Any:

@@ -112,6 +112,8 @@ def test_telemetry_is_off_before_onnxruntime_can_be_imported() -> None:
     [
         (["inspect", "--no-such-option"], "--no-such-option"),
         (["no-such-command"], "no-such-command"),
+        (["inspct"], "Did you mean 'inspect'"),
+        ([__file__], "did you mean `onnxshare inspect "),
         (["compare", "a.onnx"], "missing argument"),
         (["check", "--format", "yaml"], "yaml"),
     ],
