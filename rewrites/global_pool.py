@@ -18,7 +18,7 @@ from onnx import TensorProto
 from onnxshare.analysis.heads.head import Subject
 from rewrites.base import Change, Fitting, Options, Rewrite, Site, replaced
 from rewrites.edits.average_pooling import Pool, Pools
-from rewrites.edits.node_uses import refuse_overridable
+from rewrites.edits.node_uses import attributes, refuse_overridable
 from rewrites.refusal import Refusal
 
 #: What ONNX Runtime pools globally; its ReduceMean does double and integers too.
@@ -34,7 +34,7 @@ class GlobalPool(Rewrite):
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
         """One site per AveragePool whose window covers its map, and per ReduceMean over exactly
-        the spatial axes."""
+        the spatial axes, behind a Transpose too."""
         pools = Pools(subject)
         found = (
             pools.recognise(node)
@@ -58,7 +58,7 @@ class GlobalPool(Rewrite):
             return Site(self.name, node.name, None, reason, 0, None, target=pool)
         what = f"a {'×'.join(map(str, pool.window))} window over its whole map"
         detail = f"{what if pool.window else 'ReduceMean'} becomes GlobalAveragePool"
-        detail += "" if pool.keeps else " and Flatten"
+        detail += (" and Transpose" if pool.turned else "") if pool.keeps else " and Flatten"
         return Site(self.name, node.name, True, None, 0, 0, detail, pool)
 
     def apply(self, subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
@@ -66,8 +66,12 @@ class GlobalPool(Rewrite):
         pool: Pool = site.target
         node = pool.node
         editor = subject.editor(self.name)
-        result = node.outputs[0] if pool.keeps else editor.new_name(f"{node.outputs[0]}_map")
-        editor.emit(node, "GlobalAveragePool", [node.inputs[0]], result)
+        output, turned = node.outputs[0], pool.turned
+        as_it_is = pool.keeps and turned is None
+        result = output if as_it_is else editor.new_name(f"{output}_map")
+        editor.emit(node, "GlobalAveragePool", [(turned or node).inputs[0]], result)
         if not pool.keeps:
-            editor.emit(node, "Flatten", [result], node.outputs[0], {"axis": 1})
+            editor.emit(node, "Flatten", [result], output, {"axis": 1})
+        elif turned is not None:
+            editor.emit(node, "Transpose", [result], output, attributes(turned))
         return replaced(site, editor, [node])

@@ -25,12 +25,14 @@ class Pool:
         keeps: whether the result is a map of one position, else it is a vector.
         window: the sizes that an AveragePool covers; empty for one that needs no sizes.
         fault: why it is not quite the average, although it covers the map; None if it is.
+        turned: the Transpose before it, of which it reads the map in another layout.
     """
 
     node: Node
     keeps: bool = True
     window: tuple[int, ...] = ()
     fault: str | None = None
+    turned: Node | None = None
 
 
 class Pools:
@@ -76,11 +78,21 @@ class Pools:
     def _reduction(self, node: Node) -> Pool | None:
         rank = self.rank(node.inputs[0])
         axes = self._axes(node)
-        if rank < 3 or axes is None or not is_map(self._subject.graph, node.inputs[0], rank):
+        if rank < 3 or axes is None:
             return None
-        if sorted(axis % rank for axis in axes) != list(range(2, rank)):
+        graph, keeps = self._subject.graph, bool(node.attribute("keepdims", 1))
+        reduced, positions = {axis % rank for axis in axes}, set(range(2, rank))
+        if reduced == positions and is_map(graph, node.inputs[0], rank):
+            return Pool(node, keeps)
+        before = graph.main.producers.get(node.inputs[0])
+        if before is None or before.op_type != "Transpose" or not before.standard:
             return None
-        return Pool(node, keeps=bool(node.attribute("keepdims", 1)))
+        perm = [int(axis) for axis in before.attribute("perm", range(rank)[::-1])]
+        kept = [perm[axis] for axis in range(rank) if axis not in reduced]
+        if (sorted(kept) if keeps else kept) != [0, 1]:
+            return None
+        is_turned = is_map(graph, before.inputs[0], rank)
+        return Pool(node, keeps, turned=before) if is_turned else None
 
     def _axes(self, node: Node) -> list[int] | None:
         if self._subject.graph.opset < _REDUCE_AXES_AS_INPUT:

@@ -290,3 +290,60 @@ def test_taken_for_the_whole_map(monkeypatch: Patch, name: str) -> None:
     result = pool(built(name))
     assert result.changes
     assert not result.passed
+
+
+def turned_mean(perm: list[int], axes: tuple[int, ...], **options: Any) -> Build:
+    """ReduceMean behind a Transpose, as Keras exporters write global pooling."""
+
+    def build(net: Net) -> None:
+        sizes = [5, 7][: len(perm) - 2]
+        x = net.node("Conv", net.input(2, *sizes), net.weight(3, 2, *[1] * len(sizes)))
+        x = net.node("Transpose", net.node("Relu", x), perm=perm)
+        x = net.node("ReduceMean", x, net.ints(*axes), **options)
+        rank = len(perm) - (0 if options.get("keepdims", 1) else len(axes))
+        net.output(net.node("Tanh", x), *[None for _ in range(rank)])
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("perm", "axes", "keepdims"),
+    [
+        ([0, 2, 3, 1], (1, 2), 0),
+        ([0, 2, 3, 1], (1, 2), 1),
+        ([0, 2, 3, 1], (-2, 1), 0),
+        ([0, 3, 2, 1], (1, 2), 0),
+        ([0, 2, 1, 3], (1, 3), 0),
+        ([3, 0, 1, 2], (0, 3), 1),
+        ([0, 2, 1], (1,), 0),
+        ([0, 2, 1], (1,), 1),
+    ],
+)
+def test_a_mean_behind_a_transpose(perm: list[int], axes: tuple[int, ...], keepdims: int) -> None:
+    net = Net(opset=18)
+    turned_mean(perm, axes, keepdims=keepdims)(net)
+    model = net.model()
+    result = pool(model)
+    assert result.passed
+    last = "Transpose" if keepdims else "Flatten"
+    assert kinds(result.model) == ["Conv", "Relu", "GlobalAveragePool", last, "Tanh"]
+    onnx.checker.check_model(result.model, full_check=True)
+    for batch in (1, 3):
+        assert_same_results(model, result.model, feeds(model, batch))
+
+
+@pytest.mark.parametrize(
+    ("perm", "axes", "keepdims"),
+    [
+        ([0, 2, 3, 1], (1,), 0),
+        ([0, 2, 3, 1], (1, 3), 1),
+        ([1, 2, 3, 0], (1, 2), 0),  # the batch comes last
+        ([0, 2, 3, 1], (0, 1, 2), 1),
+    ],
+)
+def test_another_mean_behind_a_transpose(
+    perm: list[int], axes: tuple[int, ...], keepdims: int
+) -> None:
+    net = Net(opset=18)
+    turned_mean(perm, axes, keepdims=keepdims)(net)
+    assert pool(net.model(), validate=False).sites == ()
