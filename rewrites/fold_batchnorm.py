@@ -11,6 +11,10 @@ and y[f] = Σ_k W[f, k] · x[k] + b[f] is linear, so that
 
 Computed in double precision and rounded once. A kernel that another node uses is not folded: each
 use would need a kernel of its own, and sharing would be lost.
+
+Before a convolution that does not pad, where nothing linear comes first, it is folded forward:
+
+    Σ W[f, c, k] · (a[c] · x[c, k] + s[c]) = Σ (W[f, c, k] · a[c]) · x[c, k] + Σ W[f, c, k] · s[c].
 """
 
 from __future__ import annotations
@@ -57,6 +61,7 @@ class _Layer:
         fc: the node as an FC; None for a convolution.
         adder: the Add that gives a MatMul its bias, if there is one.
         bias: name of the bias, if there is one.
+        forward: whether it is a convolution that reads what the BatchNormalization makes.
     """
 
     node: Node
@@ -64,11 +69,17 @@ class _Layer:
     fc: FullyConnected | None = None
     adder: Node | None = None
     bias: str | None = None
+    forward: bool = False
 
     @property
     def sums(self) -> list[Node]:
         """The node, and the Add that gives it its bias."""
         return [self.node, *filter(None, (self.adder,))]
+
+    @property
+    def first(self) -> list[Node]:
+        """The nodes whose results nothing else may read."""
+        return [self.norm] if self.forward else self.sums
 
     @property
     def weight(self) -> str:
@@ -89,10 +100,11 @@ class FoldBatchNorm(Rewrite):
     together = True
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
-        """One site per BatchNormalization right after a convolution or FC."""
+        """One site per BatchNormalization right after a convolution or FC, or before a
+        convolution."""
         users = users_of(subject.graph)
         layers = (
-            _before(subject.graph, node)
+            _before(subject.graph, node) or _behind(subject.graph, node)
             for node in subject.graph.main.nodes
             if node.standard and node.op_type == "BatchNormalization"
         )
@@ -143,6 +155,17 @@ def _before(graph: Graph, norm: Node) -> _Layer | None:
     return _Layer(node, norm, fc, adder, bias)
 
 
+def _behind(graph: Graph, norm: Node) -> _Layer | None:
+    """The convolution that reads what a BatchNormalization makes, and nothing else does."""
+    node = only_reader(graph, norm)
+    if node is None or not node.standard or node.op_type != "Conv":
+        return None
+    if node.inputs[0] != norm.outputs[0] or norm.outputs[0] in node.inputs[1:]:
+        return None
+    bias = node.inputs[2] if len(node.inputs) > 2 and node.inputs[2] else None
+    return _Layer(node, norm, bias=bias, forward=True)
+
+
 def _sources(graph: Graph, layer: _Layer) -> dict[str, Stored]:
     """The stored parameters of a layer and its normalisation by key; statistics are none."""
     names = layer.constants[:-2]
@@ -161,7 +184,11 @@ def _check(subject: Subject, layer: _Layer) -> None:
         raise Refusal("it runs in training mode, with the statistics of each batch")
     if not norm.attribute("spatial", 1):
         raise Refusal("it normalises each position on its own (spatial=0)")
-    if any(only_reader(graph, node) is None for node in layer.sums):
+    auto_pad = layer.node.attribute("auto_pad", "NOTSET")
+    pads = any(layer.node.attribute("pads", ())) or auto_pad not in ("NOTSET", "VALID")
+    if layer.forward and pads:
+        raise Refusal(f"'{layer.node.name}' pads with zeros that are not normalised")
+    if any(only_reader(graph, node) is None for node in layer.first):
         raise Refusal(f"the result of '{layer.sums[-1].name}' is used elsewhere too")
     if subject.probe.shapes.dtype(norm.scope, norm.inputs[0]) not in _TYPES:
         raise Refusal("its element type is not a float type that weights can be folded in")
@@ -202,6 +229,9 @@ def _check_axis(subject: Subject, layer: _Layer) -> None:
     ):
         raise Refusal(f"it does not normalise the features of '{layer.node.name}'")
     channels = _channels(subject, layer)
+    if layer.forward:
+        sizes = shapes.sizes(layer.node.scope, layer.weight) or (0, 0)
+        channels = sizes[1] * int(layer.node.attribute("group", 1))
     for name in norm.inputs[1:5]:
         stored = subject.graph.source(norm.scope, name)
         if stored is None or stored.elements != channels:
@@ -259,8 +289,15 @@ def _folded(subject: Subject, layer: _Layer, scale: Array, shift: Array) -> tupl
         _, given = bias_of(subject, layer.fc)
     else:
         given = values_of(subject, scope, layer.bias) if layer.bias is not None else None
-    bias = shift if given is None else scale * given.astype(np.float64).reshape(-1) + shift
-    weight = old.astype(np.float64) * _spread(layer, scale, old.shape)
+    bias = 0.0 if given is None else given.astype(np.float64).reshape(-1)
+    weight = old.astype(np.float64)
+    if layer.forward:
+        scale, shift = (_spread_inputs(layer, item, old.shape) for item in (scale, shift))
+        bias = bias + (weight * shift).reshape(len(old), -1).sum(axis=1)
+        weight = weight * scale
+    else:
+        bias = scale * bias + shift
+        weight = weight * _spread(layer, scale, old.shape)
     with np.errstate(over="ignore"):
         rounded = weight.astype(old.dtype), np.asarray(bias).astype(old.dtype)
     if not all(np.isfinite(item.astype(np.float64)).all() for item in rounded):
@@ -280,9 +317,18 @@ def _spread(layer: _Layer, scale: Array, shape: tuple[int, ...]) -> Array:
     return spread.reshape(*shape[:2], *[1] * (len(shape) - 2))
 
 
+def _spread_inputs(layer: _Layer, given: Array, shape: tuple[int, ...]) -> Array:
+    """One number per input of a convolution, in a shape that multiplies its weight."""
+    by_group = given.reshape(int(layer.node.attribute("group", 1)), shape[1])
+    spread = np.repeat(by_group, shape[0] // len(by_group), axis=0)
+    return spread.reshape(*shape[:2], *[1] * (len(shape) - 2))
+
+
 def _emit(editor: Editor, layer: _Layer, weight: Array, bias: Array) -> None:
     node, output = layer.node, layer.norm.outputs[0]
     data = layer.fc.data if layer.fc is not None else node.inputs[0]
+    if layer.forward:
+        data, output = layer.norm.inputs[0], node.outputs[0]
     stem = layer.bias or f"{layer.weight}_bias"
     names = [
         editor.constant(weight, f"{layer.weight}_folded"),

@@ -618,3 +618,41 @@ def test_shufflenet_with_random_weights(onnx_light: Path) -> None:
     old, new = (run(m, given)[0].astype(np.float64) for m in (model, result.model))
     assert old.max() > 0.002  # not the same answer for every class
     np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-6)
+
+
+def before_conv(maps: int, inputs: int, group: int = 1, **given: Any) -> onnx.ModelProto:
+    """BatchNormalization of the input, then a convolution."""
+    net = Net()
+    side = given.pop("side", 6)
+    more = [net.weight(maps)] if given.pop("bias", True) else []
+    normal = batchnorm(net, net.input(inputs, side, side), inputs)
+    weight = net.weight(maps, inputs // group, 3, 3)
+    net.output(net.node("Conv", normal, weight, *more, group=group, **given), "n", maps, None, None)
+    return net.model()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        before_conv(4, 3),
+        before_conv(4, 3, bias=False),
+        before_conv(6, 4, group=2),
+        before_conv(8, 4, group=4, strides=[2, 2]),
+        before_conv(4, 3, auto_pad="VALID", dilations=[2, 2]),
+    ],
+)
+def test_folded_forward(model: onnx.ModelProto) -> None:
+    result = fold(model)
+    assert result.passed, result.sites
+    assert [node.op_type for node in result.model.graph.node] == ["Conv"]
+    onnx.checker.check_model(result.model, full_check=True)
+    given = feeds(model, 3)
+    for old, new in zip(run(model, given), run(result.model, given), strict=True):
+        np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("given", [{"pads": [1, 1, 1, 1]}, {"auto_pad": "SAME_UPPER"}])
+def test_padding_is_not_folded_forward(given: dict[str, Any]) -> None:
+    result = fold(before_conv(4, 3, **given))
+    assert result.changes == ()
+    assert "pads with zeros" in str(result.sites[0].refused)
