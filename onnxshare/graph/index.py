@@ -47,7 +47,7 @@ class Graph:
         self.opset = opset_version(self.proto)
         self.scopes: list[Scope] = []
         #: (domain, operator) of all nodes, and the fewest inputs and outputs that it takes.
-        self.operators: dict[tuple[str, str], tuple[int, int]] = {}
+        self.operators: dict[tuple[str, str], tuple[int, int, int]] = {}
         self._paths: set[str] = set()
         self._reader = Reader()
         self._sources = Sources(model)
@@ -114,15 +114,16 @@ class Graph:
     def _index_nodes(self, scope: Scope, rows: list[NodeRow]) -> None:
         """What is done for every node of every model is written out here."""
         producers, consumers, nodes = scope.producers, scope.consumers, scope.nodes
-        fewest: dict[Operation, tuple[int, int]] = {}
+        fewest: dict[Operation, tuple[int, int, int]] = {}
         for operation in dict.fromkeys([row[1] for row in rows]):
             fewest[operation] = self._fewest(operation)
         known = scope.inputs | scope.initializers.keys()
         named: set[str] = set()
         for position, row in enumerate(rows):
             node = Node(row, position, scope)
-            least_inputs, least_outputs = fewest[node.operation]
-            if len(node.inputs) < least_inputs or len(node.outputs) < least_outputs:
+            least_inputs, least_outputs, named_inputs = fewest[node.operation]
+            too_short = len(node.inputs) < least_inputs or len(node.outputs) < least_outputs
+            if too_short or "" in node.inputs[:named_inputs]:
                 raise too_few(node, least_inputs, least_outputs)
             if node.name in named:  # two nodes may share a name, also one that was made up
                 node.name = f"{node.name}#{position}"
@@ -147,11 +148,11 @@ class Graph:
                     known.add(name)
             nodes.append(node)
 
-    def _fewest(self, operation: Operation) -> tuple[int, int]:
-        """The fewest inputs and outputs of an operator."""
+    def _fewest(self, operation: Operation) -> tuple[int, int, int]:
+        """The fewest inputs and outputs of an operator; see `least`."""
         operator = operation.domain, operation.op_type
         if operator not in self.operators:
-            known = least(operation.op_type, self.opset) if operation.standard else (0, 0)
+            known = least(operation.op_type, self.opset) if operation.standard else (0, 0, 0)
             self.operators[operator] = known
         return self.operators[operator]
 

@@ -144,18 +144,21 @@ class Scope:
 
 
 @functools.cache
-def least(op_type: str, opset: int) -> tuple[int, int]:
-    """The fewest inputs and outputs of an operator of the standard; none of an unknown one."""
+def least(op_type: str, opset: int) -> tuple[int, int, int]:
+    """The fewest inputs and outputs of an operator of the standard, and how many of its first
+    inputs need a name; none of an unknown one."""
     try:
         schema = defs.get_schema(op_type, min(opset, 10**6))
     except defs.SchemaError:
-        return 0, 0
-    return schema.min_input, schema.min_output
+        return 0, 0, 0
+    single = defs.OpSchema.FormalParameterOption.Single
+    named = sum(parameter.option == single for parameter in schema.inputs)
+    return schema.min_input, schema.min_output, min(named, schema.min_input)
 
 
 def too_few(node: Node, inputs: int, outputs: int) -> ModelError:
-    """What is wrong with a node that has fewer inputs or outputs than these."""
-    what, found, wanted = "inputs", len(node.inputs), inputs
+    """What is wrong with a node that has fewer inputs with a name, or outputs, than these."""
+    what, found, wanted = "inputs", len([*filter(None, node.inputs[:inputs])]), inputs
     if found >= wanted:
         what, found, wanted = "outputs", len(node.outputs), outputs
     return ModelError(

@@ -29,16 +29,29 @@ from onnxshare.io.node_reader import (
     tensor_rows,
 )
 from onnxshare.io.skeleton import Payloads
-from onnxshare.io.tensors import BITS
+from onnxshare.io.tensors import BITS, Array, read
 
 DAMAGED = "the file is truncated or damaged: export or download it again"
 
-_RAW_DATA, _FLOAT_DATA = 9, 4
+_RAW_DATA, _FLOAT_DATA = "raw_data", "float_data"
+
+#: The fields that hold values, by number, and the one for each element type: where it is none of
+#: these, `int32_data` (onnx/onnx.proto).
+_FIELDS: dict[int, str] = {
+    field.number: field.name
+    for field in TensorProto.DESCRIPTOR.fields
+    if field.name.endswith("_data") and field.name != "external_data"
+}
+_TYPED_FIELDS = tuple(name for name in _FIELDS.values() if name != _RAW_DATA)
 _TYPED: dict[int, str] = {
-    TensorProto.FLOAT: "float_data",
+    TensorProto.FLOAT: _FLOAT_DATA,
+    TensorProto.COMPLEX64: _FLOAT_DATA,
     TensorProto.INT64: "int64_data",
     TensorProto.DOUBLE: "double_data",
+    TensorProto.COMPLEX128: "double_data",
     TensorProto.STRING: "string_data",
+    TensorProto.UINT32: "uint64_data",
+    TensorProto.UINT64: "uint64_data",
 }
 
 
@@ -184,8 +197,7 @@ class _Checker:
                 self.checked.add(operation)
         for node, operation, name, _, _ in rows:
             if operation.attributes is None:
-                for attribute in node.attribute:
-                    self.attribute(attribute, name)
+                self.attributes(node, name)
 
     def operation(self, operation: Operation) -> None:
         """What nodes of equal operator and attributes have in common."""
@@ -194,8 +206,16 @@ class _Checker:
         if not operation.op_type:
             self.refuse(f"node '{first.name}' names no operator")
         if operation.attributes:
-            for attribute in first.attribute:
-                self.attribute(attribute, first.name)
+            self.attributes(first, first.name)
+
+    def attributes(self, node: onnx.NodeProto, name: str) -> None:
+        """Each attribute of a node, which is there once."""
+        seen: set[str] = set()
+        for attribute in node.attribute:
+            self.attribute(attribute, name)
+            if attribute.name in seen:
+                self.refuse(f"node '{name}' has its attribute '{attribute.name}' twice")
+            seen.add(attribute.name)
 
     def plain(self, attribute: AttributeProto, node: str) -> None:
         """An attribute that says that it is a number, a text or a list of these."""
@@ -223,9 +243,30 @@ class _Checker:
         self.graphs.extend(attribute.graphs)
 
     def sparse(self, sparse: onnx.SparseTensorProto) -> None:
-        """Dims and bytes of a sparse tensor."""
-        self.dims(tuple(sparse.dims), sparse.values.name)
+        """Dims, bytes and indices of a sparse tensor."""
+        dims, name = tuple(sparse.dims), sparse.values.name
+        self.dims(dims, name)
         self.tensors(tensor_rows([sparse.values, sparse.indices]))
+        count, shape = list(sparse.values.dims), list(sparse.indices.dims)
+        if not dims or len(count) != 1 or shape not in (count, [*count, len(dims)]):
+            self.refuse(
+                f"sparse tensor '{name}' of dims {list(dims)} has values of dims {count} and "
+                f"indices of dims {shape}"
+            )
+        indices = self.indices(sparse.indices)
+        if indices is None or not indices.size:
+            return
+        limits = dims if indices.ndim == 2 else (prod(dims),)
+        columns = indices.reshape(-1, len(limits))
+        if indices.dtype.kind not in "iu" or columns.min() < 0 or (columns.max(0) >= limits).any():
+            self.refuse(f"sparse tensor '{name}' has an index outside its dims {list(dims)}")
+
+    def indices(self, tensor: TensorProto) -> Array | None:
+        """The indices of a sparse tensor; None where they are outside the model file."""
+        payload = self.payloads.find(tensor) if self.payloads is not None else None
+        if payload is not None and self.payloads is not None:
+            return self.payloads.array(tensor, payload)
+        return None if tensor.data_location == TensorProto.EXTERNAL else read(tensor)
 
     def tensors(self, rows: list[TensorRow]) -> None:
         """The dims of tensors, and their bytes where they are in the file."""
@@ -239,10 +280,32 @@ class _Checker:
                 self.known(dtype, name)
             if tensor.data_location == TensorProto.EXTERNAL:
                 self.left_out(tensor, count)
-            elif tensor.HasField("raw_data"):
-                self.fills(tensor, count, BITS.get(dtype, 0), len(tensor.raw_data))
             else:
-                self.typed(tensor, count)
+                self.held(tensor, count)
+
+    def held(self, tensor: TensorProto, count: int) -> None:
+        """The values of a tensor are there once, where its type has them, and as many as that."""
+        raw = tensor.HasField(_RAW_DATA)
+        filled = [field for field in _TYPED_FIELDS if len(getattr(tensor, field))]
+        if len(filled) + raw > 1:
+            both = " and ".join([_RAW_DATA, *filled] if raw else filled)
+            self.refuse(f"tensor '{tensor.name}' has its values twice, in {both}")
+        if raw:
+            self.right_field(tensor, _RAW_DATA)
+            self.fills(tensor, count, BITS.get(tensor.data_type, 0), len(tensor.raw_data))
+        elif filled:
+            self.right_field(tensor, filled[0])
+            self.typed(tensor, count, len(getattr(tensor, filled[0])))
+
+    def right_field(self, tensor: TensorProto, field: str) -> None:
+        """The field is one for values of the tensor's type: strings are never raw."""
+        dtype = tensor.data_type
+        right = _TYPED.get(dtype, "int32_data")
+        if field != right and (field != _RAW_DATA or dtype == TensorProto.STRING):
+            self.refuse(
+                f"tensor '{tensor.name}' has its values in {field}, and those of its element type "
+                f"are in {right}"
+            )
 
     def left_out(self, tensor: TensorProto, count: int) -> None:
         """The bytes of a tensor that are not in the skeleton, but in the file or outside it."""
@@ -250,10 +313,9 @@ class _Checker:
         if payload is None:
             self.external = True
             return
-        bits = BITS.get(tensor.data_type, 0)
-        if payload.field == _FLOAT_DATA:
-            bits = 32 * (2 if tensor.data_type == TensorProto.COMPLEX64 else 1)
-        elif payload.field != _RAW_DATA:
+        bits, field = BITS.get(tensor.data_type, 0), _FIELDS[payload.field]
+        self.right_field(tensor, field)
+        if field not in (_RAW_DATA, _FLOAT_DATA):
             return
         self.fills(tensor, count, bits, payload.value_end - payload.value)
 
@@ -265,11 +327,12 @@ class _Checker:
                 f"{(count * bits + 7) // 8:,} bytes, and it holds {held:,}"
             )
 
-    def typed(self, tensor: TensorProto, count: int) -> None:
-        """The number of elements, where there are any."""
-        field = _TYPED.get(tensor.data_type)
-        held = len(getattr(tensor, field)) if field else 0
-        if held and held != count:
+    def typed(self, tensor: TensorProto, count: int, held: int) -> None:
+        """So many elements are what a typed field holds; of narrow types several share one, and of
+        complex ones each takes two."""
+        if tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
+            count *= 2
+        if held != count and BITS.get(tensor.data_type, 8) >= 8:
             self.refuse(
                 f"tensor '{tensor.name}' is damaged: its dims announce {count:,} elements, and it "
                 f"holds {held:,}"
