@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -11,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 from onnxshare.checks.model_names import find_models, portable
 from onnxshare.checks.policy import ModelEntry, Policy
@@ -155,7 +158,8 @@ def _apart(check_one: CheckOne, planned: Sequence[Job], workers: int) -> Iterato
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, context, _end_with_the_parent) as pool:
         try:
-            futures = [pool.submit(check_one, job) for job in planned]
+            with _without_main():
+                futures = [pool.submit(check_one, job) for job in planned]
             for job, future in zip(planned, futures, strict=True):
                 try:
                     yield future.result()
@@ -167,6 +171,18 @@ def _apart(check_one: CheckOne, planned: Sequence[Job], workers: int) -> Iterato
             for child in set(multiprocessing.active_children()) - others:
                 child.terminate()
             raise
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes that start now do not import the program's main module: nothing in it is needed,
+    and a script without `if __name__ == "__main__"` would check its models there again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _end_with_the_parent() -> None:
@@ -187,7 +203,9 @@ def _alone(
 ) -> ModelReport:
     with ProcessPoolExecutor(1, context, _end_with_the_parent) as pool:
         try:
-            return pool.submit(call).result()
+            with _without_main():
+                future = pool.submit(call)
+            return future.result()
         except BrokenProcessPool:
             error = f"{job.name}: checking it crashed the interpreter; is the file damaged?"
             return ModelReport(job.name, limits=job.limits, error=error, line=job.line)

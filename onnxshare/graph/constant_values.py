@@ -174,8 +174,13 @@ def _gather(node: Node, inputs: Inputs) -> Array | None:
 
 
 @_evaluates("Concat")
-def _concat(node: Node, inputs: Inputs) -> Array:
-    return np.concatenate([_need(item) for item in inputs], axis=int(node.attribute("axis", 1)))
+def _concat(node: Node, inputs: Inputs) -> Array | None:
+    parts = [_need(item) for item in inputs]
+    # One tensor again and again doubles from node to node; others are no more than what is stored.
+    again = len({id(part) for part in parts}) < len(parts)
+    if again and sum(part.size for part in parts) > MAX_COMPUTED:
+        return None
+    return np.concatenate(parts, axis=int(node.attribute("axis", 1)))
 
 
 def _divide(left: Array, right: Array) -> Array:

@@ -58,8 +58,17 @@ def infer_shapes(
         InferenceRefused: inference rejects the model, or needs too much time or memory for it.
     """
     if not is_cheap(proto, nodes):
-        task = ("strict " if strict else "") + ("shapes" if values else "shapes without values")
-        return _elsewhere(task, proto, name)
+        start = "strict " if strict else ""
+        try:
+            return _elsewhere(
+                start + ("shapes" if values else "shapes without values"), proto, name
+            )
+        except InferenceRefused:
+            raise
+        except ModelError as error:  # a computed shape may have any number of elements
+            if not values or _TOO_LARGE not in error.cause:
+                raise
+            return _elsewhere(start + "shapes without values", proto, name)
     try:
         return onnx.shape_inference.infer_shapes(proto, strict_mode=strict, data_prop=values)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, IndexError) as error:

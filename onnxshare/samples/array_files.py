@@ -33,20 +33,26 @@ from onnxshare.samples.conform import (
 from onnxshare.samples.input_specs import Batching, InputSpec
 from onnxshare.samples.lazy_arrays import MAX_BYTES, Piece, gather
 
+#: A file that unpacks to more than `_SMALL_BYTES` may be so many times as large unpacked.
+_SMALL_BYTES, _MOST_TIMES = 2**30, 50
+
 
 def read_npz(path: Path, specs: Sequence[InputSpec]) -> dict[str, Array]:
     """The arrays of an `.npz` for each input, and the labels, as they are stored.
 
     Raises:
-        SamplesError: it cannot be read, would unpack to more than 16 GiB, or misses an input.
+        SamplesError: it cannot be read, misses an input, or would unpack to more than 16 GiB, or
+            to more than 1 GiB and 50 times its size.
     """
     require_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             announced = sum(entry.file_size for entry in archive.infolist())
-        if announced > MAX_BYTES:  # a small ZIP can announce terabytes
+        most = min(MAX_BYTES, max(_SMALL_BYTES, _MOST_TIMES * path.stat().st_size))
+        if announced > most:  # a small ZIP can announce terabytes
             raise SamplesError(
-                f"{path}: unpacks to {announced / 2**30:.0f} GiB", "give fewer samples"
+                f"{path}: unpacks to {announced / 2**30:.1f} GiB",
+                "give fewer samples, or an uncompressed file (numpy.savez)",
             )
         with np.load(path, allow_pickle=False) as file:
             chosen = _match_keys(list(file.files), specs, path)

@@ -62,7 +62,9 @@ def load(entry: EntryPoint) -> Any:
     """
     try:
         return entry.load()
-    except Exception as error:  # another package's code
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # another package's code, which may even try to exit
         raise broken(entry, f"{type(error).__name__}: {error}") from error
 
 

@@ -15,6 +15,7 @@ import pytest
 from onnxshare.api import check
 from onnxshare.checks.jobs import Job, each
 from onnxshare.checks.results import ModelReport
+from tests.builders import model, node, save, tensor
 from tests.checks.pairs import lenet, small
 
 
@@ -133,3 +134,19 @@ def test_progress_is_told_of_each_model(tmp_path: Path) -> None:
 def test_models_from_memory_stay_here(wanted: int | None) -> None:
     report = check([small(), lenet()], max_params="1k", jobs=wanted)
     assert [len(model.findings) for model in report.models] == [0, 1]
+
+
+def test_a_script_without_a_guard_checks_each_model_once(tmp_path: Path) -> None:
+    for name in "ab":
+        built = model([node("MatMul", "x w", "y")], {"x": ["n", 3]}, ["y"], [tensor("w", 3, 4)])
+        save(built, tmp_path / f"{name}.onnx")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import onnxshare\n"
+        "report = onnxshare.check(['a.onnx', 'b.onnx'], max_params=11, jobs=2)\n"
+        "print([(model.error, len(model.findings)) for model in report.models])\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (ran.stdout, ran.stderr) == ("[(None, 1), (None, 1)]\n", "")

@@ -356,8 +356,8 @@ def test_functions_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does")
 def test_memory_runs_out_in_the_other_process() -> None:
-    with pytest.raises(ModelError, match=r"needs too much memory|want of memory"):
-        onnx_sandbox.infer_shapes(doubled(40), "net.onnx")
+    with pytest.raises(onnx_process.TaskFailed, match=r"needs too much memory|want of memory"):
+        onnx_process.run_task("shapes", doubled(40).SerializeToString())
 
 
 def test_time_runs_out_in_the_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,3 +398,11 @@ def test_values_are_never_larger_than_asked() -> None:
     assert value.shape == (4, 2**26)
     assert value.dtype == np.float64
     assert not any(value.strides)
+
+
+@pytest.mark.parametrize("bounds", [(0, 7 * 10**11, 1), (10**12, 0, -1), (0, 3 * 10**9, 1)])
+def test_a_range_of_any_length_is_inspected(bounds: tuple[int, int, int]) -> None:
+    weights = [constant(name, value) for name, value in zip("abc", bounds, strict=True)]
+    nodes = [node("Range", "a b c", "r"), node("Cast", "r", "y", to=1)]
+    built = model(nodes, {"x": [1]}, ["y"], weights)
+    assert len(onnxshare.inspect(built).nodes) == 2

@@ -218,6 +218,19 @@ def test_a_broken_rule_is_one_line_that_names_it(
         assert why in line
 
 
+@pytest.mark.parametrize(
+    "source", ["import sys; sys.exit(0)", "raise SystemExit", "raise GeneratorExit"]
+)
+def test_a_plugin_that_ends_the_program_is_named(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "ends" + str(len(source))
+    install(tmp_path / "site", monkeypatch, f"[onnxshare.rules]\nend = {name}:x\n", name, source)
+    [entry] = plugins.installed("rules")
+    with pytest.raises(UsageError, match=r"entry point 'end' cannot be loaded .*Exit"):
+        plugins.load(entry)
+
+
 @pytest.mark.parametrize("value", ["missing_module:ROWS", "broken_rows:rows", "broken_rows:thing"])
 def test_broken_operators_are_one_line_where_their_domain_is_used(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
