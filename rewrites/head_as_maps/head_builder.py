@@ -23,9 +23,10 @@ import numpy as np
 from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.fully_connected import FullyConnected, bias_node, by_rows
 from onnxshare.analysis.heads.head import Subject
-from onnxshare.graph.constant_values import Values, rearrange
+from onnxshare.graph.constant_values import Values
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Graph, Node
+from onnxshare.graph.rearrangement import rearrange
 from onnxshare.io.tensors import Array
 from rewrites.edits.node_emitter import Emitter
 from rewrites.edits.node_uses import refuse_overridable

@@ -12,9 +12,10 @@ from math import prod
 
 import numpy as np
 
-from onnxshare.graph.constant_values import Values, rearrange
+from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node, Scope
 from onnxshare.graph.operator_traits import operators_where, traits_of
+from onnxshare.graph.rearrangement import rearrange
 from onnxshare.io.tensors import Array
 
 #: Maps larger than this, over all FCs that read them, are not followed: the arrays of indices would

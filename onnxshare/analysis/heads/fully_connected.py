@@ -162,7 +162,7 @@ def _behind_layout(graph: Graph, node: Node, name: str) -> tuple[int, ...] | Non
 
 
 def _rearranged(graph: Graph, node: Node, name: str) -> tuple[int, ...] | None:
-    from onnxshare.graph.constant_values import rearrange
+    from onnxshare.graph.rearrangement import rearrange
 
     chain: list[Node] = []
     scope = node.scope

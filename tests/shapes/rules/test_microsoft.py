@@ -420,7 +420,7 @@ ELSEWHERE = {
             outputs=2,
             order="q k k p p l t",
         ),
-        [(2, 1, 64), (2, 2, None, 16)],
+        [(2, 1, 64), (2, 2, 10, 16)],
     ),
     "BiasSplitGelu": (
         Case("BiasSplitGelu", {"x": floats(2, 5, 8)}, {"b": floats(8)}),
