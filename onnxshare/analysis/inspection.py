@@ -72,6 +72,7 @@ def inspect(
     shared = shared_facts(usage)
     head_facts, unread = _head_facts(subject, judge)
     rows = _Rows(found, shared, graph, hashes=hashes, progress=progress)
+    totals = add_up(graph, shapes, usage, shared, heads)
     said = [
         *cautions(model),
         *contradicted(graph, shapes),
@@ -83,7 +84,7 @@ def inspect(
     ]
     report = Inspection.with_rows_later(
         model=_model_info(graph),
-        totals=add_up(graph, shapes, usage, shared, heads),
+        totals=totals,
         heads=head_facts,
         warnings=tuple(dict.fromkeys(said)),
         later={"nodes": rows.nodes, "weights": rows.weights},

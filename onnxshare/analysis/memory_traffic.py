@@ -12,7 +12,7 @@ is stored, each activation is read and written once, and nothing stays in a cach
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from math import ceil
 
@@ -82,15 +82,15 @@ class Peak:
     node: str | None
 
 
-def peak_activations(graph: Graph, shapes: Shapes) -> Peak:
+def peak_activations(graph: Graph, shapes: Shapes, computed: Collection[str] = ()) -> Peak:
     """The largest sum of live activations in one run of the main graph, for one sample.
 
     Assumes that nodes run in graph order, that each output has memory of its own (nothing is
     computed in place, no view shares memory), that a tensor lives until its last reader has run,
     inputs included, that outputs live until the end, and that what nobody reads is not made.
-    Constants, also behind layout nodes, and the inside of subgraphs are left out; what subgraphs
-    read from around them lives until the node that holds them has run. Memory that an operator
-    needs for its own work is not counted.
+    Constants, what is `computed` from them alone, and the inside of subgraphs are left out; what
+    subgraphs read from around them lives until the node that holds them has run. Memory that an
+    operator needs for its own work is not counted.
     """
     main = graph.main
     cost = _Cost(shapes)
@@ -111,7 +111,7 @@ def peak_activations(graph: Graph, shapes: Shapes) -> Peak:
     most, at = live, None
     for position, node in enumerate(main.nodes):
         for name in node.outputs:
-            if name not in last or known.get(name) is not None:
+            if name not in last or known.get(name) is not None or name in computed:
                 continue
             size = sizes.get(types.get(name, NOTHING))
             if size is None:

@@ -221,9 +221,11 @@ class Totals(Result):
     Attributes:
         params: parameters, each tensor counted once.
         statistics: running means and variances.
-        constants: single-element element-wise constants.
+        constants: single-element element-wise constants, and floating-point limits, scales and
+            outputs that are stored as they stand.
         quantization: scales and zero points.
         unused: elements of constant tensors that nothing reads.
+        other: stored floating-point elements whose use nobody can name: 0, or a warning says so.
         param_bytes: bytes of the parameters as they are stored.
         param_bytes_by_dtype: the same by element type.
         weight_bound_layers: nodes that are bound by reading their weights (`bound_by`).
@@ -242,6 +244,7 @@ class Totals(Result):
     constants: int
     quantization: int
     unused: int
+    other: int
     param_bytes: int
     param_bytes_by_dtype: dict[str, int]
     weight_bound_layers: int

@@ -193,7 +193,10 @@ def _of_pattern(use: NodeUse, params: int) -> NodeFacts:
         connections = 0
     sharing = Sharing()
     if use.params and work is not None:
-        sharing = replace(work.sharing, temporal=work.sharing.temporal * (times or 1), tied=1)
+        steps = times or 1
+        if steps > 1 and params >= steps * sum(stored.elements for stored in use.slots.values()):
+            steps = 1  # each step has weights of its own
+        sharing = replace(work.sharing, temporal=work.sharing.temporal * steps, tied=1)
     held = sum(stored.bytes for stored in use.params)
     weights = weights_moved(held, params, work.connections if work is not None else None)
     activations = use.pattern.activations
@@ -269,8 +272,9 @@ def _uses(use: NodeUse, facts: NodeFacts) -> Iterator[tuple[str, int | None]]:
             count = told.get(position, 0) * (use.times or 0)
         else:
             count = facts.connections * stored.elements // max(1, total)
+        whole = sum(elements for _, elements in stored.sources)
         for part, elements in stored.sources:
-            yield part.key, count * elements // max(1, stored.elements)
+            yield part.key, count * elements // max(1, whole)
 
 
 def weight_facts(usage: WeightUsage, shared: list[NodeFacts]) -> tuple[WeightFacts, ...]:

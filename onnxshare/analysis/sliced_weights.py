@@ -1,13 +1,15 @@
-"""Weights that are cut out of stored tensors, joined from several or repeated, before anything uses
-them.
+"""Weights that are cut out of stored tensors, joined from several, repeated, or computed from them,
+before anything uses them.
 
 Exporters reorder a cell's gates with Slice and Concat, cut a fused projection with Split or Gather,
 and repeat a learned row with Expand or Tile. What such nodes pass on is used where it is multiplied
-with data, not where it is cut.
+with data, not where it is cut. What is computed from stored numbers alone (Exp(W), W0 + W1), or
+from them and sizes (a table that is resized to the input), stands for those numbers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from onnx import TensorProto
@@ -27,6 +29,14 @@ _STRUCTURE = frozenset((TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL))
 CUT_OR_JOIN = operators_where(lambda traits: traits.views)
 
 
+#: Operators that make sizes of data.
+SIZES = operators_where(lambda traits: traits.effect is Effect.SHAPE)
+
+#: What these make is no function of what they read, or nobody knows it.
+_NO_FUNCTION = frozenset(
+    (Effect.RANDOM, Effect.CONTROL_FLOW, Effect.CONTAINER, Effect.TRAINING, Effect.UNKNOWN)
+)
+
 #: Stored tensors, and how many elements of each.
 Parts = tuple[tuple[Stored, int], ...]
 
@@ -44,6 +54,9 @@ class Views:
         self._shapes = shapes
         #: By scope path and name.
         self.known: dict[tuple[str, str], Stored] = {}
+        #: What is computed from constants, and what is computed from sizes of data too.
+        self.computed: set[tuple[str, str]] = set()
+        self.sized: set[tuple[str, str]] = set()
 
     def get(self, scope: Scope, name: str) -> Stored | None:
         """The view that a name seen from a scope is, or None."""
@@ -61,6 +74,92 @@ class Views:
         else:
             return False
         return bool(parts) and self._make(node, parts)
+
+    def computes(self, node: Node, constants: dict[int, Stored]) -> bool:
+        """Look at the next node, of which `follow` said no; returns whether what it makes of
+        constants and sizes stands for stored numbers.
+
+        Args:
+            node: the node.
+            constants: the stored tensor or view that each constant input carries.
+        """
+        scope, path = node.scope, node.scope.path
+        if node.op_type in SIZES and node.standard:
+            self.sized.update((path, name) for name in node.outputs)
+            return False
+        if scope.children and self._graph.subgraphs(node):
+            return self._enter(node)
+        sized = False
+        for place, name in enumerate(node.inputs):
+            key = (path, name)
+            if scope.parent is not None:
+                home = scope.home(name)
+                key = (path if home is None else home.path, name)
+            if key in self.sized:
+                sized = True
+            elif name and place not in constants and key not in self.computed:
+                return False
+        traits = traits_of(node)
+        if not node.inputs or traits.effect in _NO_FUNCTION or (traits.views and trains(node)):
+            return False
+        made = self.sized if sized else self.computed
+        made.update((path, name) for name in node.outputs if name)
+        kept = traits.views or traits.quantized or traits.effect in (Effect.LOOKUP, Effect.SOURCE)
+        if kept or self._shapes.dtype(scope, node.outputs[0]) in (None, *_STRUCTURE):
+            return False
+        several = [one for one in constants.values() if one.elements > 1]
+        return self._stand_for(scope, node.outputs, several)
+
+    def _stand_for(self, scope: Scope, names: Sequence[str], of: list[Stored]) -> bool:
+        """Note that tensors are made of all elements of stored ones, if those are weights."""
+        parts = {
+            part.key: (part, elements)
+            for stored in of
+            for part, elements in stored.sources
+            if part.dtype not in _STRUCTURE
+        }
+        if not 0 < len(parts) <= _MAX_PARTS:
+            return False
+        whole = sum(elements for _, elements in parts.values())
+        for name in filter(None, names):
+            sizes = self._shapes.sizes(scope, name)
+            dtype = self._shapes.dtype(scope, name) or TensorProto.FLOAT
+            self.known[scope.path, name] = Stored(
+                f"{scope.path}:{name}",
+                name,
+                dtype,
+                (whole,) if sizes is None else sizes,
+                parts=tuple(parts.values()),
+            )
+        return True
+
+    def _enter(self, node: Node) -> bool:
+        """Hand weights into the body of a Scan, a slice for each step; and take those that an If
+        picks from its branches, whichever it is."""
+        branches = self._graph.subgraphs(node)
+        if node.op_type == "Scan" and "body" in branches:
+            body, count = branches["body"], int(node.attribute("num_scan_inputs", 1))
+            names = [value.name for value in body.graph.input]
+            for outer, inner in list(zip(node.inputs, names, strict=False))[-count:]:
+                stored = self.constant(node.scope, outer)
+                if stored is not None and stored.dtype not in _STRUCTURE and stored.elements > 1:
+                    self._stand_for(body, [inner], [stored])
+        if node.op_type != "If" or not node.standard:
+            return False
+        for body in branches.values():
+            for made in body.nodes:
+                read = ((at, self.constant(body, name)) for at, name in enumerate(made.inputs))
+                if not self.follow(made):
+                    self.computes(made, {at: one for at, one in read if one is not None})
+        picked = False
+        for place, name in enumerate(node.outputs):
+            found = [
+                self.constant(body, body.graph.output[place].name) for body in branches.values()
+            ]
+            if name and all(one is not None and one.elements > 1 for one in found):
+                given = [one for one in found if one is not None]
+                picked |= self._stand_for(node.scope, [name], given)
+        return picked
 
     def _passes_on(self, node: Node) -> bool:
         """Whether what a node makes of a weight is that weight: not a lookup of rows, a mask, or a

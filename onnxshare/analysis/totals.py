@@ -8,7 +8,14 @@ from collections.abc import Iterable, Sequence
 from onnxshare.analysis.heads.fully_connected import FullyConnected, bias_node, fully_connected
 from onnxshare.analysis.heads.head import Head
 from onnxshare.analysis.memory_traffic import peak_activations
-from onnxshare.analysis.operators.operator import CONSTANT, PARAM, QUANTIZATION, STATISTIC
+from onnxshare.analysis.operators.operator import (
+    CONSTANT,
+    FLOATS,
+    PARAM,
+    QUANTIZATION,
+    STATISTIC,
+    STRUCTURE,
+)
 from onnxshare.analysis.results import NodeFacts, Totals
 from onnxshare.analysis.rows import WEIGHT_LAYERS, dtype_name
 from onnxshare.analysis.weight_usage import NodeUse, WeightUsage
@@ -36,13 +43,17 @@ def add_up(
     params = elements[PARAM]
     counted = _alike([f for f, use in zip(shared, usage.nodes, strict=True) if use.counted])
     connections = _sum((facts.connections, times) for facts, times in counted)
-    peak = peak_activations(graph, shapes)
+    peak = peak_activations(graph, shapes, usage.computed)
+    unused, passed_out, other = _unread(graph, usage)
+    if other:
+        usage.warnings.append(f"{other} stored numbers are used in a way that nobody can name")
     return Totals(
         params=params,
         statistics=elements[STATISTIC],
-        constants=elements[CONSTANT],
+        constants=elements[CONSTANT] + passed_out,
         quantization=elements[QUANTIZATION],
-        unused=_unused(graph),
+        unused=unused,
+        other=other,
         param_bytes=sum(by_dtype.values()),
         param_bytes_by_dtype=dict(by_dtype),
         weight_bound_layers=sum(times for facts, times in counted if facts.bound_by == "weights"),
@@ -80,6 +91,8 @@ def _held(usage: WeightUsage) -> tuple[Counter[str], Counter[str]]:
         by_role.setdefault(tensor.role, []).append(tensor.stored)
     for role, tensors in by_role.items():
         for stored, times in _equal(tensors):
+            if role == STRUCTURE:  # limits and scales are no weights, and are stored all the same
+                role = CONSTANT if stored.dtype in FLOATS else STRUCTURE
             elements[role] += stored.elements * times
             if role == PARAM:
                 by_dtype[dtype_name(stored.dtype) or "undefined"] += stored.bytes * times
@@ -152,12 +165,27 @@ def _params_of(usage: WeightUsage, nodes: set[Node]) -> int:
     return sum(stored.elements for stored in found)
 
 
-def _unused(graph: Graph) -> int:
-    """Elements of initializers and Constant nodes that nothing reads."""
-    unused = 0
+def _unread(graph: Graph, usage: WeightUsage) -> tuple[int, int, int]:
+    """Elements of stored tensors that nothing reads; floating-point ones of those that are only
+    outputs as they stand; and of those that something reads which the walk did not see."""
+    unused = passed_out = other = 0
+    outputs = {
+        (home.path, name)
+        for scope in graph.scopes
+        for name in scope.outputs
+        if (home := scope.home(name)) is not None
+    }
     for scope in graph.scopes:
-        unread = (scope.initializers.keys() | scope.producers.keys()) - scope.consumers.keys()
-        for name in unread - scope.outputs:
+        for name in (scope.initializers.keys() | scope.producers.keys()) - scope.consumers.keys():
             stored = graph.stored(scope, name)
-            unused += stored.elements if stored is not None else 0
-    return unused
+            if stored is None:
+                continue
+            if (scope.path, name) not in outputs:
+                unused += stored.elements
+            elif stored.dtype in FLOATS and stored.key not in usage.tensors:
+                passed_out += stored.elements
+        for name in scope.initializers.keys() & scope.consumers.keys():
+            stored = graph.stored(scope, name)
+            if stored is not None and stored.dtype in FLOATS and stored.key not in usage.tensors:
+                other += stored.elements
+    return unused, passed_out, other

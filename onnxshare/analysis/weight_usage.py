@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from onnxshare.analysis.heads.element_order import dynamic_scale
 from onnxshare.analysis.heads.fully_connected import bias_node, fully_connected
@@ -22,7 +22,7 @@ from onnxshare.analysis.operators.operator import (
 )
 from onnxshare.analysis.operators.table import UNKNOWN, lookup
 from onnxshare.analysis.operators.tables.standard import LAYOUT
-from onnxshare.analysis.sliced_weights import CUT_OR_JOIN, Views
+from onnxshare.analysis.sliced_weights import CUT_OR_JOIN, SIZES, Views
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node, Scope, Stored
 from onnxshare.io.node_reader import Operation
@@ -40,6 +40,9 @@ _EMPTY: dict[int, Stored] = {}
 
 #: Operators that run a subgraph once: a branch, or what is done to all scores at once.
 _ONCE = frozenset(("If", "FlexAttention"))
+
+#: Operators that are looked at though they read no constant.
+_LOOKED_AT = SIZES | {"If", "Scan"}
 
 #: Stronger roles first: a tensor used as a weight anywhere is a parameter.
 _STRENGTH = (PARAM, STATISTIC, QUANTIZATION, CONSTANT, STRUCTURE)
@@ -94,11 +97,13 @@ class NodeUse:
 
 @dataclass
 class WeightUsage:
-    """All nodes in graph order, all stored tensors that are read, and what could not be told."""
+    """All nodes in graph order, all stored tensors that are read, what could not be told, and the
+    tensors of the main graph that are computed from constants alone."""
 
     nodes: list[NodeUse]
     tensors: dict[str, TensorUse]
     warnings: list[str]
+    computed: set[str] = field(default_factory=set)
 
 
 def take(graph: Graph, shapes: Shapes, values: Values) -> WeightUsage:
@@ -138,6 +143,7 @@ class _Walk:
         self._patterns, self._views = Patterns(graph, shapes), Views(graph, shapes)
         self._constant = graph.constants(graph.main)
         self._ordinary: set[Operator] = set()
+        self._computing: dict[Operator, Operator] = {}
         self._cut: dict[str, tuple[list[Stored], int]] = {}
 
     def look(self, node: Node, operator: Operator, times: int | None) -> None:
@@ -145,7 +151,12 @@ class _Walk:
         views = self._views
         if (views.known or node.op_type in CUT_OR_JOIN) and views.follow(node):
             operator = LAYOUT
-        constants = self._constants(node)
+            constants = self._constants(node)
+        else:
+            constants = self._constants(node)
+            looked = constants or views.computed or views.sized or node.op_type in _LOOKED_AT
+            if looked and views.computes(node, constants):
+                operator = self._of_constants(operator)
         if operator not in self._ordinary:
             operator, constants = self._read(node, operator, constants)
         pattern = self._patterns.of(node, operator, constants)
@@ -154,8 +165,23 @@ class _Walk:
             params, slots = _parameters(node, pattern, constants, self._usage, self._cut)
         self._usage.nodes.append(NodeUse(node, pattern, params, slots, times))
 
+    def _of_constants(self, operator: Operator) -> Operator:
+        """The row of an operator whose result stands for the weights that it reads: they are used
+        where that is."""
+        found = self._computing.get(operator)
+        if found is None:
+            kind = "other" if operator.kind in ("conv", "recurrent") else operator.kind
+            found = self._computing[operator] = replace(operator, kind=kind, roles="")
+        return found
+
     def finish(self) -> None:
         """Count what no node uses of a tensor that is cut with the first that uses a part."""
+        views = self._views
+        self._usage.computed = {
+            name
+            for path, name in views.known.keys() | views.computed
+            if not path and (path, name) not in views.sized
+        }
         for key, (params, place) in self._cut.items():
             tensor = self._usage.tensors[key]
             left = tensor.stored.elements - tensor.used

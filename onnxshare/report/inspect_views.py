@@ -146,9 +146,10 @@ def _sorted(rows: list[Row], sort: str, by: str) -> list[Row]:
 _WORDS = {
     "params": "parameters",
     "statistics": "running means and variances",
-    "constants": "single-element constants",
+    "constants": "constants",
     "quantization": "scales and zero points",
     "unused": "elements that nothing reads",
+    "other": "elements of unknown use",
     "param_bytes": "bytes of parameters",
     "sharing_ratio": "sharing",
     "macs": "MACs",

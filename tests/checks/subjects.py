@@ -27,6 +27,7 @@ LENET = Totals(
     constants=0,
     quantization=0,
     unused=0,
+    other=0,
     param_bytes=246_824,
     connections=423_038,
     sharing_ratio=423_038 / 61_706,
