@@ -1,0 +1,118 @@
+"""Every stored floating-point element is in one class of the totals, on every model there is.
+
+The stored elements are counted here from the protobuf messages alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
+
+import onnxshare
+from onnxshare.analysis.results import Totals
+from tests.analysis.test_node_models import cases
+
+FLOATING = {
+    getattr(TensorProto, name)
+    for name in "FLOAT FLOAT16 DOUBLE BFLOAT16 FLOAT8E4M3FN FLOAT8E4M3FNUZ FLOAT8E5M2 "
+    "FLOAT8E5M2FNUZ FLOAT4E2M1 COMPLEX64 COMPLEX128".split()
+    if hasattr(TensorProto, name)
+}
+
+#: Attributes of classical models that hold numbers.
+LEARNED = set(
+    "coefficients intercepts support_vectors rho prob_a prob_b class_weights target_weights "
+    "base_values nodes_values offset scale leaf_weights nodes_splits".split()
+)
+
+CLASSES = ("params", "statistics", "constants", "quantization", "unused", "other")
+
+
+def tensors(nodes: list[NodeProto], known: dict[str, TensorProto]) -> Iterator[tuple[int, int]]:
+    """Type and elements of what the nodes of a graph store, its subgraphs included."""
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                yield from of_graph(attribute.g, known)
+            elif node.op_type == "Constant" and attribute.name == "value":
+                known = known | {node.output[0]: attribute.t}
+                yield attribute.t.data_type, prod(attribute.t.dims)
+            elif node.op_type == "Constant" and attribute.name == "sparse_value":
+                sparse = attribute.sparse_tensor
+                yield sparse.values.data_type, prod(sparse.dims)
+            elif node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
+                yield TensorProto.FLOAT, len(attribute.floats) if attribute.floats else 1
+            elif node.op_type == "Constant" and attribute.name in ("value_int", "value_ints"):
+                yield TensorProto.INT64, len(attribute.ints) if attribute.ints else 1
+            elif (
+                node.domain == "ai.onnx.ml" and attribute.name.removesuffix("_as_tensor") in LEARNED
+            ):
+                count = len(attribute.floats) or prod(attribute.t.dims)
+                yield TensorProto.FLOAT, count
+        if node.op_type == "ConstantOfShape" and node.input[0] in known:
+            dims = numpy_helper.to_array(known[node.input[0]]).astype(np.int64)
+            fill = [a.t.data_type for a in node.attribute]
+            yield fill[0] if fill else TensorProto.FLOAT, prod(dims.tolist())
+
+
+def of_graph(graph: GraphProto, around: dict[str, TensorProto]) -> Iterator[tuple[int, int]]:
+    known = around | {tensor.name: tensor for tensor in graph.initializer}
+    for tensor in graph.initializer:
+        yield tensor.data_type, prod(tensor.dims)
+    for sparse in graph.sparse_initializer:
+        yield sparse.values.data_type, prod(sparse.dims)
+    yield from tensors(list(graph.node), known)
+
+
+def gap(model: onnx.ModelProto, totals: Totals) -> str | None:
+    """What is wrong with the account of a model; integers may be parameters too, or unused."""
+    stored = list(of_graph(model.graph, {}))
+    for function in model.functions:
+        stored += tensors(list(function.node), {})
+    floating = sum(count for dtype, count in stored if dtype in FLOATING)
+    whole = sum(count for dtype, count in stored if dtype not in FLOATING)
+    told = sum(getattr(totals, name) for name in CLASSES)
+    narrow = totals.params * bool(set(totals.param_bytes_by_dtype) & {"int8", "uint8", "int4"})
+    cast = any(node.op_type == "Cast" for node in model.graph.node)  # whole numbers made operands
+    exact = not (narrow or totals.unused or totals.quantization or cast)
+    right = told == floating if exact else floating <= told <= floating + whole
+    return None if right and totals.other == 0 else f"{floating} + {whole}, told {told}"
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_node_models(part: int) -> None:
+    wrong = {}
+    for case in cases()[part::4]:
+        assert case.model is not None
+        found = gap(case.model, onnxshare.inspect(case.model).totals)
+        if found:
+            wrong[case.name] = found
+    assert not wrong
+
+
+def files() -> list[Path]:
+    here = Path(__file__).parents[2] / "models"
+    wheel = Path(onnx.__file__).parent / "backend" / "test" / "data"
+    zoo = os.environ.get("ONNXSHARE_ZOO")
+    folders = [here, wheel, *([Path(zoo)] if zoo else [])]
+    return [path for folder in folders for path in sorted(folder.rglob("*.onnx"))]
+
+
+def test_model_files() -> None:
+    wrong = {}
+    for path in files():
+        try:
+            totals = onnxshare.inspect(path).totals
+        except onnxshare.OnnxShareError:
+            continue
+        found = gap(onnx.load(path, load_external_data=False), totals)
+        if found:
+            wrong[path.name] = found
+    assert not wrong
