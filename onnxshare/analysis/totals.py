@@ -91,9 +91,9 @@ def _held(usage: WeightUsage) -> tuple[Counter[str], Counter[str]]:
         by_role.setdefault(tensor.role, []).append(tensor.stored)
     for role, tensors in by_role.items():
         for stored, times in _equal(tensors):
-            if role == STRUCTURE:  # limits and scales are no weights, and are stored all the same
-                role = CONSTANT if stored.dtype in FLOATS else STRUCTURE
-            elements[role] += stored.elements * times
+            # Limits and scales are no weights, and are stored all the same.
+            kept = role == STRUCTURE and stored.dtype in FLOATS
+            elements[CONSTANT if kept else role] += stored.elements * times
             if role == PARAM:
                 by_dtype[dtype_name(stored.dtype) or "undefined"] += stored.bytes * times
     return elements, by_dtype

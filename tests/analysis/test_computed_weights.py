@@ -62,9 +62,10 @@ CASES = {
         [1, 2, 6, 6], [tensor("P", 1, 2, 3, 3)], 18,
     ),
     "limits and scales are constants": Case(
-        [node("Clip", "x low high", "c"), node("Resize", "c _ scales", "y")],
+        [node("Clip", "x low high", "c"), node("Resize", "c _ scales", "r"),
+         node("Reshape", "r to", "y")],
         ["n", 2, 4], [constant("low", 0, "f4"), constant("high", 6, "f4"),
-                      constant("scales", [1, 1, 2], "f4")], 0, constants=5,
+                      constant("scales", [1, 1, 2], "f4"), constant("to", [-1, 4])], 0, constants=5,
     ),
 }  # fmt: skip
 
