@@ -1,20 +1,41 @@
-"""The commands that the README and the pages in docs/ show do what they say."""
+"""Every code block of the README, of CONTRIBUTING and of docs/ is run, or says why not.
+
+Commands run as they stand: `# exit 1` at the end says which exit code one must have, `# not run`
+leaves it out, and `<!-- not run: why -->` leaves out the block below. Python is executed, TOML is
+read as a policy, and YAML is parsed. A `text` block below commands is what they print: to the
+letter below `<!-- printed above -->`, else but for figures, which vary from machine to machine.
+"""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import yaml
+
+import onnxshare
+from onnxshare.checks.policy import read_policy
+from rewrites.small_heads import distillation
 
 ROOT = Path(__file__).resolve().parents[1]
 SETUP = ("run", "test")
+SHELL = ("sh", "console")
+
+#: The groups by which installed packages add to this one.
+ENTRY_POINTS = {"onnxshare.rewrites", "onnxshare.rules", "onnxshare.operators"}
 
 
 @dataclass(frozen=True)
@@ -26,41 +47,62 @@ class Line:
     code: int
 
 
-def blocks(text: str) -> list[list[tuple[int, str]]]:
-    """The numbered lines of each ```sh and ```console fence, set-up commands left out."""
-    found: list[list[tuple[int, str]]] = []
-    block: list[tuple[int, str]] | None = None
-    before = ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if block is None and line.strip() in ("```sh", "```console"):
-            block = []
-            if not re.fullmatch(r"<!-- command: \w+ -->", before.strip()):
-                found.append(block)
-        elif block is not None and line.strip() == "```":
-            block = None
-        elif block is not None:
-            block.append((number, line))
-        before = line
-    return found
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its page, its first line's number, and the comment right before it."""
+
+    page: str
+    number: int
+    language: str
+    text: str
+    comment: str
+
+    @property
+    def commands(self) -> list[Line]:
+        """The commands of a block of `sh` or `console`, but for those that are not run."""
+        found: list[Line] = []
+        for number, text in enumerate(self.text.splitlines(), self.number):
+            text = text.strip().removeprefix("$ ")
+            if self.language not in SHELL or text.endswith("# not run"):
+                continue
+            if text.startswith("onnxshare "):
+                code = re.search(r"# exit (\d+)$", text)
+                command = text.partition(" #")[0].rstrip()
+                found.append(Line(number, command, int(code[1]) if code else 0))
+        return found
+
+    @property
+    def where(self) -> str:
+        return f"{self.page} line {self.number}"
 
 
-def lines(block: list[tuple[int, str]]) -> list[Line]:
-    """The commands of a block: `# exit 1` at the end sets the code, `# not run` leaves it out."""
-    commands: list[Line] = []
-    for number, text in block:
-        text = text.strip().removeprefix("$ ")
-        if not text.startswith("onnxshare ") or text.endswith("# not run"):
-            continue
-        code = re.search(r"# exit (\d+)$", text)
-        commands.append(Line(number, text.partition(" #")[0].rstrip(), int(code[1]) if code else 0))
-    return commands
+def blocks(page: str, text: str) -> Iterator[Block]:
+    """The fenced blocks of a page."""
+    fence = r"(?:<!-- ([^\n]*) -->\n)?^```(\w*)\n(.*?)^```$"
+    for found in re.finditer(fence, text, re.DOTALL | re.MULTILINE):
+        number = text.count("\n", 0, found.start(3)) + 1
+        yield Block(page, number, found[2], found[3], found[1] or "")
 
 
-def readme() -> str:
-    return (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "models/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in blocks(page.relative_to(ROOT).as_posix(), page.read_text("utf-8"))
+]
+NOT_RUN = [block for block in BLOCKS if block.comment.startswith("not run: ")]
 
 
-BLOCKS = [found for block in blocks(readme()) if (found := lines(block))]
+def of(*languages: str) -> list[Block]:
+    """The blocks in some languages that are run."""
+    return [b for b in BLOCKS if b.language in languages and b not in NOT_RUN]
+
+
+def ids(block: Block) -> str:
+    return f"{block.page}-{block.number}"
 
 
 def test_the_reader_of_these_blocks() -> None:
@@ -79,16 +121,32 @@ $ onnxshare check b.onnx  # not run
 onnxshare inspect no.onnx
 ```
 """
-    (block,) = blocks(text)
-    assert lines(block) == [
+    first, second, third = blocks("page", text)
+    assert first == Block("page", 4, "sh", "onnxshare inspect setup.onnx\n", "command: run")
+    assert second.commands == [
         Line(7, "onnxshare inspect a.onnx", 0),
         Line(9, "onnxshare check a.onnx --max-params 5", 1),
     ]
+    assert (third.language, third.comment) == ("python", "")
+
+
+def test_every_block_is_run_or_says_why_not() -> None:
+    """A block in another language, or a command in the midst of others, would be passed over."""
+    run = {"sh", "console", "python", "py", "toml", "yaml", "text"}
+    assert not [block.where for block in BLOCKS if block.language not in run]
+    assert all(len(block.comment) > 20 for block in NOT_RUN)
+    for block in of(*SHELL):
+        for line in block.text.splitlines():
+            if not block.comment.startswith("command: ") and (
+                block.language == "sh" or line.startswith("$ ")
+            ):
+                assert line.removeprefix("$ ").startswith("onnxshare "), block.where
 
 
 @pytest.mark.parametrize("name", SETUP)
 def test_the_set_up_commands_need_nothing_but_python(name: str) -> None:
-    (command,) = re.findall(rf"<!-- command: {name} -->\n```sh\n(.+?)\n```", readme(), re.DOTALL)
+    """`.ci/run` runs them."""
+    (command,) = [block.text.strip() for block in BLOCKS if block.comment == f"command: {name}"]
     assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -c constraints.txt ")
     command = re.sub(r" \\\n +", " ", command)  # one command, over several lines
     assert "\n" not in command
@@ -96,64 +154,119 @@ def test_the_set_up_commands_need_nothing_but_python(name: str) -> None:
         assert part.startswith(".venv/bin/"), part
 
 
+def test_the_tools_that_contributors_call_are_there() -> None:
+    text = "".join(block.text for block in NOT_RUN if block.page == "CONTRIBUTING.md")
+    tools = set(re.findall(r"\.venv/bin/([\w-]+)", text))
+    assert tools >= {"pytest", "ruff", "mypy"}
+    for tool in tools - {"pip"}:
+        assert shutil.which(tool, path=str(Path(sys.executable).parent)), tool
+    assert {(ROOT / path).is_file() for path in re.findall(r"bash (\S+)", text)} == {True}
+
+
+def groups() -> dict[str, list[Block]]:
+    """Blocks of commands, each with the outputs below it. Those of one page build on each other,
+    but in the README each stands alone."""
+    found: dict[str, list[Block]] = {}
+    name = ""
+    for block in of(*SHELL, "text"):
+        if block.commands:
+            name = ids(block) if block.page == "README.md" else block.page
+            found.setdefault(name, []).append(block)
+        elif block.language == "text" and name.startswith(block.page):
+            found[name].append(block)
+    return found
+
+
+GROUPS = groups()
+
+
 def test_every_command_is_shown() -> None:
-    shown = {line.command.split()[1] for block in BLOCKS for line in block}
+    readme = [block for block in BLOCKS if block.page == "README.md"]
+    shown = {line.command.split()[1] for block in readme for line in block.commands}
     assert shown >= {"inspect", "rewrite", "compare", "check", "diff"}
 
 
-#: A block of commands, and the lines that the last one is said to print.
-_PRINTED = re.compile(
-    r"```console\n((?:(?!```).)+)```\n\n<!-- printed above -->\n```text\n(.+?)```", re.DOTALL
-)
-
-
-def test_what_is_said_to_be_printed_is_printed(tmp_path: Path) -> None:
-    found = _PRINTED.findall(readme())
-    assert found
-    for place, (commands, text) in enumerate(found):
-        block = lines(list(enumerate(commands.splitlines())))
-        printed = run(block, tmp_path / str(place), "README.md")
-        assert text in printed
-
-
-PAGES = {
-    page.name: found
-    for page in sorted((ROOT / "docs").glob("*.md"))
-    if (found := [line for block in blocks(page.read_text("utf-8")) for line in lines(block)])
-}
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"line-{block[0].number}")
-def test_a_block_of_the_readme_runs_as_written(block: list[Line], tmp_path: Path) -> None:
-    run(block, tmp_path, "README.md")
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
-    run(PAGES[page], tmp_path, page)
-
-
 def test_the_tutorial_is_run() -> None:
-    assert len(PAGES["tutorial.md"]) > 5
+    assert sum(len(block.commands) for block in GROUPS["docs/tutorial.md"]) > 5
 
 
-def run(block: list[Line], folder: Path, page: str) -> str:
-    """Run commands one after the other and return what the last one prints."""
+@pytest.mark.parametrize("name", GROUPS)
+def test_commands_run_as_written_and_print_what_is_said(name: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "models", tmp_path / "models")
     printed = ""
-    shutil.copytree(ROOT / "models", folder / "models")
-    for line in block:
-        words = shlex.split(line.command)
-        done = subprocess.run(
-            [sys.executable, "-m", *words],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=900,  # a search takes a minute of a core that is not shared
-        )
-        said = f"{page} line {line.number}: {line.command}\n{done.stdout}{done.stderr}"
-        assert done.returncode == line.code, said
-        assert "Traceback" not in done.stderr, said
-        printed = done.stdout
-    return printed
+    for block in GROUPS[name]:
+        if block.language != "text":
+            printed += "".join(run(line, tmp_path, block.page) for line in block.commands)
+        elif block.comment == "printed above":
+            assert block.text in printed, block.where
+        elif not block.comment:
+            lines = {without_figures(line) for line in printed.splitlines()}
+            for line in block.text.splitlines():
+                assert without_figures(line) in lines, f"{block.where}: {line}"
+
+
+def without_figures(line: str) -> str:
+    """A line without what differs from machine to machine: figures, bars, and where it ran."""
+    line = re.sub(r"\((?:CPU|CUDA)[^;]*;", "(;", line)
+    return " ".join(re.sub(r"[-+]?\d[\d,.]*(e[-+]\d+)?|[█▉▊▋▌▍▎▏]", " ", line).split())
+
+
+def run(line: Line, folder: Path, page: str) -> str:
+    """Run a command and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", *shlex.split(line.command)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,  # a search takes a minute of a core that is not shared
+    )
+    said = f"{page} line {line.number}: {line.command}\n{done.stdout}{done.stderr}"
+    assert done.returncode == line.code, said
+    assert "Traceback" not in done.stderr, said
+    return done.stdout + done.stderr
+
+
+SIGNATURES = [block for block in of("python") if block.text.startswith("onnxshare.")]
+
+
+@pytest.mark.parametrize("block", [b for b in of("python", "py") if b not in SIGNATURES], ids=ids)
+def test_python_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a model of that name, with a data loader such as PyTorch's, and little distillation."""
+    monkeypatch.setattr(distillation, "_STEPS", (50, 200))
+    monkeypatch.setattr(distillation, "_POOL", (1000, 4000))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "models" / "lenet5.onnx", "model.onnx")
+    images = np.load(ROOT / "models" / "calibration.npz")["image"]
+    loader = [(SimpleNamespace(numpy=part.copy), None) for part in np.split(images, 10)]
+    exec(compile(block.text, block.where, "exec"), {"loader": loader})
+
+
+@pytest.mark.parametrize("block", SIGNATURES, ids=ids)
+def test_signatures_are_those_of_the_functions(block: Block) -> None:
+    for line in block.text.splitlines():
+        text, _, returns = line.replace(", ...)", ")").partition("#")
+        call = ast.parse(text.strip(), mode="eval").body
+        assert isinstance(call, ast.Call)
+        assert isinstance(call.func, ast.Attribute)
+        signature = inspect.signature(getattr(onnxshare, call.func.attr))
+        assert {keyword.arg for keyword in call.keywords} <= set(signature.parameters), line
+        assert returns.strip() == signature.return_annotation, line
+
+
+@pytest.mark.parametrize("block", of("toml"), ids=ids)
+def test_toml_is_a_policy_or_an_entry_point(block: Block, tmp_path: Path) -> None:
+    given = tomllib.loads(block.text)
+    if "project" in given:
+        assert set(given["project"]["entry-points"]) <= ENTRY_POINTS
+        return
+    path = tmp_path / "onnxshare.toml"
+    path.write_text(block.text, encoding="utf-8")
+    read_policy(path)
+
+
+@pytest.mark.parametrize("block", of("yaml"), ids=ids)
+def test_yaml_is_read(block: Block) -> None:
+    """What the files for CI ask for is tried in `tests/cli/test_policy_commands.py`."""
+    assert yaml.safe_load(block.text)
