@@ -233,14 +233,16 @@ SIGNATURES = [block for block in of("python") if block.text.startswith("onnxshar
 
 @pytest.mark.parametrize("block", [b for b in of("python", "py") if b not in SIGNATURES], ids=ids)
 def test_python_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a model of that name, with a data loader such as PyTorch's, and little distillation."""
+    """On files of those names, with a data loader such as PyTorch's, and little distillation."""
     monkeypatch.setattr(distillation, "_STEPS", (50, 200))
     monkeypatch.setattr(distillation, "_POOL", (1000, 4000))
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "models" / "lenet5.onnx", "model.onnx")
-    images = np.load(ROOT / "models" / "calibration.npz")["image"]
+    images = np.load(ROOT / "models" / "calibration.npz")["image"][:700]
+    np.savez("samples.npz", image=images)
     loader = [(SimpleNamespace(numpy=part.copy), None) for part in np.split(images, 10)]
-    exec(compile(block.text, block.where, "exec"), {"loader": loader})
+    given = {"onnxshare": onnxshare, "source": "model.onnx", "loader": loader}
+    exec(compile(block.text, block.where, "exec"), given)
 
 
 @pytest.mark.parametrize("block", SIGNATURES, ids=ids)
