@@ -69,6 +69,43 @@ PARTICIPLES = set(
 )
 
 
+#: Test files that are not named after one module, and what they test instead.
+ACROSS = {
+    "analysis/measured_uses": "the analysis against what moves when a weight is moved",
+    "analysis/measured_uses_of_networks": "the same on random networks",
+    "analysis/models_of_known_counts": "the analysis on models that mislead counters",
+    "analysis/node_models": "the analysis on the node tests of onnx",
+    "analysis/operators/formulas/uses_and_work": "all formulas, by hand",
+    "analysis/published_networks": "the analysis against published figures",
+    "analysis/quantized_weights": "the analysis on quantized operators",
+    "analysis/worked_networks": "the analysis on networks worked out by hand",
+    "analysis/worked_numbers": "the analysis on layers worked out by hand",
+    "analysis/worked_recurrence": "the analysis on weights shared over time",
+    "analysis/zoo": "the analysis on other people's models",
+    "checks/rules/breaking_and_keeping_models": "every rule, both ways",
+    "checks/zoo": "the policy of docs/ci.md on other people's models",
+    "cli/determinism": "every command, twice",
+    "comparison/mutants": "compare on rewrites that are right and wrong",
+    "comparison/odd_models": "compare on models without inputs, outputs or numbers",
+    "fuzz/fuzz": "everything, on damaged files",
+    "house": "this file",
+    "io/bad_files": "every command on files that are no models",
+    "io/fault_injection": "saving while the disk or the process fails",
+    "known_limits": "a page of docs/",
+    "packaging": "what an installation brings",
+    "readme": "the code in pages",
+    "rewrites/element_types": "fc-to-conv in every float type",
+    "rewrites/forms": "every rewrite on every form and model",
+    "rewrites/head_as_maps/joined_maps": "heads that read several maps",
+    "rewrites/overridable": "every rewrite on constants that a caller may override",
+    "rewrites/plugins": "rewrites of other packages",
+    "rewrites/proof/single_breaks": "the proof, with one thing wrong",
+    "rewrites/properties": "every rewrite on random nets",
+    "rewrites/zoo": "every rewrite on other people's models",
+    "runtime/gpu": "what only a GPU can show",
+}
+
+
 @cache
 def python_files(*folders: str) -> tuple[Path, ...]:
     """The Python files below folders of the repository, relative to it."""
@@ -227,6 +264,24 @@ def test_files_are_named_by_nouns_of_the_field() -> None:
     for path in PRODUCT:
         assert not METAPHORS.intersection(path.stem.split("_")), path
         assert path.stem not in PARTICIPLES, path
+
+
+def test_a_test_file_is_named_after_the_module_it_tests() -> None:
+    """`tests/io/test_save.py` tests `onnxshare/io/save.py`."""
+    names = {
+        path.relative_to("tests").with_name(path.stem.removeprefix("test_")).as_posix()
+        for path in python_files("tests")
+        if path.stem.startswith("test_")
+    }
+    places = [ROOT / "onnxshare", ROOT]
+    without = {
+        name
+        for name in names
+        if not any((p / f"{name}.py").exists() or (p / name).is_dir() for p in places)
+        if not any((p / name).with_name(f"__{Path(name).name}__.py").exists() for p in places)
+    }
+    assert not sorted(without - ACROSS.keys())
+    assert not sorted(ACROSS.keys() - without), "no longer needed"
 
 
 def prose(path: Path) -> Iterator[str]:

@@ -17,7 +17,7 @@ from rewrites import run
 from rewrites.proof import prove
 from rewrites.proof.shared_trunk import Rest, run_trunk_once
 from tests.rewrites.forms import FORMS, Net
-from tests.rewrites.proof.test_mutants import MUTANTS, assert_rejected
+from tests.rewrites.proof.test_prove import MUTANTS, assert_rejected
 
 
 @pytest.fixture

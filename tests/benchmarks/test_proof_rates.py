@@ -10,7 +10,7 @@ import pytest
 
 from onnxshare.comparison.results import Verdict
 
-SCRIPTS = Path(__file__).parents[3] / "benchmarks"
+SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
