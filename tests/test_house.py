@@ -71,6 +71,7 @@ PARTICIPLES = set(
 
 #: Test files that are not named after one module, and what they test instead.
 ACROSS = {
+    "analysis/heads/behind_operators": "heads behind every operator of the table",
     "analysis/measured_uses": "the analysis against what moves when a weight is moved",
     "analysis/measured_uses_of_networks": "the same on random networks",
     "analysis/models_of_known_counts": "the analysis on models that mislead counters",
