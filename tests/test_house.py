@@ -91,6 +91,7 @@ ACROSS = {
     "fuzz/fuzz": "everything, on damaged files",
     "house": "this file",
     "io/bad_files": "every command on files that are no models",
+    "io/changed_files": "models whose files change after they were read",
     "io/fault_injection": "saving while the disk or the process fails",
     "known_limits": "a page of docs/",
     "packaging": "what an installation brings",
@@ -104,6 +105,7 @@ ACROSS = {
     "rewrites/properties": "every rewrite on random nets",
     "rewrites/zoo": "every rewrite on other people's models",
     "runtime/gpu": "what only a GPU can show",
+    "shapes/declared_shapes": "shapes that a file declares, against what follows",
 }
 
 

@@ -216,7 +216,7 @@ def run(line: Line, folder: Path, page: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", *shlex.split(line.command)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"},
         capture_output=True,
         text=True,
         check=False,
