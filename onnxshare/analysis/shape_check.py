@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 from onnxshare.analysis import weight_usage as walk
 from onnxshare.analysis.shape_rules import in_words
@@ -192,8 +193,14 @@ def _reported(graph: Graph, shapes: Shapes, reports: str) -> Iterator[_Misfit]:
         ]
         # Several may have no name: it is one whose result is not known.
         like.sort(key=lambda n: all(shapes.sizes(n.scope, o) is not None for o in n.outputs if o))
-        if like:
+        if like and not (op_type == "Range" and _of_one_element(like[0], shapes)):
             yield _Misfit(like[0], f"{reason[:1].lower()}{reason[1:]}".rstrip("."), reported=True)
+
+
+def _of_one_element(node: Node, shapes: Shapes) -> bool:
+    """Whether all inputs have one element: runtimes take `[1]` where onnx asks for a scalar."""
+    found = [shapes.sizes(node.scope, name) for name in node.inputs]
+    return all(sizes is not None and prod(sizes) == 1 for sizes in found)
 
 
 def _out_of_range(

@@ -80,7 +80,8 @@ def gap(model: onnx.ModelProto, totals: Totals) -> str | None:
     whole = sum(count for dtype, count in stored if dtype not in FLOATING)
     told = sum(getattr(totals, name) for name in CLASSES)
     narrow = totals.params * bool(set(totals.param_bytes_by_dtype) & {"int8", "uint8", "int4"})
-    cast = any(node.op_type == "Cast" for node in model.graph.node)  # whole numbers made operands
+    # Whole numbers that become operands.
+    cast = any(node.op_type in ("Cast", "CastLike") for node in model.graph.node)
     exact = not (narrow or totals.unused or totals.quantization or cast)
     right = told == floating if exact else floating <= told <= floating + whole
     return None if right and totals.other == 0 else f"{floating} + {whole}, told {told}"

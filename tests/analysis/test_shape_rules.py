@@ -266,9 +266,6 @@ def test_a_model_of_a_fixed_batch_behind_a_symbolic_one_is_no_error() -> None:
 
 DANGLING = {
     "main graph": model([node("Add", "x ghost", "y", name="guilty")], {"x": [1]}, ["y"]),
-    "read too early": model(
-        [node("Add", "x h", "y", name="guilty"), node("Relu", "x", "h")], {"x": [1]}, ["y"]
-    ),
     "cycle": model(
         [node("Add", "x b", "a", name="guilty"), node("Relu", "a", "b")], {"x": [1]}, ["a"]
     ),
