@@ -3,7 +3,8 @@
 Commands run as they stand: `# exit 1` at the end says which exit code one must have, `# not run`
 leaves it out, and `<!-- not run: why -->` leaves out the block below. Python is executed, TOML is
 read as a policy, and YAML is parsed. A `text` block below commands is what they print: to the
-letter below `<!-- printed above -->`, else but for figures, which vary from machine to machine.
+letter below `<!-- printed above -->`, else but for figures, which vary from machine to machine;
+below `<!-- printed on one machine: why -->` it is not compared.
 """
 
 from __future__ import annotations
