@@ -78,9 +78,12 @@ def parse_text(data: bytes, form: str, name: str) -> onnx.ModelProto:
 
 def _reason(text: str) -> str:
     """The part of a parser's message that says what is wrong, and where."""
+    if "recursion depth" in text:  # Python's words, inside those of protobuf
+        return "it is nested too deep"
     place = re.search(r"line: (\d+) column: (\d+)", text)
+    words = " ".join(text.split())
     if place is not None:  # "b'[ParseError at position (…)]\\nError context: …\\nwhat is wrong.'"
-        what = text.removesuffix("'").split("\\n")[-1].rstrip(".")
-        return f"line {place[1]}, column {place[2]}: {what}"
-    words = " ".join(text.split()).rstrip(".")
+        words = text.removesuffix("'").split("\\n")[-1]
+        words = f"line {place[1]}, column {place[2]}: {words}"
+    words = words.rstrip(".")
     return words if len(words) <= 200 else words[:197] + "…"

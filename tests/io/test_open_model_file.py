@@ -80,17 +80,21 @@ def test_a_text_form_is_read_without_a_word(cli: Cli, tmp_path: Path) -> None:
 
 NOT_TEXT = {
     "a word": (".onnxtxt", b"hello", "line 1"),
-    "half a model": (".onnxtxt", TEXT[: len(TEXT) // 2].encode(), "is no model in ONNX text form"),
+    "half a model": (
+        ".onnxtxt",
+        TEXT[: len(TEXT) // 2].encode(),
+        "is not a model in ONNX text form",
+    ),
     "a bad node": (".onnxtxt", TEXT.replace("Relu (", "Re lu (").encode(), "line 9, column"),
     "not UTF-8": (".onnxtxt", b"\xff\xfe<", "is not valid UTF-8"),
     "empty": (".onnxtxt", b"", "an empty file"),
-    "nested": (".onnxtxt", b"<" * 100_000, "nested too deep"),
-    "JSON of something else": (".json", b'{"a": 1}', "is no model in JSON form"),
-    "JSON cut short": (".json", b'{"graph": {', "is no model in JSON form"),
+    "nested": (".onnxtxt", b"<" * 100_000, "is not a model in ONNX text form"),
+    "JSON of something else": (".json", b'{"a": 1}', "is not a model in JSON form"),
+    "JSON cut short": (".json", b'{"graph": {', "is not a model in JSON form"),
     "JSON without a graph": (".json", b'{"irVersion": "8"}', "holds no graph"),
     "nested JSON": (".json", b"[" * 100_000, "nested too deep"),
     "a list": (".json", b"[]", "holds no graph"),
-    "text proto": (".textproto", b"ir_version: x", "is no model in protobuf text form"),
+    "text proto": (".textproto", b"ir_version: x", "is not a model in protobuf text form"),
 }
 
 
