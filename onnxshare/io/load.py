@@ -19,7 +19,7 @@ from onnxshare.io.node_order import in_topological_order
 from onnxshare.io.node_reader import DEFAULTS_SINCE, PLAIN_ATTRIBUTES, Reading, model_inputs
 from onnxshare.io.open_model_file import PROTOBUF_LIMIT as PROTOBUF_LIMIT
 from onnxshare.io.open_model_file import describe, map_file, read_stdin
-from onnxshare.io.skeleton import Payloads, nested_too_deep, skim
+from onnxshare.io.skeleton import Payloads, TooManyParts, nested_too_deep, skim
 from onnxshare.io.tensors import Array, read
 from onnxshare.io.text_formats import parse_text, text_form
 from onnxshare.io.validity import DAMAGED, check
@@ -302,7 +302,7 @@ def _parse_binary(data: bytes | memoryview, name: str) -> tuple[onnx.ModelProto,
     try:
         skeleton, payloads = skim(data)
         proto.ParseFromString(skeleton)
-    except RecursionError as error:
+    except (RecursionError, TooManyParts) as error:
         raise ModelFileError(f"{name}: {error}", "simplify the model") from None
     except (DecodeError, ValueError, RuntimeError):
         if nested_too_deep(data):

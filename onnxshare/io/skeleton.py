@@ -44,6 +44,17 @@ EXTERNAL_DATA, DATA_LOCATION = 13, 14
 #: on messages in messages is the same.
 MAX_DEPTH = 100
 
+#: The most messages and strings of a graph; a million nodes have about eight million. A parser
+#: takes some hundred bytes for each.
+MAX_PARTS = 8_000_000
+
+#: Smaller skeletons, in bytes, cannot have more: a part takes two bytes at least.
+_COUNTED_ABOVE = 2 * MAX_PARTS
+
+
+class TooManyParts(ValueError):
+    """A graph of so many parts that reading it would exhaust the memory."""
+
 
 @dataclass(frozen=True)
 class Payload:
@@ -171,10 +182,33 @@ def skim(data: bytes | memoryview) -> tuple[bytes, Payloads]:
     Raises:
         WireError: the bytes are no well-formed message.
         RecursionError: graphs are nested deeper than `MAX_DEPTH`.
+        TooManyParts: parsing it would take gigabytes.
     """
     payloads = Payloads(data)
     pieces = _shrink(data, 0, len(data), MODEL, payloads, 0)
-    return b"".join(pieces), payloads
+    skeleton = b"".join(pieces)
+    if len(skeleton) > _COUNTED_ABOVE and _parts(skeleton, 0, len(skeleton), MODEL) > MAX_PARTS:
+        raise TooManyParts(f"its graph has more than {MAX_PARTS:,} parts")
+    return skeleton, payloads
+
+
+def _parts(data: bytes, start: int, end: int, kind: int) -> int:
+    """How many messages and strings a message holds, those inside them included, or more than
+    `MAX_PARTS`: counted before a parser makes an object of each."""
+    inner, count, position = INNER.get(kind, {}), 0, start
+    while position < end and count <= MAX_PARTS:
+        tag, length = data[position], data[position + 1] if position + 1 < end else 128
+        if tag & 0x87 == BYTES and length < 128:  # most fields: written out, because it is faster
+            number, value, position = tag >> 3, position + 2, position + 2 + length
+        else:
+            field = next(fields(data, position, end))
+            number, value, position = field.number, field.value, field.end
+            if field.wire != BYTES:
+                continue
+        count += 1
+        if number in inner and position - value > 1:
+            count += _parts(data, value, min(position, end), inner[number])
+    return count
 
 
 Piece = bytes | memoryview

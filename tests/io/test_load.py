@@ -14,8 +14,10 @@ from onnx import numpy_helper
 
 from onnxshare.errors import ModelFileError, printable
 from onnxshare.io import load as loading
+from onnxshare.io import skeleton
 from onnxshare.io.load import load, with_data
 from onnxshare.io.open_model_file import describe
+from onnxshare.io.protobuf_wire import tagged
 
 LFS = (
     b"version https://git-lfs.github.com/spec/v1\n"
@@ -247,3 +249,25 @@ class TestExternalData:
 
 def _tensors(model: loading.Model) -> list[onnx.TensorProto]:
     return loading.all_tensors(model.proto)
+
+
+@pytest.mark.parametrize(
+    ("field", "part"),
+    [
+        (1, b""),  # nodes without anything
+        (1, b"\x0a\x00\x22\x01A"),  # nodes with an operator and an input
+        (11, b""),  # inputs
+        (13, b""),  # inner tensors
+        (5, b""),  # initializers
+        (1, b"\x2a\x00" * 60),  # nodes of many attributes
+    ],
+)
+def test_a_graph_of_too_many_parts_is_refused_before_it_is_parsed(
+    field: int, part: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(skeleton, "MAX_PARTS", 10_000)
+    monkeypatch.setattr(skeleton, "_COUNTED_ABOVE", 10_000)
+    once = tagged(field, part)
+    with pytest.raises(ModelFileError, match="more than 10,000 parts"):
+        load(tagged(7, once * 10_001))
+    assert len(skeleton.skim(tagged(7, once * 60))[0]) > 0
