@@ -1,9 +1,8 @@
-"""What a file says of the types and shapes of its inner tensors and outputs, against what follows.
+"""What a user should know of a model before its figures: newer versions, missing files, and types
+and shapes of inner tensors and outputs that the file declares and that do not follow.
 
 ONNX Runtime loads a model whose declared shapes are wrong, and warns; so does the analysis, which
 does not use them.
-
-What a user should know of a model before its figures: newer versions, missing files.
 """
 
 from __future__ import annotations

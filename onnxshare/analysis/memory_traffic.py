@@ -1,6 +1,5 @@
-"""Memory of activations when the nodes run one after the other in graph order.
-
-Bytes that a node moves, its arithmetic intensity, and what bounds its time.
+"""Memory: what activations take when the nodes run one after the other in graph order, the bytes
+that a node moves, its arithmetic intensity, and what bounds its time.
 
 Williams, Waterman and Patterson, "Roofline: An Insightful Visual Performance Model for Multicore
 Architectures", Communications of the ACM 52(4), 2009: a kernel that does fewer operations per byte

@@ -1,6 +1,5 @@
-"""The facts of each node and each weight, from what the walk over the graph has seen.
-
-Where in the source program a node was: the module that an exporter wrote down.
+"""The facts of each node and each weight, from what the walk over the graph has seen; and the
+module of the source program that a node comes from, where the exporter wrote it down.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def compare(
     Args:
         a: the model that is right.
         b: the model to be judged by it.
-        samples: inputs, or where to read them (`inputs.read_samples`); None makes random ones.
+        samples: inputs, or where to read them (`read_samples`); None makes random ones.
         provider: where to run (`runtime.providers.choose`).
         seed: of the random samples and of the noise measurement.
         count: how many random samples.

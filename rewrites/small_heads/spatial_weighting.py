@@ -9,9 +9,8 @@ masks are any rows, and A = I keeps all positions. A depthwise weighting has a r
 each channel. A weight W[f, c, s] on the map becomes the weight W·A⁺ on the features (A⁺ the
 pseudo-inverse): the one whose product with A is closest to W.
 
-Finds the spatial weightings that a head's own weights ask for.
-
-A weight W[f, c, s] on maps x[c, s] is replaced by V·A: the r rows of A are shared by all channels.
+A head's own weights tell which weightings lose least. A weight W[f, c, s] on maps x[c, s] is
+replaced by V·A: the r rows of A are shared by all channels.
 With e_c = E[Σ_s x_c(s)²] the error of the outputs is about Σ_{f,c} e_c ‖(w_fc − A⁺A w_fc)‖², so the
 best A are the leading eigenvectors of
 
@@ -24,7 +23,7 @@ For a weighting of its own per channel, the best rank-1 form of W_c = (w_fc)_f f
 second moments S_c = E[x_c x_cᵀ] = L Lᵀ is that of W_c L, with u = L⁻ᵀ v for the leading right
 singular vector v: whitening as in SVD-LLM (Wang et al., arXiv 2403.07378).
 
-Features of a map that are each one mixture of channels under one spatial weighting.
+In separable features each is one mixture of channels under one spatial weighting:
 
     z[n, k] = Σ_s m[k, s] Σ_c u[k, c] · map[n, c, s]
 

@@ -1,8 +1,7 @@
-"""Fully connected layers, however they are written: Gemm, or MatMul with a bias added after it.
+"""Fully connected layers, however they are written: Gemm, MatMul with a bias added after it, in
+integers (QGemm …), or fused by ONNX Runtime (FusedGemm …).
 
-Fully connected layers in integers, and those that ONNX Runtime fuses: QGemm, FusedGemm …
-
-Scales, zero points and fused activations stay with the node; what all FCs have is told here.
+What all FCs have is told here; scales, zero points and fused activations stay with the node.
 """
 
 from __future__ import annotations

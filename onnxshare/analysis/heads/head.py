@@ -1,6 +1,5 @@
-"""Heads: the fully connected layers that follow the last feature map of a conv net.
-
-How close the weights of an FC are to being constant over space, where GAP would be exact.
+"""Heads: the fully connected layers that follow the last feature map of a conv net, and how close
+the weights of an FC are to being constant over space, where GAP would be exact.
 """
 
 from __future__ import annotations

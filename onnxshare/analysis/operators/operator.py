@@ -1,6 +1,5 @@
-"""What an operator's formula is given, and what it answers.
-
-A row of the table of operators, and the roles that constants have in it.
+"""A row of the table of operators, the roles that constants have in it, and what its formula is
+given and answers.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ class Context:
         outputs: sizes per output.
         constants: per input the stored parameter it carries, or None.
         batch: rows of one run, which totals are divided by.
-        held: parameters that the node holds in attributes, by their (negative) slots.
+        attribute_weight: parameters that the node holds in attributes, by their (negative) slots.
     """
 
     node: Node
@@ -224,7 +223,7 @@ class Operator:
         work: the formula; None for an unknown operator.
         multiplies: whether it has multiply-accumulates at all, besides the kinds that always do.
             Those of an operator that has none are 0 whatever its sizes.
-        held: numbers in attributes; the first has slot −1, the second −2, and so on.
+        attribute_weight: numbers in attributes; the first has slot −1, the second −2, and so on.
         unpack: what a weight is that is stored in fewer elements than it has: from the node, the
             stored tensor and the input's position to the tensor as the operator reads it.
         traits: what it does to its data, of an operator of another package; the traits of all
