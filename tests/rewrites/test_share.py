@@ -289,7 +289,7 @@ CASES: dict[str, Case] = {
     "transA": Case(gemms(side=0), 48 + 24, 24 + 24),
     "embedding and last matrix": Case(embedding, 72, 36, 1),
     "three ways": Case(three_ways, 5 * 24, 24, 1),
-    "one is an output": Case(also_output, 32, 16, unproven=True),
+    "one is an output": Case(also_output, 32, 16),
     "both are outputs": Case(two_outputs, 32, 32, refused="is an output"),
     "single numbers": Case(biases, 6, 4),
     "biases of one number": Case(one_number, 8, 8),
