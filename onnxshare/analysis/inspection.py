@@ -8,6 +8,7 @@ from onnxshare.analysis.cautions import cautions, contradicted
 from onnxshare.analysis.heads.fully_connected import bias_elements
 from onnxshare.analysis.heads.head import Head, Probe, Subject, probe, uniformity
 from onnxshare.analysis.heads.search import find_heads
+from onnxshare.analysis.memory_traffic import Memory, memory_over_run
 from onnxshare.analysis.receptive_field.fields import ReceptiveFields
 from onnxshare.analysis.results import (
     HeadFacts,
@@ -71,8 +72,9 @@ def inspect(
     subject = Subject(graph, probed[0], tuple(heads)) if heads else None
     shared = shared_facts(usage)
     head_facts, unread = _head_facts(subject, judge)
-    rows = _Rows(found, shared, graph, hashes=hashes, progress=progress)
-    totals = add_up(graph, shapes, usage, shared, heads)
+    memory = memory_over_run(graph, shapes, usage.computed)
+    rows = _Rows(found, shared, graph, memory, hashes=hashes, progress=progress)
+    totals = add_up(graph, shapes, usage, shared, heads, memory)
     said = [
         *cautions(model),
         *contradicted(graph, shapes),
@@ -103,6 +105,7 @@ class _Rows:
         found: what is known of the graph.
         shared: what `shared_facts` says of its nodes.
         graph: the graph, which nothing else needs any more.
+        memory: its activations in memory over a run.
         hashes, progress: as of `inspect`.
     """
 
@@ -111,11 +114,13 @@ class _Rows:
         found: Survey,
         shared: list[NodeFacts],
         graph: Graph,
+        memory: Memory,
         *,
         hashes: bool,
         progress: Progress | None,
     ) -> None:
         self._found, self._shared, self._graph = found, shared, graph
+        self._memory = memory
         self._hashes, self._progress = hashes, progress
 
     def __del__(self) -> None:
@@ -126,7 +131,7 @@ class _Rows:
         """A row for every node."""
         shapes, usage = self._found.shapes, self._found.usage
         fields = ReceptiveFields(self._graph, shapes, self._found.values)
-        return node_facts(usage, self._shared, shapes, fields.of)
+        return node_facts(usage, self._shared, shapes, fields.of, self._memory)
 
     @paused()
     def weights(self) -> tuple[WeightFacts, ...]:

@@ -11,7 +11,7 @@ is stored, each activation is read and written once, and nothing stays in a cach
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -73,16 +73,30 @@ def bound_by(ratio: float | None, weights: int, activations: int | None) -> str 
 
 
 @dataclass(frozen=True)
-class Peak:
-    """The largest sum of live activations and the first node at which it is reached; None and None
-    where a size is unknown. There is no node where the inputs alone are the most."""
+class Memory:
+    """Bytes of activations in memory over one run of the main graph, for one sample.
 
-    bytes: int | None
-    node: str | None
+    Attributes:
+        inputs: before the first node runs; None where a size is unknown.
+        at_nodes: while each node of the main graph runs, in graph order; empty where unknown.
+    """
+
+    inputs: int | None
+    at_nodes: tuple[int, ...] = ()
+
+    def peak(self, names: Sequence[str]) -> tuple[int | None, str | None]:
+        """The largest sum and the name of the first node at which it is reached; None for both
+        where a size is unknown. There is no node where the inputs alone are the most."""
+        if self.inputs is None:
+            return None, None
+        most = max(self.at_nodes, default=0)
+        if most <= self.inputs:
+            return self.inputs, None
+        return most, names[self.at_nodes.index(most)]
 
 
-def peak_activations(graph: Graph, shapes: Shapes, computed: Collection[str] = ()) -> Peak:
-    """The largest sum of live activations in one run of the main graph, for one sample.
+def memory_over_run(graph: Graph, shapes: Shapes, computed: Collection[str] = ()) -> Memory:
+    """Bytes of activations in memory in one run of the main graph, node by node, for one sample.
 
     Assumes that nodes run in graph order, that each output has memory of its own (nothing is
     computed in place, no view shares memory), that a tensor lives until its last reader has run,
@@ -103,11 +117,11 @@ def peak_activations(graph: Graph, shapes: Shapes, computed: Collection[str] = (
         if name in main.inputs:
             size = cost.of(name)
             if size is None:
-                return Peak(None, None)
+                return Memory(None)
             live += size
             if name in last:
                 freed[last[name]] += size
-    most, at = live, None
+    inputs, at_nodes = live, []
     for position, node in enumerate(main.nodes):
         for name in node.outputs:
             if name not in last or known.get(name) is not None or name in computed:
@@ -116,13 +130,12 @@ def peak_activations(graph: Graph, shapes: Shapes, computed: Collection[str] = (
             if size is None:
                 size = cost.of(name)
             if size is None:
-                return Peak(None, None)
+                return Memory(None)
             live += size
             freed[last[name]] += size
-        if live > most:
-            most, at = live, node.name
+        at_nodes.append(live)
         live -= freed[position]
-    return Peak(most, at)
+    return Memory(inputs, tuple(at_nodes))
 
 
 class _Cost:

@@ -94,6 +94,8 @@ class NodeFacts:
         bound_by: what takes its time on a machine that does 10 FLOPs per byte: weights,
             activations or arithmetic.
         module: where the source program had it, as exporters note it: `layer1/0/conv1`.
+        memory_bytes: bytes per sample of all activations in memory while it runs (`Totals`); None
+            in subgraphs, and where a size is unknown.
         counted: whether totals count its work; False in a branch of an If that is left out.
     """
 
@@ -122,6 +124,7 @@ class NodeFacts:
     arithmetic_intensity: float | None
     bound_by: str | None
     module: str = ""
+    memory_bytes: int | None = None
     counted: bool = True
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, ValueInfoProto
 
-from onnxshare.analysis.memory_traffic import bound_by, intensity, weights_moved
+from onnxshare.analysis.memory_traffic import Memory, bound_by, intensity, weights_moved
 from onnxshare.analysis.node_patterns import Pattern
 from onnxshare.analysis.operators.operator import PARAM
 from onnxshare.analysis.receptive_field.fields import Fields
@@ -109,7 +109,11 @@ def shared_facts(usage: WeightUsage) -> list[NodeFacts]:
 
 
 def node_facts(
-    usage: WeightUsage, shared: list[NodeFacts], shapes: Shapes, sees: Callable[[Node], Fields]
+    usage: WeightUsage,
+    shared: list[NodeFacts],
+    shapes: Shapes,
+    sees: Callable[[Node], Fields],
+    memory: Memory,
 ) -> tuple[NodeFacts, ...]:
     """The facts of every node, in graph order.
 
@@ -118,6 +122,7 @@ def node_facts(
         shared: what `shared_facts` says of each.
         shapes: the shapes of all tensors.
         sees: gives the receptive field of a node.
+        memory: activations in memory over a run.
     """
     known: dict[str, int] = {}
     modules, outputs = Modules(), _Outputs(shapes)
@@ -134,6 +139,8 @@ def node_facts(
         own["receptive_field"] = seen.field
         own["receptive_field_note"] = seen.note
         own["receptive_fields"] = seen.by_input
+        if memory.at_nodes and node.scope.parent is None:
+            own["memory_bytes"] = memory.at_nodes[node.position]
         if not use.counted:
             own["counted"] = False
         if params:

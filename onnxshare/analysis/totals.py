@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from onnxshare.analysis.heads.fully_connected import FullyConnected, bias_node, fully_connected
 from onnxshare.analysis.heads.head import Head
-from onnxshare.analysis.memory_traffic import peak_activations
+from onnxshare.analysis.memory_traffic import Memory
 from onnxshare.analysis.operators.operator import (
     CONSTANT,
     FLOATS,
@@ -29,21 +29,23 @@ def add_up(
     usage: WeightUsage,
     shared: list[NodeFacts],
     heads: list[Head],
+    memory: Memory,
 ) -> Totals:
     """Sum over nodes and tensors; a sum with an unknown term is unknown.
 
     Args:
         graph: the graph.
         shapes: the shapes of its tensors.
-        weight usage: its nodes.
+        usage: its nodes.
         shared: what `facts.shared_facts` says of each.
         heads: its heads.
+        memory: its activations in memory over a run.
     """
     elements, by_dtype = _held(usage)
     params = elements[PARAM]
     counted = _alike([f for f, use in zip(shared, usage.nodes, strict=True) if use.counted])
     connections = _sum((facts.connections, times) for facts, times in counted)
-    peak = peak_activations(graph, shapes, usage.computed)
+    peak, peak_node = memory.peak([node.name for node in graph.main.nodes])
     unused, passed_out, other = _unread(graph, usage)
     if other:
         usage.warnings.append(f"{other} stored numbers are used in a way that nobody can name")
@@ -76,8 +78,8 @@ def add_up(
             usage,
             _with_biases(graph, [x for head in heads if head.roots for x in head.layers]),
         ),
-        peak_activation_bytes=peak.bytes,
-        peak_activation_node=peak.node,
+        peak_activation_bytes=peak,
+        peak_activation_node=peak_node,
         dims=dict(shapes.dims),
     )
 

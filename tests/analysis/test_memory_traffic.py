@@ -118,6 +118,27 @@ def test_read_inside_a_subgraph() -> None:
     assert totals.peak_activation_node == "Cos:b"
 
 
+@pytest.mark.parametrize(
+    ("built", "numbers"),
+    [
+        pytest.param(chain(), (10 + 10, 10 + 10), id="chain"),  # x a | a y
+        pytest.param(shortcut(), (20, 30, 30), id="shortcut"),  # x a | x a b | x b y
+        pytest.param(early_output(), (20, 20, 30), id="early output"),  # x a | a b | a b y
+        pytest.param(narrow_middle(), (10 + 40, 40 + 2), id="narrow middle"),
+    ],
+)
+def test_memory_while_each_node_runs(built: onnx.ModelProto, numbers: tuple[int, ...]) -> None:
+    rows = onnxshare.inspect(built).nodes
+    assert [row.memory_bytes for row in rows] == [F32 * number for number in numbers]
+
+
+def test_memory_of_nodes_in_subgraphs_is_unknown() -> None:
+    """The If and its neighbours: x a | x a b | a b z | b z y, and the condition until the If."""
+    known = {row.name: row.memory_bytes for row in onnxshare.inspect(captured()).nodes}
+    assert list(known.values()).count(None) == 2
+    assert [size for size in known.values() if size] == [81, 121, 121, 120]
+
+
 def test_a_tensor_without_batch_is_whole() -> None:
     """Axis 0 of x is 4 rows; the 3 numbers beside it are no rows of theirs."""
     built = model(
