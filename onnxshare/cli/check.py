@@ -135,19 +135,20 @@ def command(given: Options) -> int:
     policy = effective_policy(given.config, isolated=given.isolated)
     models: list[Path | str] = list(given.models or ())
     models = models or [entry.path for entry in policy.models] or [options.model_path(None)]
+    limits = {name.replace("_", "-"): limit for name, limit in vars(given.limits).items()}
+    policy = policy.with_options({**limits, **named_limits(given.limit)})
     if given.changed_since is not None:
-        models = only_changed(models, given.changed_since, policy)
+        models = only_changed(models, given.changed_since, policy, given)
         if not models:
             note(f"no model changed since {given.changed_since}")
             return 0
-    limits = {name.replace("_", "-"): limit for name, limit in vars(given.limits).items()}
     import onnxshare
     from onnxshare.cli.progress import Steps
 
     with Steps("checking"):
         found = onnxshare.check(
             models,
-            policy=policy.with_options({**limits, **named_limits(given.limit)}),
+            policy=policy,
             select=split(given.select),
             ignore=split(given.ignore),
             warn=split(given.warn),
@@ -206,16 +207,24 @@ def effective_policy(config: Path | None, *, isolated: bool) -> Policy:
     return found if isolated else with_variables(found)
 
 
-def only_changed(models: Sequence[Path | str], revision: str, policy: Policy) -> list[Path | str]:
-    """Those of the models that changed since a commit.
+def only_changed(
+    models: Sequence[Path | str], revision: str, policy: Policy, given: Options
+) -> list[Path | str]:
+    """Those of the models that changed since a commit, or what they are judged by.
 
     Raises:
         UsageError: git does not know.
     """
     from onnxshare.checks.git_changes import changed_since
-    from onnxshare.checks.model_names import find_models
+    from onnxshare.checks.jobs import plan
+    from onnxshare.checks.policy import POLICY_FILE, PYPROJECT
 
-    return list(changed_since(find_models(models), revision, policy.path))
+    shared = [policy.path, given.baseline or policy.baseline]
+    if not (given.isolated or given.config):  # one that is gone counts too
+        shared += [Path(POLICY_FILE), Path(PYPROJECT) if policy.path is None else None]
+    planned = plan(models, policy)
+    jobs = changed_since(planned, revision, [path for path in shared if path], given.samples)
+    return [job.source for job in jobs if isinstance(job.source, (str, Path))]
 
 
 def named_limits(given: Sequence[str] | None) -> dict[str, str]:
