@@ -56,10 +56,8 @@ def apply_all(
     fitting: Fitting,
     input_shapes: InputShapes | None,
 ) -> tuple[Model, tuple[Site, ...], tuple[Change, ...]]:
-    """Apply each rewrite until it fits nowhere any more.
-
-    Returns:
-        The model, every site that was found, and what was done.
+    """Apply each rewrite until it fits nowhere any more; returns the model, every site that was
+    found, and what was done.
 
     Raises:
         UsageError: `options.node` matches no site.

@@ -165,12 +165,8 @@ class FcToGap(Rewrite):
 
 
 def constant_over_space(subject: Subject, head: Head) -> str:
-    """Whether all weights that read the map are constant over space.
-
-    Returns:
-        `exact` (bit for bit), `rounding` (all within a few units in the last place of the
-        largest weight), or `no`.
-    """
+    """Whether all weights that read the map are constant over space: `exact` (bit for bit),
+    `rounding` (all within a few units in the last place of the largest weight), or `no`."""
     values = subject.probe.values
     share = uniformity(head, values)  # a sample of the weights settles most cases
     if share is not None and share < 1 - 1e-6:

@@ -61,10 +61,7 @@ class Moved:
 def prove_weights(
     steps: Sequence[tuple[Model, Model, tuple[Moved, ...]]],
 ) -> tuple[WeightProof, str | None]:
-    """Check the claims of a chain of changes.
-
-    Args:
-        steps: per change the model before, the model after, and what it claims.
+    """Check the claims of a chain of changes, each with the model before and after.
 
     Returns:
         How many tensors were moved, and which were computed; and the first claim that does not

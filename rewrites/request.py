@@ -16,15 +16,8 @@ Asked = str | Rewrite | Sequence[str | Rewrite]
 
 
 def request(asked: Asked, options: Options, *, given: bool) -> tuple[list[Rewrite], Options]:
-    """The rewrites that are asked for, and the options, with those of each rewrite's own.
-
-    Args:
-        asked: what the call names.
-        options: what the call says beside it.
-        given: whether there are samples.
-
-    Returns:
-        The rewrites in the order of `ALL`, then others as they are given.
+    """The rewrites that are asked for, in the order of `ALL`, then others as they are given; and
+    the options, with those of each rewrite's own. `given` is whether there are samples.
 
     Raises:
         UsageError: one is unknown, is none, or is asked for in two ways; or options do not go

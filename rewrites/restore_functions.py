@@ -43,16 +43,8 @@ def with_functions(
 
 
 def refold(original: onnx.ModelProto, rewritten: onnx.ModelProto, name: str) -> tuple[str, ...]:
-    """Bring back the calls and the functions that a rewrite did not touch, in place.
-
-    Args:
-        original: the model with its functions.
-        rewritten: what was made of it, functions expanded; it is changed.
-        name: what messages call the model.
-
-    Returns:
-        Notes for the user: which functions stay expanded.
-    """
+    """Bring back, in place, the calls and the functions that a rewrite did not touch. Returns notes
+    for the user: which functions stay expanded."""
     if not original.functions:
         return ()
     pieces = _pieces(original, inline_functions(original, name))

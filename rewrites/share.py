@@ -107,11 +107,7 @@ class Share(Rewrite):
     def apply_several(
         self, subject: Subject, sites: list[Site], options: Options, fitting: Fitting
     ) -> tuple[list[Change], list[Site]]:
-        """Make the changes at all sites in one go: no two have a tensor in common.
-
-        Returns:
-            The changes, which all lead to the same model, and the sites that turned out refused.
-        """
+        """Make the changes at all sites in one go: no two have a tensor in common."""
         graph = subject.graph
         merge = Merge(graph, self.name)
         merged: list[tuple[Site, tuple[str, ...]]] = []

@@ -44,19 +44,9 @@ def inspect(
     hashes: bool = False,
     progress: Progress | None = None,
 ) -> Inspection:
-    """Report where the weights of a model sit and how often each is used, per sample.
+    """As of `onnxshare.inspect`.
 
-    Args:
-        source: the model: a path, bytes, a file, a ModelProto …; it is not changed.
-        input_shapes: sizes for inputs whose sizes are symbolic: name → sizes.
-        judge: asks the rewrites what they could do with a head; None leaves that out.
-        hashes: also read all weights and find those that hold the same (`weight_hashes.hashed`).
-        progress: told how many bytes of how many have been read for that.
-
-    Raises:
-        ModelFileError: the source is no readable model.
-        ModelError: its graph contradicts itself.
-        UsageError: `input_shapes` does not fit the model.
+    `judge` asks the rewrites what they could do with a head; None leaves that out.
     """
     model = load(source)
     graph = Graph(model)

@@ -58,13 +58,7 @@ class Patterns:
         self._numbers: dict[Key, int] = {}
 
     def of(self, node: Node, operator: Operator, constants: dict[int, Stored]) -> Pattern:
-        """The pattern of a node.
-
-        Args:
-            node: the node.
-            operator: its row in the table of operators.
-            constants: the stored tensor that each constant input carries.
-        """
+        """The pattern of a node, with the stored tensor that each constant input carries."""
         inputs, outputs = node.inputs, node.outputs
         told = self._told.get((operator, node.operation)) or self._told_by(node, operator)
         if node.scope.parent is None:  # each different type is one object

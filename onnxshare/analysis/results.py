@@ -287,12 +287,7 @@ class Inspection(Result):
         warnings: tuple[str, ...],
         later: dict[str, Callable[[], Any]],
     ) -> Inspection:
-        """A report whose rows are made on first use.
-
-        Args:
-            model, totals, heads, warnings: the fields of these names.
-            later: what makes `nodes` and `weights`.
-        """
+        """A report whose `nodes` and `weights` are made by `later` on first use."""
         given = {"model": model, "totals": totals, "heads": heads, "warnings": warnings}
         return made(Inspection, {**given, "_later": dict(later)})
 

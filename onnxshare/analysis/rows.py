@@ -115,15 +115,8 @@ def node_facts(
     sees: Callable[[Node], Fields],
     memory: Memory,
 ) -> tuple[NodeFacts, ...]:
-    """The facts of every node, in graph order.
-
-    Args:
-        usage: the nodes and what they use.
-        shared: what `shared_facts` says of each.
-        shapes: the shapes of all tensors.
-        sees: gives the receptive field of a node.
-        memory: activations in memory over a run.
-    """
+    """The facts of every node, in graph order: `shared` is what `shared_facts` says of each, `sees`
+    gives its receptive field, `memory` holds the activations over a run."""
     known: dict[str, int] = {}
     modules, outputs = Modules(), _Outputs(shapes)
     facts = []
@@ -284,12 +277,8 @@ def _uses(use: NodeUse, facts: NodeFacts) -> Iterator[tuple[str, int | None]]:
 
 
 def weight_facts(usage: WeightUsage, shared: list[NodeFacts]) -> tuple[WeightFacts, ...]:
-    """The facts of every parameter tensor, in order of first use.
-
-    Args:
-        usage: the nodes and what they use.
-        shared: what `shared_facts` says of each.
-    """
+    """The facts of every parameter tensor, in order of first use; `shared` is what `shared_facts`
+    says of each node."""
     connections: dict[str, int | None] = {}
     for use, facts in zip(usage.nodes, shared, strict=True):
         if not use.params:

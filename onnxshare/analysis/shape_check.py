@@ -57,10 +57,6 @@ class _Misfit:
 def survey(graph: Graph, input_shapes: InputShapes | None = None) -> Survey:
     """Infer all shapes and look at all nodes.
 
-    Args:
-        graph: the indexed model.
-        input_shapes: sizes for inputs, where the user gave them.
-
     Raises:
         UsageError: `input_shapes` does not fit the inputs.
         ModelError: the shapes of a node cannot fit, whatever the batch.

@@ -76,13 +76,9 @@ class Views:
         return bool(parts) and self._make(node, parts)
 
     def computes(self, node: Node, constants: dict[int, Stored]) -> bool:
-        """Look at the next node, of which `follow` said no; returns whether what it makes of
-        constants and sizes stands for stored numbers.
-
-        Args:
-            node: the node.
-            constants: the stored tensor or view that each constant input carries.
-        """
+        """Look at the next node, of which `follow` said no, with the stored tensor or view that
+        each constant input carries; returns whether what it makes of constants and sizes stands for
+        stored numbers."""
         scope, path = node.scope, node.scope.path
         if node.op_type in SIZES and node.standard:
             self.sized.update((path, name) for name in node.outputs)

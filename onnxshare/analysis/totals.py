@@ -31,16 +31,8 @@ def add_up(
     heads: list[Head],
     memory: Memory,
 ) -> Totals:
-    """Sum over nodes and tensors; a sum with an unknown term is unknown.
-
-    Args:
-        graph: the graph.
-        shapes: the shapes of its tensors.
-        usage: its nodes.
-        shared: what `facts.shared_facts` says of each.
-        heads: its heads.
-        memory: its activations in memory over a run.
-    """
+    """Sum over nodes and tensors; a sum with an unknown term is unknown. `shared` is what
+    `rows.shared_facts` says of each node, `memory` holds the activations over a run."""
     elements, by_dtype = _held(usage)
     params = elements[PARAM]
     counted = _alike([f for f, use in zip(shared, usage.nodes, strict=True) if use.counted])

@@ -28,12 +28,6 @@ def hashed(
 
     Sparse tensors, and filled ones of more than 2³⁰ elements, have no hash.
 
-    Args:
-        graph: the index.
-        usage: the walk that `weights` come from.
-        weights: the facts so far.
-        progress: told of every step.
-
     Raises:
         ModelFileError: the weights cannot be read.
     """

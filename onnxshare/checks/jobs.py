@@ -133,13 +133,8 @@ def each(
     """Check every model and return the reports in the order of the models.
 
     A crash of the interpreter takes one process with it: the models that were in hand are then
-    checked one by one, so that the one that crashes is the only one without a report.
-
-    Args:
-        check_one: checks one model; where several processes are used it is sent to them.
-        planned: the models.
-        jobs: how many at once; None is one per processor, where there are enough models.
-        progress: shows how far it has come: gets the reports as they are ready and their number.
+    checked one by one, so that the one that crashes is the only one without a report. `jobs` and
+    `progress` are as of `onnxshare.check`.
     """
     count = len(planned)
     if jobs is None:

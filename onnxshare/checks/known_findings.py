@@ -135,15 +135,7 @@ def silence(
     baseline: Baseline | None,
     today: datetime.date | None = None,
 ) -> tuple[tuple[ModelReport, ...], tuple[str, ...]]:
-    """Take out the findings that do not count.
-
-    An entry that has expired silences nothing, and the finding says so.
-
-    Args:
-        reports: what was found.
-        allow: the entries of the policy.
-        baseline: the findings that were there before, or None.
-        today: the day, for tests; None is today.
+    """Take out the findings that do not count; of an entry that has expired the finding says so.
 
     Returns:
         The reports, and in words what is allowed or known and was not found any more; entries

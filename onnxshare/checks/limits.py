@@ -35,15 +35,11 @@ _EXAMPLES = {
 
 
 def parse_limit(value: object, unit: Unit) -> Parsed:
-    """Return a limit from an option or a policy file.
-
-    Args:
-        value: a number, or text: a number with an optional suffix k, M, G or T, or with %; for
-            names a list, or text with commas.
-        unit: what it must be.
+    """Return a limit from an option or a policy file: a number, or text, a number with an optional
+    suffix k, M, G or T, or with %; for names a list, or text with commas.
 
     Raises:
-        ValueError: it is not; the message says what is expected.
+        ValueError: it is not what the unit wants; the message says what is expected.
     """
     if unit in ("model", "target", "names", "flag"):
         word = _word(value, unit)
@@ -84,13 +80,8 @@ def _word(value: object, unit: Unit) -> Parsed | None:
 
 
 def show(value: Parsed, unit: Unit, *, beside: Parsed | None = None) -> str:
-    """Return a value in words: `61,706`, `95.8%`, `2.5`.
-
-    Args:
-        value: the value.
-        unit: what it counts.
-        beside: the value it is shown next to; rounding never makes the two look equal.
-    """
+    """Return a value in words: `61,706`, `95.8%`, `2.5`; rounding never makes it look equal to the
+    value that it is shown beside."""
     if isinstance(value, str):
         return value
     if isinstance(value, tuple):

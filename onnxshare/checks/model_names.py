@@ -77,15 +77,11 @@ def _below(folder: Path) -> list[Path]:
 
 
 def portable(path: str | os.PathLike[str], root: Path) -> str:
-    """A path relative to a folder, with `/` between its parts: `models/a.onnx`.
+    """A path, or a pattern of paths, relative to the policy file's folder: `models/a.onnx`.
 
-    It is the same for `models/a.onnx`, `./models/a.onnx` and an absolute path, and on every
-    system. Links are followed only where the path would otherwise lead out of the folder. A path
-    on another drive of Windows stays absolute.
-
-    Args:
-        path: a path, relative to the current folder, or a pattern of paths.
-        root: the folder of the policy file, or else the current one.
+    It is the same for `models/a.onnx`, `./models/a.onnx` and an absolute path, and on every system.
+    Links are followed only where the path would otherwise lead out of the folder. A path on another
+    drive of Windows stays absolute.
     """
     found = _relative(os.path.abspath(path), os.path.abspath(root))
     if found.startswith(".."):
@@ -103,12 +99,8 @@ def _relative(path: str, root: str) -> str:
 
 
 def covers(pattern: str, name: str) -> bool:
-    """Whether a glob, or a folder, of an `allow` entry covers a model.
-
-    Args:
-        pattern: relative to the policy file's folder; `*` matches `/` too.
-        name: as of `portable`.
-    """
+    """Whether a glob, or a folder, of an `allow` entry covers a model, named as by `portable`; `*`
+    matches `/` too."""
     bare = pattern.removeprefix("**/")  # which may stand for no folder at all
     return any(
         fnmatch.fnmatchcase(name, form) for form in (pattern, bare, f"{pattern.rstrip('/')}/*")

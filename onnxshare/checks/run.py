@@ -76,10 +76,7 @@ def run(
 ) -> CheckReport:
     """Check models against limits, as `onnxshare.check` does, whose arguments these are.
 
-    Args:
-        limits: option name to limit; None for a rule that is not given one.
-        how: what is the same for every model.
-        choice: `select`, `ignore` and `warn`.
+    `limits` are by option name; None for a rule that is not given one.
 
     Raises:
         UsageError: no model is given, there is no such rule, a limit is not one, or a file is no

@@ -33,16 +33,8 @@ def option(
     panel: str | None = None,
     **more: Any,
 ) -> Any:
-    """A field of a dataclass that is an option of a command.
-
-    Args:
-        default: its value where it is not given.
-        text: what the help says.
-        names: such as `--all`; left out: that of the field.
-        metavar: what stands for the value in the help.
-        panel: the heading that it stands below in the help; None for the usual one.
-        more: as of `typer.Option`.
-    """
+    """A field of a dataclass that is an option of a command, named after the field unless `names`
+    says otherwise; `panel` is the heading that it stands below in the help."""
     more = {"metavar": metavar, "rich_help_panel": panel, "help": text, **more}
     return field(default=default, metadata={"names": names, **more})
 

@@ -64,12 +64,8 @@ class _Guarded(io.TextIOBase):
 
 
 def write_utf8(text: str, *, commands: bool = False) -> None:
-    """Write a data format to standard output: UTF-8, whatever the console's encoding is.
-
-    Args:
-        text: the document, or the next piece of it.
-        commands: whether it is made of commands to a CI system, as `--format github` is.
-    """
+    """Write a data format to standard output: UTF-8, whatever the console's encoding is; `commands`
+    if it is made of commands to a CI system, as `--format github` is."""
     stream: Any = sys.stdout
     if str(getattr(stream, "encoding", "utf-8")).lower().replace("-", "") != "utf8":
         with contextlib.suppress(AttributeError, ValueError):

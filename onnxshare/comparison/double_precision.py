@@ -104,12 +104,8 @@ class _Settled:
 
 
 def in_double(doubt: Doubt, budget: float, limits: RunLimits = DEFAULT) -> Comparison:
-    """Settle a verdict that is inconclusive, or different by little, if double precision can.
-
-    Args:
-        doubt: what is undecided.
-        budget: seconds; by the estimated work, nothing is begun that would take longer.
-        limits: what each model may take: they run in a process of their own here, too.
+    """Settle a verdict that is inconclusive, or different by little, if double precision can; by
+    the estimated work, nothing is begun that would take longer than `budget` seconds.
 
     Returns:
         `equivalent`, or `different` where an inconclusive one plainly is; else what was found.
@@ -131,8 +127,6 @@ def difference_in_double(doubt: Doubt, budget: float, limits: RunLimits = DEFAUL
     """How models differ that are known not to be equal, in words; "" where it does not show.
 
     No rounding of float32 is taken into account, which a weight of another value is not.
-
-    Args: as of `in_double`.
     """
     settled = _settle(doubt, budget, limits)
     return settled.reason if settled is not None and settled.verdict is Verdict.DIFFERENT else ""

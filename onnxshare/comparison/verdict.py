@@ -153,12 +153,8 @@ def decide(
 ) -> tuple[Verdict, str]:
     """Return the verdict and the reason for it, in one sentence.
 
-    Args:
-        judged: every compared tensor.
-        covers: per output the internal tensors it is computed from: they may be evidence for it.
-        promise: of the model that is an approximation of the other, if one is.
-        random: whether the samples were made up.
-        tolerance: the error that is allowed; it takes the place of a promise.
+    `covers` are per output the internal tensors it is computed from: they may be evidence for it.
+    The tolerance is the error that is allowed; it takes the place of a promise.
     """
     wrong = [item for item in judged if item.excess]
     if wrong and tolerance:

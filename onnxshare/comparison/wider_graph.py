@@ -43,19 +43,13 @@ _TYPE_ATTRIBUTES = frozenset(("to", "dtype", "output_dtype", "stash_type"))
 def wider_graph(
     proto: onnx.ModelProto, to: int = TensorProto.FLOAT, *, rounding: bool = True
 ) -> onnx.ModelProto | None:
-    """A copy that computes in one float type what the model computes in any.
+    """A copy that computes in one float type what a whole model (no external tensors) computes in
+    any.
 
-    In a longer type every stored number keeps its value; in a shorter one it is rounded. The model
-    must be whole (no external tensors).
-
-    Args:
-        proto: the model.
-        to: the type, float32 or float64.
-        rounding: false to take out the rounding of the QuantizeLinear nodes of the main graph.
-
-    Returns:
-        The copy, or None where a number is too large or too small for the type; without rounding
-        also where a scale is not constant, or data has one per channel.
+    In a longer type every stored number keeps its value; in a shorter one it is rounded. Without
+    `rounding` that of the QuantizeLinear nodes of the main graph is taken out. None where a number
+    is too large or too small for the type; without rounding also where a scale is not constant, or
+    data has one per channel.
     """
     wide = onnx.ModelProto()
     if rounding:

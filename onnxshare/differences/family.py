@@ -119,11 +119,7 @@ def _free(name: str, taken: dict[str, Inspection]) -> str:
 
 
 def shared(reports: dict[str, Inspection]) -> Family:
-    """What models share.
-
-    Args:
-        reports: by name, made with hashes. A tensor without one is like no other.
-    """
+    """What models share, by name; a tensor without a hash is like no other."""
     copies: dict[str, list[tuple[str, WeightFacts]]] = {}
     for name, report in reports.items():
         for position, weight in enumerate(report.weights):

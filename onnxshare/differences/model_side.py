@@ -82,14 +82,9 @@ def pair(
     keys: tuple[Callable[[Part], Any], Callable[[Part], Any]],
     unless: Callable[[Part, Part], bool] = lambda one, other: False,
 ) -> Iterator[tuple[Part, Part]]:
-    """Take pairs out of what is left of both sides, in their order.
-
-    Args:
-        left, right: parts of either model.
-        keys: of a part of the left, and of one of the right; two are paired whose keys are equal,
-            but for None.
-        unless: whether two are not the same after all; the left one is left over then.
-    """
+    """Take pairs out of what is left of both sides, in their order: two are paired whose keys are
+    equal, but for None; where `unless` says that they are not the same after all, the left one is
+    left over."""
     waiting: dict[Any, list[Part]] = {}
     for part in reversed(right):
         waiting.setdefault(keys[1](part), []).append(part)

@@ -25,14 +25,8 @@ from onnxshare.io.node_reader import STANDARD_DOMAINS, value_of
 
 
 def attribute_changes(left: Node, right: Node, before: Graph, after: Graph) -> list[Change]:
-    """The attributes that differ, subgraphs left out, whose nodes are compared.
-
-    Args:
-        left: a node of model A.
-        right: a node of the same operator in model B.
-        before: model A, for the version of its operators and the shapes of its weights.
-        after: model B.
-    """
+    """The attributes that differ between two nodes of one operator, subgraphs left out, whose nodes
+    are compared; the graphs tell the versions of operators and the shapes of weights."""
     # A version without an attribute does what the default of the one that brought it says.
     first, second = _defaults(left, before.proto), _defaults(right, after.proto)
     old = {**second, **first, **_given(left, before)}

@@ -189,11 +189,8 @@ def marked(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def unmarked(graph: onnx.GraphProto) -> dict[str, str]:
-    """Take the marks off the nodes of a graph, subgraphs included.
-
-    Returns:
-        The mark of each marked constant, by its name, which no other tensor of the model has.
-    """
+    """Take the marks off the nodes of a graph, subgraphs included; returns the mark of each marked
+    constant by its name, which no other tensor of the model has."""
     found: dict[str, str] = {}
     for node in graph.node:
         for attribute in node.attribute:

@@ -212,11 +212,8 @@ class Graph:
         return next(scope for scope in self.scopes if scope.path == path)
 
     def constants(self, scope: Scope) -> Mapping[str, Stored | None]:
-        """What `source` answers for every name of the main graph; names without entry carry none.
-
-        Args:
-            scope: the main graph.
-        """
+        """What `source` answers for every name of the main graph; names without entry carry
+        none."""
         return self._sources.all(scope)
 
     def source(self, scope: Scope, name: str) -> Stored | None:

@@ -146,12 +146,8 @@ _GRAPHS = frozenset((AttributeProto.GRAPH, AttributeProto.GRAPHS))
 
 
 def is_cheap(proto: onnx.ModelProto, nodes: Sequence[Node] | None = None) -> bool:
-    """Whether shape inference may run on this model in this process.
-
-    Args:
-        proto: the model without large weights.
-        nodes: the nodes of its graph; None if they have to be read.
-    """
+    """Whether shape inference may run in this process on this model without large weights; its
+    nodes are read if they are not given."""
     try:
         weigher = _Weigher()
         weigher.inputs(proto.graph)
@@ -262,13 +258,8 @@ class _Weigher:
         self, attribute: AttributeProto, rank: int, stacked: bool
     ) -> tuple[int, int, bool] | None:
         """The bounds of what the graphs in an attribute yield, and whether the numbers of it all
-        are known; None where something in them is out of the ordinary.
-
-        Args:
-            attribute: the attribute.
-            rank: the most axes of what the node reads.
-            stacked: whether the node stacks what they yield, as Loop and Scan do.
-        """
+        are known; None where something in them is out of the ordinary. `rank` is the most axes of
+        what the node reads; `stacked` whether it stacks what they yield, as Loop and Scan do."""
         count, known = 0, True
         for graph in (attribute.g, *attribute.graphs):
             for value in graph.input:

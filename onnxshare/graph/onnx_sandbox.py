@@ -45,14 +45,13 @@ def infer_shapes(
     values: bool = True,
     nodes: Sequence[Node] | None = None,
 ) -> onnx.ModelProto:
-    """onnx's shape inference.
+    """onnx's shape inference on a model without large weights.
 
     Args:
-        proto: the model without large weights.
+        proto, nodes: the model; the nodes of its graph are read if they are not given.
         name: what messages call it.
         strict: whether what does not fit is an error wherever it is.
         values: whether it follows the values of computed shapes (data propagation).
-        nodes: the nodes of its graph; None if they have to be read.
 
     Raises:
         InferenceRefused: inference rejects the model, or needs too much time or memory for it.

@@ -41,16 +41,9 @@ def evaluable(node: Node) -> bool:
 
 
 def evaluate(node: Node, inputs: Sequence[Any], opset: int) -> list[Any] | None:
-    """The results of a node: arrays, or lists of them for sequences.
-
-    Args:
-        node: a node that is `evaluable`.
-        inputs: the value of each input; None for one that is left out.
-        opset: the version of the standard.
-
-    Returns:
-        A value for each named output; None where they are too large or cannot be computed.
-    """
+    """The results of an `evaluable` node, one for each named output: arrays, or lists of them for
+    sequences; None where they are too large or cannot be computed. An input that is left out is
+    None."""
     given = {name: value for name, value in zip(node.inputs, inputs, strict=True) if name}
     if any(value is None for value in given.values()) or _elements(given.values()) > MAX_ELEMENTS:
         return None

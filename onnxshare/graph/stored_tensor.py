@@ -65,13 +65,7 @@ class Stored:
 
 
 def from_tensor(row: TensorRow, key: str, name: str) -> Stored:
-    """A dense tensor.
-
-    Args:
-        row: what was read of the tensor.
-        key: unique within the model.
-        name: its name.
-    """
+    """A dense tensor; the key is unique within the model."""
     tensor, _, dtype, shape, elements = row
     return made(
         Stored,

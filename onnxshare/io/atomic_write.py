@@ -109,11 +109,7 @@ def write(
 ) -> int:
     """Write a new file, flush it to the disk, and return its size in bytes.
 
-    Args:
-        name: the file to make.
-        pieces: what to write, read as it is written.
-        path: the name to use in messages: the one that the file will have.
-        mode: its permissions; None lets the umask decide.
+    Messages call it `path`, the name that it will have; without a mode the umask decides.
 
     Raises:
         OutputError: it cannot be written; a part of it may be left at `name`.

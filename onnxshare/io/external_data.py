@@ -53,11 +53,8 @@ class _Linked(Refused):
 def open_below(folder: Path, location: str) -> int:
     """Open a regular file below a folder for reading, and return its descriptor.
 
-    Every check is made on what was opened, so a file that is exchanged meanwhile is not read.
-
-    Args:
-        folder: may itself be reached by links: it is the user's choice.
-        location: the name that the model gives.
+    Every check is made on what was opened, so a file that is exchanged meanwhile is not read. The
+    folder itself may be reached by links: it is the user's choice.
 
     Raises:
         Refused: the name leads out of the folder, or to anything but a regular file that has

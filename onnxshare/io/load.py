@@ -214,12 +214,8 @@ def without_defaults(model: Model) -> Model:
 
 def all_tensors(proto: onnx.ModelProto, *, by_type: bool = False) -> list[onnx.TensorProto]:
     """Every tensor of a model: initializers and attributes, dense and sparse, in subgraphs,
-    functions and training information too.
-
-    Args:
-        proto: the model.
-        by_type: leave out, for speed, what an attribute holds against its own type.
-    """
+    functions and training information too; with `by_type`, which is fast, not what an attribute
+    holds against its own type."""
     tensors: list[onnx.TensorProto] = []
     graphs = [proto.graph]
     for training in proto.training_info:

@@ -68,11 +68,7 @@ class Place(NamedTuple):
 
 
 def map_descriptor(file: int, name: str) -> memoryview:
-    """Map an open file, which the caller still has to close.
-
-    Args:
-        file: its descriptor.
-        name: its path; empty for a file without a name.
+    """Map an open file, which the caller still has to close; an unnamed one has an empty name.
 
     Raises:
         OSError, ValueError: it cannot be mapped.
@@ -86,10 +82,7 @@ def map_descriptor(file: int, name: str) -> memoryview:
 
 
 def require_unchanged(part: Array | bytes | memoryview) -> None:
-    """Make sure that a file is still what was mapped, before a part of it is read.
-
-    Args:
-        part: an array or a buffer; one that lies in no mapped file cannot change.
+    """Make sure that the file that an array or a buffer lies in, if any, is still what was mapped.
 
     Raises:
         ModelFileError: the file was written to or cut off.

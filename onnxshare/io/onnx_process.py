@@ -29,11 +29,7 @@ class TaskFailed(Exception):
 
 
 def run_task(task: str, data: bytes) -> bytes:
-    """Do one task of `onnx_process_worker.py`.
-
-    Args:
-        task: its name.
-        data: what it works on.
+    """Do one task of `onnx_process_worker.py`, by its name, on some data.
 
     Raises:
         TaskFailed: onnx rejects the input, crashes, or needs too much time or memory.

@@ -36,12 +36,7 @@ _LFS = b"version https://git-lfs.github.com/"
 
 
 def describe(head: bytes, size: int | None = None) -> tuple[str, str] | None:
-    """Return what a file is and the remedy, judged by its first bytes, or None if it may be ONNX.
-
-    Args:
-        head: the first bytes of the file; 512 are enough.
-        size: the size of the file, where it is known.
-    """
+    """What a file is and the remedy, judged by its first 512 bytes, or None if it may be ONNX."""
     if not head:
         return "an empty file", "export or download the model again"
     if head.startswith(_LFS):

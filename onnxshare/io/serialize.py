@@ -56,12 +56,8 @@ class Piece:
 
 
 def pieces(model: Model, skeleton: onnx.ModelProto | None = None) -> list[Piece]:
-    """The serialized model, payloads spliced in, as pieces that are not copied yet.
-
-    Args:
-        model: the model; its external tensors stay references.
-        skeleton: another structure to serialize with the same payloads.
-    """
+    """The serialized model, payloads spliced in, as pieces that are not copied yet; external
+    tensors stay references. Another structure can be serialized with the same payloads."""
     data = (skeleton or model.skeleton).SerializeToString()
     whole = [Piece(data, 0, len(data))]
     if not model.payloads:
@@ -172,13 +168,8 @@ class Block:
 def lay_out(
     model: Model, location: str, *, everything: bool
 ) -> tuple[onnx.ModelProto, list[Block]]:
-    """Plan a data file for a model.
-
-    Args:
-        model: the model; not changed.
-        location: the name of the data file.
-        everything: move every tensor of `_EXTERNAL_FROM` bytes or more there; otherwise those
-            that are external already and those that were made in memory.
+    """Plan a data file of this name for a model: for every tensor of `_EXTERNAL_FROM` bytes or
+    more, or for those that are external already and those that were made in memory.
 
     Returns:
         The structure with references into the data file, and the data file's blocks in order.

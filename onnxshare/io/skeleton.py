@@ -176,9 +176,6 @@ def nested_too_deep(data: bytes | memoryview) -> bool:
 def skim(data: bytes | memoryview) -> tuple[bytes, Payloads]:
     """Return a serialized ModelProto without large payloads, and where those are.
 
-    Args:
-        data: a serialized ModelProto, such as a mapped file.
-
     Raises:
         WireError: the bytes are no well-formed message.
         RecursionError: graphs are nested deeper than `MAX_DEPTH`.

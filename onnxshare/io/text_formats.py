@@ -24,12 +24,7 @@ _FORMS = {
 
 
 def text_form(name: str, head: bytes) -> str | None:
-    """Which text form a model has, by its name, else by how it begins; None for none of them.
-
-    Args:
-        name: the file's name.
-        head: the first bytes of the file.
-    """
+    """Which text form a model has, by its name, else by how it begins; None for none of them."""
     for form, (_, suffixes) in _FORMS.items():
         if name.lower().endswith(suffixes):
             return form
@@ -42,12 +37,7 @@ def text_form(name: str, head: bytes) -> str | None:
 
 
 def parse_text(data: bytes, form: str, name: str) -> onnx.ModelProto:
-    """Parse a model in a text form.
-
-    Args:
-        data: the whole file.
-        form: what `text_form` returned.
-        name: what messages call it.
+    """Parse a whole file in a text form that `text_form` returned.
 
     Raises:
         ModelFileError: it is no model in that form; the message says where, if that is known.

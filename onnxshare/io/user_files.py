@@ -13,12 +13,8 @@ MAX_SIZE = 64 * 2**20
 
 
 def read_user_file(path: Path, kind: type[OnnxShareError], *, within: Path | None = None) -> bytes:
-    """The content of a regular file.
-
-    Args:
-        path: the file.
-        kind: the error to raise.
-        within: the folder that a link must not lead out of; None is the file's own.
+    """The content of a regular file; `kind` is the error to raise, `within` the folder that a link
+    must not lead out of, by default the file's own.
 
     Raises:
         FileNotFoundError: there is none.

@@ -58,12 +58,7 @@ _TYPED: dict[int, str] = {
 def check(
     proto: onnx.ModelProto, payloads: Payloads | None, name: str
 ) -> tuple[bool, Reading, bool]:
-    """Refuse a model that contradicts itself.
-
-    Args:
-        proto: the model, perhaps without large payloads.
-        payloads: where those are.
-        name: what messages call the model.
+    """Refuse a model, perhaps without large payloads, that contradicts itself.
 
     Returns:
         Whether any of its tensors is stored outside the model, what was read of its main graph, and

@@ -45,13 +45,8 @@ _WEIGHTS = {
 def print_difference(
     difference: Difference, console: Console | None = None, *, every: bool = False
 ) -> None:
-    """Print what changed on stdout.
-
-    Args:
-        difference: what was found.
-        console: where to; None for stdout.
-        every: print all rows of every section.
-    """
+    """Print what changed, on stdout if there is no console; `every` prints all rows of every
+    section."""
     console = console or make_console()
     names = f"{difference.a} → {difference.b}"
     console.print(Text(printable(names), "bold"), soft_wrap=True)
@@ -236,13 +231,8 @@ def _port(item: PortChange) -> Text:
 
 
 def print_family(family: Family, console: Console | None = None, *, every: bool = False) -> None:
-    """Print what models share on stdout.
-
-    Args:
-        family: what was found.
-        console: where to; None for stdout.
-        every: list all tensors, also those that one model alone holds.
-    """
+    """Print what models share, on stdout if there is no console; `every` lists also the tensors
+    that one model alone holds."""
     console = console or make_console(answers=False)
     console.print(_members(family).text())
     console.print()

@@ -21,13 +21,8 @@ from onnxshare.report.text_tools import folded
 
 
 def print_table(report: Inspection, view: View | None, console: Console | None = None) -> None:
-    """Print the table and, in words, where the unshared weights are and what changes that.
-
-    Args:
-        report: what was found.
-        view: the rows and columns; None for the totals instead.
-        console: where to; None for stdout.
-    """
+    """Print the table and, in words, where the unshared weights are and what changes that; without
+    a view the totals instead."""
     console = console or make_console(answers=False)
     for line in title(report):
         console.print(line, soft_wrap=True)

@@ -72,12 +72,7 @@ _BORDERS = ("/", ".:", "_-")
 
 
 def folded(name: str, width: int) -> str:
-    """A name in lines of at most so many cells; a line is broken at a border in its second half.
-
-    Args:
-        name: one line of text.
-        width: cells of a terminal, at least 1.
-    """
+    """A name in lines of at most so many cells; a line is broken at a border in its second half."""
     lines = []
     while cell_len(name) > width:
         at = _break(name, _reach(name, width))

@@ -112,11 +112,8 @@ def _version(name: str) -> str | None:
 
 
 def _providers(no_gpu: str) -> tuple[list[ProviderState], list[str]]:
-    """The state of every provider, and what keeps ONNX Runtime from working at all.
-
-    Args:
-        no_gpu: why there is no NVIDIA GPU; empty if there is one.
-    """
+    """The state of every provider, and what keeps ONNX Runtime from working at all; `no_gpu` says
+    why there is no NVIDIA GPU, and is empty if there is one."""
     try:
         with providers.quiet():
             names = list(onnx_runtime.import_runtime().get_available_providers())

@@ -46,16 +46,9 @@ class Latency:
 
 
 def summarise(rounds: Sequence[Array], batch: int, threads: int = 0, seed: int = 0) -> Latency:
-    """What pairs of timings show.
-
-    Args:
-        rounds: seconds, `[pairs, 2]` of A and B each, in the order in which they were taken; every
-            round with newly opened sessions, because where a session's memory and threads happen
-            to lie can make it faster or slower than its map for as long as it lives.
-        batch: samples per run.
-        threads: to be reported.
-        seed: of the resampling.
-    """
+    """What pairs of timings show: seconds, `[pairs, 2]` of A and B each, in the order in which they
+    were taken; every round with newly opened sessions, because where a session's memory and threads
+    happen to lie can make it faster or slower than its map for as long as it lives."""
     ratios = [times[:, 1] / times[:, 0] for times in rounds]
     low, high = interval(ratios, seed)
     pairs = sum(len(found) for found in ratios)

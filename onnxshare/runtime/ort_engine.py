@@ -89,11 +89,8 @@ class Engine:
     def open(
         self, model: bytes, weights: Initializers, settings: Settings
     ) -> tuple[int, list[str]]:
-        """Load a model.
-
-        Returns:
-            The session's number, and the names of the nodes that a provider other than the CPU
-            left to the CPU.
+        """Load a model; returns the session's number, and the names of the nodes that a provider
+        other than the CPU left to the CPU.
 
         Raises:
             RuntimeFailure: ONNX Runtime cannot load it.
@@ -139,15 +136,8 @@ class Engine:
         return [_as_array(name, value) for name, value in zip(names, values, strict=True)]
 
     def race(self, racers: Sequence[Racer], orders: Array, runs: int) -> Array:
-        """Time two sessions in pairs; a timing spans several runs.
-
-        Args:
-            racers: the two.
-            orders: who goes first in each pair, `[pairs, 2]`.
-            runs: runs of each timing.
-
-        Returns:
-            Seconds of a run, `[pairs, 2]`.
+        """Time two sessions in pairs, `orders` `[pairs, 2]` saying who goes first; a timing spans
+        several runs. Returns seconds of a run, `[pairs, 2]`.
 
         Raises:
             RuntimeFailure: ONNX Runtime cannot run one of them.

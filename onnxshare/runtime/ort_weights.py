@@ -49,11 +49,7 @@ class Weights:
 
 
 def prepare(model: Model, structure: onnx.ModelProto) -> Weights:
-    """Bring a model into the form that ONNX Runtime gets.
-
-    Args:
-        model: where the weights are.
-        structure: the model's skeleton, or a changed copy of it.
+    """Bring a model, or a changed copy of its skeleton, into the form that ONNX Runtime gets.
 
     Raises:
         ModelFileError, ModelError: weights are missing, must not be read, or are damaged.

@@ -44,11 +44,7 @@ def send(pipe: IO[bytes], header: Mapping[str, Any], arrays: Sequence[Array] = (
 
 
 def receive(pipe: IO[bytes], most: int | None = None) -> tuple[Header, list[Array]]:
-    """Read one message.
-
-    Args:
-        pipe: where from.
-        most: the most bytes that its arrays may take.
+    """Read one message, whose arrays may take `most` bytes.
 
     Raises:
         Closed: the other end has gone, or what it sends is no message.

@@ -82,11 +82,8 @@ def choose(request: str = "auto") -> Provider:
 
 @functools.cache
 def probe_cuda() -> tuple[str, str]:
-    """Find out, once per process, whether CUDA really works.
-
-    Returns:
-        The device in words and an empty string, or an empty string and why CUDA does not work.
-    """
+    """Find out, once per process, whether CUDA really works: the device in words and an empty
+    string, or an empty string and why it does not."""
     with quiet():
         device, problem = ask_driver()
     if problem:
@@ -193,11 +190,7 @@ def _driver_version() -> str:
 
 def try_provider(provider: str, options: Mapping[str, str] | None = None) -> str:
     """Run a small model on a provider, given by ONNX Runtime's name for it, in another process:
-    libraries that do not fit together may crash it.
-
-    Returns:
-        Why that does not work; an empty string if it does.
-    """
+    libraries that do not fit together may crash it. Why that does not work; empty if it does."""
     from onnxshare.runtime.worker_process import ChildProcess
 
     header = {"op": "try", "provider": provider, "options": dict(options or {})}

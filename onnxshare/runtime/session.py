@@ -78,14 +78,8 @@ class Session:
             self.enter()
 
     def variant(self, model: Model | None = None, *, optimise: bool = True) -> Session:
-        """Another session in the same place, with the same provider and outputs.
-
-        Args:
-            model: a changed copy of the model; None for the same one.
-            optimise: as of `Session`.
-
-        Raises: as `Session`.
-        """
+        """Another session in the same place, with the same provider and outputs, of the same model
+        or of a changed copy of it. Raises: as `Session`."""
         return Session(
             self._model if model is None else model,
             provider=self.provider,
@@ -127,9 +121,8 @@ class Session:
         orders: Array,
         runs: int,
     ) -> Array:
-        """Time this session and another in the same place: seconds of a run, `[pairs, 2]`.
-
-        Args: `feeds` are the inputs of both; `orders` and `runs` are as of `Engine.race`.
+        """Time this session and another in the same place, each on its feed: seconds of a run,
+        `[pairs, 2]`; `orders` and `runs` are as of `Engine.race`.
 
         Raises:
             RuntimeFailure: one of them cannot be run.

@@ -48,18 +48,9 @@ def measure(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Latency:
-    """Time two sessions that live in one place on the same samples.
-
-    Args:
-        a, b: the sessions, opened with `cores.usable_cores` threads.
-        inputs: samples; repeated where there are fewer than a batch.
-        batch: samples per run.
-        seed: of the order within the pairs and of the interval.
-        progress: is told how many rounds of how many are done.
-
-    Returns:
-        What the pairs show; `not run`, with the reason, where a model does not take such batches.
-    """
+    """Time two sessions that live in one place, opened with `usable_cores` threads, on the same
+    samples, repeated where there are fewer than a batch. `not run`, with the reason, where a model
+    does not take such batches."""
     for letter, session in (("A", a), ("B", b)):
         fixed = session.fixed_batch
         if fixed is not None and fixed != batch:
@@ -111,17 +102,9 @@ def _round(
 def latencies(
     sessions: Sessions, samples: Samples, batches: Sequence[int], seed: int
 ) -> tuple[Latency, ...]:
-    """Time models A and B on the same samples.
-
-    Args:
-        sessions: both models.
-        samples: inputs; the first ones are used, repeated where there are fewer than a batch.
-        batches: samples per run; none for what the models fix, else 1.
-        seed: of the order in which they run.
-
-    Returns:
-        One entry per batch, with the reason where it was not run.
-    """
+    """Time models A and B on the first of these samples, repeated where there are fewer than a
+    batch: one entry per batch, none being what the models fix, else 1; with the reason where it was
+    not run."""
     try:
         a, b = sessions.racers("A", "B")
     except RuntimeFailure as failure:

@@ -95,13 +95,9 @@ class Worker:
 
 
 def main(parent: int, limit: int, files: int) -> None:
-    """Answer messages on the standard streams.
-
-    Args:
-        parent: the process that started this one.
-        limit: the most bytes of memory; 0 for no limit.
-        files: the descriptor of the socket over which files come; -1 for none.
-    """
+    """Answer messages on the standard streams, below `limit` bytes of memory (0: no limit), until
+    the parent is gone; `files` is the descriptor of the socket over which files come, -1 for
+    none."""
     replies = _own_output()
     _die_with(parent)
     _restrain(limit)

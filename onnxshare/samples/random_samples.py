@@ -109,19 +109,11 @@ def make(
     and smooth (a few low-frequency cosines, in [0, 1] or [0, 255]); every other of the normal ones
     is 64 times as large. Integers that a Gather or OneHot reads stay within its table; int8 and
     uint8 take their whole range; inputs that are called masks are 1 and from some place on 0, as
-    padding is marked; other integers are 0 or 1, or as guessed. Dynamic sizes: the batch 1
-    (samples are the batch), channels what the first convolution takes (else 3), the others as
-    guessed.
+    padding is marked; other integers are 0 or 1, or as guessed. Dynamic sizes are those of `sizes`,
+    by symbol; else the batch is 1 (samples are the batch), channels what the first convolution
+    takes (else 3), the others as guessed.
 
-    Args:
-        proto: the model.
-        count: how many samples.
-        seed: of NumPy's default generator.
-        sizes: values for dynamic sizes, by their symbolic names.
-        guess: values for the other dynamic sizes.
-
-    Raises:
-        SamplesError: more than 2 GiB would be needed, or an input holds strings.
+    Raises: SamplesError: more than 2 GiB would be needed, or an input holds strings.
     """
     if count < 1:
         raise SamplesError(f"--count {count}: at least one sample is needed")

@@ -33,18 +33,9 @@ Known = Callable[[Scope, str], tuple[tuple[int, ...], int] | None]
 
 
 def settle(graph: Graph, weightless: onnx.ModelProto, known: Known, values: Values) -> bool:
-    """Write computed operands into a copy of the model as constants, and the shapes of the
-    branches that are taken.
-
-    Args:
-        graph: the index over the model.
-        weightless: the copy that inference reads; it is changed.
-        known: what inference has found so far.
-        values: constants and shape arithmetic under these shapes.
-
-    Returns:
-        Whether there was anything new that inference can go on with.
-    """
+    """Write computed operands into the copy of the model that inference reads, as constants, and
+    the shapes of the branches that are taken; whether there was anything new that inference can go
+    on with."""
     found = False
     doubtful: list[onnx.ValueInfoProto] = []
     for scope, proto in _pairs(graph.main, weightless.graph):
@@ -76,13 +67,7 @@ def settle(graph: Graph, weightless: onnx.ModelProto, known: Known, values: Valu
 
 
 def leave_unknown(graph: Graph, weightless: onnx.ModelProto, nodes: Collection[Node]) -> None:
-    """Make inference know nothing of the results of some nodes.
-
-    Args:
-        graph: the index over the model.
-        weightless: the copy that inference reads; it is changed.
-        nodes: the nodes.
-    """
+    """Make inference know nothing of the results of some nodes, in the copy that it reads."""
     for scope, proto in _pairs(graph.main, weightless.graph):
         for node in nodes:
             if node.scope is scope:

@@ -261,11 +261,7 @@ def _collect(graph: onnx.GraphProto, scope: Scope, shapes: Shapes) -> None:
 
 
 def _without_weights(graph: Graph) -> onnx.ModelProto:
-    """A copy in which large initializers are inputs of the same type: no payload is copied.
-
-    Args:
-        graph: the indexed model.
-    """
+    """A copy in which large initializers are inputs of the same type: no payload is copied."""
     proto = graph.proto
     weightless = onnx.ModelProto(ir_version=max(proto.ir_version, 4))
     weightless.opset_import.extend(proto.opset_import)

@@ -53,13 +53,8 @@ def bind(
     given: dict[str, Sequence[int | None]],
     batch: int | None,
 ) -> Binding:
-    """Set the sizes of the inputs of a copy.
-
-    Args:
-        graph: the indexed model.
-        weightless: the copy that inference reads; its inputs are changed.
-        given: sizes by the user.
-        batch: the size that a symbolic batch axis takes; None leaves it open.
+    """Set the sizes of the inputs of the copy that inference reads; a symbolic batch axis gets
+    `batch`, and None leaves it open.
 
     Raises:
         UsageError: `given` names no input, or contradicts the model.
@@ -278,12 +273,7 @@ Dims = Mapping[str, int]
 def with_dims(
     model: Model, input_shapes: InputShapes | None, dims: Dims | None
 ) -> InputShapes | None:
-    """The sizes of inputs that sizes by name amount to.
-
-    Args:
-        model: the model, whose inputs have symbolic sizes.
-        input_shapes: sizes by input, which stay as they are.
-        dims: sizes by symbol.
+    """The sizes of inputs that sizes by symbol, beside those by input, amount to.
 
     Raises:
         UsageError: no input has such a symbolic size, a size is negative, or it contradicts
@@ -334,11 +324,6 @@ def for_each(
     models: Sequence[Model], input_shapes: InputShapes | None, dims: Dims | None
 ) -> list[InputShapes | None]:
     """The sizes of inputs of several models, each given what it has an input or a symbol for.
-
-    Args:
-        models: the models.
-        input_shapes: sizes by input.
-        dims: sizes by symbol.
 
     Raises:
         UsageError: none of them has such an input or symbol, or one contradicts its sizes.

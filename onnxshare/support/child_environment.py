@@ -22,13 +22,10 @@ _FAMILIES = (
 
 
 def child_environment(**more: str) -> dict[str, str]:
-    """The variables of this process that are no secret and change nothing about a model.
+    """The variables of this process that are no secret and change nothing about a model, and more.
 
-    An allow-list: tokens, keys and passwords have any name. ONNX Runtime's own variables stay
-    out too, because they can change how a model is loaded.
-
-    Args:
-        more: variables to add.
+    An allow-list: tokens, keys and passwords have any name. ONNX Runtime's own variables stay out
+    too, because they can change how a model is loaded.
     """
     kept = {
         name: value

@@ -13,12 +13,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 def report(what: str, done: int, total: int) -> None:
-    """Tell the listener, if there is one.
-
-    Args:
-        what: such as `comparing`.
-        done, total: steps.
-    """
+    """Tell the listener, if there is one, how many steps of how many are done of something."""
     listener = _listener.get()
     if listener is not None:
         listener(what, done, total)

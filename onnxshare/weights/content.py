@@ -53,13 +53,7 @@ class Content:
 
 
 def content(array: Array, dtype: int, progress: Progress | None = None) -> Content:
-    """Read a tensor once.
-
-    Args:
-        array: its elements.
-        dtype: its TensorProto data type.
-        progress: told of every step.
-    """
+    """Read a tensor of this TensorProto data type once."""
     return content_of_pieces(pieces(array), dtype, array.shape, progress)
 
 
@@ -86,12 +80,9 @@ def content_of_pieces(
 
 
 def pieces(array: Array, step: int | None = None) -> Iterator[Array]:
-    """The elements in the order of C, in flat pieces; pages of a mapped file are given back when
-    the next one is asked for.
-
-    Args:
-        array: the elements. Where one stands for all, the piece is the same as often as it takes.
-        step: elements of a piece; None: as many as take `PIECE` bytes.
+    """The elements in the order of C, in flat pieces of `step` elements, or of `PIECE` bytes; pages
+    of a mapped file are given back when the next is asked for. Where one element stands for all,
+    the piece is the same as often as it takes.
 
     Raises:
         ModelFileError: the file that they lie in has changed.

@@ -83,12 +83,8 @@ class TensorIndex:
         return self.tensors.setdefault(stored.key, IndexedTensor(self._source, stored))
 
     def tell(self, progress: Progress | None, tensors: Iterable[IndexedTensor]) -> None:
-        """Have somebody told of every step how many bytes of how many have been read.
-
-        Args:
-            progress: is told.
-            tensors: those whose contents are asked for next.
-        """
+        """Have somebody told of every step how many bytes of how many have been read of these
+        tensors, whose contents are asked for next."""
         self._source.progress, self._source.done = progress, 0
         self._source.total = sum(tensor.bytes for tensor in tensors)
 
@@ -246,12 +242,8 @@ class Copy:
 def equal_groups(
     tensors: Iterable[IndexedTensor], highest_rank: int = HIGHEST_RANK
 ) -> list[list[Copy]]:
-    """Groups of two or more tensors that hold the same bits, also transposed, in the order given.
-
-    Args:
-        tensors: the tensors, none of them sparse or too large to fill.
-        highest_rank: up to which transposes are looked for.
-    """
+    """Groups of two or more tensors, none sparse or too large to fill, that hold the same bits,
+    also transposed up to some rank, in the order given."""
     found: list[list[Copy]] = []
     by_hash: dict[str, tuple[list[Copy], tuple[int, ...] | None]] = {}
     by_bag: dict[Key, list[tuple[IndexedTensor, list[Copy]]]] = {}

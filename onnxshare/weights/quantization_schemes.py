@@ -27,12 +27,7 @@ MICROSOFT = "com.microsoft"
 
 
 def quantized_tensors(graph: Graph, values: Values) -> dict[str, QuantizedTensor]:
-    """The quantized tensors by key: those that all their readers dequantize alike.
-
-    Args:
-        graph: the index.
-        values: evaluates scales and zero points.
-    """
+    """The quantized tensors by key: those that all their readers dequantize alike."""
     found: dict[str, QuantizedTensor] = {}
     mixed = set()
     for node in graph.nodes():

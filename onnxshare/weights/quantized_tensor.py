@@ -166,13 +166,8 @@ class NodeInputs:
     def linear(
         self, data: int, scale: int, zero: int, axis: int = 0, block: int = 0
     ) -> Iterator[QuantizedTensor | None]:
-        """The tensor of an input, quantized by a scale per tensor, per axis or per block.
-
-        Args:
-            data, scale, zero: positions of the inputs.
-            axis: of the scale.
-            block: elements along the axis that share a scale; 0 if each position has its own.
-        """
+        """The tensor of an input, quantized by a scale per tensor, per axis, or per `block`
+        elements of it; `data`, `scale` and `zero` are positions of the inputs."""
         stored, scales = self.stored(data), self.value(scale)
         if stored is not None and scales is not None:
             yield quantized_by(stored, scales, self.zero_point(zero, scales), axis, block)
@@ -206,19 +201,9 @@ def quantized(
     blocks: Sizes | None = None,
     packing: Packing | None = None,
 ) -> QuantizedTensor | None:
-    """A tensor that is quantized by a scale and a zero point with as many axes as it has.
-
-    Args:
-        stored: the tensor.
-        shape: its dims as the node reads it.
-        scale: of as many axes; None if its sizes do not fit.
-        zero_point: of the same dims; None if they do not fit.
-        blocks: along each axis, how many elements share a scale; None: one, or all.
-        packing: how its elements lie in bytes.
-
-    Returns:
-        None where it cannot be read so.
-    """
+    """A tensor of this shape that is quantized by a scale and a zero point with as many axes as it
+    has; `blocks` are along each axis the elements that share a scale, by default one or all. None
+    where it cannot be read so, or the sizes of scale or zero point do not fit."""
     if scale is None or zero_point is None or scale.shape != zero_point.shape:
         return None
     dtype = helper.np_dtype_to_tensor_dtype(scale.dtype)

@@ -64,12 +64,8 @@ class Pools:
         return len(self._subject.probe.shapes.get(main, name) or ())
 
     def spatial(self, name: str, *, own: bool = False) -> tuple[int, ...] | None:
-        """The spatial sizes of a map where all are known.
-
-        Args:
-            name: the tensor.
-            own: count only sizes that the model fixes itself.
-        """
+        """The spatial sizes of a map where all are known; with `own` only sizes that the model
+        fixes."""
         shapes = self._own if own else self._subject.probe.shapes
         shape = shapes.get(self._subject.graph.main, name) or ()
         sizes = tuple(size for size in shape[2:] if isinstance(size, int))

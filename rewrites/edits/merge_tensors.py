@@ -54,13 +54,7 @@ class Merge:
         return tuple(self._added)
 
     def drop(self, stored: Stored, keep: Stored, *, transposed: bool) -> None:
-        """Take a tensor out.
-
-        Args:
-            stored: a tensor that holds the same as the one that stays.
-            keep: the one that stays.
-            transposed: whether it holds its transpose instead.
-        """
+        """Take out a tensor that holds the same as the one that stays, or its transpose."""
         scope = self._graph.scope_of(stored)
         readers = {id(node): node for node in scope.readers(stored.name)}.values()
         left = [node for node in readers if transposed and not flips(node, stored.name)]

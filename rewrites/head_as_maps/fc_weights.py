@@ -77,11 +77,8 @@ def stored_bias(subject: Subject, layer: FullyConnected) -> tuple[str | None, fl
 
 
 def bias_of(subject: Subject, layer: FullyConnected) -> tuple[str | None, Array | None]:
-    """The bias of an FC as `[out]`, Gemm's beta applied, and its name where it is stored so.
-
-    Returns:
-        The name of a tensor that holds exactly the values, or None, and the values; two Nones
-        for an FC without bias.
+    """The name of a tensor that holds exactly the bias of an FC as `[out]`, Gemm's beta applied, or
+    None; and the values. Two Nones for an FC without bias.
 
     Raises:
         Refusal: the bias is computed, or is not one number per output.

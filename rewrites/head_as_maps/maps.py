@@ -186,16 +186,8 @@ def is_plain(index: Array, samples: int) -> bool:
 def vector_to_old(
     subject: Subject, out: Emitter, node: Node, source: str, index: Array, name: str, samples: int
 ) -> None:
-    """Emit what brings a tensor `[N, F]` or `[N, F, 1, …]` to its old shape, under its old name.
-
-    Args:
-        subject: the model.
-        out: where to emit.
-        node: the old node whose place is taken.
-        source: the tensor.
-        index: for each element of the old tensor its index in `source`.
-        name: the old tensor's name.
-        samples: N under the probe.
+    """Emit what brings `source`, `[N, F]` or `[N, F, 1, …]`, to the old shape of a node's result,
+    under its old name; `index` holds for each element of the old tensor its place in `source`.
 
     Raises:
         Refusal: the old form is more than a reshape or a transpose, or cannot be written in

@@ -51,12 +51,7 @@ _ACTIVATIONS = {
 
 
 def check_integers(subject: Subject, layer: FullyConnected, *, parts: int) -> None:
-    """Make sure that a convolution can compute an FC in 8 bits.
-
-    Args:
-        subject: the model.
-        layer: the FC.
-        parts: how many maps it reads.
+    """Make sure that a convolution can compute an FC that reads so many maps in 8 bits.
 
     Raises:
         Refusal: it cannot.
@@ -118,15 +113,8 @@ def quantised(out: Emitter, layer: FullyConnected, name: str) -> Data:
 def with_scales(
     subject: Subject, out: Emitter, layer: FullyConnected, data: Data, kernel: list[str]
 ) -> tuple[str, list[str]]:
-    """The operator and the inputs of the convolution in 8 bits.
-
-    Args:
-        subject: the model.
-        out: where constants are emitted.
-        layer: the FC.
-        data: what it reads.
-        kernel: the kernel, and perhaps the bias.
-    """
+    """The operator and the inputs of the convolution in 8 bits, given the kernel, and perhaps the
+    bias."""
     weight, *bias = kernel
     if layer.arithmetic == "quantized":
         scales = [_flat(subject, out, name) for name in layer.node.inputs[4:6]]
@@ -203,10 +191,8 @@ def _flat(subject: Subject, out: Emitter, name: str) -> str:
 
 
 def _one_zero_point(subject: Subject, layer: FullyConnected) -> str | Array:
-    """The zero point of the weight of a MatMulInteger as ConvInteger takes it: one element.
-
-    Returns:
-        Its name, "" where it is left out; or its value, where it is the same for every output.
+    """The zero point of the weight of a MatMulInteger as ConvInteger takes it, one element: its
+    name, "" where it is left out; or its value, where it is the same for every output.
 
     Raises:
         Refusal: the outputs have different ones.

@@ -42,16 +42,9 @@ _MORE = 5040
 def free_sizes(
     subject: Subject, model: onnx.ModelProto, builder: HeadBuilder, *, pooled: bool = False
 ) -> list[str]:
-    """Make the spatial sizes of inputs and outputs symbolic in the rewritten model, in place.
-
-    Args:
-        subject: the original.
-        model: the rewritten model.
-        builder: its head.
-        pooled: whether the maps of outputs are averaged, so that the outputs keep their shapes.
-
-    Returns:
-        Notes for the user: what keeps positions from being equal to the original on their crops.
+    """Make the spatial sizes of inputs and outputs symbolic in the rewritten model, in place; where
+    maps are `pooled` the outputs keep their shapes. Returns notes for the user: what keeps
+    positions from being equal to the original on their crops.
 
     Raises:
         Refusal: the trunk before the head does not accept other sizes.
@@ -177,11 +170,8 @@ _SOFTMAX = frozenset(("Softmax", "LogSoftmax"))
 def slide(subject: Subject, builder: HeadBuilder, *, pool: bool = False) -> None:
     """Carry everything after the head over to maps, up to the outputs of the graph.
 
-    Args:
-        subject: the model.
-        builder: its head, carried over already.
-        pool: append global average pooling, so that one answer per sample comes out, as OverFeat
-            and VGG evaluated densely and averaged (Simonyan and Zisserman, 2015, section 3.2).
+    With `pool` one answer per sample comes out, as OverFeat and VGG evaluated densely and averaged
+    (Simonyan and Zisserman, 2015, section 3.2).
 
     Raises:
         Refusal: a node after the head cannot work on a map, or not every output becomes one.

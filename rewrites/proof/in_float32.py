@@ -79,16 +79,9 @@ class Pair:
 
 
 def settle(pair: Pair, found: Comparison) -> Comparison:
-    """Settle a verdict that the float type or quantization leaves open.
-
-    Args:
-        pair: the models.
-        found: what was found in their own form.
-
-    Returns:
-        `equivalent`, or `different` where the graphs differ in float32 though nothing was
-        computed; else `found`.
-    """
+    """Settle a verdict that the float type or quantization leaves open: `equivalent`, or
+    `different` where the graphs differ in float32 though nothing was computed; else what was
+    found."""
     if why := _open_by_type(pair.original.skeleton, found):
         found = _in_float32(pair, found, why)
     if found.verdict is Verdict.INCONCLUSIVE and quantizes(pair.original.skeleton):

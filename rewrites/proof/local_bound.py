@@ -77,15 +77,7 @@ def prove_locally(
     seed: int,
     run_limits: RunLimits | None,
 ) -> LocalProof | None:
-    """Hold rewritten tensors against the bound.
-
-    Args:
-        original: the model before.
-        candidate: the model after, whose rewritten tensors have their old names.
-        tensors: these names.
-        provider: where to run.
-        seed: of the features.
-        run_limits: what a model may take when it runs.
+    """Hold rewritten tensors, which have their old names, against the bound.
 
     Returns:
         The largest error over √K · u · (|W||x| + |b|); None where a tensor is not the result of a

@@ -130,18 +130,9 @@ class Prover:
     def prove(
         self, original: Model, result: Model, changes: tuple[Change, ...], samples: Samples | None
     ) -> tuple[Model, Comparison]:
-        """Run a rewritten model and the original on the same inputs.
-
-        Args:
-            original: the model before.
-            result: the model after.
-            changes: what was done, with the inner tensors that say more than the outputs.
-            samples: inputs to measure on; None for random ones.
-
-        Returns:
-            The rewritten model, an approximation with its promise written into it, and the
-            comparison.
-        """
+        """Run a rewritten model and the original on the same inputs, random ones without samples.
+        Returns the rewritten model, an approximation with its promise written into it, and the
+        comparison."""
         weights, problem = prove_weights(_steps(original, changes))
         if problem is not None:
             label = choose(self.provider).label
@@ -214,12 +205,8 @@ class Prover:
 def prove_weights_alone(
     original: Model, result: Model, changes: tuple[Change, ...]
 ) -> tuple[Model, Comparison | None]:
-    """Check that moved weights are bit for bit the old ones, and run nothing.
-
-    Returns:
-        The rewritten model, in which it stands that it was not compared, and None; or what is
-        wrong with a weight.
-    """
+    """Check that moved weights are bit for bit the old ones, and run nothing. Returns the rewritten
+    model, in which it stands that it was not compared, and None; or what is wrong with a weight."""
     weights, problem = prove_weights(_steps(original, changes))
     if problem is not None:
         return result, Comparison(Verdict.DIFFERENT, problem, "nothing was run", weights=weights)

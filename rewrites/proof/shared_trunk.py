@@ -62,20 +62,10 @@ def run_trunk_once(
     provider: str,
     run_limits: RunLimits | None,
 ) -> Rest | None:
-    """Run what two models have in common, and cut it off.
-
-    Args:
-        a: the model before a rewrite.
-        b: the model after it, which is loaded as a whole, too.
-        samples: inputs.
-        provider: where to run.
-        run_limits: what the model may take when it runs.
-
-    Returns:
-        The rest of both; None where nothing is to be gained, where an output is made by the
-        common part, where it is not certain that what lies between has one row per sample, and
-        where the model cannot be loaded or run.
-    """
+    """Run what two models have in common, before and after a rewrite, and cut it off; the second is
+    loaded as a whole, too. Returns the rest of both; None where nothing is to be gained, where an
+    output is made by the common part, where it is not certain that what lies between has one row
+    per sample, and where the model cannot be loaded or run."""
     first = [spec.shape[0] for spec in input_specs(a.skeleton) if spec.shape]
     layout = batching(input_specs(a.skeleton))
     if layout.whole or layout.size not in (None, 1) or len(set(first)) != 1:

@@ -45,13 +45,7 @@ _BLOCK = 512
 
 
 class Augmentation:
-    """Maps near those of the samples.
-
-    Args:
-        maps: of the samples, `[N, C, S]`.
-        spatial: the spatial sizes, S together.
-        random: where chance comes from.
-    """
+    """Maps near those of the samples, `[N, C, S]`, which have these spatial sizes, S together."""
 
     def __init__(self, maps: Array, spatial: tuple[int, ...], random: np.random.Generator) -> None:
         self._maps: Singles = np.asarray(maps, np.float32)

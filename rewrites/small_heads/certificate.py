@@ -112,16 +112,8 @@ def samples_needed(target: Target) -> int:
 def fixed_sequence(
     order: Sequence[str], measure: Callable[[str], Estimate], target: Target
 ) -> list[tuple[str, Estimate]]:
-    """Measure candidates on held-out samples, in order, until one does not keep the target.
-
-    Args:
-        order: laid down before the samples are looked at.
-        measure: measures one on them.
-        target: what is to be kept.
-
-    Returns:
-        Those measured. All but the last keep the target; the last may.
-    """
+    """Measure candidates on held-out samples, in an order laid down before these are looked at,
+    until one does not keep the target: all measured but the last keep it; the last may."""
     found: list[tuple[str, Estimate]] = []
     for name in order:
         found.append((name, measure(name)))
@@ -133,13 +125,8 @@ def fixed_sequence(
 def estimate(
     wanted: Mapping[int, Array], given: Mapping[int, Array], classes: frozenset[int]
 ) -> Estimate:
-    """Compare a head's outputs with the original's.
-
-    Args:
-        wanted: per leaf the original's outputs `[N, F]`.
-        given: per leaf the approximation's.
-        classes: the leaves whose largest output is what counts; the others give values.
-    """
+    """Compare a head's outputs with the original's, both per leaf `[N, F]`; of the leaves in
+    `classes` the largest output is what counts, the others give values."""
     samples = len(next(iter(wanted.values())))
     same = np.ones(samples, np.bool_)
     errors = []

@@ -1,7 +1,5 @@
-"""What a head is for: classes, of which the largest score counts, or values.
-
-How well a small head does, in words.
-"""
+"""What a head is for, classes, of which the largest score counts, or values; and how well a small
+one does, in words."""
 
 from __future__ import annotations
 

@@ -1,26 +1,19 @@
-"""Fits a small network with one hidden layer to what a head does: the head teaches, no labels.
+"""Takes a whole head's place by a small network with one hidden layer: the head teaches, no labels.
 
     z[n, k] = Σ_s m[k, s] Σ_c u[k, c] · map[n, c, s]        (`spatial_weighting.py`)
     y[n]    = O · max(0, H z[n] + h) + o
 
-One linear layer is too little for many heads. This one is not convex, and is fitted by the Adam of
-Kingma and Ba (arXiv 1412.6980) on maps that are made from those of the samples (`augmentation.py`),
-to the head's own answers: for classes by KL(p ‖ softmax(y)) with p the head's probabilities
-(knowledge
-distillation: Hinton, Vinyals and Dean, arXiv 1503.02531), for values by squared errors. The
-gradients are written out: with W[k, (c, s)] = u[k, c] m[k, s] both z = x Wᵀ and ∂W are one matrix
-product over a batch, and ∂u, ∂m are sums over ∂W.
+One linear layer is too little for many heads. This one is not convex, and is fitted by Adam (Kingma
+and Ba, arXiv 1412.6980, algorithm 1), with a step size that grows and then falls along a cosine
+(Loshchilov and Hutter, arXiv 1608.03983), on maps that are made from those of the samples
+(`augmentation.py`), to the head's own answers: for classes by KL(p ‖ softmax(y)) with p the head's
+probabilities (knowledge distillation: Hinton, Vinyals and Dean, arXiv 1503.02531), for values by
+squared errors. The gradients are written out: with W[k, (c, s)] = u[k, c] m[k, s] both z = x Wᵀ and
+∂W are one matrix product over a batch, and ∂u, ∂m are sums over ∂W.
 
 Channels are centred and scaled, outputs too, so that one step size suits every head; both are
 folded into the weights afterwards. The first output layer is a ridge fit to random hidden units
 (Rahimi and Recht, "Weighted sums of random kitchen sinks", 2008). Chance has one fixed seed.
-
-Takes a whole head's place by a small network that is distilled from it (`distillation.py`).
-
-Adam: steps of stochastic gradient descent, sized by what gradients were lately.
-
-Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015 (arXiv 1412.6980), algorithm 1,
-with a step size that grows and then falls along a cosine (Loshchilov and Hutter, arXiv 1608.03983).
 """
 
 from __future__ import annotations
@@ -148,11 +141,9 @@ def distil(
     size: tuple[int, int],
     effort: tuple[int, int],
 ) -> Student:
-    """Fit the network.
+    """Fit the network to the samples' maps `[N, C, S]`.
 
     Args:
-        maps: of the samples, `[N, C, S]`.
-        spatial: the spatial sizes, S together.
         answer: the head's outputs for maps, per group `[n, F]`.
         classes: the groups whose largest output counts.
         size: K and the number of hidden units.
@@ -338,9 +329,8 @@ def distilled(
     *,
     quick: bool = False,
 ) -> SmallHead:
-    """Fit separable features and one hidden layer to the answers of the whole head.
-
-    Args: as of `fit_head`; no other than the chosen samples has a part in it.
+    """Fit separable features and one hidden layer to the answers of the whole head, as `fit_head`;
+    no other than the chosen samples has a part in it.
 
     Raises:
         Refusal: the head is linear, cannot be asked, or is too large for that.

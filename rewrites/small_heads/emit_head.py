@@ -41,10 +41,8 @@ _GEMM_WITHOUT_BIAS = 11
 
 
 def emit_head(chain: Chain, small: SmallHead) -> tuple[onnx.ModelProto, list[str], tuple[str, ...]]:
-    """Put a fitted head into a copy of the model.
-
-    Returns:
-        The model, the names of the nodes that went, and of those that came.
+    """Put a fitted head into a copy of the model; returns it, the names of the nodes that went, and
+    of those that came.
 
     Raises:
         Refusal: the head's outputs cannot be given back in their old form, or something else

@@ -42,16 +42,8 @@ def fit_head(
     *,
     quick: bool = False,
 ) -> SmallHead:
-    """Fit a head by one method on the chosen samples.
-
-    Args:
-        chain: the head.
-        data: what it does on samples.
-        chosen: the samples to use.
-        method: how.
-        classes: the leaves whose largest output is what counts.
-        quick: whether the fit is only to estimate how well another would do; matters where a fit
-            goes step by step.
+    """Fit a head by one method on the chosen samples. A quick fit is only to estimate how well
+    another would do; that matters where a fit goes step by step.
 
     Raises:
         Refusal: the method does not suit the head, or the fit fails.

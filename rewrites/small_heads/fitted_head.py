@@ -119,16 +119,7 @@ def measured(
     kept: Sequence[int] = (),
     hidden: Hidden | None = None,
 ) -> SmallHead:
-    """Add up what a fitted head costs, the FCs it keeps included.
-
-    Args:
-        chain: the head as it was.
-        method: how it was fitted.
-        weighting: what is left of space.
-        layers: the fitted layers.
-        kept: the layers of the chain that stay as they are.
-        hidden: what stands between the features and the layers that read them.
-    """
+    """Add up what a fitted head costs, the FCs of the chain that it keeps as they are included."""
     params = weighting.params + sum(layer.params for layer in layers)
     macs = weighting.macs(chain.head.channels) + sum(layer.macs for layer in layers)
     if hidden is not None:

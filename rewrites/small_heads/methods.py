@@ -87,11 +87,7 @@ def describe(method: Method) -> str:
 
 
 def parse(name: str) -> Method:
-    """Read a name.
-
-    Raises:
-        UsageError: there is no such method.
-    """
+    """Read a name. Raises UsageError where there is no such method."""
     problem = UsageError(f"there is no method '{name}'", f"there are: {_NAMES}")
     if name == "exact":
         return EXACT
@@ -116,13 +112,11 @@ _MLPS = ((1.6, 2.4), (2.0, 2.8), (3.2, 4.0))
 
 
 def family(depth: int, outputs: int, positions: int) -> list[Method]:
-    """The methods that a search tries, before any is fitted.
+    """The methods that a search tries, before any is fitted, for a depth of FCs one after the
+    other.
 
-    Args:
-        depth: FCs one after the other.
-        outputs: what the head gives, over all leaves; ranks of 1.2 to 1.6 times that were enough
-            in experience, and the search goes to twice that.
-        positions: of the map.
+    Ranks of 1.2 to 1.6 times the outputs, over all leaves, were enough in experience, and the
+    search goes to twice that.
     """
     spaces = [("gap", 1), ("grid", 2), *(("mask", count) for count in (2, 4, 8, 16))]
     spaces = [item for item in spaces if item[1] < positions]

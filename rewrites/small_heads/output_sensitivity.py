@@ -47,13 +47,7 @@ _DEEP_SAMPLES = 128
 
 
 def mean_jacobian(chain: Chain, leaf: int, results: Mapping[int, Floats]) -> Floats:
-    """E[∂ leaf / ∂ map], `[K, C, S]`.
-
-    Args:
-        chain: the head.
-        leaf: one of its leaves.
-        results: per layer its outputs on the samples, `[N, F]`.
-    """
+    """E[∂ leaf / ∂ map], `[K, C, S]`, given per layer its outputs on the samples, `[N, F]`."""
     path = chain.path(leaf)
     inner = _to_root(chain, path, results)
     total: Floats | None = None
@@ -137,13 +131,8 @@ _DAMPING = 1e-2
 
 
 def low_rank(centred: Floats, probes: Floats, rank: int) -> tuple[Floats, Floats]:
-    """The factors O `[F, r]` and T `[r, F]` of the projection; r is smaller where P has less.
-
-    Args:
-        centred: P, N × F.
-        probes: G, rows × F.
-        rank: r.
-    """
+    """The factors O `[F, r]` and T `[r, F]` of the projection of P, with the probes G, rows × F; r
+    is smaller than the rank where P has less."""
     samples, size = centred.shape
     damping = _DAMPING * float((probes**2).sum()) / size
     damping = damping if damping > 0 else 1.0  # nothing follows: all directions count alike

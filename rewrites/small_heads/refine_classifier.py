@@ -42,14 +42,8 @@ _ENOUGH = 1e-5
 
 
 def refine(ridge: Ridge, targets: Floats, prior: Floats, fit: LinearFit) -> LinearFit | None:
-    """Refine a fit to scores `[N, K]`; None where cross-validation does not favour it.
-
-    Args:
-        ridge: the features, decomposed.
-        targets: the original's scores.
-        prior: what the fit was centred on, K × D.
-        fit: the ridge solution.
-    """
+    """Refine a fit to scores `[N, K]` that was centred on a prior, K × D; None where
+    cross-validation does not favour it."""
     spread = float(np.sqrt(targets.var(axis=0).mean()))
     power = min(1.0, _SPREAD / spread) if spread > 0 else 1.0
     if power < 1:
@@ -139,13 +133,8 @@ def _fit(
 def minimise(
     objective: Callable[[Floats], tuple[float, Floats]], point: Floats, steps: int = _STEPS
 ) -> Floats:
-    """Minimise a smooth convex function by L-BFGS with a backtracking line search.
-
-    Args:
-        objective: gives the value and the gradient at a point.
-        point: where to start, any shape.
-        steps: the most steps.
-    """
+    """Minimise a smooth convex function, which gives its value and gradient at a point of any
+    shape, by L-BFGS with a backtracking line search."""
     value, gradient = objective(point)
     pairs: list[tuple[Floats, Floats, float]] = []
     for _ in range(steps):

@@ -55,13 +55,7 @@ class _Task:
 
 
 def shrink(subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
-    """Replace a head by a small one.
-
-    Args:
-        subject: the model.
-        site: the head, as `fc-to-gap` found it.
-        options: which method, and what it has to keep.
-        fitting: the samples.
+    """Replace a head, as `fc-to-gap` found it, by a small one.
 
     Raises:
         Refusal: there are no samples, the method does not suit the head, or a given method does
@@ -243,13 +237,8 @@ def exact_form(
 ) -> Change:
     """The convolution over the whole map: nothing smaller, but exact.
 
-    Args:
-        subject: the model.
-        site: the head, as `fc-to-gap` found it.
-        options: what was asked for.
-        fitting: the samples; not needed.
-        why: why nothing smaller is made; empty where that was asked for.
-        found: the search that ended here.
+    `why` nothing smaller is made is empty where that was asked for; `found` is the search that
+    ended here.
 
     Raises:
         Refusal: the head cannot be a convolution either.

@@ -164,13 +164,7 @@ def check_head(
 ) -> None:
     """Look at what a head reads and answers on the samples.
 
-    Args:
-        chain: the head.
-        data: what it does on the samples.
-        classes: the leaves whose largest output counts.
-        labels: the right classes, or None.
-        warn: is told what speaks against the samples.
-        promised: whether agreement of classes is to be promised.
+    `warn` is told what speaks against them; `promised` is whether agreement of classes is to be.
 
     Raises:
         Refusal: its answers are such that a promise about classes would say nothing.

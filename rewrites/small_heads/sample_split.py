@@ -76,12 +76,8 @@ def _held(samples: Samples) -> str:
 
 
 def check_method(options: Options, names: Collection[str], *, given: bool) -> None:
-    """Make sure that the options of small heads go together.
-
-    Args:
-        options: the options.
-        names: the rewrites asked for.
-        given: whether there are samples.
+    """Make sure that the options of small heads go together, with the names of the rewrites asked
+    for, and with whether samples are given.
 
     Raises:
         UsageError: they do not.

@@ -69,14 +69,7 @@ def cross_validate(
     """Fit a method without each fold in turn, and predict that fold.
 
     Fits that go step by step are quick ones here: what they keep is less than what is kept later.
-
-    Args:
-        chain: the head.
-        data: what it does on the samples.
-        method: how it is fitted.
-        classes: the leaves whose largest output counts.
-        seed: of the folds.
-        target: what has to be kept: folds are left out once not even a perfect rest would keep it.
+    With a target folds are left out once not even a perfect rest would keep it.
 
     Raises:
         Refusal: the method does not suit the head, or would make nothing smaller.
@@ -152,17 +145,8 @@ def search(
     latency: Callable[[Method], Latency] | None = None,
     seed: int = 0,
 ) -> Search:
-    """Cross-validate the whole family and choose.
-
-    Args:
-        chain: the head.
-        data: what it does on the samples of the search.
-        target: what has to be kept.
-        classes: the leaves whose largest output counts.
-        objective: what the cheapest is cheapest in.
-        latency: times a method's model against the original; wanted where that is the objective.
-        seed: of the folds.
-    """
+    """Cross-validate the whole family and choose the cheapest in `objective`; `latency` times a
+    method's model against the original, and is wanted where that is the objective."""
     methods = family(
         max(len(chain.path(leaf)) for leaf in chain.leaves),
         sum(chain.layers[leaf].fc.out_features for leaf in chain.leaves),
@@ -189,11 +173,7 @@ def search(
 
 def by_cost(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
     """Candidates by what they cost, the cheapest first; of equal ones that of fewer parameters.
-
-    Args:
-        candidates: the candidates.
-        objective: one of `OBJECTIVES`. What could not be timed costs the most.
-    """
+    What could not be timed costs the most."""
     if objective != "latency":
         return sorted(candidates, key=lambda item: (getattr(item, objective), item.params or 0))
 
@@ -224,13 +204,8 @@ def ladder(found: Search, objective: str) -> list[str]:
 
 
 def settle(found: Search, tested: Sequence[tuple[str, Estimate]]) -> Search:
-    """The search with what the certification made of it.
-
-    Args:
-        found: the search.
-        tested: the candidates that were measured on held-out samples, in the order of the tests
-            (`certify.fixed_sequence`), at least one.
-    """
+    """The search with what the certification made of it: at least one candidate that was measured
+    on held-out samples, in the order of the tests (`certificate.fixed_sequence`)."""
     measured = dict(tested)
     kept = {name: result.reaches(found.target) for name, result in tested}
     passed = [name for name, held in kept.items() if held]

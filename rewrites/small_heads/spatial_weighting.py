@@ -138,13 +138,8 @@ def grid(spatial: tuple[int, ...], bins: int) -> Weighting:
 
 
 class PooledMaps:
-    """The features of maps under a weighting, computed again at each pass.
-
-    Args:
-        maps: `[N, C, S]`, in memory or mapped from a file.
-        chosen: which samples.
-        weighting: how positions are weighted.
-    """
+    """The features of maps `[N, C, S]`, in memory or mapped from a file, of the chosen samples
+    under a weighting, computed again at each pass."""
 
     def __init__(self, maps: Array, chosen: Array, weighting: Weighting) -> None:
         self._maps = maps
@@ -181,14 +176,8 @@ _LEAST = 1e-12
 def shared_masks(
     pieces: Iterable[Array], energy: Floats, spatial: tuple[int, ...], count: int
 ) -> Weighting:
-    """The `count` leading masks; fewer where the weights span fewer.
-
-    Args:
-        pieces: the weight, some outputs at a time, each `[f, C, S]`.
-        energy: e_c, `[C]`.
-        spatial: the spatial sizes, S together.
-        count: r.
-    """
+    """The `count` leading masks, fewer where the weights span fewer, of a weight that comes some
+    outputs at a time, each `[f, C, S]`, for channels of energy e_c."""
     size = prod(spatial)
     matrix = np.zeros((size, size))
     for piece in pieces:
@@ -208,14 +197,8 @@ def shared_masks(
 def channel_masks(
     pieces: Iterable[Array], maps: Array, chosen: Array, spatial: tuple[int, ...]
 ) -> Weighting:
-    """One weighting per channel.
-
-    Args:
-        pieces: the weight, some outputs at a time, each `[f, C, S]`.
-        maps: `[N, C, S]`.
-        chosen: which samples.
-        spatial: the spatial sizes, S together.
-    """
+    """One weighting per channel, for maps `[N, C, S]` of the chosen samples and a weight that comes
+    some outputs at a time, each `[f, C, S]`."""
     channels, size = maps.shape[1:]
     weights = np.zeros((channels, size, size))  # Σ_f w_fc w_fcᵀ
     for piece in pieces:

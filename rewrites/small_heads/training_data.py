@@ -1,7 +1,4 @@
-"""What the fits see of a head: the maps it reads and what each of its FCs gives, on samples.
-
-What a head gives to the rest of its model, and what the model makes of it, on samples.
-"""
+"""What a head reads, what each of its FCs gives and what its model makes of that, on samples."""
 
 from __future__ import annotations
 
@@ -45,12 +42,7 @@ class HeadData:
 
 
 def collect(chain: Chain, features: Features, count: int) -> HeadData:
-    """Run the model on the samples, batch by batch.
-
-    Args:
-        chain: the head.
-        features: runs a model on the samples.
-        count: how many samples there are.
+    """Run the model on so many samples, batch by batch.
 
     Raises:
         Refusal: a value is not finite, the FCs read different maps, or outputs are no rows.
@@ -88,10 +80,8 @@ def _room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 def carried_map(chain: Chain, editor: Editor | None) -> tuple[HeadBuilder, str]:
-    """Carry what stands between the map and its FCs over to the map.
-
-    Returns:
-        The edits so far, and the tensor `[N, C, spatial…]` that all roots read.
+    """Carry what stands between the map and its FCs over to the map; returns the edits so far, and
+    the tensor `[N, C, spatial…]` that all roots read.
 
     Raises:
         Refusal: they cannot be carried, or the roots read different tensors.
@@ -140,13 +130,7 @@ def kinds(chain: Chain, classes: frozenset[int]) -> Fit:
 def measured_outputs(
     chain: Chain, classes: frozenset[int], features: Features, model: onnx.ModelProto
 ) -> dict[int, Array]:
-    """Run a model on samples.
-
-    Args:
-        chain: the head as it was.
-        classes: the leaves whose largest output counts.
-        features: runs a model.
-        model: the original, or one with another head.
+    """Run the original, or a model with another head, on samples.
 
     Returns:
         Per leaf its outputs `[N, F]`; and under other keys, `[N, …]` too, the outputs of the model

@@ -187,15 +187,9 @@ def follow(path: tuple[Node, ...], index: Array, values: Values) -> Array | None
 
 
 def column_order(index: Array, sizes: tuple[int, ...]) -> Array | str:
-    """Check that each row holds exactly one sample, all of it, in one and the same order.
-
-    Args:
-        index: rows × columns of indices into a feature map.
-        sizes: the sizes `[N, C, spatial…]` of that feature map.
-
-    Returns:
-        For each column the index within the sample, or the reason why rows are not samples.
-    """
+    """For each column of an index into a map `[N, C, spatial…]` of these sizes its index within the
+    sample, where each row holds exactly one sample, all of it, in one and the same order; else the
+    reason why rows are not samples."""
     samples, features = sizes[0], prod(sizes[1:])
     if index.shape[0] != samples:
         return (

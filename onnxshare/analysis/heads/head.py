@@ -159,15 +159,12 @@ _PIECE = 2**22
 
 
 def uniformity(head: Head, values: Values) -> float | None:
-    """Share of the weights' energy that is constant over space, over all FCs that read the map.
+    """Share of the weights' energy that is constant over space, over all FCs that read the map;
+    None if the weights cannot be read or are all zero.
 
     With W[f, c, s] and its mean over space m[f, c]: Σ S·m² / Σ W². It is 1 where GAP is exact, and
     1/S (S positions) in expectation for independent random weights. Large layers are judged by
-    evenly spaced outputs
-    or channels.
-
-    Returns:
-        The share, or None if the weights cannot be read or are all zero.
+    evenly spaced outputs or channels.
     """
     constant = total = 0.0
     for root in head.roots:
@@ -183,15 +180,9 @@ def uniformity(head: Head, values: Values) -> float | None:
 def spatial_weight(
     root: Root, head: Head, values: Values, at_most: int | None = None
 ) -> Array | None:
-    """The weight of an FC that reads a map as [out, C, positions], bit for bit.
-
-    Args:
-        root: the FC and the order of its columns.
-        head: its head.
-        values: where the weight is read from.
-        at_most: return only about so many elements: evenly spaced outputs or channels,
-            whichever lie together in the file, so that the rest is not even read.
-    """
+    """The weight of an FC that reads a map as [out, C, positions], bit for bit; with `at_most` only
+    about so many elements: evenly spaced outputs or channels, whichever lie together in the file,
+    so that the rest is not even read."""
     weight = weight_by_output(root.layer, values) if root.layer.arithmetic == "float" else None
     if weight is None or root.order is None:
         return None

@@ -48,18 +48,9 @@ def _turns_back(node: Node) -> bool:
 
 
 def join_of(graph: Graph, probe: Probe, name: str, after: set[str]) -> Join | str | None:
-    """What the Concat that makes a tensor joins.
-
-    Args:
-        graph: the model.
-        probe: its shapes.
-        name: the tensor.
-        after: the tensors that come from a convolution.
-
-    Returns:
-        The parts; a reason where one of them is neither a map nor a vector of features; None where
-        there is no Concat or it joins no flattened map.
-    """
+    """What the Concat that makes a tensor joins; a reason where a part is neither a map nor a
+    vector of features; None where there is no Concat or it joins no flattened map. `after` are the
+    tensors that come from a convolution."""
     concat = graph.main.producers.get(name)
     if concat is None or not element_order.joins(concat):
         return None

@@ -57,15 +57,8 @@ def not_followed(
     after: set[str],
 ) -> str | None:
     """Why an FC that reads something else than a rearranged map is no site; None where it has
-    nothing to do with one.
-
-    Args:
-        graph: the model.
-        probe: knows the shapes.
-        back: follows a tensor back, each once.
-        base: what the FC comes from.
-        after: the tensors that come from a convolution.
-    """
+    nothing to do with one. `base` is what the FC comes from, `after` the tensors that come from a
+    convolution."""
     shape = probe.shapes.get(graph.main, base)
     node = graph.main.producers.get(base)
     if shape is None:
@@ -148,14 +141,8 @@ def unstored(
     back: Callable[[str], element_order.Path],
     make_probe: Callable[[], Probe],
 ) -> Iterator[Head]:
-    """Products of a flattened map with something that is no stored matrix.
-
-    Args:
-        graph: the model.
-        after: the tensors that come from a convolution.
-        back: the path to a tensor.
-        make_probe: the shapes; called only if there is a product after a convolution.
-    """
+    """Products of a flattened map with something that is no stored matrix. `after` are the tensors
+    that come from a convolution; `make_probe` is called only if there is a product of one."""
     known = {layer.node for layer in fully_connected(graph)}
     for node in graph.main.nodes:
         if node.op_type == "Einsum" and len(node.inputs) == 2:

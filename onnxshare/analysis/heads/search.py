@@ -19,12 +19,8 @@ _MIXES = frozenset((Effect.PRODUCT, Effect.RECURRENT, Effect.ATTENTION))
 
 
 def find_heads(graph: Graph, make_probe: Callable[[], Probe]) -> list[Head]:
-    """Find all heads of the main graph, and what looks like one and is refused.
-
-    Args:
-        graph: the indexed model.
-        make_probe: called only if there is an FC after a convolution.
-    """
+    """Find all heads of the main graph, and what looks like one and is refused; `make_probe` is
+    called only if there is an FC after a convolution."""
     if not any(_convolves(node) for node in graph.main.nodes):
         return []
     search = _Search(graph, make_probe, after_convolution(graph))

@@ -20,14 +20,8 @@ _FIRST_PROJECTION = 3
 
 
 def as_read(node: Node, operator: Operator, constants: dict[int, Stored]) -> dict[int, Stored]:
-    """The stored tensors of a node as its operator reads them: unpacked, and with the numbers in
-    its attributes under negative slots.
-
-    Args:
-        node: the node.
-        operator: its row in the table of operators.
-        constants: the stored tensor that each constant input carries.
-    """
+    """The stored tensors of a node, by constant input, as its operator reads them: unpacked, and
+    with the numbers in its attributes under negative slots."""
     found = dict(constants)
     if operator.unpack is not None:
         for position, stored in constants.items():

@@ -134,18 +134,10 @@ def transposed(kernel: int, stride: int, dilation: int, pad: int) -> Window | No
 
 
 def resampled(inverse: Fraction, *, half_pixel: bool, mode: str, nearest: str) -> Window | None:
-    """What Resize reads (https://onnx.ai/onnx/operators/onnx__Resize.html).
-
-    Args:
-        inverse: input positions per output position, the inverse of the scale.
-        half_pixel: whether positions are the centres of pixels.
-        mode: nearest, linear or cubic.
-        nearest: how nearest rounds: round_prefer_floor, round_prefer_ceil, floor or ceil.
-
-    Returns:
-        None where the period is beyond its bound, or where what is read does not rise with the
-        position.
-    """
+    """What Resize reads (https://onnx.ai/onnx/operators/onnx__Resize.html), `inverse` positions of
+    the input per position of the output; `nearest` and `mode` are its attributes, `half_pixel` says
+    whether positions are the centres of pixels. None where the period is beyond its bound, or where
+    what is read does not rise with the position."""
     period = inverse.denominator
     if period > MAX_PERIOD:
         return None

@@ -75,14 +75,8 @@ def quantised_copies(weights: tuple[WeightFacts, ...]) -> list[WeightFacts]:
 def _copied_bytes(
     find: Callable[[tuple[WeightFacts, ...]], list[WeightFacts]], words: str, remedy: str
 ) -> Figure:
-    """The bytes of copies.
-
-    Args:
-        find: the copies among the parameter tensors.
-        words: what they are and what the largest is to another, with `{}` where their number and
-            the name of the largest go.
-        remedy: the verb and the options of the command that would help.
-    """
+    """The bytes of the copies that `find` finds; `words` say what they are and what the largest is
+    to another, with `{}` for their number and the name of the largest."""
 
     def say(subject: Subject, size: str) -> str:
         copies = find(subject.inspection.weights)

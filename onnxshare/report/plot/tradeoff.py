@@ -65,11 +65,7 @@ class _Frame:
 
 
 def draw(heads: Sequence[tuple[str, Search]]) -> Picture:
-    """One panel for each head, one below the other.
-
-    Args:
-        heads: the name of each head's first node, and what was tried for it.
-    """
+    """One panel for each head, named after its first node, one below the other."""
     shapes: list[Line | Dot | Words] = []
     for place, (name, search) in enumerate(heads):
         for shape in _panel(name, search):

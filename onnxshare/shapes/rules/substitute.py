@@ -162,12 +162,8 @@ def applied(
 
 
 def substitute(model: onnx.ModelProto, rules: Mapping[tuple[str, str], Rule]) -> None:
-    """Replace the nodes that a table has rules for, subgraphs included, by calls of functions.
-
-    Args:
-        model: the copy that inference reads; it is changed, its nodes keep their places.
-        rules: (domain, operator) → rule.
-    """
+    """Replace the nodes that a table has rules for, subgraphs included, by calls of functions, in
+    the copy that inference reads; its nodes keep their places."""
     domains = {domain for domain, _ in rules}
     if not domains & {entry.domain for entry in model.opset_import}:
         return
