@@ -74,12 +74,8 @@ def bound_by(ratio: float | None, weights: int, activations: int | None) -> str 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of activations in memory over one run of the main graph, for one sample.
-
-    Attributes:
-        inputs: before the first node runs; None where a size is unknown.
-        at_nodes: while each node of the main graph runs, in graph order; empty where unknown.
-    """
+    """Bytes of activations in memory over one run of the main graph, for one sample: before the
+    first node runs, None where a size is unknown; and while each node runs, in graph order."""
 
     inputs: int | None
     at_nodes: tuple[int, ...] = ()

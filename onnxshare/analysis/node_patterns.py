@@ -42,12 +42,7 @@ class Pattern:
 
 
 class Patterns:
-    """The patterns of one graph.
-
-    Args:
-        graph: the graph.
-        shapes: the shapes of its tensors.
-    """
+    """The patterns of one graph, whose tensors have these shapes."""
 
     def __init__(self, graph: Graph, shapes: Shapes) -> None:
         self._graph = graph

@@ -16,14 +16,7 @@ from onnxshare.shapes.types import Shape, TensorType, shown
 
 @dataclass(frozen=True)
 class Operands:
-    """What a rule may ask.
-
-    Attributes:
-        node: the node, for its attributes.
-        inputs: what is known of each input.
-        outputs: what is known of each output.
-        opset: the version of the standard.
-    """
+    """What a rule may ask: the node, what is known of each input and output, the opset."""
 
     node: Node
     inputs: Sequence[TensorType]

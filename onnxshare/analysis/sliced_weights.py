@@ -42,12 +42,7 @@ Parts = tuple[tuple[Stored, int], ...]
 
 
 class Views:
-    """The cut and joined constants of a graph, found node by node in graph order.
-
-    Args:
-        graph: the graph.
-        shapes: the shapes of its tensors.
-    """
+    """The cut and joined constants of a graph, found node by node in graph order."""
 
     def __init__(self, graph: Graph, shapes: Shapes) -> None:
         self._graph = graph

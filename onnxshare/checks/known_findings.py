@@ -26,13 +26,8 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a baseline file holds.
-
-    Attributes:
-        findings: by fingerprint the code, model, node and message of each known finding.
-        metrics: by model what was measured.
-        path: the file.
-    """
+    """What a baseline file holds: by fingerprint the code, model, node and message of each known
+    finding, and by model what was measured."""
 
     findings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, int | float | None]] = field(default_factory=dict)

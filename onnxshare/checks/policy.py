@@ -301,24 +301,18 @@ class _Reader:
     def policy(self, document: Mapping[str, Any]) -> Policy:
         prefix = self._prefix
         report_unknown(document, _KEYS, prefix, self.problems)
-        table = document.get("check", {})
-        if not isinstance(table, dict):
-            self.problems.append(f"{prefix}check: expected a table, [{prefix}check]")
-            table = {}
-        report_unknown(table, BY_OPTION, f"{prefix}check.", self.problems, LISTS)
-        limits = self._limits(table, f"{prefix}check.")
+        table, limits = self._check(document, prefix, f"a table, [{prefix}check]", LISTS)
+        baseline = self._text(document, "baseline", prefix, "the path of a file")
         policy = Policy(
             ordered(limits),
             tuple(self._models(document.get("models", []))),
             self._path,
             allow=tuple(self._allow(document.get("allow", []))),
-            baseline=self._baseline(document.get("baseline")),
+            baseline=None if baseline is None else Path(self._beside(baseline)),
         )
-        words = {key: self._words(table, key) for key in ("select", "ignore", "warn")}
+        words = {key: self._words(table, key) for key in LISTS}
         for key, given in words.items():
-            problems: list[str] = []
-            find_codes(given, f"{prefix}check.{key}:", problems)
-            self.problems.extend(problems)
+            find_codes(given, f"{prefix}check.{key}:", self.problems)
         if self.problems:
             return policy
         try:
@@ -330,12 +324,20 @@ class _Reader:
             self.problems.append(f"{prefix}check: {error.cause}")
             return policy
 
-    def _limits(self, table: Mapping[str, Any], prefix: str) -> dict[str, Limit]:
-        limits = read_limits(table, prefix, self.problems)
+    def _check(
+        self, holder: Mapping[str, Any], prefix: str, expected: str, more: Sequence[str] = ()
+    ) -> tuple[dict[str, Any], dict[str, Limit]]:
+        """The table `check` of the policy or of an entry, and the limits in it."""
+        table, prefix = holder.get("check", {}), f"{prefix}check"
+        if not isinstance(table, dict):
+            self.problems.append(f"{prefix}: expected {expected}")
+            table = {}
+        report_unknown(table, BY_OPTION, f"{prefix}.", self.problems, more)
+        limits = read_limits(table, f"{prefix}.", self.problems)
         for option, limit in limits.items():
             if BY_OPTION[option].unit == "model" and isinstance(limit, str):
                 limits[option] = self._beside(limit)
-        return limits
+        return table, limits
 
     def _words(self, table: Mapping[str, Any], key: str) -> list[str]:
         words = table.get(key, [])
@@ -363,12 +365,7 @@ class _Reader:
 
     def _entry(self, table: Mapping[str, Any], prefix: str) -> list[ModelEntry]:
         report_unknown(table, _MODEL_KEYS, prefix, self.problems)
-        check = table.get("check", {})
-        if not isinstance(check, dict):
-            self.problems.append(f"{prefix}check: expected a table of limits")
-            check = {}
-        report_unknown(check, BY_OPTION, f"{prefix}check.", self.problems)
-        limits = self._limits(check, f"{prefix}check.")
+        _, limits = self._check(table, prefix, "a table of limits")
         reference = self._text(table, "reference", prefix)
         if reference is not None:
             limits["equivalent-to"] = self._beside(reference)
@@ -393,11 +390,13 @@ class _Reader:
                 self.problems.append(f"{prefix}.{name}: expected a list of sizes")
         return dict(table) or None
 
-    def _text(self, table: Mapping[str, Any], key: str, prefix: str) -> str | None:
+    def _text(
+        self, table: Mapping[str, Any], key: str, prefix: str, expected: str = "text"
+    ) -> str | None:
         value = table.get(key)
         if value is None or (isinstance(value, str) and value):
             return value
-        self.problems.append(f"{prefix}{key}: expected text")
+        self.problems.append(f"{prefix}{key}: expected {expected}")
         return None
 
     def _allow(self, tables: Any) -> list[Allow]:
@@ -424,14 +423,6 @@ class _Reader:
             for code in find_codes([rule], f"{prefix}rule:", self.problems):
                 allowed.append(Allow(code, reason, where, node, expires))
         return allowed
-
-    def _baseline(self, value: Any) -> Path | None:
-        if value is None:
-            return None
-        if isinstance(value, str) and value:
-            return Path(self._beside(value))
-        self.problems.append(f"{self._prefix}baseline: expected the path of a file")
-        return None
 
     def _beside(self, name: str) -> str:
         """A path in a policy file is meant relative to that file."""

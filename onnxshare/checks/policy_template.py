@@ -16,14 +16,8 @@ from onnxshare.errors import UsageError
 
 @dataclass(frozen=True)
 class Preset:
-    """A set of limits for one kind of deployment.
-
-    Attributes:
-        name: what `onnxshare init --preset` calls it.
-        about: whom it is for, in one sentence.
-        limits: option name to limit, as a policy file would have them.
-        warn: codes of the rules that only warn.
-    """
+    """A set of limits, as a policy file would have them, for one kind of deployment; `about` says
+    whom it is for, `warn` lists the codes of the rules that only warn."""
 
     name: str
     about: str

@@ -50,6 +50,11 @@ class Finding:
     key: str = ""
 
     @property
+    def where(self) -> str:
+        """What messages begin with: the node and a colon, or nothing."""
+        return f"{self.node}: " if self.node else ""
+
+    @property
     def text(self) -> str:
         """The message with the limit that it is held against."""
         return f"{self.message}; the limit is {self.bound}" if self.bound else self.message

@@ -168,23 +168,34 @@ def _finish(
     report: CheckReport, output: Format, reports: list[tuple[str, Path]], known: Path | None
 ) -> int:
     """Print and write the reports and the baseline, and return the exit code."""
-    if known is None and lacks_baseline(report):
+    from onnxshare.checks.known_findings import write_baseline
+    from onnxshare.io.atomic_write import replace_text
+    from onnxshare.report.checks import render
+    from onnxshare.report.checks.text import print_findings
+
+    regression = any("max-regression" in model.limits for model in report.models)
+    if known is None and regression and not report.before:
         note(
             "note: RG501 judges nothing without a baseline; --write-baseline FILE writes one, "
             "--baseline FILE or the policy names it"
         )
     for model in report.unreadable:
         note(f"onnxshare: error: {model.error}")
-    print_report(report, output)
+    if output in ("full", "concise"):  # with colours where these are for a person
+        print_findings(report, fixes=output == "full")
+    else:
+        write_utf8(render(report, output), commands=output == "github")
     for name, path in reports:
-        write_report(report, name, path)
+        replace_text(path, render(report, name))
     if known is None:
         return report.exit_code
     if report.unreadable:
         raise UsageError(
             f"{known}: not written, because a model could not be read", "mend it first"
         )
-    return write_known(report, known)
+    count = write_baseline(report, known)
+    note(f"wrote {known}: {count} known finding{'' if count == 1 else 's'}")
+    return 0
 
 
 #: Variables that say what options say begin with this.
@@ -204,7 +215,7 @@ def effective_policy(config: Path | None, *, isolated: bool) -> Policy:
     found = Policy() if isolated else find_policy()
     if config is not None:
         found = read_policy(config)
-    return found if isolated else with_variables(found)
+    return found if isolated else found.with_options(*_variables())
 
 
 def only_changed(
@@ -242,15 +253,6 @@ def named_limits(given: Sequence[str] | None) -> dict[str, str]:
     return limits
 
 
-def with_variables(policy: Policy) -> Policy:
-    """The policy with the variables put over it.
-
-    Raises:
-        UsageError: a limit or the name of a rule is not one.
-    """
-    return policy.with_options(*_variables())
-
-
 def _variables() -> tuple[dict[str, object], list[str], list[str], list[str]]:
     """What variables such as ONNXSHARE_MAX_PARAMS and ONNXSHARE_SELECT say."""
     given = {
@@ -266,11 +268,6 @@ def _variables() -> tuple[dict[str, object], list[str], list[str], list[str]]:
 def split(given: Sequence[str] | None) -> list[str]:
     """The words of options that take several, with commas or given several times."""
     return [word.strip() for text in given or () for word in text.split(",") if word.strip()]
-
-
-def lacks_baseline(report: CheckReport) -> bool:
-    """Whether a model is to be compared with a baseline, and there is none."""
-    return not report.before and any("max-regression" in model.limits for model in report.models)
 
 
 def report_files(given: Sequence[str] | None) -> list[tuple[str, Path]]:
@@ -292,38 +289,6 @@ def report_files(given: Sequence[str] | None) -> list[tuple[str, Path]]:
             raise UsageError(f"--report {text}: there is no format '{name}'", ", ".join(FORMATS))
         found.append((name, Path(path)))
     return found
-
-
-def print_report(report: CheckReport, name: str) -> None:
-    """Print the report on stdout, with colours where these are for a person."""
-    from onnxshare.report.checks import render
-    from onnxshare.report.checks.text import print_findings
-
-    if name in ("full", "concise"):
-        print_findings(report, fixes=name == "full")
-    else:
-        write_utf8(render(report, name), commands=name == "github")
-
-
-def write_report(report: CheckReport, name: str, path: Path) -> None:
-    """Write the report to a file, whole or not at all.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    from onnxshare.io.atomic_write import replace_text
-    from onnxshare.report.checks import render
-
-    replace_text(path, render(report, name))
-
-
-def write_known(report: CheckReport, path: Path) -> int:
-    """Write the baseline, say so, and return the exit code: 0."""
-    from onnxshare.checks.known_findings import write_baseline
-
-    count = write_baseline(report, path)
-    note(f"wrote {path}: {count} known finding{'' if count == 1 else 's'}")
-    return 0
 
 
 def counted(reports: Iterable[ModelReport], count: int) -> Iterator[ModelReport]:

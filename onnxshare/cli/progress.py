@@ -6,7 +6,6 @@ import contextlib
 import sys
 import threading
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from onnxshare.errors import printable
@@ -19,7 +18,23 @@ if TYPE_CHECKING:
 _PATIENCE = 2.0
 
 
-class Bars:
+def _started(words: str, *columns: str) -> Progress:
+    """A display of bars on stderr that goes when it is stopped, with some columns of rich's."""
+    from rich import progress as shown
+    from rich.console import Console
+
+    bars = shown.Progress(
+        shown.TextColumn(words, markup=False),
+        shown.BarColumn(),
+        *(getattr(shown, name)() for name in columns),
+        console=Console(file=sys.stderr),
+        transient=True,
+    )
+    bars.start()
+    return bars
+
+
+class Bars(contextlib.AbstractContextManager["Bars"]):
     """Shows a bar for each piece of work once that has taken two seconds, if stderr is a terminal;
     nothing is left of them at the end."""
 
@@ -28,15 +43,7 @@ class Bars:
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Bars:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._progress is not None:
             self._progress.stop()
 
@@ -45,29 +52,14 @@ class Bars:
         if self._progress is None:
             if time.monotonic() - self._begun < _PATIENCE or not sys.stderr.isatty():
                 return
-            self._progress = _start()
+            columns = ("DownloadColumn", "TimeRemainingColumn")
+            self._progress = _started("reading {task.description}", *columns)
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(printable(name), total=total)
         self._progress.update(self._tasks[name], completed=done, total=total)
 
 
-def _start() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bars = Progress(
-        TextColumn("reading {task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=Console(file=sys.stderr),
-        transient=True,
-    )
-    bars.start()
-    return bars
-
-
-class Steps:
+class Steps(contextlib.AbstractContextManager["Steps"]):
     """Shows what `support.progress` reports once the work has taken two seconds, if stderr is a
     terminal; nothing is left of it at the end."""
 
@@ -105,19 +97,8 @@ class Steps:
                 )
 
     def _start(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
         with self._lock:
-            if self._closed:
-                return
-            words, done, total = self._state
-            self._progress = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TimeElapsedColumn(),
-                console=Console(file=sys.stderr),
-                transient=True,
-            )
-            self._task = self._progress.add_task(words, completed=done, total=total or None)
-            self._progress.start()
+            if not self._closed:
+                words, done, total = self._state
+                self._progress = _started("{task.description}", "TimeElapsedColumn")
+                self._task = self._progress.add_task(words, completed=done, total=total or None)

@@ -222,11 +222,8 @@ def _agree(double: Mapping[str, Array], single: Mapping[str, Array]) -> bool:
 
 @dataclass(frozen=True)
 class _Until(RunLimits):
-    """Each step may take what is left of the budget, and no more than any other.
-
-    Attributes:
-        end: when it is used up, by `time.monotonic`.
-    """
+    """Each step may take what is left of the budget, which ends at a time of `time.monotonic`, and
+    no more than any other."""
 
     end: float = 0.0
 

@@ -16,12 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What an approximation must keep, of real samples.
-
-    Attributes:
-        keep: the least share of samples whose class stays, by its 95 % lower bound.
-        max_error: the largest relative RMS error of an output, √(Σ(a - b)² / Σa²).
-    """
+    """What an approximation must keep, of real samples: the least share of samples whose class
+    stays, by its 95 % lower bound; the largest relative RMS error of an output, √(Σ(a - b)² /
+    Σa²)."""
 
     keep: float | None = None
     max_error: float | None = None

@@ -75,14 +75,8 @@ _SAME = {"GlobalAveragePool": "mean", "AveragePool": "mean", "ReduceMean": "mean
 
 @dataclass(eq=False)
 class Used:
-    """Numbers that nodes compute with.
-
-    Attributes:
-        key: unique within the model.
-        tensor: what holds them.
-        dequantized: what they are where the tensor is quantized.
-        readers: the nodes.
-    """
+    """Numbers that nodes compute with: the tensor that holds them, under a key that is unique
+    within the model, what they are where it is quantized, and the nodes."""
 
     key: str
     tensor: IndexedTensor

@@ -113,13 +113,7 @@ Origin = tuple[Any, ...]
 
 
 class Layers:
-    """Matches the nodes of two models.
-
-    Args:
-        a: model A.
-        b: model B.
-        weights: which tensor is which.
-    """
+    """Matches the nodes of two models, whose tensors are matched already."""
 
     def __init__(self, a: Side, b: Side, weights: Matching) -> None:
         self._a, self._b, self._weights = a, b, weights

@@ -92,13 +92,8 @@ def rearranged(one: IndexedTensor, other: IndexedTensor) -> tuple[str, tuple[int
 
 @dataclass(frozen=True)
 class Rounded:
-    """How far a tensor and its quantized form are apart.
-
-    Attributes:
-        max_abs: the largest difference.
-        max_rel: that over the largest number.
-        order: of the axes of the quantized one, which is transposed; None if it is not.
-    """
+    """How far a tensor and its quantized form are apart: the largest difference, alone and over the
+    largest number; and the order of the axes of the quantized one where it is transposed."""
 
     max_abs: float
     max_rel: float

@@ -32,11 +32,7 @@ _TRACED = CARRIERS | _STORING | {"QuantizeLinear"}
 
 
 class Sources:
-    """The constants of a model, by the scopes and names that see them.
-
-    Args:
-        model: reads the sizes that a ConstantOfShape fills.
-    """
+    """The constants of a model, by the scopes and names that see them."""
 
     def __init__(self, model: Model) -> None:
         self._model = model

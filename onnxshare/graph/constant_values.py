@@ -310,13 +310,9 @@ KnownShapes = Mapping[tuple[str, str], tuple[int, ...]]
 
 
 class Values:
-    """Values of constant tensors, computed once each, on demand.
-
-    Args:
-        graph: the index to follow.
-        shapes: what Shape and Size nodes answer.
-        impossible: paths of branches that cannot run, because something in them does not fit.
-    """
+    """Values of constant tensors, computed once each, on demand. `shapes` are what Shape and Size
+    nodes answer; `impossible` the paths of branches that cannot run, as something in them does not
+    fit."""
 
     def __init__(
         self,

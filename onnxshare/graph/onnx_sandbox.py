@@ -26,11 +26,7 @@ _TOO_LARGE = "it needs too much memory"
 
 
 class InferenceRefused(ModelError):
-    """onnx's inference rejects a model.
-
-    Attributes:
-        reason: its report, a line for each node.
-    """
+    """onnx's inference rejects a model; `reason` is its report, a line for each node."""
 
     def __init__(self, cause: str, remedy: str = "", reason: str = "") -> None:
         super().__init__(cause, remedy)

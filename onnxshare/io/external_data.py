@@ -35,11 +35,7 @@ _LINK = "replace it by the file itself, or allow links into a folder with --foll
 
 
 class Refused(Exception):
-    """Why external data is not read.
-
-    Attributes:
-        remedy: what the user can do about it; may be empty.
-    """
+    """Why external data is not read, and what the user can do about it, if anything."""
 
     def __init__(self, reason: str, remedy: str = "") -> None:
         super().__init__(reason)
@@ -234,13 +230,8 @@ def _number(entries: dict[str, str], key: str, default: int) -> int:
 
 
 class ExternalData:
-    """The external data of one model.
-
-    Args:
-        folder: the model's folder; None for a model from memory, which can have no such files.
-        model: the model's name, for messages.
-        follow_symlinks: the folder that links may lead into; None allows none.
-    """
+    """The external data of a model in this folder; one from memory has none, and can have no such
+    files. Links may lead into the folder `follow_symlinks`, if one is given."""
 
     def __init__(
         self, folder: Path | None, model: str = "<model>", follow_symlinks: Path | None = None

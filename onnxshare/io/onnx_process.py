@@ -17,11 +17,8 @@ SECONDS, SECONDS_PER_MB = 8.0, 0.5
 
 
 class TaskFailed(Exception):
-    """Why there is no answer.
-
-    Attributes:
-        given_up: whether it needed too much time or memory, or crashed; else onnx says no.
-    """
+    """Why there is no answer: it needed too much time or memory, or crashed, and was given up; else
+    onnx says no."""
 
     def __init__(self, reason: str, *, given_up: bool = False) -> None:
         super().__init__(reason)

@@ -19,15 +19,8 @@ Row = Any
 
 @dataclass(frozen=True)
 class Column:
-    """One column.
-
-    Attributes:
-        name: as `--columns` takes it and CSV heads it.
-        title: the head in tables.
-        value: the plain value of a row, for CSV.
-        text: what a person reads, given the totals of the model.
-        right: whether it stands to the right, as numbers do.
-    """
+    """One column: its name as `--columns` takes it and CSV heads it, its title in tables, the plain
+    value of a row for CSV, and what a person reads, given the totals of the model."""
 
     name: str
     title: str

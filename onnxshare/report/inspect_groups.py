@@ -11,21 +11,12 @@ from onnxshare.analysis.rows import WEIGHT_LAYERS
 
 @dataclass(frozen=True)
 class Group:
-    """Several nodes as one row. Sums with an unknown term are unknown.
+    """Several nodes as one row: the fields of `NodeFacts`. Sums with an unknown term are unknown,
+    and count of the branches of an If only what totals count.
 
-    Attributes:
-        number: which weight layer it is, counted from 1; None for anything else.
-        name: of the layer, or the path of the module.
-        op_type: the operator that names the group.
-        domain: its domain.
-        kind: the kind of a layer.
-        depth: how deep a module is, counted from 1; 0 for no module.
-        outputs: of its first node.
-        nodes: how many nodes.
-        params: parameters, each tensor counted at its first use in the model.
-        params_new: the same.
-        connections, macs, flops: sums; of the branches of an If only what totals count.
-        sharing_ratio: connections / params; None without params.
+    `number` counts weight layers from 1, and is None for anything else; `depth` says how deep a
+    module is, from 1. `outputs` are those of the first node. A tensor counts at its first use in
+    the model.
     """
 
     number: int | None

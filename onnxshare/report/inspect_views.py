@@ -44,16 +44,8 @@ _HASHED = " hash same_as same_after transposed_of permutation uniform"
 
 @dataclass(frozen=True)
 class View:
-    """Rows and columns, ready to be written in any form.
-
-    Attributes:
-        kind: one of `KINDS`.
-        rows: the rows.
-        columns: those of tables.
-        fields: those of CSV.
-        chosen: whether the user chose the columns, so that none may be left out.
-        of: how many rows there are in all.
-    """
+    """Rows of a kind, and columns of tables and (`fields`) of CSV, ready to be written in any form.
+    None may be left out of `chosen` columns; `of` is how many rows there are in all."""
 
     kind: str
     rows: tuple[Row, ...]

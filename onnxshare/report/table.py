@@ -70,14 +70,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows, ready to be written in any form.
-
-    Attributes:
-        columns: the columns.
-        rows: the rows.
-        heads: whether the titles are shown.
-        ruled: whether text has a line below the titles.
-    """
+    """Columns and rows, ready to be written in any form; with the titles if they are `heads`, in
+    text with a line below these if they are `ruled`."""
 
     columns: Sequence[Column]
     rows: Sequence[Row]

@@ -29,14 +29,9 @@ WHOLE_BELOW = 128 * 2**20
 
 @dataclass(frozen=True)
 class Weights:
-    """A model as ONNX Runtime gets it.
-
-    Attributes:
-        model: a serialized model without external data.
-        handed_over: initializers beside it, by name: ONNX's number of their type, and the values
-            in a NumPy type of the same width.
-        total: bytes of those.
-    """
+    """A model as ONNX Runtime gets it: serialized, without external data; and beside it, by name,
+    the initializers that are handed over (ONNX's number of their type, and the values in a NumPy
+    type of the same width), with the total of their bytes."""
 
     model: bytes
     handed_over: dict[str, tuple[int, Array]] = field(repr=False)

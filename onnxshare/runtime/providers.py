@@ -43,13 +43,8 @@ _TO_TRY = 120.0
 
 @dataclass(frozen=True)
 class Provider:
-    """One way to run a model, known to work.
-
-    Attributes:
-        name: ONNX Runtime's name, such as `CUDAExecutionProvider`.
-        label: one plain line for the user, such as `CPU: no NVIDIA driver`.
-        options: the provider's options.
-    """
+    """One way to run a model, known to work: ONNX Runtime's name, such as `CUDAExecutionProvider`,
+    one plain line for the user, such as `CPU: no NVIDIA driver`, and the provider's options."""
 
     name: str
     label: str

@@ -20,13 +20,7 @@ from onnxshare.samples.input_specs import batching, input_specs
 
 
 class Session:
-    """A model that is loaded and ready to run.
-
-    Attributes:
-        provider: where it runs.
-        output_names: what each run returns, in order.
-        settings: how it runs.
-    """
+    """A model that is loaded and ready to run; each run returns `output_names`, in order."""
 
     def __init__(
         self,

@@ -23,13 +23,8 @@ _SHARE = 0.9
 
 @dataclass(frozen=True)
 class Opened:
-    """A session in its place.
-
-    Attributes:
-        number: what to call it there.
-        generation: of the place: whoever stops it ends its sessions.
-        size: bytes of the model.
-    """
+    """A session in its place, by number; whoever stops the place, which ends a generation, ends its
+    sessions. `size` is that of the model in bytes."""
 
     number: int
     generation: int

@@ -53,12 +53,8 @@ _ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class ChildProcess:
-    """A process that runs a model, started at once and asked later.
-
-    Attributes:
-        peak: the most memory that it has had, in bytes, as of its last answer.
-        spent: why it no longer answers; empty while it does.
-    """
+    """A process that runs a model, started at once and asked later. `peak` is the most memory that
+    it has had, in bytes, as of its last answer; `spent` says why it no longer answers."""
 
     def __init__(self, memory: int | None) -> None:
         """Start it; what it needs to import, it imports while this process goes on.

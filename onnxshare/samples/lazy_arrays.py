@@ -36,13 +36,8 @@ class Piece:
 
 
 class LazyArrays(Mapping[str, Array]):
-    """Per input the values of all samples, read when first asked for, and then kept.
-
-    Args:
-        pieces: where the samples are.
-        sample_bytes: what one sample takes in memory.
-        rows: which of the samples, in which order; None for all.
-    """
+    """Per input the values of all samples, or of some rows of them, read when first asked for, and
+    then kept."""
 
     def __init__(
         self, pieces: Sequence[Piece], sample_bytes: int, rows: Array | None = None

@@ -57,11 +57,8 @@ def shown(shape: Shape, symbols: Collection[str] = ()) -> Shape:
 
 
 class TypeTable:
-    """Hands out types, equal ones as one object.
-
-    Args:
-        symbols: the names that the model itself gives to sizes.
-    """
+    """Hands out types, equal ones as one object; `symbols` are the names that the model gives to
+    sizes."""
 
     def __init__(self, symbols: Collection[str] = ()) -> None:
         self._symbols = symbols

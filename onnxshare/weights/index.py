@@ -62,15 +62,7 @@ class _Source:
 
 
 class TensorIndex:
-    """Stored tensors of one model.
-
-    Args:
-        graph: the index over the model's nodes.
-        tensors: the tensors.
-
-    Attributes:
-        tensors: by key, in their order.
-    """
+    """Stored tensors of one model, by key, in their order."""
 
     def __init__(self, graph: Graph, tensors: Iterable[Stored] = ()) -> None:
         self._source = _Source(graph)
@@ -222,13 +214,8 @@ def _sparse(graph: Graph, stored: Stored) -> onnx.SparseTensorProto:
 
 @dataclass(frozen=True)
 class Copy:
-    """One of several equal tensors.
-
-    Attributes:
-        stored: the tensor.
-        permutation: the order of axes in which the first of its group, transposed, is this one;
-            None if the two are equal as they are.
-    """
+    """One of several equal tensors; its permutation is the order of axes in which the first of its
+    group, transposed, is this one, None if the two are equal as they are."""
 
     stored: Stored
     permutation: tuple[int, ...] | None = None

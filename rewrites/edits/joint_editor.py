@@ -15,12 +15,7 @@ from onnxshare.graph.index import Node
 
 
 class JointEditor(Editor):
-    """An editor for the sites of one rewrite, one after the other: `begin`, edits, `keep`.
-
-    Args:
-        subject: the model.
-        rewrite: the name that new nodes carry as their origin.
-    """
+    """An editor for the sites of one rewrite, one after the other: `begin`, edits, `keep`."""
 
     def __init__(self, subject: Subject, rewrite: str) -> None:
         super().__init__(subject.graph.proto, rewrite, subject.graph.model.payloads)

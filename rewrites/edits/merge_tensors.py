@@ -32,12 +32,7 @@ def flips(reader: Node, name: str) -> bool:
 
 
 class Merge:
-    """Replaces stored tensors by others that stay.
-
-    Args:
-        graph: the model, which is not changed.
-        rewrite: the name that new nodes carry as their origin.
-    """
+    """Replaces stored tensors by others that stay, in a copy of the model."""
 
     def __init__(self, graph: Graph, rewrite: str) -> None:
         self._graph, self._rewrite = graph, rewrite

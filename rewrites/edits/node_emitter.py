@@ -9,11 +9,8 @@ from rewrites.moved_weights import Moved
 
 
 class Emitter:
-    """Passes nodes and constants on to an editor; without one it only hands out names.
-
-    Args:
-        editor: collects the edits; None to check without reading any weight.
-    """
+    """Passes nodes and constants on to an editor; without one it only hands out names, to check
+    without reading any weight."""
 
     def __init__(self, editor: Editor | None) -> None:
         self.editor = editor

@@ -23,12 +23,7 @@ from rewrites.refusal import Refusal
 
 
 class Steps:
-    """The element-wise steps of one head.
-
-    Args:
-        subject: the model.
-        out: where nodes and constants are emitted.
-    """
+    """The element-wise steps of one head."""
 
     def __init__(self, subject: Subject, out: Emitter) -> None:
         self._subject, self._out = subject, out

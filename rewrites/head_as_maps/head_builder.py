@@ -47,14 +47,8 @@ from rewrites.refusal import Refusal
 
 
 class HeadBuilder:
-    """Builds the maps of one head and the edits that make them.
-
-    Args:
-        subject: the model.
-        editor: collects the edits; None only checks, without reading any weight.
-        feature_map: the tensor that the head starts from.
-        sizes: its sizes `[N, C, spatial…]` under the probe.
-    """
+    """Builds the maps of one head, from a feature map of sizes `[N, C, spatial…]` under the probe,
+    and the edits that make them; without an editor it only checks, and reads no weight."""
 
     def __init__(
         self, subject: Subject, editor: Editor | None, feature_map: str, sizes: tuple[int, ...]

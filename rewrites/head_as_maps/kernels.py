@@ -33,12 +33,7 @@ from rewrites.head_as_maps.quantized import (
 
 
 class Convolutions:
-    """The convolutions of one head, with their kernels and biases.
-
-    Args:
-        subject: the model.
-        out: where nodes and constants are emitted.
-    """
+    """The convolutions of one head, with their kernels and biases."""
 
     def __init__(self, subject: Subject, out: Emitter) -> None:
         self._subject, self._out = subject, out

@@ -17,12 +17,8 @@ from onnxshare.graph.operator_traits import traits_of
 
 
 class Trunk:
-    """The layers before the heads of a model.
-
-    Args:
-        subject: the model.
-        replaced: the nodes of its heads, and all after them.
-    """
+    """The layers before the heads of a model; `replaced` are the nodes of these, and all after
+    them."""
 
     def __init__(self, subject: Subject, replaced: set[Node]) -> None:
         self._graph, self._shapes = subject.graph, subject.probe.shapes

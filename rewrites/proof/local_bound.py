@@ -55,13 +55,7 @@ _STEP = 2**22
 
 @dataclass(frozen=True)
 class _Layer:
-    """A linear layer of the original: y = W x + b.
-
-    Attributes:
-        data: the tensor x.
-        weight: W as [out, in].
-        bias: b as [out].
-    """
+    """A linear layer of the original: y = W x + b, with W as [out, in] and b as [out]."""
 
     data: str
     weight: Array

@@ -40,13 +40,8 @@ _AT_ONCE = 2
 
 @dataclass(frozen=True)
 class Rest:
-    """What differs between two models, and what goes into it.
-
-    Attributes:
-        a, b: the models from there on.
-        samples: the values of the tensors between the parts, as inputs of both.
-        shared: how many nodes before are the same in both models.
-    """
+    """What differs between two models, the values of the tensors that go into it, as inputs of
+    both, and how many nodes before are the same."""
 
     a: Model
     b: Model

@@ -100,14 +100,8 @@ _RIDGE = 1e-2
 
 @dataclass(frozen=True)
 class Student:
-    """The fitted network, in terms of the map as it is.
-
-    Attributes:
-        channels: u, `[K, C]`.
-        rows: m, `[K, S]`.
-        hidden, hidden_bias: H `[h, K]` and h.
-        out, out_bias: per output group O `[F, h]` and o `[F]`.
-    """
+    """The fitted network, in terms of the map as it is: u `[K, C]`, m `[K, S]`, H `[h, K]` and h,
+    and per output group O `[F, h]` and o `[F]`."""
 
     channels: Array
     rows: Array

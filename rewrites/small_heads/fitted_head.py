@@ -55,12 +55,8 @@ class FittedLayer:
 
 @dataclass(frozen=True)
 class Hidden:
-    """A layer between the features and the outputs, max(0, H z + h), in no place of the chain.
-
-    Attributes:
-        weight: H, `[units, D]`.
-        bias: h, `[units]`.
-    """
+    """A layer between the features and the outputs, max(0, H z + h), in no place of the chain, with
+    weight H `[units, D]` and bias h."""
 
     weight: Floats = field(repr=False)
     bias: Floats = field(repr=False)

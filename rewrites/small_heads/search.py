@@ -45,13 +45,8 @@ _AT_ONCE = 4
 
 @dataclass(frozen=True)
 class CrossValidated:
-    """What a method does on samples that it was not fitted to.
-
-    Attributes:
-        heads: one per fold.
-        samples: the samples that were predicted, `[n]`.
-        outputs: per leaf the predictions for these, `[n, F]`.
-    """
+    """What a method does on samples `[n]` that it was not fitted to: the heads, one per fold, and
+    per leaf the predictions `[n, F]`."""
 
     heads: tuple[SmallHead, ...]
     samples: Array

@@ -236,13 +236,8 @@ def channel_energy(maps: Array, chosen: Array) -> Floats:
 
 @dataclass(frozen=True)
 class Separable:
-    """K separable features.
-
-    Attributes:
-        spatial: the spatial sizes of the map.
-        channels: u, `[K, C]`.
-        rows: m, `[K, S]`.
-    """
+    """K separable features: channels u `[K, C]` and rows m `[K, S]`, over a map of these spatial
+    sizes."""
 
     spatial: tuple[int, ...]
     channels: Floats = field(repr=False)

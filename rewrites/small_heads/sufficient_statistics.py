@@ -71,13 +71,8 @@ def blocks(length: int, width: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean `[D]` and scatter `[D, D]` of samples.
-
-    Attributes:
-        count: the number of samples.
-        mean: z̄.
-        scatter: Σ (z − z̄)(z − z̄)ᵀ, not divided by the count.
-    """
+    """Count, mean z̄ `[D]` and scatter `[D, D]` of samples: Σ (z − z̄)(z − z̄)ᵀ, not divided by the
+    count."""
 
     count: int
     mean: Floats

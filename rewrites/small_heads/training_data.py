@@ -25,12 +25,9 @@ _IN_MEMORY = 2**30
 
 @dataclass(frozen=True)
 class HeadData:
-    """A head's own computations on samples.
-
-    Attributes:
-        maps: what its roots read, `[N, C, S]` in single precision (double for a double model).
-        results: per layer of the chain its outputs `[N, F]`, biases added.
-    """
+    """A head's own computations on samples: the maps that its roots read, `[N, C, S]` in single
+    precision (double for a double model), and per layer of the chain its outputs `[N, F]`, biases
+    added."""
 
     maps: Array = field(repr=False)
     results: Mapping[int, Array] = field(repr=False)

@@ -134,12 +134,8 @@ def _function(graph: Graph, scope: Scope, last: Node) -> tuple[str, list[Node]] 
 
 @dataclass(frozen=True)
 class Path:
-    """The nodes from a tensor to an FC, in order of computation.
-
-    Attributes:
-        base: the tensor where the path starts: what makes it is no step of a head.
-        nodes: the layout and element-wise steps between.
-    """
+    """The layout and element-wise nodes from a tensor, which no step of a head makes, to an FC, in
+    order of computation."""
 
     base: str
     nodes: tuple[Node, ...]

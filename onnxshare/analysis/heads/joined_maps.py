@@ -11,13 +11,8 @@ from onnxshare.graph.index import Graph, Node
 
 @dataclass(frozen=True)
 class Join:
-    """What a Concat joins, Concats of Concats included.
-
-    Attributes:
-        sources: the tensors that are joined: feature maps `[N, C, spatial…]`, and after them plain
-            vectors `[N, F]`.
-        nodes: the layout and element-wise nodes between the maps and the Concats, and those.
-    """
+    """What a Concat joins, Concats of Concats included: feature maps `[N, C, spatial…]`, after them
+    plain vectors `[N, F]`; and the layout and element-wise nodes before the Concats, and those."""
 
     sources: tuple[str, ...]
     nodes: tuple[Node, ...]

@@ -35,12 +35,8 @@ def _convolves(node: Node) -> bool:
 
 @dataclass(frozen=True)
 class After:
-    """The tensors that depend on a convolution.
-
-    Attributes:
-        all: all of them, whatever operators are between.
-        maps: those without a matrix product, attention or a recurrent cell between.
-    """
+    """The tensors that depend on a convolution: `all` of them, whatever operators are between, and
+    `maps`, without a matrix product, attention or a recurrent cell between."""
 
     all: set[str]
     maps: set[str]

@@ -142,11 +142,6 @@ _MOST_INPUTS, _MOST_AXES = 64, 16
 class ReceptiveFields:
     """The receptive fields of a graph, from one pass whose cost grows with the number of nodes.
 
-    Args:
-        graph: the indexed model.
-        shapes: sizes, which padding of the kind SAME and layout nodes need.
-        values: constants that operators take their axes and sizes from.
-
     Attributes:
         images: the spatial axes of each image-like input.
     """

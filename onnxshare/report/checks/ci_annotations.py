@@ -29,8 +29,7 @@ def gitlab(report: CheckReport) -> str:
 
 
 def _finding(report: CheckReport, model: ModelReport, finding: Finding) -> dict[str, Any]:
-    where = f"{finding.node}: " if finding.node else ""
-    text = f"{finding.code} {finding.model}: {where}{finding.text}; fix: {finding.fix}"
+    text = f"{finding.code} {finding.model}: {finding.where}{finding.text}; fix: {finding.fix}"
     severity = "major" if finding.severity == "error" else "minor"
     return _item(
         report, model, f"{finding.code} {finding.rule}", text, finding.fingerprint, severity
@@ -69,8 +68,7 @@ def github(report: CheckReport) -> str:
 
 
 def _words(finding: Finding) -> str:
-    where = f"{finding.node}: " if finding.node else ""
-    return f"{finding.model}: {where}{finding.text}\nfix: {finding.fix}"
+    return f"{finding.model}: {finding.where}{finding.text}\nfix: {finding.fix}"
 
 
 def _command(kind: str, report: CheckReport, model: ModelReport, title: str, text: str) -> str:

@@ -76,8 +76,7 @@ def _case(model: ModelReport, name: str) -> TestCase:
 
 
 def _words(finding: Finding) -> str:
-    where = f"{finding.node}: " if finding.node else ""
-    return f"{finding.code} {where}{finding.text}\nfix: {finding.fix}"
+    return f"{finding.code} {finding.where}{finding.text}\nfix: {finding.fix}"
 
 
 def _text(words: str) -> str:

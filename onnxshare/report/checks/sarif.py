@@ -57,12 +57,11 @@ def _rule(rule: Rule) -> dict[str, Any]:
 
 
 def _result(report: CheckReport, model: ModelReport, finding: Finding) -> dict[str, Any]:
-    where = f"{finding.node}: " if finding.node else ""
     return {
         "ruleId": finding.code,
         "ruleIndex": [rule.code for rule in _rules(report)].index(finding.code),
         "level": finding.severity,
-        "message": {"text": f"{finding.model}: {where}{finding.text}. Fix: {finding.fix}"},
+        "message": {"text": f"{finding.model}: {finding.where}{finding.text}. Fix: {finding.fix}"},
         "locations": [_location(report, model, finding)],
         "partialFingerprints": {
             "onnxshare/v1": finding.fingerprint,

@@ -47,13 +47,12 @@ def _plain(report: CheckReport, *, fixes: bool) -> str:
 
 
 def _line(finding: Finding, widest: int) -> Text:
-    where = f"{finding.node}: " if finding.node else ""
     warns = "" if finding.severity == "error" else "warning: "
     return Text.assemble(
         (finding.code, "bold red" if finding.severity == "error" else "bold yellow"),
         "  ",
         (printable(finding.model).ljust(widest), "bold"),
-        f"  {warns}{printable(where + finding.message)}",
+        f"  {warns}{printable(finding.where + finding.message)}",
         (f"; the limit is {printable(finding.bound)}" if finding.bound else "", "yellow"),
     )
 

@@ -90,13 +90,8 @@ class Words:
 
 @dataclass(frozen=True)
 class Picture:
-    """What is drawn, first things first, in units of one pixel, y downwards.
-
-    Attributes:
-        width, height: of the whole.
-        title: in words, for those who cannot see it.
-        shapes: the elements.
-    """
+    """What is drawn, first things first, in units of one pixel, y downwards; the title is for those
+    who cannot see it."""
 
     width: float
     height: float

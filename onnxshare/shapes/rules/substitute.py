@@ -25,12 +25,8 @@ class NoRule(Exception):
 
 
 class Body:
-    """The function that stands in for one node, while a rule writes it.
-
-    Args:
-        node: the node.
-        ranks: number of axes of stored tensors, by name.
-    """
+    """The function that stands in for one node, while a rule writes it; `ranks` are the numbers of
+    axes of stored tensors, by name."""
 
     def __init__(self, node: onnx.NodeProto, ranks: Mapping[str, int]) -> None:
         self.node = node
