@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from onnxshare.analysis.heads.head import ONE_POSITION, Head, Subject
 from onnxshare.graph.editor import Editor
+from onnxshare.graph.index import Node
 from rewrites.base import Change, Fitting, Options, Rewrite, Site, head_params, put_over
 from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.head_as_maps.sliding import free_sizes, slide
@@ -34,26 +35,30 @@ class FcToConv(Rewrite):
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
         """One site per head; where the network shall slide, one for all heads that can."""
-        groups: list[tuple[Head, ...]] = [(head,) for head in subject.heads]
-        able = [head for head in subject.heads if _why_not(head) is None]
-        if options.fully_convolutional and len(able) > 1:
-            groups = [(head,) for head in subject.heads if _why_not(head) is not None]
-            groups.append(tuple(able))
-        return [self._site(subject, heads, options) for heads in groups]
+        able = tuple(head for head in subject.heads if _why_not(head) is None)
+        if not (options.fully_convolutional and able):
+            return [self._site(subject, (head,), options)[0] for head in subject.heads]
+        together, taken = self._site(subject, able, options)
+        rest = [head for head in subject.heads if _why_not(head) is not None]
+        left = [head for head in rest if any(layer.node not in taken for layer in head.layers)]
+        return [*(self._site(subject, (head,), options)[0] for head in left), together]
 
-    def _site(self, subject: Subject, heads: tuple[Head, ...], options: Options) -> Site:
+    def _site(
+        self, subject: Subject, heads: tuple[Head, ...], options: Options
+    ) -> tuple[Site, set[Node]]:
+        """A site, and the nodes that would go."""
         before = sum(head_params(subject.graph, head) for head in heads)
-        reason = _why_not(heads[0])
+        reason, taken = _why_not(heads[0]), set[Node]()
         if reason is None:
             try:
-                self._plan(subject, heads, None, options)
+                taken = self._plan(subject, heads, None, options).replaced
             except Refusal as refusal:
                 reason = str(refusal)
         first = heads[0].layers[0].node.name
         if reason is not None:
-            return Site(self.name, first, None, reason, before, None, target=heads)
+            return Site(self.name, first, None, reason, before, None, target=heads), taken
         words = "; ".join(map(_describe, heads))
-        return Site(self.name, first, True, None, before, before, words, heads)
+        return Site(self.name, first, True, None, before, before, words, heads), taken
 
     def apply(self, subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
         """Make the change; samples are not needed."""

@@ -18,7 +18,8 @@ PAGE = ROOT / "docs" / "known-limits.md"
 #: Files whose `Refusal`s, and whose variables called `reason` or `fault`, are reasons.
 REFUSING = (
     "conv_to_fc edits/average_pooling edits/node_uses fc_to_conv fold_batchnorm global_pool "
-    "head_as_maps/elementwise head_as_maps/fc_weights head_as_maps/head_builder "
+    "head_as_maps/elementwise head_as_maps/fc_weights head_as_maps/features "
+    "head_as_maps/head_builder "
     "head_as_maps/kernels head_as_maps/maps head_as_maps/quantized head_as_maps/sliding "
     "head_as_maps/trunk pool_first"
 ).split()

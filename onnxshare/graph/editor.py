@@ -97,15 +97,14 @@ class Editor:
         output: str,
         attributes: Mapping[str, Any] | None = None,
         *,
-        keep_others: bool = False,
+        others: Iterable[str] = (),
     ) -> str:
-        """Put a copy of a node, with other inputs, another first output and other values of some
-        attributes, at its place; `keep_others` lets it keep its further outputs."""
+        """Put a copy of a node, with other inputs and outputs and other values of some attributes,
+        at its place."""
         node = onnx.NodeProto()
         node.CopyFrom(origin.proto)
         del node.input[:]
         node.input.extend(inputs)
-        others = list(node.output[1:]) if keep_others else []
         del node.output[:]
         node.output.extend([output, *others])
         changed = dict(attributes or {})

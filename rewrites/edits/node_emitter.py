@@ -89,14 +89,18 @@ class Emitter:
         wanted: str,
         attributes: dict[str, object] | None = None,
         *,
-        keep_others: bool = False,
+        others: tuple[str, ...] = (),
     ) -> str:
         """Emit a copy of a node with other inputs and other values of some attributes, and with
-        its outputs after the first if `keep_others` is set; returns the name its output got."""
+        `others` as its outputs after the first; returns the name its output got."""
         if self.editor is None:
             return wanted
         output = self.editor.new_name(wanted)
-        return self.editor.emit_copy(node, inputs, output, attributes, keep_others=keep_others)
+        return self.editor.emit_copy(node, inputs, output, attributes, others=others)
+
+    def new_name(self, wanted: str) -> str:
+        """A name for an output that a copy shall get."""
+        return wanted if self.editor is None else self.editor.new_name(wanted)
 
     def rename(self, name: str, wanted: str) -> None:
         """Give the output of a new node another name."""

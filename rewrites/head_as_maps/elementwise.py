@@ -105,8 +105,19 @@ class Steps:
         if len(head_map.parts) > 1:
             raise Refusal(f"{node.op_type} '{node.name}' takes its range over several maps")
         part = head_map.parts[0]
-        name = self._out.copy(node, [part.name], f"{node.outputs[0]}_map", keep_others=True)
+        wanted = f"{node.outputs[0]}_map"
+        name = self._out.copy(node, [part.name], wanted, others=node.outputs[1:])
         return replace(head_map, parts=(replace(part, name=name),))
+
+    def _per_channel(self, node: Node, name: str, head_map: HeadMap) -> str:
+        """A constant over axis 1 of a tensor, as one number per channel of its map."""
+        value = values_of(self._subject, self._graph.main, name)
+        spread = _spread(
+            value.reshape(-1, *(1 for _ in head_map.index.shape[2:])), head_map, node, name
+        )
+        (moved,) = constants_of(head_map, spread, node)
+        channels = np.broadcast_to(moved.reshape(-1), head_map.sizes[:1])
+        return self._out.constant(channels, f"{name}_map")
 
     def _constants(self, spread: Array, head_map: HeadMap, node: Node, wanted: str) -> list[str]:
         return [self._out.constant(item, wanted) for item in constants_of(head_map, spread, node)]
@@ -127,12 +138,16 @@ class Steps:
         Raises:
             Refusal: it is not in its inference form, or not over features.
         """
-        if element_order.trains(node) or head_map.index.ndim != 2:
+        index = head_map.index
+        if element_order.trains(node) or index.ndim < 2 or (index.ndim > 2 and not head_map.vector):
             raise Refusal(f"BatchNormalization '{node.name}' is not in its inference form")
         if head_map.vector:
-            if not is_plain(head_map.index, head_map.samples) or not node.attribute("spatial", 1):
+            if not node.attribute("spatial", 1):
                 raise Refusal(f"BatchNormalization '{node.name}' is not over features")
-            parts = [self._copy(node, [p.name, *node.inputs[1:]], p) for p in head_map.parts]
+            names = list(node.inputs[1:5])
+            if index.ndim > 2 or not is_plain(index, head_map.samples):
+                names = [self._per_channel(node, name, head_map) for name in names]
+            parts = [self._copy(node, [part.name, *names], part) for part in head_map.parts]
             return replace(head_map, parts=tuple(parts)), None
         constants = [values_of(self._subject, self._graph.main, name) for name in node.inputs[1:5]]
         scale, shift, mean, variance = (item.astype(np.float64) for item in constants)

@@ -20,15 +20,16 @@ from onnxshare.analysis.heads.element_order import WITH_CONSTANT
 from onnxshare.analysis.heads.fully_connected import fully_connected
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.errors import ModelError
-from onnxshare.graph.index import Graph, Node, model_inputs
+from onnxshare.graph.index import Graph, model_inputs
 from onnxshare.graph.onnx_sandbox import infer_shapes
 from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.io.load import Model
 from onnxshare.shapes.inference import infer
 from onnxshare.shapes.rules.microsoft import RULES
 from onnxshare.shapes.rules.substitute import substitute
+from rewrites.head_as_maps.features import Features
 from rewrites.head_as_maps.head_builder import HeadBuilder
-from rewrites.head_as_maps.maps import is_plain, one
+from rewrites.head_as_maps.maps import is_plain
 from rewrites.head_as_maps.trunk import Trunk
 from rewrites.refusal import Refusal
 
@@ -164,8 +165,6 @@ def _by_position(model: onnx.ModelProto, rank: int) -> str | None:
 #: What quantises by the range of a whole tensor, so that no output depends on its crop alone.
 _DYNAMIC = frozenset(("DynamicQuantizeLinear", "DynamicQuantizeMatMul"))
 
-_SOFTMAX = frozenset(("Softmax", "LogSoftmax"))
-
 
 def slide(subject: Subject, builder: HeadBuilder, *, pool: bool = False) -> None:
     """Carry everything after the head over to maps, up to the outputs of the graph.
@@ -176,37 +175,37 @@ def slide(subject: Subject, builder: HeadBuilder, *, pool: bool = False) -> None
     Raises:
         Refusal: a node after the head cannot work on a map, or not every output becomes one.
     """
-    graph = subject.graph
+    graph, maps = subject.graph, builder.head_maps
     layers = {layer.node: layer for layer in fully_connected(graph)}
-    for node in builder.replaced:
-        if node.op_type in _DYNAMIC:
-            raise Refusal(f"'{node.name}' ({node.op_type}) takes its range over the whole image")
+    features = Features(subject, builder.out, builder.samples)
     for node in graph.main.nodes:
-        if node in builder.replaced or not any(name in builder.head_maps for name in node.inputs):
-            continue
-        if not any(
-            name in builder.head_maps and builder.head_maps[name].vector for name in node.inputs
-        ):
-            continue  # reads the feature map beside the head
+        known = [maps[name] for name in node.inputs if name in maps]
+        if node in builder.replaced or not any(head_map.vector for head_map in known):
+            continue  # it reads no result of the head, or the feature map beside it
         if traits_of(node).shape_only:
             continue  # `_check_readers` asks whether anything is left that needs the size
         if node in layers:  # behind something that is no step of a head, such as a gate
             builder.connect(layers[node])
-        elif node.op_type in _SOFTMAX and node.standard:
-            _softmax(subject, builder, node)
-        elif element_order.moves(node) or element_order.elementwise(node):
+        elif len(known) == 1 and (element_order.moves(node) or element_order.elementwise(node)):
             builder.carry(node)
         else:
-            raise Refusal(f"node '{node.name}' ({node.op_type}) cannot work on a map of outputs")
+            maps.update(features.carry(node, maps))
+            builder.replaced.add(node)
+    for node in builder.replaced:
+        if node.op_type in _DYNAMIC:
+            raise Refusal(f"'{node.name}' ({node.op_type}) takes its range over the whole image")
     _check_readers(subject, builder)
-    maps: set[str] = set()
+    found: set[str] = set()
     for value in graph.main.graph.output:
-        head_map = builder.head_maps.get(value.name)
+        head_map = maps.get(value.name)
         if head_map is None or not head_map.vector:
             raise Refusal(f"output '{value.name}' does not come from the head")
-        if head_map.name in maps:
-            raise Refusal(f"output '{value.name}' is the same as another one")
-        maps.add(head_map.name)
+        maker = graph.main.producers[value.name]
+        made = features.in_order(maker, head_map)
+        if made.name in found:
+            made = features.again(maker, made)
+        found.add(made.name)
+        maps[value.name] = made
     if pool:
         _pool_outputs(subject, builder)
     else:
@@ -237,32 +236,6 @@ def _check_readers(subject: Subject, builder: HeadBuilder) -> None:
             for reader in main.readers(name):
                 if reader not in leaving:
                     raise Refusal(f"node '{reader.name}' ({reader.op_type}) reads '{name}'")
-
-
-def _softmax(subject: Subject, builder: HeadBuilder, node: Node) -> None:
-    """Softmax over the features becomes Softmax over the channels, position by position. Before
-    opset 13 it flattened from its axis on, so there the channels must come last meanwhile."""
-    head_map = builder.head_maps[node.inputs[0]]
-    opset = subject.graph.opset
-    axis = int(node.attribute("axis", -1 if opset >= 13 else 1))
-    last_axis = axis % max(1, head_map.index.ndim) == head_map.index.ndim - 1
-    in_order = np.array_equal(head_map.index.reshape(-1), np.arange(head_map.index.size))
-    if not (last_axis and in_order and head_map.index.shape[-1:] == head_map.sizes[:1]):
-        raise Refusal(f"{node.op_type} '{node.name}' is not over the features")
-    wanted = f"{node.outputs[0]}_map"
-    if opset >= 13:
-        name = builder.out.emit(node, node.op_type, [head_map.name], wanted, {"axis": 1})
-    else:
-        rank = len(head_map.sizes) + 1
-        last = [0, *range(2, rank), 1]
-        back = [0, rank - 1, *range(1, rank - 1)]
-        name = builder.out.emit(
-            node, "Transpose", [head_map.name], f"{wanted}_last", {"perm": last}
-        )
-        name = builder.out.emit(node, node.op_type, [name], f"{wanted}_soft", {"axis": rank - 1})
-        name = builder.out.emit(node, "Transpose", [name], wanted, {"perm": back})
-    builder.head_maps[node.outputs[0]] = one(name, head_map.sizes, head_map.index, vector=True)
-    builder.replaced.add(node)
 
 
 def as_vectors(model: onnx.ModelProto, original: Model, *, pooled: bool = False) -> onnx.ModelProto:

@@ -138,7 +138,8 @@ class Net:
                 for t in self._stored
             ]
         graph = helper.make_graph(self._nodes, "net", inputs, self._outputs, self._stored)
-        opsets = [helper.make_opsetid("", self.opset)]
+        domains = {node.domain: 1 for node in self._nodes} | {"": self.opset}
+        opsets = [helper.make_opsetid(*item) for item in sorted(domains.items())]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=self.ir, **more)
         onnx.checker.check_model(model, full_check=True)
         return model
