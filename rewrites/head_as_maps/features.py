@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
+import onnx
 
 from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.head import Subject
@@ -26,34 +27,16 @@ from rewrites.head_as_maps.maps import HeadMap, one
 from rewrites.refusal import Refusal
 
 #: What takes elements, or repeats them.
-_PICKS = frozenset("Compress Expand Gather GatherElements GatherND Slice Split Tile".split())
+_PICKS = frozenset((Effect.CUT, Effect.LOOKUP, Effect.REPEAT))
 
 #: What works along axes.
 _ALONG = frozenset((Effect.REDUCTION, Effect.NORMALIZATION, Effect.SOFTMAX, Effect.ORDERING))
 
-#: Operators over one axis → the axis where none is given.
-_AXIS = {
-    "ArgMax": 0,
-    "ArgMin": 0,
-    "CumProd": 0,
-    "CumSum": 0,
-    "Hardmax": -1,
-    "LogSoftmax": -1,
-    "LpNormalization": -1,
-    "QLinearSoftmax": -1,
-    "Softmax": -1,
-    "TopK": -1,
-    "LayerNormalization": -1,
-    "RMSNormalization": -1,
-    "SimplifiedLayerNormalization": -1,
-}
+#: Since this opset operands broadcast by themselves.
+_BROADCASTS = 7
 
-#: Those that work on all axes from theirs on: since which version no more.
-_FROM_AXIS = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13, "QLinearSoftmax": 13}
-_TO_THE_LAST = frozenset(("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"))
-
-#: Operators whose axis is their second input.
-_AXIS_IN_INPUT = frozenset(("CumProd", "CumSum"))
+#: Before this opset a Softmax works on all axes from its own on.
+_ONE_AXIS = 13
 
 
 @dataclass(frozen=True)
@@ -94,7 +77,8 @@ class Features:
         if traits_of(node).elementwise and self._graph.opset >= _BROADCASTS:
             return self._combine(node, read)
         if node.inputs[0] in read and len(read) == 1:
-            if node.standard and node.op_type in _PICKS:
+            views = traits_of(node).views or effect is Effect.LOOKUP
+            if effect in _PICKS and views and node.op_type != "Unique":
                 return self._pick(node, read[node.inputs[0]])
             along = self._along(node, read[node.inputs[0]].index)
             if along is not None:
@@ -236,27 +220,32 @@ class Features:
 
     def _along(self, node: Node, index: Array) -> _Along | None:
         """Over which axes a node works; None where that is not known of its operator."""
-        rank, kind = index.ndim, node.op_type
-        if traits_of(node).effect not in _ALONG:
-            return None
-        if traits_of(node).effect is Effect.REDUCTION and kind.startswith("Reduce"):
-            place = 1 if len(node.inputs) > 1 and node.inputs[1] else None
-            given = node.attribute("axes", None)
-            if place is not None:
-                given = self._subject.probe.values.integers(self._graph.main, node.inputs[1])
-            if not given:
-                return None
-            return _Along(tuple(int(axis) % rank for axis in given), "axes", place)
-        if kind not in _AXIS:
-            return None
+        effect, rank = traits_of(node).effect, index.ndim
+        kind = node.op_type.removeprefix("QLinear").removeprefix("Simplified")
         version = int(node.attribute("opset", self._graph.opset))
-        blocks = version < _FROM_AXIS.get(kind, 0)
-        axis = int(node.attribute("axis", 1 if blocks else _AXIS[kind])) % max(1, rank)
-        last = blocks or kind in _TO_THE_LAST
-        if kind not in _AXIS_IN_INPUT:
-            return _Along(tuple(range(axis, rank)) if last else (axis,), "axis", None, last)
-        axes = self._subject.probe.values.integers(self._graph.main, node.inputs[1])
-        return _Along((axes[0] % rank,), "", 1) if axes else None
+        if effect not in _ALONG or rank == 0:
+            return None
+        try:
+            schema = onnx.defs.get_schema(kind, version)
+        except onnx.defs.SchemaError:
+            return None
+        inputs = [item.name for item in schema.inputs[: len(node.inputs)]]
+        for word in ("axes", "axis"):
+            if word in inputs and node.inputs[inputs.index(word)]:
+                place = inputs.index(word)
+                axes = self._subject.probe.values.integers(self._graph.main, node.inputs[place])
+                return _Along(tuple(axis % rank for axis in axes), "", place) if axes else None
+        given = schema.attributes.get("axes")
+        if given is not None:
+            axes = list(node.attribute("axes", list(given.default_value.ints)))
+            return _Along(tuple(axis % rank for axis in axes), "axes") if axes else None
+        given = schema.attributes.get("axis")
+        if given is None:
+            return None
+        axis = int(node.attribute("axis", given.default_value.i)) % rank
+        last = kind.endswith(("LayerNormalization", "RMSNormalization"))
+        last = last or (effect is Effect.SOFTMAX and version < _ONE_AXIS)
+        return _Along(tuple(range(axis, rank)) if last else (axis,), "axis", None, last)
 
     def _reduce(self, node: Node, head_map: HeadMap, along: _Along) -> dict[str, HeadMap]:
         """A node over axes of features works on the channels, or on their axes put last."""
@@ -319,7 +308,3 @@ class Features:
             np.array([0] * rank + list(shape), np.int64), f"{node.outputs[0]}_shape"
         )
         return self._out.emit(node, "Reshape", [name, target], f"{name}_axes")
-
-
-#: Since this opset operands broadcast by themselves.
-_BROADCASTS = 7
