@@ -17,7 +17,7 @@ from onnxshare.checks.model_names import covers
 from onnxshare.checks.policy import Allow
 from onnxshare.checks.results import CheckReport, Finding, Metrics, ModelReport, Silenced
 from onnxshare.errors import UsageError
-from onnxshare.io.atomic_write import replace_text
+from onnxshare.io.atomic_write import replace_file
 from onnxshare.io.user_files import read_user_file
 
 #: Version of the file's layout.
@@ -110,7 +110,7 @@ def write_baseline(report: CheckReport, path: Path) -> int:
             if model.metrics is not None
         },
     }
-    replace_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    replace_file(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     return len(findings)
 
 

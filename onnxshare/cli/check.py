@@ -110,6 +110,9 @@ class Options:
         metavar="FORMAT=FILE",
         panel=_REPORTS,
     )
+    force: bool = option(
+        False, "Overwrite files that are no reports with --report, too.", panel=_REPORTS
+    )
     samples: Path | None = option(
         None, "Inputs for --equivalent-to: a .npz file or a folder.", metavar="FILE"
     )
@@ -137,6 +140,7 @@ def command(given: Options) -> int:
     models = models or [entry.path for entry in policy.models] or [options.model_path(None)]
     limits = {name.replace("_", "-"): limit for name, limit in vars(given.limits).items()}
     policy = policy.with_options({**limits, **named_limits(given.limit)})
+    _check_files(given, [path for _, path in reports], models, policy)
     if given.changed_since is not None:
         models = only_changed(models, given.changed_since, policy, given)
         if not models:
@@ -164,12 +168,37 @@ def command(given: Options) -> int:
     return _finish(found, given.output, reports, given.write_baseline)
 
 
+def _check_files(
+    given: Options, reports: list[Path], models: Sequence[Path | str], policy: Policy
+) -> None:
+    """Make sure, before any work, that nothing that is read, and no model, is overwritten."""
+    written = [*reports, *filter(None, [given.write_baseline])]
+    if not written:
+        return
+    from onnxshare.checks.jobs import plan
+    from onnxshare.io.save import check_distinct, check_output
+
+    jobs = plan(models, policy)
+    references = [job.limits.get("equivalent-to") for job in jobs]
+    samples = [given.samples, *(job.samples for job in jobs)]
+    read: dict[str, list[Any]] = {
+        "a model that is checked": [job.source for job in jobs],
+        "a model that is compared with": references,
+        "read as samples": samples,
+        "the policy": [policy.path],
+    }
+    check_distinct(written, {what: map(Path, filter(None, some)) for what, some in read.items()})
+    check_distinct(reports, {"the baseline": filter(None, [given.baseline, policy.baseline])})
+    for path in written:
+        check_output(path, force=given.force, report=True)
+
+
 def _finish(
     report: CheckReport, output: Format, reports: list[tuple[str, Path]], known: Path | None
 ) -> int:
     """Print and write the reports and the baseline, and return the exit code."""
     from onnxshare.checks.known_findings import write_baseline
-    from onnxshare.io.atomic_write import replace_text
+    from onnxshare.io.atomic_write import replace_file
     from onnxshare.report.checks import render
     from onnxshare.report.checks.text import print_findings
 
@@ -186,7 +215,7 @@ def _finish(
     else:
         write_utf8(render(report, output), commands=output == "github")
     for name, path in reports:
-        replace_text(path, render(report, name))
+        replace_file(path, render(report, name))
     if known is None:
         return report.exit_code
     if report.unreadable:

@@ -20,7 +20,6 @@ from onnxshare.errors import UsageError
 from onnxshare.support.numbers import whole_number
 
 if TYPE_CHECKING:
-    from onnxshare.io.load import Model
     from onnxshare.runtime.limits import RunLimits
     from onnxshare.samples.samples import ImageOptions
 
@@ -265,31 +264,6 @@ def dims(given: list[str] | None) -> dict[str, int] | None:
         if sizes.setdefault(name, size) != size:
             raise UsageError(f"--dim gives '{name}' two sizes, {sizes[name]} and {number}")
     return sizes
-
-
-def check_distinct(source: Path, target: Path) -> None:
-    """Refuse to write over the model that is read, whatever the two paths look like.
-
-    Raises:
-        UsageError: both name the same file.
-    """
-    if target.exists() and source.exists() and target.samefile(source):
-        raise UsageError(f"{target}: is the model itself", "name another file with -o")
-
-
-def check_spared(model: Model, target: Path) -> None:
-    """Refuse an output whose files would be those that hold the weights of the model that is read.
-
-    Raises:
-        UsageError: one of them would.
-    """
-    for location in model.external_files():
-        data = (model.folder or Path()) / location
-        for written in (target, target.with_name(f"{target.name}.data")):
-            if written.exists() and data.exists() and written.samefile(data):
-                raise UsageError(
-                    f"{written}: holds the weights of the model", "name another file with -o"
-                )
 
 
 def share(option: str, text: str | None) -> float | None:

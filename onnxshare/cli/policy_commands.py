@@ -82,9 +82,9 @@ def command(
     Example: onnxshare init --preset edge
     """
     from onnxshare.checks.policy_template import starter
-    from onnxshare.io.atomic_write import replace_text
+    from onnxshare.io.atomic_write import replace_file
 
     if output.exists() and not force:
         raise UsageError(f"{output}: exists already", "edit it, or overwrite it with --force")
-    replace_text(output, starter(preset, output.parent))
+    replace_file(output, starter(preset, output.parent))
     note(f"wrote {output}; edit it, then run: onnxshare check")

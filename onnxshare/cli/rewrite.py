@@ -175,9 +175,11 @@ def command(given: Options) -> int:
     _check_files(given, path, target)
     import onnxshare
     from onnxshare.cli.progress import Steps
+    from onnxshare.io.save import check_distinct
 
     source = onnxshare.load(path, follow_symlinks=given.follow_symlinks)
-    options.check_spared(source, target)
+    data = [(source.folder or Path()) / name for name in source.external_files()]
+    check_distinct([target, target.with_name(f"{target.name}.data")], {"read as weights": data})
     with Steps("rewriting"):
         result = onnxshare.rewrite(
             source,
@@ -224,9 +226,10 @@ def _report(given: Options, result: RewriteResult, target: Path) -> None:
 
 def _check_files(given: Options, path: Path, target: Path) -> None:
     """Make sure, before any work, that the model and the picture can be written."""
-    from onnxshare.io.save import check_output
+    from onnxshare.io.save import check_distinct, check_output
 
-    options.check_distinct(path, target)
+    read = {"the model itself": [path], "read as samples": filter(None, [given.samples])}
+    check_distinct(list(filter(None, [target, given.plot])), read)
     if not given.dry_run and path.is_file():
         check_output(target, force=given.force)
     if given.plot is None:

@@ -132,19 +132,23 @@ def write(
     return written
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file, in place of one that may be there.
+def replace_file(path: Path, data: bytes | str) -> int:
+    """Write a file, in place of one that may be there, and return its size in bytes.
 
     Raises:
         OutputError: it cannot be written; what was there is kept.
     """
-    data = text.encode(errors="backslashreplace")
+    content = data.encode(errors="backslashreplace") if isinstance(data, str) else data
     if is_special(path):
-        _through(path, data)
-        return
+        _through(path, content)
+        return len(content)
     with temporary(path) as name:
-        write(name, [data], path, mode_of(path))
-        move(name, path, force=True)
+        written = write(name, [content], path, mode_of(path))
+        try:
+            move(name, path, force=True)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    return written
 
 
 def move(name: Path, path: Path, *, force: bool) -> None:

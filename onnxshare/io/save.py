@@ -13,32 +13,87 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from onnxshare.errors import OnnxShareError, OutputError
 from onnxshare.io import atomic_write
 from onnxshare.io.load import PROTOBUF_LIMIT, Model, load
 from onnxshare.io.serialize import Block, Buffer, Piece, chunks, has_external, lay_out, pieces, size
+from onnxshare.io.text_formats import text_form
 
 
-def check_output(path: Path, *, force: bool) -> None:
+def check_output(path: Path, *, force: bool, report: bool = False) -> None:
     """Refuse an output path early, before any work is done for it.
 
+    Args:
+        path: where to write.
+        force: overwrite what is there.
+        report: whether a report is written, which may go to a device, and in the place of what
+            can be one.
+
     Raises:
-        OutputError: the path exists and `force` is false, or its folder is missing or read-only.
+        OutputError: the path exists and must not be overwritten, or its folder is missing or
+            read-only.
     """
     if path.is_dir():
         raise OutputError(f"{path}: is a directory", "name a file")
     if atomic_write.is_special(path):
+        if report:
+            return
         raise OutputError(f"{path}: is a device, a pipe or a socket", "name a regular file")
     if path.exists() and not force:
-        raise OutputError(f"{path}: exists already", "add --force to overwrite it, or use -o")
+        if not report:
+            raise OutputError(f"{path}: exists already", "add --force to overwrite it, or use -o")
+        if not _is_report(path):
+            raise OutputError(f"{path}: exists, and is no report", "add --force to overwrite it")
     folder = path.parent
     if not folder.is_dir():
         raise OutputError(f"{folder}: no such folder", "create it first")
     if not os.access(folder, os.W_OK):
-        raise OutputError(f"{folder}: is not writable", "choose another folder with -o")
+        raise OutputError(f"{folder}: is not writable", "choose another folder")
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a file may be one: text, and neither a model nor a policy."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return False
+    # Not every .json file is a model.
+    model = text_form("", head) or text_form(path.name, head) not in (None, "json")
+    named = path.suffix in (".onnx", ".toml")
+    return not (model or named or re.search(rb"[\0-\x08\x0e-\x1f]", head))
+
+
+def check_distinct(outputs: Sequence[Path], inputs: Mapping[str, Iterable[Path]]) -> None:
+    """Refuse outputs that are inputs, or one another, whatever the paths look like: also through
+    links, as hard links, and as files of a folder that is read.
+
+    Args:
+        outputs: what is to be written; devices and pipes may be given several times.
+        inputs: what is read, by what messages call it.
+
+    Raises:
+        OutputError: one is.
+    """
+    files = [path for path in outputs if not atomic_write.is_special(path)]
+    for place, path in enumerate(files):
+        if any(_same_file(path, other) or _real(path) == _real(other) for other in files[:place]):
+            raise OutputError(f"{path}: is to be written twice", "name another file")
+    for what, paths in inputs.items():
+        for source in paths:
+            home = source.resolve() if source.is_dir() else None
+            for path in files:
+                inside = home is not None and path.exists() and home in _real(path).parents
+                if inside or _same_file(path, source):
+                    raise OutputError(f"{path}: is {what}", "name another file")
+
+
+def _real(path: Path) -> Path:
+    """Where a file is, or will be; what is itself a link is replaced, not what it leads to."""
+    return Path(os.path.realpath(path.parent), os.path.normcase(path.name))
 
 
 def save_model(model: Model, path: Path, *, external: bool = False, force: bool = False) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -171,3 +172,86 @@ def test_a_hostile_name_is_escaped_and_long_lines_are_not_broken(
     assert "\x1b" not in ran.stdout
     assert "[bold]x\\x1b[31m" in ran.stdout
     assert len(ran.stdout.splitlines()) == 3
+
+
+#: Outputs that would overwrite what is read, a model, a policy, or one another; and with --force.
+_OVERWRITES = [
+    ("json=models/a.onnx", "is a model that is checked", True),
+    ("json=models/../models/a.onnx", "is a model that is checked", True),
+    ("json={here}/models/a.onnx", "is a model that is checked", True),
+    ("json=symbolic", "is a model that is checked", True),
+    ("json=hard", "is a model that is checked", True),
+    ("json=folder/a.onnx", "is a model that is checked", True),
+    ("json=reference.onnx", "is a model that is compared with", True),
+    ("json=samples/labels.csv", "is read as samples", True),
+    ("json=onnxshare.toml", "is the policy", True),
+    ("json=known.json", "is the baseline", True),
+    ("json=models", "is a directory", True),
+    ("json=other.onnx", "is no report", False),
+    ("json=other.toml", "is no report", False),
+    ("json=text.onnxtxt", "is no report", False),
+    ("json=text.json", "is no report", False),
+    ("json=link-to-other", "is no report", False),
+    ("json=data.bin", "is no report", False),
+    ("json=new.json sarif=./new.json", "is to be written twice", True),
+    ("json=new.json sarif={here}/models/../new.json", "is to be written twice", True),
+    ("json=old.json sarif=hard.json", "is to be written twice", True),
+    ("json=new/x.json", "no such", True),
+]
+
+
+@pytest.fixture
+def files(folder: Path, lenet: onnx.ModelProto) -> Path:
+    """Besides, files of every kind and links to them."""
+    for name in ("reference.onnx", "other.onnx"):
+        onnx.save(lenet, name)
+    Path("symbolic").symlink_to("models/a.onnx")
+    Path("folder").symlink_to("models", target_is_directory=True)
+    os.link("models/a.onnx", "hard")
+    Path("link-to-other").symlink_to("other.onnx")
+    Path("samples").mkdir()
+    texts = {
+        "samples/labels.csv": "1\n",
+        "onnxshare.toml": 'baseline = "known.json"\n[check]\nequivalent-to = "reference.onnx"\n'
+        '[[models]]\npath = "models/a.onnx"\nsamples = "samples"\n',
+        "other.toml": "a = 1\n",
+        "known.json": '{"schema_version": 1, "findings": [], "metrics": {}}',
+        "text.onnxtxt": "# a model\n<ir_version: 8>",
+        "text.json": '{"irVersion": "8"}',
+        "old.json": '{"schema_version": 1}',
+        "data.bin": "\x00\x01",
+    }
+    for name, text in texts.items():
+        Path(name).write_text(text)
+    os.link("old.json", "hard.json")
+    return folder
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links")
+@pytest.mark.parametrize(("reports", "reason", "always"), _OVERWRITES)
+def test_no_report_is_written_over_what_is_read_or_no_report(
+    cli: Cli, files: Path, reports: str, reason: str, always: bool
+) -> None:
+    before = {path: path.read_bytes() for path in files.rglob("*") if path.is_file()}
+    words = [word for name in reports.format(here=files).split() for word in ("--report", name)]
+    for force in ((), ("--force",)) if always else ((),):
+        ran = cli("check", "models/a.onnx", "--ignore", "EQ", "--max-params", "1M", *words, *force)
+        assert ran.returncode == 2
+        assert reason in ran.stderr
+        assert {p: p.read_bytes() for p in files.rglob("*") if p.is_file()} == before
+    if not always:
+        words = [*words, "--force", "--max-params", "1M"]
+        assert cli("check", "models/a.onnx", "--isolated", *words).returncode == 0
+        assert Path(reports.partition("=")[2]).read_text().startswith("{")
+
+
+@pytest.mark.usefixtures("files")
+def test_a_baseline_and_reports_are_written_again(cli: Cli) -> None:
+    for known in ("models/a.onnx", "onnxshare.toml", "other.onnx", "new.json"):
+        words = ("--report", "json=new.json", "--write-baseline", known)
+        ran = cli("check", "models/a.onnx", "--isolated", *words)
+        assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    words = ("--baseline", "known.json", "--write-baseline", "known.json")
+    for _ in range(2):
+        ran = cli("check", "models/b.onnx", *words, "--report", "markdown=new.md", "--isolated")
+        assert ran.returncode == 0

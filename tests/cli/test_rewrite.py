@@ -141,7 +141,24 @@ def test_external_data_of_the_model_is_not_overwritten(
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert after["model.onnx"] == before["model.onnx"]
     assert after["out.onnx.data"] == before["out.onnx.data"]
-    assert_one_line(result, 2, "holds the weights of the model")
+    assert_one_line(result, 2, "is read as weights")
+
+
+def test_a_picture_or_model_is_not_written_over_samples_or_the_other(
+    cli: Cli, model: Path, contents: Callable[[], dict[str, bytes]]
+) -> None:
+    samples = model.with_name("x.svg")
+    samples.write_bytes(b"samples")
+    search = ["--fc-to-gap", "--approximate", "--method", "auto", "--keep", "99%", "--force"]
+    before = contents()
+    for words, reason in (
+        (["--plot", samples, "--samples", samples], "is read as samples"),
+        (["-o", samples, "--samples", samples], "is read as samples"),
+        (["-o", model.with_name("y.svg"), "--plot", model.with_name("y.svg")], "written twice"),
+        (["--plot", model.parent], "no picture is written"),
+    ):
+        assert_one_line(rewrite(cli, model, *search, *words), 2, reason)
+        assert contents() == before
 
 
 def test_missing_folder(cli: Cli, model: Path, contents: Callable[[], dict[str, bytes]]) -> None:

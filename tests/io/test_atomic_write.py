@@ -13,7 +13,7 @@ import pytest
 
 from onnxshare.errors import OutputError
 from onnxshare.io import atomic_write
-from onnxshare.io.atomic_write import is_special, replace_text
+from onnxshare.io.atomic_write import is_special, replace_file
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="devices and pipes of POSIX")
 
@@ -27,7 +27,7 @@ def test_a_pipe_is_written_through_and_stays_a_pipe(tmp_path: Path) -> None:
     deadline = time.monotonic() + 20
     while not read and time.monotonic() < deadline:
         with contextlib.suppress(OutputError):  # the reader has not opened it yet
-            replace_text(pipe, "text")
+            replace_file(pipe, "text")
             break
         time.sleep(0.01)
     reader.join()
@@ -39,7 +39,7 @@ def test_a_pipe_that_nobody_reads_is_an_error_at_once(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(OutputError, match="nobody reads from it"):
-        replace_text(pipe, "text")
+        replace_file(pipe, "text")
 
 
 @pytest.mark.parametrize("links", [0, 1, 3])
@@ -48,7 +48,7 @@ def test_a_device_behind_links_stays_one(links: int, tmp_path: Path) -> None:
     for number in range(links):
         (link := tmp_path / f"link{number}").symlink_to(path)
         path = link
-    replace_text(path, "text")
+    replace_file(path, "text")
     assert stat.S_ISCHR(os.stat(path).st_mode)
     assert path.is_symlink() == (links > 0)
 
@@ -60,7 +60,7 @@ def test_an_open_file_is_written_through(tmp_path: Path) -> None:
         link = tmp_path / "link"
         link.symlink_to(f"/proc/self/fd/{file.fileno()}")
         assert is_special(link)
-        replace_text(link, "text")
+        replace_file(link, "text")
         assert link.is_symlink()
         assert os.fstat(file.fileno()).st_ino == (tmp_path / "out").stat().st_ino
     assert (tmp_path / "out").read_text() == "text"
@@ -75,7 +75,7 @@ def test_what_is_replaced(kind: str, tmp_path: Path) -> None:
         (tmp_path / "old").write_text("old")
         path.symlink_to(tmp_path / "old")
     assert not is_special(path)
-    replace_text(path, "new")
+    replace_file(path, "new")
     assert path.read_text() == "new"
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from onnxshare.errors import OutputError, UsageError, printable
-from onnxshare.io.atomic_write import temporary, write
+from onnxshare.errors import UsageError, printable
+from onnxshare.io.atomic_write import replace_file
 
 #: Endings of the formats.
 FORMATS = (".svg", ".png")
@@ -121,13 +121,7 @@ def save(picture: Picture, path: Path) -> int:
     """
     check_format(path)
     data = svg(picture).encode() if path.suffix.lower() == ".svg" else png(picture)
-    with temporary(path) as name:
-        written = write(name, [data], path)
-        try:
-            name.replace(path)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-    return written
+    return replace_file(path, data)
 
 
 def svg(picture: Picture) -> str:
