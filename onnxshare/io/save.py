@@ -51,7 +51,7 @@ def check_output(path: Path, *, force: bool, report: bool = False) -> None:
     if not folder.is_dir():
         raise OutputError(f"{folder}: no such folder", "create it first")
     if not os.access(folder, os.W_OK):
-        raise OutputError(f"{folder}: is not writable", "choose another folder")
+        raise OutputError(f"{folder}: is not writable", "choose another folder, as with -o")
 
 
 def _is_report(path: Path) -> bool:
