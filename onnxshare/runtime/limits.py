@@ -95,6 +95,10 @@ def _left_in_group() -> int | None:
 #: Less than this holds no ONNX Runtime.
 LEAST_MEMORY = 256 * 2**20
 
+#: Outputs that a process takes at once from a model's, as a share of free memory, and the bytes
+#: that it always takes. Those of two models and of several runs are compared with each other.
+_RETURNED, _LEAST_RETURNED = 1 / 16, 2**28
+
 #: Seconds for a step without regard to its size, per GB of weights, and per sample and MB of it.
 _BASE, _PER_GB, _PER_SAMPLE, _PER_MB = 60.0, 120.0, 1.0, 2.0
 
@@ -143,6 +147,15 @@ class RunLimits:
         if self.timeout is not None:
             return self.timeout
         return self.to_load(weights) + _PER_SAMPLE * samples + _PER_MB * size / 1e6
+
+    @property
+    def returned(self) -> int | None:
+        """The most bytes of outputs that are taken at once from a model's process: a limit that
+        the user sets, else a share of what is free; None where nobody can tell that."""
+        if self.memory is not None:
+            return self.memory
+        free = available()
+        return None if free is None else max(_LEAST_RETURNED, int(_RETURNED * free))
 
 
 def parse_memory(text: str) -> int:

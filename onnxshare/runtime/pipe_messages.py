@@ -19,12 +19,17 @@ Header = dict[str, Any]
 
 _LENGTH = struct.Struct(">Q")
 
-#: The largest header, in bytes: it holds names, shapes and the texts of string tensors.
-_MOST_HEADER = 2**28
+#: The largest header, in bytes: it holds names, shapes and the texts of string tensors, which take
+#: ten times as much memory.
+_MOST_HEADER = 2**26
 
 
 class Closed(Exception):
     """The other end has gone."""
+
+
+class TooLarge(Exception):
+    """What comes is larger than what is taken; its argument is the size in bytes."""
 
 
 def send(pipe: IO[bytes], header: Mapping[str, Any], arrays: Sequence[Array] = ()) -> None:
@@ -48,18 +53,20 @@ def receive(pipe: IO[bytes], most: int | None = None) -> tuple[Header, list[Arra
 
     Raises:
         Closed: the other end has gone, or what it sends is no message.
-        MemoryError: the arrays are too large.
+        TooLarge: the arrays are.
+        MemoryError: there is not enough memory for them.
     """
     (length,) = _LENGTH.unpack(bytes(_exactly(pipe, _LENGTH.size)))
-    if length > _MOST_HEADER:
-        raise Closed("what it sends is no message")
+    if length > max(_MOST_HEADER, (most or 0) // 10):
+        raise TooLarge(length)
     try:
         header = json.loads(bytes(_exactly(pipe, length)))
         described = header.pop("arrays")
-        if most is not None and sum(map(_size, described)) > most:
-            raise MemoryError
+        size = sum(map(_size, described))
+        if most is not None and size > most:
+            raise TooLarge(size)
         empty = [_empty(item) for item in described]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Closed("what it sends is no message") from error
     for array in empty:
         if array.dtype.kind != "O" and array.nbytes:

@@ -18,6 +18,9 @@ from onnxshare.runtime.providers import Provider, choose
 from onnxshare.runtime.session_host import Host, LocalHost, Opened, place_for
 from onnxshare.samples.input_specs import batching, input_specs
 
+#: The outputs of all samples together may be so many times as large as those of one run.
+_RUNS_RETURNED = 4
+
 
 class Session:
     """A model that is loaded and ready to run; each run returns `output_names`, in order."""
@@ -176,9 +179,16 @@ class Session:
             SamplesError: an input is missing, or the inputs' lengths differ.
         """
         pieces: dict[str, list[Array]] = {name: [] for name in self.output_names}
+        size, most = 0, self._host.returned
         for outputs in self.iter_batches(inputs, batch):
             for name, value in outputs.items():
                 pieces[name].append(value)
+                size += value.nbytes
+            if most is not None and size > _RUNS_RETURNED * most:
+                raise OutOfMemory(
+                    f"its outputs take more than {size / 1e9:.3g} GB together",
+                    "give fewer samples, or raise that with --memory-limit",
+                )
         try:
             return {name: np.concatenate(parts) for name, parts in pieces.items()}
         except ValueError:

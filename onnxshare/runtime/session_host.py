@@ -52,12 +52,14 @@ class Host(ABC):
         generation: how often it was stopped, or has died.
         first: what the first session there took.
         rivals: the places that are stopped before a model is loaded here: memory is short.
+        returned: the most bytes of outputs that come from here at once; None for any number.
     """
 
     def __init__(self) -> None:
         self.generation = 0
         self.first = First()
         self.rivals: Sequence[Host] = ()
+        self.returned: int | None = None
 
     def open(self, weights: Weights, settings: Settings) -> Opened:
         """Load a model. Raises RuntimeFailure."""
@@ -129,8 +131,9 @@ class ChildHost(Host):
         self._opened = 0
         self._limits = limits
         self._memory = _allowed(limits) if provider.name in (CPU, REFERENCE) else None
+        self.returned = limits.returned
         self._closed: list[int] = []
-        self._child = ChildProcess(self._memory) if start else None
+        self._child = ChildProcess(self._memory, self.returned) if start else None
 
     def _open(self, weights: Weights, settings: Settings) -> tuple[int, Sequence[str]]:
         answer, _ = self._ask(
@@ -199,7 +202,7 @@ class ChildHost(Host):
         what: str,
     ) -> tuple[Header, list[Array]]:
         if self._child is None:
-            self._child = ChildProcess(self._memory)
+            self._child = ChildProcess(self._memory, self.returned)
         closed, self._closed = self._closed, []
         try:
             return self._child.ask(

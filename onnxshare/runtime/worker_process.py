@@ -56,15 +56,16 @@ class ChildProcess:
     """A process that runs a model, started at once and asked later. `peak` is the most memory that
     it has had, in bytes, as of its last answer; `spent` says why it no longer answers."""
 
-    def __init__(self, memory: int | None) -> None:
+    def __init__(self, memory: int | None, returned: int | None = None) -> None:
         """Start it; what it needs to import, it imports while this process goes on.
 
         Args:
             memory: the most bytes of memory it may take; None for no limit.
+            returned: the most bytes that are taken from it at once; None for no limit.
         """
         self.peak: int | None = None
         self.spent = ""
-        self._memory = memory
+        self._memory, self._returned = memory, returned
         self._errors = _nameless_file()
         self._socket: socket.socket | None = None
         theirs: socket.socket | None = None
@@ -126,8 +127,15 @@ class ChildProcess:
             message = {**header, **self._given(weights or {})}
             pipe_messages.send(cast("IO[bytes]", self._process.stdin), message, arrays)
             answer, results = pipe_messages.receive(
-                cast("IO[bytes]", self._process.stdout), self._memory
+                cast("IO[bytes]", self._process.stdout), self._returned
             )
+        except pipe_messages.TooLarge as error:
+            self.stop()
+            raise OutOfMemory(
+                f"what it returns takes {error.args[0] / 1e9:.3g} GB at once, which is more than "
+                "this process takes",
+                "raise that with --memory-limit, or run it on a machine with more memory",
+            ) from None
         except (pipe_messages.Closed, OSError):
             raise self._death(seconds, what) from None
         except MemoryError:
