@@ -6,7 +6,6 @@ import errno
 import os
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -162,6 +161,8 @@ def test_write_errors_after_any_number_of_bytes(
     assert values(stage.target) == stage.new
 
 
+#: Saves in a process of its own for each step that stands on a line of the input, and prints how
+#: that ended. They are forked, as most of what a new interpreter takes is to import onnx.
 WATCHED = """
 import os, sys
 from pathlib import Path
@@ -170,9 +171,8 @@ from onnxshare.io.save import save_model
 
 NAMES = ("open", "fdopen", "fsync", "link", "replace", "unlink", "close")
 source, target, force, step = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "1", 0
-kill_at = int(sys.argv[4])
 
-def watched(real):
+def watched(real, kill_at):
     def call(*arguments, **options):
         global step
         step += 1
@@ -182,33 +182,50 @@ def watched(real):
         return result
     return call
 
-model = load(source)
-for name in NAMES:
-    setattr(os, name, watched(getattr(os, name)))
-save_model(model, target, force=force)
+def save(kill_at):
+    model = load(source)
+    for name in NAMES:
+        setattr(os, name, watched(getattr(os, name), kill_at))
+    save_model(model, target, force=force)
+    os._exit(0)
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        try:
+            save(int(line))
+        finally:
+            os._exit(1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
 @pytest.mark.parametrize("stage", [param.values for param in STAGES], indirect=True)
-def test_killed_at_any_step(stage: Stage, tmp_path: Path) -> None:
+def test_killed_at_any_step(stage: Stage) -> None:
     """Killed after the nth call that concerns files, for every n; no cleaning up runs."""
-    script = tmp_path / "save.py"
-    script.write_text(textwrap.dedent(WATCHED))
     force = "0" if stage.before == "nothing" else "1"
+    words = [sys.executable, "-c", WATCHED, str(stage.source), str(stage.target), force]
     seen: list[bool] = []
-    for step in range(1, 100):
-        words = [sys.executable, str(script), str(stage.source), str(stage.target), force]
-        done = subprocess.run([*words, str(step)], check=False, timeout=60)
-        seen.append(stage.check_whole())
-        if done.returncode == 0:
-            break
-        assert done.returncode == 42
-        # What was left behind is in nobody's way.
-        save_model(load(stage.source), stage.target, force=True)
-        assert values(stage.target) == stage.new
-        stage.reset()
-    else:
-        pytest.fail("the save never ended")
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for step in range(1, 100):
+            process.stdin.write(f"{step}\n")
+            process.stdin.flush()
+            code = int(process.stdout.readline())
+            seen.append(stage.check_whole())
+            if code == 0:
+                break
+            assert code == 42
+            # What was left behind is in nobody's way.
+            save_model(load(stage.source), stage.target, force=True)
+            assert values(stage.target) == stage.new
+            stage.reset()
+        else:
+            pytest.fail("the save never ended")
+        process.stdin.close()
     # Some kills left the old state, later ones the new one, and never the other way round.
     assert len(seen) > 6
     assert seen == sorted(seen)
