@@ -16,7 +16,6 @@ from onnx import TensorProto
 
 from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.head import Subject
-from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
 from rewrites.base import Change, Fitting, Options, Rewrite, Site, replaced
 from rewrites.edits.node_emitter import Emitter
@@ -81,7 +80,8 @@ class ConvToFc(Rewrite):
             inputs.append(editor.constant(zeros, f"{result}_bias"))
         turned = {"transB": 1, "broadcast": 1} if editor.opset < 7 else {"transB": 1}
         rows = out.emit(node, "Gemm", inputs, f"{result}_rows", dict(turned))
-        _back_to_map(editor, node, rows, len(_sizes(subject, node)) - 2)
+        # Back to a map of one position: Unsqueeze needs no size, so N stays dynamic.
+        out.emit_axes(node, "Unsqueeze", rows, range(2, len(_sizes(subject, node))), result)
         return replaced(site, editor, [node], out.moved)
 
 
@@ -114,13 +114,3 @@ def _covers(subject: Subject, node: Node) -> bool:
         and output is not None
         and prod(output[2:]) == 1
     )
-
-
-def _back_to_map(editor: Editor, node: Node, rows: str, rank: int) -> None:
-    """[N, F] → [N, F, 1, …] under the old name; Unsqueeze needs no size, so N stays dynamic."""
-    axes = list(range(2, 2 + rank))
-    if editor.opset >= 13:
-        axes_name = editor.constant(np.array(axes, np.int64), f"{node.outputs[0]}_axes")
-        editor.emit(node, "Unsqueeze", [rows, axes_name], node.outputs[0])
-    else:
-        editor.emit(node, "Unsqueeze", [rows], node.outputs[0], {"axes": axes})

@@ -14,6 +14,7 @@ from onnxshare.graph.index import Node
 from rewrites.base import Change, Fitting, Options, Rewrite, Site, head_params, put_over
 from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.head_as_maps.sliding import free_sizes, slide
+from rewrites.head_as_maps.trunk import Trunk
 from rewrites.refusal import Refusal
 
 
@@ -64,10 +65,14 @@ class FcToConv(Rewrite):
         """Make the change; samples are not needed."""
         editor = subject.editor(self.name)
         builder = self._plan(subject, site.target, editor, options)
-        model = editor.apply()
         notes = [*builder.notes, *builder.copies()]
         if options.fully_convolutional:
-            notes += free_sizes(subject, model, builder, pooled=options.pool_outputs)
+            trunk = Trunk(subject, builder.replaced)
+            trunk.free(builder.out)
+            model = editor.apply()
+            notes += free_sizes(subject, model, builder, trunk, pooled=options.pool_outputs)
+        else:
+            model = editor.apply()
         removed = tuple(
             node.name for node in sorted(builder.replaced, key=lambda item: item.position)
         )

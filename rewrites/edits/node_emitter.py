@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.moved_weights import Moved
+
+#: Since this opset the axes of Squeeze and Unsqueeze are an input.
+_AXES_AS_INPUT = 13
 
 
 class Emitter:
@@ -81,6 +88,18 @@ class Emitter:
         """Emit a node whose output takes over a name that an old node gives up."""
         if self.editor is not None:
             self.editor.emit(node, op_type, inputs, output, attributes)
+
+    def emit_axes(
+        self, node: Node, op_type: str, data: str, axes: Sequence[int], output: str
+    ) -> str:
+        """Emit a Squeeze or Unsqueeze, whose axes are an attribute or an input, under a name that
+        is free or that an old node gives up; returns it."""
+        if self.editor is not None and self.editor.opset >= _AXES_AS_INPUT:
+            values = self.constant(np.array(axes, np.int64), f"{output}_axes")
+            self.emit_as(node, op_type, [data, values], output)
+        else:
+            self.emit_as(node, op_type, [data], output, {"axes": list(axes)})
+        return output
 
     def copy(
         self,

@@ -30,7 +30,7 @@ from onnxshare.shapes.rules.substitute import substitute
 from rewrites.head_as_maps.features import Features
 from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.head_as_maps.maps import is_plain
-from rewrites.head_as_maps.trunk import Trunk
+from rewrites.head_as_maps.trunk import Trunk, named
 from rewrites.refusal import Refusal
 
 _SIZE_NAMES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
@@ -41,7 +41,12 @@ _MORE = 5040
 
 
 def free_sizes(
-    subject: Subject, model: onnx.ModelProto, builder: HeadBuilder, *, pooled: bool = False
+    subject: Subject,
+    model: onnx.ModelProto,
+    builder: HeadBuilder,
+    trunk: Trunk,
+    *,
+    pooled: bool = False,
 ) -> list[str]:
     """Make the spatial sizes of inputs and outputs symbolic in the rewritten model, in place; where
     maps are `pooled` the outputs keep their shapes. Returns notes for the user: what keeps
@@ -50,7 +55,6 @@ def free_sizes(
     Raises:
         Refusal: the trunk before the head does not accept other sizes.
     """
-    trunk = Trunk(subject, builder.replaced)
     del model.graph.value_info[:]
     names = _SIZE_NAMES[builder.rank]
     for value in model_inputs(model.graph):
@@ -66,17 +70,29 @@ def free_sizes(
     else:
         for value in model.graph.output:
             _map_output(value, builder)
-    if not _accepts_more(subject, model, trunk, maps):
-        raise Refusal(_why_not(model, builder))
+    strides = trunk.strides()
+    more = _MORE * lcm(*set().union(*strides.values()))
+    shapes, fits = _enlarged(subject, model, more)
+    misfit = next((node for node in model.graph.node if not _operands_fit(node, shapes)), None)
+    found = [shapes.get(name, []) for name in maps]
+    fits = fits and misfit is None and all(prod(sizes[2:]) > 1 for sizes in found)
+    if not fits or not all(
+        len(sizes) > axis and sizes[axis] in {1 + more // stride for stride in each}
+        for sizes in found
+        for axis, each in strides.items()
+    ):
+        tied = named(misfit) if misfit is not None else trunk.tied(shapes, more)
+        raise Refusal(_why_not(model, builder, tied))
     return trunk.notes()
 
 
-def _why_not(model: onnx.ModelProto, builder: HeadBuilder) -> str:
+def _why_not(model: onnx.ModelProto, builder: HeadBuilder, tied: str | None) -> str:
     """Why a network does not slide."""
     fixed = _by_position(model, builder.rank)
     if fixed is not None:
         return f"'{fixed}' holds a number for each position of its map: it cannot slide"
     reason = "the layers before the head do not accept other input sizes"
+    reason += f": {tied} is tied to the size" if tied else ""
     foreign = next((n for n in model.graph.node if n.domain not in ("", "ai.onnx")), None)
     if foreign is not None:
         reason += (
@@ -99,16 +115,15 @@ def _map_output(value: onnx.ValueInfoProto, builder: HeadBuilder) -> None:
         tensor_type.shape.dim.add().dim_param = f"output_{name}"
 
 
-def _accepts_more(subject: Subject, model: onnx.ModelProto, trunk: Trunk, maps: list[str]) -> bool:
-    """Whether shape inference still reaches the maps of outputs, and they have as many more
-    positions as they should, when every spatial size is larger."""
+def _enlarged(
+    subject: Subject, model: onnx.ModelProto, more: int
+) -> tuple[dict[str, list[int]], bool]:
+    """The shapes of all tensors when every spatial size is larger, and whether all fits."""
     trial = onnx.ModelProto()
     trial.CopyFrom(model)
     # Before version 4 onnx takes shapes of stored tensors from the inputs alone, where some
     # exporters do not list them.
     trial.ir_version = max(4, trial.ir_version)
-    strides = trunk.strides()
-    more = _MORE * lcm(*set().union(*strides.values()))
     for value in model_inputs(trial.graph):
         sizes = subject.probe.shapes.get(subject.graph.main, value.name) or ()
         for dim, size in zip(value.type.tensor_type.shape.dim, sizes, strict=False):
@@ -119,21 +134,17 @@ def _accepts_more(subject: Subject, model: onnx.ModelProto, trunk: Trunk, maps: 
         value.type.tensor_type.ClearField("shape")
     substitute(trial, RULES)
     try:
-        inferred = infer_shapes(trial, "the rewritten model", strict=True)
+        inferred, fits = infer_shapes(trial, "the rewritten model", strict=True), True
     except ModelError:
-        return False
+        try:
+            inferred, fits = infer_shapes(trial, "the rewritten model"), False
+        except ModelError:
+            return {}, False
     shapes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]
     } | {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
-    if not all(_operands_fit(node, shapes) for node in model.graph.node):
-        return False
-    found = [shapes.get(name, []) for name in maps]
-    return all(prod(sizes[2:]) > 1 for sizes in found) and all(
-        len(sizes) > axis and sizes[axis] in {1 + more // stride for stride in each}
-        for sizes in found
-        for axis, each in strides.items()
-    )
+    return shapes, fits
 
 
 def _operands_fit(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> bool:

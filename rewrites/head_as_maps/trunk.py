@@ -7,13 +7,16 @@ asked of the receptive fields; what cannot be followed there may be anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+import onnx
 
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.analysis.receptive_field.axis_tracking import WHOLE_INPUT, Place
 from onnxshare.analysis.receptive_field.fields import ReceptiveFields
 from onnxshare.graph.index import Node
 from onnxshare.graph.operator_traits import traits_of
+from rewrites.edits.node_emitter import Emitter
 
 
 class Trunk:
@@ -27,15 +30,15 @@ class Trunk:
         read = {name for node in replaced for name in node.inputs} - made
         self._maps = [name for name in sorted(read) if self._fields.places(name)]
         self._needed = set(self._maps)
-        nodes: list[Node] = []
+        self._nodes: list[Node] = []
         for node in reversed(self._graph.main.nodes):
             if not traits_of(node).shape_only and not self._needed.isdisjoint(node.outputs):
-                nodes.append(node)
+                self._nodes.insert(0, node)
                 self._needed.update(self._reads(node))
         self._padded: list[Node] = []
         self._lost: dict[bool, tuple[Node, str]] = {}
         self._finer: Node | None = None
-        for node in reversed(nodes):
+        for node in self._nodes:
             for place, before in self._places(node):
                 self._judge(node, place, before)
         self._take_sizes()
@@ -55,11 +58,54 @@ class Trunk:
                     found.setdefault(axis, set()).add(window.step)
         return found
 
+    def free(self, out: Emitter) -> None:
+        """Write Reshapes to fixed sizes that only move axes of one position, as exporters write
+        for images of one channel, as Squeeze and Unsqueeze, which take any size."""
+        for node in self._nodes:
+            if node.op_type != "Reshape" or not node.standard or not self._moving(node):
+                continue
+            name, result = node.inputs[0], node.outputs[0]
+            moved = _ones(*(self._shapes.sizes(node.scope, item) or () for item in (name, result)))
+            if moved is None:
+                continue
+            gone, new = moved
+            if gone:
+                wanted = out.new_name(f"{result}_squeezed") if new else result
+                name = out.emit_axes(node, "Squeeze", name, gone, wanted)
+            if new:
+                out.emit_axes(node, "Unsqueeze", name, new, result)
+            if gone or new:
+                out.remove(node)
+
+    def _moving(self, node: Node) -> bool:
+        """Whether positions of an image lie along an axis of the result of a node."""
+        places = self._fields.places(node.outputs[0]).values()
+        return any(place.axis is not None for place in places)
+
+    def tied(self, shapes: Mapping[str, list[int]], more: int) -> str | None:
+        """The first node whose result does not grow with the image, in words.
+
+        Args:
+            shapes: the shapes of all tensors where the image is larger; of none where one does not
+                fit.
+            more: by how many positions it is larger.
+        """
+        for node in self._nodes:
+            for name in filter(self._needed.__contains__, node.outputs):
+                old, new = self._shapes.sizes(self._graph.main, name), shapes.get(name)
+                for axis, window, _ in self._fields.places(name).values():
+                    if axis is None or not old:
+                        continue
+                    least = more // window.step if window and len(window.lows) == 1 else 1
+                    if not new or len(new) <= axis or new[axis] - old[axis] < least:
+                        return named(node)
+        return None
+
     def notes(self) -> list[str]:
         """What keeps positions from being equal to what the original gives on their crops."""
         notes = []
         if self._padded:
-            count, what = len(self._padded), _named(self._padded[0])
+            count, what = len(self._padded), named(self._padded[0])
             who = f"{what} pads its" if count == 1 else f"{count} nodes ({what} first) pad their"
             notes.append(
                 f"{who} borders before the head: inside a larger image an output that sees them is "
@@ -68,7 +114,7 @@ class Trunk:
         for whole, (node, reason) in self._lost.items():
             what = " looks at the whole image" if whole else f": {reason}"
             text = "an output may differ from what the original gives on its crop"
-            notes.append(f"{_named(node)}{what}, so {text}")
+            notes.append(f"{named(node)}{what}, so {text}")
         return notes
 
     def _reads(self, node: Node) -> list[str]:
@@ -140,5 +186,26 @@ class Trunk:
                 (even if fills and sized.isdisjoint(values) else sized).update(node.outputs)
 
 
-def _named(node: Node) -> str:
+def _ones(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[list[int], list[int]] | None:
+    """The axes of one position that a Reshape takes out, and those that it puts in; None where it
+    does more than that."""
+    gone, new = [], []
+    first = second = 0
+    while first < len(before) or second < len(after):
+        one, other = before[first : first + 1], after[second : second + 1]
+        if one == other:
+            first, second = first + 1, second + 1
+        elif other == (1,):
+            new.append(second)
+            second += 1
+        elif one == (1,):
+            gone.append(first)
+            first += 1
+        else:
+            return None
+    return gone, new
+
+
+def named(node: Node | onnx.NodeProto) -> str:
+    """A node in words."""
     return f"node '{node.name}' ({node.op_type})"
