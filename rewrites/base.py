@@ -23,8 +23,6 @@ from rewrites.moved_weights import Moved
 from rewrites.refusal import Refusal
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
     from onnxshare.comparison.promise import Fit
     from onnxshare.runtime.latency import Latency
     from onnxshare.samples.samples import Samples
@@ -231,14 +229,10 @@ class Rewrite(Protocol):
         return made, refused
 
     def with_own_options(self, options: Options) -> Options:
-        """The options of a call, with those that this object was made with put over them."""
-        return options
-
-
-def put_over(options: Options, own: DataclassInstance) -> Options:
-    """The options, with the fields of a rewrite that are not None put over them."""
-    given = {item.name: getattr(own, item.name) for item in fields(own)}
-    return replace(options, **{name: value for name, value in given.items() if value is not None})
+        """The options of a call, with those put over them that this object has under their names;
+        None leaves one as it is."""
+        own = {item.name: vars(self).get(item.name) for item in fields(options)}
+        return replace(options, **{name: value for name, value in own.items() if value is not None})
 
 
 def study(model: Model, input_shapes: InputShapes | None = None) -> Subject:

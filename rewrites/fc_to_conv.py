@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from onnxshare.analysis.heads.head import ONE_POSITION, Head, Subject
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
-from rewrites.base import Change, Fitting, Options, Rewrite, Site, head_params, put_over
+from rewrites.base import Change, Fitting, Options, Rewrite, Site, head_params
 from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.head_as_maps.sliding import free_sizes, slide
 from rewrites.head_as_maps.trunk import Trunk
@@ -73,27 +73,20 @@ class FcToConv(Rewrite):
             notes += free_sizes(subject, model, builder, trunk, pooled=options.pool_outputs)
         else:
             model = editor.apply()
-        removed = tuple(
-            node.name for node in sorted(builder.replaced, key=lambda item: item.position)
-        )
         return Change(
             site,
             model,
-            removed,
+            builder.removed,
             editor.added,
             builder.evidence,
             tuple(notes),
             moved=tuple(builder.out.moved),
         )
 
-    def with_own_options(self, options: Options) -> Options:
-        """The options, with those of this object that are not None put over them."""
-        return put_over(options, self)
-
     def _plan(
         self, subject: Subject, heads: tuple[Head, ...], editor: Editor | None, options: Options
     ) -> HeadBuilder:
-        builder = HeadBuilder(subject, editor, heads[0].feature_map, _sizes(subject, heads[0]))
+        builder = HeadBuilder(subject, editor, heads[0].feature_map)
         for head in heads:
             for name in (head.feature_map, *head.joined):
                 if name in builder.head_maps:
@@ -127,13 +120,13 @@ def _why_not(head: Head) -> str | None:
     return head.refused
 
 
-def _sizes(subject: Subject, head: Head, name: str | None = None) -> tuple[int, ...]:
-    """The sizes of a head's feature map, or of another tensor that it reads.
+def _sizes(subject: Subject, head: Head, name: str) -> tuple[int, ...]:
+    """The sizes of a tensor that a head reads.
 
     Raises:
         Refusal: they are unknown.
     """
-    sizes = subject.probe.shapes.sizes(subject.graph.main, name or head.feature_map)
+    sizes = subject.probe.shapes.sizes(subject.graph.main, name)
     if sizes is not None:
         return sizes
     which = f"'{name}'" if name in head.joined else "its feature map"

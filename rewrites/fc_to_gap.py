@@ -15,6 +15,7 @@ measured on samples it was not fitted to.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -31,7 +32,7 @@ from onnxshare.analysis.heads.head import (
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
-from rewrites.base import Change, Fitting, Options, Rewrite, Site, put_over
+from rewrites.base import Change, Fitting, Options, Rewrite, Site
 from rewrites.head_as_maps.fc_weights import bias_of, quantised_weight
 from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.refusal import Refusal
@@ -126,22 +127,14 @@ class FcToGap(Rewrite):
         for item in pooled:
             _emit_layer(builder, subject, item, pooled_maps[item.root.layer.node])
         builder.finish()
-        removed = tuple(n.name for n in sorted(builder.replaced, key=lambda node: node.position))
         results = {name: name for name in (_result(subject, p.root.layer) for p in pooled)}
-        return Change(site, editor.apply(), removed, editor.added, results)
-
-    def with_own_options(self, options: Options) -> Options:
-        """The options, with those of this object that are not None put over them."""
-        return put_over(options, self)
+        return Change(site, editor.apply(), builder.removed, editor.added, results)
 
     def _plan(
         self, subject: Subject, head: Head, editor: Editor | None
     ) -> tuple[HeadBuilder, dict[Node, str]]:
         """Carry what stands between the map and its FCs over to the map, and pool there."""
-        sizes = subject.probe.shapes.sizes(subject.graph.main, head.feature_map)
-        if sizes is None:
-            raise Refusal("the sizes of its feature map are unknown: give --input-shape")
-        builder = HeadBuilder(subject, editor, head.feature_map, sizes)
+        builder = HeadBuilder(subject, editor, head.feature_map)
         pooled: dict[str, str] = {}
         result: dict[Node, str] = {}
         path = {node for root in head.roots for node in root.path}
@@ -154,12 +147,9 @@ class FcToGap(Rewrite):
                 raise Refusal(f"the weight of FC '{layer.node.name}' is quantised")
             source = builder.head_maps[layer.data].name
             if source not in pooled:
-                pooled[source] = builder.out.emit(
-                    layer.node, "GlobalAveragePool", [source], f"{source}_gap"
-                )
-                pooled[source] = builder.out.emit(
-                    layer.node, "Flatten", [pooled[source]], f"{source}_pooled", {"axis": 1}
-                )
+                emit = partial(builder.out.emit, layer.node)
+                mean = emit("GlobalAveragePool", [source], f"{source}_gap")
+                pooled[source] = emit("Flatten", [mean], f"{source}_pooled", {"axis": 1})
             result[layer.node] = pooled[source]
         return builder, result
 
@@ -204,16 +194,11 @@ def _params(subject: Subject, head: Head, positions: int) -> int:
     )
 
 
-def _ordered(subject: Subject, head: Head, root: Root) -> Array:
+def _exact(subject: Subject, head: Head, root: Root) -> _Pooled:
+    """V = Σ_s W[f, c, s], which is S · w[f, c] where the weights are constant over space."""
     weight = spatial_weight(root, head, subject.probe.values)
     if weight is None:
         raise Refusal(f"the weight of FC '{root.layer.node.name}' cannot be read")
-    return weight
-
-
-def _exact(subject: Subject, head: Head, root: Root) -> _Pooled:
-    """V = Σ_s W[f, c, s], which is S · w[f, c] where the weights are constant over space."""
-    weight = _ordered(subject, head, root)
     summed = weight.sum(axis=2, dtype=np.float64) * root.layer.alpha
     _, bias = bias_of(subject, root.layer)
     return _Pooled(root, summed.astype(weight.dtype), bias)

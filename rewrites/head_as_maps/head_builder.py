@@ -47,12 +47,17 @@ from rewrites.refusal import Refusal
 
 
 class HeadBuilder:
-    """Builds the maps of one head, from a feature map of sizes `[N, C, spatial…]` under the probe,
-    and the edits that make them; without an editor it only checks, and reads no weight."""
+    """Builds the maps of one head, from its feature map on, and the edits that make them; without
+    an editor it only checks, and reads no weight.
 
-    def __init__(
-        self, subject: Subject, editor: Editor | None, feature_map: str, sizes: tuple[int, ...]
-    ) -> None:
+    Raises:
+        Refusal: the sizes of the feature map are unknown.
+    """
+
+    def __init__(self, subject: Subject, editor: Editor | None, feature_map: str) -> None:
+        sizes = subject.probe.shapes.sizes(subject.graph.main, feature_map)
+        if sizes is None:
+            raise Refusal("the sizes of its feature map are unknown: give --input-shape")
         self._subject = subject
         self._graph: Graph = subject.graph
         self._values: Values = subject.probe.values
@@ -253,6 +258,11 @@ class HeadBuilder:
     def rank(self) -> int:
         """The number of spatial axes."""
         return len(next(iter(self.head_maps.values())).parts[0].sizes) - 1
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """Names of the old nodes, in the order of the graph."""
+        return tuple(node.name for node in sorted(self.replaced, key=lambda node: node.position))
 
     def rename_outputs(self) -> None:
         """Let the maps that stand for the graph's outputs take over their names, and take all

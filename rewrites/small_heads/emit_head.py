@@ -40,9 +40,12 @@ _GEMM_BROADCASTS = 7
 _GEMM_WITHOUT_BIAS = 11
 
 
-def emit_head(chain: Chain, small: SmallHead) -> tuple[onnx.ModelProto, list[str], tuple[str, ...]]:
-    """Put a fitted head into a copy of the model; returns it, the names of the nodes that went, and
-    of those that came.
+#: A model, the names of the nodes that went, and of those that came.
+Emitted = tuple[onnx.ModelProto, tuple[str, ...], tuple[str, ...]]
+
+
+def emit_head(chain: Chain, small: SmallHead) -> Emitted:
+    """Put a fitted head into a copy of the model.
 
     Raises:
         Refusal: the head's outputs cannot be given back in their old form, or something else
@@ -64,8 +67,7 @@ def emit_head(chain: Chain, small: SmallHead) -> tuple[onnx.ModelProto, list[str
         writer.give_back(layer, writer.layer(layer, fitted, features))
     builder.drop(_leaving(chain, small))
     builder.finish()
-    removed = [node.name for node in sorted(builder.replaced, key=lambda item: item.position)]
-    return editor.apply(), removed, editor.added
+    return editor.apply(), builder.removed, editor.added
 
 
 def check_head(chain: Chain, small: SmallHead) -> None:

@@ -173,11 +173,8 @@ def chain_of(subject: Subject, head: Head) -> Chain:
     Raises:
         Refusal: the head cannot be fitted at all.
     """
-    sizes = subject.probe.shapes.sizes(subject.graph.main, head.feature_map)
-    if sizes is None:
-        raise Refusal("the sizes of its feature map are unknown: give --input-shape")
     roots = {root.layer.node: root for root in head.roots}
-    builder, opaque = _builder(subject, head, sizes)
+    builder, opaque = _builder(subject, head)
     layers: list[ChainLayer] = []
     places: dict[str, int] = {}
     for fc in head.layers:
@@ -191,14 +188,12 @@ def chain_of(subject: Subject, head: Head) -> Chain:
         places[fc.node.outputs[0]] = places[layer.result] = len(layers)
         opaque = opaque or _unknown(layer)
         layers.append(layer)
-    return Chain(subject, head, tuple(layers), sizes[0], opaque)
+    return Chain(subject, head, tuple(layers), builder.samples, opaque)
 
 
-def _builder(
-    subject: Subject, head: Head, sizes: tuple[int, ...]
-) -> tuple[HeadBuilder, str | None]:
+def _builder(subject: Subject, head: Head) -> tuple[HeadBuilder, str | None]:
     """Follow the whole head without making anything, and say where that ended."""
-    builder = HeadBuilder(subject, None, head.feature_map, sizes)
+    builder = HeadBuilder(subject, None, head.feature_map)
     layers = {layer.node: layer for layer in head.layers}
     for node in head.nodes:
         try:

@@ -24,7 +24,7 @@ from rewrites.small_heads.descriptions import (
     task_words,
     values_words,
 )
-from rewrites.small_heads.emit_head import emit_head
+from rewrites.small_heads.emit_head import Emitted, emit_head
 from rewrites.small_heads.fit_head import fit_head
 from rewrites.small_heads.fitted_head import SmallHead
 from rewrites.small_heads.head_layers import Chain, chain_of
@@ -35,10 +35,6 @@ from rewrites.small_heads.search_result import Search
 from rewrites.small_heads.training_data import HeadData, collect, kinds, measured_outputs
 
 _NOT_COMPRESSIBLE = "not compressible within the promise"
-
-
-#: A model, the names of the nodes that went, and of those that came.
-_Emitted = tuple[onnx.ModelProto, list[str], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -116,7 +112,7 @@ def _timed(task: _Task, method: Method) -> Latency:
 
 def _certified(task: _Task, found: Search) -> Change:
     """The cheapest head of a search that a fixed sequence of tests certifies, or the exact form."""
-    made: dict[str, tuple[SmallHead, _Emitted]] = {}
+    made: dict[str, tuple[SmallHead, Emitted]] = {}
 
     def measure(name: str) -> Estimate:
         small = _fit(task, parse(name))
@@ -152,7 +148,7 @@ def _given(task: _Task) -> Change:
 def _change(
     task: _Task,
     small: SmallHead,
-    emitted: _Emitted,
+    emitted: Emitted,
     certificate: Estimate | None,
     found: Search | None,
 ) -> Change:
@@ -162,7 +158,7 @@ def _change(
     notes = _notes(task, small, found, certificate)
     fit = _figures(task, small, certificate)
     site = _site(task, small)
-    return Change(site, model, tuple(removed), added, tensors, notes, fit, search=found)
+    return Change(site, model, removed, added, tensors, notes, fit, search=found)
 
 
 def _certify(task: _Task, model: onnx.ModelProto) -> Estimate:

@@ -84,9 +84,7 @@ def carried_map(chain: Chain, editor: Editor | None) -> tuple[HeadBuilder, str]:
         Refusal: they cannot be carried, or the roots read different tensors.
     """
     subject, head = chain.subject, chain.head
-    sizes = subject.probe.shapes.sizes(subject.graph.main, head.feature_map)
-    assert sizes is not None  # or there would be no chain
-    builder = HeadBuilder(subject, editor, head.feature_map, sizes)
+    builder = HeadBuilder(subject, editor, head.feature_map)
     path = {node for root in head.roots for node in root.path}
     for node in sorted(path, key=lambda item: item.position):
         builder.carry(node)
