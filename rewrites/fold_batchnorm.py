@@ -147,7 +147,7 @@ def _before(graph: Graph, norm: Node) -> _Layer | None:
         made = (graph.main.producers.get(name) for name in adder.inputs)
         node = next((item for item in made if item and item.op_type == "MatMul"), adder)
     fc = recognise(graph, node)
-    if fc is None or (adder is not None and bias_node(graph, fc) is not adder):
+    if fc is None or not fc.plain or (adder is not None and bias_node(graph, fc) is not adder):
         return None
     bias = fc.bias
     if adder is not None:

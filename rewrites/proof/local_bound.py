@@ -123,7 +123,7 @@ class _Check:
             made = (graph.main.producers.get(item) for item in node.inputs)
             inner = next((item for item in made if item and item.op_type == "MatMul"), node)
         fc = recognise(graph, inner)
-        if fc is None or fc.columns or fc.result_columns:
+        if fc is None or not fc.plain or fc.columns or fc.result_columns:
             return None
         adder = bias_node(graph, fc)
         if inner is not node and adder is not node:

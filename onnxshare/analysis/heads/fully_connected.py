@@ -59,19 +59,55 @@ class FullyConnected:
         return self.arithmetic == "float" and self.activation is None
 
 
-_PRODUCTS = frozenset(("Gemm", "MatMul"))
+CONTRIB = "com.microsoft"
+
+#: Operator → which inputs are the data, the weight and the bias (None: it has none), and what it
+#: computes: QLinear ones scale their result back to 8 bits.
+_FORMS: dict[str, tuple[int, int, int | None, str]] = {
+    "Gemm": (0, 1, 2, "float"),
+    "QLinearMatMul": (0, 3, None, "quantized"),
+    "MatMulInteger": (0, 1, None, "integer"),
+    "QGemm": (0, 3, 6, "quantized"),
+    "DynamicQuantizeMatMul": (0, 1, None, "dynamic"),
+    "MatMulIntegerToFloat": (0, 1, None, "scaled"),
+    "FusedGemm": (0, 1, 2, "float"),
+    "FusedMatMul": (0, 1, None, "float"),
+}
+
+_STANDARD = frozenset(("Gemm", "QLinearMatMul", "MatMulInteger"))
 
 
 def recognise(graph: Graph, node: Node) -> FullyConnected | None:
-    """Return a Gemm or MatMul as a fully connected layer, or None if it is not one with a stored
-    matrix."""
-    if not node.standard:
-        return None
-    if node.op_type == "Gemm":
-        return _gemm(graph, node)
+    """A product as a fully connected layer, or None if it is not one with a stored matrix."""
     if node.op_type == "MatMul":
-        return _matmul(graph, node)
-    return None
+        return _matmul(graph, node) if node.standard else None
+    form = _FORMS.get(node.op_type)
+    known = node.standard if node.op_type in _STANDARD else node.proto.domain == CONTRIB
+    if form is None or not known or len(node.inputs) <= form[1]:
+        return None
+    data, weight = node.inputs[form[0]], node.inputs[form[1]]
+    shape, source = matrix_shape(graph, node, weight), graph.source
+    if shape is None or source(node.scope, data) is not None or not source(node.scope, weight):
+        return None
+    if node.attribute("transBatchA", 0) or node.attribute("transBatchB", 0):
+        return None
+    by_output = bool(node.attribute("transB", 0))
+    out_features, in_features = shape if by_output else (shape[1], shape[0])
+    bias = None if form[2] is None or len(node.inputs) <= form[2] else node.inputs[form[2]]
+    return FullyConnected(
+        node,
+        data,
+        weight,
+        bias or None,
+        in_features,
+        out_features,
+        stored_by_output=by_output,
+        columns=bool(node.attribute("transA", 0)),
+        alpha=float(node.attribute("alpha", 1.0)),
+        beta=float(node.attribute("beta", 1.0)),
+        arithmetic=form[3],
+        activation=str(node.attribute("activation", "")) or None,
+    )
 
 
 def fully_connected(graph: Graph) -> list[FullyConnected]:
@@ -79,36 +115,11 @@ def fully_connected(graph: Graph) -> list[FullyConnected]:
     fused ones included."""
 
     if "fully connected" not in graph.memo:
-        wanted = _PRODUCTS | OPERATORS
-        found = [
-            recognise(graph, n) if n.op_type in _PRODUCTS else recognise_fused(graph, n)
-            for n in graph.main.nodes
-            if n.op_type in wanted
-        ]
+        wanted = {"MatMul", *_FORMS}
+        found = [recognise(graph, n) for n in graph.main.nodes if n.op_type in wanted]
         graph.memo["fully connected"] = [layer for layer in found if layer is not None]
     layers: list[FullyConnected] = graph.memo["fully connected"]
     return layers
-
-
-def _gemm(graph: Graph, node: Node) -> FullyConnected | None:
-    weight = graph.source(node.scope, node.inputs[1])
-    shape = matrix_shape(graph, node, node.inputs[1])
-    if weight is None or shape is None or graph.source(node.scope, node.inputs[0]) is not None:
-        return None
-    by_output = bool(node.attribute("transB", 0))
-    out_features, in_features = shape if by_output else (shape[1], shape[0])
-    return FullyConnected(
-        node,
-        data=node.inputs[0],
-        weight=node.inputs[1],
-        bias=node.inputs[2] if len(node.inputs) > 2 and node.inputs[2] else None,
-        in_features=in_features,
-        out_features=out_features,
-        stored_by_output=by_output,
-        columns=bool(node.attribute("transA", 0)),
-        alpha=float(node.attribute("alpha", 1.0)),
-        beta=float(node.attribute("beta", 1.0)),
-    )
 
 
 def _matmul(graph: Graph, node: Node) -> FullyConnected | None:
@@ -245,62 +256,3 @@ def per_feature(value: Array | None, features: int) -> Array | None:
     if value.size == features and features > 1 and (value.ndim == 0 or value.shape[-1] != features):
         return None
     return np.broadcast_to(value.reshape(-1), (features,))
-
-
-CONTRIB = "com.microsoft"
-
-#: Operator → which inputs are the data, the weight and the bias (None: it has none).
-_PLACES = {
-    "QLinearMatMul": (0, 3, None),
-    "MatMulInteger": (0, 1, None),
-    "QGemm": (0, 3, 6),
-    "DynamicQuantizeMatMul": (0, 1, None),
-    "MatMulIntegerToFloat": (0, 1, None),
-    "FusedGemm": (0, 1, 2),
-    "FusedMatMul": (0, 1, None),
-}
-
-#: What the integer operators compute: QLinear ones scale their result back to 8 bits.
-_ARITHMETIC = {
-    "QLinearMatMul": "quantized",
-    "QGemm": "quantized",
-    "MatMulInteger": "integer",
-    "MatMulIntegerToFloat": "scaled",
-    "DynamicQuantizeMatMul": "dynamic",
-}
-
-_STANDARD = frozenset(("QLinearMatMul", "MatMulInteger"))
-
-#: All operators that this module knows.
-OPERATORS = frozenset(_PLACES)
-
-
-def recognise_fused(graph: Graph, node: Node) -> FullyConnected | None:
-    """Return the node as a fully connected layer, or None if it is not one with a stored matrix."""
-    places = _PLACES.get(node.op_type)
-    known = node.standard if node.op_type in _STANDARD else node.proto.domain == CONTRIB
-    if places is None or not known or len(node.inputs) <= places[1]:
-        return None
-    data, weight = node.inputs[places[0]], node.inputs[places[1]]
-    shape = matrix_shape(graph, node, weight)
-    if shape is None or graph.source(node.scope, data) is not None:
-        return None
-    if node.attribute("transBatchA", 0) or node.attribute("transBatchB", 0):
-        return None
-    by_output = bool(node.attribute("transB", 0))
-    out_features, in_features = shape if by_output else (shape[1], shape[0])
-    bias = None if places[2] is None or len(node.inputs) <= places[2] else node.inputs[places[2]]
-    return FullyConnected(
-        node,
-        data,
-        weight,
-        bias or None,
-        in_features,
-        out_features,
-        stored_by_output=by_output,
-        columns=bool(node.attribute("transA", 0)),
-        alpha=float(node.attribute("alpha", 1.0)),
-        beta=float(node.attribute("beta", 1.0)),
-        arithmetic=_ARITHMETIC.get(node.op_type, "float"),
-        activation=str(node.attribute("activation", "")) or None,
-    )

@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.head import Probe
 from onnxshare.graph.index import Graph, Node
+from onnxshare.shapes.types import Shape
+
+
+class Upstream:
+    """What the tensors of a model come from.
+
+    Attributes:
+        graph: the model.
+        maps: the tensors that come from a convolution and are maps still.
+    """
+
+    def __init__(self, graph: Graph, make_probe: Callable[[], Probe], maps: set[str]) -> None:
+        self.graph, self.maps = graph, maps
+        self._make_probe = make_probe
+        self._paths: dict[str, element_order.Path] = {}
+
+    @cached_property
+    def probe(self) -> Probe:
+        """Knows the shapes; made when it is needed."""
+        return self._make_probe()
+
+    def path(self, name: str) -> element_order.Path:
+        """The path to a tensor, followed back once: many layers may read it."""
+        if name not in self._paths:
+            self._paths[name] = element_order.back(self.graph, self.graph.main, name)
+        return self._paths[name]
+
+    def shape(self, name: str) -> Shape | None:
+        """The shape of a tensor, as far as it is known."""
+        return self.probe.shapes.get(self.graph.main, name)
+
+    def sizes(self, name: str) -> tuple[int, ...] | None:
+        """The sizes of a tensor; None where one is unknown."""
+        return self.probe.shapes.sizes(self.graph.main, name)
 
 
 @dataclass(frozen=True)
@@ -42,10 +78,10 @@ def _turns_back(node: Node) -> bool:
     return nhwc and len(order) > 2 and order == first
 
 
-def join_of(graph: Graph, probe: Probe, name: str, after: set[str]) -> Join | str | None:
+def join_of(upstream: Upstream, name: str) -> Join | str | None:
     """What the Concat that makes a tensor joins; a reason where a part is neither a map nor a
-    vector of features; None where there is no Concat or it joins no flattened map. `after` are the
-    tensors that come from a convolution."""
+    vector of features; None where there is no Concat or it joins no flattened map."""
+    graph = upstream.graph
     concat = graph.main.producers.get(name)
     if concat is None or not element_order.joins(concat):
         return None
@@ -57,20 +93,20 @@ def join_of(graph: Graph, probe: Probe, name: str, after: set[str]) -> Join | st
         join = waiting.pop()
         nodes[join] = None
         for item in join.inputs:
-            path = element_order.back(graph, graph.main, item)
+            path = upstream.path(item)
             inner = graph.main.producers.get(path.base)
-            if inner is not None and element_order.joins(inner) and _flat(graph, probe, path.base):
+            if inner is not None and element_order.joins(inner) and _flat(upstream, path.base):
                 nodes.update(dict.fromkeys(path.nodes))
                 if inner not in nodes:
                     waiting.append(inner)
                 continue
             source, steps = feature_map(path)
-            sizes = probe.shapes.sizes(graph.main, source) or ()
-            if steps and path.base in after and len(sizes) > 2:
+            sizes = upstream.sizes(source) or ()
+            if steps and path.base in upstream.maps and len(sizes) > 2:
                 maps += not _was_fc(graph, path.base)
                 sources[source] = True
                 nodes.update(dict.fromkeys(steps))
-            elif _flat(graph, probe, item) and graph.source(graph.main, item) is None:
+            elif _flat(upstream, item) and graph.source(graph.main, item) is None:
                 sources[item] = False
             else:
                 reason = f"{join.op_type} '{join.name}' joins '{item}', which is no feature map"
@@ -90,6 +126,6 @@ def _was_fc(graph: Graph, name: str) -> bool:
     )
 
 
-def _flat(graph: Graph, probe: Probe, name: str) -> bool:
-    shape = probe.shapes.get(graph.main, name)
+def _flat(upstream: Upstream, name: str) -> bool:
+    shape = upstream.shape(name)
     return shape is not None and len(shape) == 2

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import prod
 
-from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.fully_connected import FullyConnected, fully_connected
-from onnxshare.analysis.heads.head import ONE_POSITION, SEVERAL, Head, Probe
-from onnxshare.analysis.heads.joined_maps import feature_map
-from onnxshare.graph.index import Graph, Node
+from onnxshare.analysis.heads.head import ONE_POSITION, SEVERAL, Head
+from onnxshare.analysis.heads.joined_maps import Upstream, feature_map
+from onnxshare.graph.index import Node
 from onnxshare.graph.operator_traits import Effect, traits_of
 
 #: Products whose weight may be on either side, and all of them.
@@ -29,19 +28,13 @@ _PARTS = frozenset((Effect.CUT, Effect.LOOKUP))
 _POOLS = frozenset((Effect.REDUCTION, Effect.GLOBAL_POOLING))
 
 
-def rows_per_sample(graph: Graph, probe: Probe, layer: FullyConnected) -> int:
-    """How many rows of each sample an FC multiplies: 1 where it reads whole samples."""
-    shape = probe.shapes.sizes(graph.main, layer.data)
-    if shape is None or layer.columns:
-        return 1
-    samples = max(1, SEVERAL if probe.dynamic else probe.shapes.batch)
-    return max(1, prod(shape[:-1]) // samples)
-
-
-def several_rows(graph: Graph, probe: Probe, layer: FullyConnected) -> str | None:
+def several_rows(upstream: Upstream, layer: FullyConnected) -> str | None:
     """Why an FC that is applied to several rows of each sample is no site."""
-    rows = rows_per_sample(graph, probe, layer)
-    if rows == 1:
+    shape, probe = upstream.sizes(layer.data), upstream.probe
+    if shape is None or layer.columns:
+        return None
+    rows = prod(shape[:-1]) // max(1, SEVERAL if probe.dynamic else probe.shapes.batch)
+    if rows < 2:
         return None
     return (
         f"it is applied to {rows} rows of each sample (its positions, or windows of it), so its "
@@ -49,20 +42,12 @@ def several_rows(graph: Graph, probe: Probe, layer: FullyConnected) -> str | Non
     )
 
 
-def not_followed(
-    graph: Graph,
-    probe: Probe,
-    back: Callable[[str], element_order.Path],
-    base: str,
-    after: set[str],
-) -> str | None:
-    """Why an FC that reads something else than a rearranged map is no site; None where it has
-    nothing to do with one. `base` is what the FC comes from, `after` the tensors that come from a
-    convolution."""
-    shape = probe.shapes.get(graph.main, base)
-    node = graph.main.producers.get(base)
-    if shape is None:
-        why = unknown_sizes(graph, probe, base)
+def not_followed(upstream: Upstream, base: str) -> str | None:
+    """Why an FC that comes from `base`, which is no rearranged map, is no site; None where it has
+    nothing to do with one."""
+    node = upstream.graph.main.producers.get(base)
+    if upstream.shape(base) is None:
+        why = unknown_sizes(upstream, base)
         return f"the shape of '{base}', which it comes after, is unknown: {why}"
     if node is None:
         return None
@@ -71,30 +56,22 @@ def not_followed(
         inputs, words = node.inputs[:1], "a part of a flattened map"
     else:
         inputs, words = node.inputs, "more than a rearranged feature map"
-    maps = [
-        item
-        for item in inputs
-        if item in after and len(probe.shapes.get(graph.main, item) or ()) > 2
-    ]
+    maps = [n for n in inputs if n in upstream.maps and len(upstream.shape(n) or ()) > 2]
     if maps and traits_of(node).effect in _POOLS:
         return ONE_POSITION
-    if (maps and not cut) or any(
-        _comes_from_map(graph, probe, back, name, after) for name in inputs if name
-    ):
+    if (maps and not cut) or any(_comes_from_map(upstream, name) for name in inputs if name):
         return f"it reads {words} ({node.op_type} '{node.name}'), which cannot be followed"
     return None
 
 
-def unknown_sizes(graph: Graph, probe: Probe, name: str) -> str:
+def unknown_sizes(upstream: Upstream, name: str) -> str:
     """Whose fault it is that the sizes of a tensor are unknown, and a way out."""
     seen, waiting = {name}, [name]
     while waiting and len(seen) < _LOOKED_AT:
-        node = graph.main.producers.get(waiting.pop())
+        node = upstream.graph.main.producers.get(waiting.pop())
         if node is None:
             continue
-        unknown = [
-            item for item in node.inputs if item and probe.shapes.sizes(node.scope, item) is None
-        ]
+        unknown = [item for item in node.inputs if item and upstream.sizes(item) is None]
         if not unknown:
             return (
                 f"what sizes {node.op_type} '{node.name}' makes is not known beforehand; export "
@@ -105,77 +82,57 @@ def unknown_sizes(graph: Graph, probe: Probe, name: str) -> str:
     return "give --input-shape"
 
 
-def _comes_from_map(
-    graph: Graph,
-    probe: Probe,
-    back: Callable[[str], element_order.Path],
-    name: str,
-    after: set[str],
-) -> bool:
+def _comes_from_map(upstream: Upstream, name: str) -> bool:
     """Whether a tensor is a flattened map, or made of one by whatever but a mean over it."""
     seen, waiting = {name}, [name]
     while waiting and len(seen) < _LOOKED_AT:
         current = waiting.pop()
-        if _flattened(graph, probe, back(current)):
+        if _flattened(upstream, current):
             return True
-        node = graph.main.producers.get(current)
+        node = upstream.graph.main.producers.get(current)
         if node is None or traits_of(node).effect in _POOLS:
             continue
         for source in node.inputs:
-            if source not in seen and source in after:
+            if source not in seen and source in upstream.maps:
                 seen.add(source)
                 waiting.append(source)
     return False
 
 
-def _flattened(graph: Graph, probe: Probe, path: element_order.Path) -> bool:
+def _flattened(upstream: Upstream, name: str) -> bool:
     """Whether a tensor, followed back, is a map of several positions, flattened."""
-    source, steps = feature_map(path)
-    sizes = probe.shapes.sizes(graph.main, source)
+    source, steps = feature_map(upstream.path(name))
+    sizes = upstream.sizes(source)
     return bool(steps) and sizes is not None and len(sizes) > 2 and prod(sizes[2:]) > 1
 
 
-def unstored(
-    graph: Graph,
-    after: set[str],
-    back: Callable[[str], element_order.Path],
-    make_probe: Callable[[], Probe],
-) -> Iterator[Head]:
-    """Products of a flattened map with something that is no stored matrix. `after` are the tensors
-    that come from a convolution; `make_probe` is called only if there is a product of one."""
-    known = {layer.node for layer in fully_connected(graph)}
-    for node in graph.main.nodes:
+def unstored(upstream: Upstream) -> Iterator[Head]:
+    """Products of a flattened map with something that is no stored matrix."""
+    known = {layer.node for layer in fully_connected(upstream.graph)}
+    for node in upstream.graph.main.nodes:
         if node.op_type == "Einsum" and len(node.inputs) == 2:
-            yield from _einsum(graph, after, back, make_probe, node)
+            yield from _einsum(upstream, node)
         if node.op_type not in _PRODUCTS or node in known or len(node.inputs) < 2:
             continue
         sides = (0, 1) if node.op_type in _EITHER_SIDE else (0,)
         for side in sides:
-            name, steps = feature_map(back(node.inputs[side]))
-            if not steps or steps[0].inputs[0] not in after:
+            name, steps = feature_map(upstream.path(node.inputs[side]))
+            if not steps or steps[0].inputs[0] not in upstream.maps:
                 continue
-            head = _unstored(graph, make_probe(), node, side, name)
+            head = _unstored(upstream, node, side, name)
             if head is not None:
                 yield head
                 break
 
 
-def _einsum(
-    graph: Graph,
-    after: set[str],
-    back: Callable[[str], element_order.Path],
-    make_probe: Callable[[], Probe],
-    node: Node,
-) -> Iterator[Head]:
+def _einsum(upstream: Upstream, node: Node) -> Iterator[Head]:
     """An Einsum that multiplies a whole map with a stored weight: by its number of elements."""
     for side in (0, 1):
-        stored = graph.source(node.scope, node.inputs[1 - side])
-        name = feature_map(back(node.inputs[side]))[0]
-        if stored is None or stored.shape is None or name not in after:
+        stored = upstream.graph.source(node.scope, node.inputs[1 - side])
+        name = feature_map(upstream.path(node.inputs[side]))[0]
+        if stored is None or stored.shape is None or name not in upstream.maps:
             continue
-        shapes = make_probe().shapes
-        sizes = shapes.sizes(graph.main, name)
-        result = shapes.sizes(graph.main, node.outputs[0])
+        sizes, result = upstream.sizes(name), upstream.sizes(node.outputs[0])
         if sizes is None or result is None or len(sizes) < 3 or prod(sizes[2:]) == 1:
             continue
         features, outputs = prod(sizes[1:]), prod(result[1:])
@@ -188,16 +145,10 @@ def _einsum(
             yield Head(name, sizes[1:], (), (layer,), (), reason)
 
 
-def _weight(node: Node, side: int) -> int:
-    """At which input the weight is, the data being at `side`."""
-    return 3 if node.op_type in ("QGemm", "QLinearMatMul") else 1 - side
-
-
-def _unstored(graph: Graph, probe: Probe, node: Node, side: int, name: str) -> Head | None:
-    data, other = node.inputs[side], node.inputs[_weight(node, side)]
-    sizes = probe.shapes.sizes(graph.main, name)
-    flat = probe.shapes.sizes(graph.main, data)
-    result = probe.shapes.sizes(graph.main, node.outputs[0])
+def _unstored(upstream: Upstream, node: Node, side: int, name: str) -> Head | None:
+    graph, place = upstream.graph, 3 if node.op_type in ("QGemm", "QLinearMatMul") else 1 - side
+    data, other = node.inputs[side], node.inputs[place]
+    sizes, flat, result = map(upstream.sizes, (name, data, node.outputs[0]))
     if sizes is None or flat is None or len(sizes) < 3:
         return None
     features = prod(sizes[1:])

@@ -9,7 +9,7 @@ from math import prod
 from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.fully_connected import FullyConnected, by_rows, fully_connected
 from onnxshare.analysis.heads.head import ONE_POSITION, Head, Probe, Root
-from onnxshare.analysis.heads.joined_maps import Join, feature_map, join_of
+from onnxshare.analysis.heads.joined_maps import Join, Upstream, feature_map, join_of
 from onnxshare.analysis.heads.lookalikes import not_followed, several_rows, unknown_sizes, unstored
 from onnxshare.graph.index import Graph, Node
 from onnxshare.graph.operator_traits import Effect, traits_of
@@ -21,16 +21,13 @@ _MIXES = frozenset((Effect.PRODUCT, Effect.RECURRENT, Effect.ATTENTION))
 def find_heads(graph: Graph, make_probe: Callable[[], Probe]) -> list[Head]:
     """Find all heads of the main graph, and what looks like one and is refused; `make_probe` is
     called only if there is an FC after a convolution."""
-    if not any(_convolves(node) for node in graph.main.nodes):
+    if not any(traits_of(node).effect is Effect.CONVOLUTION for node in graph.main.nodes):
         return []
-    search = _Search(graph, make_probe, after_convolution(graph))
+    after = after_convolution(graph)
+    search = _Search(Upstream(graph, make_probe, after.maps), after.all)
     for layer in fully_connected(graph):
         search.take(layer)
     return search.finish()
-
-
-def _convolves(node: Node) -> bool:
-    return traits_of(node).effect is Effect.CONVOLUTION
 
 
 @dataclass(frozen=True)
@@ -71,33 +68,21 @@ class _Found:
 
 
 class _Search:
-    """Looks at each FC in graph order and says which map it belongs to."""
+    """Looks at each FC in graph order and says which map it belongs to; `after` are the tensors
+    that depend on a convolution, whatever operators are between."""
 
-    def __init__(self, graph: Graph, make_probe: Callable[[], Probe], after: After) -> None:
-        self._graph, self._make_probe, self._after = graph, make_probe, after
-        self._probed: Probe | None = None
+    def __init__(self, upstream: Upstream, after: set[str]) -> None:
+        self._upstream, self._after = upstream, after
         self._found: dict[str, _Found] = {}
         self._of_result: dict[str, _Found | None] = {}
-        self._paths: dict[str, element_order.Path] = {}
         self._per_position: list[tuple[FullyConnected, str]] = []
         #: Results of layers that are applied at every position, and so are maps still.
         self._rows: set[str] = set()
         self._refused: list[Head] = []
 
-    @property
-    def _probe(self) -> Probe:
-        if self._probed is None:
-            self._probed = self._make_probe()
-        return self._probed
-
-    def _back(self, name: str) -> element_order.Path:
-        if name not in self._paths:  # many layers may read one tensor
-            self._paths[name] = element_order.back(self._graph, self._graph.main, name)
-        return self._paths[name]
-
     def take(self, layer: FullyConnected) -> None:
         """Find what an FC reads."""
-        path = self._back(layer.data)
+        path = self._upstream.path(layer.data)
         result = layer.node.outputs[0]
         self._of_result[result] = None
         if path.base in self._of_result and path.base not in self._rows:
@@ -105,30 +90,28 @@ class _Search:
             if found is not None:
                 self._of_result[result] = found
                 found.chain.append((layer, path.nodes))
-        elif path.base in self._after.all:
+        elif path.base in self._after:
             self._of_result[result] = self._root(layer, path)
 
     def _root(self, layer: FullyConnected, path: element_order.Path) -> _Found | None:
-        graph, probe = self._graph, self._probe
+        upstream = self._upstream
         name, nodes = feature_map(path)
-        shape = probe.shapes.get(graph.main, name)
+        shape = upstream.shape(name)
         join: Join | None = None
         if shape is None or len(shape) < 3:
             if path.base in self._rows:
                 return None
-            joined = join_of(graph, probe, path.base, self._after.maps)
+            joined = join_of(upstream, path.base)
             if not isinstance(joined, Join):
-                reason = joined or not_followed(
-                    graph, probe, self._back, path.base, self._after.maps
-                )
+                reason = joined or not_followed(upstream, path.base)
                 if reason is not None:
                     roots = () if reason == ONE_POSITION else (Root(layer, ()),)
                     self._refused.append(Head(path.base, (), roots, (layer,), (), reason))
                 return None
             name, nodes, join = path.base, (*joined.nodes, *path.nodes), joined
-        elif (words := several_rows(graph, probe, layer)) is not None:
+        elif (words := several_rows(upstream, layer)) is not None:
             self._rows.add(layer.node.outputs[0])
-            if path.base in self._after.maps:
+            if path.base in upstream.maps:
                 self._per_position.append((layer, words))
             return None
         found = self._found.setdefault(name, _Found(name, join))
@@ -137,37 +120,34 @@ class _Search:
 
     def finish(self) -> list[Head]:
         """All heads, in graph order, refused ones among them."""
-        heads = [_judge(self._graph, self._probe, found) for found in self._found.values()]
+        upstream = self._upstream
+        heads = [_judge(upstream, found) for found in self._found.values()]
         known = {layer.node for head in heads for layer in head.layers}
         heads += self._refused
         by_reason: dict[str, list[FullyConnected]] = {}
         for layer, words in self._per_position:
             by_reason.setdefault(words, []).append(layer)
         for words, layers in by_reason.items():
-            name = feature_map(self._back(layers[0].data))[0]
-            sizes = self._probe.shapes.sizes(self._graph.main, name) or (0,)
+            name = feature_map(upstream.path(layers[0].data))[0]
+            sizes = upstream.sizes(name) or (0,)
             heads.append(Head(name, sizes[1:], (), tuple(layers), (), words))
-        heads += [
-            head
-            for head in unstored(self._graph, self._after.maps, self._back, lambda: self._probe)
-            if head.layers[0].node not in known
-        ]
+        heads += [head for head in unstored(upstream) if head.layers[0].node not in known]
         return sorted(heads, key=lambda head: head.layers[0].node.position)
 
 
-def _judge(graph: Graph, probe: Probe, found: _Found) -> Head:
+def _judge(upstream: Upstream, found: _Found) -> Head:
     roots = tuple(found.roots)
     name, *joined = found.join.sources if found.join else (found.map_name,)
     layers = [root.layer for root in roots] + [layer for layer, _ in found.chain]
     layers.sort(key=lambda layer: layer.node.position)
     between = tuple(node for _, nodes in found.chain for node in nodes)
-    sizes = [probe.shapes.sizes(graph.main, item) for item in (name, *joined)]
+    sizes = [upstream.sizes(item) for item in (name, *joined)]
     known = [item for item in sizes if item is not None]
     head = Head(name, (known[0] if known else (0,))[1:], roots, tuple(layers), between)
     head = replace(head, joined=tuple(joined))
     for item, size in zip((name, *joined), sizes, strict=True):
         if size is None:
-            why = unknown_sizes(graph, probe, item)
+            why = unknown_sizes(upstream, item)
             reason = f"the sizes of its feature map are unknown: {why}"
             return replace(head, sizes=(), refused=reason)
     widest = max(layer.out_features for layer in layers)
@@ -177,7 +157,7 @@ def _judge(graph: Graph, probe: Probe, found: _Found) -> Head:
     shared = all(prod(item[2:]) == 1 for item in known)
     if found.join is not None:
         return replace(head, shared=shared)
-    judged = [_order(root, known[0], probe) for root in roots]
+    judged = [_order(root, known[0], upstream.probe) for root in roots]
     reasons = [item for item in judged if isinstance(item, str)]
     if reasons:
         return replace(head, refused=reasons[0])
