@@ -127,6 +127,11 @@ class NodeFacts:
     memory_bytes: int | None = None
     counted: bool = True
 
+    @property
+    def path(self) -> str:
+        """Its name with the subgraph that it is in."""
+        return f"{self.scope}/{self.name}" if self.scope else self.name
+
 
 @dataclass(frozen=True)
 class WeightFacts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -81,12 +82,7 @@ def _hashed(model: Model, **sizes: Any) -> Inspection:
     from onnxshare.cli.progress import Bars
 
     with Bars() as bars:
-        return onnxshare.inspect(
-            model,
-            **sizes,
-            hashes=True,
-            progress=lambda done, total: bars(model.name, done, total),
-        )
+        return onnxshare.inspect(model, **sizes, hashes=True, progress=partial(bars, model.name))
 
 
 def _print(report: Inspection, output: Format, wanted: Wanted) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import onnx
@@ -15,7 +16,7 @@ from onnxshare.differences.node_matching import Layers
 from onnxshare.differences.results import Change, Difference, PortChange, TotalChange, field_changes
 from onnxshare.differences.tensor_matching import by_importance, match
 from onnxshare.graph.index import model_inputs
-from onnxshare.io.load import Model, ModelSource, load
+from onnxshare.io.load import ModelSource, load
 from onnxshare.io.serialize import digest, pieces
 from onnxshare.shapes.input_sizes import Dims, InputShapes, for_each
 
@@ -35,8 +36,7 @@ def diff(
 
     All tensors of both are read once, a piece at a time, and compared by their bytes; those that
     changed are read again. Nodes and tensors are matched as `node_matching.py` and
-    `tensor_matching.py` say.
-    Local functions are expanded first.
+    `tensor_matching.py` say. Local functions are expanded first.
 
     Args:
         a: the model before: a path, bytes, a file, a ModelProto …
@@ -53,7 +53,8 @@ def diff(
     models = [load(source) for source in (a, b)]
     sizes = for_each(models, input_shapes, dims)
     one, other = (
-        _study(model, shapes, progress) for model, shapes in zip(models, sizes, strict=True)
+        study(model, shapes, progress and partial(progress, model.name))
+        for model, shapes in zip(models, sizes, strict=True)
     )
     weights = match(one, other)
     layers = Layers(one, other, weights)
@@ -86,12 +87,6 @@ _ELSEWHERE = (
 )
 
 
-def _study(model: Model, shapes: InputShapes | None, progress: Progress | None) -> Side:
-    if progress is None:
-        return study(model, shapes)
-    return study(model, shapes, lambda done, total: progress(model.name, done, total))
-
-
 def _totals(before: Totals, after: Totals) -> tuple[TotalChange, ...]:
     found = []
     for item in fields(Totals):
@@ -99,15 +94,8 @@ def _totals(before: Totals, after: Totals) -> tuple[TotalChange, ...]:
         if not all(value is None or isinstance(value, (int, float)) for value in (old, new)):
             continue
         known = old is not None and new is not None
-        found.append(
-            TotalChange(
-                item.name,
-                old,
-                new,
-                new - old if known else None,
-                new / old if known and old else None,
-            )
-        )
+        delta, ratio = new - old if known else None, new / old if known and old else None
+        found.append(TotalChange(item.name, old, new, delta, ratio))
     return tuple(found)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from onnxshare.analysis.inspection import inspect
 from onnxshare.analysis.results import Inspection, WeightFacts
@@ -100,13 +101,8 @@ def family(sources: Sequence[ModelSource], *, progress: Progress | None = None) 
     for source in sources:
         model = load(source)
         name = _free(model.name, reports)
-        step = None if progress is None else _named(progress, name)
-        reports[name] = inspect(model, hashes=True, progress=step)
+        reports[name] = inspect(model, hashes=True, progress=progress and partial(progress, name))
     return shared(reports)
-
-
-def _named(progress: Progress, name: str) -> Callable[[int, int], None]:
-    return lambda done, total: progress(name, done, total)
 
 
 def _free(name: str, taken: dict[str, Inspection]) -> str:
@@ -126,10 +122,8 @@ def shared(reports: dict[str, Inspection]) -> Family:
             key = weight.hash or f"{name} {position}"
             copies.setdefault(key, []).append((name, weight))
     weights = [_one(found) for found in copies.values()]
-    once, together = (
-        sum(weight.params for weight in weights),
-        sum(weight.params * weight.times for weight in weights),
-    )
+    once = sum(weight.params for weight in weights)
+    together = sum(weight.params * weight.times for weight in weights)
     return Family(
         members=tuple(_member(name, report, weights) for name, report in reports.items()),
         params_once=once,

@@ -239,7 +239,7 @@ class Layers:
         changes += self._inputs(left, right)
         changes += self._results(left, right)
         changes += self._values(left, right)
-        before, after = _label(old), _label(new)
+        before, after = old.path, new.path
         if not changes and (before == after or not (left.proto.name or right.proto.name)):
             return None
         return LayerChange(
@@ -282,14 +282,10 @@ class Layers:
         for name in left.inputs:
             origin = self.origin(self._a, left.scope, name)
             translated = self._translated(origin)
-            if origin is None or origin[0] != "tensor" or translated is None:
+            if origin is None or origin[0] != "tensor" or not (translated and translated[1]):
                 continue
-            if translated[1] is None:
-                continue
-            pair = (
-                self._a.tensors[origin[1]].stored.name,
-                self._b.tensors[translated[1]].stored.name,
-            )
+            left_tensor, right_tensor = self._a.tensors[origin[1]], self._b.tensors[translated[1]]
+            pair = left_tensor.stored.name, right_tensor.stored.name
             if pair in self._changed:
                 found.append(Change("weights", *pair))
         return found
@@ -316,13 +312,9 @@ def _shapes(facts: NodeFacts) -> str:
     )
 
 
-def _label(facts: NodeFacts) -> str:
-    return f"{facts.scope}/{facts.name}" if facts.scope else facts.name
-
-
 def _alone(change: str, facts: NodeFacts) -> LayerChange:
-    before = _label(facts) if change == "removed" else None
-    after = _label(facts) if change == "added" else None
+    before = facts.path if change == "removed" else None
+    after = facts.path if change == "added" else None
     return LayerChange(change, before, after, facts.op_type, facts.params, None)
 
 

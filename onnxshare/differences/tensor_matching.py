@@ -196,25 +196,13 @@ class _Matcher:
     def _add(
         self, change: str, one: IndexedTensor | None, other: IndexedTensor | None, **figures: Any
     ) -> None:
-        left = None if one is None else one.stored
-        right = None if other is None else other.stored
+        stored = [None if side is None else side.stored for side in (one, other)]
+        before, after = (None if item is None else item.name for item in stored)
+        old, new = (None if item is None else dtype_name(item.dtype) for item in stored)
+        dims, others = (None if item is None else item.shape for item in stored)
+        parameter = before in self.a.parameters or after in self.b.parameters
         self.found.changes.append(
-            WeightChange(
-                change=change,
-                before=None if left is None else left.name,
-                after=None if right is None else right.name,
-                parameter=(left is not None and left.name in self.a.parameters)
-                or (right is not None and right.name in self.b.parameters),
-                dtype=(
-                    None if left is None else dtype_name(left.dtype),
-                    None if right is None else dtype_name(right.dtype),
-                ),
-                shape=(
-                    None if left is None else left.shape,
-                    None if right is None else right.shape,
-                ),
-                **figures,
-            )
+            WeightChange(change, before, after, parameter, (old, new), (dims, others), **figures)
         )
 
 

@@ -86,16 +86,11 @@ def _totals(changed: Sequence[TotalChange]) -> Table:
 
 
 def _total(total: TotalChange) -> list[str]:
-    delta, show = total.delta, _figure
-    if isinstance(delta, int):
-        show = _exact
+    delta = total.delta
+    show = _figure if not isinstance(delta, int) else numbers.exact
     change = "–" if delta is None else f"{'+' if delta > 0 else ''}{show(delta)}"
     ratio = "" if total.ratio is None else _factor(total.ratio)
     return [words_of(total.name), show(total.before), show(total.after), change, ratio]
-
-
-def _exact(value: float | None) -> str:
-    return "–" if value is None else f"{value:,}"
 
 
 def _figure(value: float | None) -> str:
@@ -191,26 +186,22 @@ def _size(item: WeightChange) -> str:
         return None if shape is None else f"{'×'.join(map(str, shape)) or '1'} {item.dtype[side]}"
 
     before, after = one(0), one(1)
-    return (
-        str(before or after)
-        if before == after or None in (before, after)
-        else (f"{before} → {after}")
-    )
+    return _names(before, after)
 
 
 def _happened(item: WeightChange) -> str:
     order = f" ({', '.join(map(str, item.permutation))})" if item.permutation else ""
+    turned = f", transposed{order}" if order else ""
     words = {
         "renamed": "the same bytes, another name",
-        "merged": f"merged with '{item.after}'" + (", transposed" + order if order else ""),
+        "merged": f"merged with '{item.after}'{turned}",
         "copied": f"holds the same as '{item.before}'",
         "reshaped": "the same bytes, reshaped",
         "transposed": f"the same weights, transposed{order}",
         "transposed and reshaped": "the same weights, transposed and reshaped",
-        "requantised": "the same weights once dequantised"
-        + (f", transposed{order}" if order else ""),
-        "quantised": "quantised" + (f", transposed{order}" if order else ""),
-        "dequantised": "dequantised" + (f", transposed{order}" if order else ""),
+        "requantised": f"the same weights once dequantised{turned}",
+        "quantised": f"quantised{turned}",
+        "dequantised": f"dequantised{turned}",
         "reordered": "the same values, in another order",
         "retyped": "another element type",
         "resized": "another size",

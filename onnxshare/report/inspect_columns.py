@@ -155,8 +155,7 @@ def _layer(row: Row) -> str:
     depth = getattr(row, "depth", 0)
     if depth:
         return "  " * (depth - 1) + str(row.name).rpartition("/")[2]
-    scope = getattr(row, "scope", "")
-    return f"{scope}/{row.name}" if scope else str(row.name)
+    return str(getattr(row, "path", row.name))
 
 
 def _share(name: str, title: str, part: str, whole: str) -> Column:

@@ -97,7 +97,7 @@ def by_layer(report: Inspection) -> list[Group]:
         rows.append(
             _group(
                 nodes,
-                f"{head.scope}/{head.name}" if head.scope else head.name,
+                head.path,
                 op_type=head.op_type,
                 kind=head.kind,
                 number=number if counted else None,

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from rich.text import Text
 
-from onnxshare.analysis.results import HeadFacts, HeadOffer, Inspection, NodeFacts, WeightFacts
+from onnxshare.analysis.results import HeadFacts, HeadOffer, Inspection, WeightFacts
 from onnxshare.errors import printable
 from onnxshare.report import text_tools as numbers
 
@@ -65,24 +65,14 @@ _NAMED = 3
 def _traffic(report: Inspection) -> list[Text]:
     """Which layers take the time that their weights take to be read (`NodeFacts.bound_by`)."""
     totals = report.totals
-    names = [_place(node) for node in report.nodes if node.bound_by == "weights"]
+    names = [node.path for node in report.nodes if node.bound_by == "weights"]
     if not totals.weight_bound_layers:
         return []
     shown = ", ".join(names[:_NAMED])
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     held = numbers.share(totals.weight_bound_bytes, totals.param_bytes)
-    return [
-        Text(
-            printable(
-                f"Bound by reading weights at batch 1: {shown}{more}, with {held} of the weight "
-                "bytes."
-            )
-        )
-    ]
-
-
-def _place(node: NodeFacts) -> str:
-    return f"{node.scope}/{node.name}" if node.scope else node.name
+    words = f"Bound by reading weights at batch 1: {shown}{more}, with {held} of the weight bytes."
+    return [Text(printable(words))]
 
 
 def _memory(report: Inspection) -> Text:
@@ -98,11 +88,8 @@ def _memory(report: Inspection) -> Text:
     place = totals.peak_activation_node
     at = f" at '{place}'" if place is not None else ""
     peak = numbers.size(totals.peak_activation_bytes)
-    return Text(
-        printable(
-            f"Memory: {weights}; activations peak at {peak} per sample{at}, without reuse in place."
-        )
-    )
+    words = f"activations peak at {peak} per sample{at}, without reuse in place."
+    return Text(printable(f"Memory: {weights}; {words}"))
 
 
 #: FCs of a head that are listed; the rest is counted.
@@ -117,12 +104,8 @@ def _head(head: HeadFacts, report: Inspection) -> list[Text]:
         chain = ", ".join(f"{layer.in_features} → {layer.out_features}" for layer in shown)
     if len(head.fcs) > len(shown):
         chain += f" and {len(head.fcs) - len(shown)} more"
-    lines = [
-        Text.assemble(
-            ("Head ", "bold"),
-            printable(f"after '{head.feature_map}' ({sizes}, {head.layout}): FC {chain}"),
-        )
-    ]
+    words = printable(f"after '{head.feature_map}' ({sizes}, {head.layout}): FC {chain}")
+    lines = [Text.assemble(("Head ", "bold"), words)]
     for name, facts in head.rewrites.items():
         command = f"onnxshare rewrite {shlex.quote(report.model.path or 'MODEL')} --{name}"
         lines += _rewrite(name, facts, command + _only(head, name, report.heads))
@@ -131,11 +114,8 @@ def _head(head: HeadFacts, report: Inspection) -> list[Text]:
 
 def _only(head: HeadFacts, rewrite: str, heads: Sequence[HeadFacts]) -> str:
     """What keeps a rewrite to one head, where it would change others too."""
-    if not any(
-        "refused" not in other.rewrites.get(rewrite, {"refused"})
-        for other in heads
-        if other is not head
-    ):
+    others = (other.rewrites.get(rewrite, {"refused"}) for other in heads if other is not head)
+    if all("refused" in offer for offer in others):
         return ""
     return f" --node {shlex.quote(glob.escape(head.fcs[0].node))}"
 
@@ -185,19 +165,14 @@ def describe_equal(report: Inspection) -> list[Text]:
     telling = [item for item in equal if item not in trivial]
     lines = [_sentence(item) for item in telling[:_EQUAL_NAMED]]
     if len(telling) > _EQUAL_NAMED:
-        lines.append(
-            Text(f"  and {len(telling) - _EQUAL_NAMED} more: --by weight shows all", "dim")
-        )
+        more = len(telling) - _EQUAL_NAMED
+        lines.append(Text(f"  and {more} more: --by weight shows all", "dim"))
     if not telling:
         lines.append(Text(f"Of the {len(hashed)} parameter tensors no two hold the same."))
     if trivial:
         what = "1 tensor equals" if len(trivial) == 1 else f"{len(trivial)} tensors equal"
-        lines.append(
-            Text(
-                f"Not counted: {what} another only because all elements are alike, such as zeros.",
-                "dim",
-            )
-        )
+        why = "another only because all elements are alike, such as zeros."
+        lines.append(Text(f"Not counted: {what} {why}", "dim"))
     return lines + _savings(report, telling)
 
 
