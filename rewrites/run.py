@@ -173,7 +173,8 @@ def rewrite(
         original = without_defaults(original)
     input_shapes = with_dims(original, input_shapes, dims)
     if samples is not None and not isinstance(samples, Samples):
-        samples = read_samples(samples, original.skeleton, images=images)
+        memory = None if run_limits is None else run_limits.memory
+        samples = read_samples(samples, original.skeleton, images=images, memory=memory)
     if options.small_head and samples is not None:
         options = replace(options, approximate=True)
     job = _Job(original, chosen, options, input_shapes, provider, run_limits)

@@ -152,7 +152,7 @@ class Isolation:
     memory_limit: str | None = option(
         None,
         "The most memory for each model on the CPU, such as 4GB or 512MiB (Linux only). "
-        "Left out: 90% of what is free.",
+        "Left out: 90% of what is free. Samples and outputs may take as much.",
         metavar="SIZE",
         panel=_ISOLATION,
     )

@@ -82,6 +82,7 @@ def compare(
     tolerance.check()
     if tolerance and (samples is None or (isinstance(samples, Samples) and samples.random)):
         raise UsageError("made-up samples say nothing about an approximation", "give --samples")
+    memory = None if run_limits is None else run_limits.memory
     given = left, right = load(a), load(b)
     chosen = choose(provider)
     same = _same_bytes(left, right) and not (map_input or map_output)
@@ -94,7 +95,7 @@ def compare(
         return Comparison(Verdict.DIFFERENT, reason, chosen.label)
     if same and latency is None:
         if samples is not None:
-            _samples_for(left.skeleton, right.skeleton, samples, count, seed, images)
+            _samples_for(left.skeleton, right.skeleton, samples, count, seed, images, memory)
         if reason := _unread(left):
             return Comparison(Verdict.NOT_RUN, reason, chosen.label)
         return Comparison(Verdict.IDENTICAL, _SAME, chosen.label)
@@ -103,7 +104,8 @@ def compare(
         promise, unkept = promise_of(*given)
         task = Task(left, right, sessions, seed, tuple(internal), count, budget)
         task = replace(task, promise=promise, tolerance=tolerance)
-        inputs = _samples_for(left.skeleton, right.skeleton, samples, count, seed, images)
+        models = left.skeleton, right.skeleton
+        inputs = _samples_for(*models, samples, count, seed, images, memory)
         found = Comparison.on(inputs, Verdict.IDENTICAL, _SAME)
         if not same:
             found = replace(examine(task, inputs), **sessions.costs())
@@ -139,13 +141,14 @@ def _samples_for(
     count: int,
     seed: int,
     images: ImageOptions | None,
+    memory: int | None,
 ) -> Samples:
     stricter = stricter_of(a, b)
     if samples is None:
         return random_samples(stricter, count, seed)
-    return (
-        samples if isinstance(samples, Samples) else read_samples(samples, stricter, images=images)
-    )
+    if isinstance(samples, Samples):
+        return samples
+    return read_samples(samples, stricter, images=images, memory=memory)
 
 
 def _same_bytes(a: Model, b: Model) -> bool:

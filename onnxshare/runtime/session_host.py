@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from onnxshare.io.tensors import Array
-from onnxshare.runtime import limits as memory
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.ort_engine import Engine, Racer, Settings
 from onnxshare.runtime.ort_weights import Weights
 from onnxshare.runtime.pipe_messages import Header
 from onnxshare.runtime.providers import CPU, REFERENCE, Provider
 from onnxshare.runtime.worker_process import ChildProcess
+from onnxshare.support import memory
 
 #: The share of the free memory that a model's process may take unless the user says otherwise.
 _SHARE = 0.9

@@ -7,12 +7,12 @@ from typing import Any
 
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import Model
-from onnxshare.runtime import limits as memory
 from onnxshare.runtime.limits import DEFAULT, RunLimits
 from onnxshare.runtime.ort_weights import weight_bytes
 from onnxshare.runtime.providers import CPU, Provider
 from onnxshare.runtime.session import Session
 from onnxshare.runtime.session_host import Host, place_for
+from onnxshare.support import memory
 from onnxshare.support.cpu_count import usable_cores
 
 #: Memory that a session takes, in bytes of its weights: the mapped file, or a copy of what is not

@@ -20,9 +20,10 @@ from typing import IO
 import numpy as np
 
 from onnxshare.errors import RuntimeFailure, UsageError
-from onnxshare.runtime import limits, pipe_messages
+from onnxshare.runtime import pipe_messages
 from onnxshare.runtime.ort_engine import Array, Engine, Initializers, Racer, Settings
 from onnxshare.runtime.providers import try_session
+from onnxshare.support import memory
 
 #: The most bytes that this process may write into a file: it has none to write.
 _MOST_WRITTEN = 2**20
@@ -120,7 +121,7 @@ def main(parent: int, limit: int, files: int) -> None:
             cause = f"it cannot be handed over: {type(error).__name__}: {error}"
             answer, results = {"failure": [cause]}, []
         del header, arrays
-        pipe_messages.send(replies, {**answer, "peak": limits.peak()}, results)
+        pipe_messages.send(replies, {**answer, "peak": memory.peak()}, results)
 
 
 def _own_output() -> IO[bytes]:
@@ -175,7 +176,7 @@ def _restrain(limit: int) -> None:
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if limit:
-            limits.limit(limit)
+            memory.limit(limit)
             resource.setrlimit(resource.RLIMIT_FSIZE, (_MOST_WRITTEN, _MOST_WRITTEN))
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("1000")  # if the machine runs out of memory all the same, this process goes

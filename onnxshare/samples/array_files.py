@@ -31,13 +31,10 @@ from onnxshare.samples.conform import (
     sample_shape,
 )
 from onnxshare.samples.input_specs import Batching, InputSpec
-from onnxshare.samples.lazy_arrays import MAX_BYTES, Piece, gather
-
-#: A file that unpacks to more than `_SMALL_BYTES` may be so many times as large unpacked.
-_SMALL_BYTES, _MOST_TIMES = 2**30, 50
+from onnxshare.samples.lazy_arrays import Bounds, Piece, gather
 
 
-def read_npz(path: Path, specs: Sequence[InputSpec]) -> dict[str, Array]:
+def read_npz(path: Path, specs: Sequence[InputSpec], bounds: Bounds) -> dict[str, Array]:
     """The arrays of an `.npz` for each input, and the labels, as they are stored.
 
     Raises:
@@ -48,11 +45,10 @@ def read_npz(path: Path, specs: Sequence[InputSpec]) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(path) as archive:
             announced = sum(entry.file_size for entry in archive.infolist())
-        most = min(MAX_BYTES, max(_SMALL_BYTES, _MOST_TIMES * path.stat().st_size))
-        if announced > most:  # a small ZIP can announce terabytes
+        if announced > bounds.unpacked(path.stat().st_size):  # a small ZIP can announce terabytes
             raise SamplesError(
                 f"{path}: unpacks to {announced / 2**30:.1f} GiB",
-                "give fewer samples, or an uncompressed file (numpy.savez)",
+                "give fewer samples, or .npy files, or raise the bound with --memory-limit",
             )
         with np.load(path, allow_pickle=False) as file:
             chosen = _match_keys(list(file.files), specs, path)
@@ -62,7 +58,11 @@ def read_npz(path: Path, specs: Sequence[InputSpec]) -> dict[str, Array]:
 
 
 def npy_pieces(
-    files: Sequence[Path], specs: Sequence[InputSpec], layout: Batching, path: Path
+    files: Sequence[Path],
+    specs: Sequence[InputSpec],
+    layout: Batching,
+    path: Path,
+    bounds: Bounds,
 ) -> tuple[list[Piece], Mapping[str, Array]]:
     """The samples of `.npy` files, each one sample or a batch; only their headers are read now.
 
@@ -71,11 +71,15 @@ def npy_pieces(
     """
     spec = only_input(specs, path, ".npy files")
     pieces = [_npy_piece(file, spec, layout) for file in files]
-    return pieces, gather(pieces, _sample_bytes(pieces, specs), path)
+    return pieces, gather(pieces, _sample_bytes(pieces, specs), path, bounds)
 
 
 def npz_pieces(
-    files: Sequence[Path], specs: Sequence[InputSpec], layout: Batching, path: Path
+    files: Sequence[Path],
+    specs: Sequence[InputSpec],
+    layout: Batching,
+    path: Path,
+    bounds: Bounds,
 ) -> tuple[list[Piece], Mapping[str, Array]]:
     """The samples of `.npz` files, each one sample or a batch.
 
@@ -84,11 +88,11 @@ def npz_pieces(
     """
 
     def whole(file: Path) -> dict[str, Array]:
-        found = read_npz(file, specs)
+        found = read_npz(file, specs, bounds)
         return {spec.name: fit(found[spec.name], spec, layout, file) for spec in specs}
 
     pieces = [_piece(file, partial(whole, file)) for file in files]
-    return pieces, gather(pieces, _sample_bytes(pieces, specs), path)
+    return pieces, gather(pieces, _sample_bytes(pieces, specs), path, bounds)
 
 
 def _piece(where: Path, whole: Callable[[], dict[str, Array]]) -> Piece:
@@ -165,20 +169,26 @@ def data_sets(folder: Path) -> list[Path]:
 
 
 def pb_pieces(
-    sets: Sequence[Path], specs: Sequence[InputSpec], layout: Batching, path: Path
+    sets: Sequence[Path],
+    specs: Sequence[InputSpec],
+    layout: Batching,
+    path: Path,
+    bounds: Bounds,
 ) -> tuple[list[Piece], Mapping[str, Array]]:
     """The samples of test data sets; or of one TensorProto, for a model with one input.
 
     Raises:
         SamplesError: a file is missing, cannot be read or does not fit.
     """
-    pieces = [_piece(where, partial(_tensors, where, specs, layout)) for where in sets]
-    return pieces, gather(pieces, _sample_bytes(pieces, specs), path)
+    pieces = [_piece(where, partial(_tensors, where, specs, layout, bounds)) for where in sets]
+    return pieces, gather(pieces, _sample_bytes(pieces, specs), path, bounds)
 
 
-def _tensors(where: Path, specs: Sequence[InputSpec], layout: Batching) -> dict[str, Array]:
+def _tensors(
+    where: Path, specs: Sequence[InputSpec], layout: Batching, bounds: Bounds
+) -> dict[str, Array]:
     files = _files(where, specs)
-    tensors = [_parse(file, spec) for file, spec in zip(files, specs, strict=True)]
+    tensors = [_parse(file, spec, bounds) for file, spec in zip(files, specs, strict=True)]
     names = [tensor.name for tensor in tensors]
     order = list(range(len(specs)))
     if set(names) == {spec.name for spec in specs}:  # else they stand in the inputs' order
@@ -206,12 +216,13 @@ def _files(folder: Path, specs: Sequence[InputSpec]) -> list[Path]:
     return files
 
 
-def _parse(path: Path, spec: InputSpec) -> onnx.TensorProto:
+def _parse(path: Path, spec: InputSpec, bounds: Bounds) -> onnx.TensorProto:
     require_file(path)
     tensor = onnx.TensorProto()
     try:
-        if path.stat().st_size > min(MAX_BYTES, 2**31):
-            raise SamplesError(f"{path}: is larger than 2 GiB", "give an .npz or .npy")
+        # Packed numbers of a byte each take eight when they are parsed.
+        if path.stat().st_size > min(bounds.at_once // 8, 2**31):
+            raise SamplesError(f"{path}: is too large for a TensorProto", "give an .npz or .npy")
         tensor.ParseFromString(path.read_bytes())
     except (DecodeError, OSError, MemoryError) as error:
         raise SamplesError(f"{path}: not a readable TensorProto: {first_line(error)}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from onnxshare.errors import OnnxShareError, SamplesError, UsageError
 from onnxshare.io.tensors import Array
 from onnxshare.samples.conform import check_shape, first_line, fit, only_input, sample_shape
 from onnxshare.samples.input_specs import Batching, InputSpec
-from onnxshare.samples.lazy_arrays import Piece, gather
+from onnxshare.samples.lazy_arrays import Bounds, Piece, gather
 from onnxshare.support.numbers import whole_number
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 #: Endings of files that are taken for images.
 SUFFIXES = frozenset(".png .jpg .jpeg .bmp .gif .webp .tif .tiff .ppm .pgm".split())
 
-#: More pixels than this in one file are refused: a small file can announce any number.
-MAX_PIXELS = 2**27
+#: Bytes for each pixel that is read, and for each number that these become. A small file can
+#: announce any number of pixels: they must fit into what a small file may unpack to.
+_PER_PIXEL, _PER_NUMBER = 12, 12
 
 #: Named normalisations as (mean, standard deviation) of pixels from 0 to 255. That of ImageNet
 #: is the one of torchvision's models.
@@ -115,6 +117,7 @@ def image_pieces(
     layout: Batching,
     path: Path,
     options: ImageOptions,
+    bounds: Bounds,
 ) -> tuple[list[Piece], Mapping[str, Array]]:
     """The samples of image files, one each, decoded only when they are needed.
 
@@ -127,12 +130,13 @@ def image_pieces(
     spec = only_input(specs, path, "images")
     frame = _frame(spec, layout, options, path)
     options.scale(frame.channels)
-    shape = _convert(files[0], frame, options).shape
+    convert = partial(_convert, frame=frame, options=options, most=bounds.unpacked(0))
+    shape = convert(files[0]).shape
     check_shape((1, *shape), spec, layout, files[0])
 
     def piece(file: Path) -> Piece:
         def read(rows: Array) -> dict[str, Array]:
-            values = _convert(file, frame, options)
+            values = convert(file)
             if values.shape != shape:
                 raise SamplesError(
                     f"{file}: becomes {'×'.join(map(str, values.shape))}, and {files[0].name} "
@@ -146,7 +150,7 @@ def image_pieces(
         return Piece(file, 1, read, {spec.name: shape})
 
     pieces = [piece(file) for file in files]
-    return pieces, gather(pieces, prod(shape) * spec.dtype.itemsize, path)
+    return pieces, gather(pieces, prod(shape) * spec.dtype.itemsize, path, bounds)
 
 
 def _pillow(path: Path) -> Any:
@@ -193,25 +197,34 @@ def _layout(spec: InputSpec, shape: Sequence[int | None]) -> str:
     )
 
 
-def _convert(path: Path, frame: _Frame, options: ImageOptions) -> Array:
+def _convert(path: Path, frame: _Frame, options: ImageOptions, most: int) -> Array:
     """One image as the model wants it, without a sample axis, in single precision."""
-    pixels = _pixels(path, frame, options)
+    pixels = _pixels(path, frame, options, most)
+    if _PER_NUMBER * pixels.size > most:
+        raise _too_large(path, f"becomes {pixels.size:,} numbers")
     mean, std = options.scale(frame.channels)
-    values = ((pixels.astype(np.float64) - mean) / std).astype(np.float32)
+    exact = pixels.astype(np.float64)
+    exact -= mean
+    exact /= std
+    values = exact.astype(np.float32)
     if frame.layout == "nchw":
         return np.ascontiguousarray(values.transpose(2, 0, 1))
     return values[:, :, 0] if frame.layout == "hw" else values
 
 
-def _pixels(path: Path, frame: _Frame, options: ImageOptions) -> Array:
+def _too_large(path: Path, what: str) -> SamplesError:
+    return SamplesError(f"{path}: {what}", "scale it down, or raise the bound with --memory-limit")
+
+
+def _pixels(path: Path, frame: _Frame, options: ImageOptions, most: int) -> Array:
     """Height × width × channels, from 0 to 255."""
     library, operations = _pillow(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with library.open(path) as image:
-                if prod(image.size) > MAX_PIXELS:
-                    raise SamplesError(f"{path}: has {prod(image.size):,} pixels", "scale it down")
+                if _PER_PIXEL * prod(image.size) > most:
+                    raise _too_large(path, f"has {prod(image.size):,} pixels")
                 upright = operations.exif_transpose(_eight_bits(image))
                 fitted = _fitted(upright.convert(_MODES[frame.channels]), frame, options.size())
     except OnnxShareError:

@@ -10,12 +10,35 @@ import numpy as np
 
 from onnxshare.errors import SamplesError
 from onnxshare.io.tensors import Array
+from onnxshare.support.memory import allowed
 
 #: Samples that take no more than this are read at once.
 EAGER_BYTES = 2**26
 
-#: No more than this is read at a time: whoever needs more takes it batch by batch.
+#: No more than this is read at a time, nor than half of the memory that is free, unless the user
+#: allows more: whoever needs more takes it batch by batch.
 MAX_BYTES = 16 * 2**30
+
+#: A file that unpacks to more than `_SMALL_BYTES` may be so many times as large unpacked, unless
+#: the user allows more.
+_SMALL_BYTES, _MOST_TIMES = 2**30, 50
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much memory samples may take: `memory` is what the user allows, in bytes, or None."""
+
+    memory: int | None = None
+
+    @property
+    def at_once(self) -> int:
+        """The most bytes that samples may take at once."""
+        return allowed(self.memory, 0.5, EAGER_BYTES, MAX_BYTES)
+
+    def unpacked(self, size: int) -> int:
+        """The most bytes that a compressed file of a size may unpack to."""
+        times = max(_SMALL_BYTES, _MOST_TIMES * size)
+        return self.at_once if self.memory is not None else min(self.at_once, times)
 
 
 @dataclass(frozen=True)
@@ -40,9 +63,13 @@ class LazyArrays(Mapping[str, Array]):
     then kept."""
 
     def __init__(
-        self, pieces: Sequence[Piece], sample_bytes: int, rows: Array | None = None
+        self,
+        pieces: Sequence[Piece],
+        sample_bytes: int,
+        bounds: Bounds | None = None,
+        rows: Array | None = None,
     ) -> None:
-        self._pieces = pieces
+        self._pieces, self._bounds = pieces, bounds or Bounds()
         self._starts = np.cumsum([0, *(piece.count for piece in pieces)])
         self._rows = np.arange(self._starts[-1]) if rows is None else rows
         self.sample_bytes = sample_bytes
@@ -60,7 +87,7 @@ class LazyArrays(Mapping[str, Array]):
 
     def take(self, rows: Array | slice) -> LazyArrays:
         """Only these samples, in this order, not read yet."""
-        return LazyArrays(self._pieces, self.sample_bytes, self._rows[rows])
+        return LazyArrays(self._pieces, self.sample_bytes, self._bounds, self._rows[rows])
 
     def __getitem__(self, name: str) -> Array:
         if self._read is None:
@@ -74,11 +101,11 @@ class LazyArrays(Mapping[str, Array]):
         return len(self._pieces[0].shapes)
 
     def _load(self) -> dict[str, Array]:
-        if self.nbytes > MAX_BYTES:
+        if self.nbytes > self._bounds.at_once:
             raise SamplesError(
                 f"{self._pieces[0].path.parent}: {self.count} samples take "
                 f"{self.nbytes / 2**30:.0f} GiB at once",
-                "give fewer",
+                "give fewer, or raise the bound with --memory-limit",
             )
         owner = np.searchsorted(self._starts, self._rows, side="right") - 1
         result: dict[str, Array] = {}
@@ -93,7 +120,9 @@ class LazyArrays(Mapping[str, Array]):
         return result
 
 
-def gather(pieces: Sequence[Piece], sample_bytes: int, folder: Path) -> Mapping[str, Array]:
+def gather(
+    pieces: Sequence[Piece], sample_bytes: int, folder: Path, bounds: Bounds
+) -> Mapping[str, Array]:
     """Many pieces as one: read at once where they are small, else when they are needed.
 
     Raises:
@@ -111,5 +140,5 @@ def gather(pieces: Sequence[Piece], sample_bytes: int, folder: Path) -> Mapping[
                     f"{pieces[0].path.name} are {sizes[1]}",
                     "give samples of one size",
                 )
-    lazy = LazyArrays(pieces, sample_bytes)
+    lazy = LazyArrays(pieces, sample_bytes, bounds)
     return dict(lazy) if lazy.nbytes <= EAGER_BYTES else lazy

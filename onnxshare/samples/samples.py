@@ -17,7 +17,7 @@ from onnxshare.samples.array_files import data_sets, npy_pieces, npz_pieces, pb_
 from onnxshare.samples.conform import LABELS, fit, fit_labels, of_files, require_file
 from onnxshare.samples.images import ImageOptions as ImageOptions
 from onnxshare.samples.input_specs import InputSpec, batching, input_specs
-from onnxshare.samples.lazy_arrays import LazyArrays
+from onnxshare.samples.lazy_arrays import Bounds, LazyArrays
 from onnxshare.samples.python_sources import Source as Source
 from onnxshare.samples.random_samples import Guess
 from onnxshare.samples.random_samples import make as make_random
@@ -97,6 +97,7 @@ def read_samples(
     proto: onnx.ModelProto,
     limit: int | None = None,
     images: ImageOptions | None = None,
+    memory: int | None = None,
 ) -> Samples:
     """Read inputs for a model from a file or a folder, or take those given in Python.
 
@@ -108,6 +109,7 @@ def read_samples(
         proto: the model, which says what the shapes and types must be.
         limit: use no more than this many samples.
         images: how image files become inputs.
+        memory: the most bytes that they may take at once; None for what suits this machine.
 
     Raises:
         SamplesError: the file cannot be read, or does not fit the model.
@@ -119,24 +121,24 @@ def read_samples(
         found_arrays, found_labels, name = python_sources.read(path, specs, layout, limit)
         return _checked(found_arrays, found_labels, Path(name), limit)
     path = Path(path)
-    options = images or ImageOptions()
+    options, bounds = images or ImageOptions(), Bounds(memory)
     labels: Array | None = None
     arrays: Mapping[str, Array]
     if path.is_dir():
-        arrays, labels = _read_folder(path, specs, options)
+        arrays, labels = _read_folder(path, specs, options, bounds)
     elif path.suffix == ".npy":
         require_file(path)
-        _, arrays = npy_pieces([path], specs, layout, path)
+        _, arrays = npy_pieces([path], specs, layout, path, bounds)
     elif path.suffix == ".npz":
-        found = read_npz(path, specs)
+        found = read_npz(path, specs, bounds)
         arrays = {spec.name: fit(found[spec.name], spec, layout, path) for spec in specs}
         if LABELS in found and LABELS not in arrays:
             labels = fit_labels(found[LABELS], path)
     elif path.suffix == ".pb":
-        arrays = dict(pb_pieces([path], specs, layout, path)[1])
+        arrays = dict(pb_pieces([path], specs, layout, path, bounds)[1])
     elif path.suffix.lower() in image_files.SUFFIXES:
         require_file(path)
-        _, arrays = image_files.image_pieces([path], specs, layout, path, options)
+        _, arrays = image_files.image_pieces([path], specs, layout, path, options, bounds)
     else:
         require_file(path)
         raise SamplesError(f"{path}: not a sample file", f"give {_KINDS}")
@@ -160,7 +162,7 @@ def _checked(
 
 
 def _read_folder(
-    path: Path, specs: Sequence[InputSpec], options: ImageOptions
+    path: Path, specs: Sequence[InputSpec], options: ImageOptions, bounds: Bounds
 ) -> tuple[Mapping[str, Array], Array | None]:
     layout = batching(specs)
     found = {
@@ -178,8 +180,8 @@ def _read_folder(
         )
     kind, files = kinds[0], found[kinds[0]]
     if kind == "images":
-        pieces, arrays = image_files.image_pieces(files, specs, layout, path, options)
+        pieces, arrays = image_files.image_pieces(files, specs, layout, path, options, bounds)
     else:
         read = {"ONNX test data": pb_pieces, ".npy files": npy_pieces, ".npz files": npz_pieces}
-        pieces, arrays = read[kind](files, specs, layout, path)
+        pieces, arrays = read[kind](files, specs, layout, path, bounds)
     return arrays, of_files(path, files, [piece.count for piece in pieces])

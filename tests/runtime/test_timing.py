@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.io.load import Model
-from onnxshare.runtime import limits, timing
+from onnxshare.runtime import timing
 from onnxshare.runtime.latency import LEAST_PAIRS
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.ort_engine import Engine, Racer, Settings
@@ -21,6 +21,7 @@ from onnxshare.runtime.session_host import ChildHost, Host, LocalHost, Opened
 from onnxshare.runtime.session_pair import Sessions
 from onnxshare.runtime.timing import latencies
 from onnxshare.samples.samples import Samples
+from onnxshare.support import memory
 
 CPU = choose("cpu")
 WEIGHT = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32) / 8
@@ -120,7 +121,7 @@ def test_the_batch_that_a_model_fixes_is_taken_unless_another_is_asked_for() -> 
 def test_models_that_do_not_fit_into_memory_together_are_not_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "available", lambda: 1000)
+    monkeypatch.setattr(memory, "available", lambda: 1000)
     with Sessions({"A": Model(chain(1)), "B": Model(chain(2))}, CPU) as both:
         (found,) = latencies(both, Samples(X), (), 0)
     assert found.result == "not run"

@@ -18,12 +18,12 @@ import onnxshare
 from onnxshare.errors import RuntimeFailure, UsageError
 from onnxshare.io.load import load
 from onnxshare.io.tensors import Array
-from onnxshare.runtime import limits as memory
 from onnxshare.runtime import ort_weights, session_host, session_pair, worker_process
 from onnxshare.runtime.limits import RunLimits, parse_memory
 from onnxshare.runtime.providers import choose
 from onnxshare.runtime.session import Session, opened, run_model
 from onnxshare.runtime.session_host import ChildHost
+from onnxshare.support import memory
 from tests.builders import save
 from tests.runtime import hostile
 

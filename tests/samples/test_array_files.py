@@ -10,8 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.comparison.compare import compare
 from onnxshare.errors import SamplesError
-from onnxshare.samples.lazy_arrays import LazyArrays
+from onnxshare.samples.lazy_arrays import Bounds, LazyArrays
 from onnxshare.samples.samples import read_samples
+from onnxshare.support import memory
 from tests.builders import run
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -38,6 +39,26 @@ def save_pb(folder: Path, index: int, array: Array, name: str = "") -> Path:
     path = folder / f"input_{index}.pb"
     path.write_bytes(numpy_helper.from_array(array, name).SerializeToString())
     return path
+
+
+def test_samples_take_no_more_than_the_memory_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros((1000, 3), np.float32))
+    proto = model(x=["n", 3])
+    for free, limit, half in (
+        (10**10, 5_000, 5_000),
+        (10**10, None, 5 * 10**9),
+        (2**27, None, 2**26),
+    ):
+        monkeypatch.setattr(memory, "available", lambda free=free: free)
+        bounds = Bounds(limit)
+        assert bounds.at_once == half
+        assert bounds.unpacked(1) == min(half, 2**30)
+        assert bounds.unpacked(2**26) == min(half, 50 * 2**26)
+    with pytest.raises(SamplesError, match=r"unpacks to .* --memory-limit"):
+        read_samples(tmp_path / "x.npz", proto, memory=5_000)
+    assert read_samples(tmp_path / "x.npz", proto, memory=13_000).count == 1000
 
 
 def test_sets_of_test_data_in_the_order_of_their_numbers(tmp_path: Path) -> None:

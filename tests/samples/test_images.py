@@ -220,10 +220,17 @@ def test_what_is_no_image(tmp_path: Path) -> None:
         read(tmp_path / "mixed", ["n", 3, "h", "w"])
 
 
-def test_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxshare.samples.images.MAX_PIXELS", 63)
-    with pytest.raises(SamplesError, match="has 64 pixels"):
-        read(save(tmp_path / "a.png", pixels(8, 8)), ["n", 3, 8, 8])
+def test_too_many_pixels_are_refused(tmp_path: Path) -> None:
+    """Twelve bytes for a pixel that is read, and for a number that one becomes."""
+    path, taker = save(tmp_path / "a.png", pixels(8, 8)), model(["n", 3, 8, 8])
+    for memory, words in ((12 * 64 - 1, "has 64 pixels"), (12 * 192 - 1, "becomes 192 numbers")):
+        with pytest.raises(SamplesError, match=words) as caught:
+            read_samples(path, taker, memory=memory)
+        assert "--memory-limit" in caught.value.remedy
+    assert read_samples(path, taker, memory=12 * 192).count == 1
+    Image.new("1", (12_000, 9_000)).save(tmp_path / "large.png")  # 13 kB
+    with pytest.raises(SamplesError, match="has 108,000,000 pixels"):
+        read_samples(tmp_path / "large.png", taker)
 
 
 def test_without_pillow_the_way_out_is_said(
