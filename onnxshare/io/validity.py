@@ -291,6 +291,8 @@ class _Checker:
         elif filled:
             self.right_field(tensor, filled[0])
             self.typed(tensor, count, len(getattr(tensor, filled[0])))
+        elif count:
+            self.refuse(f"tensor '{tensor.name}' has no values, and its dims announce {count:,}")
 
     def right_field(self, tensor: TensorProto, field: str) -> None:
         """The field is one for values of the tensor's type: strings are never raw."""

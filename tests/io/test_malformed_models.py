@@ -109,6 +109,16 @@ MALFORMED = {
     "floats in int32_data": (stored(FLOAT, int32_data=[1] * 4), "float_data"),
     "half floats in float_data": (stored(FLOAT16, float_data=[1] * 4), "int32_data"),
     "unsigned in int32_data": (stored(UINT32, int32_data=[1] * 4), "uint64_data"),
+    "floats without values": (stored(FLOAT), "has no values"),
+    "strings without values": (strings(), "has no values"),
+    "a scalar without a value": (
+        adding(TensorProto(name="w", data_type=FLOAT), TensorProto(name="v2", data_type=INT64)),
+        "has no values",
+    ),
+    "a Constant without values": (
+        twice(helper.make_node("Constant", [], ["y"]), "value", TensorProto(data_type=1, dims=[2])),
+        "has no values",
+    ),
     "too few bytes in int32_data": (stored(INT8, int32_data=[1] * 3), "4 elements"),
     "many floats in int32_data": (
         adding(
@@ -163,6 +173,7 @@ def test_what_the_checker_of_onnx_refuses_is_refused(kind: str, tmp_path: Path) 
 
 
 SOUND = {
+    "no values of a size of 0": adding(TensorProto(name="w", data_type=FLOAT, dims=[0, 1])),
     "strings": strings(string_data=[b"a", b"b", b"c"]),
     "floats": stored(FLOAT, float_data=[1] * 4),
     "half floats": stored(FLOAT16, int32_data=[15360] * 4),
