@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from onnxshare.analysis.inspection import inspect as _inspect
+from onnxshare.analysis.results import Inspection
 from onnxshare.io.load import load
 from onnxshare.shapes.input_sizes import with_dims
 from onnxshare.support.garbage_collection import paused
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from onnxshare.analysis.heads.head import Subject
-    from onnxshare.analysis.results import HeadOffer, Inspection
+    from onnxshare.analysis.results import HeadOffer
     from onnxshare.checks.known_findings import Baseline
     from onnxshare.checks.policy import Policy
     from onnxshare.checks.results import CheckReport, ModelReport
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     from onnxshare.weights.index import Progress
 
 __all__ = ["check", "inspect"]
+
+
+def _in_notebooks(report: Inspection) -> str:
+    from onnxshare.report.page.inspect import as_fragment
+
+    return as_fragment(report)
+
+
+Inspection.in_notebooks = _in_notebooks
 
 
 @paused()

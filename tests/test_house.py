@@ -34,7 +34,9 @@ ORDER = """
 """
 
 #: Rooms of one line of which one imports the other, and why.
-SIDEWAYS: dict[tuple[str, str], str] = {}
+SIDEWAYS: dict[tuple[str, str], str] = {
+    ("api", "report"): "tells reports how notebooks show them",
+}
 
 LONGEST_FILE = 500
 LONGEST_FUNCTION = 60
@@ -103,6 +105,7 @@ ACROSS = {
     "known_limits": "a page of docs/",
     "packaging": "what an installation brings",
     "readme": "the code in pages",
+    "report/page/browser": "every page in a real browser",
     "rewrites/element_types": "fc-to-conv in every float type",
     "rewrites/forms": "every rewrite on every form and model",
     "rewrites/head_as_maps/joined_maps": "heads that read several maps",

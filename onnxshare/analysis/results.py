@@ -6,8 +6,8 @@ All counts are per sample (one row of the batch). Unknown is None, never 0.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypedDict
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from onnxshare.errors import UsageError
 from onnxshare.support.dataclass_tools import Result, made, plain
@@ -277,6 +277,9 @@ class Inspection(Result):
     are worked out when they are first asked for.
     """
 
+    #: Writes what a notebook shows: charts are made by code that builds on this.
+    in_notebooks: ClassVar[Callable[[Inspection], str | None]] = lambda report: None
+
     model: ModelInfo
     totals: Totals
     nodes: tuple[NodeFacts, ...]
@@ -310,17 +313,9 @@ class Inspection(Result):
         """One line, whatever the model's size."""
         return f"Inspection({self._summary()})"
 
-    def _repr_html_(self) -> str:
-        """The model's name and totals as a fragment of a page, for notebooks."""
-        from html import escape
-
-        totals = asdict(self.totals)
-        rows = "".join(
-            f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
-            for name, value in totals.items()
-            if value is not None and not isinstance(value, dict)
-        )
-        return f"<div><p>{escape(self._summary())}</p><table>{rows}</table></div>"
+    def _repr_html_(self) -> str | None:
+        """What notebooks show; `onnxshare.api` says how."""
+        return self.in_notebooks()
 
     def _summary(self) -> str:
         path, totals = self.model.path or "model", self.totals

@@ -113,6 +113,7 @@ class Options:
     force: bool = option(
         False, "Overwrite files that are no reports with --report, too.", panel=_REPORTS
     )
+    html: options.Html = None
     samples: Path | None = option(
         None, "Inputs for --equivalent-to: a .npz file or a folder.", metavar="FILE"
     )
@@ -135,6 +136,8 @@ def command(given: Options) -> int:
     Example: onnxshare check models/ --max-params 5M --max-fc-share 50%
     """
     sizes, reports = given.sizes.keywords(), report_files(given.report)
+    if given.html is not None:
+        reports.append(("html", given.html))
     policy = effective_policy(given.config, isolated=given.isolated)
     models: list[Path | str] = list(given.models or ())
     models = models or [entry.path for entry in policy.models] or [options.model_path(None)]

@@ -70,6 +70,8 @@ class Options:
         metavar="N,…",
         panel=_LATENCY,
     )
+    html: options.Html = None
+    force: bool = option(False, "Overwrite a file that is no report with --html, too.")
     images: options.Images
     isolation: options.Isolation
     follow_symlinks: options.FollowSymlinks = None
@@ -93,6 +95,12 @@ def command(given: Options) -> int:
 
     if given.batch is not None and not given.latency:
         raise UsageError("--batch needs --latency", "add it")
+    if given.html is not None:
+        from onnxshare.io.save import check_distinct, check_output
+
+        read = {"A": [given.a], "B": [given.b], "read as samples": filter(None, [given.samples])}
+        check_distinct([given.html], read)
+        check_output(given.html, force=given.force, report=True)
     a, b = (load(path, follow_symlinks=given.follow_symlinks) for path in (given.a, given.b))
     with Steps("comparing"):
         comparison = compare(
@@ -117,6 +125,11 @@ def command(given: Options) -> int:
         from onnxshare.report.compare import print_comparison
 
         print_comparison(comparison)
+    if given.html is not None:
+        from onnxshare.analysis.inspection import inspect
+        from onnxshare.report.page.compare import as_html
+
+        options.write_page(given.html, as_html(comparison, inspect(a), inspect(b)))
     return 0 if comparison.passed else 1
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from onnxshare.cli import options
-from onnxshare.cli.inspect_run import By, Format, Sort, Wanted, show
+from onnxshare.cli.inspect_run import By, Files, Format, Sort, Wanted, show
 from onnxshare.cli.options import option
 from onnxshare.errors import UsageError
 
@@ -46,6 +47,17 @@ class Options:
     hashes: bool = option(
         False, "Read and hash all weights; show which hold the same, and what it costs.", "--hash"
     )
+    html: options.Html = None
+    plot: Path | None = option(
+        None, "Draw where the weights are (a treemap), as .svg or .png.", metavar="FILE"
+    )
+    netron: Path | None = option(
+        None,
+        "Write a copy of the structure, without weights, whose nodes carry these figures as "
+        "metadata, which Netron shows.",
+        metavar="FILE",
+    )
+    force: bool = option(False, "Overwrite what --html, --plot and --netron would write over.")
     sizes: options.Sizes
     follow_symlinks: options.FollowSymlinks = None
 
@@ -54,8 +66,8 @@ def command(given: Options) -> None:
     """Show where a model's weights sit and how often each is used in one inference.
 
     One row per layer; then, in words, where the weights are that are used only once, and which
-    command would change that. Counts are per sample. What is chosen here is what tables, CSV,
-    Markdown and HTML show; JSON always holds everything.
+    command would change that. Counts are per sample. What is chosen here is what tables, CSV and
+    Markdown show; JSON and HTML always hold everything.
 
     Example: onnxshare inspect model.onnx --sort params --top 10
     """
@@ -64,10 +76,14 @@ def command(given: Options) -> None:
         given.by, chosen, given.summary, given.every, given.sort, given.top, given.depth
     )
     _check(wanted)
+    files = Files(given.html, given.plot, given.netron)
+    path = options.model_path(given.model)
+    files.check(path, force=given.force)
     show(
-        options.model_path(given.model),
+        path,
         given.output,
         wanted,
+        files=files,
         hashes=given.hashes,
         **given.sizes.keywords(),
         follow_symlinks=given.follow_symlinks,

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from onnxshare.cli.printing import note, print_json
+from onnxshare.cli.printing import note, print_json, write_page
 from onnxshare.cli.streams import write_utf8
 from onnxshare.support.garbage_collection import paused
 
@@ -51,12 +51,71 @@ class Wanted:
     depth: int | None = None
 
 
+@dataclass(frozen=True)
+class Files:
+    """Files that are written beside what is printed; None for those that are not.
+
+    Attributes:
+        html: the page.
+        plot: the treemap.
+        netron: the copy of the structure with our figures.
+    """
+
+    html: Path | None = None
+    plot: Path | None = None
+    netron: Path | None = None
+
+    def check(self, model: Path, *, force: bool) -> None:
+        """Make sure, before any work, that they can be written, and over nothing that is read.
+
+        Args:
+            model: the model that is read.
+            force: overwrite what is there.
+
+        Raises:
+            OutputError: one cannot be written, or must not be overwritten.
+            UsageError: the ending of the picture is neither .svg nor .png.
+        """
+        named = {self.html: True, self.plot: False, self.netron: False}
+        outputs = [path for path in (self.html, self.plot, self.netron) if path is not None]
+        if not outputs:
+            return
+        from onnxshare.io.save import check_distinct, check_output
+
+        if self.plot is not None:
+            from onnxshare.report.plot.picture import check_format
+
+            check_format(self.plot)
+        check_distinct(outputs, {"the model itself": [model]})
+        for path in outputs:
+            check_output(path, force=force, report=named[path])
+
+    def write(self, report: Inspection, model: Model) -> None:
+        """Write those that were named."""
+        if self.html is not None:
+            from onnxshare.report.page.inspect import as_html
+
+            write_page(self.html, as_html(report))
+        if self.plot is not None:
+            from onnxshare.report.page.charts import standalone
+            from onnxshare.report.plot.picture import save
+
+            save(standalone(report), self.plot)
+            note(f"drew {self.plot}")
+        if self.netron is not None:
+            from onnxshare.report.netron import write_structure
+
+            write_structure(report, model, self.netron)
+            note(f"wrote {self.netron}: a copy to look at, without weights")
+
+
 @paused()
 def show(
     path: Path,
     output: Format,
     wanted: Wanted | None = None,
     *,
+    files: Files | None = None,
     hashes: bool = False,
     input_shapes: InputShapes | None = None,
     dims: Dims | None = None,
@@ -73,6 +132,8 @@ def show(
         print_json(report.records())
     else:
         _print(report, output, wanted or Wanted())
+    if files is not None:
+        files.write(report, model)
     for warning in report.warnings:
         note(f"warning: {warning}")
 
@@ -104,8 +165,8 @@ def _print(report: Inspection, output: Format, wanted: Wanted) -> None:
     elif output == "markdown":
         write_utf8(inspect.as_markdown(report, view))
     elif output == "html":
-        from onnxshare.report.html import as_html
+        from onnxshare.report.page.inspect import as_html
 
-        write_utf8(as_html(report, view))
+        write_utf8(as_html(report))
     else:
         inspect.print_table(report, view)

@@ -16,6 +16,7 @@ import typer
 
 from onnxshare.cli.printing import note as note
 from onnxshare.cli.printing import print_json as print_json
+from onnxshare.cli.printing import write_page as write_page
 from onnxshare.errors import UsageError
 from onnxshare.support.numbers import whole_number
 
@@ -264,6 +265,13 @@ def dims(given: list[str] | None) -> dict[str, int] | None:
         if sizes.setdefault(name, size) != size:
             raise UsageError(f"--dim gives '{name}' two sizes, {sizes[name]} and {number}")
     return sizes
+
+
+#: The option of commands that write a page.
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", help="Also write the report as one HTML page.", metavar="FILE"),
+]
 
 
 def share(option: str, text: str | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Data to stdout, words to stderr."""
+"""Data to stdout, words to stderr, pages to files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from onnxshare.cli.streams import write_utf8
@@ -31,6 +32,14 @@ def print_json(data: Mapping[str, Any]) -> None:
 def note(text: str) -> None:
     """Print words for the user on stderr, which keeps stdout for data."""
     print(printable(text), file=sys.stderr)
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page, and say so."""
+    from onnxshare.io.atomic_write import replace_file
+
+    replace_file(path, text)
+    note(f"wrote {path}")
 
 
 def _document(data: Mapping[str, Any]) -> Iterator[str]:

@@ -152,6 +152,7 @@ class Options:
     )
     provider: str = option("auto", "Where to run: auto, cpu, cuda or a provider.", metavar="NAME")
     seed: int = option(0, "Seed of random inputs and held-out samples.")
+    html: options.Html = None
     images: options.Images
     isolation: options.Isolation
     sizes: options.Sizes
@@ -219,9 +220,19 @@ def _report(given: Options, result: RewriteResult, target: Path) -> None:
         options.print_json({**result.to_dict(), "written": str(target) if written else None})
     else:
         rewrite.print_result(result, written, diff=given.diff)
+    if given.html is not None:
+        _write_page(result, given.html)
     if given.plot is not None:
         missing = f"{given.plot}: not drawn, as no search came to an end"
         options.note(f"drew {given.plot}" if drawn else missing)
+
+
+def _write_page(result: RewriteResult, path: Path) -> None:
+    from onnxshare.analysis.inspection import inspect
+    from onnxshare.report.page.rewrite import as_html
+
+    both = inspect(result.original), inspect(result.rewritten)
+    options.write_page(path, as_html(result, *both))
 
 
 def _check_files(given: Options, path: Path, target: Path) -> None:
@@ -229,7 +240,9 @@ def _check_files(given: Options, path: Path, target: Path) -> None:
     from onnxshare.io.save import check_distinct, check_output
 
     read = {"the model itself": [path], "read as samples": filter(None, [given.samples])}
-    check_distinct(list(filter(None, [target, given.plot])), read)
+    check_distinct(list(filter(None, [target, given.plot, given.html])), read)
+    if given.html is not None:
+        check_output(given.html, force=given.force, report=True)
     if not given.dry_run and path.is_file():
         check_output(target, force=given.force)
     if given.plot is None:

@@ -66,6 +66,8 @@ class OutputComparison:
         confidence_low: its one-sided 95 % Clopper-Pearson lower bound.
         top5_agreement: share of samples with the same five largest classes, in any order.
         top5_confidence_low: its one-sided 95 % Clopper-Pearson lower bound.
+        channel_errors: error over tolerance of each channel; of more than 256 the largest of each
+            of 256 groups of neighbors.
     """
 
     name: str
@@ -84,6 +86,7 @@ class OutputComparison:
     worst_channel: int | None = None
     top5_agreement: float | None = None
     top5_confidence_low: float | None = None
+    channel_errors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

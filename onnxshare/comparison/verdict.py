@@ -41,6 +41,7 @@ from onnxshare.comparison.promise import Promise, hold
 from onnxshare.comparison.results import OutputComparison, Verdict
 from onnxshare.comparison.tensor_statistics import Floats, Tally, agreement_lower_bound
 from onnxshare.comparison.tolerance import NONE, Tolerance
+from onnxshare.io.tensors import Array
 from onnxshare.runtime.ort_weights import reads
 
 #: Tolerance over noise. The noise is a maximum over few runs and another kernel may round more.
@@ -51,6 +52,9 @@ VISIBILITY = 100.0
 
 #: Answer to inputs moved by under 1 %, over tolerance.
 ANSWER = 4.0
+
+#: Groups of channels that are told apart in reports.
+_GROUPS = 256
 
 #: The smallest noise assumed, in units in the last place of the channel's largest value.
 _LEAST_UNITS = 1.0
@@ -125,9 +129,17 @@ def judge(tally: Tally, *, internal: bool) -> Judged:
         worst=float(ratio[worst]),
         live=float(live.mean()),
         worst_channel=worst,
+        channel_errors=_by_channel(ratio),
         **known,
     )
     return Judged(tally, row, float(ratio[worst]) > 1.0, live, ratio)
+
+
+def _by_channel(ratio: Array) -> tuple[float, ...]:
+    """The ratios, or of many the largest of each group of neighbors."""
+    count = min(len(ratio), _GROUPS)
+    starts = len(ratio) * np.arange(count) // count
+    return tuple(np.maximum.reduceat(ratio, starts).tolist())
 
 
 def _classes(tally: Tally) -> dict[str, Any]:

@@ -66,13 +66,14 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     """
     console = console or make_console()
     if comparison.outputs:
-        console.print(_table(comparison).text())
-    for line in _lines(comparison):
+        console.print(table_of(comparison).text())
+    for line in lines_of(comparison):
         say(console, line)
-    say(console, _sentence(comparison))
+    say(console, sentence_of(comparison))
 
 
-def _lines(comparison: Comparison) -> Iterator[str]:
+def lines_of(comparison: Comparison) -> Iterator[str]:
+    """What stands below the table: classes, accuracy, weights, costs, where the models part."""
     yield from filter(None, map(_classes, comparison.outputs))
     if comparison.accuracy is not None:
         a, b = comparison.accuracy["a"], comparison.accuracy["b"]
@@ -155,7 +156,8 @@ def _weights(proof: WeightProof) -> str:
     return f"weights: {'; '.join(words) or 'as they were'}"
 
 
-def _table(comparison: Comparison) -> Table:
+def table_of(comparison: Comparison) -> Table:
+    """A row per output; columns without a figure are left out."""
     columns = {
         heading: cell
         for heading, cell in _COLUMNS.items()
@@ -181,7 +183,8 @@ def _marked(row: OutputComparison, cells: list[str]) -> list[Cell]:
     return [Text(cell, "" if place else style) for place, cell in enumerate(cells)]
 
 
-def _sentence(comparison: Comparison) -> Text:
+def sentence_of(comparison: Comparison) -> Text:
+    """The verdict, why, and on what it rests."""
     basis = [comparison.provider]
     if comparison.samples:
         plural = "" if comparison.samples == 1 else "s"

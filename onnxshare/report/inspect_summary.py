@@ -16,13 +16,14 @@ from onnxshare.report import text_tools as numbers
 
 def describe(report: Inspection) -> list[Text]:
     """A few sentences and commands, ready to print."""
-    lines = [_where(report), *_traffic(report), _memory(report)]
+    lines = [where(report), *traffic(report), memory(report)]
     for head in report.heads:
         lines += _head(head, report)
     return lines
 
 
-def _where(report: Inspection) -> Text:
+def where(report: Inspection) -> Text:
+    """One sentence: where the parameters are, and how often each is used."""
     totals = report.totals
     if not totals.params:
         return Text("This model stores no parameters.")
@@ -62,7 +63,7 @@ def _where(report: Inspection) -> Text:
 _NAMED = 3
 
 
-def _traffic(report: Inspection) -> list[Text]:
+def traffic(report: Inspection) -> list[Text]:
     """Which layers take the time that their weights take to be read (`NodeFacts.bound_by`)."""
     totals = report.totals
     names = [node.path for node in report.nodes if node.bound_by == "weights"]
@@ -75,7 +76,7 @@ def _traffic(report: Inspection) -> list[Text]:
     return [Text(printable(words))]
 
 
-def _memory(report: Inspection) -> Text:
+def memory(report: Inspection) -> Text:
     """What the weights and the activations take."""
     totals = report.totals
     held = totals.param_bytes_by_dtype
@@ -107,9 +108,15 @@ def _head(head: HeadFacts, report: Inspection) -> list[Text]:
     words = printable(f"after '{head.feature_map}' ({sizes}, {head.layout}): FC {chain}")
     lines = [Text.assemble(("Head ", "bold"), words)]
     for name, facts in head.rewrites.items():
-        command = f"onnxshare rewrite {shlex.quote(report.model.path or 'MODEL')} --{name}"
-        lines += _rewrite(name, facts, command + _only(head, name, report.heads))
+        lines += _rewrite(name, facts, rewrite_command(name, facts, head, report))
     return lines
+
+
+def rewrite_command(name: str, facts: HeadOffer, head: HeadFacts, report: Inspection) -> str:
+    """The command that makes a rewrite which a head offers."""
+    command = f"onnxshare rewrite {shlex.quote(report.model.path or 'MODEL')} --{name}"
+    extra = "" if facts.get("exact") else " --method auto --keep 99% --samples FILE"
+    return command + _only(head, name, report.heads) + extra
 
 
 def _only(head: HeadFacts, rewrite: str, heads: Sequence[HeadFacts]) -> str:
@@ -124,7 +131,6 @@ def _rewrite(name: str, facts: HeadOffer, command: str) -> list[Text]:
     reason = facts.get("refused")
     if reason is not None:
         return [Text(printable(f"  --{name}: not here, {reason}"), "dim")]
-    extra = "" if facts.get("exact") else " --method auto --keep 99% --samples FILE"
     before, after = facts.get("params_before"), facts.get("params_after")
     kind = "exact" if facts.get("exact") else "approximate"
     change = "the same weights, free of the fixed input size"
@@ -132,10 +138,10 @@ def _rewrite(name: str, facts: HeadOffer, command: str) -> list[Text]:
         change = (
             f"{numbers.exact(before)} → {numbers.exact(after)} parameters, ÷{before / after:.3g}"
         )
-        if extra:
+        if kind == "approximate":
             change = f"the smallest head that keeps 99 % of the answers; pooling alone: {change}"
     return [
-        Text.assemble("  ", (printable(command + extra), "cyan")),
+        Text.assemble("  ", (printable(command), "cyan")),
         Text(f"      {kind}: {change}", "dim"),
     ]
 

@@ -23,7 +23,7 @@ from rewrites.small_heads.search_result import Search
 _FINE = 0.95
 
 
-_NOT_COMPARED = (
+NOT_COMPARED = (
     "not validated, as --no-validate asks: neither model was run, and only moved weights were "
     "checked, bit for bit; the model's metadata says so"
 )
@@ -58,7 +58,7 @@ def print_result(
         for line in _cost(result.validation):
             console.print(line, soft_wrap=True)
     elif result.changes:
-        console.print(Text(_NOT_COMPARED, "bold yellow"), soft_wrap=True)
+        console.print(Text(NOT_COMPARED, "bold yellow"), soft_wrap=True)
     if written is not None:
         path, count = written
         console.print(
@@ -77,10 +77,16 @@ def draw(result: RewriteResult, path: Path) -> bool:
         UsageError: the ending is neither, or PNG needs what is not installed.
         OutputError: the file cannot be written.
     """
+    drawn = tradeoff(result)
+    if drawn is not None:
+        picture.save(drawn, path)
+    return drawn is not None
+
+
+def tradeoff(result: RewriteResult) -> picture.Picture | None:
+    """What the searches tried, as a picture; None where there was none."""
     found = [(c.site.node, c.search) for c in result.changes if c.search is not None]
-    if found:
-        picture.save(tradeoff_picture.draw(found), path)
-    return bool(found)
+    return tradeoff_picture.draw(found) if found else None
 
 
 def _site(site: Site, change: Change | None) -> list[Text]:

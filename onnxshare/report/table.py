@@ -13,6 +13,8 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from onnxshare.errors import printable
+
 #: Cells of a terminal between two columns.
 GAP = 2
 
@@ -180,9 +182,12 @@ def _html_head(column: Column) -> str:
 
 def _html_cell(column: Column, cell: Cell) -> str:
     if isinstance(cell, Bar):
-        width = 100 * cell.part / (cell.whole or 1) / 10
-        return f'<td><div class="bar" style="width: {width:.2f}rem"></div></td>'
-    return f"<td{_html_class(column)}>{escape(str(cell))}</td>"
+        width = 100 * cell.part / (cell.whole or 1)
+        return (
+            '<td><svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none">'
+            f'<rect width="{width:.2f}" height="10" class="good"/></svg></td>'
+        )
+    return f"<td{_html_class(column)}>{escape(printable(str(cell)))}</td>"
 
 
 def _html_class(column: Column) -> str:

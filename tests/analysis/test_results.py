@@ -39,15 +39,6 @@ def test_the_repr_is_one_line(report: onnxshare.Inspection, bundled: Path) -> No
     assert "378,442 parameters" in repr(report)
 
 
-def test_a_notebook_shows_names_as_text(report: onnxshare.Inspection) -> None:
-    totals = replace(report.totals, peak_activation_node=HOSTILE)
-    html = replace(report, model=replace(report.model, path=HOSTILE), totals=totals)._repr_html_()
-    assert "<script" not in html
-    assert "<html" not in html
-    assert "&lt;script" in html
-    assert "378,442" in html
-
-
 def test_the_frame_sums_to_the_total(
     report: onnxshare.Inspection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,15 @@ def of_markdown(text: str) -> list[str]:
     ]
 
 
+def of_html(text: str) -> list[str]:
+    """The rule of each finding: a heading per rule, and a part per finding below it."""
+    return [
+        code
+        for code, part in re.findall(r"<h2>([A-Z]{2}\d{3}) [^<]*</h2>(.*?)</section>", text, re.S)
+        for _ in re.findall(r"<li><h3>", part)
+    ]
+
+
 READERS = {
     "full": of_full,
     "concise": of_full,
@@ -96,4 +105,5 @@ READERS = {
     "junit": of_junit,
     "gitlab": of_gitlab,
     "markdown": of_markdown,
+    "html": of_html,
 }

@@ -22,6 +22,7 @@ FORMATS: dict[str, tuple[str, str]] = {
     "junit": ("junit", "render"),
     "gitlab": ("ci_annotations", "gitlab"),
     "markdown": ("markdown", "render"),
+    "html": ("html", "render"),
 }
 
 

@@ -10,7 +10,8 @@ from onnxshare.errors import printable
 from onnxshare.report.checks.text import count
 from onnxshare.report.table import Column, Table, rows
 
-_COLUMNS: dict[str, tuple[str, Unit]] = {
+#: What is shown of each model: the title and unit of a metric.
+COLUMNS: dict[str, tuple[str, Unit]] = {
     "file_bytes": ("Size", "bytes"),
     "params": ("Parameters", "count"),
     "fc_share": ("In FCs", "share"),
@@ -27,7 +28,7 @@ def render(report: CheckReport) -> str:
         f"## {mark} onnxshare: {count(judged, 'model')} checked, "
         f"{count(len(report.findings), 'finding')}",
         "",
-        *_table(["", "Model", *(title for title, _ in _COLUMNS.values())], _models(report)),
+        *_table(["", "Model", *(title for title, _ in COLUMNS.values())], _models(report)),
     ]
     if report.findings:
         found = [_finding(finding) for finding in report.findings]
@@ -62,10 +63,10 @@ def _models(report: CheckReport) -> list[list[str]]:
 
 def _measured(report: CheckReport, model: ModelReport) -> list[str]:
     if model.metrics is None:
-        return ["–"] * len(_COLUMNS)
+        return ["–"] * len(COLUMNS)
     now = asdict(model.metrics)
     before = report.before.get(model.name, {})
-    return [_value(now[name], before.get(name), unit) for name, (_, unit) in _COLUMNS.items()]
+    return [_value(now[name], before.get(name), unit) for name, (_, unit) in COLUMNS.items()]
 
 
 def _value(now: float | None, old: float | None, unit: Unit) -> str:

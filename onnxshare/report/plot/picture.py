@@ -1,4 +1,4 @@
-"""Small pictures of lines, dots and words, as SVG or PNG.
+"""Small pictures of lines, dots, boxes and words, as SVG or PNG.
 
 SVG is written here: a few elements, text escaped, colours that follow a light or dark background
 (`prefers-color-scheme`; a picture that stands alone has its own background). PNG shows the same
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -20,8 +20,23 @@ from onnxshare.io.atomic_write import replace_file
 #: Endings of the formats.
 FORMATS = (".svg", ".png")
 
+#: Uses per weight, from once to 10,000 times and more: a scale from red over pale to blue, which
+#: colour-blind people tell apart (ColorBrewer's RdYlBu, https://colorbrewer2.org).
+_USES = {
+    "once": "#d73027",
+    "u1": "#f98e52",
+    "u10": "#fee090",
+    "u100": "#c6e3ef",
+    "u1000": "#85b9da",
+    "u10000": "#4575b4",
+    "unknown": "#a8adb3",
+    "unweighted": "#d5d9de",
+    "on-pale": "#1f2328",
+    "on-strong": "#ffffff",
+}
+
 #: Colours by role, on light and on dark.
-_LIGHT = {
+_LIGHT = _USES | {
     "paper": "#ffffff",
     "ink": "#1f2328",
     "faint": "#6e7781",
@@ -31,7 +46,7 @@ _LIGHT = {
     "chosen": "#c2410c",
     "target": "#1a7f37",
 }
-_DARK = {
+_DARK = _USES | {
     "paper": "#0d1117",
     "ink": "#e6edf3",
     "faint": "#9198a1",
@@ -67,13 +82,43 @@ class Line:
 
 @dataclass(frozen=True)
 class Dot:
-    """A circle; `title` is what a browser shows under the mouse."""
+    """A circle; `title` is what a browser shows under the mouse, `data` is for scripts."""
 
     at: tuple[float, float]
     radius: float
     role: str
     filled: bool = True
     title: str = ""
+    data: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A filled rectangle with a thin border of paper, or with `outline` a border alone.
+
+    Attributes:
+        at: its upper left corner.
+        size: width and height.
+        role: what gives it its colour.
+        outline: the width of the border; None for a filled rectangle.
+        title: what a browser shows under the mouse.
+        data: attributes for scripts, `data-` left out.
+    """
+
+    at: tuple[float, float]
+    size: tuple[float, float]
+    role: str
+    outline: float | None = None
+    title: str = ""
+    data: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Area:
+    """A filled polygon."""
+
+    corners: tuple[tuple[float, float], ...]
+    role: str
 
 
 @dataclass(frozen=True)
@@ -88,6 +133,9 @@ class Words:
     bold: bool = False
 
 
+Shape = Line | Dot | Box | Area | Words
+
+
 @dataclass(frozen=True)
 class Picture:
     """What is drawn, first things first, in units of one pixel, y downwards; the title is for those
@@ -96,7 +144,7 @@ class Picture:
     width: float
     height: float
     title: str
-    shapes: tuple[Line | Dot | Words, ...]
+    shapes: tuple[Shape, ...]
 
 
 def check_format(path: Path) -> None:
@@ -127,12 +175,28 @@ def save(picture: Picture, path: Path) -> int:
 def svg(picture: Picture) -> str:
     """The picture as an SVG document (https://www.w3.org/TR/SVG11/)."""
     width, height = _number(picture.width), _number(picture.height)
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" role="img" font-family="system-ui, sans-serif">',
-        f"<title>{_text(picture.title)}</title>",
-        f"<style>{_rules(_LIGHT)}@media (prefers-color-scheme: dark) {{{_rules(_DARK)}}}</style>",
+    return embedded(
+        picture,
+        f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"',
+        f"<style>{STYLE}</style>",
         f'<rect width="{width}" height="{height}" class="paper"/>',
+    )
+
+
+def embedded(picture: Picture, attributes: str = "", *before: str) -> str:
+    """The picture as an `svg` element of a page whose style sheet holds `STYLE`.
+
+    Args:
+        picture: what is drawn.
+        attributes: further attributes of the element, as markup.
+        before: elements that come before the shapes, as markup.
+    """
+    width, height = _number(picture.width), _number(picture.height)
+    lines = [
+        f'<svg {attributes} viewBox="0 0 {width} {height}" role="img" '
+        'font-family="system-ui, sans-serif">',
+        f"<title>{_text(picture.title)}</title>",
+        *before,
         *(_element(shape) for shape in picture.shapes),
         "</svg>",
     ]
@@ -159,6 +223,15 @@ def png(picture: Picture) -> bytes:
             box = [x - radius, y - radius, x + radius, y + radius]
             colour = _LIGHT[shape.role]
             pen.ellipse(box, colour if shape.filled else _LIGHT["paper"], colour, _pixels(1.5))
+        elif isinstance(shape, Area):
+            pen.polygon([_scaled(corner) for corner in shape.corners], _LIGHT[shape.role])
+        elif isinstance(shape, Box):
+            (x, y), (wide, high) = _scaled(shape.at), _scaled(shape.size)
+            if wide >= 1 and high >= 1:
+                colour = _LIGHT[shape.role]
+                paper = _LIGHT["paper"]
+                fill, edge = (colour, paper) if shape.outline is None else (None, colour)
+                pen.rectangle([x, y, x + wide, y + high], fill, edge, _pixels(shape.outline or 1))
         else:
             font = fonts.setdefault(shape.size, font_module.load_default(shape.size * _SCALE))
             anchor = {"start": "ls", "middle": "ms", "end": "rs"}[shape.anchor]
@@ -176,7 +249,7 @@ def png(picture: Picture) -> bytes:
     return data.getvalue()
 
 
-def _element(shape: Line | Dot | Words) -> str:
+def _element(shape: Shape) -> str:
     if isinstance(shape, Line):
         dash = ' stroke-dasharray="5 4"' if shape.dashed else ""
         ends = zip(("x1", "y1", "x2", "y2"), (*shape.start, *shape.end), strict=True)
@@ -184,14 +257,30 @@ def _element(shape: Line | Dot | Words) -> str:
     if isinstance(shape, Dot):
         kind = "fill" if shape.filled else "ring"
         places = _places(zip(("cx", "cy", "r"), (*shape.at, shape.radius), strict=True))
-        title = f"<title>{_text(shape.title)}</title>" if shape.title else ""
-        return f'<circle {places} class="{shape.role} {kind}">{title}</circle>'
+        return _titled("circle", f'{places} class="{shape.role} {kind}"', shape)
+    if isinstance(shape, Area):
+        corners = " ".join(f"{_number(x)},{_number(y)}" for x, y in shape.corners)
+        return f'<polygon points="{corners}" class="{shape.role}"/>'
+    if isinstance(shape, Box):
+        names = ("x", "y", "width", "height")
+        places = _places(zip(names, (*shape.at, *shape.size), strict=True))
+        kind, width = shape.role, ""
+        if shape.outline is not None:
+            kind, width = f"{shape.role} outline", f" {_width(shape.outline)}"
+        return _titled("rect", f'{places} class="{kind}"{width}', shape)
     places = _places(zip(("x", "y", "font-size"), (*shape.at, shape.size), strict=True))
     bold = ' font-weight="600"' if shape.bold else ""
     return (
         f"<text {places} text-anchor={quoteattr(shape.anchor)}{bold} "
         f'class="{shape.role}">{_text(shape.text)}</text>'
     )
+
+
+def _titled(name: str, attributes: str, shape: Dot | Box) -> str:
+    data = "".join(f" data-{key}={quoteattr(printable(v))}" for key, v in shape.data.items())
+    if not shape.title:
+        return f"<{name} {attributes}{data}/>"
+    return f"<{name} {attributes}{data}><title>{_text(shape.title)}</title></{name}>"
 
 
 def _rules(colours: Mapping[str, str]) -> str:
@@ -202,7 +291,13 @@ def _rules(colours: Mapping[str, str]) -> str:
         for role, colour in colours.items()
     ]
     rules.append(f".ring{{fill:{colours['paper']} !important;stroke-width:1.5}}")
+    rules.append(f"rect{{stroke:{colours['paper']}}}")
+    rules += [f".{role}.outline{{stroke:{colour};fill:none}}" for role, colour in colours.items()]
     return "".join(rules)
+
+
+#: The colours of all roles, for the style sheet of a page.
+STYLE = f"{_rules(_LIGHT)}@media (prefers-color-scheme: dark) {{{_rules(_DARK)}}}"
 
 
 def _places(pairs: Iterable[tuple[str, float]]) -> str:

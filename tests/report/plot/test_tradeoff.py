@@ -215,6 +215,7 @@ def test_the_chosen_one_is_marked_and_no_other(search: Search, chosen: str) -> N
 def test_everything_is_drawn_inside(search: Search) -> None:
     drawn = tradeoff_picture.draw([("fc", search), ("a long name " * 9, search)])
     for shape in drawn.shapes:
+        assert isinstance(shape, (Line, Dot, Words))
         points = (shape.start, shape.end) if isinstance(shape, Line) else (shape.at,)
         for x, y in points:
             assert 0 <= x <= drawn.width
