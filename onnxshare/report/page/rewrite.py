@@ -9,7 +9,7 @@ from onnxshare.analysis.results import Inspection, WeightFacts
 from onnxshare.report import text_tools
 from onnxshare.report.page import charts
 from onnxshare.report.page.compare import evidence
-from onnxshare.report.page.document import chart, drawn, render, tabulated
+from onnxshare.report.page.document import drawn, render, tabulated
 from onnxshare.report.page.inspect import change, figures
 from onnxshare.report.page.treemap import LEGEND
 from onnxshare.report.plot import table as search_table
@@ -18,7 +18,7 @@ from onnxshare.report.table import Table, named, rows
 from rewrites.base import Change, Site
 from rewrites.run import RewriteResult
 
-#: Tensors that are listed; the rest is counted.
+#: Names that are listed; the rest is counted.
 _LISTED = 40
 
 _NOTHING: dict[str, Any] = {
@@ -55,7 +55,7 @@ def as_html(result: RewriteResult, before: Inspection, after: Inspection) -> str
         legend=LEGEND,
         sites=[_site(site, done.get((site.rewrite, site.node))) for site in result.sites],
         tensors=_tensors(before, after) if result.changes else [],
-        tradeoff=chart(tradeoff(result)),
+        tradeoff=drawn(tradeoff(result)),
         searches=[
             (
                 tabulated(search_table.table(c.search)),
@@ -97,10 +97,17 @@ def _site(site: Site, done: Change | None) -> dict[str, Any]:
         "after": text_tools.exact(after) + _ratio(site.params_before, after),
         "share": min((after or 0) / site.params_before, 1.0) if site.params_before else 0.0,
         "notes": done.notes if done is not None else (),
-        "removed": ", ".join(done.removed) if done is not None else "",
-        "added": ", ".join(done.added) if done is not None else "",
-        "moved": len(done.moved) if done is not None else 0,
+        "removed": _named(done.removed) if done is not None else "",
+        "added": _named(done.added) if done is not None else "",
+        "moved": _named([f"{m.source} → {m.target}" for m in done.moved])
+        if done is not None
+        else "",
     }
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 def _ratio(before: int, after: int | None) -> str:

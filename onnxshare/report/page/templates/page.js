@@ -115,7 +115,6 @@
             if (role < 0) part.dataset.module = module;
             else if (row < 0) part.dataset.name = module;
             else part.dataset.row = row;
-            if (role < 0) part.setAttribute("stroke-width", module.includes("/") ? 1.5 : 3);
             found.push({ part, module: role < 0 ? module : null, place: place.map(value => value / 10) });
           }
           return found;
@@ -147,6 +146,8 @@
         for (const { part, place: [left, top, w, h] } of parts) {
           const inside = left + w > x + 1e-6 && left < x + width - 1e-6 && top + h > y + 1e-6 && top < y + height - 1e-6;
           part.setAttribute("visibility", inside ? "visible" : "hidden");
+          if (part.dataset.module)  // a frame must not hide what is in it
+            part.setAttribute("stroke-width", Math.min(part.dataset.module.includes("/") ? 1.5 : 3, w * wide / width / 10, h * high / height / 10));
           [(left - x) * wide / width, (top - y) * high / height, w * wide / width, h * high / height].forEach((value, at) =>
             part.setAttribute(["x", "y", "width", "height"][at], value.toFixed(2)));
         }
