@@ -24,7 +24,7 @@ from onnxshare.comparison.verdict import Judged, decide, upstream
 from onnxshare.comparison.wider_graph import HALF, float_types, wider_graph, wider_samples
 from onnxshare.errors import OnnxShareError
 from onnxshare.io.load import Model, load, with_data
-from onnxshare.runtime.limits import DEFAULT, RunLimits
+from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.ort_weights import WHOLE_BELOW, weight_bytes
 from onnxshare.runtime.providers import REFERENCE, Provider
 from onnxshare.runtime.session import run_model
@@ -103,7 +103,7 @@ class _Settled:
     judged: Sequence[Judged]
 
 
-def in_double(doubt: Doubt, budget: float, limits: RunLimits = DEFAULT) -> Comparison:
+def in_double(doubt: Doubt, budget: float, limits: RunLimits) -> Comparison:
     """Settle a verdict that is inconclusive, or different by little, if double precision can; by
     the estimated work, nothing is begun that would take longer than `budget` seconds.
 
@@ -123,7 +123,7 @@ def in_double(doubt: Doubt, budget: float, limits: RunLimits = DEFAULT) -> Compa
     return found
 
 
-def difference_in_double(doubt: Doubt, budget: float, limits: RunLimits = DEFAULT) -> str:
+def difference_in_double(doubt: Doubt, budget: float, limits: RunLimits) -> str:
     """How models differ that are known not to be equal, in words; "" where it does not show.
 
     No rounding of float32 is taken into account, which a weight of another value is not.

@@ -85,3 +85,8 @@ def parse_memory(text: str) -> int:
 
 #: What holds unless a caller says otherwise.
 DEFAULT = RunLimits()
+
+
+def or_default(given: RunLimits | None) -> RunLimits:
+    """What a caller says, or else `DEFAULT` as it is now, which tests change."""
+    return DEFAULT if given is None else given

@@ -11,7 +11,7 @@ import onnx
 from onnxshare.errors import OutOfMemory, RuntimeFailure, SamplesError
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
-from onnxshare.runtime.limits import DEFAULT, RunLimits
+from onnxshare.runtime.limits import RunLimits, or_default
 from onnxshare.runtime.ort_engine import Racer, Settings
 from onnxshare.runtime.ort_weights import prepare, with_outputs
 from onnxshare.runtime.providers import Provider, choose
@@ -276,7 +276,7 @@ def opened(
 ) -> Iterator[Session]:
     """A session in a place of its own, a process unless the limits say otherwise, which is stopped
     in the end; see `Session`."""
-    limits = DEFAULT if run_limits is None else run_limits
+    limits = or_default(run_limits)
     chosen = choose(provider) if isinstance(provider, str) else provider
     host = place_for(limits, chosen)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import Model
-from onnxshare.runtime.limits import DEFAULT, RunLimits
+from onnxshare.runtime.limits import RunLimits, or_default
 from onnxshare.runtime.ort_weights import weight_bytes
 from onnxshare.runtime.providers import CPU, Provider
 from onnxshare.runtime.session import Session
@@ -55,7 +55,7 @@ class Sessions:
             in_turn: hold one session at a time even if memory is not short; never done elsewhere
                 than on the CPU.
         """
-        limits = DEFAULT if limits is None else limits
+        limits = or_default(limits)
         self._models, self._provider, self.limits = models, provider, limits
         self._track: Host | None = None
         short = in_turn or _is_short(list(models.values()), limits)
