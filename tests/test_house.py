@@ -163,10 +163,13 @@ def module_of(name: str) -> str | None:
     return next((m for m in (name, name.rpartition(".")[0]) if m in MODULES), None)
 
 
-IMPORTS = {
-    module: {found for name in imported(path) if (found := module_of(name))} - {module}
-    for module, path in MODULES.items()
-}
+@cache
+def imports() -> dict[str, set[str]]:
+    """Module → the modules of ours that it imports."""
+    return {
+        module: {found for name in imported(path) if (found := module_of(name))} - {module}
+        for module, path in MODULES.items()
+    }
 
 
 def room(module: str) -> str:
@@ -177,7 +180,7 @@ def room(module: str) -> str:
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
     try:
-        TopologicalSorter(IMPORTS).prepare()
+        TopologicalSorter(imports()).prepare()
     except CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
@@ -187,7 +190,7 @@ def test_imports_go_down_only() -> None:
     levels = {name: level for level, line in enumerate(ORDER.split("\n")) for name in line.split()}
     crossing = {
         (room(module), room(target)): f"{module} imports {target}"
-        for module, targets in IMPORTS.items()
+        for module, targets in imports().items()
         for target in targets
         if room(module) != room(target)
     }

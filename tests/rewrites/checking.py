@@ -32,15 +32,21 @@ _NO_LARGER = frozenset(
 )
 
 
-def run(model: onnx.ModelProto, feeds: Feeds) -> list[Array]:
-    """All outputs, from ONNX Runtime on the CPU without optimisations."""
+def session_of(model: onnx.ModelProto) -> Callable[[Feeds], list[Array]]:
+    """What gives all outputs, from ONNX Runtime on the CPU without optimisations."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return [np.asarray(value) for value in session.run(None, feeds)]
+    return lambda feeds: [np.asarray(value) for value in session.run(None, feeds)]
+
+
+def run(model: onnx.ModelProto, feeds: Feeds) -> list[Array]:
+    """All outputs for one batch; see `session_of`."""
+    return session_of(model)(feeds)
 
 
 def dtype_of(value: onnx.ValueInfoProto) -> np.dtype[Any]:

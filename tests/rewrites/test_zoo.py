@@ -24,6 +24,7 @@ from tests.rewrites.checking import (
     inputs,
     interface,
     run,
+    session_of,
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -118,7 +119,8 @@ def classified(model: onnx.ModelProto, images: Array) -> Array:
     data = images.reshape(len(images), *shape).astype(np.float32)
     size = dims[0].dim_value or len(data)
     groups = [data[start : start + size] for start in range(0, len(data), size)]
-    scores = np.concatenate([run(model, {value.name: group})[0] for group in groups])
+    answer = session_of(model)
+    scores = np.concatenate([answer({value.name: group})[0] for group in groups])
     return np.asarray(scores.argmax(axis=1))
 
 
