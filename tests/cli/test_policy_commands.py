@@ -215,7 +215,7 @@ def test_a_baseline_is_not_written_over_an_unread_model(cli: Cli) -> None:
     [
         (["--report", "sarif"], "--report 'sarif' is not FORMAT=FILE"),
         (["--report", "word=a.doc"], "there is no format 'word'"),
-        (["--report", "json=no/where.json"], "cannot be written"),
+        (["--report", "json=no/where.json"], "no: no such folder"),
         (["--report", "json=-"], "needs a file; --format json prints the report"),
         (["--limit", "max-params"], "--limit 'max-params' is not NAME=LIMIT"),
         (["--limit", "max-parms=3"], "--max-parms: unknown key, did you mean max-params?"),
