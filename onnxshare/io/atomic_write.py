@@ -7,10 +7,11 @@ import errno
 import os
 import re
 import secrets
+import signal
 import stat
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from onnxshare.errors import OutputError
 
@@ -22,41 +23,42 @@ except ImportError:  # Windows
 #: Folders of links to the open files of a process.
 _OPEN_FILES = re.compile(r"/proc/\d+(/task/\d+)?/fd")
 
+#: What tells a second name of a replaced file.
+_OLD = "old."
+
 #: So many links one behind the other are followed, as Linux does.
 _MOST_LINKS = 40
 
 
-#: A temporary file that is older, in seconds, and that no process holds, is left from a dead run.
-_STALE = 60
+def sweep(path: Path, before: Callable[[Path], None] | None = None) -> None:
+    """Remove the temporary files for `path` of runs that were killed: their locks are gone.
 
-
-@contextlib.contextmanager
-def temporary(path: Path) -> Iterator[Path]:
-    """A name beside `path`, hidden and not in use; what is there in the end is removed, and what
-    earlier runs left there that did not come to an end."""
-    _sweep(path)
-    name = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        yield name
-    finally:
-        with contextlib.suppress(OSError):
-            name.unlink()
-
-
-def _sweep(path: Path) -> None:
-    """Remove temporary files for `path` of runs that were killed: their locks are gone."""
-    if fcntl is None:
-        return
-    left = re.compile(re.escape(f".{path.name}.") + r"([0-9a-f]{8}\.)?(data\.)?[0-9a-f]{8}\.tmp")
+    Args:
+        path: the file that they would have become.
+        before: is called with each of them.
+    """
+    left = re.compile(
+        re.escape(f".{path.name}.") + r"([0-9a-f]{8}\.)?(data\.|old\.)?[0-9a-f]{8}\.tmp"
+    )
     with contextlib.suppress(OSError):
-        for entry in os.scandir(path.parent):
-            if not left.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
-                continue
-            if time.time() - entry.stat(follow_symlinks=False).st_mtime < _STALE:
-                continue
-            with contextlib.suppress(OSError), open(entry.path, "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(entry.path)
+        for name in filter(left.fullmatch, os.listdir(path.parent)):
+            remove_unused(path.with_name(name), before)
+
+
+def is_second_name(path: Path) -> bool:
+    """Whether a temporary file is what was replaced, and not what was to replace it."""
+    return f".{_OLD}" in path.name
+
+
+def remove_unused(path: Path, before: Callable[[Path], None] | None = None) -> None:
+    """Remove a file that no living run writes or has just written, where that can be told."""
+    if fcntl is None or path.is_symlink() or not path.is_file():
+        return
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if before is not None:
+            before(path)
+        path.unlink()
 
 
 def is_special(path: Path) -> bool:
@@ -96,6 +98,19 @@ def _through(path: Path, data: bytes) -> None:
         raise OutputError(f"{path}: cannot be written: {reason}", "choose another path") from error
 
 
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C, and what asks this process to end, wait until this is over."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def mode_of(path: Path) -> int | None:
     """The permissions of a file, or None if there is none."""
     try:
@@ -104,32 +119,73 @@ def mode_of(path: Path) -> int | None:
         return None
 
 
-def write(
-    name: Path, pieces: Iterable[bytes | memoryview], path: Path, mode: int | None = None
-) -> int:
-    """Write a new file, flush it to the disk, and return its size in bytes.
+@contextlib.contextmanager
+def written(
+    path: Path, pieces: Iterable[bytes | memoryview], mode: int | None = None
+) -> Iterator[tuple[Path, int]]:
+    """A new file beside `path`, on the disk: its hidden name, and its size in bytes. What is still
+    there in the end is removed; until then it is locked, which says that this run is alive.
 
-    Messages call it `path`, the name that it will have; without a mode the umask decides.
+    Args:
+        path: the name that the file will have.
+        pieces: what to write, read as it is written.
+        mode: its permissions; None lets the umask decide.
 
     Raises:
-        OutputError: it cannot be written; a part of it may be left at `name`.
+        OutputError: it cannot be written.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    try:
-        with os.fdopen(os.open(name, flags, 0o666 if mode is None else mode), "wb") as file:
-            if fcntl is not None:  # held until it is closed: this run is alive
-                fcntl.flock(file, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            name, file = _create(path, mode)
+            stack.callback(_end, name, file)
             if mode is not None and hasattr(os, "fchmod"):
                 os.fchmod(file.fileno(), mode)  # whatever the umask says
-            written = sum(file.write(piece) for piece in pieces)
+            size = sum(file.write(piece) for piece in pieces)
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written: {error.strerror}",
-            "nothing was changed: free some space or choose another path",
-        ) from error
-    return written
+        except OSError as error:
+            raise OutputError(
+                f"{path}: cannot be written: {error.strerror}",
+                "nothing was changed: free some space or choose another path",
+            ) from error
+        if fcntl is None:
+            file.close()  # Windows moves no open file
+        yield name, size
+
+
+def _create(path: Path, mode: int | None) -> tuple[Path, IO[bytes]]:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    while True:
+        name = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        file = os.fdopen(os.open(name, flags, 0o666 if mode is None else mode), "wb")
+        if fcntl is None:
+            return name, file
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:  # else another run took it for a dead one's
+            return name, file
+        file.close()
+
+
+@contextlib.contextmanager
+def second_name(path: Path) -> Iterator[None]:
+    """Keep a file that is about to be replaced under a temporary name too, where that can be."""
+    name = path.with_name(f".{path.name}.{_OLD}{secrets.token_hex(4)}.tmp")
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                file = stack.enter_context(open(path, "rb"))
+                fcntl.flock(file, fcntl.LOCK_SH)
+                os.link(path, name)
+                stack.callback(_end, name, file)
+        yield
+
+
+def _end(path: Path, file: IO[bytes]) -> None:
+    """Remove a temporary file that is still there, and then its lock."""
+    for done in (path.unlink, file.close):
+        with contextlib.suppress(OSError):
+            done()
 
 
 def replace_file(path: Path, data: bytes | str) -> int:
@@ -142,13 +198,13 @@ def replace_file(path: Path, data: bytes | str) -> int:
     if is_special(path):
         _through(path, content)
         return len(content)
-    with temporary(path) as name:
-        written = write(name, [content], path, mode_of(path))
+    sweep(path)
+    with written(path, [content], mode_of(path)) as (name, size):
         try:
             move(name, path, force=True)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-    return written
+    return size
 
 
 def move(name: Path, path: Path, *, force: bool) -> None:

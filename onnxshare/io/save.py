@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from onnxshare.errors import OnnxShareError, OutputError
@@ -115,6 +116,7 @@ def save_model(model: Model, path: Path, *, external: bool = False, force: bool 
         OutputError: the files cannot be written, or exist and `force` is false.
         ModelFileError: external data of the model is missing, or must not be read.
     """
+    atomic_write.sweep(path, partial(_forget, path))
     check_output(path, force=force)
     own = _own_data(model)
     if any(_same_file(path, file) for file in own):
@@ -159,25 +161,51 @@ def _commit(
 ) -> int:
     mode = atomic_write.mode_of(path)
     with contextlib.ExitStack() as stack:
-        written, name_of_data = 0, None
+        size_of_data, name_of_data = 0, None
         if data_path is not None:
-            name_of_data = stack.enter_context(atomic_write.temporary(data_path))
             old_mode = atomic_write.mode_of(outdated[0]) if outdated else mode
-            written += atomic_write.write(name_of_data, _data(blocks), data_path, old_mode)
-        name = stack.enter_context(atomic_write.temporary(path))
-        written += atomic_write.write(name, chunks(parts), path, mode)
+            new = atomic_write.written(data_path, _data(blocks), old_mode)
+            name_of_data, size_of_data = stack.enter_context(new)
+        name, size = stack.enter_context(atomic_write.written(path, chunks(parts), mode))
+        stack.enter_context(atomic_write.undisturbed())
+        # What names the old data stays until these are gone, whatever happens.
+        if outdated:
+            stack.enter_context(atomic_write.second_name(path))
         if data_path is not None and name_of_data is not None:
             _move(name_of_data, data_path, force=False)
         try:
             _move(name, path, force=force)
-        except OutputError:  # not on an interruption: the model may be in its place by then
+        except OutputError:
             if data_path is not None:
                 data_path.unlink(missing_ok=True)  # made a moment ago, and nothing names it
             raise
-    for file in outdated:
-        with contextlib.suppress(OSError):
-            file.unlink()
-    return written
+        for file in outdated:
+            with contextlib.suppress(OSError):
+                file.unlink()
+    return size_of_data + size
+
+
+def _forget(path: Path, left: Path) -> None:
+    """Remove the data files that a model names which a killed run left, but not the one at `path`:
+    that run did not come to move its own model, or to remove the old data."""
+    try:
+        needed = load(path).external_files() if path.exists() else ()
+        named = load(left).external_files()
+    except OnnxShareError:  # nobody knows what is needed, or it was not written to its end
+        return
+    for name in filter(partial(_is_ours, path), named):
+        data = path.with_name(name)
+        if name in needed or not data.exists():
+            continue
+        # Data that a run wrote is not younger than the model that it wrote then.
+        own = data.stat().st_mtime_ns <= left.stat().st_mtime_ns
+        if own or atomic_write.is_second_name(left):
+            atomic_write.remove_unused(data)
+
+
+def _is_ours(path: Path, name: str) -> bool:
+    """Whether a data file's name is one of those that are given to the data of `path`."""
+    return bool(re.fullmatch(re.escape(path.name) + r"(\.[0-9a-f]{8})?\.data", name))
 
 
 def _move(name: Path, path: Path, *, force: bool) -> None:
@@ -218,7 +246,6 @@ def _outdated(path: Path, model: Model, own: list[Path]) -> list[Path]:
     unless that is the one at `path`."""
     if model.path is not None and _same_file(path, model.path):
         own = []
-    ours = re.compile(re.escape(path.name) + r"(\.[0-9a-f]{8})?\.data")
     try:
         named = load(path).external_files()
     except OnnxShareError:  # there is none, or it is no model: it names no files
@@ -226,6 +253,6 @@ def _outdated(path: Path, model: Model, own: list[Path]) -> list[Path]:
     return [
         path.with_name(name)
         for name in named
-        if ours.fullmatch(name) and path.with_name(name).is_file()
+        if _is_ours(path, name) and path.with_name(name).is_file()
         if not any(_same_file(path.with_name(name), file) for file in own)
     ]

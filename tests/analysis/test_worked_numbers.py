@@ -19,7 +19,7 @@ from tests.builders import only, shape_of
 
 def left_out(dims: list[int]) -> onnx.TensorProto:
     """A weight w whose values are in another file, which nobody reads."""
-    weight = onnx.TensorProto(name="w", data_type=1, dims=dims, data_location=1)
+    weight = onnx.TensorProto(name="w", data_type=1, dims=dims, data_location="EXTERNAL")
     weight.external_data.add(key="location", value="w.bin")
     return weight
 
