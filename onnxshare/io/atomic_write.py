@@ -9,6 +9,7 @@ import re
 import secrets
 import signal
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -22,6 +23,9 @@ except ImportError:  # Windows
 
 #: Folders of links to the open files of a process.
 _OPEN_FILES = re.compile(r"/proc/\d+(/task/\d+)?/fd")
+
+#: So many seconds another run may take to move its files.
+_PATIENCE = 10
 
 #: What tells a second name of a replaced file.
 _OLD = "old."
@@ -99,16 +103,33 @@ def _through(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Ctrl-C, and what asks this process to end, wait until this is over."""
-    if not hasattr(signal, "pthread_sigmask"):
+def alone_in(folder: Path) -> Iterator[None]:
+    """No other run moves files in a folder meanwhile, and Ctrl-C, and what asks this process to
+    end, wait until this is over."""
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                handle = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, handle)
+                _lock(handle)
+        if hasattr(signal, "pthread_sigmask"):
+            ours = {signal.SIGINT, signal.SIGTERM}
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+            stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
         yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _lock(handle: int) -> None:
+    """Wait for a lock, but not for ever: who holds it may have been stopped."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return
+        time.sleep(0.005)
 
 
 def mode_of(path: Path) -> int | None:

@@ -13,7 +13,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -124,7 +124,7 @@ def save_model(model: Model, path: Path, *, external: bool = False, force: bool 
     if not external and not has_external(model):
         whole = pieces(model)
         if size(whole) <= PROTOBUF_LIMIT:
-            return _commit(path, whole, None, [], _outdated(path, model, own), force=force)
+            return _commit(path, whole, None, [], partial(_outdated, path, model, own), force=force)
         external = True
     data_path = _data_path(path, force=force)
     for everything in dict.fromkeys((external, True)):
@@ -132,7 +132,9 @@ def save_model(model: Model, path: Path, *, external: bool = False, force: bool 
         parts = pieces(model, structure)
         if size(parts) <= PROTOBUF_LIMIT:
             used = data_path if blocks else None
-            return _commit(path, parts, used, blocks, _outdated(path, model, own), force=force)
+            return _commit(
+                path, parts, used, blocks, partial(_outdated, path, model, own), force=force
+            )
     raise OutputError(
         f"{path}: cannot be written: the model needs more than 2 GiB without its raw data",
         "convert its typed tensors to raw data",
@@ -142,9 +144,13 @@ def save_model(model: Model, path: Path, *, external: bool = False, force: bool 
 def _data_path(path: Path, *, force: bool) -> Path:
     """A name for the data file that nothing has yet."""
     usual = path.with_name(f"{path.name}.data")
-    if not os.path.lexists(usual):
+    writing = f".{usual.name}."  # another run is about to give that name
+    if not os.path.lexists(usual) and not any(
+        n.startswith(writing) for n in os.listdir(path.parent)
+    ):
         return usual
-    check_output(usual, force=force)
+    if os.path.lexists(usual):
+        check_output(usual, force=force)
     while os.path.lexists(other := path.with_name(f"{path.name}.{secrets.token_hex(4)}.data")):
         pass
     return other
@@ -155,7 +161,7 @@ def _commit(
     parts: list[Piece],
     data_path: Path | None,
     blocks: list[Block],
-    outdated: list[Path],
+    outdated: Callable[[], list[Path]],
     *,
     force: bool,
 ) -> int:
@@ -163,13 +169,13 @@ def _commit(
     with contextlib.ExitStack() as stack:
         size_of_data, name_of_data = 0, None
         if data_path is not None:
-            old_mode = atomic_write.mode_of(outdated[0]) if outdated else mode
+            old_mode = next(map(atomic_write.mode_of, outdated()), mode)
             new = atomic_write.written(data_path, _data(blocks), old_mode)
             name_of_data, size_of_data = stack.enter_context(new)
         name, size = stack.enter_context(atomic_write.written(path, chunks(parts), mode))
-        stack.enter_context(atomic_write.undisturbed())
+        stack.enter_context(atomic_write.alone_in(path.parent))
         # What names the old data stays until these are gone, whatever happens.
-        if outdated:
+        if old := outdated():
             stack.enter_context(atomic_write.second_name(path))
         if data_path is not None and name_of_data is not None:
             _move(name_of_data, data_path, force=False)
@@ -179,7 +185,7 @@ def _commit(
             if data_path is not None:
                 data_path.unlink(missing_ok=True)  # made a moment ago, and nothing names it
             raise
-        for file in outdated:
+        for file in old:
             with contextlib.suppress(OSError):
                 file.unlink()
     return size_of_data + size
