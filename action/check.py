@@ -34,9 +34,10 @@ def main() -> int:
     arguments += shlex.split(setting("ARGUMENTS"))
     if setting("CHANGED_ONLY") == "true":
         arguments += ["--changed-since", setting("BASE") or "HEAD~1"]
-    # -P: what is in the checkout must not run in place of what is installed.
+    # -P, and no PYTHONPATH: what is in the checkout must not run in place of what is installed.
     command = [sys.executable, "-P", "-m", "onnxshare", "check", *arguments, "--", *paths]
-    code = subprocess.run(command, check=False).returncode
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    code = subprocess.run(command, check=False, env=kept).returncode
     if table is not None and table.exists():
         with open(summary, "a", encoding="utf-8") as file:
             file.write(table.read_text(encoding="utf-8"))

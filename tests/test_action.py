@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.checks.pairs import lenet, small
+
+#: Variables of the job beside the Action's own.
+CHECKOUT: dict[str, str] = {}
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="needs bash")
 
@@ -62,7 +69,7 @@ def run_action(
         said = dict(line.split("=", 1) for line in output.read_text().splitlines())
         variables = {name: fill(text, known, said) for name, text in step.get("env", {}).items()}
         variables |= {"GITHUB_ACTION_PATH": str(root), "GITHUB_OUTPUT": str(output)}
-        variables["GITHUB_STEP_SUMMARY"] = str(summary)
+        variables |= {"GITHUB_STEP_SUMMARY": str(summary), **CHECKOUT}
         done = subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
             cwd=repository,
@@ -129,6 +136,47 @@ def test_the_inputs_of_the_action(
     assert codes == [0, code], printed
     assert part in printed
     assert not (repository / "pwned").exists()
+
+
+@pytest.mark.parametrize("runtime", ["none", "cpu", "gpu"])
+def test_what_the_action_installs(root: Path, runtime: str) -> None:
+    """Its own version, and requirements of which each has the version of the pins, and hashes."""
+    install = runpy.run_path(str(root / "action" / "install.py"))
+    (*_, pinned), (*options, folder) = install["commands"](runtime, "")
+    assert Path(folder) == root
+    assert {"--no-deps", "--no-index"} <= set(options)
+    (*_, named) = install["commands"](runtime, "==0.1.0")[0]
+    assert named == {"none": "onnxshare==0.1.0"}.get(runtime, f"onnxshare[{runtime}]==0.1.0")
+    text = Path(pinned).read_text(encoding="utf-8").replace("\\\n", "")
+    lines = [line.split("--hash=sha256:") for line in text.splitlines()]
+    found = {Requirement(words[0].strip()) for words in lines}
+    assert all(len(words) > 1 and len(words[-1].strip()) == 64 for words in lines)
+    constraints = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {Requirement(line) for line in constraints if line and line[0] != "#"}
+    build = {Requirement("hatchling==1.33.0")}
+    versions = {(canonicalize_name(pin.name), str(pin.specifier)) for pin in pins | build}
+    names = {canonicalize_name(one.name) for one in found}
+    extra = {(canonicalize_name(one.name), str(one.specifier)) for one in found} - versions
+    assert {name for name, _ in extra} <= {"tomlkit", "trove-classifiers"}, (
+        "needed by the build alone"
+    )
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    wanted += project["project"]["optional-dependencies"].get(runtime, [])
+    assert {canonicalize_name(Requirement(line).name) for line in wanted} <= names
+
+
+@POSIX
+def test_no_variable_leads_python_into_the_checkout(
+    root: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("onnxshare", "sitecustomize", "usercustomize", "onnx", "numpy", "shlex", "pip"):
+        (repository / f"{name}.py").write_text("open('ran', 'w').write(__name__)\n")
+    for name in ("PYTHONPATH", "PYTHONSTARTUP", "PYTHONUSERBASE"):
+        monkeypatch.setitem(CHECKOUT, name, "onnxshare.py" if "START" in name else ".")
+    codes, printed, _, _ = run_action(root, repository, paths="models/large.onnx")
+    assert codes == [0, 1], printed
+    assert not (repository / "ran").exists()
 
 
 def test_every_input_is_used_and_described(root: Path) -> None:
