@@ -86,17 +86,7 @@ class FcToConv(Rewrite):
     def _plan(
         self, subject: Subject, heads: tuple[Head, ...], editor: Editor | None, options: Options
     ) -> HeadBuilder:
-        builder = HeadBuilder(subject, editor, heads[0].feature_map)
-        for head in heads:
-            for name in (head.feature_map, *head.joined):
-                if name in builder.head_maps:
-                    continue
-                sizes = _sizes(subject, head, name)
-                known = (builder.samples, builder.rank)
-                if name == head.feature_map and (sizes[0], len(sizes) - 2) != known:
-                    raise Refusal("its heads are on maps of different ranks or batches")
-                reader = next(node for node in head.nodes if name in node.inputs)
-                builder.also(reader, name, sizes)
+        builder = HeadBuilder.of(subject, editor, heads)
         layers = {layer.node: layer for head in heads for layer in head.layers}
         nodes = {node.position: node for head in heads for node in head.nodes}
         for _, node in sorted(nodes.items()):
@@ -118,19 +108,6 @@ def _why_not(head: Head) -> str | None:
     if head.refused is None and any(layer.alpha == 0 for layer in head.layers):
         return "its alpha is 0, so its result does not depend on the features"
     return head.refused
-
-
-def _sizes(subject: Subject, head: Head, name: str) -> tuple[int, ...]:
-    """The sizes of a tensor that a head reads.
-
-    Raises:
-        Refusal: they are unknown.
-    """
-    sizes = subject.probe.shapes.sizes(subject.graph.main, name)
-    if sizes is not None:
-        return sizes
-    which = f"'{name}'" if name in head.joined else "its feature map"
-    raise Refusal(f"the sizes of {which} are unknown: give --input-shape")
 
 
 def _describe(head: Head) -> str:

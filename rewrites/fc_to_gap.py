@@ -15,26 +15,25 @@ measured on samples it was not fitted to.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from itertools import chain
 from math import prod
 
 import numpy as np
+from onnx import helper
 
 from onnxshare.analysis.heads.fully_connected import FullyConnected, bias_elements, bias_node
 from onnxshare.analysis.heads.head import (
     Head,
     Root,
     Subject,
-    spatial_weight,
     uniformity,
-    weight_pieces,
 )
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
-from onnxshare.io.tensors import Array
 from rewrites.base import Change, Fitting, Options, Rewrite, Site
-from rewrites.head_as_maps.fc_weights import bias_of, quantised_weight
+from rewrites.head_as_maps.fc_weights import bias_of, weight_pieces
 from rewrites.head_as_maps.head_builder import HeadBuilder
+from rewrites.head_as_maps.maps import Columns
 from rewrites.refusal import Refusal
 
 #: The methods for which exact pooling will do.
@@ -44,13 +43,27 @@ _ALLOWS_EXACT = ("", "gap", "auto")
 _ROUNDING = 4
 
 
+_DIFFERS = "its weights differ over space"
+
+
 @dataclass(frozen=True)
-class _Pooled:
-    """An FC that reads the map, with the matrix that takes its place."""
+class _Plan:
+    """An FC that reads maps.
+
+    Attributes:
+        root: the FC.
+        read: which of its columns read which map.
+        pooled: the tensor of the means of all these maps.
+    """
 
     root: Root
-    weight: Array
-    bias: Array | None
+    read: tuple[Columns, ...]
+    pooled: str
+
+    @property
+    def spared(self) -> int:
+        """How many weights of each output go."""
+        return sum(prod(item.part.sizes) - item.part.sizes[0] for item in self.read)
 
 
 @dataclass(frozen=True)
@@ -76,16 +89,19 @@ class FcToGap(Rewrite):
         return [self._site(subject, head, options) for head in subject.heads]
 
     def _site(self, subject: Subject, head: Head, options: Options) -> Site:
-        before = _params(subject, head, prod(head.spatial))
+        before = sum(
+            root.layer.in_features * root.layer.out_features
+            + bias_elements(subject.graph, root.layer)
+            for root in head.roots
+        )
         first = head.layers[0].node.name
         reason = head.refused
         if reason is None and head.shared:
             reason = "its feature map has one position: it is pooled already"
-        if reason is None and head.joined:
-            reason = "its FC reads several feature maps"
+        plans: list[_Plan] = []
         if reason is None:
             try:
-                self._plan(subject, head, None)
+                plans = self._plan(subject, head, None)[1]
             except Refusal as refusal:
                 reason = str(refusal)
         if reason is not None:
@@ -93,15 +109,20 @@ class FcToGap(Rewrite):
         if options.method == "exact":
             words = "the convolution over the whole map"
             return Site(self.name, first, True, None, before, before, words, head)
-        after = _params(subject, head, 1)
-        exact = constant_over_space(subject, head)
+        spared = sum(plan.spared * plan.root.layer.out_features for plan in plans)
+        after = before - spared
+        exact = constant_over_space(subject, head, plans)
+        if exact == "no" and head.joined:
+            why = f"its FC reads several feature maps, and {_DIFFERS}"
+            reason = f"{why}: use --fc-to-conv, which is exact"
+            return Site(self.name, first, None, reason, before, None, target=head)
         if exact != "no" and options.method not in _ALLOWS_EXACT:
             words = f"'{options.method}' was asked for, although pooling would be exact"
             return Site(self.name, first, False, None, before, after, words, head)
         detail = {
             "exact": "its weights are constant over space, bit for bit",
             "rounding": "its weights are constant over space within rounding",
-            "no": "its weights differ over space: pooling only approximates it",
+            "no": f"{_DIFFERS}: pooling only approximates it",
         }[exact]
         return Site(self.name, first, exact != "no", None, before, after, detail, head)
 
@@ -121,40 +142,49 @@ class FcToGap(Rewrite):
             return exact_form(subject, site, options, fitting, "")
         if not site.exact:
             return shrink(subject, site, options, fitting)
-        pooled = [_exact(subject, head, root) for root in head.roots]
         editor = subject.editor(self.name)
-        builder, pooled_maps = self._plan(subject, head, editor)
-        for item in pooled:
-            _emit_layer(builder, subject, item, pooled_maps[item.root.layer.node])
+        builder, plans = self._plan(subject, head, editor)
+        for plan in plans:
+            _emit_layer(builder, subject, plan)
         builder.finish()
-        results = {name: name for name in (_result(subject, p.root.layer) for p in pooled)}
+        results = {name: name for name in (_result(subject, p.root.layer) for p in plans)}
         return Change(site, editor.apply(), builder.removed, editor.added, results)
 
     def _plan(
         self, subject: Subject, head: Head, editor: Editor | None
-    ) -> tuple[HeadBuilder, dict[Node, str]]:
-        """Carry what stands between the map and its FCs over to the map, and pool there."""
-        builder = HeadBuilder(subject, editor, head.feature_map)
+    ) -> tuple[HeadBuilder, list[_Plan]]:
+        """Carry what stands between the maps and their FCs over to the maps, and pool there."""
+        builder = HeadBuilder.of(subject, editor, (head,))
         pooled: dict[str, str] = {}
-        result: dict[Node, str] = {}
         path = {node for root in head.roots for node in root.path}
         for node in sorted(path, key=lambda item: item.position):
             builder.carry(node)
+        plans = []
         for root in head.roots:
-            layer = root.layer
-            builder.check(layer)
-            if quantised_weight(subject, layer) is not None:
-                raise Refusal(f"the weight of FC '{layer.node.name}' is quantised")
-            source = builder.head_maps[layer.data].name
-            if source not in pooled:
-                emit = partial(builder.out.emit, layer.node)
-                mean = emit("GlobalAveragePool", [source], f"{source}_gap")
-                pooled[source] = emit("Flatten", [mean], f"{source}_pooled", {"axis": 1})
-            result[layer.node] = pooled[source]
-        return builder, result
+            read = builder.check(root.layer)
+            plans.append(_Plan(root, read, _pooled(builder, root.layer.node, read, pooled)))
+        return builder, plans
 
 
-def constant_over_space(subject: Subject, head: Head) -> str:
+def _pooled(
+    builder: HeadBuilder, node: Node, read: tuple[Columns, ...], known: dict[str, str]
+) -> str:
+    """Emit the means over space of all maps that an FC reads, side by side; each map once."""
+    out = builder.out
+    for part in (columns.part for columns in read):
+        if part.name not in known:
+            name = part.name
+            if prod(part.sizes[1:]) > 1:
+                name = out.emit(node, "GlobalAveragePool", [name], f"{name}_gap")
+            name = out.emit(node, "Flatten", [name], f"{part.name}_pooled", {"axis": 1})
+            known[part.name] = name
+    names = [known[columns.part.name] for columns in read]
+    if len(names) == 1:
+        return names[0]
+    return out.emit(node, "Concat", names, f"{node.outputs[0]}_pooled", {"axis": 1})
+
+
+def constant_over_space(subject: Subject, head: Head, plans: list[_Plan]) -> str:
     """Whether all weights that read the map are constant over space: `exact` (bit for bit),
     `rounding` (all within a few units in the last place of the largest weight), or `no`."""
     values = subject.probe.values
@@ -162,10 +192,10 @@ def constant_over_space(subject: Subject, head: Head) -> str:
     if share is not None and share < 1 - 1e-6:
         return "no"
     answer = "exact"
-    for root in head.roots:
-        pieces = weight_pieces(root, head, values)
-        if pieces is None:
-            return "no"
+    for plan in plans:
+        pieces = chain.from_iterable(
+            weight_pieces(plan.root.layer, values, columns) for columns in plan.read
+        )
         spread = largest = np.float64(0.0)
         unit = 0.0
         equal = True
@@ -185,38 +215,27 @@ def constant_over_space(subject: Subject, head: Head) -> str:
     return answer
 
 
-def _params(subject: Subject, head: Head, positions: int) -> int:
-    """Parameters of the FCs that read the map, if each channel had this many positions."""
-    return sum(
-        head.channels * positions * root.layer.out_features
-        + bias_elements(subject.graph, root.layer)
-        for root in head.roots
-    )
-
-
-def _exact(subject: Subject, head: Head, root: Root) -> _Pooled:
-    """V = Σ_s W[f, c, s], which is S · w[f, c] where the weights are constant over space."""
-    weight = spatial_weight(root, head, subject.probe.values)
-    if weight is None:
-        raise Refusal(f"the weight of FC '{root.layer.node.name}' cannot be read")
-    summed = weight.sum(axis=2, dtype=np.float64) * root.layer.alpha
-    _, bias = bias_of(subject, root.layer)
-    return _Pooled(root, summed.astype(weight.dtype), bias)
-
-
 def _result(subject: Subject, layer: FullyConnected) -> str:
     """The tensor that holds the FC's output with its bias."""
     adder = bias_node(subject.graph, layer)
     return (adder or layer.node).outputs[0]
 
 
-def _emit_layer(builder: HeadBuilder, subject: Subject, item: _Pooled, source: str) -> None:
-    """Gemm on the pooled features, its output under the old name and in the old shape."""
-    layer = item.root.layer
-    inputs = [source, builder.out.constant(item.weight, f"{layer.weight}_gap")]
-    bias = item.bias
+def _emit_layer(builder: HeadBuilder, subject: Subject, plan: _Plan) -> None:
+    """Gemm on the pooled features, its output under the old name and in the old shape.
+
+    V = Σ_s W[f, c, s], which is S · w[f, c] where the weights are constant over space."""
+    layer = plan.root.layer
+    pieces = [weight_pieces(layer, subject.probe.values, columns) for columns in plan.read]
+    summed = [[item.sum(axis=2, dtype=np.float64) for item in each] for each in pieces]
+    weight = np.concatenate([np.concatenate(each) for each in summed], axis=1) * layer.alpha
+    _, bias = bias_of(subject, layer)
+    dtype = helper.tensor_dtype_to_np_dtype(
+        subject.probe.shapes.dtype(subject.graph.main, layer.data) or 1
+    )
+    inputs = [plan.pooled, builder.out.constant(weight.astype(dtype), f"{layer.weight}_gap")]
     if bias is None and subject.graph.opset < 11:  # where Gemm must have one
-        bias = np.zeros(layer.out_features, item.weight.dtype)
+        bias = np.zeros(layer.out_features, dtype)
     if bias is not None:
         inputs.append(builder.out.constant(bias, f"{layer.node.outputs[0]}_bias"))
     attributes: dict[str, object] = {"transB": 1}

@@ -46,7 +46,7 @@ RETURNING = {
 LEAST = 22
 
 #: Reasons in these files that only `--fc-to-gap` gives.
-OF_SMALL_HEADS = frozenset(("FC '…' is a …", "its FC reads several feature maps"))
+OF_SMALL_HEADS = frozenset(("FC '…' is a …: …", "its FC reads several feature maps"))
 
 PHRASES = re.findall(r"^\| `([^`]+)` \|", PAGE.read_text(), re.MULTILINE)
 

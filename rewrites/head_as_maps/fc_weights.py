@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from onnx import TensorProto
 
@@ -117,6 +119,28 @@ def moved_weight(layer: FullyConnected, values: Values, read: Columns) -> Array:
     if layer.alpha != 1:
         moved = np.asarray(moved * np.asarray(layer.alpha), weight.dtype)
     return moved.reshape(layer.out_features, *read.part.sizes)
+
+
+#: Elements of a weight that are looked at together.
+_PIECE = 2**22
+
+
+def weight_pieces(layer: FullyConnected, values: Values, read: Columns) -> Iterator[Array]:
+    """The columns of a weight that read one map as `[out, C, positions]`, some outputs at a time,
+    bit for bit.
+
+    A piece takes a bounded amount of memory, because a file of no size can ask for large weights.
+
+    Raises:
+        Refusal: the weight's values cannot be had.
+    """
+    weight = weight_by_output(layer, values)
+    if weight is None:
+        raise Refusal(f"the weight of FC '{layer.node.name}' cannot be read")
+    rows = max(1, _PIECE // max(1, weight.shape[1]))
+    for start in range(0, len(weight), rows):
+        moved = permuted(weight[start : start + rows], read)
+        yield moved.reshape(len(moved), read.part.sizes[0], -1)
 
 
 def permuted(weight: Array, read: Columns) -> Array:

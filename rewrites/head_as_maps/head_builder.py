@@ -22,7 +22,7 @@ import numpy as np
 
 from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.fully_connected import FullyConnected, bias_node, by_rows
-from onnxshare.analysis.heads.head import Subject
+from onnxshare.analysis.heads.head import Head, Subject
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Graph, Node
@@ -70,6 +70,26 @@ class HeadBuilder:
         self.notes: list[str] = []
         self.evidence: dict[str, str] = {}
         self._given: set[Node] = set()
+
+    @classmethod
+    def of(cls, subject: Subject, editor: Editor | None, heads: tuple[Head, ...]) -> HeadBuilder:
+        """What builds the maps of some heads, whose feature maps it knows.
+
+        Raises:
+            Refusal: the sizes of one are unknown, or they do not go together.
+        """
+        builder = cls(subject, editor, heads[0].feature_map)
+        for head in heads:
+            for name in (head.feature_map, *head.joined):
+                if name in builder.head_maps:
+                    continue
+                sizes = _sizes(subject, head, name)
+                known = (builder.samples, builder.rank)
+                if name == head.feature_map and (sizes[0], len(sizes) - 2) != known:
+                    raise Refusal("its heads are on maps of different ranks or batches")
+                reader = next(node for node in head.nodes if name in node.inputs)
+                builder.also(reader, name, sizes)
+        return builder
 
     def also(self, node: Node, name: str, sizes: tuple[int, ...]) -> None:
         """Take a further tensor as a part of the head.
@@ -164,17 +184,20 @@ class HeadBuilder:
         return one(name, (layer.out_features, *(1 for _ in range(self.rank))), index, vector=True)
 
     def check(self, layer: FullyConnected) -> tuple[Columns, ...]:
-        """Make sure that an FC reads whole samples, in a type and with constants that can be
-        moved; return which of its columns read which map, and in which order.
+        """Make sure that an FC reads whole samples, in a type of maps; return which of its columns
+        read which map, and in which order.
 
         Raises:
             Refusal: it does not, or it computes in integers or has an activation fused to it.
         """
         if not layer.plain:
-            raise Refusal(f"FC '{layer.node.name}' is a {layer.node.op_type}")
-        return self._check(layer)
+            way = "use --fc-to-conv, which is exact"
+            if layer.arithmetic != "float":
+                way += ", or pool the float model before it is quantised"
+            raise Refusal(f"FC '{layer.node.name}' is a {layer.node.op_type}: {way}")
+        return self._check(layer, moved=False)
 
-    def _check(self, layer: FullyConnected) -> tuple[Columns, ...]:
+    def _check(self, layer: FullyConnected, *, moved: bool = True) -> tuple[Columns, ...]:
         head_map = self.head_maps.get(layer.data)
         if head_map is None:
             raise Refusal(f"FC '{layer.node.name}' reads something that is no part of the head")
@@ -183,7 +206,8 @@ class HeadBuilder:
         refuse_overridable(self._graph, layer.node, *([adder] if adder else []))
         if layer.arithmetic == "float":
             check_type(self._subject, layer)
-            quantised_weight(self._subject, layer)
+            if moved:
+                quantised_weight(self._subject, layer)
         else:
             check_integers(self._subject, layer, parts=len(read))
         bias_of(self._subject, layer)
@@ -281,3 +305,16 @@ class HeadBuilder:
         return self._graph.is_output(self._graph.main, name) or any(
             reader not in leaving for reader in readers
         )
+
+
+def _sizes(subject: Subject, head: Head, name: str) -> tuple[int, ...]:
+    """The sizes of a tensor that a head reads.
+
+    Raises:
+        Refusal: they are unknown.
+    """
+    sizes = subject.probe.shapes.sizes(subject.graph.main, name)
+    if sizes is not None:
+        return sizes
+    which = f"'{name}'" if name in head.joined else "its feature map"
+    raise Refusal(f"the sizes of {which} are unknown: give --input-shape")

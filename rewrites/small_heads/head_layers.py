@@ -21,10 +21,10 @@ from onnxshare.analysis.heads.fully_connected import (
     bias_node,
     weight_by_output,
 )
-from onnxshare.analysis.heads.head import Head, Root, Subject, weight_pieces
+from onnxshare.analysis.heads.head import Head, Root, Subject
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
-from rewrites.head_as_maps.fc_weights import bias_of, permuted, quantised_weight
+from rewrites.head_as_maps.fc_weights import bias_of, permuted, weight_pieces
 from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.head_as_maps.maps import Columns, is_plain
 from rewrites.refusal import Refusal
@@ -113,11 +113,7 @@ class Chain:
     def pieces(self, root: int) -> Iterator[Array]:
         """The weight of a root in the order of the map, some outputs at a time: `[f, C, S]`."""
         layer = self.layers[root]
-        assert layer.root is not None
-        pieces = weight_pieces(layer.root, self.head, self.subject.probe.values)
-        if pieces is None:
-            raise Refusal(f"the weight of FC '{layer.fc.node.name}' cannot be read")
-        for piece in pieces:
+        for piece in weight_pieces(layer.fc, self.subject.probe.values, layer.read):
             yield _scaled(piece, layer.fc)
 
     def parts(self, root: int) -> Iterator[tuple[slice, Array]]:
@@ -181,8 +177,6 @@ def chain_of(subject: Subject, head: Head) -> Chain:
         layer = _layer(subject, builder, fc, roots.get(fc.node), places)
         if layer is None:
             continue
-        if quantised_weight(subject, fc) is not None:
-            raise Refusal(f"the weight of FC '{fc.node.name}' is quantised")
         if fc.result_columns:
             raise Refusal(f"the outputs of '{fc.node.name}' are no rows of samples to fit to")
         places[fc.node.outputs[0]] = places[layer.result] = len(layers)

@@ -85,6 +85,76 @@ def two_on_one(rounding: bool) -> onnx.ModelProto:
     return net.model()
 
 
+def quantized(per_output: bool, turned: bool) -> onnx.ModelProto:
+    """A weight in 8 bits, one number per channel of the map; made real numbers, it is pooled."""
+    net = Net()
+    one = np.random.default_rng(3).integers(-127, 128, (5, C, 1, 1)).astype(np.int8)
+    whole = np.broadcast_to(one, (5, C, H, W)).reshape(5, K)
+    scale = np.linspace(0.01, 0.02, 5) if per_output else 0.01
+    zero = np.zeros(5 if per_output else (), np.int8)
+    given = [net.stored(whole.T if turned else whole), net.stored(scale, np.float32)]
+    w = net.node("DequantizeLinear", *given, net.stored(zero), axis=int(turned))
+    if turned:
+        net.rows(net.node("MatMul", net.flat(), w), 5)
+    else:
+        net.rows(net.node("Gemm", net.flat(), w, net.weight(5), transB=1), 5)
+    return net.model()
+
+
+@pytest.mark.parametrize("per_output", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_quantized_weight_is_pooled_as_real_numbers(per_output: bool, turned: bool) -> None:
+    model = quantized(per_output, turned)
+    result = onnxshare.rewrite(model, ["fc-to-gap"], provider="cpu")
+    assert [(site.exact, site.refused) for site in result.sites] == [(True, None)]
+    assert result.passed
+    assert result.before.params - result.after.params >= 5 * C * (H * W - 1)
+    given = feeds(model, 3)
+    np.testing.assert_allclose(*(run(m, given)[0] for m in (model, result.model)), rtol=1e-4)
+
+
+def joined(axis: int, *, vector: bool = False, differs: bool = False) -> onnx.ModelProto:
+    """An FC that reads two maps of different sizes, or a map and a vector, side by side."""
+    net = Net()
+    image = net.input(2, H + 2, W + 2)
+    first = weight(net, 5).reshape(5, K)
+    maps, parts = [net.node("Flatten", net.trunk(image=image))], [first]
+    if vector:
+        maps.append(net.input(4))
+        parts.append(net.random(5, 4))
+    else:
+        x = net.node("Conv", image, net.weight(2, 2, 2, 2))
+        maps.append(net.node("Flatten", x))
+        parts.append(np.repeat(net.random(5, 2), (H + 1) * (W + 1), axis=1))
+    if differs:
+        parts[0] = net.random(5, K)
+    if axis:
+        maps, parts = maps[::-1], parts[::-1]
+    w = net.stored(np.concatenate(parts, axis=1))
+    x = net.node("Concat", *maps, axis=1)
+    net.rows(net.node("Gemm", x, w, net.weight(5), transB=1), 5)
+    return net.model()
+
+
+@pytest.mark.parametrize("vector", [False, True])
+@pytest.mark.parametrize("turned", [0, 1])
+def test_several_maps_are_pooled_one_by_one(vector: bool, turned: int) -> None:
+    model = joined(turned, vector=vector)
+    result = onnxshare.rewrite(model, ["fc-to-gap"], provider="cpu")
+    assert [(site.exact, site.refused) for site in result.sites] == [(True, None)]
+    assert result.passed
+    [made] = [node for node in result.model.graph.node if node.op_type == "Gemm"]
+    stored = {t.name: numpy_helper.to_array(t) for t in result.model.graph.initializer}
+    assert stored[made.input[1]].shape == (5, C + (4 if vector else 2))
+    assert_same_results(model, result.model, feeds(model, 3), spread=2.0)
+
+
+def test_several_maps_whose_weights_differ_name_the_way_out() -> None:
+    [site] = onnxshare.rewrite(joined(0, differs=True), ["fc-to-gap"]).sites
+    assert "several feature maps" in str(site.refused)
+    assert "--fc-to-conv" in str(site.refused)
+
+
 EXACT: list[Callable[[bool], onnx.ModelProto]] = [
     flattened,
     channels_last,

@@ -4,7 +4,6 @@ the weights of an FC are to being constant over space, where GAP would be exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
 
@@ -154,9 +153,6 @@ def probe(graph: Graph, single: Shapes, input_shapes: InputShapes | None = None)
 #: Weights looked at for the figure that `inspect` shows; more would not change it visibly.
 _SAMPLE = 2**19
 
-#: Elements of a weight that are looked at together.
-_PIECE = 2**22
-
 
 def uniformity(head: Head, values: Values) -> float | None:
     """Share of the weights' energy that is constant over space, over all FCs that read the map;
@@ -198,25 +194,6 @@ def spatial_weight(
             columns = columns[_spaced(head.channels, share)]
     ordered = weight[:, columns.reshape(-1)]
     return np.asarray(ordered.reshape(len(weight), len(columns), positions))
-
-
-def weight_pieces(root: Root, head: Head, values: Values) -> Iterator[Array] | None:
-    """The weight of an FC that reads a map, some outputs at a time, each piece as
-    `spatial_weight` gives it; None if it cannot be read.
-
-    A piece takes a bounded amount of memory, because a file of no size can ask for large weights.
-    """
-    weight = weight_by_output(root.layer, values)
-    if weight is None or root.order is None:
-        return None
-    place = np.empty_like(root.order)
-    place[root.order] = np.arange(root.order.size)
-    shape = (-1, head.channels, prod(head.spatial))
-    rows = max(1, _PIECE // max(1, weight.shape[1]))
-    return (
-        weight[start : start + rows][:, place].reshape(shape)
-        for start in range(0, len(weight), rows)
-    )
 
 
 def _spaced(count: int, share: float) -> Array:
