@@ -43,7 +43,7 @@ class Moved:
     Attributes:
         source: the old tensor: stored, or made from a stored one by layout nodes alone.
         target: the new tensor.
-        transposed: whether the source is a matrix that is taken transposed.
+        transposed: whether the source, as a matrix of its rows, is taken transposed.
         order: where each column went; None if it stayed where it was.
         source_scope, target_scope: paths of the graphs they are in; "" is the main graph.
         columns: which columns of the source were taken, ascending; None for all.
@@ -146,9 +146,9 @@ def _value(index: tuple[Model, Values, Graph], path: str, name: str) -> Array | 
 
 def _holds(source: Array, target: Array, claim: Moved) -> bool:
     if claim.transposed:
-        if source.ndim != 2:
+        if source.ndim < 2:
             return False
-        source = source.T
+        source = source.reshape(len(source), -1).T
     rows = len(source) if source.ndim > 1 else 1
     old, columns, order = source.reshape(rows, -1), claim.columns, claim.order
     if columns is not None:

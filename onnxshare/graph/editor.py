@@ -70,22 +70,25 @@ class Editor:
         attributes: Mapping[str, Any] | None = None,
         *,
         others: Iterable[str] = (),
+        domain: str = "",
     ) -> str:
         """Put a new node at the place of an old one, after those put there before.
 
         Args:
             origin: the old node, which the new one stands for.
-            op_type: an operator of the default domain.
+            op_type: its operator.
             inputs: names of its inputs.
             output: the name of its output, already reserved.
             attributes: its attributes.
             others: names of its further outputs.
+            domain: the operator's domain.
 
         Returns:
             The name of the output.
         """
         outputs = [output, *others]
-        node = helper.make_node(op_type, list(inputs), outputs, **dict(attributes or {}))
+        given = dict(attributes or {})
+        node = helper.make_node(op_type, list(inputs), outputs, domain=domain, **given)
         node.name = self.new_name(f"{origin.name}/{op_type}")
         self._place(node, origin)
         return output
@@ -163,6 +166,9 @@ class Editor:
                 for tensor in self._initializers
             )
         _drop_unread(self._source, graph)
+        known = {opset.domain for opset in proto.opset_import} | {""}
+        for domain in sorted({node.domain for node in kept} - known - {"ai.onnx"}):
+            proto.opset_import.append(helper.make_opsetid(domain, 1))
         set_property(proto.metadata_props, "onnxshare.version", __version__)
         return proto
 

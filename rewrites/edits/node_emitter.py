@@ -60,12 +60,14 @@ class Emitter:
         inputs: list[str],
         wanted: str,
         attributes: dict[str, object] | None = None,
+        *,
+        domain: str = "",
     ) -> str:
         """Emit a node at the place of an old one; returns the name its output got."""
         if self.editor is None:
             return wanted
         output = self.editor.new_name(wanted)
-        return self.editor.emit(node, op_type, inputs, output, attributes)
+        return self.editor.emit(node, op_type, inputs, output, attributes, domain=domain)
 
     def emit_several(
         self, node: Node, op_type: str, inputs: list[str], wanted: list[str]

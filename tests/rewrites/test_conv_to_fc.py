@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 import onnxshare
+from onnxshare.runtime.limits import RunLimits
 from tests.rewrites.checking import (
     assert_same_results,
     assert_untouched_rest,
     feeds,
+    floats,
     interface,
+    run,
 )
 from tests.rewrites.forms import C, H, Net, W
 
@@ -106,11 +110,12 @@ def test_grouped_is_refused() -> None:
     assert "grouped" in (result.sites[0].refused or "")
 
 
-def test_computed_kernel_is_not_a_site() -> None:
+def test_computed_kernel_is_refused() -> None:
     net = Net(batch=1)
     kernel = net.node("Reshape", net.node("Relu", net.input(5 * C * H * W)), net.ints(5, C, H, W))
     net.output(net.node("Conv", net.trunk(), kernel), 1, 5, 1, 1)
-    assert onnxshare.rewrite(net.model(), ["conv-to-fc"], provider="cpu").sites == ()
+    [site] = onnxshare.rewrite(net.model(), ["conv-to-fc"], provider="cpu").sites
+    assert site.refused == "its weights are computed"
 
 
 @pytest.mark.parametrize("name", ["lenet5", "vgg_small"])
@@ -122,3 +127,93 @@ def test_bundled_round_trip(bundled: Path, name: str) -> None:
     assert len(back.changes) == 3
     assert sum(n.op_type == "Gemm" for n in back.model.graph.node) == 3
     assert_same_results(model, back.model, feeds(model, 2))
+
+
+def eight_bits(net: Net, *shape: int) -> str:
+    values = np.random.default_rng(2).integers(-127, 128, shape)
+    return net.stored(values.astype(np.int8))
+
+
+def dequantized(net: Net, axis: int | None, **attributes: Any) -> str:
+    """A Conv whose kernel is stored in 8 bits: one scale, or one along an axis."""
+    count = (5, C, H, W)[axis] if axis is not None else 0
+    scale = net.stored(np.linspace(0.01, 0.02, count) if count else 0.01, np.float32)
+    zero = net.stored(np.ones(count or (), np.int8))
+    given = {} if axis is None else {"axis": axis}
+    kernel = net.node("DequantizeLinear", eight_bits(net, 5, C, H, W), scale, zero, **given)
+    return net.node("Conv", net.trunk(), kernel, net.weight(5), **attributes)
+
+
+def reshaped(net: Net) -> str:
+    """The integers come through a Reshape, as from a shared weight."""
+    one = net.stored(0.01, np.float32)
+    kernel = net.node("Reshape", eight_bits(net, 5, C * H * W), net.ints(5, C, H, W))
+    return net.node("Conv", net.trunk(), net.node("DequantizeLinear", kernel, one))
+
+
+def in_uint8(net: Net) -> tuple[str, str, str]:
+    scale, zero = net.stored(0.02, np.float32), net.stored(3, np.uint8)
+    return net.node("QuantizeLinear", net.trunk(), scale, zero), scale, zero
+
+
+def integer(net: Net, *, zeros: bool = True) -> str:
+    x, _, zero = in_uint8(net)
+    points = [zero, net.stored(2, np.int8)] if zeros else []
+    x = net.node("ConvInteger", x, eight_bits(net, 5, C, H, W), *points)
+    return net.node("Mul", net.node("Cast", x, to=1), net.stored(0.001, np.float32))
+
+
+def linear(net: Net, *, bias: bool, per_output: bool) -> str:
+    x, scale, zero = in_uint8(net)
+    scales = net.stored(np.linspace(0.01, 0.02, 5) if per_output else 0.01, np.float32)
+    low = net.stored(np.zeros(5 if per_output else (), np.int8))
+    step, middle = net.stored(0.05, np.float32), net.stored(128, np.uint8)
+    more = [net.stored(np.arange(-200, 300, 100), np.int32)] if bias else []
+    kernel = eight_bits(net, 5, C, H, W)
+    x = net.node("QLinearConv", x, scale, zero, kernel, scales, low, step, middle, *more)
+    return net.node("DequantizeLinear", x, step, middle)
+
+
+QUANTIZED: dict[str, Callable[[Net], str]] = {
+    "one scale": lambda net: dequantized(net, None),
+    "a scale per output": lambda net: dequantized(net, 0),
+    "a scale per channel": lambda net: dequantized(net, 1),
+    "behind a Reshape": reshaped,
+    "ConvInteger": integer,
+    "ConvInteger without zero points": lambda net: integer(net, zeros=False),
+    "QLinearConv": lambda net: linear(net, bias=False, per_output=False),
+    "QLinearConv, bias": lambda net: linear(net, bias=True, per_output=False),
+    "QLinearConv, a scale per output": lambda net: linear(net, bias=False, per_output=True),
+    "QLinearConv, bias, a scale per output": lambda net: linear(net, bias=True, per_output=True),
+}
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_integers_stay_integers(name: str) -> None:
+    net = Net()
+    net.output(QUANTIZED[name](net), "n", 5, 1, 1)
+    model = net.model()
+    result = onnxshare.rewrite(model, ["conv-to-fc"], run_limits=RunLimits(in_process=True))
+    assert [site.refused for site in result.sites] == [None]
+    assert result.passed
+    left = [node.op_type for node in result.model.graph.node if "Conv" in node.op_type]
+    assert left == ["Conv"]
+    stored = [t for t in result.model.graph.initializer if t.data_type == TensorProto.INT8]
+    assert 5 * C * H * W in [int(np.prod(t.dims)) for t in stored]
+    assert 5 * C * H * W not in [int(np.prod(t.dims)) for t in floats(result.model)]
+    given = feeds(model, 3)
+    rounded = 1e-5 if "scale" in name or "Reshape" in name else 0
+    for a, b in zip(run(model, given), run(result.model, given), strict=True):
+        np.testing.assert_allclose(b, a, rtol=rounded, atol=rounded)
+
+
+@pytest.mark.parametrize("op_type", ["FusedConv", "NhwcConv"])
+def test_what_is_not_rewritten_says_so(op_type: str) -> None:
+    net = Net()
+    x = net.trunk()
+    if op_type == "NhwcConv":
+        x = net.node("Transpose", x, perm=[0, 2, 3, 1])
+    x = net.node(op_type, x, net.weight(5, C, H, W), domain="com.microsoft")
+    net.output(x, None, None, None, None)
+    [site] = onnxshare.rewrite(net.model(), ["conv-to-fc"], validate=False).sites
+    assert site.refused == f"it is a {op_type}"
