@@ -35,7 +35,8 @@ class Measured:
     def take(self, rows: Array) -> Measured:
         results = {place: values[rows] for place, values in self.data.results.items()}
         labels = None if self.labels is None else self.labels[rows]
-        return Measured(self.chain, HeadData(self.data.maps[rows], results), labels)
+        data = replace(self.data, maps=self.data.maps[rows], results=results)
+        return Measured(self.chain, data, labels)
 
 
 def measure(path: Path, image: Array, labels: Array | None = None) -> Measured:
@@ -51,7 +52,8 @@ def measure(path: Path, image: Array, labels: Array | None = None) -> Measured:
         with opened(replace(model, skeleton=proto), "cpu", names) as session:
             yield from session.iter_batches({name: image})
 
-    return Measured(chain, collect(chain, features, len(image)), labels)
+    data = collect(chain, features, len(image), frozenset(chain.leaves))
+    return Measured(chain, data, labels)
 
 
 def agreement(wanted: Array, given: Array) -> float:

@@ -132,8 +132,8 @@ def fit(model: str, maps_at: str, method: str) -> None:
     head = on_samples(Path(model), image)
     chosen = np.arange(len(image))
     with blas_threads.suited_to(head.chain.params):
-        small = fit_head(head.chain, head.data, chosen, parse(method), head.classes)
-    emit_head(head.chain, small)
+        small = fit_head(head.data, chosen, parse(method))
+    emit_head(small)
     print(time.perf_counter() - start)
 
 

@@ -75,7 +75,7 @@ def joined(net: str) -> Measured:
         place: np.concatenate([values, second.data.results[place]])
         for place, values in first.data.results.items()
     }
-    return Measured(first.chain, type(first.data)(maps, results), None)
+    return Measured(first.chain, replace(first.data, maps=maps, results=results), None)
 
 
 def cheapest(candidates: list[Candidate]) -> str:
@@ -88,12 +88,12 @@ def draw(case: Case, seed: int) -> Kept:
     seen, held = order[: case.samples], order[case.samples : 2 * case.samples]
     rest = order[2 * case.samples :]
     part = all_.take(seen).data
-    found = search(all_.chain, part, Target(keep=min(case.keeps)), all_.classes, seed=seed)
+    found = search(part, Target(keep=min(case.keeps)), seed=seed)
 
     @cache
     def outputs(method: str) -> dict[int, Array]:
-        head = fit_head(all_.chain, all_.data, seen, parse(method), all_.classes)
-        return dict(predict(all_.chain, all_.data, head, np.arange(all_.data.count)))
+        head = fit_head(all_.data, seen, parse(method))
+        return dict(predict(all_.data, head, np.arange(all_.data.count)))
 
     def truth(method: str, rows: Array) -> Estimate:
         wanted = {leaf: all_.data.results[leaf][rows] for leaf in all_.chain.leaves}

@@ -66,14 +66,14 @@ def spread(values: list[float]) -> str:
 
 def scores(seen: Measured, unseen: Measured, method: str, count: int) -> tuple[list[float], ...]:
     """Agreement in percent and the drop of accuracy in points, per choice of the images."""
-    chain, [leaf] = seen.chain, seen.chain.leaves
+    [leaf] = seen.chain.leaves
     wanted, labels = unseen.data.results[leaf], unseen.labels
     assert labels is not None
     kept, dropped = [], []
     for seed in range(SEEDS):
         rows = np.random.default_rng(seed).permutation(seen.data.count)[:count]
-        head = fit_head(chain, seen.data, np.sort(rows), parse(method), seen.classes)
-        given: Array = predict(chain, unseen.data, head, np.arange(unseen.data.count))[leaf]
+        head = fit_head(seen.data, np.sort(rows), parse(method))
+        given: Array = predict(unseen.data, head, np.arange(unseen.data.count))[leaf]
         right = [(values.argmax(axis=1) == labels).mean() for values in (wanted, given)]
         kept.append(100 * agreement(wanted, given))
         dropped.append(100 * float(right[0] - right[1]))
@@ -99,7 +99,7 @@ def table(name: str, seen: Measured, unseen: Measured, methods: list[str]) -> It
     ]  # fmt: skip
     for method in names:
         try:
-            head = fit_head(chain, seen.data, np.arange(64), parse(method), seen.classes)
+            head = fit_head(seen.data, np.arange(64), parse(method))
             found = [scores(seen, unseen, method, count) for count in counts]
         except Refusal as refusal:
             yield f"| {method} | {refusal} |" + " |" * 2 * len(counts)

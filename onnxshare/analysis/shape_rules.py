@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 from onnxshare.graph.index import Node
@@ -94,21 +95,6 @@ def _too_small(o: Operands) -> str | None:
     if any(isinstance(size, int) and size < 1 for size in result[2:]):
         return "the kernel is larger than the padded map"
     return None
-
-
-@_rule("QLinearConv")
-def _quantised_convolution(o: Operands) -> str | None:
-    return _convolution(o, weight=3, bias=8)
-
-
-@_rule("ConvInteger")
-def _integer_convolution(o: Operands) -> str | None:
-    return _convolution(o, bias=99)
-
-
-@_rule("DeformConv")
-def _deformable_convolution(o: Operands) -> str | None:
-    return _convolution(o, bias=3)
 
 
 @_rule("ConvTranspose")
@@ -279,7 +265,12 @@ def _quantisation(o: Operands) -> str | None:
     return f"there are {scale[0]} scales for an axis of {size}"
 
 
-RULES["Conv"] = _convolution
+RULES.update(
+    Conv=_convolution,
+    QLinearConv=partial(_convolution, weight=3, bias=8),
+    ConvInteger=partial(_convolution, bias=99),
+    DeformConv=partial(_convolution, bias=3),
+)
 
 
 def misfit(operands: Operands) -> str | None:

@@ -27,7 +27,7 @@ import numpy as np
 from onnxshare.io.tensors import Array
 from rewrites.refusal import Refusal
 from rewrites.small_heads.augmentation import Augmentation
-from rewrites.small_heads.fitted_head import FittedLayer, Hidden, SmallHead, measured
+from rewrites.small_heads.fitted_head import FittedLayer, Hidden, SmallHead
 from rewrites.small_heads.head_layers import Chain
 from rewrites.small_heads.methods import Method
 from rewrites.small_heads.spatial_weighting import Separable
@@ -314,15 +314,7 @@ def _softmax(scores: Singles) -> Singles:
 _FEWEST = 16
 
 
-def distilled(
-    chain: Chain,
-    data: HeadData,
-    chosen: Array,
-    method: Method,
-    classes: frozenset[int],
-    *,
-    quick: bool = False,
-) -> SmallHead:
+def distilled(data: HeadData, chosen: Array, method: Method, *, quick: bool) -> SmallHead:
     """Fit separable features and one hidden layer to the answers of the whole head, as `fit_head`;
     no other than the chosen samples has a part in it.
 
@@ -330,6 +322,7 @@ def distilled(
         Refusal: the head is linear, cannot be asked, or is too large for that.
         ValueError: the fit comes to nothing.
     """
+    chain = data.chain
     if chain.opaque is not None:
         raise Refusal(f"{chain.opaque}, so it cannot be asked what it would answer")
     if len(chain.leaves) == len(chain.layers):
@@ -345,15 +338,14 @@ def distilled(
             f"'{method.name}' is fitted step by step, and for a head of {chain.macs:,} "
             f"multiply-accumulates on {width:,} features that would take too long"
         )
-    answers = _Answers(chain)
-    sizes = chain.head.spatial
-    found = distil(data.maps[chosen], sizes, answers, classes, (method.count, method.rank), effort)
+    sizes, size = chain.head.spatial, (method.count, method.rank)
+    found = distil(data.maps[chosen], sizes, _Answers(chain), data.classes, size, effort)
     weighting = Separable(sizes, found.channels, found.rows)
     hidden = Hidden(found.hidden, found.hidden_bias)
     layers = [
         FittedLayer(leaf, -1, (found.out[leaf],), found.out_bias[leaf]) for leaf in chain.leaves
     ]
-    return measured(chain, method, weighting, layers, hidden=hidden)
+    return SmallHead(chain, method, weighting, layers, hidden)
 
 
 def _params(chain: Chain, method: Method) -> int:

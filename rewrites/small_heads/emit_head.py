@@ -44,13 +44,14 @@ _GEMM_WITHOUT_BIAS = 11
 Emitted = tuple[onnx.ModelProto, tuple[str, ...], tuple[str, ...]]
 
 
-def emit_head(chain: Chain, small: SmallHead) -> Emitted:
+def emit_head(small: SmallHead) -> Emitted:
     """Put a fitted head into a copy of the model.
 
     Raises:
         Refusal: the head's outputs cannot be given back in their old form, or something else
             reads what would go.
     """
+    chain = small.chain
     subject = chain.subject
     editor = Editor(subject.graph.proto, "fc-to-gap", subject.graph.model.payloads)
     builder, source = carried_map(chain, editor)
@@ -65,21 +66,21 @@ def emit_head(chain: Chain, small: SmallHead) -> Emitted:
         layer = chain.layers[fitted.target]
         features = pooled if fitted.source < 0 else _rows(chain, layer)
         writer.give_back(layer, writer.layer(layer, fitted, features))
-    builder.drop(_leaving(chain, small))
+    builder.drop(_leaving(small))
     builder.finish()
     return editor.apply(), builder.removed, editor.added
 
 
-def check_head(chain: Chain, small: SmallHead) -> None:
+def check_head(small: SmallHead) -> None:
     """Make sure that a fitted head can be written, without writing it.
 
     Raises:
         Refusal: as of `emit_head`.
     """
-    _leaving(chain, small)
+    _leaving(small)
     for fitted in small.layers:
         if fitted.source >= 0:
-            _rows(chain, chain.layers[fitted.target])
+            _rows(small.chain, small.chain.layers[fitted.target])
 
 
 class _Writer:
@@ -190,13 +191,13 @@ def _rows(chain: Chain, layer: ChainLayer) -> str:
     return layer.fc.data
 
 
-def _leaving(chain: Chain, small: SmallHead) -> set[Node]:
+def _leaving(small: SmallHead) -> set[Node]:
     """The FCs that are replaced, and all that stands between them in a collapse or an mlp.
 
     Raises:
         Refusal: something else reads what would go.
     """
-    graph = chain.subject.graph
+    chain, graph = small.chain, small.chain.subject.graph
     whole = small.method.whole
     gone: set[Node] = set()
     for place, layer in enumerate(chain.layers):

@@ -22,7 +22,7 @@ from onnxshare.io.tensors import Array
 from rewrites.refusal import Refusal
 from rewrites.small_heads import spatial_weighting as spatial
 from rewrites.small_heads.distillation import distilled
-from rewrites.small_heads.fitted_head import FittedLayer, SmallHead, measured
+from rewrites.small_heads.fitted_head import FittedLayer, SmallHead
 from rewrites.small_heads.head_layers import Chain
 from rewrites.small_heads.methods import Method
 from rewrites.small_heads.output_sensitivity import low_rank, mean_jacobian, output_probes
@@ -33,15 +33,7 @@ from rewrites.small_heads.sufficient_statistics import Floats, Matrix
 from rewrites.small_heads.training_data import HeadData
 
 
-def fit_head(
-    chain: Chain,
-    data: HeadData,
-    chosen: Array,
-    method: Method,
-    classes: frozenset[int],
-    *,
-    quick: bool = False,
-) -> SmallHead:
+def fit_head(data: HeadData, chosen: Array, method: Method, *, quick: bool = False) -> SmallHead:
     """Fit a head by one method on the chosen samples. A quick fit is only to estimate how well
     another would do; that matters where a fit goes step by step.
 
@@ -50,8 +42,8 @@ def fit_head(
     """
     try:
         if method.form == "mlp":
-            return distilled(chain, data, chosen, method, classes, quick=quick)
-        fit = _Fit(chain, data, chosen, method, classes)
+            return distilled(data, chosen, method, quick=quick)
+        fit = _Fit(data, chosen, method)
         return {"collapse": fit.collapse, "stack": fit.stack}.get(method.form, fit.first)()
     except ValueError as error:
         raise Refusal(f"the fit of '{method.name}' failed: {error}") from error
@@ -60,11 +52,9 @@ def fit_head(
 class _Fit:
     """One fit in closed form: of which head, to what, how."""
 
-    def __init__(
-        self, chain: Chain, data: HeadData, chosen: Array, method: Method, classes: frozenset[int]
-    ) -> None:
-        self.chain, self.maps, self.chosen, self.method = chain, data.maps, chosen, method
-        self.classes = classes
+    def __init__(self, data: HeadData, chosen: Array, method: Method) -> None:
+        self.chain, self.maps, self.classes = data.chain, data.maps, data.classes
+        self.chosen, self.method = chosen, method
         self.results = {
             place: values[chosen].astype(np.float64) for place, values in data.results.items()
         }
@@ -117,8 +107,7 @@ class _Fit:
         layers = [
             self.layer(ridge, root, -1, self.projected(root, weighting)) for root in chain.roots
         ]
-        kept = [place for place in range(len(chain.layers)) if place not in chain.roots]
-        return measured(chain, self.method, weighting, layers, kept)
+        return SmallHead(chain, self.method, weighting, layers)
 
     def collapse(self) -> SmallHead:
         """The whole head as one linear layer."""
@@ -132,7 +121,7 @@ class _Fit:
         layers = [
             self.layer(ridge, leaf, -1, weighting.project(priors[leaf])) for leaf in chain.leaves
         ]
-        return measured(chain, self.method, weighting, layers)
+        return SmallHead(chain, self.method, weighting, layers)
 
     def stack(self) -> SmallHead:
         """Layer by layer, hidden ones of low rank."""
@@ -162,7 +151,7 @@ class _Fit:
             fit = ridge.fit(self.results[place], prior)
             fitted, unseen[place] = _cut(place, layer.parent, ridge, fit, probes[place], rank)
             layers.append(fitted)
-        return measured(chain, self.method, weighting, layers)
+        return SmallHead(chain, self.method, weighting, layers)
 
 
 def _saves(rank: int, outputs: int, inputs: int) -> bool:

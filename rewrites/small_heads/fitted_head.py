@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxshare.io.tensors import Array
-from rewrites.small_heads.head_layers import Chain
+from rewrites.small_heads.head_layers import Chain, ChainLayer
 from rewrites.small_heads.methods import Method
 from rewrites.small_heads.spatial_weighting import Separable, Weighting
 from rewrites.small_heads.sufficient_statistics import Floats
@@ -76,22 +76,42 @@ class SmallHead:
     """A head fitted by one method.
 
     Attributes:
+        chain: the head as it was.
         method: the method.
         weighting: what is left of space.
         layers: the fitted layers; FCs that none of them stands for stay as they are, unless
             nothing reads them any more.
-        params, macs: of everything that takes the place of the head's FCs.
         hidden: what stands between the features and the layers that read them; mostly nothing.
     """
 
+    chain: Chain = field(repr=False)
     method: Method
     weighting: Weighting | Separable
-    layers: tuple[FittedLayer, ...]
-    params: int
-    macs: int
+    layers: Sequence[FittedLayer]
     hidden: Hidden | None = None
 
-    def predict(self, chain: Chain, maps: Array) -> dict[int, Floats]:
+    @property
+    def kept(self) -> list[ChainLayer]:
+        """The FCs that stay as they are and are read."""
+        fitted = {layer.target for layer in self.layers}
+        layers = () if self.method.whole else enumerate(self.chain.layers)
+        return [layer for place, layer in layers if place not in fitted]
+
+    @property
+    def params(self) -> int:
+        """Weights and biases of everything that takes the place of the head's FCs."""
+        parts = (self.weighting, *self.layers, *self.kept, *filter(None, (self.hidden,)))
+        return sum(part.params for part in parts)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all that, per sample."""
+        own = self.weighting.macs(self.chain.head.channels)
+        own += 0 if self.hidden is None else self.hidden.weight.size
+        own += sum(layer.macs for layer in self.layers)
+        return own + sum(layer.macs for layer in self.kept)
+
+    def predict(self, maps: Array) -> dict[int, Floats]:
         """Per leaf its outputs for maps `[n, C, S]`."""
         features = self.weighting.apply(maps)
         if self.hidden is not None:
@@ -101,26 +121,7 @@ class SmallHead:
             if layer.source < 0:
                 known[layer.target] = layer.apply(features)
             else:
-                hidden = chain.step(layer.target).value(known[layer.source])
+                hidden = self.chain.step(layer.target).value(known[layer.source])
                 known[layer.target] = layer.apply(hidden)
-        found = known if self.method.whole else chain.forward(known)
-        return {leaf: found[leaf] for leaf in chain.leaves}
-
-
-def measured(
-    chain: Chain,
-    method: Method,
-    weighting: Weighting | Separable,
-    layers: Sequence[FittedLayer],
-    kept: Sequence[int] = (),
-    hidden: Hidden | None = None,
-) -> SmallHead:
-    """Add up what a fitted head costs, the FCs of the chain that it keeps as they are included."""
-    params = weighting.params + sum(layer.params for layer in layers)
-    macs = weighting.macs(chain.head.channels) + sum(layer.macs for layer in layers)
-    if hidden is not None:
-        params, macs = params + hidden.params, macs + hidden.weight.size
-    params += sum(chain.layers[place].params for place in kept)
-    left = [chain.layers[place].fc for place in kept]
-    macs += sum(fc.in_features * fc.out_features for fc in left)
-    return SmallHead(method, weighting, tuple(layers), params, macs, hidden)
+        found = known if self.method.whole else self.chain.forward(known)
+        return {leaf: found[leaf] for leaf in self.chain.leaves}

@@ -58,6 +58,11 @@ class ChainLayer:
     root: Root | None = None
     params: int = 0
 
+    @property
+    def macs(self) -> int:
+        """Its multiply-accumulates per sample."""
+        return self.fc.in_features * self.fc.out_features
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -96,7 +101,7 @@ class Chain:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of all FCs, per sample."""
-        return sum(layer.fc.in_features * layer.fc.out_features for layer in self.layers)
+        return sum(layer.macs for layer in self.layers)
 
     @property
     def positions(self) -> int:

@@ -44,9 +44,7 @@ class _Task:
     site: Site
     options: Options
     fitting: Fitting
-    chain: Chain
     data: HeadData
-    classes: frozenset[int]
     target: Target
 
 
@@ -66,11 +64,10 @@ def shrink(subject: Subject, site: Site, options: Options, fitting: Fitting) -> 
     classes = class_leaves(chain, asked=options.keep is not None or labelled)
     _check(chain, target, classes)
     check_scale(subject, fitting.features, fitting.warn)
-    data = collect(chain, fitting.features, fitting.samples.count)
+    data = collect(chain, fitting.features, fitting.samples.count, classes)
     labels = fitting.samples.labels
-    promised = options.keep is not None
-    check_head(chain, data, classes, labels, fitting.warn, promised=promised)
-    task = _Task(site, options, fitting, chain, data, classes, target)
+    check_head(data, labels, fitting.warn, promised=options.keep is not None)
+    task = _Task(site, options, fitting, data, target)
     if options.method != "auto":
         return _given(task)
     found = _search(task)
@@ -91,23 +88,21 @@ def _check(chain: Chain, target: Target, classes: frozenset[int]) -> None:
 
 
 def _fit(task: _Task, method: Method) -> SmallHead:
-    chosen = np.arange(task.data.count)
-    with blas_threads.suited_to(task.chain.params):
-        return fit_head(task.chain, task.data, chosen, method, task.classes)
+    with blas_threads.suited_to(task.data.chain.params):
+        return fit_head(task.data, np.arange(task.data.count), method)
 
 
 def _search(task: _Task) -> Search:
     objective, seed = task.options.objective, task.options.seed
     latency = partial(_timed, task) if objective == "latency" else None
-    given = task.chain, task.data, task.target, task.classes
-    found = search(*given, objective=objective, latency=latency, seed=seed)
+    found = search(task.data, task.target, objective=objective, latency=latency, seed=seed)
     return replace(found, timed_on=task.fitting.timed_on)
 
 
 def _timed(task: _Task, method: Method) -> Latency:
     """A method's whole model (B) against the original (A)."""
     assert task.fitting.race is not None
-    return task.fitting.race(emit_head(task.chain, _fit(task, method))[0])
+    return task.fitting.race(emit_head(_fit(task, method))[0])
 
 
 def _certified(task: _Task, found: Search) -> Change:
@@ -116,7 +111,7 @@ def _certified(task: _Task, found: Search) -> Change:
 
     def measure(name: str) -> Estimate:
         small = _fit(task, parse(name))
-        made[name] = small, emit_head(task.chain, small)
+        made[name] = small, emit_head(small)
         return _certify(task, made[name][1][0])
 
     tested = fixed_sequence(ladder(found, task.options.objective), measure, task.target)
@@ -128,7 +123,7 @@ def _certified(task: _Task, found: Search) -> Change:
     )
     if not found.certified:
         why = f"{words}; give more samples, or promise less"
-        subject = task.chain.subject
+        subject = task.data.chain.subject
         return exact_form(subject, task.site, task.options, task.fitting, why, found)
     change = _change(task, *made[found.chosen], found.certificate, found)
     return change if last == found.chosen else replace(change, notes=(*change.notes, words))
@@ -137,7 +132,7 @@ def _certified(task: _Task, found: Search) -> Change:
 def _given(task: _Task) -> Change:
     """The head that was asked for, certified where something is to be kept."""
     small = _fit(task, parse(task.options.method or "gap"))
-    emitted = emit_head(task.chain, small)
+    emitted = emit_head(small)
     certificate = _certify(task, emitted[0]) if task.target.asked else None
     if certificate is not None and not certificate.reaches(task.target):
         words = f"{small.method.name} {measured(certificate, task.target)}"
@@ -153,7 +148,7 @@ def _change(
     found: Search | None,
 ) -> Change:
     model, removed, added = emitted
-    chain = task.chain
+    chain = task.data.chain
     tensors = {(name := chain.layers[leaf].result): name for leaf in chain.leaves}
     notes = _notes(task, small, found, certificate)
     fit = _figures(task, small, certificate)
@@ -166,14 +161,14 @@ def _certify(task: _Task, model: onnx.ModelProto) -> Estimate:
     features = task.fitting.held_out
     if features is None:
         raise Refusal("there are no samples left to certify it on")
-    measure = partial(measured_outputs, task.chain, task.classes, features)
-    original = measure(task.chain.subject.graph.proto)
-    return estimate(original, measure(model), task.classes)
+    measure = partial(measured_outputs, task.data.chain, task.data.classes, features)
+    original = measure(task.data.chain.subject.graph.proto)
+    return estimate(original, measure(model), task.data.classes)
 
 
 def _site(task: _Task, small: SmallHead) -> Site:
     """The site with the figures of what was done; a pooled first layer leaves the others alone."""
-    site, chain = task.site, task.chain
+    site, chain = task.site, task.data.chain
     spared = chain.params - site.params_before if small.method.form == "first" else 0
     return replace(
         site,
@@ -189,8 +184,8 @@ def _notes(
 ) -> tuple[str, ...]:
     notes = []
     if task.options.method:
-        notes.append(task_words(task.chain, task.classes))
-        notes += [] if task.target.asked else values_words(task.chain, task.classes)
+        notes.append(task_words(task.data.chain, task.data.classes))
+        notes += [] if task.target.asked else values_words(task.data.chain, task.data.classes)
     if found is not None:
         tried = sum(item.estimate is not None for item in found.candidates)
         kept = sum(item.reaches for item in found.candidates)
@@ -219,7 +214,7 @@ def _figures(task: _Task, small: SmallHead, certificate: Estimate | None) -> Fit
             figures["keep"] = task.target.keep
         if task.target.max_error is not None:
             figures["max_error"] = task.target.max_error
-        figures |= kinds(task.chain, task.classes)
+        figures |= kinds(task.data.chain, task.data.classes)
     return figures
 
 

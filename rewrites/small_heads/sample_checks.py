@@ -153,15 +153,7 @@ class _Neighbours:
         return self._together / self._alone if self._alone else None
 
 
-def check_head(
-    chain: Chain,
-    data: HeadData,
-    classes: frozenset[int],
-    labels: Array | None,
-    warn: Warn,
-    *,
-    promised: bool,
-) -> None:
+def check_head(data: HeadData, labels: Array | None, warn: Warn, *, promised: bool) -> None:
     """Look at what a head reads and answers on the samples.
 
     `warn` is told what speaks against them; `promised` is whether agreement of classes is to be.
@@ -169,7 +161,8 @@ def check_head(
     Raises:
         Refusal: its answers are such that a promise about classes would say nothing.
     """
-    _check_features(chain, data, warn)
+    chain, classes = data.chain, data.classes
+    _check_features(data, warn)
     for leaf in sorted(classes):
         outputs, name = data.results[leaf], chain.layers[leaf].result
         try:
@@ -229,8 +222,8 @@ def _check_embedding(chain: Chain, leaf: int, warn: Warn) -> None:
         )
 
 
-def _check_features(chain: Chain, data: HeadData, warn: Warn) -> None:
-    name = chain.head.feature_map
+def _check_features(data: HeadData, warn: Warn) -> None:
+    name = data.chain.head.feature_map
     shape = data.maps.shape[1:]
     low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
     for part in blocks(data.count, int(np.prod(shape))):

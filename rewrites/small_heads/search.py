@@ -31,7 +31,6 @@ from rewrites.small_heads.descriptions import task_words
 from rewrites.small_heads.emit_head import check_head
 from rewrites.small_heads.fit_head import fit_head
 from rewrites.small_heads.fitted_head import SmallHead
-from rewrites.small_heads.head_layers import Chain
 from rewrites.small_heads.methods import Method, family
 from rewrites.small_heads.search_result import Candidate, Search
 from rewrites.small_heads.sufficient_statistics import blocks
@@ -54,12 +53,7 @@ class CrossValidated:
 
 
 def cross_validate(
-    chain: Chain,
-    data: HeadData,
-    method: Method,
-    classes: frozenset[int],
-    seed: int = 0,
-    target: Target | None = None,
+    data: HeadData, method: Method, seed: int = 0, target: Target | None = None
 ) -> CrossValidated:
     """Fit a method without each fold in turn, and predict that fold.
 
@@ -69,6 +63,7 @@ def cross_validate(
     Raises:
         Refusal: the method does not suit the head, or would make nothing smaller.
     """
+    chain, classes = data.chain, data.classes
     order = np.random.default_rng([seed, 1]).permutation(data.count)
     folds = min(_FOLDS, data.count)
     wanted = {leaf: data.results[leaf] for leaf in chain.leaves}
@@ -78,7 +73,7 @@ def cross_validate(
 
     def fit(unseen: Array) -> SmallHead:
         seen = np.setdiff1d(np.arange(data.count), unseen, assume_unique=True)
-        return fit_head(chain, data, seen, method, classes, quick=True)
+        return fit_head(data, seen, method, quick=True)
 
     # Fits that go step by step run side by side, as a step is too small to be shared.
     workers = min(len(parts), usable_cores(), _AT_ONCE) if method.form == "mlp" else 1
@@ -87,7 +82,7 @@ def cross_validate(
             if head.params >= chain.params:
                 raise Refusal("it is no smaller than the head")
             heads.append(head)
-            for leaf, values in predict(chain, data, head, unseen).items():
+            for leaf, values in predict(data, head, unseen).items():
                 given[leaf][unseen] = values
             predicted[unseen] = True
             if target is not None and not estimate(wanted, given, classes).could_reach(target):
@@ -117,13 +112,11 @@ def _fits(
                 future.cancel()
 
 
-def predict(chain: Chain, data: HeadData, head: SmallHead, chosen: Array) -> Mapping[int, Array]:
+def predict(data: HeadData, head: SmallHead, chosen: Array) -> Mapping[int, Array]:
     """Per leaf a fitted head's outputs on the chosen samples, block by block."""
-    parts = [
-        head.predict(chain, data.maps[chosen[part]])
-        for part in blocks(len(chosen), int(np.prod(data.maps.shape[1:])))
-    ]
-    return {leaf: np.concatenate([part[leaf] for part in parts]) for leaf in chain.leaves}
+    cut = blocks(len(chosen), int(np.prod(data.maps.shape[1:])))
+    parts = [head.predict(data.maps[chosen[part]]) for part in cut]
+    return {leaf: np.concatenate([part[leaf] for part in parts]) for leaf in data.chain.leaves}
 
 
 #: How the chosen candidate is chosen.
@@ -131,10 +124,8 @@ OBJECTIVES = ("params", "macs", "bytes", "latency")
 
 
 def search(
-    chain: Chain,
     data: HeadData,
     target: Target,
-    classes: frozenset[int],
     *,
     objective: str = "params",
     latency: Callable[[Method], Latency] | None = None,
@@ -142,6 +133,7 @@ def search(
 ) -> Search:
     """Cross-validate the whole family and choose the cheapest in `objective`; `latency` times a
     method's model against the original, and is wanted where that is the objective."""
+    chain = data.chain
     methods = family(
         max(len(chain.path(leaf)) for leaf in chain.leaves),
         sum(chain.layers[leaf].fc.out_features for leaf in chain.leaves),
@@ -151,7 +143,7 @@ def search(
     for place, method in enumerate(methods):
         report(f"trying {method.name}", place, len(methods))
         with blas_threads.suited_to(chain.params):
-            found.append(_try(chain, data, method, target, classes, seed))
+            found.append(_try(data, method, target, seed))
     if latency is not None:
         found = [
             replace(item, latency=latency(method)) if item.reaches else item
@@ -162,7 +154,7 @@ def search(
     best = next(iter(by_cost(good, objective)), None)
     chosen = "exact" if best is None else best.method
     marked = tuple(replace(item, chosen=item is best) for item in found)
-    words = task_words(chain, classes)
+    words = task_words(chain, data.classes)
     return Search(target, words, data.count, chain.params, marked, chosen)
 
 
@@ -223,23 +215,17 @@ def settle(found: Search, tested: Sequence[tuple[str, Estimate]]) -> Search:
     )
 
 
-def _try(
-    chain: Chain,
-    data: HeadData,
-    method: Method,
-    target: Target,
-    classes: frozenset[int],
-    seed: int,
-) -> Candidate:
+def _try(data: HeadData, method: Method, target: Target, seed: int) -> Candidate:
     try:
-        tried = cross_validate(chain, data, method, classes, seed, target)
-        check_head(chain, tried.heads[0])
+        tried = cross_validate(data, method, seed, target)
+        check_head(tried.heads[0])
     except Refusal as refusal:
         return Candidate(method.name, refused=str(refusal))
     params = max(head.params for head in tried.heads)
     macs = max(head.macs for head in tried.heads)
+    chain = data.chain
     size = next(iter(chain.pieces(chain.roots[0]))).dtype.itemsize
     wanted = {leaf: data.results[leaf][tried.samples] for leaf in chain.leaves}
-    found = estimate(wanted, tried.outputs, classes)
+    found = estimate(wanted, tried.outputs, data.classes)
     reaches = found.samples == data.count and found.reaches(target)
     return Candidate(method.name, params, macs, params * size, found, reaches=reaches)

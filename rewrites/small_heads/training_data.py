@@ -25,12 +25,19 @@ _IN_MEMORY = 2**30
 
 @dataclass(frozen=True)
 class HeadData:
-    """A head's own computations on samples: the maps that its roots read, `[N, C, S]` in single
-    precision (double for a double model), and per layer of the chain its outputs `[N, F]`, biases
-    added."""
+    """A head's own computations on samples.
 
+    Attributes:
+        chain: the head.
+        maps: what its roots read, `[N, C, S]` in single precision (double for a double model).
+        results: per layer its outputs `[N, F]`, biases added.
+        classes: the leaves whose largest output is what counts.
+    """
+
+    chain: Chain
     maps: Array = field(repr=False)
     results: Mapping[int, Array] = field(repr=False)
+    classes: frozenset[int] = frozenset()
 
     @property
     def count(self) -> int:
@@ -38,7 +45,9 @@ class HeadData:
         return len(self.maps)
 
 
-def collect(chain: Chain, features: Features, count: int) -> HeadData:
+def collect(
+    chain: Chain, features: Features, count: int, classes: frozenset[int] = frozenset()
+) -> HeadData:
     """Run the model on so many samples, batch by batch.
 
     Raises:
@@ -65,7 +74,8 @@ def collect(chain: Chain, features: Features, count: int) -> HeadData:
         start = stop
     if start != count:
         raise Refusal(f"the model gave {start} maps for {count} samples")
-    return HeadData(store[source], {place: store[name] for place, name in enumerate(names)})
+    results = {place: store[name] for place, name in enumerate(names)}
+    return HeadData(chain, store[source], results, classes)
 
 
 def _room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -46,7 +46,7 @@ def _quantised_convolution(body: Body) -> None:
     data(body, 3)
 
 
-def _pool(body: Body, op_type: str, channels_last: bool) -> None:
+def _pool(body: Body, op_type: str, channels_last: bool | None = None) -> None:
     attributes = body.attributes(*_WINDOW)
     if "kernel_shape" not in attributes:
         raise NoRule
@@ -54,24 +54,18 @@ def _pool(body: Body, op_type: str, channels_last: bool) -> None:
         attributes.pop("dilations", None)
     rank = len(attributes["kernel_shape"]) + 2
     data = body.input(0)
+    if channels_last is None:
+        channels_last = bool(body.attribute("channels_last", 0))
     if channels_last:
         data = _last_to_second(body, data, rank)
     result = body.op(op_type, data, **attributes)
     body.output(0, _second_to_last(body, result, rank) if channels_last else result)
 
 
-def _quantised_average_pool(body: Body) -> None:
-    _pool(body, "AveragePool", bool(body.attribute("channels_last", 0)))
-
-
 def _quantised_global_pool(body: Body) -> None:
     if body.attribute("channels_last", 0):
         raise NoRule  # which axes are spatial depends on the rank
     body.output(0, body.op("GlobalAveragePool", body.input(0)))
-
-
-def _quantised_gemm(body: Body) -> None:
-    body.output(0, body.like(body.gemm(3), 8 if body.has(8) else 1))
 
 
 _MATMUL = applied("MatMul", 0, 1)
@@ -125,10 +119,6 @@ def _quantise(body: Body) -> None:
     return body.output(0, body.op("Cast", body.input(0), to=TensorProto.UINT8))
 
 
-def _split_gelu(body: Body) -> None:
-    body.output(0, body.ops(2, "Split", body.input(0), axis=-1, num_outputs=2)[0])
-
-
 _RULES: dict[Rule, str] = {
     same(0): "Gelu QuickGelu BiasGelu FastGelu BiasSoftmax BiasAdd GroupNorm RotaryEmbedding MoE "
     "QMoE QLinearSigmoid QLinearLeakyRelu QLinearSoftmax QOrderedGelu QOrderedLayerNormalization "
@@ -138,10 +128,10 @@ _RULES: dict[Rule, str] = {
     _channels_last_convolution: "NhwcConv NhwcFusedConv",
     _quantised_convolution: "QLinearConv",
     partial(_pool, op_type="MaxPool", channels_last=True): "NhwcMaxPool",
-    _quantised_average_pool: "QLinearAveragePool",
+    partial(_pool, op_type="AveragePool"): "QLinearAveragePool",
     _quantised_global_pool: "QLinearGlobalAveragePool",
     lambda body: body.output(0, body.gemm()): "FusedGemm",
-    _quantised_gemm: "QGemm",
+    lambda body: body.output(0, body.like(body.gemm(3), 8 if body.has(8) else 1)): "QGemm",
     applied("Gemm", 0, 1, transB=1): "CDist",
     _MATMUL: "GemmFastGelu DynamicQuantizeMatMul",
     applied("MatMul", 0, 1, like=2): "MatMulIntegerToFloat",
@@ -164,7 +154,9 @@ _RULES: dict[Rule, str] = {
     applied("CastLike", 0, 1): "DequantizeLinear",
     applied("Where", 0, 1, 4): "QLinearWhere",
     applied("Gather", 0, 1): "TorchEmbedding",
-    _split_gelu: "BiasSplitGelu",
+    lambda body: body.output(0, body.ops(2, "Split", body.input(0), axis=-1, num_outputs=2)[0]): (
+        "BiasSplitGelu"
+    ),
 }
 
 #: With their channels in blocks, for one kind of processor.

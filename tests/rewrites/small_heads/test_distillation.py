@@ -60,7 +60,7 @@ def fitted(
     rows = np.arange(data.count) if chosen is None else chosen
     leaves = frozenset(chain.leaves) if classes else frozenset[int]()
     with blas_threads.one():
-        return fit_head(chain, data, rows, parse(method), leaves)
+        return fit_head(replace(data, classes=leaves), rows, parse(method))
 
 
 def planted(units: int, features: int) -> onnx.ModelProto:
@@ -82,7 +82,7 @@ def even(chain: Chain, count: int, seed: int) -> HeadData:
     """The head on maps that are as often above 0 as below."""
     maps = np.random.default_rng(seed).standard_normal((count, C, S)).astype(np.float32)
     first: Any = maps.reshape(count, -1) @ _first(chain).T + chain.bias(0)
-    return HeadData(maps, chain.forward({0: first}))
+    return HeadData(chain, maps, chain.forward({0: first}))
 
 
 def relative(wanted: Array, given: Array) -> float:
@@ -98,8 +98,8 @@ def test_a_planted_hidden_layer_is_found(classes: bool, monkeypatch: pytest.Monk
     data, unseen = even(chain, 300, 1), even(chain, 500, 2)
     [leaf] = chain.leaves
     head = fitted(chain, data, "mlp:16+separable:6", classes)
-    given = head.predict(chain, unseen.maps)[leaf]
-    linear = fitted(chain, data, "collapse", False).predict(chain, unseen.maps)[leaf]
+    given = head.predict(unseen.maps)[leaf]
+    linear = fitted(chain, data, "collapse", False).predict(unseen.maps)[leaf]
     wanted = unseen.results[leaf]
     assert relative(wanted, linear) > 0.3
     if classes:
@@ -121,12 +121,12 @@ def test_centres_and_scales_are_folded_into_the_weights(monkeypatch: pytest.Monk
     def moved(count: int, seed: int) -> HeadData:
         maps = np.random.default_rng(seed).standard_normal((count, C, S)) * size + 5 * size
         first: Any = maps.reshape(count, -1) @ _first(chain).T + chain.bias(0)
-        return HeadData(maps.astype(np.float32), chain.forward({0: first}))
+        return HeadData(chain, maps.astype(np.float32), chain.forward({0: first}))
 
     unseen = moved(300, 2)
     head = fitted(chain, moved(300, 1), "mlp:16+separable:6", False)
     [leaf] = chain.leaves
-    given = head.predict(chain, unseen.maps)[leaf]
+    given = head.predict(unseen.maps)[leaf]
     assert relative(unseen.results[leaf], given) < 0.1
 
 
@@ -140,7 +140,7 @@ def test_only_the_chosen_samples_have_a_part() -> None:
     maps[others] = 1e9
     for values in results.values():
         values[others] = -1e9
-    again = fitted(chain, HeadData(maps, results), "mlp:4+separable:2", True, chosen)
+    again = fitted(chain, HeadData(chain, maps, results), "mlp:4+separable:2", True, chosen)
     for one, other in zip(_arrays(head), _arrays(again), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -157,9 +157,9 @@ def test_scores_of_classes_have_the_level_of_the_heads(monkeypatch: pytest.Monke
     data, unseen = even(chain, 300, 1), even(chain, 500, 2)
     [leaf] = chain.leaves
     wanted = unseen.results[leaf]
-    levelled = fitted(chain, data, "mlp:16+separable:6", True).predict(chain, unseen.maps)[leaf]
+    levelled = fitted(chain, data, "mlp:16+separable:6", True).predict(unseen.maps)[leaf]
     monkeypatch.setattr(distillation, "_level", lambda *_: None)
-    as_fitted = fitted(chain, data, "mlp:16+separable:6", True).predict(chain, unseen.maps)[leaf]
+    as_fitted = fitted(chain, data, "mlp:16+separable:6", True).predict(unseen.maps)[leaf]
     moved = levelled - as_fitted
     assert np.ptp(moved, axis=1).max() < 1e-4 * np.abs(moved).max()  # the same for all classes
     levels = wanted.mean(axis=1)
@@ -193,8 +193,8 @@ def test_copies_and_dead_channels_do_no_harm() -> None:
     maps[:] = maps[:1]  # one sample, forty times over: nothing to fit to but its vicinity
     maps[:, 0] = 0.0
     results = chain.forward({0: maps.reshape(40, -1) @ _first(chain).T + chain.bias(0)})
-    head = fitted(chain, HeadData(maps, results), "mlp:4+separable:2", False)
-    given = head.predict(chain, maps)[chain.leaves[0]]
+    head = fitted(chain, HeadData(chain, maps, results), "mlp:4+separable:2", False)
+    given = head.predict(maps)[chain.leaves[0]]
     assert np.isfinite(given).all()
 
 

@@ -108,9 +108,10 @@ def test_float32_equals_the_fit(
         given = net(name, folder)
         chain, leaf = given.chain, given.chain.leaves[0]
         chosen = np.arange(given.data.count)
-        head = fit_head(chain, given.data, chosen, parse(method), frozenset([leaf]))
-        wanted = head.predict(chain, given.maps)[leaf]
-    proto, _, _ = emit_head(chain, head)
+        data = replace(given.data, classes=frozenset([leaf]))
+        head = fit_head(data, chosen, parse(method))
+        wanted = head.predict(given.maps)[leaf]
+    proto, _, _ = emit_head(head)
     finished = with_data(replace(given.model, skeleton=proto))
     onnx.checker.check_model(finished, full_check=True)
     result = chain.layers[leaf].result

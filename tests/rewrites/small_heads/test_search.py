@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,8 @@ def test_what_is_left_early_could_not_have_reached_the_target(
     chain, data = head
     leaves = frozenset(chain.leaves) if classes else frozenset[int]()
     wanted = {leaf: data.results[leaf] for leaf in chain.leaves}
-    whole = cross_validate(chain, data, parse(method), leaves)
-    early = cross_validate(chain, data, parse(method), leaves, target=target)
+    whole = cross_validate(replace(data, classes=leaves), parse(method))
+    early = cross_validate(replace(data, classes=leaves), parse(method), target=target)
     full = estimate(wanted, whole.outputs, leaves)
     assert whole.samples.tolist() == list(range(data.count))
     if len(early.samples) < data.count:
@@ -74,7 +75,7 @@ def test_what_is_left_early_could_not_have_reached_the_target(
 def test_folds_are_left_out(head: Head) -> None:
     chain, data = head
     leaves = frozenset(chain.leaves)
-    gap = cross_validate(chain, data, parse("gap"), leaves, target=Target(keep=0.99))
+    gap = cross_validate(replace(data, classes=leaves), parse("gap"), target=Target(keep=0.99))
     assert len(gap.heads) == 1
     assert len(gap.samples) == data.count // 5
 
@@ -86,7 +87,7 @@ def test_fits_side_by_side_are_those_made_one_by_one(
     leaves = frozenset(chain.leaves)
     method = parse("mlp:4+separable:4")
     monkeypatch.setattr(search, "usable_cores", lambda: 1)
-    one_by_one = cross_validate(chain, data, method, leaves)
+    one_by_one = cross_validate(replace(data, classes=leaves), method)
     together = threading.Barrier(3)
     numbers = count()
 
@@ -97,7 +98,7 @@ def test_fits_side_by_side_are_those_made_one_by_one(
 
     monkeypatch.setattr(search, "fit_head", watched)
     monkeypatch.setattr(search, "usable_cores", lambda: 3)
-    side_by_side = cross_validate(chain, data, method, leaves)
+    side_by_side = cross_validate(replace(data, classes=leaves), method)
     assert len(side_by_side.heads) == 5
     for leaf in chain.leaves:
         np.testing.assert_array_equal(side_by_side.outputs[leaf], one_by_one.outputs[leaf])
@@ -119,7 +120,7 @@ def test_fits_that_wait_are_not_begun_once_the_rest_is_left_out(
     monkeypatch.setattr(search, "usable_cores", lambda: 2)
     before = threading.active_count()
     method, target = parse("mlp:2+separable:2"), Target(keep=0.999)
-    left = cross_validate(chain, data, method, frozenset(chain.leaves), target=target)
+    left = cross_validate(replace(data, classes=frozenset(chain.leaves)), method, target=target)
     assert len(left.heads) == 1
     assert len(begun) == 3
     assert threading.get_ident() not in begun
@@ -127,7 +128,7 @@ def test_fits_that_wait_are_not_begun_once_the_rest_is_left_out(
 
 
 def test_a_refusal_ends_fits_side_by_side(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain, data = head
+    _, data = head
     monkeypatch.setattr(search, "usable_cores", lambda: 4)
     with pytest.raises(Refusal, match="no smaller"):
-        cross_validate(chain, data, parse("mlp:64+separable:4000"), frozenset(chain.leaves))
+        cross_validate(data, parse("mlp:64+separable:4000"))

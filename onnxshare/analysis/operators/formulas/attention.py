@@ -18,8 +18,7 @@ def scores(heads: int, rows: int, keys: int, size: int, value_size: int) -> tupl
 
 
 def attention(context: Context) -> Work:
-    """Attention: S · T · (key size + value size) per query head, T counting past and new keys
-    (https://onnx.ai/onnx/operators/onnx__Attention.html)."""
+    """Attention: S · T · (key size + value size) per query head, T counting past and new keys."""
     query, key, value = (context.input(position) for position in range(3))
     if len(query) == 4:
         heads, rows, size, value_size, new = query[1], query[2], query[3], value[3], key[2]
@@ -35,16 +34,16 @@ def attention(context: Context) -> Work:
 
 
 def flexible_attention(context: Context) -> Work:
-    """FlexAttention: as Attention; what its subgraphs do to the scores is counted at their nodes
-    (https://onnx.ai/onnx/operators/onnx_aionnxpreview_FlexAttention.html)."""
+    """FlexAttention: as Attention; what its subgraphs do to the scores is counted at their
+    nodes."""
     query, key, value = (context.input(position) for position in range(3))
     macs, extra = scores(query[1], query[2], key[2], query[3], value[3])
     return Work(macs=macs, extra_flops=extra).of_rows(context.share(query[0]))
 
 
 def projected_attention(context: Context, past: int = 4, bias: int = 5) -> Work:
-    """com.microsoft Attention: one FC from the input to query, key and value, then their products
-    (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
+    """com.microsoft Attention: one FC from the input to query, key and value, then their
+    products."""
     data, weight, node = context.input(0), context.input(1), context.node
     heads, rows, columns = context.number("num_heads"), data[1], weight[1]
     sizes = node.attribute("qkv_hidden_sizes") or (columns // 3,) * 3
@@ -61,8 +60,8 @@ def projected_attention(context: Context, past: int = 4, bias: int = 5) -> Work:
 
 
 def multi_head_attention(context: Context) -> Work:
-    """com.microsoft MultiHeadAttention: as Attention, after the bias of each projection is added
-    (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
+    """com.microsoft MultiHeadAttention: as Attention, after the bias of each projection is
+    added."""
     if context.has(8):
         raise Unknown  # how much of the buffer is in use is data
     heads, query, result = context.number("num_heads"), context.input(0), context.output
@@ -83,8 +82,7 @@ def multi_head_attention(context: Context) -> Work:
 
 def group_query_attention(context: Context) -> Work:
     """com.microsoft GroupQueryAttention: as Attention, for `num_heads` query heads. How many keys
-    there are is read from the present keys, which are the past and the new ones
-    (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
+    there are is read from the present keys, which are the past and the new ones."""
     heads, groups = context.number("num_heads"), context.number("kv_num_heads")
     result = context.output
     rows, size = result[1], result[2] // heads
@@ -101,8 +99,8 @@ def group_query_attention(context: Context) -> Work:
 
 
 def rotary_embedding(context: Context, tables: tuple[int, int] = (1, 2)) -> Work:
-    """RotaryEmbedding: each turned element uses one cosine and one sine, two products and a sum
-    (https://onnx.ai/onnx/operators/onnx__RotaryEmbedding.html; Su et al., 2021)."""
+    """RotaryEmbedding: each turned element uses one cosine and one sine, two products and a sum (Su
+    et al., 2021)."""
     elements, data = context.per_sample(context.output), context.input(0)
     size = data[-1]
     if len(data) == 3:
@@ -115,6 +113,6 @@ def rotary_embedding(context: Context, tables: tuple[int, int] = (1, 2)) -> Work
 
 def embeddings(context: Context) -> Work:
     """com.microsoft EmbedLayerNormalization: per token a row of each table, their sum, and its
-    normalisation (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
+    normalisation."""
     elements = context.per_sample(context.output)
     return Work.of(context.used(dict.fromkeys(range(2, 7), elements)), extra=4 * elements)

@@ -11,8 +11,7 @@ from onnxshare.analysis.operators.operator import Context, Unknown, Work
 
 
 def linear(context: Context) -> Work:
-    """LinearClassifier, LinearRegressor: each row uses every coefficient and intercept once
-    (https://onnx.ai/onnx/operators/onnx_aionnxml_LinearRegressor.html)."""
+    """LinearClassifier, LinearRegressor: each row uses every coefficient and intercept once."""
     rows = context.rows()
     uses = {slot: rows * context.weights(slot) for slot in (-1, -2)}
     return Work.of(uses, uses[-1], uses[-2], unshared=uses[-1])
@@ -20,29 +19,27 @@ def linear(context: Context) -> Work:
 
 def support_vectors(context: Context) -> Work:
     """SVMClassifier, SVMRegressor: each row is compared with every support vector, a product or a
-    squared difference per feature, and the results are summed with the coefficients
-    (https://onnx.ai/onnx/operators/onnx_aionnxml_SVMClassifier.html; Chang and Lin, "LIBSVM")."""
+    squared difference per feature, and the results are summed with the coefficients (Chang and Lin,
+    "LIBSVM")."""
     rows = context.rows()
     uses = {slot: rows * context.weights(slot) for slot in (-1, -2, -3, -4, -5)}
     return Work.of(uses, uses[-1] + uses[-2], uses[-3])
 
 
 def scaler(context: Context) -> Work:
-    """Scaler: each element uses one offset and one factor
-    (https://onnx.ai/onnx/operators/onnx_aionnxml_Scaler.html)."""
+    """Scaler: each element uses one offset and one factor."""
     elements = context.per_sample(context.input(0))
     return Work.of(context.used({-1: elements, -2: elements}), extra=2 * elements)
 
 
 def normaliser(context: Context) -> Work:
-    """Normalizer: the norm of each row, and a division per element
-    (https://onnx.ai/onnx/operators/onnx_aionnxml_Normalizer.html)."""
+    """Normalizer: the norm of each row, and a division per element."""
     return Work(extra_flops=2 * context.per_sample(context.input(0)))
 
 
 def text_frequencies(context: Context) -> Work:
     """TfIdfVectorizer: each count is multiplied with the weight of its n-gram, where there are
-    weights (https://onnx.ai/onnx/operators/onnx__TfIdfVectorizer.html)."""
+    weights."""
     if context.constant(-1) is None:
         return Work(extra_flops=None)
     return Work.of({-1: context.per_sample(context.output)}, extra=None)
@@ -50,8 +47,7 @@ def text_frequencies(context: Context) -> Work:
 
 def tree_ensemble(context: Context) -> Work:
     """TreeEnsembleClassifier, TreeEnsembleRegressor: a row ends in one leaf of each tree and adds
-    that leaf's weights; how many thresholds it is compared with depends on the row
-    (https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsembleRegressor.html).
+    that leaf's weights; how many thresholds it is compared with depends on the row.
 
     Raises:
         Unknown: leaves hold different numbers of weights, so the uses depend on the row too.
@@ -64,8 +60,7 @@ def tree_ensemble(context: Context) -> Work:
 
 
 def tree_ensemble_of_tensors(context: Context) -> Work:
-    """TreeEnsemble: as the older ones; each leaf holds one weight
-    (https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsemble.html)."""
+    """TreeEnsemble: as the older ones; each leaf holds one weight."""
     return _leaves(context, len(context.node.attribute("tree_roots", [])), {1})
 
 

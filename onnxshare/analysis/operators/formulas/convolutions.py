@@ -14,8 +14,7 @@ from onnxshare.analysis.results import Sharing
 def convolution(context: Context, weight: int = 1, bias: int = 2) -> Work:
     """Conv: each of the P output positions of all rows uses all weights and biases once.
 
-    connections = P · (Cout · Cin/group · K + Cout); MACs = P · Cout · Cin/group · K
-    (https://onnx.ai/onnx/operators/onnx__Conv.html).
+    connections = P · (Cout · Cin/group · K + Cout); MACs = P · Cout · Cin/group · K.
     """
     output, kernel = context.output, context.input(weight)
     positions = _positions(context, output)
@@ -38,8 +37,7 @@ def _positions(context: Context, sizes: Sizes) -> int:
 
 
 def fused_convolution(context: Context) -> Work:
-    """com.microsoft FusedConv and NhwcFusedConv: as Conv; input 3 is added to the result
-    (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
+    """com.microsoft FusedConv and NhwcFusedConv: as Conv; input 3 is added to the result."""
     work = convolution(context)
     if not context.has(3):
         return work
@@ -74,8 +72,7 @@ def quantised_convolution(context: Context) -> Work:
 
 def deformable_convolution(context: Context) -> Work:
     """DeformConv: as Conv, with the bias as input 3; each tap is interpolated between four pixels
-    (in 2-D), 2 · 4 operations, and multiplied with its mask, where there is one
-    (https://onnx.ai/onnx/operators/onnx__DeformConv.html)."""
+    (in 2-D), 2 · 4 operations, and multiplied with its mask, where there is one."""
     work, kernel = convolution(context, bias=3), context.input(1)
     axes = len(kernel) - 2
     taps = _positions(context, context.output) * context.input(0)[1] * prod(kernel[2:])
@@ -86,8 +83,7 @@ def deformable_convolution(context: Context) -> Work:
 def transposed_convolution(context: Context, bias: int = 2) -> Work:
     """ConvTranspose: each input position uses each weight of its channel once.
 
-    MACs = P_in · Cin · Cout/group · K, those cut off by pads included
-    (https://onnx.ai/onnx/operators/onnx__ConvTranspose.html).
+    MACs = P_in · Cin · Cout/group · K, those cut off by pads included.
     """
     positions, output = _positions(context, context.input(0)), context.output
     macs = positions * prod(context.input(1))

@@ -11,9 +11,8 @@ from onnxshare.analysis.results import Sharing
 
 
 def normalisation(context: Context, slots: tuple[int, ...] = (1, 2)) -> Work:
-    """Batch, instance, layer, group and RMS normalisation: each output element uses the scale
-    and the shift (where there is one) once
-    (https://onnx.ai/onnx/operators/onnx__LayerNormalization.html)."""
+    """Batch, instance, layer, group and RMS normalisation: each output element uses the scale and
+    the shift (where there is one) once."""
     elements = context.per_sample(context.output)
     stored = [position for position in slots if context.constant(position) is not None]
     scale = context.weights(stored[0]) if stored else 0
@@ -44,8 +43,7 @@ def _operands(context: Context, slots: Iterable[int], times: int = 0) -> Work:
 
 
 def split_activation(context: Context) -> Work:
-    """com.microsoft BiasSplitGelu: a bias, then one half times the GELU of the other
-    (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
+    """com.microsoft BiasSplitGelu: a bias, then one half times the GELU of the other."""
     elements = context.per_sample(context.input(0))
     uses = context.used({1: elements})
     return Work.of(uses, extra=elements + 2 * context.per_sample(context.output))
@@ -103,7 +101,7 @@ _TAPS = {"linear": 2, "bilinear": 2, "cubic": 4, "bicubic": 4}
 
 def interpolation(context: Context) -> Work:
     """Resize, Upsample: a weighted sum of 2 (linear) or 4 (cubic) elements along each axis whose
-    size changes (https://onnx.ai/onnx/operators/onnx__Resize.html)."""
+    size changes."""
     data, output = context.input(0), context.output
     taps = _TAPS.get(str(context.node.attribute("mode", "nearest")), 0)
     axes = sum(before != after for before, after in zip(data, output, strict=True))
@@ -111,8 +109,7 @@ def interpolation(context: Context) -> Work:
 
 
 def grid_sample(context: Context) -> Work:
-    """GridSample: as Resize, along all spatial axes
-    (https://onnx.ai/onnx/operators/onnx__GridSample.html)."""
+    """GridSample: as Resize, along all spatial axes."""
     output = context.output
     taps = _TAPS.get(str(context.node.attribute("mode", "linear")), 0)
     axes = len(output) - 2

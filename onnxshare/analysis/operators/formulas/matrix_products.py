@@ -10,7 +10,7 @@ from onnxshare.analysis.results import Sharing
 
 
 def gemm(context: Context, left: int = 0, right: int = 1, bias: int = 2) -> Work:
-    """Gemm: rows · in · out multiply-accumulates (https://onnx.ai/onnx/operators/onnx__Gemm.html)."""
+    """Gemm: rows · in · out multiply-accumulates."""
     a, b = context.input(left), context.input(right)
     inner = a[0] if context.node.attribute("transA", 0) else a[1]
     if inner != (b[1] if context.node.attribute("transB", 0) else b[0]):
@@ -19,15 +19,14 @@ def gemm(context: Context, left: int = 0, right: int = 1, bias: int = 2) -> Work
 
 
 def matmul(context: Context, left: int = 0, right: int = 1, bias: int = 99) -> Work:
-    """MatMul: every output element is a product over the inner size
-    (https://onnx.ai/onnx/operators/onnx__MatMul.html). com.microsoft has it with a bias, with a
-    weight [N, K] in blocks of a few bits (MatMulNBits), and with differences of rows (CDist)."""
+    """MatMul: every output element is a product over the inner size. com.microsoft has it with a
+    bias, with a weight [N, K] in blocks of a few bits (MatMulNBits), and with differences of rows
+    (CDist)."""
     return product(context, left, right, bias, context.input(left)[-1])
 
 
 def fused_matmul(context: Context) -> Work:
-    """com.microsoft FusedMatMul: as MatMul, either operand transposed
-    (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
+    """com.microsoft FusedMatMul: as MatMul, either operand transposed."""
     if context.number("transBatchA"):
         raise Unknown  # the rows stand before the batch
     inner = context.input(0)[-2 if context.node.attribute("transA", 0) else -1]
@@ -59,8 +58,7 @@ def product(context: Context, left: int, right: int, bias: int, inner: int) -> W
 
 def einsum(context: Context) -> Work:
     """Einsum: one multiply-accumulate per combination of all its indices and further operand; a
-    stored operand's elements are used once in each output element that they reach
-    (https://onnx.ai/onnx/operators/onnx__Einsum.html)."""
+    stored operand's elements are used once in each output element that they reach."""
     equation = str(context.node.attribute("equation", "")).replace(" ", "")
     written, _, result = equation.partition("->")
     terms = written.split(",")
@@ -109,8 +107,7 @@ def _implicit(axes: list[list[str]]) -> list[str]:
 
 def experts(context: Context, first: int = 3, second: int = 5, third: int = 7) -> Work:
     """com.microsoft MoE and QMoE: each token goes through the layers of its k best experts; the
-    arguments are the positions of their biases (their weights stand before)
-    (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)."""
+    arguments are the positions of their biases (their weights stand before)."""
     data = context.input(0)
     tokens = context.per_sample(data) // data[-1]
     chosen = context.number("k", 1)

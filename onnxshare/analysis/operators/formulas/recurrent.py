@@ -9,8 +9,7 @@ from onnxshare.analysis.results import Sharing
 
 
 def recurrent(context: Context) -> Work:
-    """RNN, GRU, LSTM: every step of a row uses W, R, B and the peepholes once
-    (https://onnx.ai/onnx/operators/onnx__LSTM.html)."""
+    """RNN, GRU, LSTM: every step of a row uses W, R, B and the peepholes once."""
     data = context.input(0)
     batch, steps = data[:2] if context.node.attribute("layout", 0) else (data[1], data[0])
     weights, recurrence = context.input(1), context.input(2)
@@ -30,8 +29,7 @@ def recurrent(context: Context) -> Work:
 
 def linear_attention(context: Context) -> Work:
     """LinearAttention: per step and head, the state of key size · value size is written once and
-    read once per query head; a delta rule reads it once more
-    (https://onnx.ai/onnx/operators/onnx__LinearAttention.html)."""
+    read once per query head; a delta rule reads it once more."""
     node, query, value = context.node, context.input(0), context.input(2)
     heads, groups = context.number("q_num_heads"), context.number("kv_num_heads")
     steps = query[1]

@@ -15,8 +15,7 @@ def _fast_transform(size: int) -> int:
 
 
 def fourier_transform(context: Context) -> Work:
-    """DFT: a transform along one axis for each position of the others
-    (https://onnx.ai/onnx/operators/onnx__DFT.html)."""
+    """DFT: a transform along one axis for each position of the others."""
     if context.has(2):
         raise Unknown  # the axis is data, as far as is known here
     data, output = context.input(0), context.output
@@ -30,16 +29,14 @@ def fourier_transform(context: Context) -> Work:
 
 
 def short_time_transform(context: Context) -> Work:
-    """STFT: per frame the product with the window, which each frame uses once, and a transform
-    (https://onnx.ai/onnx/operators/onnx__STFT.html)."""
+    """STFT: per frame the product with the window, which each frame uses once, and a transform."""
     frames, size = context.output[1], context.input(2)[0]
     work = Work(frames * context.weights(2), extra_flops=frames * (size + _fast_transform(size)))
     return work.of_rows(context.share(context.output[0]))
 
 
 def affine_grid(context: Context) -> Work:
-    """AffineGrid: a matrix of d · (d + 1) times each position of the grid
-    (https://onnx.ai/onnx/operators/onnx__AffineGrid.html)."""
+    """AffineGrid: a matrix of d · (d + 1) times each position of the grid."""
     axes = context.output[-1]
     coordinates = context.per_sample(context.output)
     return Work.of(context.used({0: coordinates * (axes + 1)}), coordinates * axes, coordinates)
@@ -56,21 +53,18 @@ def determinant(context: Context) -> Work:
 
 
 def columns_to_image(context: Context) -> Work:
-    """Col2Im: one addition per element of the columns
-    (https://onnx.ai/onnx/operators/onnx__Col2Im.html)."""
+    """Col2Im: one addition per element of the columns."""
     return Work(extra_flops=context.per_sample(context.input(0)))
 
 
 def loss(context: Context) -> Work:
-    """NegativeLogLikelihoodLoss: per target one score, times the weight of its class
-    (https://onnx.ai/onnx/operators/onnx__NegativeLogLikelihoodLoss.html)."""
+    """NegativeLogLikelihoodLoss: per target one score, times the weight of its class."""
     targets = context.per_sample(context.input(1))
     return Work.of(context.used({2: targets}), extra=2 * targets)
 
 
 def softmax_loss(context: Context) -> Work:
-    """SoftmaxCrossEntropyLoss: the softmax of all scores, its logarithm, and the loss
-    (https://onnx.ai/onnx/operators/onnx__SoftmaxCrossEntropyLoss.html)."""
+    """SoftmaxCrossEntropyLoss: the softmax of all scores, its logarithm, and the loss."""
     work = loss(context)
     scores = 4 * context.per_sample(context.input(0))
     return replace(work, extra_flops=scores + (work.extra_flops or 0))
@@ -81,8 +75,7 @@ _STEPS = {"Adagrad": 7, "Adam": 13, "Momentum": 6}
 
 
 def optimiser(context: Context) -> Work:
-    """Adagrad, Adam, Momentum: a fixed number of operations per optimised element
-    (https://onnx.ai/onnx/operators/onnx_aionnxpreviewtraining_Adam.html)."""
+    """Adagrad, Adam, Momentum: a fixed number of operations per optimised element."""
     kind = context.node.op_type
     groups = 4 if kind == "Adam" else 3
     count = (len(context.inputs) - 2) // groups
