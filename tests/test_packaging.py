@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -146,6 +147,24 @@ def test_both_packages_ship_and_are_typed(root: Path, project: dict[str, Any]) -
     for package in packages:
         assert (root / package / "__init__.py").is_file()
         assert (root / package / "py.typed").is_file()
+
+
+def test_workflows_run_what_is_pinned(root: Path) -> None:
+    """Actions by commit, tools by hash; no text from outside in a script, no right to write but
+    where something is signed."""
+    for path in sorted((root / ".github" / "workflows").glob("*.yml")):
+        workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert workflow["permissions"] == {"contents": "read"}, path
+        for name, job in workflow["jobs"].items():
+            steps = job["steps"]
+            for step in steps:
+                assert re.search(r"@[0-9a-f]{40}$", step.get("uses", "@" + "0" * 40)), step
+                assert "${{" not in step.get("run", ""), step
+            if set(job.get("permissions", {}).values()) & {"write"}:
+                assert not any("run" in step for step in steps), f"{name} signs, and runs code"
+    text = (root / ".github" / "package-requirements.txt").read_text(encoding="utf-8")
+    for line in text.replace("\\\n", "").splitlines():
+        assert "--hash=sha256:" in line
 
 
 def test_the_console_script() -> None:
