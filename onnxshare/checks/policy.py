@@ -426,6 +426,9 @@ class _Reader:
 
     def _beside(self, name: str) -> str:
         """A path in a policy file is meant relative to that file."""
+        if "\0" in name:
+            self.problems.append(f"{self._prefix}: the path {name[:80]!r} holds a NUL")
+            name = name.replace("\0", "")
         return str(self._path.parent / name)
 
     def _line(self, name: str) -> int | None:

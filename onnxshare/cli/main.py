@@ -11,9 +11,14 @@ from types import FrameType
 from onnxshare.cli.fast_path import plain_inspect
 from onnxshare.cli.streams import prepared
 from onnxshare.errors import OnnxShareError, printable
+from onnxshare.support.numbers import whole_number
 
 #: What a full disk answers.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+#: No line says more: a name or a number that a stranger wrote may be of any length.
+_LONGEST = 4000
 
 
 class _Terminated(BaseException):
@@ -35,6 +40,9 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; errors become one line on stderr."""
     # Since 1.29 onnxruntime otherwise writes a device id and a database when it is imported.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    for name in ("COLUMNS", "LINES"):  # what is no width would end Python's libraries
+        if (whole_number(os.environ.get(name, "")) or 0) not in range(1, 100_000):
+            os.environ.pop(name, None)
     if sys.stderr is None:  # closed by who called us
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if sys.stdout is None:
@@ -98,5 +106,6 @@ def _call(arguments: list[str]) -> int:
 
 def _fail(message: str) -> int:
     line = " ".join(printable(message.replace("\n", " ")).split())
+    line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
     print(f"onnxshare: error: {line}", file=sys.stderr)
     return 2

@@ -151,7 +151,7 @@ class Options:
         "output and the file say so.",
     )
     provider: str = option("auto", "Where to run: auto, cpu, cuda or a provider.", metavar="NAME")
-    seed: int = option(0, "Seed of random inputs and held-out samples.")
+    seed: int = option(0, "Seed of random inputs and held-out samples.", min=0)
     html: options.Html = None
     images: options.Images
     isolation: options.Isolation

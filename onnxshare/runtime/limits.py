@@ -15,6 +15,9 @@ LEAST_MEMORY = 256 * 2**20
 #: between which that is. Those of two models and of several runs are compared with each other.
 _RETURNED, _LEAST_RETURNED, _MOST_RETURNED = 1 / 16, 2**28, 2**40
 
+#: Seconds beyond which no system waits.
+_LONGEST = 1e9
+
 #: Seconds for a step without regard to its size, per GB of weights, and per sample and MB of it.
 _BASE, _PER_GB, _PER_SAMPLE, _PER_MB = 60.0, 120.0, 1.0, 2.0
 
@@ -37,8 +40,10 @@ class RunLimits:
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        if self.timeout is not None and not self.timeout > 0:
-            raise UsageError(f"a time-out of {self.timeout:g} s lets nothing run", "give more")
+        if self.timeout is not None and not 0 < self.timeout < _LONGEST:
+            raise UsageError(
+                f"a time-out of {self.timeout:g} s is none", "give seconds, or leave it out"
+            )
         if self.in_process and (self.timeout is not None or self.memory is not None):
             raise UsageError("limits on time and memory need a process", "leave --in-process out")
         if self.memory is not None and not memory.can_limit():
@@ -76,9 +81,9 @@ def parse_memory(text: str) -> int:
     Raises:
         UsageError: it is no size.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    found = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([kmgt]?)(i?)b?\s*", text.lower())
     if found is None or (found[3] and not found[2]):
-        raise UsageError(f"--memory-limit '{text}' is no size", "write it like 4GB or 512MiB")
+        raise UsageError(f"--memory-limit '{text[:80]}' is no size", "write it like 4GB or 512MiB")
     unit = (1024 if found[3] else 1000) ** " kmgt".index(found[2] or " ")
     return int(float(found[1]) * unit)
 

@@ -166,6 +166,45 @@ def test_a_name_with_control_characters_cannot_move_the_cursor(cli: Cli, tmp_pat
     assert "\\x1b[31m" in ran.stderr
 
 
+_LONG = "9" * 5000
+
+#: Options, and what is no number for them.
+_NO_NUMBERS = {
+    "inspect {} --dim n=": (_LONG, "²", "-1", "1_0", "٣", "1e3", ""),
+    "inspect {} --input-shape x:1,1,32,": (_LONG, "²", "-1", "1_0"),
+    "inspect {} --top ": (_LONG, "²", "-1", "nan"),
+    "check {} --max-params ": (_LONG, "²", "1e999", "nan", "-1", "0x9"),
+    "check {} --max-fc-share ": ("inf%", "1e400", "²%", _LONG + "%"),
+    "check {} --jobs ": (_LONG, "²", "0", "1.5"),
+    "rewrite {} --share --dry-run --seed ": (_LONG, "²", "-1"),
+    "rewrite {} --share --dry-run --timeout ": (_LONG, "inf", "nan", "1e300", "²"),
+    "rewrite {} --share --dry-run --memory-limit ": (_LONG, "²GB", "1e9", "٣GB"),
+    "rewrite {} --fc-to-gap --approximate --keep ": (_LONG, "nan%", "²%", "1_0%"),
+    "compare {} {} --latency --batch ": (_LONG, "0", "²", "-1"),
+}
+
+
+@pytest.mark.parametrize("option", _NO_NUMBERS)
+def test_what_is_no_number_is_one_line(cli: Cli, lenet_path: Path, option: str) -> None:
+    for number in _NO_NUMBERS[option]:
+        ran = cli(*(option.format(lenet_path, lenet_path) + number).split(" "))
+        assert (ran.returncode, ran.stdout) == (2, ""), number
+        assert "internal error" not in ran.stderr
+        assert 1 <= len(ran.stderr.splitlines()) <= 2
+        assert len(ran.stderr) < 4100
+
+
+@pytest.mark.parametrize("value", ["garbage", "²", "-5", "0", "", "1e9", _LONG, "99999999999"])
+def test_variables_that_are_no_width_are_ignored(
+    cli: Cli, lenet_path: Path, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = cli("inspect", lenet_path).stdout
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.setenv(name, value)
+    assert cli("inspect", lenet_path).stdout == expected
+    assert cli("--help").returncode == 0
+
+
 @pytest.mark.skipif(os.name != "posix", reason="shell pipes")
 def test_a_reader_that_goes_away_is_no_crash(lenet_path: Path) -> None:
     done = subprocess.run(
