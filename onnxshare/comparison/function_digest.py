@@ -26,23 +26,31 @@ def function_digest(model: Model) -> str:
     Raises:
         ModelFileError, ModelError: a weight cannot be read.
     """
-    return _Digester(model).model()
+    return Digester(model).model()
 
 
-class _Digester:
+class Digester:
+    """Digests of what a model computes, and of its parts."""
+
     def __init__(self, model: Model) -> None:
+        """Digest the model's functions, which its nodes may call.
+
+        Raises:
+            ModelFileError, ModelError: a weight cannot be read.
+        """
         self._read = model.read
         self._proto = model.skeleton
         self._versions = {item.domain: item.version for item in self._proto.opset_import}
         self._functions: dict[tuple[str, str, str], str] = {}
-
-    def model(self) -> str:
         for function in self._proto.functions:  # a function may call those before it alone
             key = (function.domain, function.name, getattr(function, "overload", ""))
             known = {name: _hash("input", place) for place, name in enumerate(function.input)}
             self._nodes(function.node, known)
             made = [known.get(name, name) for name in function.output]
             self._functions[key] = _hash("function", *made)
+
+    def model(self) -> str:
+        """The digest of the outputs; see `function_digest`."""
         inputs = [spec.name for spec in input_specs(self._proto)]
         return self._graph(self._proto.graph, inputs, {})
 
@@ -51,7 +59,7 @@ class _Digester:
     ) -> str:
         known = dict(outer)
         for tensor in graph.initializer:
-            known[tensor.name] = self._tensor(tensor)
+            known[tensor.name] = self.tensor(tensor)
         for sparse in graph.sparse_initializer:
             known[sparse.values.name] = self._sparse(sparse)
         known.update((name, _hash("input", depth, place)) for place, name in enumerate(inputs))
@@ -62,17 +70,30 @@ class _Digester:
         self, nodes: Iterable[onnx.NodeProto], known: dict[str, str], depth: int = 0
     ) -> None:
         for node in nodes:
-            domain = "" if node.domain == "ai.onnx" else node.domain
-            key = (node.domain, node.op_type, getattr(node, "overload", ""))
-            what = self._functions.get(key) or f"{domain}:{self._versions.get(domain)}"
-            read = [known.get(name, name) for name in node.input]
-            attributes = sorted(self._attribute(item, known, depth) for item in node.attribute)
-            made = _hash(what, node.op_type, *read, "attributes", *attributes)
+            made = self.node(node, known, depth)
             known.update(
                 (name, _hash(made, place)) for place, name in enumerate(node.output) if name
             )
 
-    def _attribute(self, item: onnx.AttributeProto, known: dict[str, str], depth: int) -> str:
+    def node(
+        self, node: onnx.NodeProto, known: Mapping[str, str], depth: int = 0, version: int = 0
+    ) -> str:
+        """The digest of what a node makes of values whose digests are known.
+
+        Args:
+            node: the node.
+            known: digests by name.
+            depth: how many graphs its graph is in.
+            version: of its operator; 0 for that of the set of operators.
+        """
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        key = (node.domain, node.op_type, getattr(node, "overload", ""))
+        what = self._functions.get(key) or f"{domain}:{version or self._versions.get(domain)}"
+        read = [known.get(name, name) for name in node.input]
+        attributes = sorted(self._attribute(item, known, depth) for item in node.attribute)
+        return _hash(what, node.op_type, *read, "attributes", *attributes)
+
+    def _attribute(self, item: onnx.AttributeProto, known: Mapping[str, str], depth: int) -> str:
         if item.type in _GRAPH:
             parts = [
                 self._graph(body, [value.name for value in body.input], known, depth + 1)
@@ -80,7 +101,7 @@ class _Digester:
             ]
         elif item.type in _TENSOR:
             tensors = [item.t] if item.type == _TENSOR[0] else item.tensors
-            parts = [self._tensor(tensor) for tensor in tensors]
+            parts = [self.tensor(tensor) for tensor in tensors]
         elif item.type == onnx.AttributeProto.SPARSE_TENSOR:
             parts = [self._sparse(item.sparse_tensor)]
         else:
@@ -90,11 +111,12 @@ class _Digester:
             parts = [plain.SerializeToString(deterministic=True).hex()]
         return _hash(item.name, *parts)
 
-    def _tensor(self, tensor: onnx.TensorProto) -> str:
+    def tensor(self, tensor: onnx.TensorProto) -> str:
+        """The digest of a stored tensor: its type, dims and bytes."""
         return content(self._read(tensor), tensor.data_type).hash
 
     def _sparse(self, sparse: onnx.SparseTensorProto) -> str:
-        return _hash(*sparse.dims, self._tensor(sparse.values), self._tensor(sparse.indices))
+        return _hash(*sparse.dims, self.tensor(sparse.values), self.tensor(sparse.indices))
 
 
 def _hash(*parts: object) -> str:

@@ -12,6 +12,7 @@
 7. Inconclusive, or different by little: in double precision, in a budget (`double_precision.py`).
 8. Passed: the weights are read. Where one layer's differ and nothing makes up for it
    (`weight_difference.py`), that is no pass, and different if double precision shows it.
+9. Passed: operators, attributes and nodes that differ run alone (`part_difference.py`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import onnx
 from onnxshare.comparison.double_precision import Doubt, difference_in_double, in_double
 from onnxshare.comparison.inner_tensors import before_the_end
 from onnxshare.comparison.measure import Measurement
+from onnxshare.comparison.part_difference import part_difference
 from onnxshare.comparison.promise import Promise
 from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.rounding_noise import EPSILON
@@ -49,7 +51,7 @@ from onnxshare.samples.random_samples import (
     open_integers,
     open_sizes,
 )
-from onnxshare.samples.samples import Samples, random_samples
+from onnxshare.samples.samples import Array, Samples, random_samples
 
 #: Factors on made-up inputs, tried in turn while the outputs do not live.
 SCALES = (1e-2, 1e2, 1e-4, 1e4)
@@ -171,15 +173,44 @@ def _with_weights_read(task: Task, last: _Round) -> Comparison:
     """Outputs that agree say little about a layer whose weights differ alone."""
     words = ""
     with contextlib.suppress(OnnxShareError):  # a graph that ONNX Runtime reads otherwise than we
-        words = weight_difference(task.a, task.b)
+        words = weight_difference(task.a, task.b, lambda name: _values(task, last.samples, name))
     if not words:
-        return last.found
+        return _with_parts_run(task, last)
     cause = f"weight {words}, and nothing else in the models makes up for it"
     shown = difference_in_double(_doubt(task, last), task.budget, task.sessions.limits)
     if shown:
         return last.saying(f"{cause}; {shown}", Verdict.DIFFERENT).found
     return last.saying(
         f"{cause}; but no output shows it ({last.found.reason}): pass other --samples",
+        Verdict.INCONCLUSIVE,
+    ).found
+
+
+def _values(task: Task, samples: Samples, name: str) -> Array:
+    """A tensor of A on samples."""
+    if name in samples.arrays:
+        return np.asarray(samples.arrays[name])
+    return task.sessions.open("A", [name]).run(samples.arrays, 1)[name]
+
+
+def _with_parts_run(task: Task, last: _Round) -> Comparison:
+    """Outputs that agree say little about an operator that differs alone."""
+    part = None
+    if not task.sessions.in_turn:
+        with contextlib.suppress(OnnxShareError):
+            given = (task.a, task.b, task.sessions, last.samples)
+            part = part_difference(*given, task.budget)
+    if part is None:
+        return last.found
+    if part.inputs is not None:
+        rows = min(len(array) for array in part.inputs.values())
+        shown = Samples(part.inputs, None, "made up for what differs", True)
+        again = measure(task, shown.take(range(rows)))
+        if again.verdict is Verdict.DIFFERENT:
+            return again.saying(f"{part.words}: {again.found.reason}").found
+    return last.saying(
+        f"{part.words}: run alone, that makes a difference; but no output shows it "
+        f"({last.found.reason}): pass other --samples",
         Verdict.INCONCLUSIVE,
     ).found
 

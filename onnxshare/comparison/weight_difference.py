@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -191,6 +191,9 @@ def others(nodes: Iterable[Node]) -> Counter[Any]:
 #: of its largest value.
 _ROUNDINGS = 64.0
 
+#: The most rows of a table that may differ for it to be the same table, with other rows.
+_FEW_ROWS = 0.5
+
 #: Elements, at most, of tensors that are sorted to tell rounding in another order from a change.
 _MOST_SORTED = 2**24
 
@@ -216,6 +219,7 @@ class _Pair:
     b: Used
     how: _How
     largest: float = 0.0
+    rows: int = 0
 
     @property
     def words(self) -> str:
@@ -225,18 +229,24 @@ class _Pair:
             return f"{name} holds its values in another order"
         if math.isinf(self.largest):
             return f"{name} is all zero in A and not in B"
-        return f"{name} differs by up to {_share(self.largest)} its largest value"
+        where = f" in {self.rows:,} of {len(self.a.array):,} rows" if self.rows else ""
+        return f"{name} differs{where} by up to {_share(self.largest)} its largest value"
 
 
-def weight_difference(a: Model, b: Model) -> str:
+def weight_difference(a: Model, b: Model, values: Callable[[str], Array] | None = None) -> str:
     """Say which weights of one layer differ although nothing makes up for it; "" if none do.
 
-    Every weight is read once, those that are alike in name and bytes at the speed of memory.
+    Every weight is read once, those that are alike in name and bytes at the speed of memory. Where
+    operators differ too, they may make up for a layer, but not for some rows of a table.
+
+    Args:
+        a, b: the models.
+        values: returns a tensor of A on all samples: what is looked up of a table.
 
     Raises:
         ModelError, ModelFileError: a graph contradicts itself, or weights cannot be read.
     """
-    return _Search(Graph(a), Graph(b)).run()
+    return _Search(Graph(a), Graph(b)).run(values)
 
 
 class _Search:
@@ -244,19 +254,41 @@ class _Search:
         self.live = (live_nodes(a), live_nodes(b))
         self.used = (used_weights(a, self.live[0]), used_weights(b, self.live[1]))
 
-    def run(self) -> str:
+    def run(self, values: Callable[[str], Array] | None) -> str:
         if others(self.live[0]) != others(self.live[1]):
-            return ""
+            found = self._row_difference()
+        else:
+            found = self._layer_difference()
+        shares = (_looked_up(pair.a, values) for pair in found if values is not None)
+        return " and ".join(pair.words for pair in found) + next(filter(None, shares), "")
+
+    def _row_difference(self) -> list[_Pair]:
+        """A table of which some rows differ, and most do not."""
+        ours, theirs = self._unlike()
+        for one in filter(_is_table, ours):
+            alike = [item for item in theirs if item.kind == one.kind]
+            other = self._partner(one, [t for t in alike if t.array.shape == one.array.shape])
+            if other is None or one.array.dtype.kind not in "fiu":
+                continue
+            gap = np.abs(one.array.astype(np.float64) - other.array).max(axis=1, initial=0.0)
+            largest = float(np.abs(one.array).max(initial=0.0))
+            rows = np.flatnonzero(gap > _ROUNDINGS * EPSILON.get(one.kind[0], 0.0) * largest)
+            if 0 < rows.size <= _FEW_ROWS * len(gap):
+                share = float(gap.max()) / largest if largest else math.inf
+                return [_Pair(one, other, _How.VALUES, share, rows.size)]
+        return []
+
+    def _layer_difference(self) -> list[_Pair]:
         pairs = self._paired(*self._unlike())
         told = [pair for pair in pairs if pair.how in (_How.ORDER, _How.VALUES)]
         layer = {id(node) for pair in told for node in pair.a.readers}
         for pair in pairs:
             beyond = pair.how is _How.COLUMNS and layer.isdisjoint(map(id, pair.a.readers))
             if beyond and any(one.how is _How.ORDER for one in told):
-                return ""  # units in another order, and those that read them with them
+                return []  # units in another order, and those that read them with them
         if not self._one_layer(told) or any(map(self._taken_off, told)):
-            return ""
-        return " and ".join(pair.words for pair in told)
+            return []
+        return told
 
     def _unlike(self) -> tuple[list[Used], list[Used]]:
         """Tensors whose elements, in their order, the other model does not hold."""
@@ -333,6 +365,27 @@ class _Search:
         layer, bias = sorted(nodes, key=lambda node: node.op_type == "Add")
         follows = bias.op_type == "Add" and not set(layer.outputs).isdisjoint(bias.inputs)
         return follows and layer.op_type in LAYERS
+
+
+def _is_table(used: Used) -> bool:
+    """Whether rows of a tensor are looked up, and nothing else is done with it."""
+    return used.array.ndim == 2 and all(
+        node.op_type == "Gather"
+        and node.inputs[0] == used.name
+        and node.attribute("axis", 0) in (0, -2)
+        for node in used.readers
+    )
+
+
+def _looked_up(used: Used, values: Callable[[str], Array]) -> str:
+    """Which share of a table's rows the samples look up, in words."""
+    if not _is_table(used):
+        return ""
+    rows: set[int] = set()
+    for node in used.readers:
+        found = np.unique(values(node.inputs[1])).astype(np.int64)
+        rows.update(map(int, found % len(used.array)))
+    return f" (the samples look up {len(rows) / len(used.array):.1%} of its rows)"
 
 
 def _same(one: Used, other: Used) -> bool:

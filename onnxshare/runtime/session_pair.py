@@ -76,10 +76,12 @@ class Sessions:
             if place is not None:
                 place.stop()
 
-    def open(self, name: str, outputs: Sequence[str] | None = None) -> Session:
-        """A session of a model; see `Session`."""
+    def open(
+        self, name: str, outputs: Sequence[str] | None = None, model: Model | None = None
+    ) -> Session:
+        """A session of a model, or of another one in its place; see `Session`."""
         return Session(
-            self._models[name],
+            self._models[name] if model is None else model,
             provider=self._provider,
             outputs=outputs,
             host=self._places[name],
