@@ -1,0 +1,338 @@
+"""Parts of two graphs that differ, between tensors that stand for each other.
+
+Two tensors stand for each other if the same nodes make them of the same inputs and weights; or if
+they have one name, or the same nodes make the same outputs of them, and their values are equal on
+some samples. What lies between such tensors is a part.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, defs
+
+from onnxshare.comparison.function_digest import Digester
+from onnxshare.comparison.tensor_statistics import is_float
+from onnxshare.graph.operator_traits import Effect, traits_of
+from onnxshare.graph.random_operators import random_tensors
+from onnxshare.io.load import Model
+from onnxshare.io.tensors import Array
+from onnxshare.runtime.ort_weights import reads
+from onnxshare.samples.input_specs import input_specs
+
+#: Operators behind which a tensor may hold any numbers.
+_MIXERS = (
+    *(Effect.CONVOLUTION, Effect.PRODUCT, Effect.RECURRENT, Effect.ATTENTION, Effect.LOOKUP),
+    Effect.CONTROL_FLOW,
+)
+
+#: Elements, at most, of constants that tell one kind of part from another.
+_SMALL = 16
+
+#: Equal values differ by no more than this share of the largest.
+_EQUAL = 2.0**-10
+
+#: Returns tensors of model "A" or "B" on some samples.
+Runner = Callable[[str, Sequence[str]], Mapping[str, Array]]
+
+
+class Side:
+    """One of the models, and digests of its values."""
+
+    def __init__(self, model: Model) -> None:
+        """Digest the weights.
+
+        Raises:
+            ModelFileError, ModelError: a weight cannot be read.
+        """
+        self.model, self.proto = model, model.skeleton
+        self._digester = Digester(model)
+        self.constants: dict[str, onnx.TensorProto] = {}
+        for tensor in self.proto.graph.initializer:
+            self.constants[tensor.name] = tensor
+        self.nodes = []
+        for node in self.proto.graph.node:
+            value = next((item.t for item in node.attribute if item.name == "value"), None)
+            if node.op_type == "Constant" and value is not None:
+                self.constants[node.output[0]] = value
+            else:
+                self.nodes.append(node)
+        self._stored = {name: self._digester.tensor(t) for name, t in self.constants.items()}
+        self.inputs = {spec.name for spec in input_specs(self.proto)}
+        self.outputs = [value.name for value in self.proto.graph.output]
+        self.makers = {name: node for node in self.nodes for name in node.output if name}
+        self._versions = {item.domain: item.version for item in self.proto.opset_import}
+
+    def digests(self, meetings: Mapping[str, str]) -> dict[str, str]:
+        """What is made of the inputs and of some values (`meetings`: their names, and a word that
+        stands for each), as digests by name."""
+        known = {**{name: f"input {name}" for name in self.inputs}, **self._stored}
+        made = {}
+        for node in self.nodes:
+            digest = self._node(node, known)
+            for place, name in enumerate(node.output):
+                if name:
+                    made[name] = f"{digest} {place}"
+                    known[name] = meetings.get(name, made[name])
+        return made
+
+    @cached_property
+    def endings(self) -> dict[str, str]:
+        """Digests of what becomes of each value, up to the outputs; none where another value that
+        is not constant takes part."""
+        ends: dict[str, list[str]] = {}
+        for place, name in enumerate(self.outputs):
+            ends.setdefault(name, []).append(f"output {place}")
+        for node in reversed(self.nodes):
+            after = [str(sorted(ends.get(name, []))) for name in node.output]
+            for name in set(node.input) - self._stored.keys() - {""}:
+                operands = dict.fromkeys(node.input, "other") | self._stored | {name: "here"}
+                ends.setdefault(name, []).append(f"{self._node(node, operands)} {after}")
+        return {name: str(sorted(found)) for name, found in ends.items()}
+
+    def _node(self, node: onnx.NodeProto, known: Mapping[str, str]) -> str:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        version = self._versions.get(domain, 1)
+        try:
+            version = defs.get_schema(node.op_type, version, domain).since_version
+        except defs.SchemaError:
+            version = 0
+        return self._digester.node(node, known, version=version)
+
+    def cone(self, name: str, ends: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+        """The nodes that make a value, in order, and the values that they start from: the inputs,
+        or some that are given."""
+        stop, needed, seen, cuts = {*ends, *self.inputs}, [name], set[str](), set[str]()
+        found = set()
+        while needed:
+            value = needed.pop()
+            if value in seen or value in self.constants:
+                continue
+            seen.add(value)
+            if value in stop and (value != name or value in self.inputs):
+                cuts.add(value)
+            elif value in self.makers:
+                found.add(id(self.makers[value]))
+                needed += reads(self.makers[value])
+        return [node for node in self.nodes if id(node) in found], cuts
+
+
+@dataclass(frozen=True)
+class Part:
+    """What makes a tensor of A, and what makes the one of B that stands for it.
+
+    Attributes:
+        name: the tensor, as A calls it.
+        other: as B calls it.
+        nodes: of A and of B.
+        cuts: the tensors that both start from, as A calls them, and as B does.
+        constants: the small ones, and floats in attributes.
+    """
+
+    name: str
+    other: str
+    nodes: tuple[list[onnx.NodeProto], list[onnx.NodeProto]]
+    cuts: Mapping[str, str]
+    constants: tuple[Array, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Equal for parts of the same operators, attributes and small constants."""
+        numbers = (f"{array.dtype} {array.tolist()}" for array in self.constants)
+        return (*map(str, (_counted(nodes) for nodes in self.nodes)), *numbers)
+
+    @property
+    def words(self) -> str:
+        """How the nodes differ."""
+        ours, theirs = (_counted(nodes) for nodes in self.nodes)
+        only = [list((ours - theirs).elements()), list((theirs - ours).elements())]
+        counts = tuple(map(len, only))
+        if counts == (1, 1):
+            (op, attributes), (op_b, attributes_b) = only[0][0], only[1][0]
+            if op != op_b:
+                return f"'{op}' became '{op_b}'"
+            one, other = dict(attributes), dict(attributes_b)
+            name = next(n for n in sorted({*one, *other}) if one.get(n) != other.get(n))
+            values = [side.get(name, "left to its default") for side in (one, other)]
+            return f"attribute {name} of '{op}' is {values[0]} in A and {values[1]} in B"
+        if counts == (1, 0):
+            return f"'{only[0][0][0]}' is left out in B"
+        if counts == (0, 1):
+            return f"'{only[1][0][0]}' was added in B"
+        if counts == (0, 0):
+            return "a constant or the order of operators differs"
+        lists = (", ".join(kind[0] for kind in kinds[:5]) or "nothing" for kinds in only)
+        return " became ".join(lists)
+
+
+def _counted(nodes: Iterable[onnx.NodeProto]) -> Counter[tuple[str, tuple[tuple[str, str], ...]]]:
+    found: Counter[tuple[str, tuple[tuple[str, str], ...]]] = Counter()
+    for node in nodes:
+        given = sorted((item.name, _shown(item)) for item in node.attribute)
+        found[node.op_type, tuple(given)] += 1
+    return found
+
+
+def _shown(item: AttributeProto) -> str:
+    if item.type in (AttributeProto.INTS, AttributeProto.FLOATS, AttributeProto.INT):
+        return str(list(item.ints or item.floats) if item.type != AttributeProto.INT else item.i)
+    if item.type == AttributeProto.FLOAT:
+        return f"{item.f:g}"
+    if item.type == AttributeProto.STRING:
+        return item.s.decode(errors="replace")
+    return f"a value of {item.ByteSize()} bytes"
+
+
+class Parts:
+    """The parts of two models that are not the same nodes and weights."""
+
+    def __init__(self, a: Side, b: Side, run: Runner) -> None:
+        """Find which tensors stand for each other; `run` returns them on some samples."""
+        self.a, self.b, self._run = a, b, run
+        ours, theirs = a.digests({}), b.digests({})
+        same = {digest: name for name, digest in reversed(theirs.items())}
+        self.twins = {name: same[d] for name, d in ours.items() if d in same}
+        self.alike = all(self.twins.get(n) and ours[n] == theirs.get(n) for n in a.outputs)
+        self._drawn = {**random_tensors(a.proto), **random_tensors(b.proto)}
+        if not self.alike:
+            self._pair(set(ours) - self._drawn.keys(), set(theirs) - self._drawn.keys())
+
+    def _pair(self, ours: set[str], theirs: set[str]) -> None:
+        taken = set(self.twins.values())
+        pairs = {n: n for n in self.a.outputs if n in ours and n in theirs}
+        free = ours - self.twins.keys() - pairs.keys()
+        guessed = {name: name for name in free if name in theirs and name not in taken}
+        ends: list[dict[str, list[str]]] = [{}, {}]
+        for side, side_ends in zip((self.a, self.b), ends, strict=True):
+            for name, ending in side.endings.items():
+                side_ends.setdefault(ending, []).append(name)
+        for ending, names in ends[0].items():
+            others = ends[1].get(ending, [])
+            if len(names) == len(others) == 1 and names[0] in free and others[0] not in taken:
+                guessed.setdefault(names[0], others[0])
+        self.twins.update(self._equal(guessed))
+        self.twins.update(pairs)
+
+    def _equal(self, guessed: Mapping[str, str]) -> dict[str, str]:
+        """Those pairs whose values are equal."""
+        if not guessed:
+            return {}
+        ours = self._run("A", list(guessed))
+        theirs = self._run("B", list(dict.fromkeys(guessed.values())))
+        return {
+            one: other
+            for one, other in guessed.items()
+            if one in ours and other in theirs and _close(ours[one], theirs[other])
+        }
+
+    def differing(self) -> Iterator[Part]:
+        """The parts, from the inputs to the outputs."""
+        ours = self.a.digests(self.twins and {n: f"meeting {n}" for n in self.twins})
+        back = {other: f"meeting {one}" for one, other in self.twins.items()}
+        theirs = self.b.digests(back)
+        for name in ours:
+            other = self.twins.get(name)
+            if other is not None and theirs.get(other) != ours[name]:
+                part = self.part(name, self.twins)
+                if part is not None:
+                    yield part
+
+    def part(self, name: str, meetings: Mapping[str, str]) -> Part | None:
+        """What makes a tensor of others that stand for each other; None where it cannot be cut
+        out."""
+        other = self.twins[name]
+        nodes, cuts = self.a.cone(name, meetings)
+        nodes_b, cuts_b = self.b.cone(other, meetings.values())
+        back = {theirs: ours for ours, theirs in meetings.items()}
+        known = {cut: meetings.get(cut, cut) for cut in cuts}
+        known |= {back.get(cut, cut): cut for cut in cuts_b}
+        made = {out for node in nodes for out in node.output}
+        if not (nodes or nodes_b) or any(traits_of(n).effect is Effect.RANDOM for n in nodes):
+            return None
+        if name in known or made & known.keys():
+            return None
+        small = (*self._small(self.a, nodes), *self._small(self.b, nodes_b))
+        return Part(name, other, (nodes, nodes_b), known, small)
+
+    def from_products(self, part: Part) -> Part | None:
+        """The same tensor, and all that makes it up to layers that may give any numbers."""
+        ends = {
+            name: other
+            for name, other in self.twins.items()
+            if name != part.name
+            and (maker := self.a.makers.get(name)) is not None
+            and traits_of(maker).effect in _MIXERS
+        }
+        return self.part(part.name, ends)
+
+    def _small(self, side: Side, nodes: Iterable[onnx.NodeProto]) -> Iterator[Array]:
+        for node in nodes:
+            for name in node.input:
+                tensor = side.constants.get(name)
+                if tensor is not None and np.prod(tensor.dims) <= _SMALL:
+                    array = side.model.read(tensor)
+                    if array.dtype.kind in "fiu":
+                        yield array
+            for item in node.attribute:
+                if item.type == AttributeProto.FLOAT:
+                    yield np.array([item.f], np.float32)
+
+    def models(self, part: Part, arrays: Mapping[str, Array]) -> tuple[Model, Model]:
+        """Both sides of a part as models, whose inputs are of the types and shapes of arrays."""
+        inputs = [
+            onnx.helper.make_tensor_value_info(
+                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+            )
+            for name, array in arrays.items()
+        ]
+        return (
+            _cut(self.a, part.nodes[0], inputs, part.name, {}),
+            _cut(self.b, part.nodes[1], inputs, part.other, {b: a for a, b in part.cuts.items()}),
+        )
+
+
+def _cut(
+    side: Side,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    output: str,
+    names: Mapping[str, str],
+) -> Model:
+    """Some nodes as a model; values that it starts from have other names outside."""
+    proto = onnx.ModelProto(ir_version=side.proto.ir_version)
+    proto.opset_import.extend(side.proto.opset_import)
+    proto.functions.extend(side.proto.functions)
+    graph = proto.graph
+    graph.name = "part"
+    needed = {output}.union(*map(reads, nodes))
+    graph.input.extend(inputs)
+    stored = [tensor for tensor in side.proto.graph.initializer if tensor.name in needed]
+    graph.initializer.extend(stored)
+    graph.node.extend(
+        onnx.helper.make_node("Identity", [outside], [inside])
+        for inside, outside in names.items()
+        if inside != outside and inside in needed
+    )
+    kept = {id(node) for node in nodes}
+    for node in side.proto.graph.node:
+        if id(node) in kept or (node.op_type == "Constant" and node.output[0] in needed):
+            graph.node.append(onnx.NodeProto.FromString(node.SerializeToString()))
+    made = onnx.ValueInfoProto(name="onnxshare.part")
+    graph.node.append(onnx.helper.make_node("Identity", [names.get(output, output)], [made.name]))
+    graph.output.append(made)
+    return replace(side.model, skeleton=proto)
+
+
+def _close(a: Array, b: Array) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if not is_float(a):
+        return np.array_equal(a, b)
+    one, other = a.astype(np.float64), b.astype(np.float64)
+    limit = _EQUAL * np.abs(one[np.isfinite(one)]).max(initial=0.0)
+    return np.allclose(one, other, 0.0, limit, equal_nan=True)
