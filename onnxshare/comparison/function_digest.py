@@ -44,10 +44,10 @@ class Digester:
         self._functions: dict[tuple[str, str, str], str] = {}
         for function in self._proto.functions:  # a function may call those before it alone
             key = (function.domain, function.name, getattr(function, "overload", ""))
-            known = {name: _hash("input", place) for place, name in enumerate(function.input)}
+            known = {name: digest_of("input", place) for place, name in enumerate(function.input)}
             self._nodes(function.node, known)
             made = [known.get(name, name) for name in function.output]
-            self._functions[key] = _hash("function", *made)
+            self._functions[key] = digest_of("function", *made)
 
     def model(self) -> str:
         """The digest of the outputs; see `function_digest`."""
@@ -62,9 +62,9 @@ class Digester:
             known[tensor.name] = self.tensor(tensor)
         for sparse in graph.sparse_initializer:
             known[sparse.values.name] = self._sparse(sparse)
-        known.update((name, _hash("input", depth, place)) for place, name in enumerate(inputs))
+        known.update((name, digest_of("input", depth, place)) for place, name in enumerate(inputs))
         self._nodes(graph.node, known, depth)
-        return _hash("graph", *(known.get(value.name, value.name) for value in graph.output))
+        return digest_of("graph", *(known.get(value.name, value.name) for value in graph.output))
 
     def _nodes(
         self, nodes: Iterable[onnx.NodeProto], known: dict[str, str], depth: int = 0
@@ -72,7 +72,7 @@ class Digester:
         for node in nodes:
             made = self.node(node, known, depth)
             known.update(
-                (name, _hash(made, place)) for place, name in enumerate(node.output) if name
+                (name, digest_of(made, place)) for place, name in enumerate(node.output) if name
             )
 
     def node(
@@ -91,7 +91,7 @@ class Digester:
         what = self._functions.get(key) or f"{domain}:{version or self._versions.get(domain)}"
         read = [known.get(name, name) for name in node.input]
         attributes = sorted(self._attribute(item, known, depth) for item in node.attribute)
-        return _hash(what, node.op_type, *read, "attributes", *attributes)
+        return digest_of(what, node.op_type, *read, "attributes", *attributes)
 
     def _attribute(self, item: onnx.AttributeProto, known: Mapping[str, str], depth: int) -> str:
         if item.type in _GRAPH:
@@ -109,16 +109,17 @@ class Digester:
             plain.CopyFrom(item)
             plain.ClearField("doc_string")
             parts = [plain.SerializeToString(deterministic=True).hex()]
-        return _hash(item.name, *parts)
+        return digest_of(item.name, *parts)
 
     def tensor(self, tensor: onnx.TensorProto) -> str:
         """The digest of a stored tensor: its type, dims and bytes."""
         return content(self._read(tensor), tensor.data_type).hash
 
     def _sparse(self, sparse: onnx.SparseTensorProto) -> str:
-        return _hash(*sparse.dims, self.tensor(sparse.values), self.tensor(sparse.indices))
+        return digest_of(*sparse.dims, self.tensor(sparse.values), self.tensor(sparse.indices))
 
 
-def _hash(*parts: object) -> str:
+def digest_of(*parts: object) -> str:
+    """One digest of several words."""
     text = "\0".join(f"{len(str(part))}:{part}" for part in parts)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, defs
 
-from onnxshare.comparison.function_digest import Digester
+from onnxshare.comparison.function_digest import Digester, digest_of
 from onnxshare.comparison.tensor_statistics import is_float
 from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.graph.random_operators import random_tensors
@@ -89,11 +89,11 @@ class Side:
         for place, name in enumerate(self.outputs):
             ends.setdefault(name, []).append(f"output {place}")
         for node in reversed(self.nodes):
-            after = [str(sorted(ends.get(name, []))) for name in node.output]
+            after = [digest_of(*sorted(ends.get(name, []))) for name in node.output]
             for name in set(node.input) - self._stored.keys() - {""}:
                 operands = dict.fromkeys(node.input, "other") | self._stored | {name: "here"}
-                ends.setdefault(name, []).append(f"{self._node(node, operands)} {after}")
-        return {name: str(sorted(found)) for name, found in ends.items()}
+                ends.setdefault(name, []).append(digest_of(self._node(node, operands), *after))
+        return {name: digest_of(*sorted(found)) for name, found in ends.items()}
 
     def _node(self, node: onnx.NodeProto, known: Mapping[str, str]) -> str:
         domain = "" if node.domain == "ai.onnx" else node.domain

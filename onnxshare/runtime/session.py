@@ -63,6 +63,7 @@ class Session:
         self._limit: int | None = None
         self._model, self._outputs = model, outputs
         self._wanted = proto if outputs is None else with_outputs(proto, outputs)
+        self._counted = _counted(self._wanted)
         self.output_names = tuple(value.name for value in self._wanted.graph.output)
         self._host = LocalHost() if host is None else host
         self._later = later
@@ -172,7 +173,8 @@ class Session:
 
         Returns:
             Per output an array `[samples, …]`; an output whose axis 0 does not follow the
-            samples is stacked instead: `[runs, …]`, one entry per run.
+            samples is stacked instead: `[runs, …]`, one entry per run. What a run finds some of,
+            as detections, is one list of all runs: `[found, …]`.
 
         Raises:
             RuntimeFailure: the model cannot be run, or an output's shape changes between runs.
@@ -190,7 +192,7 @@ class Session:
                     "give fewer samples, or raise that with --memory-limit",
                 )
         try:
-            return {name: np.concatenate(parts) for name, parts in pieces.items()}
+            return {name: _joined(parts) for name, parts in pieces.items()}
         except ValueError:
             raise RuntimeFailure(
                 "an output's shape differs from run to run", "give fewer samples, or one"
@@ -247,11 +249,37 @@ class Session:
             feed[name] = self._one(group)
         results = {}
         for name, array in zip(self.output_names, self._values(feed), strict=True):
+            if name in self._counted:
+                results[name] = np.moveaxis(array, self._counted[name], 0)
+                continue
             follows = self._rows.setdefault(
                 name, not whole and array.ndim > 0 and array.shape[0] == size
             )
             results[name] = array[:real] if follows else array[np.newaxis]
         return results
+
+
+def _counted(proto: onnx.ModelProto) -> dict[str, int]:
+    """The axis of each output whose size depends on what is found in the inputs: it is open,
+    though all sizes of the inputs are known."""
+    specs = input_specs(proto)
+    if not specs or any(spec.shape is None or None in spec.shape for spec in specs):
+        return {}
+    found = {}
+    for value in proto.graph.output:
+        known = [dim.dim_value > 0 for dim in value.type.tensor_type.shape.dim]
+        if not all(known):
+            found[value.name] = known.index(False)
+    return found
+
+
+def _joined(parts: list[Array]) -> Array:
+    """The results of all runs; along the axis in which they differ, if they differ in one."""
+    shapes = {part.shape for part in parts}
+    axes = [axis for axis, sizes in enumerate(zip(*shapes, strict=False)) if len(set(sizes)) > 1]
+    if len(axes) == 1 and axes[0]:
+        return np.concatenate([np.moveaxis(part, axes[0], 0) for part in parts])
+    return np.concatenate(parts)
 
 
 def run_model(
