@@ -143,17 +143,59 @@ def model(text: str, seed: int = 0) -> onnx.ModelProto:
 
 
 _FIXED: dict[str, Any] = {
-    **dict(zero=0.0, one=1.0, two=2.0, half=0.5, three=3.0, six=6.0, four=2.8284271, full=255.0),
-    **dict(root2=1.4142135, eps=1e-5, tiny=1e-10, low=-10000.0, xs=0.05, ws=0.01, rs=0.1),
-    **dict(up=[1.0, 1.0, 2.0, 2.0], onoff=[0.0, 1.0], iou=[0.5], thr=[0.55]),
-    **dict(heads=[0, 0, 2, 8], joined=[0, 0, 16], first=[0], ax12=[1, 2], split8=[8, 8]),
-    **dict(s4=[1, 10, 4], s3=[1, 3, 10], five=[5], k3=[3], ax_last=[-1], at0=0, at1=1, ten=10),
-    **dict(trips=4, xz=np.uint8(128), wz=np.int8(0)),
+    "zero": 0.0,
+    "one": 1.0,
+    "two": 2.0,
+    "half": 0.5,
+    "three": 3.0,
+    "six": 6.0,
+    "four": 2.8284271,
+    "full": 255.0,
+    "root2": 1.4142135,
+    "eps": 1e-5,
+    "tiny": 1e-10,
+    "low": -10000.0,
+    "xs": 0.05,
+    "ws": 0.01,
+    "rs": 0.1,
+    "up": [1.0, 1.0, 2.0, 2.0],
+    "onoff": [0.0, 1.0],
+    "iou": [0.5],
+    "thr": [0.55],
+    "heads": [0, 0, 2, 8],
+    "joined": [0, 0, 16],
+    "first": [0],
+    "ax12": [1, 2],
+    "split8": [8, 8],
+    "s4": [1, 10, 4],
+    "s3": [1, 3, 10],
+    "five": [5],
+    "k3": [3],
+    "ax_last": [-1],
+    "at0": 0,
+    "at1": 1,
+    "ten": 10,
+    "trips": 4,
+    "xz": np.uint8(128),
+    "wz": np.int8(0),
 }
 _SHAPES = {
-    **dict(E=(50, 16), T=(64, 16), Wq=(16, 16), Wk=(16, 16), Wv=(16, 16), Wo=(16, 16)),
-    **dict(Lw=(1, 64, 8), Lr=(1, 64, 16), Lb=(1, 128), Gw=(1, 48, 8), Gr=(1, 48, 16)),
-    **dict(Gb=(1, 96), slope=(32,), cos=(6, 16), sin=(6, 16), mean=(3, 1, 1)),
+    "E": (50, 16),
+    "T": (64, 16),
+    "Wq": (16, 16),
+    "Wk": (16, 16),
+    "Wv": (16, 16),
+    "Wo": (16, 16),
+    "Lw": (1, 64, 8),
+    "Lr": (1, 64, 16),
+    "Lb": (1, 128),
+    "Gw": (1, 48, 8),
+    "Gr": (1, 48, 16),
+    "Gb": (1, 96),
+    "slope": (32,),
+    "cos": (6, 16),
+    "sin": (6, 16),
+    "mean": (3, 1, 1),
 }
 
 
@@ -191,9 +233,9 @@ def trees(count: int, classes: int) -> onnx.ModelProto:
             if leaf:
                 leaves.append((tree, place, int(random.integers(0, classes)), random.normal()))
     word, more = (
-        ("class", dict(classlabels_int64s=[*range(classes)]))
+        ("class", {"classlabels_int64s": [*range(classes)]})
         if classes > 1
-        else ("target", dict(n_targets=1))
+        else ("target", {"n_targets": 1})
     )
     columns = list(zip(*leaves, strict=True))
     names = ("treeids", "nodeids", "ids", "weights")

@@ -96,6 +96,7 @@ def check(
     max_protobuf_share: float | str | None = None,
     equivalent_to: str | os.PathLike[str] | Literal[False] | None = None,
     min_agreement: float | str | None = None,
+    max_error: float | str | None = None,
     target: str | Literal[False] | None = None,
     operators: Sequence[str] | str | Literal[False] | None = None,
     loads: bool | None = None,

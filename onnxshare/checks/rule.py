@@ -37,6 +37,7 @@ class Subject:
         metrics: the same of the model as it is now.
         reference: the model that this one must be equivalent to, or None.
         selected: the codes of the rules that it is held against.
+        tolerant: whether `compare` allows an error, as other rules say.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Subject:
     before: Mapping[str, int | float | None] | None = None
     reference: str | None = None
     selected: frozenset[str] = frozenset()
+    tolerant: bool = False
 
 
 @dataclass(frozen=True)

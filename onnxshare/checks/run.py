@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxshare.analysis.inspection import HeadJudge, inspect
 from onnxshare.analysis.results import Inspection
@@ -171,15 +171,19 @@ def check_one(job: Job, how: How) -> ModelReport:
 
 def _subject(name: str, model: Model, inspection: Inspection, job: Job, how: How) -> Subject:
     samples = job.samples if how.samples is None else how.samples
+    allowed = _allowed(job.limits, model, samples is not None)
 
     def compare(reference: str) -> Comparison:
         # The only rules that run models ask for this: the others never import onnxruntime.
         from onnxshare.comparison.compare import compare
 
         right = reference if how.follow_symlinks is None else how.load(reference)
-        return compare(
-            right, model, samples=samples, provider=how.provider, run_limits=how.run_limits
-        )
+        given: dict[str, Any] = {
+            "samples": samples,
+            "provider": how.provider,
+            "run_limits": how.run_limits,
+        }
+        return compare(right, model, **given, **allowed)
 
     def loads() -> str | None:
         from onnxshare.errors import RuntimeFailure
@@ -202,7 +206,21 @@ def _subject(name: str, model: Model, inspection: Inspection, job: Job, how: How
         how.before.get(job.key or name),
         None if reference is None else str(reference),
         frozenset(BY_OPTION[option].code for option in job.limits),
+        bool(allowed),
     )
+
+
+def _allowed(limits: Mapping[str, Any], model: Model, samples: bool) -> dict[str, Any]:
+    """The error that a comparison allows; none of a model that promises one itself."""
+    found = {"keep": limits.get("min-agreement"), "max_error": limits.get("max-error")}
+    if found["keep"] is not None and (not samples or found["keep"] >= 1):
+        found["keep"] = None  # made-up samples show no agreement that counts
+    asked = {name: value for name, value in found.items() if value is not None}
+    if "equivalent-to" not in limits or not asked:
+        return {}
+    from onnxshare.comparison.promise import declared
+
+    return asked if declared(model.skeleton) is None else {}
 
 
 def _metrics(inspection: Inspection) -> Metrics:

@@ -13,7 +13,7 @@ from onnxshare.comparison.interface import Interface
 from onnxshare.comparison.promise import promise_of
 from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.strategy import Task, examine, stricter_of
-from onnxshare.comparison.tolerance import Tolerance
+from onnxshare.comparison.tolerance import Tolerance, advice
 from onnxshare.errors import ModelFileError, UsageError
 from onnxshare.io.load import Model, ModelSource, all_tensors, load
 from onnxshare.io.serialize import digest, pieces, size
@@ -90,8 +90,10 @@ def compare(
     left, right = interface.align(left, right)
     if reason := unmatched(left.skeleton, right.skeleton):
         return Comparison(Verdict.NOT_RUN, f"{reason}: {_MATCH}", chosen.label)
+    other = "" if tolerance else advice(left.skeleton, right.skeleton)
     reason = structural_difference(left.skeleton, right.skeleton)
     if reason:
+        reason = "; ".join(filter(None, (reason, other)))
         return Comparison(Verdict.DIFFERENT, reason, chosen.label)
     if same and latency is None:
         if samples is not None:
@@ -109,7 +111,8 @@ def compare(
         found = Comparison.on(inputs, Verdict.IDENTICAL, _SAME)
         if not same:
             found = replace(examine(task, inputs), **sessions.costs())
-            found = replace(found, reason="; ".join(filter(None, (found.reason, unkept))))
+            more = (unkept, "" if found.passed or promise else other)
+            found = replace(found, reason="; ".join(filter(None, (found.reason, *more))))
         if latency is not None and found.verdict is not Verdict.NOT_RUN:
             found = replace(found, latency=latencies(sessions, inputs, latency, seed))
         return replace(found, provider=chosen.label, seed=seed)

@@ -31,7 +31,7 @@ _MIXERS = (
     Effect.CONTROL_FLOW,
 )
 
-#: Elements, at most, of constants that tell one kind of part from another.
+#: Elements, at most, of constants of which all are tried; else the least and the largest.
 _SMALL = 16
 
 #: Equal values differ by no more than this share of the largest.
@@ -131,7 +131,7 @@ class Part:
         other: as B calls it.
         nodes: of A and of B.
         cuts: the tensors that both start from, as A calls them, and as B does.
-        constants: the small ones, and floats in attributes.
+        constants: the numbers and vectors, and floats in attributes.
     """
 
     name: str
@@ -173,6 +173,8 @@ class Part:
 def _counted(nodes: Iterable[onnx.NodeProto]) -> Counter[tuple[str, tuple[tuple[str, str], ...]]]:
     found: Counter[tuple[str, tuple[tuple[str, str], ...]]] = Counter()
     for node in nodes:
+        if node.op_type in ("Identity", "Dropout"):
+            continue
         given = sorted((item.name, _shown(item)) for item in node.attribute)
         found[node.op_type, tuple(given)] += 1
     return found
@@ -188,6 +190,14 @@ def _shown(item: AttributeProto) -> str:
     return f"a value of {item.ByteSize()} bytes"
 
 
+def same_graphs(a: Side, b: Side) -> bool:
+    """Whether two models are the same nodes and weights, whatever these are called."""
+    ours, theirs = a.digests({}), b.digests({})
+    return bool(a.outputs) and all(
+        name in ours and ours[name] == theirs.get(name) for name in a.outputs
+    )
+
+
 class Parts:
     """The parts of two models that are not the same nodes and weights."""
 
@@ -197,7 +207,7 @@ class Parts:
         ours, theirs = a.digests({}), b.digests({})
         same = {digest: name for name, digest in reversed(theirs.items())}
         self.twins = {name: same[d] for name, d in ours.items() if d in same}
-        self.alike = all(self.twins.get(n) and ours[n] == theirs.get(n) for n in a.outputs)
+        self.alike = same_graphs(a, b)
         self._drawn = {**random_tensors(a.proto), **random_tensors(b.proto)}
         if not self.alike:
             self._pair(set(ours) - self._drawn.keys(), set(theirs) - self._drawn.keys())
@@ -274,10 +284,12 @@ class Parts:
         for node in nodes:
             for name in node.input:
                 tensor = side.constants.get(name)
-                if tensor is not None and np.prod(tensor.dims) <= _SMALL:
-                    array = side.model.read(tensor)
-                    if array.dtype.kind in "fiu":
-                        yield array
+                if tensor is None or len(tensor.dims) > 1 or not all(tensor.dims):
+                    continue
+                array = side.model.read(tensor)
+                if array.dtype.kind in "fiu":
+                    small = array.size <= _SMALL
+                    yield array if small else np.array([array.min(), array.max()])
             for item in node.attribute:
                 if item.type == AttributeProto.FLOAT:
                     yield np.array([item.f], np.float32)

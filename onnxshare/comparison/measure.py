@@ -10,12 +10,14 @@ import onnx
 
 from onnxshare.comparison.inner_tensors import first_divergence
 from onnxshare.comparison.results import Divergence
-from onnxshare.comparison.rounding_noise import NoiseMeter
+from onnxshare.comparison.rounding_noise import EPSILON, NoiseMeter
 from onnxshare.comparison.tensor_statistics import Tally
 from onnxshare.comparison.verdict import Judged, judge, upstream
 from onnxshare.errors import RuntimeFailure
+from onnxshare.graph.operator_traits import traits_of
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model
+from onnxshare.runtime.ort_weights import reads
 from onnxshare.runtime.session import Session
 from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.input_specs import batching, input_specs
@@ -84,13 +86,14 @@ class Measurement:
         self._b = _open(sessions, "B", list(dict.fromkeys(self._names_b.values())))
         self._noise = NoiseMeter(a, self._a, seed=seed)
         self._tallies = {name: Tally(name) for name in names}
-        floats = [spec.name for spec in input_specs(a.skeleton) if spec.dtype.kind in "fV"]
-        # Outputs that no float reaches, or that trees make of them step by step, do not answer to
-        # floats that are moved a little.
-        trees = any(node.op_type.startswith("TreeEnsemble") for node in a.skeleton.graph.node)
-        self._answering = {
-            name for name in names if not trees and upstream(a.skeleton, name, floats)
-        }
+        specs = input_specs(a.skeleton)
+        fed = [spec.name for spec in specs]
+        floats = [spec.name for spec in specs if spec.dtype.kind in "fV"]
+        for name, tally in self._tallies.items():
+            other = upstream(b.skeleton, self._names_b[name], fed)
+            tally.fixed = bool(fed) and not (other or upstream(a.skeleton, name, fed))
+        answering = _answering(a.skeleton, floats)
+        self._answering = {name for name in names if name in answering}
         self._internal = {*internal, *self._pairs} - set(outputs)
         self._batch = _batch_size(a.skeleton, samples) if batch is None else batch
         self._step = self._batch
@@ -193,6 +196,18 @@ class Measurement:
             tally.add_noise(ours[name], [run[name] for run in own])
             if moved is not None and name in self._answering:
                 tally.add_response(ours[name], moved[name])
+
+
+def _answering(proto: onnx.ModelProto, inputs: Sequence[str]) -> set[str]:
+    """What answers to floats that are moved a little: not what is made of them step by step, as by
+    trees or comparisons."""
+    found = set(inputs)
+    for node in proto.graph.node:
+        steps = traits_of(node).steps
+        steps |= node.op_type == "Cast" and any(a.i not in EPSILON for a in node.attribute)
+        if not steps and not found.isdisjoint(reads(node)):
+            found.update(node.output)
+    return found
 
 
 def _open(sessions: Sessions, letter: str, outputs: Sequence[str]) -> Session:

@@ -22,7 +22,7 @@ from onnxshare.comparison.rounding_noise import DRAWS, move, working_epsilon
 from onnxshare.comparison.tensor_statistics import is_float
 from onnxshare.comparison.verdict import FACTOR
 from onnxshare.errors import OutOfMemory, RuntimeFailure
-from onnxshare.graph.operator_traits import operators_where
+from onnxshare.graph.operator_traits import traits_of
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
 from onnxshare.runtime.session import Session
@@ -39,12 +39,11 @@ _OF_A_KIND = 2
 #: Values from this size on may leave the range of a type for no fault of a model.
 _LARGE = 64.0
 
-#: Operators that round nothing, so that equal numbers are the same number.
-_WITHOUT_ROUNDING = operators_where(lambda traits: traits.moves) | frozenset(
-    "Relu Clip Abs Neg Sign Floor Ceil Round Max Min Greater GreaterOrEqual Less LessOrEqual Equal "
-    "Not And Or Xor Where Cast ArgMax ArgMin TopK MaxPool ReduceMax ReduceMin Gather Slice Pad "
-    "Concat Identity NonZero".split()
-)
+#: Constants of this size are no thresholds.
+_LARGEST = 1e9
+
+#: Constants that fill all values in turn.
+_SIZES = 12
 
 
 @dataclass(frozen=True)
@@ -128,9 +127,13 @@ class _Search:
             )
         except RuntimeFailure:  # a part that cannot be run alone
             return None
-        exact = all(node.op_type in _WITHOUT_ROUNDING for nodes in part.nodes for node in nodes)
-        for scale, made in _made_up(seen, part, self._table(part)):
-            if _unlike(a, b, made, scale < _LARGE, exact):
+        rounding = [n for nodes in part.nodes for n in nodes if not traits_of(n).exact]
+        # Sums of whole numbers and halves are exact.
+        sums = all(traits_of(n).linear and n.op_type != "Div" for n in rounding)
+        whole = sums and not np.any(_numbers(part) * 2 % 1)
+        for kind, made in _made_up(seen, part, self._table(part)):
+            exact = not rounding or (whole and kind.make in ("steps", "integers"))
+            if _unlike(a, b, made, kind.least < _LARGE, exact):
                 return made
         return None
 
@@ -174,42 +177,66 @@ class _Alone:
         return next(iter(self._session.run_once(given, self._size).values()))
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """How values are made up.
+
+    Attributes:
+        make: normal, uniform, steps (whole numbers), constants (those of the part) or filled.
+        size: the factor, or the number that fills all.
+        least: how large they are.
+    """
+
+    make: str
+    size: float
+    least: float
+
+    def values(self, shape: tuple[int, ...], numbers: Array, random: np.random.Generator) -> Array:
+        """Values of a shape; `numbers` are the constants."""
+        if self.make == "normal":
+            return random.standard_normal(shape) * self.size
+        if self.make == "uniform":
+            return random.uniform(0, self.size, shape)
+        if self.make == "steps":
+            return random.integers(-9, 10, shape) * self.size
+        if self.make == "constants":
+            return random.choice(numbers, shape)
+        return np.full(shape, self.size)
+
+
+def _numbers(part: Part) -> Array:
+    """The constants of a part, of both signs."""
+    floats = [array.ravel() for array in part.constants if array.dtype.kind == "f"]
+    numbers = np.concatenate([[0.0], *floats]).astype(np.float64)
+    numbers = numbers[np.isfinite(numbers) & (np.abs(numbers) < _LARGEST)]
+    return np.unique(np.concatenate([numbers, -numbers]))
+
+
+def _kinds(numbers: Array) -> Iterator[_Kind]:
+    largest = float(np.abs(numbers).max())
+    for size in (1.0, 2.0**-6, 64.0, 1e-6, 1e4, 2 * largest):
+        yield _Kind("normal", size, size)
+    yield _Kind("uniform", 1.0, 1.0)
+    yield from (_Kind("steps", size, 9.0) for size in (1.0, 0.5))
+    yield _Kind("constants", 1.0, largest)
+    few = numbers[np.linspace(0, len(numbers) - 1, _SIZES).astype(int)] if largest else numbers
+    for size in dict.fromkeys((*map(float, few), 1.0, -1.0, 1e4, -1e4, 2 * largest, -2 * largest)):
+        yield _Kind("filled", size, abs(size))
+
+
 def _made_up(
     seen: Mapping[str, Array], part: Part, tables: Mapping[str, int]
-) -> Iterator[tuple[float, dict[str, Array]]]:
-    """Values to run a part on, and how large they are."""
-    random = np.random.default_rng(0)
-    floats = [array for array in part.constants if array.dtype.kind == "f"]
-    numbers = np.concatenate([[0.0], *(array.ravel().astype(np.float64) for array in floats)])
-    numbers = numbers[np.isfinite(numbers) & (np.abs(numbers) < 1e6)]
-    numbers = np.unique(np.concatenate([numbers, -numbers]))
-    integers = [array.ravel() for array in part.constants if array.dtype.kind in "iu"]
-
-    def floating(make: str, shape: tuple[int, ...], size: float) -> Array:
-        if make == "normal":
-            return random.standard_normal(shape) * size
-        if make == "uniform":
-            return random.uniform(0, size, shape)
-        if make == "steps":
-            return random.integers(-9, 10, shape) * size
-        if make == "constants":
-            return random.choice(numbers, shape)
-        return np.full(shape, size)
-
-    kinds = [("normal", 1.0), ("normal", 2.0**-6), ("normal", 64.0), ("uniform", 1.0)]
-    kinds += [("steps", 1.0), ("steps", 0.5), ("constants", 1.0), ("normal", 1e4)]
-    kinds += [("filled", float(size)) for size in (*numbers[:24], 1, -1, 1e4, -1e4)]
+) -> Iterator[tuple[_Kind, dict[str, Array]]]:
+    """Values to run a part on, and of which kind they are."""
+    random, numbers = np.random.default_rng(0), _numbers(part)
     driven = {name for name, array in seen.items() if is_float(array)}
-    for make, size in kinds if driven else []:
-        yield (
-            abs(size) if make != "constants" else float(np.abs(numbers).max()),
-            {
-                name: floating(make, array.shape, size).astype(array.dtype)
-                if name in driven
-                else array
-                for name, array in seen.items()
-            },
-        )
+    for kind in _kinds(numbers) if driven else ():
+        made = dict(seen)
+        for name in driven:
+            values = kind.values(seen[name].shape, numbers, random)
+            made[name] = values.astype(seen[name].dtype)
+        yield kind, made
+    integers = [array.ravel() for array in part.constants if array.dtype.kind in "iu"]
     whole = {
         name: array
         for name, array in seen.items()
@@ -227,7 +254,7 @@ def _made_up(
             if known is not None:
                 pool = pool[(pool >= known.min) & (pool <= known.max)]
             made[name] = random.choice(pool, array.shape).astype(array.dtype)
-        yield 1.0, made
+        yield _Kind("integers", 1.0, 1.0), made
 
 
 def _unlike(a: _Alone, b: _Alone, values: dict[str, Array], moderate: bool, exact: bool) -> bool:

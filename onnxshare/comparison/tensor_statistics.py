@@ -107,6 +107,7 @@ class Tally:
         only_values: whether the problem is that some integers or strings differ, no more.
         agree_five: rows with the same five largest classes.
         worst_row: per channel the sample with the largest error.
+        fixed: whether no input has a part in it.
         discrete: whether values jump by whole steps, which any channel may do once in a while.
     """
 
@@ -117,7 +118,7 @@ class Tally:
         self.bit_equal = True
         self.problem = ""
         self.numeric = True
-        self.discrete = False
+        self.discrete = self.fixed = False
         self.epsilon = 0.0
         self.classes = 0
         self.agree = 0
@@ -128,7 +129,7 @@ class Tally:
         self.response: Floats | None = None
         self._low = self._high = np.zeros(0)
         self._sums = np.zeros(4)  # of a², b², a·b, error²
-        self._elements = 0
+        self._elements = self._not_finite = 0
         self._spread = Spread()
 
     def add(
@@ -186,6 +187,11 @@ class Tally:
     def moves(self) -> bool:
         """Whether a value changes at all from sample to sample; of strings that is not known."""
         return not self._low.size or bool((self.movement > 0).any())
+
+    @property
+    def numberless(self) -> bool:
+        """Whether all values are NaN or infinite."""
+        return self._not_finite > 0 and not self._elements
 
     @property
     def varied(self) -> float | None:
@@ -276,7 +282,9 @@ class Tally:
         )
         self._spread.add(a)
         self._sums[:3] += (np.vdot(a, a), np.vdot(b, b), np.vdot(a, b))
-        self._elements -= int((~finite).sum())
+        odd = int((~finite).sum())
+        self._elements -= odd
+        self._not_finite += odd
 
     def _add_numbers(self, a: Floats, b: Floats) -> Floats:
         """Widen ranges, and return the errors; no more is known of integers and booleans, which no

@@ -7,8 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import onnx
+
 from onnxshare.comparison.tensor_statistics import agreement_lower_bound
+from onnxshare.comparison.wider_graph import HALF, float_types
 from onnxshare.errors import UsageError
+from onnxshare.graph.operator_traits import traits_of
 
 if TYPE_CHECKING:
     from onnxshare.comparison.verdict import Judged
@@ -89,6 +93,26 @@ class Tolerance:
 
 #: No error but rounding.
 NONE = Tolerance()
+
+
+def advice(a: onnx.ModelProto, b: onnx.ModelProto) -> str:
+    """What to ask instead, where B is a quantized or half-precision export of A and A is none."""
+    for kind, found in (("quantized", _quantizes), ("in half precision", _halves)):
+        if found(b) and not found(a):
+            return (
+                f"B is {kind}, and A is not: give --samples, and say which error is allowed "
+                "with --keep 99% or --max-error 1%"
+            )
+    return ""
+
+
+def _quantizes(proto: onnx.ModelProto) -> bool:
+    return any(traits_of(node).quantized or traits_of(node).rounds for node in proto.graph.node)
+
+
+def _halves(proto: onnx.ModelProto) -> bool:
+    casts = {a.i for n in proto.graph.node if n.op_type == "Cast" for a in n.attribute}
+    return not HALF.isdisjoint(float_types(proto) | casts)
 
 
 def _has_classes(item: Judged) -> bool:

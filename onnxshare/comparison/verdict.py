@@ -80,8 +80,8 @@ class Judged:
 
     @property
     def lives(self) -> bool:
-        """Whether at least half of the channels are evidence."""
-        return self.live.size > 0 and float(self.live.mean()) >= 0.5
+        """Whether at least half of the channels are evidence, or no input could move any."""
+        return self.tally.fixed or (self.live.size > 0 and float(self.live.mean()) >= 0.5)
 
 
 def tolerances(tally: Tally) -> Floats:
@@ -189,9 +189,13 @@ def decide(
             return _tolerated(judged, tolerance)
         return Verdict.INCONCLUSIVE, _dead(judged, dead)
     if all(item.tally.bit_equal for item in judged):
+        fixed = [f"'{item.row.name}'" for item in judged if item.tally.fixed]
+        words = ", and move with the inputs" if len(fixed) < len(judged) else ""
+        if fixed:
+            words += f", but for {', '.join(fixed)}" if words else ""
+            words += ", which no input reaches"
         return Verdict.IDENTICAL, (
-            "all outputs are equal bit for bit, and move with the inputs"
-            + _unseen(judged, alive, covers)
+            f"all outputs are equal bit for bit{words}" + _unseen(judged, alive, covers)
         )
     worst = max(judged, key=lambda item: item.row.worst or 0.0)
     return Verdict.EQUIVALENT, (
@@ -240,7 +244,7 @@ def _unseen(judged: Sequence[Judged], alive: set[str], covers: Mapping[str, Sequ
     """Say so where some channels passed only because they did not move."""
     for item in judged:
         still = int((~item.live).sum())
-        if still and not item.row.internal:
+        if still and not (item.row.internal or item.tally.fixed):
             channels = f"{still} of {item.live.size} channels of '{item.row.name}'"
             before = [name for name in covers.get(item.row.name, ()) if name in alive]
             if before:
@@ -258,6 +262,8 @@ def _dead(judged: Sequence[Judged], dead: Sequence[str]) -> str:
             f"output '{dead[0]}' holds no floating-point values: equal ones prove little, and no "
             "tensor before it could be compared in its place"
         )
+    if item.tally.numberless:
+        return f"output '{dead[0]}' is NaN or infinite throughout, which proves nothing"
     share = "none" if not item.live.size else f"{item.live.mean():.0%}"
     if item.tally.samples < 2:
         return (

@@ -8,7 +8,7 @@ question. To add an operator, name it in the row of those that do the same.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
@@ -100,6 +100,8 @@ class Traits:
         ignores_shift: whether a number that is added to all its data changes nothing.
         rounds: whether it rounds data to a few bits, as it runs.
         quantized: whether it computes with scales and zero points.
+        steps: whether what it makes of numbers jumps, and does not move in between.
+        selects: whether it compares, picks or cuts off numbers, and rounds none.
         shape_only: whether what it makes depends on sizes alone, on no element of the data.
     """
 
@@ -114,6 +116,8 @@ class Traits:
     ignores_shift: bool = False
     rounds: bool = False
     quantized: bool = False
+    steps: bool = False
+    selects: bool = False
     shape_only: bool = False
 
     @property
@@ -127,6 +131,11 @@ class Traits:
         return self.effect in _MOVES
 
     @property
+    def exact(self) -> bool:
+        """Whether it rounds nothing."""
+        return self.selects or self.effect in _EXACT
+
+    @property
     def slides(self) -> bool:
         """Whether it moves a window over positions, or would if the window were not the map."""
         return self.effect in _SLIDES
@@ -138,6 +147,7 @@ class Traits:
 
 
 _MOVES = frozenset((Effect.RESHAPE, Effect.PERMUTATION))
+_EXACT = _MOVES | {Effect.CUT, Effect.LOOKUP, Effect.REPEAT, Effect.JOIN, Effect.SHAPE}
 _SLIDES = frozenset((Effect.CONVOLUTION, Effect.POOLING, Effect.GLOBAL_POOLING))
 _ALONG_AXIS = frozenset(
     (
@@ -158,10 +168,14 @@ UNKNOWN = Traits(Effect.UNKNOWN)
 _UNARY = Traits(Effect.ELEMENTWISE, (0,))
 _SATURATING = Traits(Effect.ELEMENTWISE, (0,), hides=True)
 _OPERANDS = Traits(Effect.ELEMENTWISE)
-_COMPARISON = Traits(Effect.ELEMENTWISE, hides=True)
+_SIGN = Traits(Effect.ELEMENTWISE, (0,), selects=True)
+_CLIP = Traits(Effect.ELEMENTWISE, (0,), hides=True, selects=True)
+_STEPS = Traits(Effect.ELEMENTWISE, (0,), hides=True, steps=True, selects=True)
+_COMPARISON = Traits(Effect.ELEMENTWISE, hides=True, steps=True, selects=True)
+_LOGIC = Traits(Effect.ELEMENTWISE, selects=True)
 _ARITHMETIC = Traits(Effect.ELEMENTWISE, arithmetic=True)
 _LINEAR = Traits(Effect.ELEMENTWISE, arithmetic=True, linear=True)
-_CARRYING = Traits(Effect.ELEMENTWISE, (0,), carries=True)
+_CARRYING = Traits(Effect.ELEMENTWISE, (0,), carries=True, selects=True)
 _QUANTIZE = Traits(Effect.ELEMENTWISE, (0,), rounds=True, quantized=True)
 _DEQUANTIZE = Traits(Effect.ELEMENTWISE, (0,), carries=True, quantized=True)
 _RESHAPE = Traits(Effect.RESHAPE, (0,), shape_inputs=(1,), carries=True)
@@ -174,9 +188,11 @@ _SCATTER = Traits(Effect.SCATTER)
 _CONVOLUTION = Traits(Effect.CONVOLUTION, (0,))
 _QUANTIZED_CONVOLUTION = Traits(Effect.CONVOLUTION, (0,), quantized=True)
 _POOLING = Traits(Effect.POOLING, (0,))
+_LARGEST = Traits(Effect.POOLING, (0,), selects=True)
 _GLOBAL_POOLING = Traits(Effect.GLOBAL_POOLING, (0,))
 _REDUCTION = Traits(Effect.REDUCTION, (0,))
-_BEST = Traits(Effect.REDUCTION, (0,), hides=True, ignores_shift=True)
+_EXTREME = Traits(Effect.REDUCTION, (0,), selects=True)
+_BEST = replace(_EXTREME, hides=True, steps=True, ignores_shift=True)
 _NORMALIZATION = Traits(Effect.NORMALIZATION, (0,))
 _CENTERING = Traits(Effect.NORMALIZATION, (0,), ignores_shift=True)
 _SOFTMAX = Traits(Effect.SOFTMAX, (0,), hides=True, ignores_shift=True)
@@ -195,6 +211,7 @@ _SHAPE = Traits(Effect.SHAPE, shape_only=True)
 _CONTAINER = Traits(Effect.CONTAINER)
 _TEXT = Traits(Effect.TEXT)
 _ESTIMATOR = Traits(Effect.ESTIMATOR, (0,))
+_TREES = replace(_ESTIMATOR, steps=True)
 _TRAINING = Traits(Effect.TRAINING)
 _OTHER = Traits(Effect.OTHER)
 
@@ -202,28 +219,29 @@ Rows = tuple[tuple[str, Traits], ...]
 
 _STANDARD: Rows = (
     (
-        "Abs Acos Acosh Asin Asinh Atan Cos Cosh Neg Reciprocal Sin Sinh Tan Shrink Affine "
+        "Acos Acosh Asin Asinh Atan Cos Cosh Reciprocal Sin Sinh Tan Shrink Affine "
         "IsInf IsNaN BitwiseNot ImageScaler Scale",
         _UNARY,
     ),
     (
-        "Atanh Ceil Celu Clip Elu Erf Exp Floor Gelu HardSigmoid HardSwish LeakyRelu Log Mish Not "
-        "ParametricSoftplus Relu Round ScaledTanh Selu Sigmoid Sign Softplus Softsign Sqrt Swish "
-        "Tanh ThresholdedRelu",
+        "Atanh Celu Elu Erf Exp Gelu HardSigmoid HardSwish LeakyRelu Log Mish ParametricSoftplus "
+        "ScaledTanh Selu Sigmoid Softplus Softsign Sqrt Swish Tanh ThresholdedRelu",
         _SATURATING,
     ),
+    ("Abs Neg", _SIGN),
+    ("Clip Not Relu", _CLIP),
+    ("Ceil Floor Round Sign", _STEPS),
     ("Identity CastLike", _CARRYING),
-    ("Cast", Traits(Effect.ELEMENTWISE, (0,), carries=True, hides=True)),
+    ("Cast", Traits(Effect.ELEMENTWISE, (0,), carries=True, hides=True, selects=True)),
     ("BatchNormalization BitCast", _UNARY),
-    ("Dropout", Traits(Effect.ELEMENTWISE, (0,), views=True)),
+    ("Dropout", Traits(Effect.ELEMENTWISE, (0,), views=True, selects=True)),
     ("QuantizeLinear", _QUANTIZE),
     ("DequantizeLinear", _DEQUANTIZE),
     ("Add Sub Mul Div", _LINEAR),
-    ("Pow Max Min", _ARITHMETIC),
-    (
-        "And Or Xor BitShift BitwiseAnd BitwiseOr BitwiseXor Mean Mod PRelu Sum SwiGLU Where",
-        _OPERANDS,
-    ),
+    ("Pow", _ARITHMETIC),
+    ("Max Min", Traits(Effect.ELEMENTWISE, arithmetic=True, selects=True)),
+    ("And Or Xor BitShift BitwiseAnd BitwiseOr BitwiseXor Where", _LOGIC),
+    ("Mean Mod PRelu Sum SwiGLU", _OPERANDS),
     ("Equal Greater GreaterOrEqual Less LessOrEqual", _COMPARISON),
     ("Flatten", Traits(Effect.RESHAPE, (0,), carries=True)),
     ("Reshape Squeeze Unsqueeze", _RESHAPE),
@@ -245,14 +263,16 @@ _STANDARD: Rows = (
     ("Conv ConvTranspose DeformConv CausalConvWithState", _CONVOLUTION),
     ("QLinearConv", _QUANTIZED_CONVOLUTION),
     ("ConvInteger", Traits(Effect.CONVOLUTION, (0,), rounds=True, quantized=True)),
-    ("AveragePool LpPool MaxPool MaxRoiPool", _POOLING),
+    ("AveragePool LpPool", _POOLING),
+    ("MaxPool MaxRoiPool", _LARGEST),
     ("MaxUnpool", Traits(Effect.REPEAT, (0,), shape_inputs=(2,))),
     ("GlobalAveragePool GlobalLpPool GlobalMaxPool", _GLOBAL_POOLING),
     (
-        "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "
-        "ReduceSum ReduceSumSquare",
+        "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean ReduceProd ReduceSum "
+        "ReduceSumSquare",
         _REDUCTION,
     ),
+    ("ReduceMax ReduceMin", _EXTREME),
     ("ArgMax ArgMin", _BEST),
     ("LRN LpNormalization RMSNormalization SimplifiedLayerNormalization", _NORMALIZATION),
     (
@@ -261,7 +281,7 @@ _STANDARD: Rows = (
     ),
     ("DynamicQuantizeLinear", Traits(Effect.NORMALIZATION, (0,), rounds=True, quantized=True)),
     ("Softmax LogSoftmax Hardmax", _SOFTMAX),
-    ("TopK", Traits(Effect.ORDERING, (0,), shape_inputs=(1,), hides=True)),
+    ("TopK", Traits(Effect.ORDERING, (0,), shape_inputs=(1,), hides=True, selects=True)),
     ("CumProd CumSum", Traits(Effect.ORDERING, (0,))),
     ("Resize", Traits(Effect.INTERPOLATION, (0,), shape_inputs=(2, 3))),
     ("Upsample", Traits(Effect.INTERPOLATION, (0,), shape_inputs=(1,))),
@@ -298,11 +318,8 @@ _CLASSICAL_ML: Rows = (
     ("CastMap DictVectorizer ZipMap", _CONTAINER),
     ("FeatureVectorizer", _JOIN),
     ("Normalizer", _NORMALIZATION),
-    (
-        "LinearClassifier LinearRegressor SVMClassifier SVMRegressor TreeEnsemble "
-        "TreeEnsembleClassifier TreeEnsembleRegressor",
-        _ESTIMATOR,
-    ),
+    ("LinearClassifier LinearRegressor SVMClassifier SVMRegressor", _ESTIMATOR),
+    ("TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor", _TREES),
 )
 
 _MICROSOFT: Rows = (

@@ -135,10 +135,10 @@ def with_reference(*, equal: bool) -> Writer:
     return write
 
 
-def promising(agreement: float) -> Writer:
+def promising(agreement_low: float | None = None, **more: float) -> Writer:
     def write(path: Path) -> None:
         built = small()
-        promise = {"rewrite": "fc-to-gap", "agreement_low": agreement}
+        promise = {"rewrite": "fc-to-gap", "agreement_low": agreement_low, **more}
         helper.set_model_props(built, {PROMISE_KEY: json.dumps(promise)})
         onnx.save(built, path)
 
@@ -215,6 +215,7 @@ PAIRS: dict[str, Pair] = {
         ("--equivalent-to", "{folder}/reference.onnx.bin", "--provider", "cpu"),
     ),
     "EQ302": Pair(promising(0.97), promising(0.995), ("--min-agreement", "99%")),
+    "EQ303": Pair(promising(sqnr_low=19.0), promising(sqnr_low=21.0), ("--limit", "max-error=10%")),
     "DP401": Pair(opset(18), opset(17), ("--target", "opset <= 17"), fixed=True),
     "DP402": Pair(foreign("com.microsoft"), foreign(""), ("--select", "DP402")),
     "DP403": Pair(foreign("no.such.domain"), foreign(""), ("--select", "DP403")),

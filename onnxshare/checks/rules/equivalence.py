@@ -19,8 +19,10 @@ def _equivalent_to(subject: Subject, reference: str) -> Iterator[Problem]:
     if "EQ302" in subject.selected and _promise(subject) is not None:
         return  # an approximation that says so is not equivalent, and EQ302 judges it
     comparison = subject.compare(reference)
-    # `compare` also passes an approximation that keeps its promise; equivalent it is not.
-    if comparison.passed and comparison.verdict is not Verdict.APPROXIMATE:
+    # `compare` also passes an approximation that keeps its promise; equivalent it is not, but for
+    # an error that was allowed.
+    allowed = subject.tolerant and _promise(subject) is None
+    if comparison.passed and (allowed or comparison.verdict is not Verdict.APPROXIMATE):
         return
     what = f"not equivalent to {reference}"
     if comparison.verdict.open:
@@ -78,6 +80,20 @@ def _min_agreement(subject: Subject, limit: float) -> Iterator[Problem]:
         )
 
 
+def _max_error(subject: Subject, limit: float) -> Iterator[Problem]:
+    promise = _promise(subject)
+    if promise is None or promise.sqnr_low is None:
+        return
+    error = 10 ** (-promise.sqnr_low / 20)
+    if error > limit:
+        share = show(error, "share", beside=limit)
+        yield Problem(
+            f"an approximation by {promise.rewrite} promises a relative error of {share} only",
+            error,
+            command("explain", "EQ303"),
+        )
+
+
 def _promise(subject: Subject) -> Promise | None:
     from onnxshare.comparison.promise import (
         declared,  # imports onnx, which the list of rules does not need
@@ -93,7 +109,8 @@ RULES: tuple[Rule, ...] = (
         "equivalent-to",
         "model",
         None,
-        "the verdict of `onnxshare compare` against a reference: identical or equivalent passes",
+        "the verdict of `onnxshare compare` against a reference: identical or equivalent passes, "
+        "and approximate where `min-agreement` or `max-error` allows it, on the samples given",
         "What was tested in training is the reference; what is shipped must be the same function.",
         "See with `onnxshare compare` where the two part.",
         _equivalent_to,
@@ -107,11 +124,29 @@ RULES: tuple[Rule, ...] = (
         "share",
         1.0,
         "the agreement that a model rewritten approximately promises in its metadata, and, where a "
-        "reference is given, whether it keeps the promise; 100% allows no approximation",
+        "reference is given, whether it keeps the promise; 100% allows no approximation. Of any "
+        "other model, such as a quantized one: the share of samples whose class stays that of the "
+        "reference, by its 95 % lower bound, as `compare --keep` has it",
         "An approximate model must not reach a device unnoticed.",
         "Allow it with `min-agreement`, at the agreement you need, or rewrite exactly.",
         _min_agreement,
         frozenset({"runtime"}),
-        "The agreement that an approximate model must promise; 100% allows none.",
+        "The agreement that an approximate model must promise or keep; 100% allows none.",
+    ),
+    Rule(
+        "EQ303",
+        "relative-error",
+        "max-error",
+        "share",
+        None,
+        "the relative RMS error that a model rewritten approximately promises in its metadata; of "
+        "any other model that of each output against the reference, as `compare --max-error` has "
+        "it. It needs samples",
+        "A quantized or half-precision model differs from its reference, and by how much is yours "
+        "to say.",
+        "Quantize fewer layers, or calibrate on more samples.",
+        _max_error,
+        frozenset({"runtime"}),
+        "The largest relative RMS error of an output that is allowed against the reference.",
     ),
 )
