@@ -49,8 +49,8 @@ OPERATORS = {
 #: Attributes, and another value of each.
 ATTRIBUTES: dict[str, Any] = {
     "alpha": lambda v: v * 1.5, "epsilon": lambda v: v * 100, "pads": lambda v: [0] * len(v),
-    "linear_before_reset": lambda v: 1 - v, "coordinate_transformation_mode": lambda v: b"asymmetric",
-    "count_include_pad": lambda v: 1 - v, "gamma": lambda v: v * 1.5,
+    "linear_before_reset": lambda v: 1 - v, "gamma": lambda v: v * 1.5,
+    "coordinate_transformation_mode": lambda v: b"asymmetric", "count_include_pad": lambda v: 1 - v,
 }  # fmt: skip
 
 
@@ -163,7 +163,7 @@ def _weight_faults(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.ModelProt
 
 
 def has_effect(original: onnx.ModelProto, right: onnx.ModelProto, wrong: onnx.ModelProto) -> bool:
-    """Whether some output differs by more than 0.1 % of the largest, where the right one does not."""
+    """Whether some output differs by over 0.1 % of the largest, and the right one's does not."""
     with contextlib.suppress(Exception):
         sessions = [_session(model) for model in (original, right, wrong)]
         for guess in (Guess(), Guess(length=13, integers=(-9, 30)), Guess(length=40)):

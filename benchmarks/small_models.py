@@ -26,11 +26,15 @@ _ATTEND = (
     "qk = MatMul(q, k) sc = Div(qk, four) {mask} p = Softmax<axis=-1>({masked}) "
     "pv = MatMul(p, v) t = Transpose<perm=[0,2,1,3]>(pv) u = Reshape(t, joined) o = MatMul(u, Wo) "
 )
-_SWISH = "{o}a = Add({i}, three) {o}c = Clip({o}a, zero, six) {o}b = Div({o}c, six) {o} = Mul({i}, {o}b) "
+_SWISH = (
+    "{o}a = Add({i}, three) {o}c = Clip({o}a, zero, six) {o}b = Div({o}c, six) "
+    "{o} = Mul({i}, {o}b) "
+)
 
 #: Per model its body in ONNX's text form; weights are made for the names that it reads.
 TEXTS = {
-    "relu6 mlp": "(float[N,16] x) => (float[N,8] y) {a = Gemm(x, W16x32, b32) r = Clip(a, zero, six) "
+    "relu6 mlp": "(float[N,16] x) => (float[N,8] y) {a = Gemm(x, W16x32, b32) r = Clip(a, "
+    "zero, six) "
     "y = Gemm(r, W32x8, b8)}",
     "mobile block": "(float[N,3,16,16] x) => (float[N,8] y) {a = Conv<pads=[1,1,1,1]>(x, K8x3x3x3) "
     "n = BatchNormalization(a, s8, b8, m8, v8) "
@@ -80,9 +84,11 @@ TEXTS = {
     "d = AveragePool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(r) "
     'u = Resize<mode="linear", coordinate_transformation_mode="half_pixel">(d, , up) '
     "j = Concat<axis=1>(u, r) c = Conv<pads=[1,1,1,1]>(j, K3x16x3x3) y = Sigmoid(c)}",
-    "transposed": "(float[N,8,6,6] x) => (float[N,3,13,13] y) {n = InstanceNormalization(x, s8, b8) "
+    "transposed": "(float[N,8,6,6] x) => (float[N,3,13,13] y) {n = InstanceNormalization(x, "
+    "s8, b8) "
     "l = LeakyRelu<alpha=0.2>(n) c = ConvTranspose<strides=[2,2]>(l, K8x3x3x3) y = Tanh(c)}",
-    "activations": "(float[N,16] x) => (float[N,8] y) {a = Gemm(x, W16x32, b32) e = Elu<alpha=0.7>(a) "
+    "activations": "(float[N,16] x) => (float[N,8] y) {a = Gemm(x, W16x32, b32) e = "
+    "Elu<alpha=0.7>(a) "
     "b = Gemm(e, W32x32, b32) p = PRelu(b, slope) c = Gemm(p, W32x32, b32) s = Selu(c) "
     "t = Softplus(s) y = Gemm(t, W32x8, b8)}",
     "log mel": "(float[N,1,16,20] x) => (float[N,8] y) {p = Mul(x, x) f = MatMul(p, M20x12) "
@@ -91,12 +97,15 @@ TEXTS = {
     "q = Flatten(g) y = Gemm(q, W8x8, b8)}",
     "top k": "(float[N,16] x) => (float[N,3] v, int64[N,3] i) {a = Gemm(x, W16x32, b32) "
     "s = Softmax<axis=1>(a) v, i = TopK(s, k3)}",
-    "threshold": "(float[N,16] x) => (float[N,8] y) {b = Greater(x, half) n = Not(b) c = Cast<to=1>(n) "
+    "threshold": "(float[N,16] x) => (float[N,8] y) {b = Greater(x, half) n = Not(b) c = "
+    "Cast<to=1>(n) "
     "d = Mul(c, x) w = Where(b, x, d) y = Gemm(w, W16x8, b8)}",
-    "two branches": "(float[N,16] x) => (float[N,8] y) {a = Gemm(x, W16x8, b8) s = ReduceSum<keepdims=0>(x) "
+    "two branches": "(float[N,16] x) => (float[N,8] y) {a = Gemm(x, W16x8, b8) s = "
+    "ReduceSum<keepdims=0>(x) "
     "c = Greater(s, zero) y = If<then_branch = t() => (o1) {o1 = Relu(a)}, "
     "else_branch = e() => (o2) {o2 = Tanh(a)}>(c)}",
-    "loop": "(float[N,16] x) => (float[N,16] y) {y = Loop<body = b(int64 i, bool c, float[N,16] p) => "
+    "loop": "(float[N,16] x) => (float[N,16] y) {y = Loop<body = b(int64 i, bool c, "
+    "float[N,16] p) => "
     "(bool co, float[N,16] q) {co = Identity(c) m = MatMul(p, W16x16) q = Tanh(m)}>(trips, , x)}",
     "einsum": '(float[N,6,16] x) => (float[N,6,8] y) {a = Einsum<equation="bij,jk->bik">(x, W16x8) '
     "m = ReduceMax<axes=[-1]>(a) d = Sub(a, m) e = Exp(d) s = ReduceSum(e, ax_last) y = Div(e, s)}",
@@ -104,7 +113,8 @@ TEXTS = {
     "xd = DequantizeLinear(xq, xs, xz) kd = DequantizeLinear(Q8x3x3x3, ws, wz) c = Conv(xd, kd) "
     "r = Relu(c) rq = QuantizeLinear(r, rs, xz) rd = DequantizeLinear(rq, rs, xz) "
     "g = GlobalAveragePool(rd) f = Flatten(g) y = Gemm(f, W8x8, b8)}",
-    "half": "(float[N,16] x) => (float[N,8] y) {h = Cast<to=10>(x) a = MatMul(h, H16x32) r = Relu(a) "
+    "half": "(float[N,16] x) => (float[N,8] y) {h = Cast<to=10>(x) a = MatMul(h, H16x32) r = "
+    "Relu(a) "
     "z = MatMul(r, H32x8) y = Cast<to=1>(z)}",
     "linear classifier": "(float[N,16] x) => (float[N,3] y) {s = ai.onnx.ml.Scaler<offset=[0.5], "
     "scale=[2.0]>(x) m = MatMul(s, W16x3) y = Softmax<axis=1>(m)}",
