@@ -1,14 +1,20 @@
-"""EQ301 and EQ302, and how the two share the work."""
+"""EQ301, EQ302 and EQ303, and how they share the work."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
+import onnxshare
 from onnxshare.comparison.promise import PROMISE_KEY
 from onnxshare.comparison.results import Comparison
+from tests.builders import model, node
 from tests.checks.subjects import compared, judge, subject
 
 APPROXIMATE = compared("approximate", "keeps its promise")
@@ -97,3 +103,53 @@ def test_an_approximation_that_promises_no_classes(limit: float, found: bool) ->
     problem = judge("min-agreement", limit, of)
     assert (problem is not None) is found
     assert problem is None or "no agreement of classes, only 20.0 dB" in problem.message
+
+
+@pytest.mark.parametrize(("limit", "found"), [(0.09, True), (0.11, False)])
+def test_an_error_that_is_promised(limit: float, found: bool) -> None:
+    """20 dB are a tenth."""
+    of = subject()
+    promise = of.model.skeleton.metadata_props.add(key=PROMISE_KEY)
+    promise.value = json.dumps({"rewrite": "fc-to-gap", "sqnr_low": 20.0})
+    problem = judge("max-error", limit, of)
+    assert (problem is not None) is found
+    assert problem is None or "promises a relative error of 10% only" in problem.message
+    assert judge("max-error", limit, subject()) is None
+
+
+def rounded(steps: float) -> onnx.ModelProto:
+    """A linear classifier whose weights are rounded to so many steps."""
+    weights = np.random.default_rng(0).standard_normal((10, 3))
+    weights = np.round(weights * steps) / steps
+    stored = [numpy_helper.from_array(weights.astype(np.float32), "w")]
+    return model([node("MatMul", "x w", "y")], {"x": ["n", 10]}, ["y"], stored)
+
+
+@pytest.mark.parametrize(
+    ("steps", "limits", "codes"),
+    [
+        (200, {"min_agreement": "99%"}, []),
+        (1, {"min_agreement": "99%"}, ["EQ301"]),
+        (200, {"max_error": "1%"}, []),
+        (1, {"max_error": "1%"}, ["EQ301"]),
+        (200, {}, ["EQ301"]),
+        (200, {"min_agreement": "100%"}, ["EQ301"]),
+    ],
+)
+def test_an_error_that_is_allowed(
+    tmp_path: Path, steps: float, limits: dict[str, str], codes: list[str]
+) -> None:
+    """The shares and errors by NumPy: 200 steps keep over 99.5 % and 0.2 %, one does not."""
+    x = np.random.default_rng(1).standard_normal((2000, 10)).astype(np.float32)
+    onnx.save(rounded(1e6), tmp_path / "a.onnx")
+    np.savez(tmp_path / "x.npz", x=x)
+    report = onnxshare.check(
+        rounded(steps),
+        equivalent_to=tmp_path / "a.onnx",
+        samples=tmp_path / "x.npz",
+        provider="cpu",
+        run_limits=onnxshare.RunLimits(in_process=True),
+        ignore=["WS", "BG", "DP"],
+        **limits,  # type: ignore[arg-type]
+    )
+    assert [finding.code for item in report.models for finding in item.findings] == codes

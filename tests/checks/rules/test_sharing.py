@@ -35,6 +35,7 @@ def test_codes_names_and_options_are_unique() -> None:
         "BG205": "max-protobuf-share",
         "EQ301": "equivalent-to",
         "EQ302": "min-agreement",
+        "EQ303": "max-error",
         "DP401": "target",
         "DP402": "operators",
         "DP403": "loads",
