@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def agreement(a: onnx.ModelProto, b: onnx.ModelProto, images: Array) -> float:
 
 def dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
     """Weights in 8 bits, and data quantized as it comes."""
-    return _written(model, quantization.quantize_dynamic)
+    return _written(model, partial(quantization.quantize_dynamic, per_channel=True))
 
 
 def static(model: onnx.ModelProto) -> onnx.ModelProto:

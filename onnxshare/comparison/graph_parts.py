@@ -24,6 +24,7 @@ from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array
 from onnxshare.runtime.ort_weights import reads
 from onnxshare.samples.input_specs import input_specs
+from onnxshare.weights.content import same_bits
 
 #: Operators behind which a tensor may hold any numbers.
 _MIXERS = (
@@ -45,11 +46,7 @@ class Side:
     """One of the models, and digests of its values."""
 
     def __init__(self, model: Model) -> None:
-        """Digest the weights.
-
-        Raises:
-            ModelFileError, ModelError: a weight cannot be read.
-        """
+        """Look at a model; `know` reads what is stored."""
         self.model, self.proto = model, model.skeleton
         self._digester = Digester(model)
         self.constants: dict[str, onnx.TensorProto] = {}
@@ -62,11 +59,32 @@ class Side:
                 self.constants[node.output[0]] = value
             else:
                 self.nodes.append(node)
-        self._stored = {name: self._digester.tensor(t) for name, t in self.constants.items()}
+        self._stored: dict[str, str] = {}
         self.inputs = {spec.name for spec in input_specs(self.proto)}
         self.outputs = [value.name for value in self.proto.graph.output]
         self.makers = {name: node for node in self.nodes for name in node.output if name}
         self._versions = {item.domain: item.version for item in self.proto.opset_import}
+
+    def know(self, other: Side) -> None:
+        """Digest what is stored; tensors that another model has too, under one name, are not read
+        twice.
+
+        Raises:
+            ModelFileError, ModelError: a weight cannot be read.
+        """
+        for name, tensor in self.constants.items():
+            word = "" if name in self._stored else self._shared(other, name)
+            if word:
+                self._stored[name] = other._stored[name] = word
+            elif name not in self._stored:
+                self._stored[name] = self._digester.tensor(tensor)
+
+    def _shared(self, other: Side, name: str) -> str:
+        ours, theirs = self.constants[name], other.constants.get(name)
+        if theirs is None or (ours.data_type, ours.dims) != (theirs.data_type, theirs.dims):
+            return ""
+        arrays = self.model.read(ours), other.model.read(theirs)
+        return f"in both: {name}" if same_bits(*arrays) else ""
 
     def digests(self, meetings: Mapping[str, str]) -> dict[str, str]:
         """What is made of the inputs and of some values (`meetings`: their names, and a word that
@@ -132,6 +150,7 @@ class Part:
         nodes: of A and of B.
         cuts: the tensors that both start from, as A calls them, and as B does.
         constants: the numbers and vectors, and floats in attributes.
+        affine: whether they differ in nothing but layers, and what moves values.
     """
 
     name: str
@@ -139,6 +158,7 @@ class Part:
     nodes: tuple[list[onnx.NodeProto], list[onnx.NodeProto]]
     cuts: Mapping[str, str]
     constants: tuple[Array, ...] = ()
+    affine: bool = False
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -188,6 +208,18 @@ def _shown(item: AttributeProto) -> str:
     if item.type == AttributeProto.STRING:
         return item.s.decode(errors="replace")
     return f"a value of {item.ByteSize()} bytes"
+
+
+def sides(a: Model, b: Model) -> tuple[Side, Side]:
+    """Both models, with digests of what is stored.
+
+    Raises:
+        ModelFileError, ModelError: a weight cannot be read.
+    """
+    one, other = Side(a), Side(b)
+    one.know(other)
+    other.know(one)
+    return one, other
 
 
 def same_graphs(a: Side, b: Side) -> bool:
@@ -266,8 +298,15 @@ class Parts:
             return None
         if name in known or made & known.keys():
             return None
-        small = (*self._small(self.a, nodes), *self._small(self.b, nodes_b))
-        return Part(name, other, (nodes, nodes_b), known, small)
+        sides = ((self.a, nodes), (self.b, nodes_b))
+        small = tuple(array for side in sides for array in self._small(*side))
+        bent = [[node for node in found if not _is_affine(node)] for _, found in sides]
+        words = [
+            sorted(str((a.dtype, a.tolist())) for a in self._small(side, found))
+            for (side, _), found in zip(sides, bent, strict=True)
+        ]
+        affine = _counted(bent[0]) == _counted(bent[1]) and words[0] == words[1]
+        return Part(name, other, (nodes, nodes_b), known, small, affine)
 
     def from_products(self, part: Part) -> Part | None:
         """The same tensor, and all that makes it up to layers that may give any numbers."""
@@ -306,6 +345,13 @@ class Parts:
             _cut(self.a, part.nodes[0], inputs, part.name, {}),
             _cut(self.b, part.nodes[1], inputs, part.other, {b: a for a, b in part.cuts.items()}),
         )
+
+
+def _is_affine(node: onnx.NodeProto) -> bool:
+    """Whether a node moves numbers, or sums them with weights."""
+    traits = traits_of(node)
+    weighted = traits.effect in (Effect.CONVOLUTION, Effect.PRODUCT) and not traits.quantized
+    return weighted or traits.moves or traits.linear or node.op_type == "BatchNormalization"
 
 
 def _cut(

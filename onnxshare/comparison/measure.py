@@ -11,7 +11,7 @@ import onnx
 from onnxshare.comparison.inner_tensors import first_divergence
 from onnxshare.comparison.results import Divergence
 from onnxshare.comparison.rounding_noise import EPSILON, NoiseMeter
-from onnxshare.comparison.tensor_statistics import Tally
+from onnxshare.comparison.tensor_statistics import Tally, is_float
 from onnxshare.comparison.verdict import Judged, judge, upstream
 from onnxshare.errors import RuntimeFailure
 from onnxshare.graph.operator_traits import traits_of
@@ -21,14 +21,21 @@ from onnxshare.runtime.ort_weights import reads
 from onnxshare.runtime.session import Session
 from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.input_specs import batching, input_specs
+from onnxshare.samples.lazy_arrays import LazyArrays
 from onnxshare.samples.samples import Array, Samples
 from onnxshare.support.progress import report
 
 #: Noise is measured on this many samples; later ones count only if they seem to differ.
 NOISE_SAMPLES = 32
 
+#: On these where all outputs are floats: integers may turn over on any sample.
+_FEW = slice(16)
+
 _BATCH_BYTES = 8 * 2**20
 _MOST_PER_BATCH = 32
+
+#: Samples so many times smaller than the largest are looked at alone.
+_SCALES_APART = 16.0
 
 #: Runs, at least, where an output has no axis of samples.
 _ROWS = 8
@@ -99,6 +106,8 @@ class Measurement:
         self._step = self._batch
         if sessions.in_turn:  # the sessions change places after each step
             self._step = _most_at_once(samples)
+        self._small = small_samples(samples)
+        self._small_tallies = {name: Tally(name) for name in names if self._small is not None}
         # Shuffled, so that those the noise is measured on, the first, stand for all.
         self._order = np.arange(samples.count)
         if samples.count > NOISE_SAMPLES:
@@ -119,6 +128,11 @@ class Measurement:
             self._look_again(judged)
             judged = self._judged()
         return judged
+
+    @property
+    def small_differ(self) -> bool:
+        """Whether small samples alone may differ, beside whose outputs the errors are larger."""
+        return any(judge(t, internal=False).excess for t in self._small_tallies.values())
 
     @property
     def few_rows(self) -> bool:
@@ -161,15 +175,26 @@ class Measurement:
     def _add(self, start: int, stop: int) -> None:
         part = self._part(self._order[start:stop])
         ours = _run("A", self._a, part, self._batch)
-        measure = start < NOISE_SAMPLES
-        moved = self._noise.response(part.arrays, self._batch) if measure else None
-        own = self._noise.runs(part.arrays, self._batch) if measure else []
+        moved, own = None, []
+        if start < NOISE_SAMPLES:
+            floats = all(is_float(v) and len(v) == part.count for v in ours.values())
+            few = part.take(_FEW) if floats else part
+            moved = self._noise.response(few.arrays, self._batch)
+            own = self._noise.runs(few.arrays, self._batch)
         found = _run("B", self._b, part, self._batch)
         theirs = {name: found[other] for name, other in self._names_b.items()}
         for name, tally in self._tallies.items():
             tally.add(ours[name], theirs[name], [run[name] for run in own], part.labels)
             if moved is not None and name in self._answering:
-                tally.add_response(ours[name], moved[name])
+                tally.add_response(ours[name][: len(moved[name])], moved[name])
+        if self._small is not None:
+            small = np.flatnonzero(self._small[self._order[start:stop]])
+            for name, tally in self._small_tallies.items():
+                if small.size and len(ours[name]) == len(theirs[name]) == stop - start:
+                    tally.add(ours[name][small], theirs[name][small])
+                    for run in own:
+                        rows = small[small < len(run[name])]
+                        tally.add_noise(ours[name][rows], [run[name][rows]])
 
     def _part(self, rows: Array) -> Samples:
         """These samples, read once for all the runs on them."""
@@ -196,6 +221,19 @@ class Measurement:
             tally.add_noise(ours[name], [run[name] for run in own])
             if moved is not None and name in self._answering:
                 tally.add_response(ours[name], moved[name])
+
+
+def small_samples(samples: Samples) -> Array | None:
+    """Which samples are `_SCALES_APART` times smaller than the largest; None if too few are."""
+    if isinstance(samples.arrays, LazyArrays):
+        return None
+    scale = np.zeros(samples.count)
+    for array in samples.arrays.values():
+        if is_float(array) and array.size:
+            rows = np.abs(array.reshape(len(array), -1).astype(np.float64)).max(axis=1)
+            scale = np.maximum(scale, rows)
+    small = scale <= scale.max(initial=0.0) / _SCALES_APART
+    return small if small.sum() > 1 and scale[small].any() else None
 
 
 def _answering(proto: onnx.ModelProto, inputs: Sequence[str]) -> set[str]:

@@ -25,9 +25,9 @@ import numpy as np
 import onnx
 
 from onnxshare.comparison.double_precision import Doubt, difference_in_double, in_double
-from onnxshare.comparison.graph_parts import Side, same_graphs
+from onnxshare.comparison.graph_parts import same_graphs, sides
 from onnxshare.comparison.inner_tensors import before_the_end
-from onnxshare.comparison.measure import Measurement
+from onnxshare.comparison.measure import Measurement, small_samples
 from onnxshare.comparison.part_difference import part_difference
 from onnxshare.comparison.promise import Promise
 from onnxshare.comparison.results import Comparison, Verdict
@@ -41,7 +41,6 @@ from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model
 from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.input_specs import batching, input_specs
-from onnxshare.samples.lazy_arrays import LazyArrays
 from onnxshare.samples.random_samples import (
     INTEGERS,
     MORE,
@@ -56,9 +55,6 @@ from onnxshare.samples.samples import Array, Samples, random_samples
 
 #: Factors on made-up inputs, tried in turn while the outputs do not live.
 SCALES = (1e-2, 1e2, 1e-4, 1e4)
-
-#: Samples so many times smaller than the largest are looked at alone.
-_SCALES_APART = 16.0
 
 #: Samples of the second sizes.
 _OTHERS = 8
@@ -111,12 +107,14 @@ class _Round:
         found: the comparison.
         samples: what it ran on.
         worst: per tensor and channel that differ, the sample that differs most, the worst first.
+        small_differ: whether small samples alone may differ.
         parted: whether tensors before the end differ, of which the outputs show nothing.
     """
 
     found: Comparison
     samples: Samples
     worst: tuple[int, ...] = ()
+    small_differ: bool = False
     parted: bool = False
 
     @property
@@ -198,7 +196,7 @@ def _values(task: Task, samples: Samples, name: str) -> Array:
 
 def _same_graphs(task: Task) -> bool:
     try:
-        return same_graphs(Side(task.a), Side(task.b))
+        return same_graphs(*sides(task.a, task.b))
     except OnnxShareError:
         return False
 
@@ -274,7 +272,7 @@ def measure(task: Task, samples: Samples, pairs: Mapping[str, str] | None = None
         accuracy=_accuracy(judged, samples),
         first_divergence=run.parting(judged) if parted else None,
     )
-    return _Round(found, samples, run.worst(judged))
+    return _Round(found, samples, run.worst(judged), run.small_differ)
 
 
 def _run(
@@ -368,21 +366,14 @@ def _at_other_scales(task: Task, last: _Round) -> _Round:
 
 
 def _on_small_ones(task: Task, samples: Samples, last: _Round) -> _Round:
-    """Compare on the samples that are `_SCALES_APART` times smaller than the largest."""
-    if isinstance(samples.arrays, LazyArrays):
+    """Compare once more on small samples alone, if they seem to differ."""
+    small = small_samples(samples) if last.small_differ else None
+    if small is None:
         return last
-    scale = np.zeros(samples.count)
-    for array in samples.arrays.values():
-        if is_float(array) and array.size:
-            rows = np.abs(array.reshape(len(array), -1).astype(np.float64)).max(axis=1)
-            scale = np.maximum(scale, rows)
-    small = np.flatnonzero(scale <= scale.max() / _SCALES_APART)
-    if small.size < 2 or not scale[small].any():
-        return last
-    again = measure(task, samples.take(small))
+    again = measure(task, samples.take(np.flatnonzero(small)))
     if again.verdict is not Verdict.DIFFERENT:
         return last
-    return again.saying(f"on the {small.size} smallest samples, {again.found.reason}")
+    return again.saying(f"on the {small.sum()} smallest samples, {again.found.reason}")
 
 
 def _at_other_batches(task: Task, last: _Round) -> _Round:

@@ -58,6 +58,8 @@ class Sessions:
         limits = or_default(limits)
         self._models, self._provider, self.limits = models, provider, limits
         self._track: Host | None = None
+        #: The first session of each model, which later rounds run again.
+        self._kept: dict[str, tuple[tuple[str, ...] | None, Session]] = {}
         short = in_turn or _is_short(list(models.values()), limits)
         self.in_turn = provider.name == CPU and short
         start = start and not self.in_turn
@@ -72,6 +74,7 @@ class Sessions:
         self._stop()
 
     def _stop(self) -> None:
+        self._kept.clear()
         for place in (*self._places.values(), self._track):
             if place is not None:
                 place.stop()
@@ -80,13 +83,20 @@ class Sessions:
         self, name: str, outputs: Sequence[str] | None = None, model: Model | None = None
     ) -> Session:
         """A session of a model, or of another one in its place; see `Session`."""
-        return Session(
+        wanted = None if outputs is None else tuple(outputs)
+        kept = self._kept.get(name)
+        if model is None and kept is not None and kept[0] == wanted:
+            return kept[1]
+        session = Session(
             self._models[name] if model is None else model,
             provider=self._provider,
             outputs=outputs,
             host=self._places[name],
             later=self.in_turn,
         )
+        if model is None:
+            self._kept.setdefault(name, (wanted, session))
+        return session
 
     def costs(self) -> dict[str, Any]:
         """What the first session of each model took: `memory` and `left_to_cpu`, by the models'
