@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
-
-#: Characters that JSON leaves as they are, and that move or hide text.
-_OBEYED = re.compile(
-    "[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e0fff]"
-)
 
 
 def printable(text: str) -> str:
@@ -19,17 +12,6 @@ def printable(text: str) -> str:
     return "".join(
         char.encode("unicode_escape").decode() if _disturbs(char) else char for char in text
     )
-
-
-def escaped(text: str) -> str:
-    """JSON with the characters escaped that a terminal or a reader may obey: C1 controls, marks
-    of direction, characters of no width, tags and line separators. Others stay as they are."""
-    return text if text.isascii() else _OBEYED.sub(_json_escape, text)
-
-
-def _json_escape(found: re.Match[str]) -> str:
-    units = found[0].encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[i] << 8 | units[i + 1]:04x}" for i in range(0, len(units), 2))
 
 
 def _disturbs(char: str) -> bool:

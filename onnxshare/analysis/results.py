@@ -345,14 +345,12 @@ class Inspection(Result):
     def to_dict(self) -> dict[str, Any]:
         """The report as plain types, laid out as `docs/reference.md` describes."""
         report = self.records()
-        return {**report, "nodes": list(report["nodes"]), "weights": list(report["weights"])}
+        return {**report, "nodes": plain(self.nodes), "weights": plain(self.weights)}
 
     def records(self) -> dict[str, Any]:
-        """The same, but for nodes and weights, which come as iterators: each is made when it is
-        reached, and may be thrown away after."""
+        """The same, but for nodes and weights, which come as iterators over their dataclasses."""
         report: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
         for item in fields(self):
             found = getattr(self, item.name)
-            later = item.name in ("nodes", "weights")
-            report[item.name] = map(plain, found) if later else plain(found)
+            report[item.name] = iter(found) if item.name in ("nodes", "weights") else plain(found)
         return report

@@ -295,6 +295,10 @@ def weight_facts(usage: WeightUsage, shared: list[NodeFacts]) -> tuple[WeightFac
     )
 
 
+#: What is known only of weights that are hashed.
+_NOT_HASHED = dict.fromkeys("same_as transposed_of hash uniform same_after permutation".split())
+
+
 def _one_weight(tensor: TensorUse, uses: int | None) -> WeightFacts:
     stored = tensor.stored
     elements = stored.elements
@@ -309,5 +313,6 @@ def _one_weight(tensor: TensorUse, uses: int | None) -> WeightFacts:
             "used_by": tuple(tensor.users),
             "connections": uses,
             "sharing_ratio": uses / elements if uses is not None and elements else None,
+            **_NOT_HASHED,
         },
     )

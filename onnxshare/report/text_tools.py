@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from rich.cells import cell_len
 
 from onnxshare.analysis.results import TensorInfo
-from onnxshare.errors import escaped
-from onnxshare.support.dataclass_tools import finite
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -95,12 +91,6 @@ def _break(name: str, end: int) -> int:
         if at > end // 2:
             return at
     return end
-
-
-def json_text(document: Any) -> str:
-    """A document as indented JSON; NaN and infinities become null."""
-    text = json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False)
-    return escaped(text) + "\n"
 
 
 def repeated(keys: Iterable[str]) -> Iterator[int]:

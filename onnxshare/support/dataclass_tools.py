@@ -73,17 +73,6 @@ def plain(value: Any) -> Any:
     }
 
 
-def finite(value: Any) -> Any:
-    """Plain types with None for NaN and infinities, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
-        return None
-    return value
-
-
 def made(kind: type[Made], values: dict[str, Any]) -> Made:
     """A frozen dataclass of these values, several times as fast as by its constructor: large models
     take thousands. Fields that are left out have their defaults; nothing is checked."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from onnxshare.checks.results import CheckReport, Finding, ModelReport
 from onnxshare.errors import printable
-from onnxshare.report.text_tools import json_text, repeated
+from onnxshare.report.text_tools import repeated
+from onnxshare.support.json_text import json_text
 
 
 def gitlab(report: CheckReport) -> str:
@@ -25,7 +26,7 @@ def gitlab(report: CheckReport) -> str:
     for item, number in zip(items, repeated(item["fingerprint"] for item in items), strict=True):
         # GitLab drops an issue whose fingerprint another one has.
         item["fingerprint"] += f"-{number}" if number else ""
-    return json_text(items)
+    return json_text(items, indented=True) + "\n"
 
 
 def _finding(report: CheckReport, model: ModelReport, finding: Finding) -> dict[str, Any]:

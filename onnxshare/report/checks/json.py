@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from onnxshare.checks.results import CheckReport
-from onnxshare.report.text_tools import json_text
+from onnxshare.support.json_text import json_text
 
 
 def render(report: CheckReport) -> str:
     """The report as one JSON document."""
-    return json_text(report.to_dict())
+    return json_text(report.to_dict(), indented=True) + "\n"

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from onnxshare.checks.results import CheckReport, Finding, ModelReport, Silenced
 from onnxshare.checks.rule import Rule
 from onnxshare.checks.rules import BY_OPTION, RULES
-from onnxshare.report.text_tools import json_text
+from onnxshare.support.json_text import json_text
 from onnxshare.version import __version__
 
 _SCHEMA = (
@@ -36,7 +36,8 @@ def render(report: CheckReport) -> str:
         "results": results,
         "columnKind": "unicodeCodePoints",
     }
-    return json_text({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
+    document = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
+    return json_text(document, indented=True) + "\n"
 
 
 def _rules(report: CheckReport) -> list[Rule]:
