@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from onnxshare.analysis.inspection import inspect as _inspect
 from onnxshare.analysis.results import Inspection
 from onnxshare.io.load import load
-from onnxshare.shapes.input_sizes import with_dims
+from onnxshare.shapes.input_sizes import each_dims, with_dims
 from onnxshare.support.garbage_collection import paused
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from onnxshare.runtime.limits import RunLimits
     from onnxshare.samples.samples import Samples
     from onnxshare.shapes.inference import InputShapes
-    from onnxshare.shapes.input_sizes import Dims
+    from onnxshare.shapes.input_sizes import Dims, ManyDims
     from onnxshare.weights.index import Progress
 
 __all__ = ["check", "inspect"]
@@ -47,7 +47,7 @@ def inspect(
     source: ModelSource,
     *,
     input_shapes: InputShapes | None = None,
-    dims: Dims | None = None,
+    dims: ManyDims | None = None,
     hashes: bool = False,
     progress: Progress | None = None,
 ) -> Inspection:
@@ -57,7 +57,9 @@ def inspect(
         source: the model: a path, bytes, a binary file, a ModelProto, an `onnx_ir.Model` …; it
             is not changed.
         input_shapes: sizes for inputs whose sizes are symbolic: `{"image": (1, 3, 224, 224)}`.
-        dims: sizes by symbol, in all inputs that have it: `{"batch": 1}`.
+        dims: sizes by symbol, in all inputs that have it: `{"batch": 1}`. Of several, such as
+            `{"sequence": (128, 1), "past": (0, 127)}`, the report is for the first of each, and
+            has one for each as `sizes`.
         hashes: read all weights too, hash them, and find those that hold the same.
         progress: told now and then how many bytes of how many have been read for that.
 
@@ -67,8 +69,17 @@ def inspect(
         UsageError: `input_shapes` or `dims` do not fit the model.
     """
     model = load(source)
-    shapes = with_dims(model, input_shapes, dims)
-    return _inspect(model, input_shapes=shapes, judge=_judge, hashes=hashes, progress=progress)
+    cases = [
+        _inspect(
+            model,
+            input_shapes=with_dims(model, input_shapes, each),
+            judge=_judge,
+            hashes=hashes and not number,
+            progress=progress,
+        )
+        for number, each in enumerate(each_dims(dims))
+    ]
+    return cases[0] if len(cases) == 1 else Inspection.for_several_sizes(cases)
 
 
 def _judge(subject: Subject) -> list[dict[str, HeadOffer]]:

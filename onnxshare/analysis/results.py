@@ -5,8 +5,8 @@ All counts are per sample (one row of the batch). Unknown is None, never 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from onnxshare.errors import UsageError
@@ -274,7 +274,8 @@ class Inspection(Result):
     """Everything that `inspect` reports about one model.
 
     Of a model that nobody else can change, one read from a file, the rows `nodes` and `weights`
-    are worked out when they are first asked for.
+    are worked out when they are first asked for. `sizes` has a report for each of several sizes,
+    where several were asked for; the fields are then those of the first.
     """
 
     #: Writes what a notebook shows: charts are made by code that builds on this.
@@ -286,6 +287,14 @@ class Inspection(Result):
     weights: tuple[WeightFacts, ...]
     heads: tuple[HeadFacts, ...]
     warnings: tuple[str, ...]
+    sizes: tuple[Inspection, ...] = ()
+
+    @staticmethod
+    def for_several_sizes(cases: Sequence[Inspection]) -> Inspection:
+        """The report for the first of several sizes, with those for all of them as `sizes`."""
+        first = cases[0]
+        warnings = dict.fromkeys(words for case in cases for words in case.warnings)
+        return replace(first, warnings=tuple(warnings), sizes=tuple(cases))
 
     @staticmethod
     def with_rows_later(
@@ -296,7 +305,13 @@ class Inspection(Result):
         later: dict[str, Callable[[], Any]],
     ) -> Inspection:
         """A report whose `nodes` and `weights` are made by `later` on first use."""
-        given = {"model": model, "totals": totals, "heads": heads, "warnings": warnings}
+        given = {
+            "model": model,
+            "totals": totals,
+            "heads": heads,
+            "warnings": warnings,
+            "sizes": (),
+        }
         return made(Inspection, {**given, "_later": dict(later)})
 
     if not TYPE_CHECKING:  # the fields are declared above
@@ -350,7 +365,11 @@ class Inspection(Result):
     def records(self) -> dict[str, Any]:
         """The same, but for nodes and weights, which come as iterators over their dataclasses."""
         report: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
-        for item in fields(self):
+        for item in fields(self)[:-1]:
             found = getattr(self, item.name)
             report[item.name] = iter(found) if item.name in ("nodes", "weights") else plain(found)
+        if self.sizes:
+            report["sizes"] = [
+                {"totals": plain(case.totals), "nodes": plain(case.nodes)} for case in self.sizes
+            ]
         return report

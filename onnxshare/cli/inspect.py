@@ -85,7 +85,7 @@ def command(given: Options) -> None:
         wanted,
         files=files,
         hashes=given.hashes,
-        **given.sizes.keywords(),
+        **given.sizes.keywords(several=True),
         follow_symlinks=given.follow_symlinks,
     )
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onnxshare.analysis.results import Inspection
     from onnxshare.io.load import Model
     from onnxshare.shapes.inference import InputShapes
-    from onnxshare.shapes.input_sizes import Dims
+    from onnxshare.shapes.input_sizes import ManyDims
 
 
 Format = Literal["table", "json", "csv", "markdown", "html"]
@@ -118,7 +118,7 @@ def show(
     files: Files | None = None,
     hashes: bool = False,
     input_shapes: InputShapes | None = None,
-    dims: Dims | None = None,
+    dims: ManyDims | None = None,
     follow_symlinks: Path | None = None,
 ) -> None:
     """Inspect a model and print the report; the options are those of the command."""

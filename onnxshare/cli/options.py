@@ -84,17 +84,25 @@ class Sizes:
     )
     dim: list[str] | None = option(
         None,
-        "The size that a symbolic size stands for, such as batch=1. May be given several times.",
+        "The size that a symbolic size stands for, such as batch=1. May be given several times. "
+        "inspect takes several sizes of one, such as tokens=128,1, and has columns for each.",
         metavar="NAME=SIZE",
     )
 
-    def keywords(self) -> dict[str, Any]:
-        """The keywords `input_shapes` and `dims` of the functions that take them.
+    def keywords(self, *, several: bool = False) -> dict[str, Any]:
+        """The keywords `input_shapes` and `dims` of the functions that take them; whether they take
+        several sizes.
 
         Raises:
             UsageError: they are not what they should be.
         """
-        return {"input_shapes": input_shapes(self.input_shape), "dims": dims(self.dim)}
+        found = dims(self.dim)
+        for name, size in (found or {}).items():
+            if not isinstance(size, int) and not several:
+                raise UsageError(
+                    f"--dim gives '{name}' {len(size)} sizes", "only inspect takes several at once"
+                )
+        return {"input_shapes": input_shapes(self.input_shape), "dims": found}
 
 
 _IMAGES = "Images as samples"
@@ -248,23 +256,25 @@ def input_shapes(given: list[str] | None) -> dict[str, list[int | None]] | None:
     return shapes
 
 
-def dims(given: list[str] | None) -> dict[str, int] | None:
-    """Parse `batch=1`.
+def dims(given: list[str] | None) -> dict[str, int | tuple[int, ...]] | None:
+    """Parse `batch=1`, or several sizes in turn: `batch=1,8`.
 
     Raises:
         UsageError: an option is not of that form, or contradicts another.
     """
     if not given:
         return None
-    sizes: dict[str, int] = {}
+    found: dict[str, int | tuple[int, ...]] = {}
     for text in given:
-        name, equals, number = text.rpartition("=")
-        size = whole_number(number)
-        if not (equals and name) or size is None:
+        name, equals, numbers = text.rpartition("=")
+        words = [whole_number(word.strip()) for word in numbers.split(",")]
+        sizes = tuple(word for word in words if word is not None)
+        if not (equals and name) or len(sizes) < len(words):
             raise UsageError(f"--dim '{text[:80]}' is not NAME=SIZE", "write it like batch=1")
-        if sizes.setdefault(name, size) != size:
-            raise UsageError(f"--dim gives '{name}' two sizes, {sizes[name]} and {number}")
-    return sizes
+        size = sizes if len(sizes) > 1 else sizes[0]
+        if found.setdefault(name, size) != size:
+            raise UsageError(f"--dim gives '{name}' two sizes, {found[name]} and {numbers}")
+    return found
 
 
 #: The option of commands that write a page.

@@ -11,6 +11,7 @@ from onnxshare.analysis.results import NodeFacts, TensorInfo, Totals, WeightFact
 from onnxshare.errors import UsageError, hint, printable
 from onnxshare.report import text_tools
 from onnxshare.report.inspect_groups import Group
+from onnxshare.report.inspect_rows import Block
 from onnxshare.report.table import Bar
 
 #: A row is the facts of a node or a weight, or a group of nodes.
@@ -20,13 +21,20 @@ Row = Any
 @dataclass(frozen=True)
 class Column:
     """One column: its name as `--columns` takes it and CSV heads it, its title in tables, the plain
-    value of a row for CSV, and what a person reads, given the totals of the model."""
+    value of a row for CSV, what a person reads, given the totals of the model, whether it stands to
+    the right, and which of several sizes it is for."""
 
     name: str
     title: str
     value: Callable[[Row, Totals], Any]
     text: Callable[[Row, Totals], str | Bar]
     right: bool = False
+    case: int = 0
+
+    @property
+    def field(self) -> str:
+        """Its name, without the sizes that it is for."""
+        return self.name.partition(" ")[0]
 
 
 #: Titles other than the field's name, and the operator's and layer's in the words of a reader.
@@ -118,27 +126,59 @@ def choose(kind: str, names: Sequence[str]) -> tuple[Column, ...]:
     return tuple(chosen)
 
 
-def cell(column: Column, row: Row, totals: Totals) -> str | Bar:
-    """One cell as a person reads it, without characters that disturb a terminal."""
-    found = column.text(row, totals)
+#: Columns that depend on the sizes of the inputs.
+_SIZED = (
+    *("output", "connections", "sharing_ratio", "factors", "macs", "flops", "macs_share"),
+    *("activation_bytes", "arithmetic_intensity", "bound_by"),
+)
+
+
+def for_each_size(columns: Sequence[Column], sizes: Sequence[dict[str, int]]) -> list[Column]:
+    """The columns with one for each of several sizes of those that depend on them.
+
+    Args:
+        columns: the columns.
+        sizes: what tells the sizes apart; one or none leaves the columns as they are.
+    """
+    found = []
+    for column in columns:
+        if len(sizes) < 2 or column.name not in _SIZED:
+            found.append(column)
+            continue
+        for case, dims in enumerate(sizes):
+            words = " ".join(f"{name}={size}" for name, size in dims.items())
+            name, title = f"{column.name} {words}", f"{column.title} {size_label(dims)}"
+            found.append(replace(column, name=name, title=title, case=case))
+    return found
+
+
+def size_label(dims: dict[str, int]) -> str:
+    """What stands for sizes over a column: `128/0`."""
+    return "/".join(map(str, dims.values()))
+
+
+def cell(column: Column, rows: Sequence[Row], totals: Sequence[Totals]) -> str | Bar:
+    """One cell as a person reads it, without characters that disturb a terminal; the rows and the
+    totals are those for each of several sizes."""
+    found = column.text(rows[column.case], totals[column.case])
     return found if isinstance(found, Bar) else printable(found)
 
 
-def record(columns: Sequence[Column], row: Row, totals: Totals) -> list[str]:
+def record(columns: Sequence[Column], rows: Sequence[Row], totals: Sequence[Totals]) -> list[str]:
     """One row of plain values for CSV; unknown ones are empty."""
-    return [printable(_plain(column.value(row, totals))) for column in columns]
+    return [printable(_plain(c.value(rows[c.case], totals[c.case]))) for c in columns]
 
 
 def _field(name: str) -> Column:
     right = name in (*_NUMBERS, *_BLANK_ZERO, "bytes", "number", "nodes") or name.endswith("params")
 
     def text(row: Row, totals: Totals) -> str:
-        value = getattr(row, name)
+        value = getattr(row, name, "")  # a sum over rows does not have all that they have
         if name == "name":
             return _layer(row)
         if (name in _BLANK_ZERO and value == 0) or (name == "sharing_ratio" and not row.params):
             return ""
-        if name not in _NUMBERS:
+        if name not in _NUMBERS or value == "":
             return _readable(name, value)
         said = _NUMBERS[name](value)
         # What totals leave out stands in brackets.
@@ -152,6 +192,8 @@ def _field(name: str) -> Column:
 
 def _layer(row: Row) -> str:
     """A node's name with the subgraph it is in; a module below the one that holds it."""
+    if isinstance(row, Block):
+        return row.label
     depth = getattr(row, "depth", 0)
     if depth:
         return "  " * (depth - 1) + str(row.name).rpartition("/")[2]

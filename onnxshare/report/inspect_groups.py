@@ -40,7 +40,7 @@ def by_operator(report: Inspection) -> list[Group]:
     found: dict[tuple[str, str], list[NodeFacts]] = {}
     for node in report.nodes:
         found.setdefault((node.domain, node.op_type), []).append(node)
-    return [_group(nodes, nodes[0].op_type, op_type=nodes[0].op_type) for nodes in found.values()]
+    return [group(nodes, nodes[0].op_type, op_type=nodes[0].op_type) for nodes in found.values()]
 
 
 def by_module(report: Inspection, depth: int) -> list[Group]:
@@ -61,7 +61,7 @@ def by_module(report: Inspection, depth: int) -> list[Group]:
         return [order[path[:size]] for size in range(1, len(path) + 1)] or [order[path]]
 
     return [
-        _group(
+        group(
             found[path], "/".join(path) or "(outside all modules)", depth=len(path) if path else 0
         )
         for path in sorted(found, key=place)
@@ -95,7 +95,7 @@ def by_layer(report: Inspection) -> list[Group]:
             continue  # such as the second Slice of a weight
         number += counted
         rows.append(
-            _group(
+            group(
                 nodes,
                 head.path,
                 op_type=head.op_type,
@@ -124,7 +124,7 @@ def _followed(node: NodeFacts, made_by: dict[tuple[str, str], int]) -> int | Non
     return layers.pop() if len(layers) == 1 else None
 
 
-def _group(
+def group(
     nodes: Sequence[NodeFacts],
     name: str,
     *,
@@ -133,9 +133,10 @@ def _group(
     number: int | None = None,
     depth: int = 0,
 ) -> Group:
+    """Some nodes as one row."""
     params = sum(node.params_new for node in nodes)
     counted = [node for node in nodes if node.counted]
-    connections = _sum(node.connections for node in counted)
+    connections = total(node.connections for node in counted)
     return Group(
         number=number,
         name=name,
@@ -149,12 +150,13 @@ def _group(
         params_new=params,
         connections=connections,
         sharing_ratio=connections / params if connections is not None and params else None,
-        macs=_sum(node.macs for node in counted),
-        flops=_sum(node.flops for node in counted),
+        macs=total(node.macs for node in counted),
+        flops=total(node.flops for node in counted),
     )
 
 
-def _sum(terms: Iterable[int | None]) -> int | None:
+def total(terms: Iterable[int | None]) -> int | None:
+    """A sum; one with an unknown term is unknown."""
     total = 0
     for term in terms:
         if term is None:

@@ -13,12 +13,28 @@ from onnxshare.analysis.results import HeadFacts, HeadOffer, Inspection, WeightF
 from onnxshare.errors import printable
 from onnxshare.report import text_tools as numbers
 
+#: So many heads are described; of more, those that a rewrite fits come first.
+_HEADS = 5
 
-def describe(report: Inspection) -> list[Text]:
-    """A few sentences and commands, ready to print."""
+
+def describe(report: Inspection, sizes: Sequence[str] = (), *, every: bool = True) -> list[Text]:
+    """A few sentences and commands, ready to print.
+
+    Args:
+        report: what was found.
+        sizes: what stands for each of several sizes.
+        every: describe all heads.
+    """
     lines = [where(report), *traffic(report), memory(report)]
-    for head in report.heads:
+    lines += [
+        Text(printable(f"For {label}: {_peak(case)}."))
+        for case, label in zip(report.sizes, sizes, strict=True)
+    ][1:]
+    shown = report.heads if every else report.heads[:_HEADS]
+    for head in shown:
         lines += _head(head, report)
+    if len(shown) < len(report.heads):
+        lines.append(Text(f"{len(report.heads) - len(shown)} more heads: --all shows them.", "dim"))
     return lines
 
 
@@ -86,11 +102,15 @@ def memory(report: Inspection) -> Text:
     weights = f"{numbers.size(totals.param_bytes)} of weights" + (f" ({types})" if types else "")
     if totals.peak_activation_bytes is None:
         return Text(f"Memory: {weights}; activations unknown, because sizes are.")
-    place = totals.peak_activation_node
+    return Text(printable(f"Memory: {weights}; {_peak(report)}, without reuse in place."))
+
+
+def _peak(report: Inspection) -> str:
+    place, found = report.totals.peak_activation_node, report.totals.peak_activation_bytes
+    if found is None:
+        return "activations unknown"
     at = f" at '{place}'" if place is not None else ""
-    peak = numbers.size(totals.peak_activation_bytes)
-    words = f"activations peak at {peak} per sample{at}, without reuse in place."
-    return Text(printable(f"Memory: {weights}; {words}"))
+    return f"activations peak at {numbers.size(found)} per sample{at}"
 
 
 #: FCs of a head that are listed; the rest is counted.

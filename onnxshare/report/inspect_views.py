@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
-from onnxshare.analysis.results import Inspection, NodeFacts
+from onnxshare.analysis.results import Inspection, NodeFacts, Totals
 from onnxshare.errors import UsageError
-from onnxshare.report import inspect_groups, text_tools
-from onnxshare.report.inspect_columns import Column, Row, choose
+from onnxshare.report import inspect_groups, inspect_rows, text_tools
+from onnxshare.report.inspect_columns import Column, Row, choose, for_each_size
 
 #: What a row can be.
 KINDS = ("node", "weight", "op", "scope", "layer")
@@ -44,15 +45,51 @@ _HASHED = " hash same_as same_after transposed_of permutation uniform"
 
 @dataclass(frozen=True)
 class View:
-    """Rows of a kind, and columns of tables and (`fields`) of CSV, ready to be written in any form.
-    None may be left out of `chosen` columns; `of` is how many rows there are in all."""
+    """Rows and columns, ready to be written in any form.
+
+    Attributes:
+        kind: one of `KINDS`.
+        rows: the rows.
+        cases: the same for each of several sizes, the first of which are `rows`.
+        totals: the totals for each.
+        columns: those of tables.
+        fields: those of CSV.
+        chosen: whether the user chose the columns, so that none may be left out.
+        of: how many rows there are in all.
+        nodes: how many nodes the model has.
+        whole: whether a person is shown every row by itself.
+        sizes: what tells several sizes apart.
+        sort: how the rows are ordered.
+    """
 
     kind: str
     rows: tuple[Row, ...]
+    cases: tuple[tuple[Row, ...], ...]
+    totals: tuple[Totals, ...]
     columns: tuple[Column, ...]
     fields: tuple[Column, ...]
     chosen: bool
     of: int
+    nodes: int
+    whole: bool
+    sizes: list[dict[str, int]]
+    sort: str
+
+    def shown(self, most: int = inspect_rows.MOST_LINES) -> list[tuple[Row, ...]]:
+        """The rows that a person is shown, so many at most, each for each of several sizes."""
+        cases: list[Sequence[Row]] = list(self.cases)
+        if not self.whole:
+            if self.runs:
+                cases = [inspect_rows.folded_rows(rows, self.runs) for rows in cases]
+            nested, ends = self.kind == "scope", self.sort == "graph"
+            cases = [inspect_rows.cut(rows, most, ends=ends, nested=nested) for rows in cases]
+        return list(zip(*cases, strict=True))
+
+    @cached_property
+    def runs(self) -> list[inspect_rows.Run]:
+        """Nodes and repeated blocks of them; nothing where rows are no nodes in graph order."""
+        folds = self.kind == "node" and self.sort == "graph" and not self.whole
+        return inspect_rows.runs(self.rows) if folds else []
 
 
 def make_view(
@@ -71,7 +108,7 @@ def make_view(
         report: what was found.
         by: what a row is, one of `KINDS`.
         columns: names of columns; None for the usual ones.
-        every: show nodes without parameters and MACs too.
+        every: show nodes without parameters and MACs too, and leave no row to a sum.
         sort: one of `SORTS`; largest first, unknown last.
         top: show only so many rows.
         depth: how many levels of modules to show.
@@ -79,25 +116,45 @@ def make_view(
     Raises:
         UsageError: there is no such column, or rows of this kind have nothing to sort by.
     """
-    everything: Sequence[Row] = _rows(report, by, depth)
-    rows = [row for row in everything if every or by != "node" or _counts(row)]
+    reports = report.sizes or (report,)
+    everything = [_rows(case, by, depth) for case in reports]
+    rows = list(zip(*everything, strict=True))
+    of = len(rows)
+    if by == "node" and not every:
+        rows = [row for row in rows if any(map(_counts, row))]
     if sort != "graph":
         if by == "weight" and sort == "macs":
             raise UsageError("weights have no MACs to sort by", "sort by params or sharing")
         rows = _sorted(rows, sort, by)
     extra = _HASHED if by == "weight" and any(item.hash for item in report.weights) else ""
-    shown = choose(by, _SHOWN[by].split())
+    sizes = different_sizes(report)
+    shown = choose(by, [name for name in _SHOWN[by].split() if name != "output" or not sizes])
     if extra:
         equal = any(item.same_as or item.transposed_of for item in report.weights)
         shown += choose(by, ["hash", "equal_to"] if equal else ["hash"])
+    fields = choose(by, (_FIELDS[by] + extra).split() if columns is None else columns)
+    cases = tuple(zip(*rows[:top], strict=True)) or ((),) * len(reports)
     return View(
         kind=by,
-        rows=tuple(rows if top is None else rows[:top]),
-        columns=shown if columns is None else choose(by, columns),
-        fields=choose(by, (_FIELDS[by] + extra).split() if columns is None else columns),
+        rows=cases[0],
+        cases=cases,
+        totals=tuple(case.totals for case in reports),
+        columns=tuple(for_each_size(shown if columns is None else choose(by, columns), sizes)),
+        fields=tuple(for_each_size(fields, sizes)),
         chosen=columns is not None,
-        of=len(everything),
+        of=of,
+        nodes=len(report.nodes),
+        whole=every or top is not None,
+        sizes=sizes,
+        sort=sort,
     )
+
+
+def different_sizes(report: Inspection) -> list[dict[str, int]]:
+    """Of a report for several sizes, what tells each from the others; else nothing."""
+    dims = [case.totals.dims for case in report.sizes]
+    names = [name for name in report.totals.dims if len({each.get(name) for each in dims}) > 1]
+    return [{name: each[name] for name in names if name in each} for each in dims]
 
 
 def _rows(report: Inspection, by: str, depth: int) -> Sequence[Row]:
@@ -119,16 +176,17 @@ def _rank(row: Row, sort: str) -> float:
     return -1.0 if value is None else float(value)
 
 
-def _sorted(rows: list[Row], sort: str, by: str) -> list[Row]:
+def _sorted(rows: list[tuple[Row, ...]], sort: str, by: str) -> list[tuple[Row, ...]]:
     """Largest first; modules stay below the one that holds them."""
     if by != "scope":
-        return sorted(rows, key=lambda row: _rank(row, sort), reverse=True)
+        return sorted(rows, key=lambda row: _rank(row[0], sort), reverse=True)
     ranks = {
-        tuple(row.name.split("/")): (-_rank(row, sort), place) for place, row in enumerate(rows)
+        tuple(row[0].name.split("/")): (-_rank(row[0], sort), place)
+        for place, row in enumerate(rows)
     }
 
-    def place(row: Row) -> list[tuple[float, int]]:
-        path = tuple(row.name.split("/"))
+    def place(row: tuple[Row, ...]) -> list[tuple[float, int]]:
+        path = tuple(row[0].name.split("/"))
         return [ranks[path[:size]] for size in range(1, len(path) + 1)]
 
     return sorted(rows, key=place)

@@ -77,6 +77,25 @@ def folded(name: str, width: int) -> str:
     return "\n".join([*lines, name])
 
 
+def shortened(name: str, width: int, lines: int) -> str:
+    """A name in so many lines of at most so many cells; where they are too few, without its
+    middle."""
+    text = folded(name, width)
+    room = lines * width
+    while text.count("\n") >= lines:  # lines that end at a border are not full
+        text = folded(_without_middle(name, room), width)
+        room -= 1
+    return text
+
+
+def _without_middle(name: str, width: int) -> str:
+    if width < 2:
+        return name[:width]
+    first = width // 2
+    last = width - 1 - first
+    return name[: _reach(name, first)] + "…" + name[len(name) - _reach(name[::-1], last) :]
+
+
 def _reach(name: str, width: int) -> int:
     """How many characters have room, at least one."""
     count = width

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import cast
 
 import onnx
 
@@ -268,6 +269,36 @@ def _set_shape(
 
 #: Sizes given by the user: symbolic size → size.
 Dims = Mapping[str, int]
+
+
+#: The same, where each may have several sizes.
+ManyDims = Mapping[str, int | Sequence[int]]
+
+
+def each_dims(dims: ManyDims | None) -> list[Dims | None]:
+    """The sizes by symbol, one after the other where some have several; one size is for all.
+
+    Raises:
+        UsageError: two have different numbers of sizes.
+    """
+    given = dims or {}
+    several = {name: sizes for name, sizes in given.items() if isinstance(sizes, (tuple, list))}
+    if not several:
+        return [cast("Dims | None", dims)]
+    name, first = next(iter(several.items()))
+    for other, sizes in several.items():
+        if len(sizes) != len(first) or not sizes:
+            raise UsageError(
+                f"--dim gives '{other}' {len(sizes)} sizes, and '{name}' {len(first)}",
+                "give as many of each, or one for all",
+            )
+    return [
+        {
+            symbol: several[symbol][at] if symbol in several else cast("int", size)
+            for symbol, size in given.items()
+        }
+        for at in range(len(first))
+    ]
 
 
 def with_dims(

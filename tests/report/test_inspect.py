@@ -162,15 +162,107 @@ def test_numbers_are_never_cut(report: Inspection, width: int) -> None:
     assert "61,706" in next(line for line in table if line.startswith("total")).split()
 
 
-def test_long_names_are_folded_and_not_lost() -> None:
+def test_names_take_two_lines_at_most_and_lose_their_middle() -> None:
     name = "features/" + "block/" * 20 + "end"
     built = model(
         [node("MatMul", "x w", "y", name=name)], {"x": [1, 5]}, ["y"], [tensor("w", 5, 3)]
     )
-    table = printed(onnxshare.inspect(built), width=60).split("\n\n")[1].splitlines()
-    assert all(len(line) <= 60 for line in table)
-    folded = "".join(re.split(r"\s", line)[0] for line in table[1:-2])
-    assert folded == name
+    for width in (60, 80):
+        table = printed(onnxshare.inspect(built), width=width).split("\n\n")[1].splitlines()
+        assert all(len(line) <= width for line in table)
+        shown = "".join(re.split(r"\s", line)[0] for line in table[1:-2])
+        first, _, last = shown.partition("…")
+        assert name.startswith(first)
+        assert name.endswith(last)
+        assert len(table) == 5  # titles, a name of two lines, totals, words
+
+
+def test_what_names_begin_with_is_said_once() -> None:
+    names = [f"very/long/name/of/a/module/part_{number}" for number in range(3)]
+    sizes = zip(names, (3, 5, 7), (5, 7, 2), strict=True)
+    built = model(
+        [node("MatMul", f"{n or 'x'} w{n}", f"{n + 1}", name=name) for n, name in enumerate(names)],
+        {"x": [1, 3]},
+        ["3"],
+        [tensor(f"w{n}", rows, columns) for n, (_, rows, columns) in enumerate(sizes)],
+    )
+    text = printed(onnxshare.inspect(built), width=80).split("\n\n")[1]
+    assert text.count("very/long/name/of/a/module/") == 1
+    assert "\npart_2 " in text
+    wide = printed(onnxshare.inspect(built), width=200)
+    assert all(f"\n{name} " in wide for name in names)  # where there is room, nothing is left out
+
+
+def chain(blocks: int, *, last: bool = False) -> onnx.ModelProto:
+    """Blocks of a product, its bias and a ReLU, and one more product."""
+    nodes, weights, data = [], [tensor("w", 4, 4), tensor("b", 4)], "x"
+    for block in range(blocks):
+        for op_type, others in (("MatMul", " w"), ("Add", " b"), ("Relu", "")):
+            made = f"{op_type}{block}"
+            nodes.append(node(op_type, data + others, made, name=f"/layers.{block}/{op_type}"))
+            data = made
+    if last:
+        nodes.append(node("MatMul", f"{data} v", "end", name="/head/MatMul"))
+        weights.append(tensor("v", 4, 9))
+        data = "end"
+    return model(nodes, {"x": [1, 4]}, [data], weights)
+
+
+def test_repeated_blocks_are_one_row_with_a_factor() -> None:
+    found = onnxshare.inspect(chain(28, last=True))
+    text = printed(found, width=100)
+    # The first block is the one that has the weights: the others use them again.
+    assert "×27 /layers.1…27/" in text
+    assert len(text.splitlines()) < 20
+    csv_rows = as_csv(found, make_view(found)).splitlines()
+    assert len(csv_rows) == 1 + 2 * 28 + 1
+    assert "×27" not in printed_view(found, every=True)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "factor"), [(1, ""), (3, ""), (4, ""), (5, "×4 "), (12, "×11 ")]
+)
+def test_few_rows_are_not_folded(blocks: int, factor: str) -> None:
+    text = printed(onnxshare.inspect(chain(blocks)))
+    assert ("×" in text.split("total")[0].split("layer ")[1].replace("1×", "")) == bool(factor)
+    assert factor in text
+
+
+def test_a_folded_row_adds_up() -> None:
+    found = onnxshare.inspect(chain(28, last=True))
+    view = make_view(found)
+    shown = [rows[0] for rows in view.shown()]
+    assert sum(row.macs for row in shown) == found.totals.macs == 28 * 16 + 36
+    assert sum(row.params_new for row in shown) == found.totals.params == 16 + 4 + 36
+
+
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("kind", ["node", "weight", "op", "scope", "layer"])
+def test_a_table_has_120_lines_at_most(width: int, kind: str) -> None:
+    nodes, weights, data = [], [], "x"
+    for n in range(300):  # no two are alike
+        weights.append(tensor(f"module.{n}/weight", n + 1, n + 2))
+        nodes.append(node("MatMul", f"{data} module.{n}/weight", f"y{n}", name=f"module{n}/MatMul"))
+        data = f"y{n}"
+    found = onnxshare.inspect(model(nodes, {"x": [1, 1]}, [data], weights))
+    text = printed_view(found, width=width, by=kind)
+    assert len(text.splitlines()) <= 120
+    if kind == "op":
+        return
+    assert re.search(r"… 2\d\d more: --all", text) or "more:" in text
+    view = make_view(found, kind)
+    shown = [rows[0] for rows in view.shown(50)]
+    assert len(shown) == 50
+    if kind != "scope":
+        assert sum(row.params for row in shown) == found.totals.params
+    assert len(make_view(found, kind, every=True).shown(50)) == 300
+    assert len(make_view(found, kind, top=70).shown(50)) == 70
+
+
+def printed_view(report: Inspection, width: int = 100, **how: Any) -> str:
+    text = io.StringIO()
+    print_table(report, make_view(report, **how), Console(file=text, width=width))
+    return text.getvalue()
 
 
 def test_colours_only_on_a_terminal(report: Inspection) -> None:

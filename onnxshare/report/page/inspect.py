@@ -116,7 +116,7 @@ def change(before: float | None, after: float | None) -> str:
 def modules_table(report: Inspection) -> Any:
     """The largest modules of a model as a table, for readers without a script."""
     view = make_view(report, "scope", top=_MODULES)
-    return tabulated(make_table(report, view, view.columns))
+    return tabulated(make_table(view, view.shown(), view.columns))
 
 
 def page_data(report: Inspection) -> dict[str, Any]:
