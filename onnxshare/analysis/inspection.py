@@ -207,11 +207,11 @@ def _blocked(node: Node, shapes: Shapes) -> str:
 
 
 def _to_set(open_sizes: Mapping[str, str]) -> str:
-    """Which sizes of inputs are open, and the option that sets the first; "" if none are."""
+    """Which sizes of inputs are open, and the options that set all of them; "" if none are."""
     if not open_sizes:
         return ""
-    option = next(iter(open_sizes.values()))
-    return f"; sizes that are open: {_some(list(open_sizes))}; set them, as in {option}"
+    options = " ".join(dict.fromkeys(open_sizes.values()))
+    return f"; sizes that are open: {_some(list(open_sizes))}; set them all, as in {options}"
 
 
 def _some(names: list[str]) -> str:

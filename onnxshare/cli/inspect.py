@@ -32,7 +32,12 @@ class Options:
         panel=_ROWS,
     )
     summary: bool = option(False, "Only totals and notes.", panel=_ROWS)
-    every: bool = option(False, "Show nodes without parameters and MACs too.", "--all", panel=_ROWS)
+    every: bool = option(
+        False,
+        "Show every node, those without parameters and MACs and those of repeated blocks too.",
+        "--all",
+        panel=_ROWS,
+    )
     sort: Sort = option(
         "graph", "The order of the rows: as in the graph, or largest first.", panel=_ROWS
     )

@@ -49,6 +49,11 @@ class Shapes:
         self.dims = binding.dims
         self.open = binding.open
         self.warnings: list[str] = []
+        if binding.images:
+            self.warnings.append(
+                f"the sizes of images that are open are taken from {binding.images}; "
+                "--input-shape or --dim sets others"
+            )
         self._table = TypeTable(symbols)
         self._types: dict[str, dict[str, TensorType]] = {"": {}}
 

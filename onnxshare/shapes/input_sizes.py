@@ -6,7 +6,9 @@ Sizes are given by input, or by the names that the model has for them: `{"batch"
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import cast
@@ -39,6 +41,7 @@ class Binding:
         sequences: inputs whose axis 0 is time and axis 1 the batch.
         dims: what symbols have become, and axes without one, as `input[axis]`, that the user set.
         open: the symbols, axes and inputs that have no size, and the option that sets each.
+        images: where sizes of images come from that nobody gave; "" where there are none.
     """
 
     sizes: dict[str, int]
@@ -46,6 +49,7 @@ class Binding:
     sequences: frozenset[str]
     dims: dict[str, int]
     open: dict[str, str]
+    images: str = ""
 
 
 def bind(
@@ -84,6 +88,8 @@ def bind(
                         f"'{known}' of {graph.model.name} cannot be both {sizes[known]} and "
                         f"{size}, which it would be in input '{value.name}'"
                     )
+    taken = None if batch is None else _image_sizes(graph.proto.metadata_props)
+    images = [] if taken is None else [x for x in inputs if _take(x, taken[1], sizes, unnamed)]
     sequences = _sequences(graph)
     symbols: list[str] = []
     regions = _regions(graph)
@@ -100,7 +106,71 @@ def bind(
             if dim.dim_param in sizes:
                 dim.dim_value = sizes[dim.dim_param]
     open_sizes = {name: option for value in inputs for name, option in _open(value).items()}
-    return Binding(sizes, tuple(symbols), sequences, {**sizes, **unnamed}, open_sizes)
+    said = f"{taken[0]} in the metadata of the model" if taken is not None and images else ""
+    return Binding(sizes, tuple(symbols), sequences, {**sizes, **unnamed}, open_sizes, said)
+
+
+#: Under which names exporters note the sizes of images: Ultralytics, timm and others.
+_NOTED = ("imgsz", "input_size", "img_size", "image_size")
+_NUMBERS = re.compile(
+    r"""\s*[\[(]?\s*([0-9]+(?:\s*[,x×]\s*[0-9]+){0,3})\s*,?\s*[\])]?\s*(?:$|[,}])"""
+)
+
+#: Channels of images.
+_CHANNELS = (1, 3, 4)
+
+
+def _image_sizes(
+    props: Iterable[onnx.StringStringEntryProto],
+) -> tuple[str, tuple[int, int]] | None:
+    """The height and width of images that a model's metadata says, and where: `imgsz = [640, 640]`,
+    or within a description in JSON."""
+    noted = {entry.key: entry.value for entry in props}
+    for key in _NOTED:
+        within = re.compile(rf"""["']{key}["']\s*:""")
+        starts = [(text, place.end()) for text in noted.values() for place in within.finditer(text)]
+        for text, start in [(noted.get(key, ""), 0), *starts]:
+            found = _NUMBERS.match(text, start)
+            if found is None:
+                continue
+            numbers = [int(word) for word in re.split("[,x×]", found[1])][-3:]
+            if len(numbers) == 3:  # channels come first or last
+                numbers = numbers[1:] if numbers[0] in _CHANNELS else numbers[:2]
+            height, width = numbers[0], numbers[-1]
+            if min(height, width) > 0 and max(height, width) < _LARGEST_SIDE:
+                return f"{key} = {height}×{width}", (height, width)
+    return None
+
+
+#: No image is larger.
+_LARGEST_SIDE = 2**16
+
+
+def _take(
+    value: onnx.ValueInfoProto,
+    found: tuple[int, int],
+    sizes: dict[str, int],
+    unnamed: dict[str, int],
+) -> bool:
+    """Set the height and the width of an image where they are open; whether one was."""
+    dims = value.type.tensor_type.shape.dim
+    if len(dims) != 4:
+        return False
+    first = 2 if dims[1].dim_value in _CHANNELS else 1
+    if dims[1 if first == 2 else 3].dim_value not in _CHANNELS:
+        return False
+    taken = False
+    for axis, size in enumerate(found, first):
+        dim = dims[axis]
+        if dim.HasField("dim_value") or dim.dim_param in sizes:
+            continue
+        if dim.dim_param:
+            sizes[dim.dim_param] = size
+        else:
+            unnamed[f"{value.name}[{axis}]"] = size
+        dim.dim_value = size
+        taken = True
+    return taken
 
 
 def _unnamed(value: onnx.ValueInfoProto, given: Sequence[int | None]) -> dict[str, int]:
@@ -114,16 +184,29 @@ def _unnamed(value: onnx.ValueInfoProto, given: Sequence[int | None]) -> dict[st
     }
 
 
+#: Sizes that the hint gives as examples: of images, and of others but the past, which is empty.
+_SIDE, _LENGTH = 224, 128
+
+
 def _open(value: onnx.ValueInfoProto) -> dict[str, str]:
     """What an input leaves open, symbols, axes without one, or all there is to know, and the option
     that sets it."""
-    tensor_type, whole = value.type.tensor_type, f"--input-shape {value.name}:SIZES"
+    tensor_type = value.type.tensor_type
     if value.type.HasField("tensor_type") and not tensor_type.HasField("shape"):
-        return {value.name: whole}
+        return {value.name: f"--input-shape {shlex.quote(value.name)}:SIZES"}
+    dims = tensor_type.shape.dim
+    image = len(dims) == 4 and any(dims[axis].dim_value in _CHANNELS for axis in (1, 3))
+    example = _SIDE if image else _LENGTH
+    sizes = [
+        str(d.dim_value) if d.HasField("dim_value") else "" if d.dim_param else str(example)
+        for d in dims
+    ]
+    whole = f"--input-shape {shlex.quote(value.name)}:{','.join(sizes)}"
     found = {}
-    for axis, dim in enumerate(tensor_type.shape.dim):
+    for axis, dim in enumerate(dims):
         if dim.dim_param:
-            found[dim.dim_param] = f"--dim {dim.dim_param}=128"
+            size = 0 if "past" in dim.dim_param.casefold() else example
+            found[dim.dim_param] = f"--dim {shlex.quote(dim.dim_param)}={size}"
         elif not dim.HasField("dim_value"):
             found[f"{value.name}[{axis}]"] = whole
     return found

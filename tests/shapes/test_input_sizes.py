@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -171,7 +172,7 @@ def test_sizes_without_a_name() -> None:
     built = conv(["batch", 2, None, None], (3, 2, 3, 3))
     (warning,) = onnxshare.inspect(built).warnings
     assert "x[2], x[3]" in warning
-    assert "--input-shape x:SIZES" in warning
+    assert "--input-shape x:1,2,128,128" in warning
     report = onnxshare.inspect(built, input_shapes={"x": (None, 2, 6, 7)})
     assert (report.totals.macs, report.warnings) == (4 * 5 * 54, ())
     assert report.totals.dims == {"batch": 1, "x[2]": 6, "x[3]": 7}
@@ -304,3 +305,190 @@ def test_each_size_called_by_a_question_mark_is_its_own(cli: Cli, tmp_path: Path
     assert not any("--dim" in line for line in unknown.warnings)
     with pytest.raises(UsageError, match="no symbolic size"):
         onnxshare.inspect(built, dims={"?": 6})
+
+
+def image_model(sizes: Dims, **metadata: str) -> onnx.ModelProto:
+    """A 3×3 convolution of 3 to 4 channels over the whole image, padded."""
+    built = model(
+        [node("Conv", "x w", "y", kernel_shape=[3, 3], pads=[1] * 4)],
+        {"x": sizes},
+        ["y"],
+        [tensor("w", 4, 3, 3, 3)],
+    )
+    for key, value in metadata.items():
+        built.metadata_props.add(key=key, value=value)
+    return built
+
+
+OPEN = ["n", 3, "height", "width"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "key", "value", "positions"),
+    [
+        (OPEN, "imgsz", "[640, 480]", 640 * 480),
+        (OPEN, "imgsz", "640", 640 * 640),
+        (OPEN, "imgsz", "(320, 256)", 320 * 256),
+        ([None, 3, None, None], "imgsz", "[64, 32]", 64 * 32),
+        (OPEN, "input_size", "(3, 288, 256)", 288 * 256),
+        (OPEN, "input_size", "[1, 3, 224, 192]", 224 * 192),
+        (OPEN, "input_size", "96, 64, 3", 96 * 64),
+        (OPEN, "image_size", "224x160", 224 * 160),
+        (OPEN, "pretrained_cfg", '{"input_size": [3, 224, 200], "mean": [0.5]}', 224 * 200),
+        (OPEN, "args", "{'batch': 1, 'imgsz': 320}", 320 * 320),
+        (["n", 3, "height", 100], "imgsz", "[640, 480]", 640 * 100),
+        (["n", 3, "side", "side"], "imgsz", "64", 64 * 64),
+        (OPEN, "imgsz", "[]", None),
+        (OPEN, "imgsz", "auto", None),
+        (OPEN, "imgsz", "0", None),
+        (OPEN, "imgsz", "70000", None),
+        (OPEN, "title", "640", None),
+        (["n", 7, "height", "width"], "imgsz", "640", None),
+    ],
+)
+def test_image_sizes_that_the_metadata_says(
+    sizes: Dims, key: str, value: str, positions: int | None
+) -> None:
+    built = image_model(sizes, **{key: value})
+    if sizes[1] == 7:
+        built.graph.initializer[0].CopyFrom(tensor("w", 4, 7, 3, 3))
+    report = onnxshare.inspect(built)
+    said = [text for text in report.warnings if "metadata" in text]
+    assert report.totals.macs == (None if positions is None else positions * 4 * 27)
+    assert len(said) == (positions is not None)
+    side = 100 if sizes[3] == 100 else 10
+    given = onnxshare.inspect(built, input_shapes={"x": (1, None, side, side)})
+    assert given.totals.macs == side * side * 36 * int(sizes[1] or 0)
+    assert not any("metadata" in text for text in given.warnings)
+
+
+def test_image_sizes_for_channels_that_come_last() -> None:
+    built = model(
+        [node("Transpose", "x", "t", perm=[0, 3, 1, 2]), node("Conv", "t w", "y")],
+        {"x": ["n", "h", "w", 3]},
+        ["y"],
+        [tensor("w", 4, 3, 1, 1)],
+    )
+    built.metadata_props.add(key="imgsz", value="[20, 30]")
+    assert onnxshare.inspect(built).totals.macs == 20 * 30 * 12
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        OPEN,
+        [None, 3, None, None],
+        ["n", 3, None, "w w"],
+        [None, 3, "it's", 20],
+        ["n", 3, "h", None],
+    ],
+)
+def test_the_hint_sets_all_open_sizes_at_once(sizes: Dims, cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(image_model(sizes), path)
+    report = onnxshare.inspect(path)
+    assert report.totals.macs is None
+    (line,) = [text for text in report.warnings if "set them all, as in " in text]
+    options = shlex.split(line.partition("set them all, as in ")[2])
+    ran = cli("inspect", path, "--format", "json", *options)
+    assert json.loads(ran.stdout)["totals"]["macs"] is not None, line
+    assert "set them" not in ran.stderr
+
+
+def cached_attention() -> onnx.ModelProto:
+    """Attention of two heads of 4 features over a cache and what a product makes."""
+    past: Dims = ["batch", 2, "past", 4]
+    return model(
+        [
+            node("MatMul", "x w", "q"),
+            node(
+                "MultiHeadAttention",
+                "q q q _ _ _ past_key past_value",
+                "y key value",
+                domain="com.microsoft",
+                num_heads=2,
+            ),
+        ],
+        {"x": ["batch", "tokens", 8], "past_key": past, "past_value": past},
+        ["y", "key", "value"],
+        [tensor("w", 8, 8)],
+        domains=["com.microsoft"],
+    )
+
+
+# The product, then scores and sums over past and new tokens: two products of 8 features each.
+PREFILL, DECODE = 5 * 64 + 2 * 5 * 5 * 8, 64 + 2 * (4 + 1) * 8
+
+
+def test_several_sizes_have_a_report_each() -> None:
+    report = onnxshare.inspect(cached_attention(), dims={"tokens": (5, 1), "past": [0, 4]})
+    assert [case.totals.macs for case in report.sizes] == [PREFILL, DECODE]
+    assert report.totals == report.sizes[0].totals
+    assert [case.nodes[1].outputs[1].shape for case in report.sizes] == [(1, 2, 5, 4)] * 2
+    said = report.to_dict()
+    assert [case["totals"]["dims"]["past"] for case in said["sizes"]] == [0, 4]
+    assert [case["nodes"][0]["macs"] for case in said["sizes"]] == [5 * 64, 64]
+
+
+def test_one_size_is_for_all_of_several() -> None:
+    report = onnxshare.inspect(cached_attention(), dims={"tokens": 1, "past": (0, 4, 9)})
+    past = (0, 4, 9)
+    assert [c.totals.macs for c in report.sizes] == [64 + 2 * (size + 1) * 8 for size in past]
+    assert onnxshare.inspect(cached_attention(), dims={"tokens": 1, "past": 4}).sizes == ()
+
+
+SEVERAL = ["--dim", "tokens=5,1", "--dim", "past=0,4"]
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ([], ["sharing 5/0", "MACs 1/4", "720", "144", "tokens = 1, past = 4, batch = 1 (1/4)"]),
+        (["--summary"], ["5/0", "720", "144"]),
+        (["--by", "op"], ["MACs 5/0", "MACs 1/4"]),
+        (["--columns", "name,output,macs"], ["output 5/0", "output 1/4", "MACs 1/4"]),
+        (["--format", "markdown"], ["| MACs 5/0 | MACs 1/4 |", "| 720 | 144 |"]),
+        (["--format", "csv"], ["macs tokens=5 past=0,macs tokens=1 past=4", "400,80"]),
+        (
+            ["--format", "csv", "--summary"],
+            ["total,tokens=5 past=0,tokens=1 past=4", "macs,720,144"],
+        ),
+        (["--format", "html"], [">MACs 5/0</th>", ">MACs 1/4</th>", ">144</td>"]),
+        (["--format", "json"], ['"sizes": [']),
+    ],
+)
+def test_several_sizes_have_columns_each(
+    cli: Cli, tmp_path: Path, options: list[str], parts: list[str]
+) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(cached_attention(), path)
+    ran = cli("inspect", path, *options, *SEVERAL)
+    assert ran.returncode == 0, ran.stderr
+    for part in parts:
+        assert part in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "part"),
+    [
+        (
+            "inspect",
+            ["--dim", "tokens=5,1", "--dim", "past=0,4,9"],
+            "'past' 3 sizes, and 'tokens' 2",
+        ),
+        ("inspect", ["--dim", "tokens=5,", "--dim", "past=0"], "is not NAME=SIZE"),
+        ("inspect", ["--dim", "tokens=5,-1"], "is not NAME=SIZE"),
+        ("inspect", ["--dim", "token=5,1"], "did you mean tokens?"),
+        ("check", SEVERAL, "only inspect takes several at once"),
+        ("rewrite", ["--share", *SEVERAL], "only inspect takes several at once"),
+    ],
+)
+def test_several_sizes_that_are_wrong(
+    cli: Cli, tmp_path: Path, command: str, options: list[str], part: str
+) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(cached_attention(), path)
+    ran = cli(command, path, *options)
+    assert ran.returncode == 2
+    assert part in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
