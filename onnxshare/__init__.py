@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from onnxshare.differences.family import Family, family
     from onnxshare.differences.results import Difference
     from onnxshare.io.load import Model, load
+    from onnxshare.model_scan.results import ScanRow
+    from onnxshare.model_scan.scan import scan
     from onnxshare.runtime.limits import RunLimits
     from onnxshare.samples.images import ImageOptions
     from onnxshare.samples.samples import Samples
@@ -57,6 +59,7 @@ __all__ = [
     "RuntimeFailure",
     "Samples",
     "SamplesError",
+    "ScanRow",
     "Site",
     "UsageError",
     "Verdict",
@@ -69,6 +72,7 @@ __all__ = [
     "load",
     "rewrite",
     "rewrites",
+    "scan",
 ]
 
 _HOMES = {
@@ -84,6 +88,7 @@ _HOMES = {
     "RewriteResult": "rewrites.run",
     "RunLimits": "onnxshare.runtime.limits",
     "Samples": "onnxshare.samples.samples",
+    "ScanRow": "onnxshare.model_scan.results",
     "Site": "rewrites.base",
     "Verdict": "onnxshare.comparison.results",
     "check": "onnxshare.api",
@@ -93,6 +98,7 @@ _HOMES = {
     "inspect": "onnxshare.api",
     "load": "onnxshare.io.load",
     "rewrite": "rewrites.run",
+    "scan": "onnxshare.model_scan.scan",
 }
 
 # Since 1.29 onnxruntime otherwise writes a device id and a database when it is imported.

@@ -27,7 +27,7 @@ ORDER = """
     shapes weights runtime
     analysis
     comparison differences
-    checks rewrites
+    checks rewrites model_scan
     report api __init__
     cli
     __main__
@@ -35,6 +35,7 @@ ORDER = """
 
 #: Rooms of one line of which one imports the other, and why.
 SIDEWAYS: dict[tuple[str, str], str] = {
+    ("model_scan", "checks"): "finds models in folders as check does",
     ("api", "report"): "tells reports how notebooks show them",
 }
 

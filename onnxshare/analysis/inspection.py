@@ -42,11 +42,13 @@ def inspect(
     input_shapes: InputShapes | None = None,
     judge: HeadJudge | None = None,
     hashes: bool = False,
+    heads_read: bool = True,
     progress: Progress | None = None,
 ) -> Inspection:
     """As of `onnxshare.inspect`.
 
-    `judge` asks the rewrites what they could do with a head; None leaves that out.
+    `judge` asks the rewrites what they could do with a head; None leaves that out. Without
+    `heads_read` no weights of heads are read, and their uniformity is unknown.
     """
     model = load(source)
     graph = Graph(model)
@@ -61,7 +63,7 @@ def inspect(
     heads = find_heads(graph, make_probe)
     subject = Subject(graph, probed[0], tuple(heads)) if heads else None
     shared = shared_facts(usage)
-    head_facts, unread = _head_facts(subject, judge)
+    head_facts, unread = _head_facts(subject, judge, read=heads_read)
     memory = memory_over_run(graph, shapes, usage.computed)
     rows = _Rows(found, shared, graph, memory, hashes=hashes, progress=progress)
     totals = add_up(graph, shapes, usage, shared, heads, memory)
@@ -220,7 +222,7 @@ def _some(names: list[str]) -> str:
 
 
 def _head_facts(
-    subject: Subject | None, judge: HeadJudge | None
+    subject: Subject | None, judge: HeadJudge | None, *, read: bool
 ) -> tuple[tuple[HeadFacts, ...], list[str]]:
     """The facts of all heads; weights that cannot be read only leave out what needs them."""
     if subject is None:
@@ -231,7 +233,7 @@ def _head_facts(
     try:
         values = subject.probe.values
         shares = [
-            None if head.refused or head.shared else uniformity(head, values)
+            None if head.refused or head.shared or not read else uniformity(head, values)
             for head in subject.heads
         ]
         rewrites = judge(subject) if judge else rewrites

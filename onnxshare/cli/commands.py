@@ -19,6 +19,7 @@ from onnxshare.cli.inspect import command as inspect
 from onnxshare.cli.policy_commands import command as init
 from onnxshare.cli.policy_commands import explain, rules
 from onnxshare.cli.rewrite import command as rewrite
+from onnxshare.cli.scan import command as scan
 from onnxshare.errors import UsageError
 from onnxshare.version import __version__
 
@@ -64,6 +65,7 @@ _COMMANDS: dict[str, Callable[..., object]] = {
     "diff": diff,
     "family": family,
     "check": check,
+    "scan": scan,
     "init": init,
     "rules": rules,
     "explain": explain,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from math import prod
 
 import onnx
 
@@ -11,12 +12,16 @@ from onnxshare.io.load import Model
 from onnxshare.samples.input_specs import input_specs
 from onnxshare.weights.content import content
 
+#: Vectors of up to so many elements, such as the sizes of a Reshape, belong to the structure.
+_SMALL = 16
+
 _GRAPH = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 _TENSOR = (onnx.AttributeProto.TENSOR, onnx.AttributeProto.TENSORS)
 
 
-def function_digest(model: Model) -> str:
-    """Return 32 hexadecimal digits that are equal for equal graphs and weights.
+def function_digest(model: Model, *, weights: bool = True) -> str:
+    """Return 32 hexadecimal digits that are equal for equal graphs and weights, or without
+    `weights` for equal graphs and types and shapes of weights; then only small ones are read.
 
     Every value has a digest: of an input its place, of a weight its type, dims and bytes, of what
     a node makes the operator, its attributes and the digests of what it reads. That of the model
@@ -26,19 +31,20 @@ def function_digest(model: Model) -> str:
     Raises:
         ModelFileError, ModelError: a weight cannot be read.
     """
-    return Digester(model).model()
+    return Digester(model, weights=weights).model()
 
 
 class Digester:
     """Digests of what a model computes, and of its parts."""
 
-    def __init__(self, model: Model) -> None:
-        """Digest the model's functions, which its nodes may call.
+    def __init__(self, model: Model, *, weights: bool = True) -> None:
+        """Digest the model's functions, which its nodes may call; without `weights`, of large
+        tensors only types and dims.
 
         Raises:
             ModelFileError, ModelError: a weight cannot be read.
         """
-        self._read = model.read
+        self._read, self._weights = model.read, weights
         self._proto = model.skeleton
         self._versions = {item.domain: item.version for item in self._proto.opset_import}
         self._functions: dict[tuple[str, str, str], str] = {}
@@ -113,6 +119,8 @@ class Digester:
 
     def tensor(self, tensor: onnx.TensorProto) -> str:
         """The digest of a stored tensor: its type, dims and bytes."""
+        if not self._weights and (len(tensor.dims) > 1 or prod(tensor.dims) > _SMALL):
+            return digest_of(tensor.data_type, *tensor.dims)
         return content(self._read(tensor), tensor.data_type).hash
 
     def _sparse(self, sparse: onnx.SparseTensorProto) -> str:

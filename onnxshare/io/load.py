@@ -162,10 +162,10 @@ def _load(source: ModelSource) -> Model:
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if path == Path("-"):
-            return _parse(read_stdin(), "<stdin>", None)
-        return _parse(map_file(path), str(path), path)
+            return parse(read_stdin(), "<stdin>", None)
+        return parse(map_file(path), str(path), path)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _parse(bytes(source), "<bytes>", None)
+        return parse(bytes(source), "<bytes>", None)
     if hasattr(source, "model_proto"):
         return _load(source.model_proto)
     if hasattr(source, "read"):
@@ -255,10 +255,20 @@ def _from_file(file: IO[bytes]) -> Model:
     if isinstance(name, str):
         with contextlib.suppress(OSError):
             path = Path(name) if Path(name).is_file() else None
-    return _parse(data, str(name), path)
+    return parse(data, str(name), path)
 
 
-def _parse(data: bytes | memoryview, name: str, path: Path | None) -> Model:
+def parse(data: Any, name: str, path: Path | None) -> Model:
+    """The model in some bytes: `bytes`, a `memoryview`, or what is read by ranges like these.
+
+    Args:
+        data: the model file.
+        name: what messages call it.
+        path: where it is, for its external data; None if nowhere.
+
+    Raises:
+        ModelFileError: it is no readable model.
+    """
     head = bytes(data[:512])
     form = text_form(name, head)
     known = describe(head, len(data))

@@ -129,7 +129,10 @@ class Payloads:
         """
         require_unchanged(payload.data)
         if payload.field == RAW_DATA:
-            return from_raw(tensor, payload.data, payload.value, payload.value_end)
+            if isinstance(payload.data, (bytes, memoryview)):
+                return from_raw(tensor, payload.data, payload.value, payload.value_end)
+            part = payload.data[payload.value : payload.value_end]  # of what is read by ranges
+            return from_raw(tensor, part, 0, len(part))
         whole = TensorProto()
         whole.CopyFrom(tensor)
         self.fill([whole])

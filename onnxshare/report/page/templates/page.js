@@ -191,6 +191,24 @@
       keys(svg, section, () => dots);
     }
 
+  // Tables whose rows are all there: a click on a head sorts them.
+  for (const table of all("table[data-sortable]"))
+    all("th", table).forEach((head, at) => {
+      const button = make("button", head.textContent);
+      button.type = "button";
+      head.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const numeric = head.classList.contains("number");
+        const down = head.getAttribute("aria-sort") ? head.getAttribute("aria-sort") === "ascending" : numeric;
+        const value = row => row.children[at].dataset.value;
+        const order = (a, b) => numeric ? value(a) - value(b) : value(a) < value(b) ? -1 : 1;
+        for (const other of all("th", table)) other.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const body = one("tbody", table);
+        body.append(...[...body.children].sort((a, b) => order(a, b) * (down ? -1 : 1)));
+      });
+    });
+
   // The table: some hundred rows at once.
   const STEP = 100;
   const table = one("#rows");

@@ -1,0 +1,1 @@
+"""Many models at once: one row per model, from folders, globs and addresses."""
