@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from onnxshare.errors import UsageError, escaped, printable
+from onnxshare.errors import UsageError, printable
 from onnxshare.io.atomic_write import replace_file
 from onnxshare.model_scan.results import ScanRow, WeightGroup
 from onnxshare.report import text_tools
 from onnxshare.report.console import WIDTH_IN_A_PIPE, make_console
 from onnxshare.report.table import Bar, Cell, Column, Row, Table, rows
+from onnxshare.support.json_text import json_text
 
 #: Rows that a table shows; the other formats have all.
 _SHOWN = 200
@@ -139,9 +139,7 @@ def _flat(value: Any) -> str:
 
 
 def _as_lines(found: Sequence[ScanRow], groups: Sequence[WeightGroup]) -> str:
-    return "".join(
-        escaped(json.dumps(record, ensure_ascii=False)) + "\n" for record in _records(found)
-    )
+    return "".join(json_text(record) + "\n" for record in _records(found))
 
 
 def _as_parquet(found: Sequence[ScanRow], groups: Sequence[WeightGroup]) -> bytes:
