@@ -21,7 +21,7 @@ from math import prod
 import numpy as np
 from onnx import helper
 
-from onnxshare.analysis.heads.fully_connected import FullyConnected, bias_elements, bias_node
+from onnxshare.analysis.heads.fully_connected import bias_elements, nodes_of
 from onnxshare.analysis.heads.head import (
     Head,
     Root,
@@ -147,7 +147,8 @@ class FcToGap(Rewrite):
         for plan in plans:
             _emit_layer(builder, subject, plan)
         builder.finish()
-        results = {name: name for name in (_result(subject, p.root.layer) for p in plans)}
+        last = (nodes_of(subject.graph, plan.root.layer)[-1] for plan in plans)
+        results = {node.outputs[0]: node.outputs[0] for node in last}
         return Change(site, editor.apply(), builder.removed, editor.added, results)
 
     def _plan(
@@ -213,12 +214,6 @@ def constant_over_space(subject: Subject, head: Head, plans: list[_Plan]) -> str
             return "no"
         answer = answer if equal else "rounding"
     return answer
-
-
-def _result(subject: Subject, layer: FullyConnected) -> str:
-    """The tensor that holds the FC's output with its bias."""
-    adder = bias_node(subject.graph, layer)
-    return (adder or layer.node).outputs[0]
 
 
 def _emit_layer(builder: HeadBuilder, subject: Subject, plan: _Plan) -> None:

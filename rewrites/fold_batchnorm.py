@@ -24,7 +24,12 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto
 
-from onnxshare.analysis.heads.fully_connected import FullyConnected, bias_node, recognise
+from onnxshare.analysis.heads.fully_connected import (
+    FullyConnected,
+    made_by,
+    nodes_of,
+    stored_bias,
+)
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Graph, Node, Stored
@@ -58,23 +63,18 @@ class _Layer:
     Attributes:
         node: the convolution, Gemm or MatMul.
         norm: the BatchNormalization.
+        sums: the node, and the Add that gives it its bias, if there is one.
         fc: the node as an FC; None for a convolution.
-        adder: the Add that gives a MatMul its bias, if there is one.
         bias: name of the bias, if there is one.
         forward: whether it is a convolution that reads what the BatchNormalization makes.
     """
 
     node: Node
     norm: Node
+    sums: list[Node]
     fc: FullyConnected | None = None
-    adder: Node | None = None
     bias: str | None = None
     forward: bool = False
-
-    @property
-    def sums(self) -> list[Node]:
-        """The node, and the Add that gives it its bias."""
-        return [self.node, *filter(None, (self.adder,))]
 
     @property
     def first(self) -> list[Node]:
@@ -139,20 +139,11 @@ def _before(graph: Graph, norm: Node) -> _Layer | None:
     if node is None or not node.standard:
         return None
     if node.op_type in _CONVOLUTIONS:
-        bias = node.inputs[2] if len(node.inputs) > 2 and node.inputs[2] else None
-        return _Layer(node, norm, bias=bias)
-    adder = None
-    if node.op_type == "Add":
-        adder = node
-        made = (graph.main.producers.get(name) for name in adder.inputs)
-        node = next((item for item in made if item and item.op_type == "MatMul"), adder)
-    fc = recognise(graph, node)
-    if fc is None or not fc.plain or (adder is not None and bias_node(graph, fc) is not adder):
+        return _Layer(node, norm, [node], bias=node.input(2) or None)
+    fc = made_by(graph, node)
+    if fc is None:
         return None
-    bias = fc.bias
-    if adder is not None:
-        bias = next(name for name in adder.inputs if name != node.outputs[0])
-    return _Layer(node, norm, fc, adder, bias)
+    return _Layer(fc.node, norm, nodes_of(graph, fc), fc, stored_bias(graph, fc)[0])
 
 
 def _behind(graph: Graph, norm: Node) -> _Layer | None:
@@ -162,8 +153,7 @@ def _behind(graph: Graph, norm: Node) -> _Layer | None:
         return None
     if node.inputs[0] != norm.outputs[0] or norm.outputs[0] in node.inputs[1:]:
         return None
-    bias = node.inputs[2] if len(node.inputs) > 2 and node.inputs[2] else None
-    return _Layer(node, norm, bias=bias, forward=True)
+    return _Layer(node, norm, [node], bias=node.input(2) or None, forward=True)
 
 
 def _sources(graph: Graph, layer: _Layer) -> dict[str, Stored]:
@@ -252,7 +242,7 @@ def _growth(layer: _Layer, sources: dict[str, Stored], users: Users, channels: i
     freed = sum(
         stored.elements
         for stored in sources.values()
-        if not users.others(stored, layer.node, layer.adder, layer.norm)
+        if not users.others(stored, *layer.sums, layer.norm)
     )
     weight = next(iter(sources.values()), None)
     return (weight.elements if weight is not None else 0) + channels - freed
@@ -292,12 +282,11 @@ def _folded(subject: Subject, layer: _Layer, scale: Array, shift: Array) -> tupl
     bias = 0.0 if given is None else given.astype(np.float64).reshape(-1)
     weight = old.astype(np.float64)
     if layer.forward:
-        scale, shift = (_spread_inputs(layer, item, old.shape) for item in (scale, shift))
-        bias = bias + (weight * shift).reshape(len(old), -1).sum(axis=1)
-        weight = weight * scale
+        moved = weight * _spread(layer, shift, old.shape)
+        bias = bias + moved.reshape(len(old), -1).sum(axis=1)
     else:
         bias = scale * bias + shift
-        weight = weight * _spread(layer, scale, old.shape)
+    weight = weight * _spread(layer, scale, old.shape)
     with np.errstate(over="ignore"):
         rounded = weight.astype(old.dtype), np.asarray(bias).astype(old.dtype)
     if not all(np.isfinite(item.astype(np.float64)).all() for item in rounded):
@@ -305,23 +294,17 @@ def _folded(subject: Subject, layer: _Layer, scale: Array, shift: Array) -> tupl
     return rounded
 
 
-def _spread(layer: _Layer, scale: Array, shape: tuple[int, ...]) -> Array:
-    """One factor per output, in a shape that multiplies the weight."""
+def _spread(layer: _Layer, given: Array, shape: tuple[int, ...]) -> Array:
+    """One number per output, or, folded forward, per input, in a shape that multiplies the
+    weight."""
     if layer.fc is not None:
-        return scale[:, None] if layer.fc.stored_by_output else scale
-    if layer.node.op_type == "Conv":
-        return scale.reshape(-1, *[1] * (len(shape) - 1))
-    # [C, F/group, …]: the inputs of each group lead to that group's outputs.
-    group = int(layer.node.attribute("group", 1))
-    spread = np.repeat(scale.reshape(group, shape[1]), shape[0] // group, axis=0)
-    return spread.reshape(*shape[:2], *[1] * (len(shape) - 2))
-
-
-def _spread_inputs(layer: _Layer, given: Array, shape: tuple[int, ...]) -> Array:
-    """One number per input of a convolution, in a shape that multiplies its weight."""
+        return given[:, None] if layer.fc.stored_by_output else given
+    ones = [1] * (len(shape) - 2)
+    if layer.node.op_type == "Conv" and not layer.forward:
+        return given.reshape(-1, 1, *ones)
+    # [C, F/group, …] of a ConvTranspose, [F, C/group, …] of a Conv: each group has its own.
     by_group = given.reshape(int(layer.node.attribute("group", 1)), shape[1])
-    spread = np.repeat(by_group, shape[0] // len(by_group), axis=0)
-    return spread.reshape(*shape[:2], *[1] * (len(shape) - 2))
+    return np.repeat(by_group, shape[0] // len(by_group), axis=0).reshape(*shape[:2], *ones)
 
 
 def _emit(editor: Editor, layer: _Layer, weight: Array, bias: Array) -> None:
@@ -338,7 +321,7 @@ def _emit(editor: Editor, layer: _Layer, weight: Array, bias: Array) -> None:
     if node.op_type == "MatMul":
         product = editor.new_name(f"{node.outputs[0]}_folded")
         editor.emit(node, "MatMul", [data, names[0]], product)
-        editor.emit(layer.adder or node, "Add", [product, names[1]], output, old)
+        editor.emit(layer.sums[-1], "Add", [product, names[1]], output, old)
         return
     given = attributes(node, "beta")
     if node.op_type == "Gemm":

@@ -58,6 +58,18 @@ class Moved:
     columns: Array | None = field(default=None, repr=False, compare=False)
 
 
+class _Index:
+    """The constants of a model, by the path of their graph and their name."""
+
+    def __init__(self, model: Model) -> None:
+        self.graph = Graph(model)
+        self._values = Values(self.graph)
+
+    def value(self, path: str, name: str) -> Array | None:
+        scope = next((scope for scope in self.graph.scopes if scope.path == path), None)
+        return None if scope is None else self._values.get(scope, name)
+
+
 def prove_weights(
     steps: Sequence[tuple[Model, Model, tuple[Moved, ...]]],
 ) -> tuple[WeightProof, str | None]:
@@ -71,7 +83,7 @@ def prove_weights(
 
     count = 0
     computed: dict[str, None] = {}
-    known: tuple[Model, Values, Graph] | None = None
+    known: _Index | None = None
     for before, after, claims in steps:
         kept, fresh = _unclaimed(before, after, claims)
         old_names = {tensor.name for tensor in before.skeleton.graph.initializer}
@@ -83,8 +95,8 @@ def prove_weights(
         if not claims:
             known = None
             continue
-        old = known if known is not None and known[0] is before else _indexed(before)
-        new = _indexed(after)
+        old = known if known is not None and known.graph.model is before else _Index(before)
+        new = _Index(after)
         for claim in claims:
             problem = _check(claim, old, new)
             if problem is not None:
@@ -93,11 +105,6 @@ def prove_weights(
         known = new
     left = {tensor.name for tensor in steps[-1][1].skeleton.graph.initializer} if steps else set()
     return WeightProof(count, tuple(name for name in computed if name in left)), None
-
-
-def _indexed(model: Model) -> tuple[Model, Values, Graph]:
-    graph = Graph(model)
-    return model, Values(graph), graph
 
 
 def _unclaimed(before: Model, after: Model, claims: tuple[Moved, ...]) -> tuple[int, list[str]]:
@@ -126,22 +133,15 @@ def _unclaimed(before: Model, after: Model, claims: tuple[Moved, ...]) -> tuple[
     return len(fresh) - len(others), others
 
 
-def _check(
-    claim: Moved, old: tuple[Model, Values, Graph], new: tuple[Model, Values, Graph]
-) -> str | None:
-    source = _value(old, claim.source_scope, claim.source)
-    target = _value(new, claim.target_scope, claim.target)
+def _check(claim: Moved, old: _Index, new: _Index) -> str | None:
+    source = old.value(claim.source_scope, claim.source)
+    target = new.value(claim.target_scope, claim.target)
     if source is None or target is None:
         missing = claim.source if source is None else claim.target
         return f"weight '{missing}' is not there, although it is said to have been moved"
     if not _holds(source, target, claim):
         return f"weight '{claim.target}' is not '{claim.source}' moved as it is said to be"
     return None
-
-
-def _value(index: tuple[Model, Values, Graph], path: str, name: str) -> Array | None:
-    scope = next((scope for scope in index[2].scopes if scope.path == path), None)
-    return None if scope is None else index[1].get(scope, name)
 
 
 def _holds(source: Array, target: Array, claim: Moved) -> bool:

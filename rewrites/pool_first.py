@@ -84,24 +84,19 @@ class PoolFirst(Rewrite):
         pool, chain = pair.pool.node, (pair.conv, *pair.between)
         editor = subject.editor(self.name)
         result = editor.new_name(f"{pair.conv.inputs[0]}_pooled")
-        editor.emit(pool, pool.op_type, [pair.conv.inputs[0], *pool.inputs[1:]], result, _on(pair))
+        # The convolution needs a map.
+        kept = {"keepdims": 1} if pool.op_type == "ReduceMean" else {}
+        inputs = [pair.conv.inputs[0], *pool.inputs[1:]]
+        editor.emit(pool, pool.op_type, inputs, result, {**attributes(pool), **kept})
         for node in chain:
             last = node is chain[-1] and pair.pool.keeps
-            before, result = (
-                result,
-                (pool.outputs[0] if last else editor.new_name(f"{node.outputs[0]}_pooled")),
-            )
+            before = result
+            result = pool.outputs[0] if last else editor.new_name(f"{node.outputs[0]}_pooled")
             origin = node.at(pool.position)  # behind the pooling, not in its place
             editor.emit(origin, node.op_type, [before, *node.inputs[1:]], result, attributes(node))
         if not pair.pool.keeps:
             editor.emit(pool, "Flatten", [result], pool.outputs[0], {"axis": 1})
         return replaced(site, editor, (*chain, pool))
-
-
-def _on(pair: _Pair) -> dict[str, object]:
-    """The attributes of the pooling, which must leave a map for the convolution."""
-    given = attributes(pair.pool.node)
-    return {**given, "keepdims": 1} if pair.pool.node.op_type == "ReduceMean" else given
 
 
 def _pair(graph: Graph, pools: Pools, conv: Node) -> tuple[_Pair | None, str | None]:

@@ -8,13 +8,14 @@ node, the call takes its place again, and only functions that a rewrite reached 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import onnx
 
 from onnxshare.graph.onnx_sandbox import inline_functions
 from onnxshare.io.load import Model
+from onnxshare.io.node_reader import all_nodes, count_reads, function_key, reads, refill
 from rewrites.base import Change
 
 Key = tuple[str, str, str]
@@ -53,8 +54,7 @@ def refold(original: onnx.ModelProto, rewritten: onnx.ModelProto, name: str) -> 
         return ("its local functions are expanded",)
     calls = [piece for piece in pieces if piece.expanded != [_bytes(piece.node)]]
     folded, left = _fold(nodes, calls, rewritten.graph)
-    del rewritten.graph.node[:]
-    rewritten.graph.node.extend(folded)
+    refill(rewritten.graph.node, folded)
     _restore_functions(original, rewritten)
     _drop_descriptions(original.graph, rewritten.graph)
     return tuple(
@@ -67,29 +67,24 @@ def _bytes(node: onnx.NodeProto) -> bytes:
     return bytes(node.SerializeToString(deterministic=True))
 
 
-def _key(item: onnx.NodeProto | onnx.FunctionProto) -> Key:
-    name = item.op_type if isinstance(item, onnx.NodeProto) else item.name
-    return ("" if item.domain == "ai.onnx" else item.domain, name, item.overload)
-
-
 def _pieces(original: onnx.ModelProto, inlined: onnx.ModelProto) -> list[_Piece] | None:
     """What each node expanded to; None if that cannot be told for certain."""
-    bodies = {_key(function): function for function in original.functions}
+    bodies = {function_key(function): function for function in original.functions}
     sizes: dict[Key, int] = {}
 
     def size(key: Key) -> int:
-        """Nodes that a call expands to; functions cannot call themselves."""
+        """Nodes that one expands to; functions cannot call themselves."""
+        if key not in bodies:
+            return 1
         if key not in sizes:
-            sizes[key] = sum(
-                size(_key(node)) if _key(node) in bodies else 1 for node in bodies[key].node
-            )
+            sizes[key] = sum(size(function_key(node)) for node in bodies[key].node)
         return sizes[key]
 
     pieces: list[_Piece] = []
     place = 0
     expanded = list(inlined.graph.node)
     for node in original.graph.node:
-        count = size(_key(node)) if _key(node) in bodies else 1
+        count = size(function_key(node))
         part = expanded[place : place + count]
         made = {name for item in part for name in item.output}
         if len(part) < count or not made >= set(filter(None, node.output)):
@@ -104,7 +99,7 @@ def _fold(
 ) -> tuple[list[onnx.NodeProto], list[_Piece]]:
     """The nodes with calls put back, and the calls that could not be."""
     data = [_bytes(node) for node in nodes]
-    reads = _reads(nodes, graph)
+    readers = count_reads(graph, nodes)
     starts: dict[bytes, list[int]] = {}
     for place, item in enumerate(data):
         starts.setdefault(item, []).append(place)
@@ -114,7 +109,7 @@ def _fold(
         count = len(piece.expanded)
         places = starts.get(piece.expanded[0], []) if piece.expanded else []
         start = next((p for p in places if data[p : p + count] == piece.expanded), None)
-        if start is None or not _closed(piece, nodes[start : start + count], reads):
+        if start is None or not _closed(piece, nodes[start : start + count], readers):
             left.append(piece)
         else:
             at[start] = piece
@@ -127,66 +122,40 @@ def _fold(
     return folded, left
 
 
-def _closed(piece: _Piece, part: list[onnx.NodeProto], reads: Counter[str]) -> bool:
+def _closed(piece: _Piece, part: list[onnx.NodeProto], readers: Counter[str]) -> bool:
     """Whether nothing but the piece itself reads what is inside it."""
-    own: Counter[str] = Counter(name for node in part for name in _inputs(node))
-    outputs = set(piece.node.output)
-    inside = {name for node in part for name in node.output if name} - outputs
-    return all(reads[name] == own[name] for name in inside)
+    own = Counter(name for node in part for name in reads(node))
+    inside = {name for node in part for name in node.output if name} - set(piece.node.output)
+    return all(readers[name] == own[name] for name in inside)
 
 
-def _reads(nodes: list[onnx.NodeProto], graph: onnx.GraphProto) -> Counter[str]:
-    counts = Counter(value.name for value in graph.output)
-    counts.update(name for node in nodes for name in _inputs(node))
-    return counts
-
-
-def _inputs(node: onnx.NodeProto) -> Iterator[str]:
-    """The names that a node reads, those in its subgraphs included."""
-    waiting = [node]
-    while waiting:
-        current = waiting.pop()
-        yield from current.input
-        for attribute in current.attribute:
-            if attribute.HasField("g"):
-                waiting.extend(attribute.g.node)
-                yield from (value.name for value in attribute.g.output)
-
-
-def _called(nodes: list[onnx.NodeProto], bodies: dict[Key, onnx.FunctionProto]) -> set[Key]:
+def _called(nodes: Iterable[onnx.NodeProto], bodies: dict[Key, onnx.FunctionProto]) -> set[Key]:
     """The functions that nodes call, directly or not."""
     found: set[Key] = set()
-    waiting = list(nodes)
+    waiting = {function_key(node) for node in all_nodes(nodes)} & bodies.keys()
     while waiting:
-        node = waiting.pop()
-        key = _key(node)
-        if key in bodies and key not in found:
-            found.add(key)
-            waiting.extend(bodies[key].node)
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                waiting.extend(attribute.g.node)
+        found |= waiting
+        inner = (node for key in waiting for node in bodies[key].node)
+        waiting = ({function_key(node) for node in all_nodes(inner)} & bodies.keys()) - found
     return found
 
 
 def _restore_functions(original: onnx.ModelProto, rewritten: onnx.ModelProto) -> None:
     """All functions but those that only what was rewritten called, and the domains they need."""
-    bodies = {_key(function): function for function in original.functions}
-    before = _called(list(original.graph.node), bodies)
-    now = _called(list(rewritten.graph.node), bodies)
-    kept = [f for f in original.functions if _key(f) in now or _key(f) not in before]
-    del rewritten.functions[:]
-    rewritten.functions.extend(kept)
+    bodies = {function_key(function): function for function in original.functions}
+    before = _called(original.graph.node, bodies)
+    now = _called(rewritten.graph.node, bodies)
+    kept = (
+        f for f in original.functions if function_key(f) in now or function_key(f) not in before
+    )
+    refill(rewritten.functions, kept)
     versions = {opset.domain: opset.version for opset in original.opset_import}
     more = [o for o in rewritten.opset_import if o.domain not in versions]
-    del rewritten.opset_import[:]
-    rewritten.opset_import.extend([*original.opset_import, *more])
+    refill(rewritten.opset_import, [*original.opset_import, *more])
 
 
 def _drop_descriptions(before: onnx.GraphProto, after: onnx.GraphProto) -> None:
     """Drop what is said of tensors that are inside calls again."""
     made = {name for node in after.node for name in node.output}
     made.update(value.name for value in [*before.value_info, *after.input])
-    kept = [value for value in after.value_info if value.name in made]
-    del after.value_info[:]
-    after.value_info.extend(kept)
+    refill(after.value_info, (value for value in after.value_info if value.name in made))

@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import onnx
-from onnx import TensorProto
 
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.analysis.operators.operator import PARAM
 from onnxshare.analysis.weight_usage import take
-from onnxshare.graph.index import CARRIERS, Graph, Scope, Stored
-from onnxshare.io.tensors import Array
+from onnxshare.graph.index import CARRIERS, Graph, Stored
+from onnxshare.io.tensors import Array, types
 from onnxshare.support.progress import report
 from onnxshare.weights.content import same_bits
 from onnxshare.weights.index import Copy, TensorIndex, equal_groups, look_alikes
@@ -38,7 +37,7 @@ from rewrites.refusal import Refusal
 LEAST = 2
 
 #: Types that Transpose takes in every operator set; bfloat16 came later.
-_TRANSPOSED = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+_TRANSPOSED = types("FLOAT FLOAT16 DOUBLE")
 _BFLOAT16_OPSET = 13
 
 _ONLY_THE_FILE = (
@@ -144,17 +143,16 @@ def _change(graph: Graph, site: Site, model: onnx.ModelProto, added: tuple[str, 
         added,
         _evidence(graph, plan),
         (_ONLY_THE_FILE,) if added else (),
-        moved=tuple(_moved(graph, plan.keep, copy) for copy in plan.drop),
-    )
-
-
-def _moved(graph: Graph, keep: Stored, copy: Copy) -> Moved:
-    return Moved(
-        copy.stored.name,
-        keep.name,
-        transposed=copy.transposed,
-        source_scope=graph.scope_of(copy.stored).path,
-        target_scope=graph.scope_of(keep).path,
+        moved=tuple(
+            Moved(
+                copy.stored.name,
+                plan.keep.name,
+                transposed=copy.transposed,
+                source_scope=graph.scope_of(copy.stored).path,
+                target_scope=graph.scope_of(plan.keep).path,
+            )
+            for copy in plan.drop
+        ),
     )
 
 
@@ -202,31 +200,20 @@ def _why_not(graph: Graph, keep: Stored, copy: Copy) -> str | None:
     if graph.proto.training_info:
         return f"{equal}, but the model holds training information, which may name it"
     readers = scope.readers(name)
-    home, made = _made_at(graph, keep)
+    home = graph.scope_of(keep)
+    maker = home.producers.get(keep.name)
     if any(reader.scope.home(keep.name) is not home for reader in readers):
         return f"{equal}, which cannot be seen from its own subgraph"
-    if any(position_in(home, reader) <= made for reader in readers):
+    if maker and any(position_in(home, reader) <= maker.position for reader in readers):
         return f"{equal}, which is made only after it is read"
     notes = [_annotation(graph, stored) for stored in (keep, copy.stored)]
     if notes[0] != notes[1] or (copy.transposed and notes[0]):
         return f"{equal}, but is annotated with another quantisation"
     flipped = not copy.transposed or all(flips(reader, name) for reader in readers)
-    if not flipped and not _can_transpose(graph, keep.dtype):
+    known = _TRANSPOSED | (types("BFLOAT16") if graph.opset >= _BFLOAT16_OPSET else set())
+    if not flipped and keep.dtype not in known:
         return f"it is '{keep.name}' transposed, in a type that is not transposed here"
     return None
-
-
-def _made_at(graph: Graph, stored: Stored) -> tuple[Scope, int]:
-    """The scope of a stored tensor, and the position of its Constant node, or -1."""
-    home = graph.scope_of(stored)
-    producer = home.producers.get(stored.name)
-    return home, -1 if producer is None else producer.position
-
-
-def _can_transpose(graph: Graph, dtype: int) -> bool:
-    return dtype in _TRANSPOSED or (
-        dtype == TensorProto.BFLOAT16 and graph.opset >= _BFLOAT16_OPSET
-    )
 
 
 def _annotation(graph: Graph, stored: Stored) -> list[tuple[str, str]]:

@@ -214,9 +214,7 @@ def _out_of_range(
     if not isinstance(size, int):
         return None
     stored = graph.stored(node.scope, node.inputs[1])
-    key = (id(stored.tensor), size) if stored is not None and stored.tensor is not None else None
-    if key is None:
-        return _outside(values.get(node.scope, node.inputs[1]), size)
+    key = (id(node if stored is None or stored.tensor is None else stored.tensor), size)
     if key not in judged:
         judged[key] = _outside(values.get(node.scope, node.inputs[1]), size)
     return judged[key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from onnxshare.analysis.heads.fully_connected import FullyConnected, bias_node, fully_connected
+from onnxshare.analysis.heads.fully_connected import fully_connected, nodes_of
 from onnxshare.analysis.heads.head import Head
 from onnxshare.analysis.memory_traffic import Memory
 from onnxshare.analysis.operators.operator import (
@@ -35,7 +35,9 @@ def add_up(
     `rows.shared_facts` says of each node, `memory` holds the activations over a run."""
     elements, by_dtype = _held(usage)
     params = elements[PARAM]
-    counted = _alike([f for f, use in zip(shared, usage.nodes, strict=True) if use.counted])
+    uses = [(use, facts) for use, facts in zip(usage.nodes, shared, strict=True) if use.counted]
+    counted = _alike([facts for _, facts in uses])
+    weight_bound = _together(usage, (use for use, facts in uses if facts.bound_by == "weights"))
     connections = _sum((facts.connections, times) for facts, times in counted)
     peak, peak_node = memory.peak([node.name for node in graph.main.nodes])
     unused, passed_out, other = _unread(graph, usage)
@@ -51,9 +53,7 @@ def add_up(
         param_bytes=sum(by_dtype.values()),
         param_bytes_by_dtype=dict(by_dtype),
         weight_bound_layers=sum(times for facts, times in counted if facts.bound_by == "weights"),
-        weight_bound_bytes=sum(
-            stored.bytes * times for stored, times in _equal(_weight_bound(usage, shared))
-        ),
+        weight_bound_bytes=sum(stored.bytes * times for stored, times in _equal(weight_bound)),
         connections=connections,
         sharing_ratio=connections / params if connections is not None and params else None,
         macs=_sum((facts.macs, times) for facts, times in counted),
@@ -64,11 +64,11 @@ def add_up(
         fc_params=_params_of(
             usage,
             {u.node for u, f in zip(usage.nodes, shared, strict=True) if f.kind == "fc"}
-            | _with_biases(graph, fully_connected(graph)),
+            | {node for layer in fully_connected(graph) for node in nodes_of(graph, layer)},
         ),
         fc_after_conv_params=_params_of(
             usage,
-            _with_biases(graph, [x for head in heads if head.roots for x in head.layers]),
+            {n for head in heads if head.roots for fc in head.layers for n in nodes_of(graph, fc)},
         ),
         peak_activation_bytes=peak,
         peak_activation_node=peak_node,
@@ -116,18 +116,6 @@ def _sum(numbers: Iterable[tuple[int | None, int]]) -> int | None:
     return total
 
 
-def _weight_bound(usage: WeightUsage, shared: list[NodeFacts]) -> list[Stored]:
-    """The parameters of the nodes that are bound by reading them, each once."""
-    return _together(
-        usage,
-        (
-            use
-            for use, facts in zip(usage.nodes, shared, strict=True)
-            if facts.bound_by == "weights" and use.counted
-        ),
-    )
-
-
 def _together(usage: WeightUsage, uses: Iterable[NodeUse]) -> list[Stored]:
     """The parameters of some nodes, each tensor once; parts of one add up to all of it at most."""
     found: dict[str, Stored] = {}
@@ -138,17 +126,6 @@ def _together(usage: WeightUsage, uses: Iterable[NodeUse]) -> list[Stored]:
                 whole = usage.tensors[stored.key].stored
                 found[stored.key] = whole.part(before.elements + stored.elements)
     return list(found.values())
-
-
-def _with_biases(graph: Graph, layers: Iterable[FullyConnected]) -> set[Node]:
-    """The products of FCs and the Adds that give them their biases."""
-    found = set()
-    for layer in layers:
-        found.add(layer.node)
-        bias = bias_node(graph, layer)
-        if bias is not None:
-            found.add(bias)
-    return found
 
 
 def _params_of(usage: WeightUsage, nodes: set[Node]) -> int:

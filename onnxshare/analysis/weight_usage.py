@@ -301,7 +301,7 @@ def _loop_steps(holder: Node, body: Scope, values: Values) -> int | None:
     while (node := body.producers.get(name)) is not None and node.op_type == "Identity":
         name = node.inputs[0]
     if name == body.graph.input[1].name:  # the condition is what it was before the loop
-        body, name = holder.scope, holder.inputs[1] if len(holder.inputs) > 1 else ""
+        body, name = holder.scope, holder.input(1)
     goes_on = values.get(body, name) if name else None
     if name and (goes_on is None or not goes_on.all()):
         return None

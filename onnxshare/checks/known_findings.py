@@ -73,6 +73,10 @@ def read_baseline(path: Path) -> Baseline:
     return Baseline({item["fingerprint"]: item for item in findings}, metrics, path)
 
 
+#: What a metric is in a file: a number, or unknown.
+_NUMBERS = (int, float, type(None))
+
+
 def _is_known(item: object) -> bool:
     needed = ("fingerprint", "code", "model")
     return isinstance(item, dict) and all(isinstance(item.get(key), str) for key in needed)
@@ -82,13 +86,9 @@ def _are_metrics(metrics: object) -> bool:
     names = Metrics.__dataclass_fields__
     return isinstance(metrics, dict) and all(
         isinstance(values, dict)
-        and all(name in names and _is_number(value) for name, value in values.items())
+        and all(name in names and type(value) in _NUMBERS for name, value in values.items())
         for values in metrics.values()
     )
-
-
-def _is_number(value: object) -> bool:
-    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
 def write_baseline(report: CheckReport, path: Path) -> int:
@@ -138,14 +138,14 @@ def silence(
     """
     day = today or datetime.date.today()
     used: set[int] = set()
-    met: set[str] = set()
-    kept = tuple(_one(report, allow, baseline, day, used, met) for report in reports)
+    kept = tuple(_one(report, allow, baseline, day, used) for report in reports)
     stale: list[str] = []
     for place, entry in enumerate(allow):
         if place not in used and any(covers(entry.model, report.name) for report in reports):
             stale.append(f"allow {entry.rule} ({entry.reason}): nothing needs it any more")
     judged = [report.name for report in reports if report.error is None]
     if baseline is not None:
+        met = {finding.fingerprint for report in reports for finding in report.findings}
         stale.extend(baseline.stale(judged, met))
     return kept, tuple(stale)
 
@@ -156,12 +156,10 @@ def _one(
     baseline: Baseline | None,
     day: datetime.date,
     used: set[int],
-    met: set[str],
 ) -> ModelReport:
     findings: list[Finding] = []
     silenced: list[Silenced] = []
     for finding in report.findings:
-        met.add(finding.fingerprint)
         expired: Allow | None = None
         for place, entry in enumerate(allow):
             if not _matches(entry, finding, report):

@@ -41,23 +41,21 @@ def parse_limit(value: object, unit: Unit) -> Parsed:
     Raises:
         ValueError: it is not what the unit wants; the message says what is expected.
     """
-    if unit in ("model", "target", "names", "flag"):
-        word = _word(value, unit)
-        if word is None:
-            raise ValueError(_expected(value, unit))
-        return word
+    words = unit in ("model", "target", "names", "flag")
+    parsed = _word(value, unit) if words else _amount(value, unit)
+    if parsed is None:
+        raise ValueError(f"expected {_EXAMPLES[unit]}, not {value!r}")
+    return parsed
+
+
+def _amount(value: object, unit: Unit) -> Parsed | None:
+    """A limit that is a number; None if the value is not one of this unit."""
     number = _number(value, unit)
     if number is None or number < 0:
-        raise ValueError(_expected(value, unit))
-    if unit == "share":
-        if number > 1:
-            raise ValueError(_expected(value, unit))
-        return float(number)
-    if unit == "ratio":
-        return float(number)
-    if number != number.to_integral_value():
-        raise ValueError(_expected(value, unit))
-    return int(number)
+        return None
+    if unit in ("share", "ratio"):
+        return float(number) if unit == "ratio" or number <= 1 else None
+    return int(number) if number == number.to_integral_value() else None
 
 
 def _word(value: object, unit: Unit) -> Parsed | None:
@@ -143,7 +141,3 @@ def _number(value: object, unit: Unit) -> Decimal | None:
     if not number.is_finite() or abs(number.adjusted()) > _MOST_DIGITS:
         return None
     return number * factor
-
-
-def _expected(value: object, unit: Unit) -> str:
-    return f"expected {_EXAMPLES[unit]}, not {value!r}"

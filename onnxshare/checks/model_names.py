@@ -31,7 +31,7 @@ def find_models(names: Iterable[str | os.PathLike[str]]) -> tuple[Path, ...]:
 
 def _expand(path: Path) -> list[Path]:
     if path.is_dir():
-        models = _below(path)
+        models = sorted(file for file in _files(path) if file.name.endswith(".onnx"))
         if not models:
             raise UsageError(f"{path}: holds no .onnx file", "name a folder or file that does")
         return models
@@ -53,12 +53,9 @@ def _matches(pattern: Path) -> Iterator[Path]:
     first = parts.index("**")
     form = re.compile("".join(map(_expression, parts[first:])))
     for start in glob.glob(os.path.join(*parts[:first])) if first else ["."]:
-        for base, folders, files in os.walk(start):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            for name in files:
-                path = Path(base, name)
-                if form.fullmatch(path.relative_to(start).as_posix() + "/") and name[0] != ".":
-                    yield path
+        for path in _files(start):
+            if form.fullmatch(path.relative_to(start).as_posix() + "/") and path.name[0] != ".":
+                yield path
 
 
 def _expression(part: str) -> str:
@@ -68,12 +65,11 @@ def _expression(part: str) -> str:
     return fnmatch.translate(part).replace(".*", "[^/]*").removesuffix(r"\Z") + "/"
 
 
-def _below(folder: Path) -> list[Path]:
-    models: list[Path] = []
+def _files(folder: str | Path) -> Iterator[Path]:
+    """The files in and below a folder, hidden folders left out."""
     for base, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        models.extend(Path(base, name) for name in files if name.endswith(".onnx"))
-    return sorted(models)
+        yield from (Path(base, name) for name in files)
 
 
 def portable(path: str | os.PathLike[str], root: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,36 +17,23 @@ if TYPE_CHECKING:
 _REWRITES = "Rewrites"
 _APPROXIMATE = "Approximation"
 
+#: An option that is off unless given.
+_flag = partial(option, False, panel=_REWRITES)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rewrites:
     """The rewrites that have an option, in the order in which they are named and made."""
 
-    share: bool = option(
-        False, "Equal stored tensors, and transposed copies → one tensor. Exact.", panel=_REWRITES
+    share: bool = _flag("Equal stored tensors, and transposed copies → one tensor. Exact.")
+    fold_batchnorm: bool = _flag(
+        "BatchNormalization → weights and bias of the layer before it. Exact."
     )
-    fold_batchnorm: bool = option(
-        False,
-        "BatchNormalization → weights and bias of the layer before it. Exact.",
-        panel=_REWRITES,
-    )
-    global_pool: bool = option(
-        False, "Average pooling over the whole map → GlobalAveragePool. Exact.", panel=_REWRITES
-    )
-    pool_first: bool = option(
-        False,
-        "1×1 convolution, then global average pooling → pooling first. Exact.",
-        panel=_REWRITES,
-    )
-    fc_to_gap: bool = option(
-        False, "FC after convolutions → global average pooling and a small FC.", panel=_REWRITES
-    )
-    fc_to_conv: bool = option(
-        False, "FC after convolutions → the convolution that equals it. Exact.", panel=_REWRITES
-    )
-    conv_to_fc: bool = option(
-        False, "Convolution over its whole map → the FC that equals it. Exact.", panel=_REWRITES
-    )
+    global_pool: bool = _flag("Average pooling over the whole map → GlobalAveragePool. Exact.")
+    pool_first: bool = _flag("1×1 convolution, then global average pooling → pooling first. Exact.")
+    fc_to_gap: bool = _flag("FC after convolutions → global average pooling and a small FC.")
+    fc_to_conv: bool = _flag("FC after convolutions → the convolution that equals it. Exact.")
+    conv_to_fc: bool = _flag("Convolution over its whole map → the FC that equals it. Exact.")
     rewrite: list[str] | None = option(
         None,
         "Any rewrite by name, those of installed packages included.",
@@ -74,18 +62,12 @@ class Options:
 
     model: options.OneModel = None
     rewrites: Rewrites
-    fully_convolutional: bool = option(
-        False,
-        "With --fc-to-conv: accept larger inputs and return a map of outputs.",
-        panel=_REWRITES,
+    fully_convolutional: bool = _flag(
+        "With --fc-to-conv: accept larger inputs and return a map of outputs."
     )
-    pool_outputs: bool = option(
-        False, "With --fully-convolutional: average each map to one answer.", panel=_REWRITES
-    )
-    assume_defaults: bool = option(
-        False,
-        "Take constants that are listed as inputs too off the inputs: nobody gives them.",
-        panel=_REWRITES,
+    pool_outputs: bool = _flag("With --fully-convolutional: average each map to one answer.")
+    assume_defaults: bool = _flag(
+        "Take constants that are listed as inputs too off the inputs: nobody gives them."
     )
     node: str = option(
         "*",

@@ -21,8 +21,8 @@ from onnxshare.comparison.tensor_statistics import is_float
 from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model
+from onnxshare.io.node_reader import reads
 from onnxshare.io.tensors import Array
-from onnxshare.runtime.ort_weights import reads
 from onnxshare.samples.input_specs import input_specs
 from onnxshare.weights.content import same_bits
 

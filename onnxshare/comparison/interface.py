@@ -10,6 +10,8 @@ import onnx
 
 from onnxshare.errors import UsageError
 from onnxshare.io.load import Model
+from onnxshare.io.node_reader import refill, subgraphs
+from onnxshare.io.tensors import types
 from onnxshare.runtime.ort_weights import drop_unneeded, with_outputs
 from onnxshare.samples.input_specs import input_specs
 
@@ -75,15 +77,11 @@ def _without_unused(proto: onnx.ModelProto, other: onnx.ModelProto) -> onnx.Mode
     changed = onnx.ModelProto()
     changed.CopyFrom(proto)
     extra -= drop_unneeded(changed.graph)
-    kept = [value for value in proto.graph.input if value.name not in extra]
-    del changed.graph.input[:]
-    changed.graph.input.extend(kept)
+    refill(changed.graph.input, (v for v in proto.graph.input if v.name not in extra))
     return changed if extra else proto
 
 
-_OTHER_FLOATS = frozenset(
-    (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
-)
+_OTHER_FLOATS = types("FLOAT16 BFLOAT16 DOUBLE")
 
 
 def _with_casts(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -112,8 +110,7 @@ def _with_casts(proto: onnx.ModelProto) -> onnx.ModelProto:
         else:
             after.append(onnx.helper.make_node("Cast", [inner[name]], [name], to=1))
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in changed.graph.node]
-    del changed.graph.node[:]
-    changed.graph.node.extend([*before, *nodes, *after])
+    refill(changed.graph.node, [*before, *nodes, *after])
     return changed
 
 
@@ -123,11 +120,7 @@ def _renamed(proto: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProt
     changed.CopyFrom(proto)
     graphs = [changed.graph]
     for graph in graphs:  # grows while it is walked
-        for node in graph.node:
-            for item in node.attribute:
-                graphs.extend(item.graphs)
-                if item.HasField("g"):
-                    graphs.append(item.g)
+        graphs.extend(inner for node in graph.node for inner in subgraphs(node))
     taken: set[str] = set()
     for graph in graphs:
         taken.update(name for node in graph.node for name in (*node.input, *node.output))

@@ -17,7 +17,7 @@ from onnxshare.errors import RuntimeFailure
 from onnxshare.graph.operator_traits import traits_of
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model
-from onnxshare.runtime.ort_weights import reads
+from onnxshare.io.node_reader import reads
 from onnxshare.runtime.session import Session
 from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.input_specs import batching, input_specs

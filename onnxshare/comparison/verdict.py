@@ -41,8 +41,8 @@ from onnxshare.comparison.promise import Promise, hold
 from onnxshare.comparison.results import OutputComparison, Verdict
 from onnxshare.comparison.tensor_statistics import Floats, Tally, agreement_lower_bound
 from onnxshare.comparison.tolerance import NONE, Tolerance
+from onnxshare.io.node_reader import reads
 from onnxshare.io.tensors import Array
-from onnxshare.runtime.ort_weights import reads
 
 #: Tolerance over noise. The noise is a maximum over few runs and another kernel may round more.
 FACTOR = 16.0

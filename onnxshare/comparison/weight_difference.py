@@ -29,19 +29,12 @@ from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import CARRIERS, Graph, Node, Scope
 from onnxshare.graph.operator_traits import Effect, operators_where
 from onnxshare.io.load import Model
-from onnxshare.io.tensors import Array
+from onnxshare.io.tensors import Array, types
 from onnxshare.weights.content import Content, content, largest_gap, same_bits
 from onnxshare.weights.index import IndexedTensor, TensorIndex
 
 #: Types of numbers that are computed with; sizes and indices are int64 or bool.
-_KINDS = {
-    *EPSILON,
-    TensorProto.INT8,
-    TensorProto.UINT8,
-    TensorProto.INT4,
-    TensorProto.UINT4,
-    TensorProto.INT32,
-}
+_KINDS = EPSILON.keys() | types("INT8 UINT8 INT4 UINT4 INT32")
 
 #: Elements, at most, of quantized tensors that are dequantized to be compared.
 _MOST_DEQUANTIZED = 2**22

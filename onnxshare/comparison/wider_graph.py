@@ -25,6 +25,7 @@ from onnxshare.comparison.rounding_noise import EPSILON
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node
 from onnxshare.io.load import load
+from onnxshare.io.node_reader import refill
 from onnxshare.io.tensors import Array
 from onnxshare.samples.samples import Samples
 
@@ -115,8 +116,7 @@ def _without_rounding(graph: Graph, result: onnx.ModelProto) -> bool:
             nodes += _unrounded(node, operands, result.graph)
         else:
             return False
-    del result.graph.node[:]
-    result.graph.node.extend(nodes)
+    refill(result.graph.node, nodes)
     del result.graph.value_info[:]  # the types of what was between steps have changed
     return True
 

@@ -49,8 +49,7 @@ def _is_default(node: Node, attribute: onnx.AttributeProto, graph: Graph) -> boo
     if name in _NEUTRAL:
         return set(items) == {_NEUTRAL[name]}
     if name == "kernel_shape":
-        slot = 3 if node.op_type == "QLinearConv" else 1
-        read = node.inputs[slot] if len(node.inputs) > slot else ""
+        read = node.input(3 if node.op_type == "QLinearConv" else 1)
         weight = graph.source(node.scope, read) if read else None
         return weight is not None and items == list(weight.shape)[2:]
     if name == "perm":

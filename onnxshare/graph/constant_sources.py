@@ -7,7 +7,7 @@ node can then be told from constants that happen to be equal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from math import prod
 
 import onnx
@@ -18,7 +18,7 @@ from onnxshare.graph.nodes import Node, Scope
 from onnxshare.graph.operator_traits import operators_where, traits_of
 from onnxshare.graph.stored_tensor import Stored, from_constant_node, from_sparse, from_tensor
 from onnxshare.io.load import Model
-from onnxshare.io.node_reader import Operation, TensorRow
+from onnxshare.io.node_reader import Operation, TensorRow, all_nodes
 
 #: Operators whose output holds the same stored elements as their first input, in some order or
 #: type. QuantizeLinear counts only between a constant and a DequantizeLinear.
@@ -188,10 +188,7 @@ def unmarked(graph: onnx.GraphProto) -> dict[str, str]:
     """Take the marks off the nodes of a graph, subgraphs included; returns the mark of each marked
     constant by its name, which no other tensor of the model has."""
     found: dict[str, str] = {}
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                found |= unmarked(attribute.g)
+    for node in all_nodes(graph.node):
         for place, entry in enumerate(node.metadata_props):
             if entry.key == _MARK:
                 found[node.output[0]] = entry.value
@@ -201,20 +198,10 @@ def unmarked(graph: onnx.GraphProto) -> dict[str, str]:
 
 
 def _constants(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    for function in proto.functions:
-        yield from _weights(function.node)
-
-
-def _weights(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """The Constant nodes that hold tensors of several elements, in subgraphs too."""
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _weights(attribute.g.node)
-            elif (
-                node.op_type == "Constant"
-                and attribute.name == "value"
-                and prod(attribute.t.dims) > 1
-                and attribute.t.data_type not in _NUMBERS
-            ):
-                yield node
+    """The Constant nodes of functions that hold tensors of several elements, in subgraphs too."""
+    for node in all_nodes(node for function in proto.functions for node in function.node):
+        held = [item.t for item in node.attribute if item.name == "value"]
+        if node.op_type == "Constant" and any(
+            prod(tensor.dims) > 1 and tensor.data_type not in _NUMBERS for tensor in held
+        ):
+            yield node

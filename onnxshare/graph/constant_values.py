@@ -76,13 +76,13 @@ def _list(value: Array) -> list[int]:
     return [int(item) for item in value.reshape(-1)]
 
 
-def _axes(node: Node, inputs: Inputs, position: int) -> list[int] | None:
-    """Axes as an input (later opsets) or as an attribute (earlier ones)."""
+def _axes(node: Node, inputs: Inputs, position: int) -> Any:
+    """Axes as an input (later opsets) or as an attribute (earlier ones); None where not given."""
     if len(inputs) > position:
         given = inputs[position]
-        return None if given is None else _list(given)
+        return None if given is None else tuple(_list(given))
     axes = node.attribute("axes")
-    return None if axes is None else [int(axis) for axis in axes]
+    return None if axes is None else tuple(map(int, axes))
 
 
 @_evaluates("Reshape")
@@ -98,29 +98,7 @@ def _flatten(node: Node, inputs: Inputs) -> Array:
     data = _need(inputs[0])
     axis = int(node.attribute("axis", 1))
     axis = axis + data.ndim if axis < 0 else axis
-    rows = int(np.prod(data.shape[:axis], dtype=np.int64))
-    return data.reshape(rows, int(np.prod(data.shape[axis:], dtype=np.int64)))
-
-
-@_evaluates("Transpose")
-def _transpose(node: Node, inputs: Inputs) -> Array:
-    data = _need(inputs[0])
-    order = node.attribute("perm")
-    return data.transpose(None if order is None else [int(axis) for axis in order])
-
-
-@_evaluates("Squeeze")
-def _squeeze(node: Node, inputs: Inputs) -> Array:
-    axes = _axes(node, inputs, 1)
-    return np.squeeze(_need(inputs[0]), None if axes is None else tuple(axes))
-
-
-@_evaluates("Unsqueeze")
-def _unsqueeze(node: Node, inputs: Inputs) -> Array:
-    axes = _axes(node, inputs, 1)
-    if axes is None:
-        raise ValueError("no axes")
-    return np.expand_dims(_need(inputs[0]), tuple(axes))
+    return data.reshape(prod(data.shape[:axis]), prod(data.shape[axis:]))
 
 
 @_evaluates("Cast")
@@ -227,31 +205,21 @@ def _dequantise(node: Node, inputs: Inputs) -> Array | None:
     block = int(node.attribute("block_size", 0))
     if _is_fill(data) and data.size > MAX_COMPUTED:
         return None  # a file of no size can ask for any number of elements
-    if scale.ndim and scale.size > 1:
-        if block:
-            scale, zero = _blocks(scale, data, axis, block), _blocks(zero, data, axis, block)
-        else:
-            shape = [-1 if place == axis % data.ndim else 1 for place in range(data.ndim)]
-            scale = scale.reshape(shape)
-            zero = None if zero is None else zero.reshape(shape)
-    else:
-        scale = scale.reshape(())
-        zero = None if zero is None else zero.reshape(())
+
+    def spread(part: Array) -> Array:
+        if scale.size <= 1:
+            return part.reshape(())
+        if not block:
+            return part.reshape([-1 if at == axis % data.ndim else 1 for at in range(data.ndim)])
+        if not 0 < block <= data.shape[axis]:
+            raise ValueError("blocks are larger than the axis")
+        kept = (*[slice(None)] * (axis % data.ndim), slice(data.shape[axis]))
+        return np.repeat(part, block, axis=axis)[kept]
+
     wide = data.astype(np.float32)
     if zero is not None:
-        wide = wide - zero.astype(np.float32)
-    return np.asarray((wide * scale.astype(np.float32)).astype(scale.dtype))
-
-
-def _blocks(part: Array | None, data: Array, axis: int, block: int) -> Any:
-    if part is None:
-        return None
-    if not 0 < block <= data.shape[axis]:
-        raise ValueError("blocks are larger than the axis")
-    repeated = np.repeat(part, block, axis=axis)
-    index = [slice(None)] * data.ndim
-    index[axis] = slice(0, data.shape[axis])
-    return repeated[tuple(index)]
+        wide = wide - spread(zero).astype(np.float32)
+    return np.asarray((wide * spread(scale).astype(np.float32)).astype(scale.dtype))
 
 
 def _broadcasting(function: Callable[..., Any]) -> Evaluator:
@@ -275,10 +243,13 @@ def _product(node: Node, inputs: Inputs) -> Array:
     if not axes and node.attribute("noop_with_empty_axes", 0):
         return data
     kept = bool(node.attribute("keepdims", 1))
-    return np.asarray(np.prod(data, tuple(axes) if axes else None, data.dtype, keepdims=kept))
+    return np.asarray(np.prod(data, axes or None, data.dtype, keepdims=kept))
 
 
 OPERATORS.update(
+    Transpose=lambda node, inputs: np.transpose(_need(inputs[0]), node.attribute("perm")),
+    Squeeze=lambda node, inputs: np.squeeze(_need(inputs[0]), _axes(node, inputs, 1)),
+    Unsqueeze=lambda node, inputs: np.expand_dims(_need(inputs[0]), _axes(node, inputs, 1)),
     Identity=_one(lambda data: data),
     Neg=_one(np.negative),
     Abs=_one(np.abs),

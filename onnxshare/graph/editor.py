@@ -10,6 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxshare.graph.index import Node, opset_version
+from onnxshare.io.node_reader import count_reads, reads, refill, subgraphs
 from onnxshare.io.skeleton import SMALL, Payloads
 from onnxshare.io.tensors import PLAIN, Array
 from onnxshare.version import __version__
@@ -106,14 +107,10 @@ class Editor:
         at its place."""
         node = onnx.NodeProto()
         node.CopyFrom(origin.proto)
-        del node.input[:]
-        node.input.extend(inputs)
-        del node.output[:]
-        node.output.extend([output, *others])
+        refill(node.input, inputs)
+        refill(node.output, [output, *others])
         changed = dict(attributes or {})
-        kept = [attribute for attribute in node.attribute if attribute.name not in changed]
-        del node.attribute[:]
-        node.attribute.extend(kept)
+        refill(node.attribute, (item for item in node.attribute if item.name not in changed))
         node.attribute.extend(helper.make_attribute(key, changed[key]) for key in changed)
         node.name = self.new_name(f"{origin.name}/map")
         self._place(node, origin)
@@ -156,9 +153,7 @@ class Editor:
             if position not in self._removed:
                 kept.append(node)
         candidates = {name for position in self._removed for name in old[position].input}
-        kept = _without_dead(kept, graph, candidates)
-        del graph.node[:]
-        graph.node.extend(kept)
+        refill(graph.node, _without_dead(kept, graph, candidates))
         graph.initializer.extend(self._initializers)
         if proto.ir_version < 4:  # where every initializer must be an input too
             graph.input.extend(
@@ -204,29 +199,7 @@ def _all_names(graph: onnx.GraphProto) -> set[str]:
             names.add(node.name)
             names.update(node.input)
             names.update(node.output)
-            pending.extend(a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH)
-    return names
-
-
-def _reads(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> dict[str, int]:
-    """How often each name is read, subgraphs included."""
-    counts: dict[str, int] = {}
-    for value in graph.output:
-        counts[value.name] = counts.get(value.name, 0) + 1
-    for node in nodes:
-        for name in _inputs_inside(node):
-            counts[name] = counts.get(name, 0) + 1
-    return counts
-
-
-def _inputs_inside(node: onnx.NodeProto) -> list[str]:
-    """All names that a node reads, those its subgraphs read from outside included."""
-    names = [name for name in node.input if name]
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            names.extend(value.name for value in attribute.g.output)
-            for inner in attribute.g.node:
-                names.extend(_inputs_inside(inner))
+            pending.extend(subgraphs(node))
     return names
 
 
@@ -235,13 +208,13 @@ def _without_dead(
 ) -> list[onnx.NodeProto]:
     """Drop nodes whose results were read only by what was removed; nodes that were dead before
     stay, because they are none of our business."""
-    counts = _reads(graph, nodes)
+    counts = count_reads(graph, nodes)
     kept: list[onnx.NodeProto] = []
     for node in reversed(nodes):
         outputs = [name for name in node.output if name]
         orphaned = any(name in candidates for name in outputs)
-        if orphaned and not any(counts.get(name, 0) for name in outputs):
-            for name in _inputs_inside(node):
+        if orphaned and not any(counts[name] for name in outputs):
+            for name in reads(node):
                 counts[name] -= 1
                 candidates.add(name)
             continue
@@ -256,9 +229,9 @@ def _drop_unread(source: onnx.ModelProto, after: onnx.GraphProto) -> None:
     had to be listed."""
     before = source.graph
     listed = set() if source.ir_version < 4 else {value.name for value in before.input}
-    was = _reads(before, list(before.node))
-    now = _reads(after, list(after.node))
-    gone = {t.name for t in before.initializer if was.get(t.name) and not now.get(t.name)}
+    was = count_reads(before, before.node)
+    now = count_reads(after, after.node)
+    gone = {t.name for t in before.initializer if was[t.name] and not now[t.name]}
     gone -= listed
     _keep(after.initializer, lambda tensor: tensor.name not in gone)
     _keep(after.input, lambda value: value.name not in gone)
@@ -276,5 +249,4 @@ def _drop_unread(source: onnx.ModelProto, after: onnx.GraphProto) -> None:
 def _keep(field: Any, wanted: Any) -> None:
     kept = [item for item in field if wanted(item)]
     if len(kept) != len(field):
-        del field[:]
-        field.extend(kept)
+        refill(field, kept)

@@ -81,6 +81,17 @@ class Graph:
             for child in self.subgraphs(node).values():
                 yield from self._walk(child)
 
+    def paired(
+        self, copy: onnx.GraphProto, scope: Scope | None = None
+    ) -> Iterator[tuple[Scope, onnx.GraphProto]]:
+        """The main graph, or another, and those inside it, with what stands for each in a copy."""
+        scope = scope or self.main
+        yield scope, copy
+        for position, children in scope.children.items():
+            for attribute in copy.node[position].attribute:
+                if attribute.name in children:
+                    yield from self.paired(attribute.g, children[attribute.name])
+
     def subgraphs(self, node: Node) -> dict[str, Scope]:
         """The subgraphs of a node by attribute name."""
         return node.scope.children.get(node.position, {})

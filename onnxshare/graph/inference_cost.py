@@ -63,18 +63,6 @@ _MAKING = frozenset(("Shape", "ConstantOfShape"))
 
 Bound = Callable[["_Weigher", Node, int, int], tuple[int, int]]
 
-#: Operators that make axes or numbers: from the most axes and numbers that a node reads to the
-#: most that it makes.
-_BOUNDS: dict[str, Bound] = {}
-
-
-def _bounds(*operators: str) -> Callable[[Bound], Bound]:
-    def register(bound: Bound) -> Bound:
-        _BOUNDS.update(dict.fromkeys(operators, bound))
-        return bound
-
-    return register
-
 
 class Kind:
     """What nodes of one operation have in common.
@@ -293,25 +281,18 @@ class _Weigher:
         Only a vector can be taken for a shape; a matrix of any size is never filled.
         """
         for position in traits_of(node).shape_inputs:
-            name = node.inputs[position] if position < len(node.inputs) else ""
+            name = node.input(position)
             tensor = self.constants.get(name)
             if tensor is not None and self.count[name] == 1 and _magnitude(tensor) > MAX_FILL:
                 return MAX_RANK + 1
         return rank
 
 
-@_bounds("Shape")
 def _shape(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
-    weigher.shape_of.update(dict.fromkeys(node.outputs, node.inputs[0] if node.inputs else ""))
+    weigher.shape_of.update(dict.fromkeys(node.outputs, node.input(0)))
     return 1, rank
 
 
-@_bounds("Concat")
-def _concat(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
-    return rank, sum(weigher.count.get(name, 0) for name in node.inputs)
-
-
-@_bounds("Gather", "GatherND", "ScatterND")
 def _gather(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
     rank = sum(weigher.rank.get(name, 0) for name in node.inputs)
     if node.op_type == "Gather" and node.inputs and weigher.rank.get(node.inputs[0], 0) == 1:
@@ -319,42 +300,52 @@ def _gather(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, 
     return rank, count
 
 
-@_bounds("Einsum")
 def _einsum(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
     return max(rank, *(len(a.s) for a in node.proto.attribute if a.name == "equation")), 0
 
 
-@_bounds("ConstantOfShape")
 def _constant_of_shape(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
-    shape = node.inputs[0] if node.inputs else ""
+    shape = node.input(0)
     rank = weigher.count.get(shape, MAX_RANK + 1)
     return weigher.fill(node, rank), weigher.filled(shape)
 
 
-@_bounds("Reshape")
-def _reshape(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
-    return weigher.numbers(node, "shape", 1), count
-
-
-@_bounds("Expand", "Tile")
 def _expand(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
     return max(rank, weigher.fill(node, weigher.numbers(node, "shape", 1))), count
 
 
-@_bounds("Range")
-def _range(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
-    return weigher.fill(node, 1), count
-
-
-@_bounds("Unsqueeze", "Col2Im", "MaxUnpool")
-def _unsqueeze(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
-    position = 2 if node.op_type == "MaxUnpool" else 1
-    return rank + weigher.numbers(node, "axes", position), count
-
-
-@_bounds("OneHot", "SequenceConstruct", "SequenceInsert", "ConcatFromSequence", "SplitToSequence")
 def _one_axis_more(weigher: _Weigher, node: Node, rank: int, count: int) -> tuple[int, int]:
     return rank + 1, count
+
+
+def _more_axes(position: int) -> Bound:
+    return lambda weigher, node, rank, n: (rank + weigher.numbers(node, "axes", position), n)
+
+
+#: Operators that make axes or numbers: from the most axes and numbers that a node reads to the
+#: most that it makes.
+_BOUNDS: dict[str, Bound] = {}
+_BOUNDS.update(
+    Shape=_shape,
+    Concat=lambda weigher, node, rank, n: (rank, sum(weigher.count.get(i, 0) for i in node.inputs)),
+    Gather=_gather,
+    GatherND=_gather,
+    ScatterND=_gather,
+    Einsum=_einsum,
+    ConstantOfShape=_constant_of_shape,
+    Reshape=lambda weigher, node, rank, n: (weigher.numbers(node, "shape", 1), n),
+    Expand=_expand,
+    Tile=_expand,
+    Range=lambda weigher, node, rank, n: (weigher.fill(node, 1), n),
+    Unsqueeze=_more_axes(1),
+    Col2Im=_more_axes(1),
+    MaxUnpool=_more_axes(2),
+    OneHot=_one_axis_more,
+    SequenceConstruct=_one_axis_more,
+    SequenceInsert=_one_axis_more,
+    ConcatFromSequence=_one_axis_more,
+    SplitToSequence=_one_axis_more,
+)
 
 
 def _magnitude(tensor: TensorProto) -> int:

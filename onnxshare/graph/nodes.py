@@ -66,6 +66,10 @@ class Node:
         row = self.proto, self.operation, self.name, self.inputs, self.outputs
         return Node(row, position, self.scope)
 
+    def input(self, position: int) -> str:
+        """The name of an input; "" for one that is left out."""
+        return self.inputs[position] if position < len(self.inputs) else ""
+
     def attribute(self, name: str, default: Any = None) -> Any:
         """The value of an attribute, strings decoded, or `default` where it is not given.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import onnx
 from onnx import numpy_helper
 
 from onnxshare.graph.operator_traits import Effect, traits_of
+from onnxshare.io.node_reader import subgraphs
 
 
 def random_tensors(proto: onnx.ModelProto) -> dict[str, str]:
@@ -33,19 +34,11 @@ def _draws(
         return str(node.op_type)
     if node.op_type == "Dropout" and _trains(node, constants):
         return "Dropout in training mode"
-    inner = list(_inside(node))
+    inner = [item for graph in subgraphs(node) for item in graph.node]
     if (node.domain, node.op_type) in functions:
         inner += functions[node.domain, node.op_type].node
     # Functions cannot call themselves: a model with such ones is refused when it is loaded.
     return next((found for item in inner if (found := _draws(item, constants, functions))), None)
-
-
-def _inside(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield from attribute.g.node
-        for graph in attribute.graphs:
-            yield from graph.node
 
 
 def _trains(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from math import prod
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, numpy_helper
 
 from onnxshare.io.node_reader import TensorRow
 from onnxshare.io.tensors import bytes_of
@@ -102,17 +103,19 @@ def from_constant_node(node: onnx.NodeProto, key: str, name: str) -> Stored | No
     return None
 
 
+#: The attributes of Constant that hold numbers: their field, and the type of the tensor.
+_NUMBERS = {
+    "value_float": ("f", np.float32),
+    "value_floats": ("floats", np.float32),
+    "value_int": ("i", np.int64),
+    "value_ints": ("ints", np.int64),
+}
+
+
 def _from_constant_attribute(attribute: onnx.AttributeProto) -> onnx.TensorProto | None:
-    if attribute.name == "value_float":
-        return helper.make_tensor("", TensorProto.FLOAT, (), [attribute.f])
-    if attribute.name == "value_int":
-        return helper.make_tensor("", TensorProto.INT64, (), [attribute.i])
-    if attribute.name == "value_floats":
-        values = list(attribute.floats)
-        return helper.make_tensor("", TensorProto.FLOAT, (len(values),), values)
-    if attribute.name == "value_ints":
-        numbers = list(attribute.ints)
-        return helper.make_tensor("", TensorProto.INT64, (len(numbers),), numbers)
+    if attribute.name in _NUMBERS:
+        field_, dtype = _NUMBERS[attribute.name]
+        return numpy_helper.from_array(np.array(getattr(attribute, field_), dtype))
     if attribute.name == "value_string":
         return TensorProto(data_type=TensorProto.STRING, string_data=[attribute.s])
     if attribute.name == "value_strings":

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from onnxshare.errors import ModelError
+from onnxshare.io.node_reader import all_nodes, function_key
 
 #: The most nodes and bytes that functions may expand to, and how deep they may call each other.
 MAX_NODES, MAX_BYTES, MAX_DEPTH = 1_000_000, 2**28, 100
@@ -40,7 +41,7 @@ def check_functions(proto: onnx.ModelProto, name: str) -> None:
         return
     bodies: dict[Key, _Body] = {}
     for function in proto.functions:
-        key = _key(function.domain, function.name, function.overload)
+        key = function_key(function)
         if key in bodies:
             raise ModelError(f"{name}: local function '{function.name}' is defined twice")
         bodies[key] = _measure(function.node, function.ByteSize())
@@ -61,28 +62,12 @@ def check_functions(proto: onnx.ModelProto, name: str) -> None:
         )
 
 
-def _key(domain: str, name: str, overload: str) -> Key:
-    return ("" if domain == "ai.onnx" else domain, name, overload)
-
-
 def _measure(nodes: Iterable[onnx.NodeProto], size: int) -> _Body:
     body = _Body(size=size)
-    for node in _all_nodes(nodes):
+    for node in all_nodes(nodes):
         body.nodes += 1
-        body.calls[_key(node.domain, node.op_type, node.overload)] += 1
+        body.calls[function_key(node)] += 1
     return body
-
-
-def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    waiting = list(nodes)
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                waiting.extend(attribute.g.node)
-            for graph in attribute.graphs:
-                waiting.extend(graph.node)
 
 
 def _callees_first(bodies: dict[Key, _Body], name: str) -> Iterator[Key]:
@@ -126,12 +111,10 @@ def _expand(body: _Body, bodies: dict[Key, _Body]) -> None:
 
 def calls_fit(proto: onnx.ModelProto) -> bool:
     """Whether every call of a local function gives it no more inputs and outputs than it has."""
-    arity = {
-        _key(f.domain, f.name, f.overload): (len(f.input), len(f.output)) for f in proto.functions
-    }
+    arity = {function_key(f): (len(f.input), len(f.output)) for f in proto.functions}
     bodies = [node for function in proto.functions for node in function.node]
-    for node in _all_nodes([*proto.graph.node, *bodies]):
-        inputs, outputs = arity.get(_key(node.domain, node.op_type, node.overload), (None, 0))
+    for node in all_nodes([*proto.graph.node, *bodies]):
+        inputs, outputs = arity.get(function_key(node), (None, 0))
         if inputs is not None and (len(node.input) > inputs or len(node.output) > outputs):
             return False
     return True

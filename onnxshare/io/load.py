@@ -16,7 +16,7 @@ from onnxshare.errors import ModelError, ModelFileError
 from onnxshare.io.external_data import ExternalData
 from onnxshare.io.memory_map import require_unchanged
 from onnxshare.io.node_order import in_topological_order
-from onnxshare.io.node_reader import DEFAULTS_SINCE, PLAIN_ATTRIBUTES, Reading, model_inputs
+from onnxshare.io.node_reader import DEFAULTS_SINCE, PLAIN_ATTRIBUTES, Reading, model_inputs, refill
 from onnxshare.io.open_model_file import PROTOBUF_LIMIT as PROTOBUF_LIMIT
 from onnxshare.io.open_model_file import describe, map_file, read_stdin
 from onnxshare.io.skeleton import Payloads, TooManyParts, nested_too_deep, skim
@@ -205,8 +205,7 @@ def without_defaults(model: Model) -> Model:
     inputs = model_inputs(proto.graph)
     if proto.ir_version < DEFAULTS_SINCE or len(inputs) == len(proto.graph.input):
         return model
-    del proto.graph.input[:]
-    proto.graph.input.extend(inputs)
+    refill(proto.graph.input, inputs)
     found = replace(model, skeleton=proto)
     found.notes.extend(model.notes)
     return found

@@ -7,11 +7,11 @@ behind what it reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import onnx
 
-from onnxshare.io.node_reader import NodeRow
+from onnxshare.io.node_reader import NodeRow, refill, subgraphs
 
 
 def in_order(rows: Sequence[NodeRow]) -> bool:
@@ -39,10 +39,8 @@ def in_topological_order(proto: onnx.ModelProto) -> onnx.ModelProto | None:
             return None
         if order != list(range(len(order))):
             nodes = list(graph.node)
-            moved = [nodes[position] for position in order]
-            del graph.node[:]
-            graph.node.extend(moved)
-        waiting += [inner for node in graph.node for inner in _graphs(node)]
+            refill(graph.node, [nodes[position] for position in order])
+        waiting += [inner for node in graph.node for inner in subgraphs(node)]
     return copy
 
 
@@ -73,7 +71,7 @@ def _sorted(nodes: Sequence[onnx.NodeProto]) -> list[int] | None:
 def _captured(node: onnx.NodeProto) -> Iterable[str]:
     """What the subgraphs of a node read of the graphs around them."""
     names: set[str] = set()
-    for graph in _graphs(node):
+    for graph in subgraphs(node):
         own = {value.name for value in graph.input}
         own.update(tensor.name for tensor in graph.initializer)
         own.update(sparse.values.name for sparse in graph.sparse_initializer)
@@ -83,10 +81,3 @@ def _captured(node: onnx.NodeProto) -> Iterable[str]:
             read.update(inner.input, _captured(inner))
         names |= read - own
     return names
-
-
-def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs

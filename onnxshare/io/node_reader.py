@@ -8,7 +8,8 @@ is held against the type of its default.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from types import UnionType
@@ -33,6 +34,52 @@ def value_of(attribute: onnx.AttributeProto) -> Any:
 def fits(value: Any, default: Any) -> bool:
     """Whether a value is of the kind of the default that stands for it elsewhere."""
     return value is not None and isinstance(value, _KINDS.get(type(default), object))
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs that the attributes of a node hold."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Nodes and those in their subgraphs, at any depth."""
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting.extend(inner for graph in subgraphs(node) for inner in graph.node)
+
+
+def function_key(item: onnx.NodeProto | onnx.FunctionProto) -> tuple[str, str, str]:
+    """What tells a local function from others, also asked of a node that calls it."""
+    name = item.op_type if isinstance(item, onnx.NodeProto) else item.name
+    return ("" if item.domain == "ai.onnx" else item.domain, name, item.overload)
+
+
+def reads(node: onnx.NodeProto) -> set[str]:
+    """Names that a node reads, its subgraphs included (which may also read names of their own)."""
+    names = set(node.input)
+    for graph in subgraphs(node):
+        names.update((value.name for value in graph.output), *map(reads, graph.node))
+    return names
+
+
+def count_reads(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> Counter[str]:
+    """How many of these nodes read each name, a graph's outputs counted too."""
+    found = Counter(value.name for value in graph.output)
+    for node in nodes:
+        found.update(reads(node))
+    return found
+
+
+def refill(field: Any, items: Iterable[Any]) -> None:
+    """Replace all entries of a repeated field of a message."""
+    entries = list(items)
+    del field[:]
+    field.extend(entries)
 
 
 STANDARD_DOMAINS = frozenset(("", "ai.onnx"))

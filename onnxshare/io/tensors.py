@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.errors import ModelError, ModelFileError
+
+
+def types(names: str) -> frozenset[int]:
+    """Element types by their names; older versions of onnx do not know the narrowest."""
+    return frozenset(getattr(TensorProto, name) for name in names.split() if name in _KNOWN)
+
+
+_KNOWN = frozenset(TensorProto.DataType.keys())
 
 _WIDTHS = {
     2: "UINT2 INT2",
@@ -22,14 +31,8 @@ _WIDTHS = {
     128: "COMPLEX128",
 }
 
-#: Bits per element by TensorProto data type; strings have no fixed width. Older versions of onnx
-#: do not know the narrowest types.
-BITS: dict[int, int] = {
-    getattr(TensorProto, name): bits
-    for bits, names in _WIDTHS.items()
-    for name in names.split()
-    if hasattr(TensorProto, name)
-}
+#: Bits per element by TensorProto data type; strings have no fixed width.
+BITS = {dtype: bits for bits, names in _WIDTHS.items() for dtype in types(names)}
 
 
 def bytes_of(elements: int, dtype: int) -> int:
@@ -40,21 +43,15 @@ def bytes_of(elements: int, dtype: int) -> int:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Element types whose raw bytes are a NumPy array as they stand: little-endian, nothing packed.
-PLAIN = frozenset(
-    TensorProto.DataType.Value(name)
-    for name in (
-        "FLOAT DOUBLE FLOAT16 BFLOAT16 INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64 BOOL "
-        "COMPLEX64 COMPLEX128"
-    ).split()
+PLAIN = types(
+    "FLOAT DOUBLE FLOAT16 BFLOAT16 INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64 BOOL "
+    "COMPLEX64 COMPLEX128"
 )
 
 
 def element_count(tensor: onnx.TensorProto) -> int:
     """The number of elements that the tensor's dims announce."""
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
-    return count
+    return prod(tensor.dims)
 
 
 def raw_bytes(tensor: onnx.TensorProto) -> int:
@@ -66,10 +63,9 @@ def raw_bytes(tensor: onnx.TensorProto) -> int:
     """
     if any(dim < 0 for dim in tensor.dims):
         raise ValueError(f"its dims {list(tensor.dims)} are negative")
-    bits = BITS.get(tensor.data_type)
-    if bits is None:
+    if tensor.data_type not in BITS:
         raise ValueError("its element type cannot be stored as raw data")
-    return (element_count(tensor) * bits + 7) // 8
+    return bytes_of(element_count(tensor), tensor.data_type)
 
 
 def from_raw(tensor: onnx.TensorProto, data: bytes | memoryview, start: int, end: int) -> Array:

@@ -20,6 +20,7 @@ from onnx import TensorProto
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import PROTOBUF_LIMIT, Model, all_tensors
 from onnxshare.io.memory_map import aligned
+from onnxshare.io.node_reader import reads, refill
 from onnxshare.io.skeleton import SMALL
 from onnxshare.io.tensors import PLAIN, Array, raw_bytes
 
@@ -107,8 +108,7 @@ def drop_unneeded(graph: onnx.GraphProto) -> set[str]:
         needed.update(reads(node))
     kept.reverse()
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    refill(graph.node, nodes)
     return needed
 
 
@@ -122,17 +122,6 @@ def _drop_unread(graph: onnx.GraphProto) -> None:
         for place in reversed(range(len(entries))):
             if entries[place].name in unread:
                 del entries[place]
-
-
-def reads(node: onnx.NodeProto) -> set[str]:
-    """Names that a node reads, its subgraphs included (which may also read names of their own)."""
-    names = set(node.input)
-    for attribute in node.attribute:
-        for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            names.update(value.name for value in body.output)
-            for inner in body.node:
-                names |= reads(inner)
-    return names
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:

@@ -4,7 +4,7 @@ computes from shapes, as exporters write for Reshape, Pad and If.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 
 import onnx
 from onnx import numpy_helper
@@ -38,7 +38,7 @@ def settle(graph: Graph, weightless: onnx.ModelProto, known: Known, values: Valu
     on with."""
     found = False
     doubtful: list[onnx.ValueInfoProto] = []
-    for scope, proto in _pairs(graph.main, weightless.graph):
+    for scope, proto in graph.paired(weightless.graph):
         copies = proto.node
         for node in scope.nodes:
             if node.op_type not in _SHAPED and node.op_type not in _JUDGED:
@@ -68,7 +68,7 @@ def settle(graph: Graph, weightless: onnx.ModelProto, known: Known, values: Valu
 
 def leave_unknown(graph: Graph, weightless: onnx.ModelProto, nodes: Collection[Node]) -> None:
     """Make inference know nothing of the results of some nodes, in the copy that it reads."""
-    for scope, proto in _pairs(graph.main, weightless.graph):
+    for scope, proto in graph.paired(weightless.graph):
         for node in nodes:
             if node.scope is scope:
                 proto.node[node.position].domain = _UNKNOWN
@@ -82,17 +82,9 @@ def label(node: Node) -> str:
 
 def name_inner_nodes(graph: Graph, weightless: onnx.ModelProto) -> None:
     """Give the nodes of all subgraphs the names that `label` says."""
-    for scope, proto in _pairs(graph.main, weightless.graph):
+    for scope, proto in graph.paired(weightless.graph):
         for node in scope.nodes if scope.parent is not None else ():
             proto.node[node.position].name = label(node)
-
-
-def _pairs(scope: Scope, proto: onnx.GraphProto) -> Iterator[tuple[Scope, onnx.GraphProto]]:
-    yield scope, proto
-    for position, children in scope.children.items():
-        for attribute in proto.node[position].attribute:
-            if attribute.name in children:
-                yield from _pairs(children[attribute.name], attribute.g)
 
 
 def _bind(
@@ -103,7 +95,7 @@ def _bind(
     position: int,
     values: Values,
 ) -> bool:
-    name = node.inputs[position] if position < len(node.inputs) else ""
+    name = node.input(position)
     if not name or copy.input[position] != name:
         return False
     if graph.stored(node.scope, name) is not None and node.scope.home(name) is node.scope:
@@ -170,7 +162,7 @@ def _grow(node: Node, proto: onnx.GraphProto, known: Known, values: Values) -> b
     query = known(node.scope, node.outputs[0])
     total = values.integers(node.scope, node.inputs[6]) if len(node.inputs) > 6 else None
     for position, output in list(enumerate(node.outputs))[1:3]:
-        name = node.inputs[2 + position] if len(node.inputs) > 2 + position else ""
+        name = node.input(2 + position)
         past = known(node.scope, name) if name else None
         if not output or past is None or query is None or known(node.scope, output) is not None:
             continue

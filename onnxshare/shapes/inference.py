@@ -178,7 +178,7 @@ def infer(
     if graph.main.children:
         name_inner_nodes(graph, weightless)
     if proven:
-        _strip_subgraphs(graph.main, weightless.graph)
+        _strip_subgraphs(graph, weightless)
     rules = {**RULES, **old_opsets.rules(graph.opset), **old_opsets.rules_of_pools(graph)}
     replaced = not graph.operators.keys().isdisjoint(rules)
     if replaced:
@@ -216,7 +216,11 @@ def _inferred(
         weightless, graph.model.name, strict=strict, values=not proven, nodes=nodes
     )
     shapes = Shapes(rows(graph, inferred, binding), binding, binding.open)
-    _collect(inferred.graph, graph.main, shapes)
+    for scope, copy in graph.paired(inferred.graph):
+        if not scope.children:
+            copy.ClearField("node")  # nobody reads them any more, nor copies them
+            copy.ClearField("initializer")
+        shapes.read(scope.path, copy)
     return shapes
 
 
@@ -252,17 +256,6 @@ def _restore(
                 dim.dim_value = symbols[dim.dim_param]
         restored = True
     return restored
-
-
-def _collect(graph: onnx.GraphProto, scope: Scope, shapes: Shapes) -> None:
-    if not scope.children:
-        graph.ClearField("node")  # nobody reads them any more, nor copies them
-        graph.ClearField("initializer")
-    shapes.read(scope.path, graph)
-    for position, children in scope.children.items():
-        for attribute in graph.node[position].attribute:
-            if attribute.name in children:
-                _collect(attribute.g, children[attribute.name], shapes)
 
 
 def _without_weights(graph: Graph) -> onnx.ModelProto:
@@ -330,16 +323,13 @@ def _at_hand(model: Model, tensor: TensorProto) -> tuple[TensorProto, bool]:
         return tensor, False  # only the size that it decides is unknown then
 
 
-def _strip_subgraphs(scope: Scope, proto: onnx.GraphProto) -> None:
+def _strip_subgraphs(graph: Graph, weightless: onnx.ModelProto) -> None:
     """Remove what the subgraphs of a copy declare of their inner and output shapes."""
-    for position, children in scope.children.items():
-        for attribute in proto.node[position].attribute:
-            if attribute.name not in children:
-                continue
-            attribute.g.ClearField("value_info")
-            for value in attribute.g.output:
+    for scope, copy in graph.paired(weightless.graph):
+        if scope is not graph.main:
+            copy.ClearField("value_info")
+            for value in copy.output:
                 value.type.tensor_type.ClearField("shape")
-            _strip_subgraphs(children[attribute.name], attribute.g)
 
 
 __all__ = ["InputShapes", "Shape", "Shapes", "infer"]

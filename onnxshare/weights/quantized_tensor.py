@@ -140,19 +140,17 @@ class NodeInputs:
 
     def has(self, position: int) -> bool:
         """Whether an input is there."""
-        return position < len(self.node.inputs) and bool(self.node.inputs[position])
+        return bool(self.node.input(position))
 
     def stored(self, position: int) -> Stored | None:
         """The stored tensor of an input, which no node rearranges before."""
-        if not self.has(position):
-            return None
-        return self.graph.stored(self.node.scope, self.node.inputs[position])
+        name = self.node.input(position)
+        return self.graph.stored(self.node.scope, name) if name else None
 
     def value(self, position: int) -> Array | None:
         """The value of an input; None where it is left out or computed from data."""
-        if not self.has(position):
-            return None
-        return self.values.get(self.node.scope, self.node.inputs[position])
+        name = self.node.input(position)
+        return self.values.get(self.node.scope, name) if name else None
 
     def zero_point(self, position: int, scale: Array) -> Array | None:
         """A zero point, zeros where it is left out; one number stands for all."""

@@ -11,9 +11,8 @@ from onnxshare.graph.index import Graph, Node
 from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.shapes.inference import Shapes, infer
 
-#: The first versions of the operator sets in which these attributes or inputs exist.
+#: The first opset in which this attribute exists.
 _COUNT_INCLUDE_PAD = 7
-_REDUCE_AXES_AS_INPUT = 18
 
 
 @dataclass(frozen=True)
@@ -91,12 +90,10 @@ class Pools:
         return Pool(node, keeps, turned=before) if is_turned else None
 
     def _axes(self, node: Node) -> list[int] | None:
-        if self._subject.graph.opset < _REDUCE_AXES_AS_INPUT:
-            given = node.attribute("axes")
-            return None if given is None else [int(axis) for axis in given]
-        if len(node.inputs) < 2 or not node.inputs[1]:
-            return None
-        return self._subject.probe.values.integers(node.scope, node.inputs[1])
+        if name := node.input(1):  # since opset 18
+            return self._subject.probe.values.integers(node.scope, name)
+        given = node.attribute("axes")
+        return None if given is None else [int(axis) for axis in given]
 
     def _window(self, node: Node) -> Pool | None:
         kernel = tuple(int(size) for size in node.attribute("kernel_shape", ()))

@@ -9,6 +9,7 @@ from onnx import helper
 
 from onnxshare.graph.editor import Editor, set_property
 from onnxshare.graph.index import Graph, Node, Scope, Stored
+from onnxshare.io.node_reader import refill
 
 #: The attribute of Gemm that transposes an input.
 _ATTRIBUTES = {0: "transA", 1: "transB"}
@@ -38,7 +39,7 @@ class Merge:
         self._graph, self._rewrite = graph, rewrite
         self._editor = Editor(graph.proto, rewrite)
         self._proto = self._editor.apply()
-        self._copies = _paired(graph.main, self._proto.graph)
+        self._copies = {scope.path: copy for scope, copy in graph.paired(self._proto.graph)}
         self._gone: dict[str, set[str]] = {}
         self._made: dict[str, dict[int, list[onnx.NodeProto]]] = {}
         self._added: list[str] = []
@@ -89,24 +90,13 @@ class Merge:
                 nodes.extend(made.get(position, ()))
                 if gone.isdisjoint(node.output):
                     nodes.append(node)
-            del graph.node[:]
-            graph.node.extend(nodes)
+            refill(graph.node, nodes)
             still = {name for node in nodes for name in node.output}
             _without(graph.initializer, "name", gone)
             _without(graph.input, "name", gone)
             _without(graph.value_info, "name", gone - still)
             _without(graph.quantization_annotation, "tensor_name", gone - still)
         return self._proto
-
-
-def _paired(scope: Scope, proto: onnx.GraphProto) -> dict[str, onnx.GraphProto]:
-    """The graphs of a copied model by the paths that their originals have in the index."""
-    found = {scope.path: proto}
-    for position, children in scope.children.items():
-        inner = {item.name: item.g for item in proto.node[position].attribute}
-        for name, child in children.items():
-            found.update(_paired(child, inner[name]))
-    return found
 
 
 def _flip(gemm: onnx.NodeProto, name: str) -> None:

@@ -111,7 +111,7 @@ class Users:
         if stored is not None:
             self._users.setdefault(stored.key, {})[user] = label
 
-    def others(self, stored: Stored, *nodes: Node | None) -> list[str]:
+    def others(self, stored: Stored, *nodes: Node) -> list[str]:
         """What uses a stored tensor beside some nodes, in words."""
         users = self._users.get(stored.key, {})
         return [label for user, label in users.items() if user not in nodes]

@@ -9,8 +9,8 @@ from onnx import TensorProto
 
 from onnxshare.analysis.heads.fully_connected import (
     FullyConnected,
-    bias_node,
     per_feature,
+    stored_bias,
     weight_by_output,
 )
 from onnxshare.analysis.heads.head import Subject
@@ -70,14 +70,6 @@ def quantised_weight(subject: Subject, layer: FullyConnected) -> Node | None:
     return producer
 
 
-def stored_bias(subject: Subject, layer: FullyConnected) -> tuple[str | None, float]:
-    """The constant that an FC adds, in whatever shape, and the factor on it; None without one."""
-    adder = bias_node(subject.graph, layer)
-    if adder is None:
-        return layer.bias, layer.beta
-    return next(item for item in adder.inputs if item != layer.node.outputs[0]), 1.0
-
-
 def bias_of(subject: Subject, layer: FullyConnected) -> tuple[str | None, Array | None]:
     """The name of a tensor that holds exactly the bias of an FC as `[out]`, Gemm's beta applied, or
     None; and the values. Two Nones for an FC without bias.
@@ -85,7 +77,7 @@ def bias_of(subject: Subject, layer: FullyConnected) -> tuple[str | None, Array 
     Raises:
         Refusal: the bias is computed, or is not one number per output.
     """
-    name, factor = stored_bias(subject, layer)
+    name, factor = stored_bias(subject.graph, layer)
     if name is None or factor == 0:
         return None, None
     main = subject.graph.main

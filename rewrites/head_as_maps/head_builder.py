@@ -21,7 +21,7 @@ from dataclasses import replace
 import numpy as np
 
 from onnxshare.analysis.heads import element_order
-from onnxshare.analysis.heads.fully_connected import FullyConnected, bias_node, by_rows
+from onnxshare.analysis.heads.fully_connected import FullyConnected, by_rows, nodes_of
 from onnxshare.analysis.heads.head import Head, Subject
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.editor import Editor
@@ -160,15 +160,14 @@ class HeadBuilder:
             Refusal: the FC cannot be written as a convolution.
         """
         read = self._check(layer)
-        adder = bias_node(self._graph, layer)
-        last = adder or layer.node
-        name = self._convolutions.emit(layer, read, f"{last.outputs[0]}_map")
+        nodes = nodes_of(self._graph, layer)
+        result = nodes[-1].outputs[0]
+        name = self._convolutions.emit(layer, read, f"{result}_map")
         made = self._vector(layer, name)
         if is_plain(made.index, self.samples):
-            self.evidence[last.outputs[0]] = name
-        self._add(layer.node, made)
-        if adder is not None:
-            self._add(adder, made)
+            self.evidence[result] = name
+        for node in nodes:
+            self._add(node, made)
 
     def _vector(self, layer: FullyConnected, name: str) -> HeadMap:
         """The map of an FC's output, held as `[N, F]` or `[N, F, 1, …]` by the tensor `name`."""
@@ -202,8 +201,7 @@ class HeadBuilder:
         if head_map is None:
             raise Refusal(f"FC '{layer.node.name}' reads something that is no part of the head")
         read = self._columns(layer, head_map)
-        adder = bias_node(self._graph, layer)
-        refuse_overridable(self._graph, layer.node, *([adder] if adder else []))
+        refuse_overridable(self._graph, *nodes_of(self._graph, layer))
         if layer.arithmetic == "float":
             check_type(self._subject, layer)
             if moved:
@@ -226,17 +224,13 @@ class HeadBuilder:
 
     def give_back(self, layer: FullyConnected, rows: str) -> None:
         """Let a tensor `[N, F]` made by new nodes take the place of an FC's output, bias added."""
-        adder = bias_node(self._graph, layer)
-        last = adder or layer.node
-        index = self._vector(layer, rows).index
+        nodes = nodes_of(self._graph, layer)
+        index, result = self._vector(layer, rows).index, nodes[-1].outputs[0]
         if index.ndim == 2 and is_plain(index, self.samples):
-            self.out.rename(rows, last.outputs[0])
+            self.out.rename(rows, result)
         else:
-            self._restore(layer.node, rows, index, last.outputs[0])
-        for node in (layer.node, adder):
-            if node is not None:
-                self.replaced.add(node)
-                self._given.add(node)
+            self._restore(layer.node, rows, index, result)
+        self.drop(set(nodes))
 
     def drop(self, nodes: set[Node]) -> None:
         """Take out old nodes whose outputs are given back, or read by nothing that stays."""

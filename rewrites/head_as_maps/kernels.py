@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from onnxshare.analysis.heads.fully_connected import FullyConnected
+from onnxshare.analysis.heads.fully_connected import FullyConnected, stored_bias
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.graph.index import Node, Stored
 from onnxshare.io.tensors import Array
@@ -20,7 +20,6 @@ from rewrites.head_as_maps.fc_weights import (
     moved_weight,
     permuted,
     quantised_weight,
-    stored_bias,
 )
 from rewrites.head_as_maps.maps import Columns
 from rewrites.head_as_maps.quantized import (
@@ -131,7 +130,7 @@ class Convolutions:
         if name and (producer is None or producer.position < layer.node.position):
             return name
         values, wanted = np.asarray(vector), f"{layer.node.outputs[0]}_bias"
-        source, factor = stored_bias(self._subject, layer)
+        source, factor = stored_bias(self._subject.graph, layer)
         old = self._values.get(self._graph.main, source) if source else None
         if source is None or old is None or factor != 1 or old.size != values.size:
             return self._out.constant(values, wanted)

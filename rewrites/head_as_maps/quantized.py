@@ -99,9 +99,9 @@ def quantised(out: Emitter, layer: FullyConnected, name: str) -> Data:
     """The data of an FC, quantised first where the FC does so itself."""
     node = layer.node
     if layer.arithmetic == "integer":
-        return Data(name, zero=_input(layer, 2))
+        return Data(name, zero=layer.node.input(2))
     if layer.arithmetic == "scaled":
-        return Data(name, node.inputs[2], _input(layer, 4))
+        return Data(name, node.inputs[2], layer.node.input(4))
     if layer.arithmetic == "dynamic":
         wanted = [f"{layer.data}_{what}" for what in ("quantized", "scale", "zero_point")]
         return Data(*out.emit_several(node, "DynamicQuantizeLinear", [name], wanted))
@@ -144,7 +144,7 @@ def to_floats(
     if layer.arithmetic not in _TO_FLOATS:
         return sums
     weight_scale, bias = (
-        _column(subject, out, layer, _input(layer, place), rank)
+        _column(subject, out, layer, layer.node.input(place), rank)
         for place in _TO_FLOATS[layer.arithmetic]
     )
     sums = out.emit(node, "Cast", [sums], f"{wanted}_float", {"to": TensorProto.FLOAT})
@@ -173,8 +173,7 @@ def fused_attributes(layer: FullyConnected) -> dict[str, object]:
 def _result(layer: FullyConnected) -> tuple[str, str]:
     """Scale and zero point of the result; "" where they are left out."""
     first = 7 if layer.node.op_type == "QGemm" else 6
-    scale, zero, *_ = (*layer.node.inputs[first : first + 2], "", "")
-    return scale, zero
+    return layer.node.input(first), layer.node.input(first + 1)
 
 
 def _elements(subject: Subject, name: str) -> int | None:
@@ -197,7 +196,7 @@ def _one_zero_point(subject: Subject, layer: FullyConnected) -> str | Array:
     Raises:
         Refusal: the outputs have different ones.
     """
-    name = _input(layer, _WEIGHT_ZERO[layer.arithmetic])
+    name = layer.node.input(_WEIGHT_ZERO[layer.arithmetic])
     if not name or _elements(subject, name) == 1:
         return name
     value = subject.probe.values.get(subject.graph.main, name)
@@ -210,7 +209,7 @@ def _check_scaled(subject: Subject, layer: FullyConnected) -> None:
     """Make sure that scales and bias of sums that become floats are one, or one per output."""
     counts = (1, layer.out_features)
     for place in _TO_FLOATS[layer.arithmetic]:
-        name = _input(layer, place)
+        name = layer.node.input(place)
         if name and _elements(subject, name) not in counts:
             raise Refusal(f"'{name}' of '{layer.node.name}' is computed, or not one per output")
     if layer.arithmetic == "scaled":
@@ -226,7 +225,3 @@ def _column(subject: Subject, out: Emitter, layer: FullyConnected, name: str, ra
     value = values_of(subject, subject.graph.main, name)
     shape = (layer.out_features, *(1 for _ in range(rank)))
     return out.move(value.reshape(shape), f"{name}_map", name)
-
-
-def _input(layer: FullyConnected, place: int) -> str:
-    return layer.node.inputs[place] if place < len(layer.node.inputs) else ""

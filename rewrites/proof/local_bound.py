@@ -22,9 +22,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxshare.analysis.heads.fully_connected import (
-    bias_node,
+    made_by,
     per_feature,
-    recognise,
+    stored_bias,
     weight_by_output,
 )
 from onnxshare.comparison.results import LocalProof
@@ -34,6 +34,7 @@ from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node
 from onnxshare.graph.operator_traits import UNKNOWN, traits_of
 from onnxshare.io.load import Model
+from onnxshare.io.node_reader import refill
 from onnxshare.io.tensors import Array
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.session import run_model
@@ -118,22 +119,12 @@ class _Check:
             return None
         if node.op_type == "Conv":
             return self._convolution(node)
-        inner = node
-        if node.op_type == "Add":
-            made = (graph.main.producers.get(item) for item in node.inputs)
-            inner = next((item for item in made if item and item.op_type == "MatMul"), node)
-        fc = recognise(graph, inner)
-        if fc is None or not fc.plain or fc.columns or fc.result_columns:
+        fc = made_by(graph, node)
+        if fc is None or fc.columns or fc.result_columns:
             return None
-        adder = bias_node(graph, fc)
-        if inner is not node and adder is not node:
-            return None
-        bias_name, factor = fc.bias, fc.beta
-        if adder is not None:
-            bias_name = next(item for item in adder.inputs if item != inner.outputs[0])
-            factor = 1.0
+        added, factor = stored_bias(graph, fc)
         weight = weight_by_output(fc, self._values)
-        bias = self._bias(bias_name, fc.out_features)
+        bias = self._bias(added, fc.out_features)
         if weight is None or bias is None:
             return None
         if fc.alpha != 1:
@@ -150,7 +141,7 @@ class _Check:
             return None
         if int(node.attribute("group", 1)) != 1 or weight.shape[1:] != data[1:]:
             return None
-        bias = self._bias(node.inputs[2] if len(node.inputs) > 2 else None, len(weight))
+        bias = self._bias(node.input(2), len(weight))
         if bias is None:
             return None
         return _Layer(node.inputs[0], weight.reshape(len(weight), -1), bias)
@@ -223,11 +214,8 @@ def _cut(model: Model, source: str, sizes: tuple[int, ...], shapes: Shapes) -> M
     graph = proto.graph
     stored = {tensor.name for tensor in graph.initializer}
     kept = [value for value in graph.input if value.name in stored]
-    nodes = [node for node in graph.node if source not in node.output]
-    del graph.input[:]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    refill(graph.node, (node for node in graph.node if source not in node.output))
     first = "n" if shapes.batch_symbols else sizes[0]
     given = helper.make_tensor_value_info(source, TensorProto.FLOAT, [first, *sizes[1:]])
-    graph.input.extend([given, *kept])
+    refill(graph.input, [given, *kept])
     return replace(model, skeleton=proto)

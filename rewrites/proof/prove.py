@@ -41,11 +41,6 @@ from rewrites.proof.shared_trunk import run_trunk_once
 _HEAVY = 2**28
 
 
-def _ran_once(count: int) -> str:
-    before = "the node" if count == 1 else f"the {count} nodes"
-    return f"{before} before, the same in both models byte for byte, ran once"
-
-
 def _comparable(
     original: Model, result: Model, changes: tuple[Change, ...], options: Options
 ) -> tuple[Model, list[str]]:
@@ -166,7 +161,9 @@ class Prover:
                 inside = [name for name in names if name in made]
                 heavy = weight_bytes(rest.a) > _HEAVY
                 found = run(rest.a, rest.b, samples=rest.samples, tensors=inside, in_turn=heavy)
-                reason = f"{found.reason}; {_ran_once(rest.shared)}"
+                before = "the node" if rest.shared == 1 else f"the {rest.shared} nodes"
+                ran = f"{before} before, the same in both models byte for byte, ran once"
+                reason = f"{found.reason}; {ran}"
                 return replace(found, reason=reason, memory=None, left_to_cpu=None)
         return run(original, rewritten, samples=samples, tensors=names)
 

@@ -21,11 +21,10 @@ from onnxshare.errors import OnnxShareError
 from onnxshare.graph.index import Graph
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model
-from onnxshare.io.node_reader import model_inputs
+from onnxshare.io.node_reader import model_inputs, reads, refill
 from onnxshare.io.skeleton import SMALL
-from onnxshare.io.tensors import Array, element_count
+from onnxshare.io.tensors import Array, element_count, types
 from onnxshare.runtime.limits import RunLimits
-from onnxshare.runtime.ort_weights import reads
 from onnxshare.runtime.session import opened, run_model
 from onnxshare.samples.input_specs import batching, input_specs
 from onnxshare.samples.samples import Samples
@@ -142,7 +141,7 @@ def _rows(model: Model, names: set[str], count: int) -> bool:
 
 
 #: Types of features.
-_KINDS = frozenset(map(onnx.TensorProto.DataType.Value, "FLOAT DOUBLE FLOAT16 UINT8 INT8".split()))
+_KINDS = types("FLOAT DOUBLE FLOAT16 UINT8 INT8")
 
 
 def _without_weights(model: Model) -> Model:
@@ -150,14 +149,12 @@ def _without_weights(model: Model) -> Model:
     proto = onnx.ModelProto()
     proto.CopyFrom(model.skeleton)
     graph, known = proto.graph, {value.name for value in model.skeleton.graph.input}
-    kept = [tensor for tensor in graph.initializer if element_count(tensor) <= SMALL]
     for tensor in graph.initializer:
         if element_count(tensor) > SMALL and tensor.name not in known:
             graph.input.append(
                 helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             )
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    refill(graph.initializer, (t for t in graph.initializer if element_count(t) <= SMALL))
     return replace(model, skeleton=proto)
 
 
@@ -170,15 +167,12 @@ def _rest(
     graph = rest.graph
     given = {value.name for value in model_inputs(graph)}
     stored = [value for value in graph.input if value.name not in given]
-    nodes = [node for node in proto.graph.node if _key(node) not in shared]
-    needed = {value.name for value in graph.output}.union(*(reads(node) for node in nodes))
-    tensors = [tensor for tensor in proto.graph.initializer if tensor.name in needed]
-    for field in (graph.input, graph.node, graph.initializer, graph.value_info):
-        del field[:]
-    graph.input.extend(_value(name, array, size) for name, array in kept.items())
-    graph.input.extend(value for value in stored if value.name in needed)
-    graph.node.extend(nodes)
-    graph.initializer.extend(tensors)
+    refill(graph.node, (node for node in graph.node if _key(node) not in shared))
+    needed = {value.name for value in graph.output}.union(*map(reads, graph.node))
+    inputs = [_value(name, array, size) for name, array in kept.items()]
+    refill(graph.input, [*inputs, *(value for value in stored if value.name in needed)])
+    refill(graph.initializer, (t for t in graph.initializer if t.name in needed))
+    graph.ClearField("value_info")
     return rest
 
 

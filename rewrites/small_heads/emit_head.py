@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxshare.analysis.heads.fully_connected import bias_node
+from onnxshare.analysis.heads.fully_connected import nodes_of
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
@@ -202,9 +202,7 @@ def _leaving(small: SmallHead) -> set[Node]:
     gone: set[Node] = set()
     for place, layer in enumerate(chain.layers):
         if whole or place in {fitted.target for fitted in small.layers}:
-            gone.add(layer.fc.node)
-            adder = bias_node(graph, layer.fc)
-            gone.update([adder] if adder is not None else [])
+            gone.update(nodes_of(graph, layer.fc))
         if whole:
             gone.update(layer.between)
     given = {chain.layers[fitted.target].result for fitted in small.layers}

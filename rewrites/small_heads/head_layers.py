@@ -18,7 +18,7 @@ from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.fully_connected import (
     FullyConnected,
     bias_elements,
-    bias_node,
+    nodes_of,
     weight_by_output,
 )
 from onnxshare.analysis.heads.head import Head, Root, Subject
@@ -220,7 +220,7 @@ def _layer(
     if fc.data not in builder.head_maps:
         return None
     read = builder.check(fc)
-    result = (bias_node(graph, fc) or fc.node).outputs[0]
+    result = nodes_of(graph, fc)[-1].outputs[0]
     params = fc.in_features * fc.out_features + bias_elements(graph, fc)
     index = builder.head_maps[result].index if result in builder.head_maps else _rows(builder, fc)
     if root is not None:

@@ -72,8 +72,7 @@ def trains(node: Node) -> bool:
     """Whether a Dropout or BatchNormalization may run in training mode."""
     if node.op_type == "BatchNormalization":
         return bool(node.attribute("training_mode", 0)) or len([o for o in node.outputs if o]) > 1
-    told = 4 if "Bias" in node.op_type else 2
-    return len(node.inputs) > told and bool(node.inputs[told])
+    return bool(node.input(4 if "Bias" in node.op_type else 2))
 
 
 def data_input(graph: Graph, node: Node) -> str | None:

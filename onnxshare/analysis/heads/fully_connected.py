@@ -222,6 +222,31 @@ def _bias_node(graph: Graph, layer: FullyConnected) -> Node | None:
     return adder if fits else None
 
 
+def nodes_of(graph: Graph, layer: FullyConnected) -> list[Node]:
+    """The product, and the Add behind it that gives it its bias, where there is one."""
+    return [layer.node, *filter(None, (bias_node(graph, layer),))]
+
+
+def stored_bias(graph: Graph, layer: FullyConnected) -> tuple[str | None, float]:
+    """The constant that an FC adds, in whatever shape, and the factor on it; None without one."""
+    adder = bias_node(graph, layer)
+    if adder is None:
+        return layer.bias, layer.beta
+    return next(item for item in adder.inputs if item != layer.node.outputs[0]), 1.0
+
+
+def made_by(graph: Graph, node: Node) -> FullyConnected | None:
+    """The FC in floating point whose result, its bias added, a node makes."""
+    product = node
+    if node.op_type == "Add":
+        made = (graph.main.producers.get(name) for name in node.inputs)
+        product = next((item for item in made if item and item.op_type == "MatMul"), node)
+    fc = recognise(graph, product)
+    if fc is None or not fc.plain or (product is not node and bias_node(graph, fc) is not node):
+        return None
+    return fc
+
+
 def bias_elements(graph: Graph, layer: FullyConnected) -> int:
     """Elements of the stored bias of a layer, whether in the Gemm or in an Add after a MatMul."""
     if layer.bias is not None:

@@ -7,22 +7,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from onnx import TensorProto
-
 from onnxshare.analysis.results import Sharing
 from onnxshare.graph.index import Node, Stored
 from onnxshare.graph.operator_traits import UNKNOWN, Traits
+from onnxshare.io.tensors import types
 from onnxshare.shapes.types import per_sample
 
 Sizes = tuple[int, ...]
 
 #: Element types of weights and activations; others are counters, indices and masks.
-FLOATS = frozenset(
-    TensorProto.DataType.Value(name)
-    for name in (
-        "FLOAT FLOAT16 DOUBLE BFLOAT16 FLOAT8E4M3FN FLOAT8E4M3FNUZ FLOAT8E5M2 FLOAT8E5M2FNUZ "
-        "FLOAT4E2M1 COMPLEX64 COMPLEX128"
-    ).split()
+FLOATS = types(
+    "FLOAT FLOAT16 DOUBLE BFLOAT16 FLOAT8E4M3FN FLOAT8E4M3FNUZ FLOAT8E5M2 FLOAT8E5M2FNUZ "
+    "FLOAT4E2M1 COMPLEX64 COMPLEX128"
 )
 
 
@@ -145,7 +141,7 @@ class Context:
 
     def has(self, position: int) -> bool:
         """Whether an input is there."""
-        return position < len(self.node.inputs) and bool(self.node.inputs[position])
+        return bool(self.node.input(position))
 
     def rows(self) -> int:
         """Rows of features in the first input, per sample; raises Unknown as `input`."""
@@ -189,11 +185,7 @@ _ROLES = {
 
 
 #: Element types that few tensors have but quantised ones.
-NARROW = frozenset(
-    getattr(TensorProto, name)
-    for name in "INT8 UINT8 INT4 UINT4 INT2 UINT2".split()
-    if hasattr(TensorProto, name)
-)
+NARROW = types("INT8 UINT8 INT4 UINT4 INT2 UINT2")
 
 
 @dataclass(frozen=True, eq=False)

@@ -248,8 +248,7 @@ class Step:
 
     def shape(self, position: int) -> Shape | None:
         """The shape of an input."""
-        names = self.node.inputs
-        return self._shape(names[position]) if position < len(names) else None
+        return self._shape(self.node.input(position))
 
     def result(self, position: int = 0) -> Shape | None:
         """The shape of an output."""
@@ -267,14 +266,12 @@ class Step:
     def integers(self, position: int, name: str = "") -> list[int] | None:
         """Integers from an input, or from the attribute where older opsets had them; None where
         they are neither given nor constant."""
-        names = self.node.inputs
-        if position < len(names) and names[position]:
+        if given := self.node.input(position):
             try:
-                return self.values.integers(self.node.scope, names[position])
+                return self.values.integers(self.node.scope, given)
             except ModelFileError:
                 return None
-        given = self.attribute(name, []) if name else []
-        return [int(item) for item in given] or None
+        return [int(item) for item in self.attribute(name, [])] or None
 
     def numbers(self, position: int) -> list[float] | None:
         """Numbers from a constant input; None where it is computed."""
@@ -283,8 +280,3 @@ class Step:
         except ModelFileError:
             return None
         return None if value is None else [float(item) for item in value.reshape(-1)]
-
-    def given(self, position: int) -> bool:
-        """Whether an input is there."""
-        names = self.node.inputs
-        return position < len(names) and bool(names[position])

@@ -234,11 +234,8 @@ class ReceptiveFields:
             return Fields(None, self._why, {})
         if node.scope is not self._graph.main:
             return _INSIDE
-        for name in node.outputs:
-            state = self._states.get(name)
-            if state is not None:
-                break
-        else:
+        state = next(filter(None, map(self._states.get, node.outputs)), None)
+        if state is None:
             return _NO_INPUT
         ready = self._ready.get(id(state))
         if ready is None:
@@ -254,11 +251,8 @@ class ReceptiveFields:
         }
         if not found:
             return _NO_IMAGE
-        first = next(iter(found.values()))
-        several = len(self.images) > 1
-        return Fields(
-            first[0], first[1], {name: f for name, (f, _) in found.items()} if several else {}
-        )
+        several = found if len(self.images) > 1 else {}
+        return Fields(*next(iter(found.values())), {name: f for name, (f, _) in several.items()})
 
     def _one(
         self, state: State, name: str, axes: list[int]

@@ -42,7 +42,7 @@ def elementwise(step: Step) -> State:
         ranks = [state.rank if state is not None else None for state in step.states]
         shapes = [step.shape(position) for position in range(len(ranks))]
         sure = all(
-            shape is not None or rank is not None or not step.given(position)
+            shape is not None or rank is not None or not step.node.input(position)
             for position, (shape, rank) in enumerate(zip(shapes, ranks, strict=True))
         )
         known = [rank for rank in ranks if rank is not None]
@@ -74,7 +74,7 @@ def squeezed(step: Step) -> State:
     """Squeeze: axes of one position go away."""
     (state, rank), shape = step.ranked(), step.shape(0)
     axes = step.integers(1, "axes")
-    if axes is None and not step.given(1) and shape is not None and None not in shape:
+    if axes is None and not step.node.input(1) and shape is not None and None not in shape:
         axes = [axis for axis, size in enumerate(shape) if size == 1]
     if axes is None:
         return forget([state], "squeezed along unknown axes")
@@ -238,7 +238,7 @@ def reduced(step: Step) -> State:
     single = step.node.op_type in ("ArgMax", "ArgMin")
     axes = [int(step.attribute("axis", 0))] if single else step.integers(1, "axes")
     if axes is None:
-        if step.given(1):
+        if step.node.input(1):
             return forget([state], "reduced along unknown axes")
         axes = [] if step.attribute("noop_with_empty_axes", 0) else list(range(rank))
     gone = frozenset(axis % rank for axis in axes) if rank else frozenset()

@@ -76,7 +76,7 @@ def _scale(step: Step, axis: int) -> Fraction | None:
     axes = list(step.attribute("axes", [])) or list(range(rank or 0))
     axes = [item % rank for item in axes] if rank else axes
     scales: Sequence[float] = step.attribute("scales", [])
-    if step.given(position):
+    if step.node.input(position):
         scales = step.numbers(position) or ()
     if axis not in axes:
         return Fraction(1)
@@ -98,9 +98,9 @@ def cut(step: Step) -> State:
     state, rank = step.ranked()
     starts = step.integers(1, "starts")
     axes = step.integers(3, "axes")
-    if axes is None and not step.given(3):
+    if axes is None and not step.node.input(3):
         axes = list(range(len(starts or ())))
-    steps = step.integers(4) if step.given(4) else [1] * len(axes or ())
+    steps = step.integers(4) if step.node.input(4) else [1] * len(axes or ())
     if not starts or axes is None or steps is None or not len(starts) == len(axes) == len(steps):
         return forget(step.tracked, "cut at a computed place", rank)
     reads: dict[int, Window | str] = {}
@@ -124,7 +124,7 @@ def pad(step: Step) -> State:
     """Pad: what is added at the beginning shifts. Mirrored and repeated edges are edges too."""
     state, rank = step.ranked()
     pads = step.integers(1, "pads") or step.integers(1, "paddings")
-    axes = step.integers(3) if step.given(3) else list(range(rank))
+    axes = step.integers(3) if step.node.input(3) else list(range(rank))
     if pads is None or axes is None or len(pads) != 2 * len(axes):
         return forget(step.tracked, "padded by a computed size", rank)
     reads: dict[int, Window | str] = {

@@ -7,6 +7,7 @@ An operator without a rule here, and an output that a rule leaves out, is unknow
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from onnx import TensorProto
 
@@ -16,34 +17,30 @@ from onnxshare.shapes.rules.substitute import Body, NoRule, Rule, applied, same
 _WINDOW = ("kernel_shape", "strides", "dilations", "pads", "auto_pad", "ceil_mode")
 
 
-def _convolution(body: Body, weight: int = 1) -> None:
-    body.output(0, _conv(body, body.input(0), weight))
+def _turned(body: Body, rank: int | None, op_type: str, *others: str, **attributes: Any) -> None:
+    """The result of an operator that wants the channels second, for data of so many axes which has
+    them last; None: they are."""
+    data = body.input(0)
+    if rank is not None:
+        data = body.op("Transpose", data, perm=[0, rank - 1, *range(1, rank - 1)])
+    result = body.op(op_type, data, *others, **attributes)
+    if rank is not None:
+        result = body.op("Transpose", result, perm=[0, *range(2, rank), 1])
+    body.output(0, result)
 
 
-def _conv(body: Body, data: str, weight: int) -> str:
-    attributes = body.attributes("kernel_shape", "strides", "dilations", "pads", "auto_pad")
-    attributes["group"] = body.attribute("group", 1)
-    return body.op("Conv", data, body.input(weight), **attributes)
-
-
-def _last_to_second(body: Body, data: str, rank: int) -> str:
-    return body.op("Transpose", data, perm=[0, rank - 1, *range(1, rank - 1)])
-
-
-def _second_to_last(body: Body, data: str, rank: int) -> str:
-    return body.op("Transpose", data, perm=[0, *range(2, rank), 1])
-
-
-def _channels_last_convolution(body: Body, weight: int = 1) -> None:
-    kernel = body.attribute("kernel_shape", [])
-    rank = len(kernel) + 2 if kernel else body.rank(weight)
-    turned = _last_to_second(body, body.input(0), rank)
-    body.output(0, _second_to_last(body, _conv(body, turned, weight), rank))
+def _convolution(body: Body, weight: int = 1, *, channels_last: bool = False) -> None:
+    window = body.attributes("kernel_shape", "strides", "dilations", "pads", "auto_pad")
+    window["group"] = body.attribute("group", 1)
+    rank = None
+    if channels_last:
+        kernel = body.attribute("kernel_shape", [])
+        rank = len(kernel) + 2 if kernel else body.rank(weight)
+    _turned(body, rank, "Conv", body.input(weight), **window)
 
 
 def _quantised_convolution(body: Body) -> None:
-    data = _channels_last_convolution if body.attribute("channels_last", 0) else _convolution
-    data(body, 3)
+    _convolution(body, 3, channels_last=bool(body.attribute("channels_last", 0)))
 
 
 def _pool(body: Body, op_type: str, channels_last: bool | None = None) -> None:
@@ -52,14 +49,8 @@ def _pool(body: Body, op_type: str, channels_last: bool | None = None) -> None:
         raise NoRule
     if op_type == "AveragePool":
         attributes.pop("dilations", None)
-    rank = len(attributes["kernel_shape"]) + 2
-    data = body.input(0)
-    if channels_last is None:
-        channels_last = bool(body.attribute("channels_last", 0))
-    if channels_last:
-        data = _last_to_second(body, data, rank)
-    result = body.op(op_type, data, **attributes)
-    body.output(0, _second_to_last(body, result, rank) if channels_last else result)
+    last = body.attribute("channels_last", 0) if channels_last is None else channels_last
+    _turned(body, len(attributes["kernel_shape"]) + 2 if last else None, op_type, **attributes)
 
 
 def _quantised_global_pool(body: Body) -> None:
@@ -89,8 +80,7 @@ def _fused_matmul(body: Body) -> None:
 def _lstm(body: Body) -> None:
     attributes = body.attributes("hidden_size", "direction", "layout")
     inputs = [body.input(position) for position in range(3)]
-    for position, result in enumerate(body.ops(3, "LSTM", *inputs, **attributes)):
-        body.output(position, result)
+    body.outputs(body.ops(3, "LSTM", *inputs, **attributes))
 
 
 def _skip_normalisation(body: Body) -> None:
@@ -125,7 +115,7 @@ _RULES: dict[Rule, str] = {
     "Inverse Trilu",
     same(0, 0): "SkipGroupNorm",
     _convolution: "FusedConv",
-    _channels_last_convolution: "NhwcConv NhwcFusedConv",
+    partial(_convolution, channels_last=True): "NhwcConv NhwcFusedConv",
     _quantised_convolution: "QLinearConv",
     partial(_pool, op_type="MaxPool", channels_last=True): "NhwcMaxPool",
     partial(_pool, op_type="AveragePool"): "QLinearAveragePool",

@@ -40,15 +40,10 @@ def _pad(body: Body) -> None:
 
 def _split(body: Body) -> None:
     count, parts = len(body.node.output), body.attribute("split", [])
+    sizes = [body.integers(*parts)] if parts else [body.input(1)] if body.has(1) else []
+    equal = {} if sizes else {"num_outputs": count}
     axis = body.attribute("axis", 0)
-    if parts:
-        results = body.ops(count, "Split", body.input(0), body.integers(*parts), axis=axis)
-    elif body.has(1):
-        results = body.ops(count, "Split", body.input(0), body.input(1), axis=axis)
-    else:
-        results = body.ops(count, "Split", body.input(0), axis=axis, num_outputs=count)
-    for position, result in enumerate(results):
-        body.output(position, result)
+    body.outputs(body.ops(count, "Split", body.input(0), *sizes, axis=axis, **equal))
 
 
 def _upsample(body: Body) -> None:
@@ -75,16 +70,13 @@ def _rounded_up(body: Body) -> None:
     op_type = body.node.op_type
     if op_type != "MaxPool":
         window.pop("storage_order", None)
-    results = body.ops(len(body.node.output), op_type, body.input(0), **window)
-    for position, result in enumerate(results):
-        body.output(position, result)
+    body.outputs(body.ops(len(body.node.output), op_type, body.input(0), **window))
 
 
 def _gru(body: Body) -> None:
     inputs = [body.input(position) for position in range(3)]
     attributes = body.attributes("hidden_size", "direction")
-    for position, result in enumerate(body.ops(2, "GRU", *inputs, **attributes)):
-        body.output(position, result)
+    body.outputs(body.ops(2, "GRU", *inputs, **attributes))
 
 
 #: Rules for the versions before 6.

@@ -7,14 +7,14 @@ enough then, however many such nodes follow each other, and symbolic sizes are k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxshare.io.node_reader import fits, value_of
+from onnxshare.io.node_reader import fits, subgraphs, value_of
 
 #: The domain of the functions, and the standard operators' version that they are written in.
 DOMAIN, OPSET = "onnxshare.stand_in", 22
@@ -109,6 +109,11 @@ class Body:
             self.nodes.append(helper.make_node("Identity", [result], [f"o{position}"]))
             self._given.add(position)
 
+    def outputs(self, results: Iterable[str]) -> None:
+        """Say the same of all outputs, in their order."""
+        for position, result in enumerate(results):
+            self.output(position, result)
+
     def function(self) -> onnx.FunctionProto:
         """The function, without a name. An output that no rule gave has the element type of the
         first input, and an unknown shape: that of a Reshape to sizes which are data."""
@@ -192,7 +197,6 @@ def _nodes(
         if value.type.tensor_type.HasField("shape"):
             ranks[value.name] = len(value.type.tensor_type.shape.dim)
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _nodes(inner, ranks)
+        for inner in subgraphs(node):
+            yield from _nodes(inner, ranks)
         yield node, ranks
