@@ -126,13 +126,8 @@ class Sources:
             return from_tensor(row, key, name)
         made = from_constant_node(node.proto, key, name)
         if made is not None and made.tensor is not None and node.operation.attributes is not None:
-            self._constants[node.operation] = (
-                made.tensor,
-                name,
-                made.dtype,
-                made.shape,
-                made.elements,
-            )
+            row = made.tensor, name, made.dtype, made.shape, made.elements
+            self._constants[node.operation] = row
         return made
 
     def _carries(self, node: Node, name: str) -> bool:

@@ -115,7 +115,6 @@ def rule_of(node: Node) -> Rule | None:
 
 NO_IMAGE = "not an image"
 NO_INPUT = "depends on no input"
-INSIDE = "inside a subgraph"
 UNEVEN = "differs between positions: the largest size, the average stride, the start of position 0"
 
 
@@ -279,7 +278,7 @@ class ReceptiveFields:
 
 
 _NO_IMAGE = Fields(None, NO_IMAGE, {})
-_INSIDE = Fields(None, INSIDE, {})
+_INSIDE = Fields(None, "inside a subgraph", {})
 _NO_INPUT = Fields(None, NO_INPUT, {})
 
 
