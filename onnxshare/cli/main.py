@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -16,6 +17,9 @@ from onnxshare.support.numbers import whole_number
 #: What a full disk answers.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
+
+#: What the system answers to names that are none, or that nobody here may use.
+_NAMES = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 
 #: No line says more: a name or a number that a stranger wrote may be of any length.
 _LONGEST = 4000
@@ -70,6 +74,10 @@ def _answer(arguments: list[str]) -> int:
     except MemoryError:
         return _fail("there is not enough memory for this; free some, or use a smaller model")
     except OSError as error:
+        if error.errno in _NAMES and error.filename is not None:
+            return _fail(f"{os.fsdecode(error.filename)}: {error.strerror}")
+        if isinstance(error, FileNotFoundError) and not _has_folder():
+            return _fail("the current folder is gone; change to one that is there")
         if error.filename is not None or error.errno not in _FULL:
             return _bug(error)
         _drop_output()
@@ -107,5 +115,13 @@ def _call(arguments: list[str]) -> int:
 def _fail(message: str) -> int:
     line = " ".join(printable(message.replace("\n", " ")).split())
     line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
-    print(f"onnxshare: error: {line}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody can be told
+        print(f"onnxshare: error: {line}", file=sys.stderr, flush=True)
     return 2
+
+
+def _has_folder() -> bool:
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -154,7 +155,8 @@ def command(given: Options) -> int:
     sizes = given.sizes.keywords()
     if path == Path("-") and given.out is None and not given.dry_run:
         raise UsageError("a model from standard input has no folder", "name the output with -o")
-    target = given.out or path.with_name(f"{path.stem}.{'+'.join(names)}.onnx")
+    words = re.sub(r"[/\\\0]", "_", "+".join(names))  # who knows what such a rewrite is
+    target = given.out or path.with_name(f"{path.stem}.{words}.onnx")
     _check_files(given, path, target)
     import onnxshare
     from onnxshare.cli.progress import Steps

@@ -6,6 +6,7 @@ names of folders.
 
 from __future__ import annotations
 
+import os
 import tokenize
 import zipfile
 import zlib
@@ -161,7 +162,7 @@ def of_files(folder: Path, files: Sequence[Path], counts: Sequence[int]) -> Arra
         SamplesError: the file of labels is no such file, or misses a sample.
     """
     for name in FILES:
-        if (folder / name).is_file():
+        if os.path.lexists(folder / name):  # a pipe or a device is refused, not left out
             return _from_file(folder / name, folder, files, counts)
     numbers = [whole_number(file.parent.name) for file in files if file.parent != folder]
     if len(numbers) == len(files) and None not in numbers:
@@ -172,6 +173,8 @@ def of_files(folder: Path, files: Sequence[Path], counts: Sequence[int]) -> Arra
 def _from_file(path: Path, folder: Path, files: Sequence[Path], counts: Sequence[int]) -> Array:
     try:
         text = read_user_file(path, SamplesError, within=folder).decode("utf-8-sig")
+    except FileNotFoundError:
+        raise SamplesError(f"{path}: is a link that leads nowhere") from None
     except UnicodeDecodeError:
         raise SamplesError(f"{path}: is not UTF-8 text", "save it as UTF-8") from None
     lines = [line.strip() for line in text.splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from onnxshare.cli.main import run
 from onnxshare.version import __version__
 
 Ran = subprocess.CompletedProcess[str]
@@ -164,6 +166,52 @@ def test_a_name_with_control_characters_cannot_move_the_cursor(cli: Cli, tmp_pat
     assert_one_line(ran, "no such file")
     assert "\x1b" not in ran.stderr
     assert "\\x1b[31m" in ran.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="as POSIX names files")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "{}", "--report", "json=" + "x" * 300),
+        ("check", "{}", "--report", "json={}/x"),
+        ("check", "{}", "--write-baseline", "x" * 300),
+        ("rewrite", "{}", "--share", "--no-validate", "-o", "x" * 300),
+        ("rewrite", "{}", "--share", "--no-validate", "-o", "{}/x.onnx"),
+        ("rewrite", "{}", "--dry-run", "--rewrite", "../../x"),
+        ("init", "-o", "x" * 300),
+        ("inspect", "x" * 5000),
+        ("inspect", "{}/x"),
+    ],
+)
+def test_names_that_are_none_are_one_line(cli: Cli, lenet_path: Path, words: tuple[str]) -> None:
+    ran = cli(*(word.format(lenet_path) for word in words))
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "internal error" not in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a folder that is used stays there")
+def test_a_current_folder_that_is_gone(
+    cli: Cli, lenet_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert cli("inspect", lenet_path).returncode == 0
+    for words in (("check", lenet_path), ("rewrite", lenet_path, "--share", "-o", "x"), ("check",)):
+        ran = cli(*words)
+        assert ran.returncode == 2
+        assert "internal error" not in ran.stderr
+        assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_errors_that_nobody_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        assert run(["inspect", "missing.onnx"]) == 2
+        with contextlib.suppress(OSError):
+            full.close()
 
 
 _LONG = "9" * 5000

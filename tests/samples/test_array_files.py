@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,22 @@ def test_labels_that_do_not_fit(tmp_path: Path, text: str, words: str) -> None:
     np.save(tmp_path / "b.npy", values(3))
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(SamplesError, match=words):
+        read_samples(tmp_path, model(x=["n", 3]))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices of POSIX")
+@pytest.mark.parametrize("name", ["labels.csv", "labels.txt", "x.npy"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to nothing", "folder"])
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, name: str, kind: str) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((2, 3), np.float32))
+    path = tmp_path / name
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else "nothing")
+    with pytest.raises(SamplesError, match=name):
         read_samples(tmp_path, model(x=["n", 3]))
 
 
