@@ -32,7 +32,11 @@ class _Terminated(BaseException):
 def main() -> None:
     """Run the command line and exit: 0 fine, 1 the answer is no, 2 usage, bad input or a crash."""
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except (_Terminated, KeyboardInterrupt):  # before anything began, or after its end
+        code = 128 + signal.SIGTERM
+    sys.exit(code)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -178,6 +178,8 @@ def _commit(
         if old := outdated():
             stack.enter_context(atomic_write.second_name(path))
         if data_path is not None and name_of_data is not None:
+            if os.path.lexists(data_path):
+                raise OutputError(f"{data_path}: was made meanwhile", "run it again")
             _move(name_of_data, data_path, force=False)
         try:
             _move(name, path, force=force)
