@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
-import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 from onnxshare.checks.model_names import find_models, portable
 from onnxshare.checks.policy import ModelEntry, Policy
@@ -22,6 +18,7 @@ from onnxshare.errors import UsageError
 from onnxshare.io.load import ModelSource
 from onnxshare.shapes.inference import InputShapes
 from onnxshare.support.cpu_count import usable_cores
+from onnxshare.support.process_pool import end_with_the_parent, spawning
 
 #: Standard input, as `load` takes it.
 _STDIN = "-"
@@ -151,9 +148,9 @@ def _apart(check_one: CheckOne, planned: Sequence[Job], workers: int) -> Iterato
     # Not forked: threads of this process, such as ONNX Runtime's, would be lost halfway.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(workers, context, _end_with_the_parent) as pool:
+    with _pool(workers, context) as pool:
         try:
-            with _without_main():
+            with spawning():
                 futures = [pool.submit(check_one, job) for job in planned]
             for job, future in zip(planned, futures, strict=True):
                 try:
@@ -168,37 +165,17 @@ def _apart(check_one: CheckOne, planned: Sequence[Job], workers: int) -> Iterato
             raise
 
 
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Processes that start now do not import the program's main module: nothing in it is needed,
-    and a script without `if __name__ == "__main__"` would check its models there again."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def _end_with_the_parent() -> None:
-    """In a worker: a parent that is killed cannot end it, and its queue would never say so."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+def _pool(workers: int, context: multiprocessing.context.SpawnContext) -> ProcessPoolExecutor:
+    with spawning():  # it starts a process that counts its locks
+        return ProcessPoolExecutor(workers, context, end_with_the_parent)
 
 
 def _alone(
     call: Callable[[], ModelReport], job: Job, context: multiprocessing.context.SpawnContext
 ) -> ModelReport:
-    with ProcessPoolExecutor(1, context, _end_with_the_parent) as pool:
+    with _pool(1, context) as pool:
         try:
-            with _without_main():
+            with spawning():
                 future = pool.submit(call)
             return future.result()
         except BrokenProcessPool:

@@ -21,7 +21,9 @@ _PLAIN = {
 }  # fmt: skip
 
 #: The start of a line, or a mark, that the runners of CI systems take for a command.
-_COMMAND = re.compile(r"^([ \t]*):(?=:)|#(?=#\[)", re.MULTILINE)
+_COMMAND = re.compile(r"^([ \t]*):(?=:)|#(?=#(?:vso)?\[)", re.MULTILINE)
+
+_MARK = re.compile(r"()#(?=#(?:vso)?\[)")
 
 
 def _degrade(error: UnicodeError) -> tuple[str, int]:
@@ -34,6 +36,10 @@ def _degrade(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("onnxshare.degrade", _degrade)
 
 
+def _escape(found: re.Match[str]) -> str:
+    return f"{found[1] or ''}\\x{ord(found[0][-1]):x}"
+
+
 class _Guarded(io.TextIOBase):
     """A stream in which no line is a command to a CI system, whatever names a model has."""
 
@@ -41,8 +47,8 @@ class _Guarded(io.TextIOBase):
         self.unguarded = stream
 
     def write(self, text: str) -> int:
-        if "::" in text or "##[" in text:
-            text = _COMMAND.sub(lambda found: f"{found[1] or ''}\\x{ord(found[0][-1]):x}", text)
+        if "::" in text or "##" in text:
+            text = _COMMAND.sub(_escape, text)
         return self.unguarded.write(text)
 
     def flush(self) -> None:
@@ -71,7 +77,9 @@ def write_utf8(text: str, *, commands: bool = False) -> None:
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     text = text.encode(errors="backslashreplace").decode()  # a path may hold bytes that are no text
-    getattr(stream, "unguarded", stream).write(text) if commands else stream.write(text)
+    if commands:  # of GitHub: the marks of others are none of its own
+        stream, text = getattr(stream, "unguarded", stream), _MARK.sub(_escape, text)
+    stream.write(text)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from onnxshare.errors import printable
 GAP = 2
 
 #: What a spreadsheet takes for a formula; a number is none.
-_FORMULA = re.compile(r"\s*(?![-+]?[0-9.]+$)[-=+@]")
+_FORMULA = re.compile(r"\s*(?![-+]?[0-9.]+$)[-=+@\uff1d\uff0b\uff0d\uff20]")
 
 
 @dataclass(frozen=True)

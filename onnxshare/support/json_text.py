@@ -14,7 +14,7 @@ from onnxshare.support.dataclass_tools import plain
 #: What JSON leaves as it is, and that moves or hides text, or is a mark of a CI system.
 _OBEYED = re.compile(
     "[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e0fff]|#(?=#\\[)"
+    "\U000e0000-\U000e0fff]|#(?=#(?:vso)?\\[)"
 )
 
 
@@ -33,7 +33,7 @@ def json_text(value: Any, *, indented: bool = False) -> str:
         marks = (",", ": ") if indented else (",", ":")
         indent = 2 if indented else None
         text = json.dumps(given, ensure_ascii=False, indent=indent, separators=marks)
-    if text.isascii() and "\x7f" not in text and "##[" not in text:
+    if text.isascii() and "\x7f" not in text and "##" not in text:
         return text
     return _OBEYED.sub(_escape, text)
 

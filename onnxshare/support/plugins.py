@@ -4,6 +4,7 @@ only for a name that onnxshare itself does not know."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -61,7 +62,8 @@ def load(entry: EntryPoint) -> Any:
         UsageError: the package cannot be imported, or has no such thing.
     """
     try:
-        return entry.load()
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is for data
+            return entry.load()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # another package's code, which may even try to exit

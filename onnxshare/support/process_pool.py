@@ -21,6 +21,9 @@ Result = TypeVar("Result")
 #: Why an item has no result: its process ended, or took too long.
 CRASHED, TOO_LONG = "crashed", "too long"
 
+#: The variable that keeps the current folder out of where Python looks for modules.
+_SAFE_PATH = "PYTHONSAFEPATH"
+
 #: Not forked: threads of this process, such as ONNX Runtime's, would be lost halfway.
 _CONTEXT = multiprocessing.get_context("spawn")
 
@@ -33,7 +36,7 @@ class _Worker(Generic[Item, Result]):
         self.process: SpawnProcess = _CONTEXT.Process(
             target=_serve, args=(function, theirs), daemon=True
         )
-        with _without_main():
+        with spawning():
             self.process.start()
         theirs.close()
         self.items: list[Item] = []
@@ -114,25 +117,31 @@ def _done(busy: list[_Worker[Item, Result]]) -> list[_Worker[Item, Result]]:
 
 def _serve(function: Callable[[Item], Result], connection: Connection) -> None:
     """In a worker: answer until the parent closes the pipe or is gone."""
-    _end_with_the_parent()
+    end_with_the_parent()
     with contextlib.suppress(EOFError, KeyboardInterrupt, OSError):
         while True:
             connection.send(function(connection.recv()))
 
 
 @contextlib.contextmanager
-def _without_main() -> Iterator[None]:
+def spawning() -> Iterator[None]:
     """Processes that start now do not import the program's main module: nothing in it is needed,
-    and a script without `if __name__ == "__main__"` would do its work there again."""
-    main = sys.modules["__main__"]
+    and a script without `if __name__ == "__main__"` would do its work there again. Nor do they
+    import what lies in the current folder, which may be a stranger's."""
+    main, safe = sys.modules["__main__"], os.environ.get(_SAFE_PATH)
     sys.modules["__main__"] = ModuleType("__main__")
+    os.environ[_SAFE_PATH] = "1"
     try:
         yield
     finally:
         sys.modules["__main__"] = main
+        if safe is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = safe
 
 
-def _end_with_the_parent() -> None:
+def end_with_the_parent() -> None:
     """A parent that is killed cannot end its workers."""
     parent = multiprocessing.parent_process()
     if parent is None:

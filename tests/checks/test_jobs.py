@@ -145,7 +145,10 @@ def test_a_script_without_a_guard_checks_each_model_once(tmp_path: Path) -> None
     for name in "ab":
         built = model([node("MatMul", "x w", "y")], {"x": ["n", 3]}, ["y"], [tensor("w", 3, 4)])
         save(built, tmp_path / f"{name}.onnx")
-    script = tmp_path / "script.py"
+    for name in ("subprocess", "sitecustomize", "multiprocessing", "onnx", "numpy", "os"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the current folder ran')")
+    (tmp_path / "elsewhere").mkdir()
+    script = tmp_path / "elsewhere" / "script.py"
     script.write_text(
         "import onnxshare\n"
         "report = onnxshare.check(['a.onnx', 'b.onnx'], max_params=11, jobs=2)\n"

@@ -65,9 +65,16 @@ def test_what_stands_for_signs_that_are_missing() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["::error file=x::y", " ::warning::y", "##[error]y", "x" * 60 + " ::stop-commands::z"],
+    [
+        "::error file=x::y",
+        " ::warning::y",
+        "##[error]y",
+        "##vso[task.complete]",
+        "a##vso[x]",
+        "x" * 60 + " ::stop-commands::z",
+    ],
 )
-@pytest.mark.parametrize("words", [[], ["--format", "csv"]])
+@pytest.mark.parametrize("words", [[], ["--format", "json"]])
 def test_no_line_is_a_command_to_a_ci_system(name: str, words: list[str], tmp_path: Path) -> None:
     model = named(name, tmp_path / "m.onnx")
     done = run("inspect", model, *words, COLUMNS="80")
@@ -75,12 +82,22 @@ def test_no_line_is_a_command_to_a_ci_system(name: str, words: list[str], tmp_pa
     for line in (done.stdout + done.stderr).decode().splitlines():
         assert not line.lstrip().startswith("::")
         assert "##[" not in line
+        assert "##vso[" not in line
 
 
 def test_commands_of_our_own_stay_commands() -> None:
     done = run("check", ROOT / "models" / "vgg_small.onnx", "--max-params", "1", "--format=github")
     assert done.returncode == 1
     assert done.stdout.startswith(b"::error file=")
+
+
+def test_commands_of_our_own_hold_no_mark_of_another_system(tmp_path: Path) -> None:
+    path = tmp_path / "a##[b]##vso[c].onnx"
+    path.write_bytes(named("x", tmp_path / "m.onnx").read_bytes())
+    done = run("check", path, "--max-params", "0", "--format", "github")
+    assert done.stdout.startswith(b"::error file=")
+    assert b"##[" not in done.stdout
+    assert b"##vso[" not in done.stdout
 
 
 @pytest.mark.parametrize("char", ["\x9b", "\u202e", "\u200b", "\ufeff", "\U000e0041"])

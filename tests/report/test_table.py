@@ -11,7 +11,20 @@ from onnxshare.report.table import Table, named, rows
 
 
 @pytest.mark.parametrize(
-    "word", ["=1+1", "-1+2", "@SUM(A1)", " =1", "\t=1", "-", "=cmd|' /C calc'!A0"]
+    "word",
+    [
+        "=1+1",
+        "-1+2",
+        "@SUM(A1)",
+        " =1",
+        "\t=1",
+        "-",
+        "\uff1d1",
+        "\uff0b1",
+        "\uff20a",
+        "\r\n=1",
+        "=cmd|' /C calc'!A0",
+    ],
 )
 def test_no_cell_is_a_formula(word: str) -> None:
     text = Table(named("name"), rows([[word]])).csv()
