@@ -24,6 +24,7 @@ from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.shapes.inference import InputShapes
 from onnxshare.shapes.input_sizes import Dims, with_dims
 from onnxshare.support import progress as steps
+from onnxshare.support.plugins import blamed
 
 if TYPE_CHECKING:
     from onnxshare.comparison.results import Comparison
@@ -129,6 +130,7 @@ def _choose(
     return chosen.with_options({}, (), ignore, warn)
 
 
+@blamed()
 def check_one(job: Job, how: How) -> ModelReport:
     """Hold one model against its limits; whatever goes wrong is its own."""
     name = job.name

@@ -13,6 +13,7 @@ from onnxshare.cli.fast_path import plain_inspect
 from onnxshare.cli.streams import prepared
 from onnxshare.errors import OnnxShareError, printable
 from onnxshare.support.numbers import whole_number
+from onnxshare.support.plugins import blamed
 
 #: What a full disk answers.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -61,7 +62,8 @@ def run(arguments: list[str]) -> int:
 
 def _answer(arguments: list[str]) -> int:
     try:
-        code = _call(arguments)
+        with blamed():
+            code = _call(arguments)
         sys.stdout.flush()
         return code
     except OnnxShareError as error:

@@ -96,7 +96,7 @@ def examine() -> Diagnosis:
         nvidia=device or no_gpu,
         plugins=tuple(
             f"{group}: {entry.name}"
-            for group in ("rewrites", "rules", "operators")
+            for group in plugins.GROUPS
             for entry in plugins.installed(group)
         ),
         providers=tuple(states),

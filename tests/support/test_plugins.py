@@ -5,6 +5,7 @@ Figures of the operators are worked out by hand.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -266,3 +267,57 @@ def test_what_nobody_has_is_still_an_error() -> None:
     with pytest.raises(UsageError, match="max-cows: unknown key"):
         onnxshare.check("a.onnx", max_cows=3)
     assert "max-cows" not in BY_OPTION
+
+
+_REWRITE = """
+from onnxshare.rewrites import Rewrite
+class Bad(Rewrite):
+    name = "bad"
+    def sites(self, *given):
+        {act}
+    apply = sites
+it = Bad()
+"""
+_RULE = """
+from onnxshare.checks.rule import Rule
+def judge(subject, limit):
+    {act}
+    yield
+it = Rule("EV901", "bad", "max-bad", "count", 1, "what", "why", "fix", judge)
+"""
+_ACTS = ["1 / 0", "raise SystemExit(0)", "import sys; sys.exit()", "raise BaseException('x')"]
+
+
+@pytest.mark.parametrize("act", [*_ACTS, "raise GeneratorExit"])
+@pytest.mark.parametrize("kind", ["rewrites", "rules"])
+def test_a_package_that_fails_when_it_is_used_is_named(
+    kind: str, act: str, bundled: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may even try to exit, with 0: the answer of a gate must not be its own."""
+    monkeypatch.delitem(sys.modules, "bad_plugin", raising=False)
+    name, source = {"rewrites": ("bad", _REWRITE), "rules": ("EV901", _RULE)}[kind]
+    entries = f"[onnxshare.{kind}]\n{name} = bad_plugin:it\n"
+    install(tmp_path / "site", monkeypatch, entries, "bad_plugin", source.format(act=act))
+    words = {
+        "rewrites": ("rewrite", bundled / "lenet5.onnx", "--rewrite", "bad", "--dry-run"),
+        "rules": ("check", bundled / "lenet5.onnx", "--select", "EV901"),
+    }[kind]
+    ran = cli(*words)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("onnxshare: error: the package 'bad_plugin' fails: ")
+    assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a timer of POSIX")
+def test_a_package_that_never_comes_to_an_end_is_named(
+    tmp_path: Path, cli: Cli, bundled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "slow_plugin", raising=False)
+    monkeypatch.setattr(plugins, "_PATIENCE", 0.05)
+    entries = "[onnxshare.rewrites]\nslow = slow_plugin\n"
+    source = "print('noise')\nimport time; time.sleep(60)"
+    install(tmp_path / "site", monkeypatch, entries, "slow_plugin", source)
+    ran = cli("rewrite", bundled / "lenet5.onnx", "--rewrite", "slow", "--dry-run")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "entry point 'slow' cannot be loaded" in ran.stderr
+    assert "takes longer than 0.05 s" in ran.stderr
