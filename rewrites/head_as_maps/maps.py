@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 
 from onnxshare.analysis.heads import element_order
-from onnxshare.analysis.heads.head import Subject
+from onnxshare.analysis.heads.head import SEVERAL, Subject
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.edits.node_emitter import Emitter
@@ -212,8 +212,11 @@ def _target(subject: Subject, node: Node, index: Array, samples: int) -> list[in
         raise Refusal("the shape of its output cannot be written in an opset below 5")
     target = list(index.shape)
     if subject.probe.dynamic:
-        axis = next((place for place, size in enumerate(target) if size != 1), None)
-        if axis is None or target[axis] != samples:
+        ends = [prod(target[: place + 1]) for place in range(len(target))]
+        lead = ends.index(samples) + 1 if samples in ends else 0
+        sizes = (samples, SEVERAL)  # all of it, or beside frames that are folded into it
+        axis = next((place for place in range(lead) if target[place] in sizes), None)
+        if axis is None:
             raise Refusal(f"the batch axis of the output of '{node.name}' is not to be seen")
         target[axis] = -1
     return target

@@ -21,7 +21,7 @@ from onnxshare.analysis.heads.fully_connected import (
     nodes_of,
     weight_by_output,
 )
-from onnxshare.analysis.heads.head import Head, Root, Subject
+from onnxshare.analysis.heads.head import SEVERAL, Head, Root, Subject
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
 from rewrites.head_as_maps.fc_weights import bias_of, permuted, weight_pieces
@@ -174,6 +174,9 @@ def chain_of(subject: Subject, head: Head) -> Chain:
     Raises:
         Refusal: the head cannot be fitted at all.
     """
+    sizes = subject.probe.shapes.sizes(subject.graph.main, head.feature_map)
+    if sizes and sizes[0] != (SEVERAL if subject.probe.dynamic else subject.probe.shapes.batch):
+        raise Refusal("its batch holds several frames of each sample; use --fc-to-conv")
     roots = {root.layer.node: root for root in head.roots}
     builder, opaque = _builder(subject, head)
     layers: list[ChainLayer] = []

@@ -780,6 +780,45 @@ def flatten_between(net: Net) -> None:
     net.rows(net.gemm(x, 6, 5), 5)
 
 
+def frames(net: Net) -> str:
+    """A net on each of five frames, which are folded into the batch."""
+    x = net.node("Reshape", net.input(5, 2, H + 2, W + 2), net.ints(-1, 2, H + 2, W + 2))
+    return net.trunk(image=x)
+
+
+def mean_of_frames(net: Net) -> None:
+    x = net.gemm(net.node("Flatten", frames(net)), K, 4)
+    x = net.node("Reshape", x, net.ints(-1, 5, 4))
+    mean = net.ints(1) if net.opset >= 18 else ""
+    axes = {} if mean else {"axes": [1]}
+    x = net.node("ReduceMean", x, *([mean] if mean else []), keepdims=0, **axes)
+    net.rows(x, 4)
+
+
+def frame_by_frame(net: Net) -> None:
+    x = net.node("Relu", net.gemm(net.node("Flatten", frames(net)), K, 4))
+    x = net.matmul(net.node("Reshape", x, net.ints(-1, 5, 4)), 4, 3)
+    net.output(net.node("Softmax", x, axis=2), net.batch, 5, 3)
+
+
+def unfolded_first(net: Net) -> None:
+    """As Keras' TimeDistributed leaves it: the FC reads `[N, 5, K]`."""
+    x = net.node("Reshape", frames(net), net.ints(-1, 5, K))
+    net.output(net.matmul(x, K, 4), net.batch, 5, 4)
+
+
+def all_frames(net: Net) -> None:
+    x = net.node("Relu", net.gemm(net.node("Flatten", frames(net)), K, 4))
+    net.rows(net.gemm(net.node("Reshape", x, net.ints(-1, 20)), 20, 3), 3)
+
+
+def recurrent_frames(net: Net) -> None:
+    x = net.gemm(net.node("Flatten", frames(net)), K, 4)
+    x = net.node("Transpose", net.node("Reshape", x, net.ints(-1, 5, 4)), perm=[1, 0, 2])
+    _, last, _ = net.nodes("LSTM", 3, x, net.weight(1, 12, 4), net.weight(1, 12, 3), hidden_size=3)
+    net.rows(net.node("Squeeze", last, net.ints(0)), 3)
+
+
 def mixed_rows(net: Net) -> None:
     """The second FC reads pieces of the first one's output."""
     x = net.node("Reshape", net.gemm(net.flat(), K, 6), net.ints(-1, 3))
@@ -990,7 +1029,12 @@ FORMS: dict[str, Form] = {
     "an FC per position": Form(per_position, refused="12 rows of each sample", left=1),
     "computed weight": Form(computed_weight, {"batch": 1}, refused="is computed", left=1),
     "computed bias": Form(computed_bias, {"batch": 1}, refused="is computed", left=1),
-    "rows mixed between FCs": Form(mixed_rows, refused="each row is a window", left=2),
+    "rows mixed between FCs": Form(mixed_rows, left=1),
+    "a mean over frames": Form(mean_of_frames),
+    "an answer for each frame": Form(frame_by_frame),
+    "frames unfolded before the FC": Form(unfolded_first),
+    "an FC over all frames": Form(all_frames, left=1),
+    "an LSTM over frames": Form(recurrent_frames),
     "bias adds an axis": Form(added_axis(1, 1, 5)),
     "factor adds an axis": Form(scalar_axis),
     "BatchNormalization over samples": Form(

@@ -103,7 +103,7 @@ def join_of(upstream: Upstream, name: str) -> Join | str | None:
             source, steps = feature_map(path)
             sizes = upstream.sizes(source) or ()
             if steps and path.base in upstream.maps and len(sizes) > 2:
-                maps += not _was_fc(graph, path.base)
+                maps += not was_fc(graph, path.base)
                 sources[source] = True
                 nodes.update(dict.fromkeys(steps))
             elif _flat(upstream, item) and graph.source(graph.main, item) is None:
@@ -118,7 +118,7 @@ def join_of(upstream: Upstream, name: str) -> Join | str | None:
     return reason or Join(tuple(ordered), tuple(sorted(nodes, key=lambda node: node.position)))
 
 
-def _was_fc(graph: Graph, name: str) -> bool:
+def was_fc(graph: Graph, name: str) -> bool:
     """Whether a map is the output of an FC that a rewrite made a convolution: a vector still."""
     maker = graph.main.producers.get(name)
     return maker is not None and any(

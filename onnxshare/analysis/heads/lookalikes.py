@@ -28,16 +28,24 @@ _PARTS = frozenset((Effect.CUT, Effect.LOOKUP))
 _POOLS = frozenset((Effect.REDUCTION, Effect.GLOBAL_POOLING))
 
 
-def several_rows(upstream: Upstream, layer: FullyConnected) -> str | None:
-    """Why an FC that is applied to several rows of each sample is no site."""
-    shape, probe = upstream.sizes(layer.data), upstream.probe
-    if shape is None or layer.columns:
-        return None
-    rows = prod(shape[:-1]) // max(1, SEVERAL if probe.dynamic else probe.shapes.batch)
-    if rows < 2:
+def rows_of(upstream: Upstream, layer: FullyConnected) -> int | None:
+    """How many rows an FC multiplies; None where that is not known."""
+    shape = upstream.sizes(layer.data)
+    return None if shape is None or layer.columns else prod(shape[:-1])
+
+
+def several_rows(upstream: Upstream, layer: FullyConnected, name: str) -> str | None:
+    """Why an FC that is applied to several rows of each sample is no site.
+
+    Where the map `name` has as many samples, as frames that were folded into the batch, each row
+    is one of them.
+    """
+    rows, probe = rows_of(upstream, layer) or 0, upstream.probe
+    count = rows // max(1, SEVERAL if probe.dynamic else probe.shapes.batch)
+    if count < 2 or (upstream.sizes(name) or (0,))[0] == rows:
         return None
     return (
-        f"it is applied to {rows} rows of each sample (its positions, or windows of it), so its "
+        f"it is applied to {count} rows of each sample (its positions, or windows of it), so its "
         "weights are shared over them already"
     )
 

@@ -9,8 +9,14 @@ from math import prod
 from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.fully_connected import FullyConnected, by_rows, fully_connected
 from onnxshare.analysis.heads.head import ONE_POSITION, Head, Probe, Root
-from onnxshare.analysis.heads.joined_maps import Join, Upstream, feature_map, join_of
-from onnxshare.analysis.heads.lookalikes import not_followed, several_rows, unknown_sizes, unstored
+from onnxshare.analysis.heads.joined_maps import Join, Upstream, feature_map, join_of, was_fc
+from onnxshare.analysis.heads.lookalikes import (
+    not_followed,
+    rows_of,
+    several_rows,
+    unknown_sizes,
+    unstored,
+)
 from onnxshare.graph.index import Graph, Node
 from onnxshare.graph.operator_traits import Effect, traits_of
 
@@ -87,11 +93,16 @@ class _Search:
         self._of_result[result] = None
         if path.base in self._of_result and path.base not in self._rows:
             found = self._of_result[path.base]
-            if found is not None:
+            if found is not None and self._by_sample(layer, found.map_name):
                 self._of_result[result] = found
                 found.chain.append((layer, path.nodes))
         elif path.base in self._after:
             self._of_result[result] = self._root(layer, path)
+
+    def _by_sample(self, layer: FullyConnected, name: str) -> bool:
+        """Whether a later FC has a row for each sample of the map, and not for several frames."""
+        sizes, rows = self._upstream.sizes(name), rows_of(self._upstream, layer)
+        return sizes is None or rows is None or rows == sizes[0]
 
     def _root(self, layer: FullyConnected, path: element_order.Path) -> _Found | None:
         upstream = self._upstream
@@ -109,7 +120,9 @@ class _Search:
                     self._refused.append(Head(path.base, (), roots, (layer,), (), reason))
                 return None
             name, nodes, join = path.base, (*joined.nodes, *path.nodes), joined
-        elif (words := several_rows(upstream, layer)) is not None:
+        elif was_fc(upstream.graph, name) and not self._by_sample(layer, name):
+            return None  # a later FC, over several samples of a head that is rewritten already
+        elif (words := several_rows(upstream, layer, name)) is not None:
             self._rows.add(layer.node.outputs[0])
             if path.base in upstream.maps:
                 self._per_position.append((layer, words))
