@@ -91,6 +91,15 @@ def inline_functions(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
         raise _refused("inline", name, str(error)) from error
 
 
+def convert_opset(proto: onnx.ModelProto, version: int, name: str) -> onnx.ModelProto:
+    """A model, its weights with it, in another version of the standard, by onnx's converter.
+
+    Raises:
+        ModelError: it cannot be converted, or that needs too much time or memory.
+    """
+    return _elsewhere(f"opset {version}", proto, name)
+
+
 def _elsewhere(task: str, proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """Run a task in another process."""
     result = onnx.ModelProto()
@@ -108,6 +117,8 @@ def _elsewhere(task: str, proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 
 def _refused(task: str, name: str, reason: str, *, given_up: bool = False) -> ModelError:
+    if task.startswith("opset"):
+        return ModelError(f"{name}: it cannot be converted to {task}: {reason}")
     what = "its local functions cannot be expanded" if task == "inline" else "its shapes do not fit"
     if given_up:
         what = "expanding its functions" if task == "inline" else "inferring its shapes"

@@ -37,6 +37,11 @@ def work(task: str, data: bytes) -> bytes:
         model = onnx.ModelProto()
         model.ParseFromString(data)
         return bytes(inliner.inline_local_functions(model).SerializeToString())
+    if task.startswith("opset "):
+        from onnx import version_converter
+
+        model = version_converter.convert_version(onnx.load_from_string(data), int(task[6:]))
+        return bytes(model.SerializeToString())
     strict, values = task.startswith("strict"), not task.endswith("without values")
     inferred = onnx.shape_inference.infer_shapes(data, strict_mode=strict, data_prop=values)
     return bytes(inferred.SerializeToString())

@@ -28,11 +28,28 @@ RELAID_BELOW, RELAID_BELOW_MEASURED = 2**28, 2**30
 
 #: What ONNX Runtime says where it has an operator, but not in the types that are asked for; it has
 #: no code for that alone.
-_NO_KERNEL = re.compile(r"Could not find an implementation for (\w+)")
+_NO_KERNEL = re.compile(r"Could not find an implementation for (\w+)(?:\((\d+)\))?")
+
+#: The oldest version of the standard whose operators ONNX Runtime has.
+OLDEST_RUN = 7
 
 _NO_KERNEL_REMEDY = (
     "it has that operator in other types: choose another --provider, or give the models in float32"
 )
+
+_OLD_REMEDY = f"its opset is below {OLDEST_RUN}: convert it with onnx.version_converter first"
+
+
+def _remedy(operator: str, since: str | None) -> str:
+    """What helps where there is no code for an operator in its version of opset `since`."""
+    import onnx
+
+    try:
+        newer = onnx.defs.get_schema(operator, OLDEST_RUN).since_version
+    except onnx.defs.SchemaError:
+        return _NO_KERNEL_REMEDY
+    return _OLD_REMEDY if newer > int(since or newer) else _NO_KERNEL_REMEDY
+
 
 #: ONNX's number of bfloat16, which NumPy does not know by itself.
 _BFLOAT16 = 16
@@ -111,7 +128,7 @@ class Engine:
         except Exception as error:
             words = first_line(error)
             missing = _NO_KERNEL.search(words)
-            remedy, operator = (_NO_KERNEL_REMEDY, missing[1]) if missing else ("", "")
+            remedy, operator = (_remedy(*missing.groups()), missing[1]) if missing else ("", "")
             words = f"ONNX Runtime cannot load it: {words}"
             raise RuntimeFailure(words, remedy, operator) from error
         if settings.provider not in session.get_providers():

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.rounding_noise import EPSILON
@@ -29,8 +29,13 @@ from onnxshare.comparison.wider_graph import (
     wider_graph,
     wider_samples,
 )
+from onnxshare.errors import ModelError
+from onnxshare.graph.index import Graph, opset_version
+from onnxshare.graph.onnx_sandbox import convert_opset
 from onnxshare.io.load import Model, load, with_data
+from onnxshare.runtime.ort_engine import OLDEST_RUN
 from onnxshare.samples.samples import Samples
+from onnxshare.shapes.inference import infer
 from rewrites.base import Change
 
 #: Makes the same rewrites of another model.
@@ -82,6 +87,8 @@ def settle(pair: Pair, found: Comparison) -> Comparison:
     """Settle a verdict that the float type or quantization leaves open: `equivalent`, or
     `different` where the graphs differ in float32 though nothing was computed; else what was
     found."""
+    if found.failed_model == "A":
+        found = _in_newer_opset(pair, found)
     if why := _open_by_type(pair.original.skeleton, found):
         found = _in_float32(pair, found, why)
     if found.verdict is Verdict.INCONCLUSIVE and quantizes(pair.original.skeleton):
@@ -99,6 +106,41 @@ def _open_by_type(original: onnx.ModelProto, found: Comparison) -> str:
     if found.failed_model != "A" or not found.missing_kernel or not own:
         return ""
     return f"ONNX Runtime has no {found.missing_kernel} in {' or '.join(own)} here"
+
+
+def _in_newer_opset(pair: Pair, found: Comparison) -> Comparison:
+    """The same rewrite of a model whose opset is so old that ONNX Runtime lacks its operators."""
+    opset = opset_version(pair.original.skeleton)
+    if opset >= OLDEST_RUN:
+        return found
+    try:
+        old, new = _newer(pair.original), _newer(pair.result)
+        newer = pair.judge(old, new, pair.changes, pair.samples)
+    except ModelError as error:
+        return replace(found, reason=f"{found.reason}; {error.cause}")
+    if newer.verdict is Verdict.NOT_RUN:
+        return found
+    why = f"ONNX Runtime has no {found.missing_kernel or 'operators'} of opset {opset}"
+    words = f"compared after onnx's version converter brought both to opset {OLDEST_RUN}"
+    return replace(newer, reason=f"{newer.reason}; {words}, because {why}")
+
+
+def _newer(model: Model) -> Model:
+    """A model in the oldest opset that ONNX Runtime runs. The converter is told all shapes: it
+    does not infer those of old operators.
+
+    Raises:
+        ModelError: it cannot be converted.
+    """
+    graph, proto = Graph(model), onnx.ModelProto()
+    proto.CopyFrom(with_data(model))
+    shapes = infer(graph)
+    del proto.graph.value_info[:]
+    for name in (name for node in graph.main.nodes for name in node.outputs if name):
+        sizes, dtype = shapes.sizes(graph.main, name), shapes.dtype(graph.main, name)
+        if sizes is not None and dtype and name not in graph.main.outputs:
+            proto.graph.value_info.append(helper.make_tensor_value_info(name, dtype, sizes))
+    return load(convert_opset(proto, OLDEST_RUN, model.name))
 
 
 def _in_float32(pair: Pair, found: Comparison, why: str) -> Comparison:

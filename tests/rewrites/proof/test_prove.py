@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import pytest
 
 import onnxshare
 from onnxshare.analysis.heads import element_order, fully_connected
 from onnxshare.errors import RewriteError
+from onnxshare.runtime.limits import RunLimits
 from rewrites.head_as_maps import fc_weights, maps
 from rewrites.head_as_maps.elementwise import Steps
 from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.head_as_maps.kernels import Convolutions
-from tests.rewrites.forms import FORMS, Net
+from tests.rewrites.checking import feeds, run
+from tests.rewrites.forms import FORMS, C, H, K, Net, W
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Patch = pytest.MonkeyPatch
@@ -292,3 +295,57 @@ def test_right_code_passes_on_all_of_them(bundled: Path) -> None:
     for model in MODELS:
         result = onnxshare.rewrite(bundled / f"{model}.onnx", ["fc-to-conv"], provider="cpu")
         assert result.passed
+
+
+def old_gemm(net: Net) -> None:
+    net.rows(net.gemm(net.flat(), K, 5, broadcast=1), 5)
+
+
+def old_add(net: Net) -> None:
+    x = net.node("MatMul", net.flat(), net.weight(K, 5))
+    net.rows(net.node("Add", x, net.weight(5), broadcast=1, axis=1), 5)
+
+
+def old_norm(net: Net) -> None:
+    x = net.node("Conv", net.input(2, H + 2, W + 2), net.weight(C, 2, 3, 3))
+    spread = net.stored([1.0, 2.0, 3.0], np.float32)
+    more = {"consumed_inputs": [0, 0, 0, 1, 1]} if net.opset < 6 else {}
+    given = [net.weight(C), net.weight(C), net.weight(C), spread]
+    x = net.node("BatchNormalization", x, *given, is_test=1, **more)
+    net.rows(net.gemm(net.node("Flatten", x), K, 5, broadcast=1), 5)
+
+
+def old_dropout(net: Net) -> None:
+    x = net.node("Dropout", net.flat(), is_test=1)
+    slope = net.stored([0.1], np.float32)
+    net.rows(net.node("PRelu", net.gemm(x, K, 5, broadcast=1), slope), 5)
+
+
+@pytest.mark.parametrize("opset", [5, 6])
+@pytest.mark.parametrize("build", [old_gemm, old_add, old_norm, old_dropout])
+def test_opsets_that_onnx_runtime_lacks(build: Callable[[Net], None], opset: int) -> None:
+    """Proven in opset 7, written in their own; against the reference evaluator of onnx."""
+    net = Net(opset=opset, ir=3, batch=1)
+    build(net)
+    model = net.model()
+    result = onnxshare.rewrite(model, ["fc-to-conv"], run_limits=RunLimits(in_process=True))
+    assert result.passed
+    assert result.validation is not None
+    assert "version converter" in result.validation.reason
+    assert [item.version for item in result.model.opset_import] == [opset]
+    assert not {"Gemm", "MatMul"} & {node.op_type for node in result.model.graph.node}
+    newer = (
+        [onnx.version_converter.convert_version(m, 9) for m in (model, result.model)]
+        if opset == 6
+        else []
+    )
+    if newer:
+        old, made = (run(item, feeds(newer[0], 1))[0] for item in newer)
+        np.testing.assert_allclose(made, old, rtol=1e-4, atol=1e-5)
+
+
+def test_a_wrong_weight_shows_in_old_opsets(monkeypatch: Patch, tmp_path: Path) -> None:
+    net = Net(opset=6, ir=3, batch=1)
+    old_gemm(net)
+    on_kernel(one_channel)(monkeypatch)
+    assert_rejected(net.model(), tmp_path, None)
