@@ -324,7 +324,7 @@ def old_dropout(net: Net) -> None:
 @pytest.mark.parametrize("opset", [5, 6])
 @pytest.mark.parametrize("build", [old_gemm, old_add, old_norm, old_dropout])
 def test_opsets_that_onnx_runtime_lacks(build: Callable[[Net], None], opset: int) -> None:
-    """Proven in opset 7, written in their own; against the reference evaluator of onnx."""
+    """Proven in opset 7, written in their own."""
     net = Net(opset=opset, ir=3, batch=1)
     build(net)
     model = net.model()
@@ -334,12 +334,9 @@ def test_opsets_that_onnx_runtime_lacks(build: Callable[[Net], None], opset: int
     assert "version converter" in result.validation.reason
     assert [item.version for item in result.model.opset_import] == [opset]
     assert not {"Gemm", "MatMul"} & {node.op_type for node in result.model.graph.node}
-    newer = (
-        [onnx.version_converter.convert_version(m, 9) for m in (model, result.model)]
-        if opset == 6
-        else []
-    )
-    if newer:
+    if opset == 6:  # the converter is not told the shapes of opset 5 here
+        convert = onnx.version_converter.convert_version
+        newer = [convert(item, 9) for item in (model, result.model)]
         old, made = (run(item, feeds(newer[0], 1))[0] for item in newer)
         np.testing.assert_allclose(made, old, rtol=1e-4, atol=1e-5)
 
