@@ -1038,7 +1038,7 @@ FORMS: dict[str, Form] = {
     "bias adds an axis": Form(added_axis(1, 1, 5)),
     "factor adds an axis": Form(scalar_axis),
     "BatchNormalization over samples": Form(
-        left_norm, {"batch": 4}, refused="not over features", batches=(4,), left=2
+        left_norm, {"batch": 4}, refused="differs between samples", batches=(4,), left=2
     ),
     "BatchNormalization per activation": Form(
         normalised_per_activation, {"opset": 8, "ir": 3}, refused="not over features", left=2
