@@ -120,6 +120,9 @@ class _Search:
                     self._refused.append(Head(path.base, (), roots, (layer,), (), reason))
                 return None
             name, nodes, join = path.base, (*joined.nodes, *path.nodes), joined
+        elif _pooled(upstream, path.base):
+            self._refused.append(Head(name, (), (), (layer,), (), ONE_POSITION))
+            return None
         elif was_fc(upstream.graph, name) and not self._by_sample(layer, name):
             return None  # a later FC, over several samples of a head that is rewritten already
         elif (words := several_rows(upstream, layer, name)) is not None:
@@ -146,6 +149,15 @@ class _Search:
             heads.append(Head(name, sizes[1:], (), tuple(layers), (), words))
         heads += [head for head in unstored(upstream) if head.layers[0].node not in known]
         return sorted(heads, key=lambda head: head.layers[0].node.position)
+
+
+def _pooled(upstream: Upstream, name: str) -> bool:
+    """Whether a tensor is the mean over a map whose channels come last, as Keras writes it: of one
+    position, with its axes kept."""
+    maker, sizes = upstream.graph.main.producers.get(name), upstream.sizes(name)
+    if maker is None or sizes is None or traits_of(maker).effect is not Effect.REDUCTION:
+        return False
+    return prod(sizes[1:-1]) == 1 and sizes[-1] > 1
 
 
 def _judge(upstream: Upstream, found: _Found) -> Head:

@@ -6,7 +6,9 @@ import onnx
 import pytest
 
 import onnxshare
+from onnxshare.analysis.heads.head import ONE_POSITION
 from tests.builders import constant, model, node, tensor
+from tests.rewrites.forms import C, Net
 
 _CONV = node("Conv", "x k", "map")
 _WEIGHTS = [tensor("k", 4, 1, 3, 3), tensor("w", 36, 5), constant("to", [-1, 36])]
@@ -86,3 +88,20 @@ def test_uniformity(over_space: list[float], share: float) -> None:
     built.graph.initializer[1].CopyFrom(constant("w", rows, "float32"))
     (head,) = onnxshare.inspect(built).heads
     assert head.uniformity == pytest.approx(share)
+
+
+@pytest.mark.parametrize("op_type", ["ReduceMean", "ReduceMax"])
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize("relu", [False, True])
+def test_pooling_over_channels_last_is_one_position(
+    op_type: str, keepdims: int, relu: bool
+) -> None:
+    """As Keras exports it: a Transpose, then a mean over axes 1 and 2, which are kept or not."""
+    net = Net()
+    x = net.node("Transpose", net.trunk(), perm=[0, 2, 3, 1])
+    x = net.node(op_type, x, axes=[1, 2], keepdims=keepdims)
+    x = net.node("Relu", x) if relu else x
+    x = net.node("Reshape", x, net.ints(-1, C)) if keepdims else x
+    net.rows(net.matmul(x, C, 5), 5)
+    (head,) = onnxshare.inspect(net.model()).heads
+    assert {fit.get("refused") for fit in head.rewrites.values()} == {ONE_POSITION}
