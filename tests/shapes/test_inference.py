@@ -251,7 +251,10 @@ def test_an_input_without_a_shape_can_be_given_one() -> None:
 def test_large_weights_take_no_part_in_inference() -> None:
     """A weight beyond a few thousand elements is known by its dims alone."""
     built = model([node("MatMul", "x w", "y")], {"x": ["n", 128]}, ["y"], [tensor("w", 128, 64)])
-    built.graph.initializer[0].ClearField("raw_data")
+    weight = built.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="not_there.bin")
     assert shapes_of(built)["y"] == (1, 64)
 
 
