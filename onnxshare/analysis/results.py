@@ -324,6 +324,12 @@ class Inspection(Result):
             later.pop(name, None)  # what it was made from is not kept
             return self.__dict__[name]
 
+    @property
+    def hashed(self) -> list[WeightFacts]:
+        """The weights that were hashed; where hashes are asked for, rows do not wait."""
+        waiting = "weights" in self.__dict__.get("_later", {})
+        return [] if waiting else [item for item in self.weights if item.hash]
+
     def __repr__(self) -> str:
         """One line, whatever the model's size."""
         return f"Inspection({self._summary()})"

@@ -183,7 +183,7 @@ _LEAST = 2
 
 def describe_equal(report: Inspection) -> list[Text]:
     """What the hashes say; nothing where none were asked for."""
-    hashed = [item for item in report.weights if item.hash]
+    hashed = report.hashed
     if not hashed:
         return []
     equal = [item for item in hashed if item.same_as or item.transposed_of]

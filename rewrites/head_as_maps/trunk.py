@@ -150,7 +150,7 @@ class Trunk:
             self._lose(self._finer or node, reason)
         low, high = self._reach(*after)
         ends = [self._reach(*item) for item in before]
-        grows = max(window.sizes) > max(max(item.sizes) for item in seen)
+        grows = window.size > max(item.size for item in seen)
         rounds = str(node.attribute("auto_pad", "")).startswith("SAME") or bool(
             node.attribute("ceil_mode", 0) and window.step != seen[0].step
         )

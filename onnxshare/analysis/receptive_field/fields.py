@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from onnxshare.analysis.heads.element_order import trains
 from onnxshare.analysis.receptive_field import layout_rules, resize_rules, window_rules
 from onnxshare.analysis.receptive_field.axis_tracking import (
     WHOLE_INPUT,
@@ -39,7 +40,7 @@ from onnxshare.shapes.types import NOTHING
 
 Rule = Callable[[Step], State | list[State]]
 
-SAME = layout_rules.elementwise
+SAME, NORMALISED = layout_rules.elementwise, layout_rules.normalised
 
 
 def _rows(rule: Rule, names: str) -> dict[str, Rule]:
@@ -180,6 +181,9 @@ class ReceptiveFields:
         if rule is SAME and (same := self._unchanged(node, states)) is not None:
             self._states[node.outputs[0]] = same
             return
+        if rule is NORMALISED and states[0] and not any(states[1:]) and not trains(node):
+            self._states[node.outputs[0]] = states[0]
+            return
         opset = self._graph.opset
         step = Step(node, states, self._shapes, self._values, opset, self._slides, self._plans)
         try:
@@ -270,7 +274,7 @@ class ReceptiveFields:
             ):
                 return None, WHOLE_INPUT
         field: ReceptiveField = {
-            "size": [max(window.sizes) for window in windows],
+            "size": [window.size for window in windows],
             "stride": [window.stride for window in windows],
             "start": [window.lows[0] for window in windows],
         }

@@ -43,11 +43,11 @@ class Window(NamedTuple):
         return self.step / period if self.step % period else self.step // period
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """The width of the window at each position of a period."""
+    def size(self) -> int:
+        """The width of the widest window of a period."""
         if len(self.lows) == 1:
-            return (self.highs[0] - self.lows[0] + 1,)
-        return tuple(high - low + 1 for low, high in zip(self.lows, self.highs, strict=True))
+            return self.highs[0] - self.lows[0] + 1
+        return max(high - low + 1 for low, high in zip(self.lows, self.highs, strict=True))
 
     def low(self, position: int) -> int:
         """The first input position that a position sees."""
