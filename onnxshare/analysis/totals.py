@@ -85,9 +85,12 @@ def _held(usage: WeightUsage) -> tuple[Counter[str], Counter[str]]:
         by_role.setdefault(tensor.role, []).append(tensor.stored)
     for role, tensors in by_role.items():
         for stored, times in _equal(tensors):
-            # Limits and scales are no weights, and are stored all the same.
-            kept = role == STRUCTURE and stored.dtype in FLOATS
-            elements[CONSTANT if kept else role] += stored.elements * times
+            # Limits and scales are no weights, and are stored all the same; whole numbers that are
+            # cast are neither.
+            told = role
+            if role in (STRUCTURE, CONSTANT):
+                told = CONSTANT if stored.dtype in FLOATS else STRUCTURE
+            elements[told] += stored.elements * times
             if role == PARAM:
                 by_dtype[dtype_name(stored.dtype) or "undefined"] += stored.bytes * times
     return elements, by_dtype

@@ -109,11 +109,12 @@ def interpolation(context: Context) -> Work:
 
 
 def grid_sample(context: Context) -> Work:
-    """GridSample: as Resize, along all spatial axes."""
+    """GridSample: as Resize, along all spatial axes; a stored volume is a table that is looked up,
+    whose elements outside are read as if they were inside."""
     output = context.output
     taps = _TAPS.get(str(context.node.attribute("mode", "linear")), 0)
-    axes = len(output) - 2
-    return Work(extra_flops=2 * taps**axes * context.per_sample(output) if taps else 0)
+    reads = max(1, taps) ** (len(output) - 2) * context.per_sample(output)
+    return Work(reads if context.weights(0) else 0, extra_flops=2 * reads if taps else 0)
 
 
 def join(context: Context) -> Work:
