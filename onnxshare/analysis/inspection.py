@@ -73,7 +73,7 @@ def inspect(
         *shapes.warnings,
         *usage.warnings,
         *_computed(usage),
-        *_unknown(usage, shared, shapes),
+        *_unknown(usage, shared, shapes, memory),
         *unread,
     ]
     report = Inspection.with_rows_later(
@@ -169,7 +169,9 @@ def _computed(usage: WeightUsage) -> list[str]:
     ]
 
 
-def _unknown(usage: WeightUsage, shared: list[NodeFacts], shapes: Shapes) -> list[str]:
+def _unknown(
+    usage: WeightUsage, shared: list[NodeFacts], shapes: Shapes, memory: Memory
+) -> list[str]:
     """One line for the nodes whose work stayed unknown, not one each, with the sizes of inputs that
     are open; else one for those of which it is only what they do beside multiply-accumulates."""
     work, flops = [], []
@@ -188,6 +190,11 @@ def _unknown(usage: WeightUsage, shared: list[NodeFacts], shapes: Shapes) -> lis
     if flops and not (work and remedy):
         why = remedy or ": they depend on data, or on sizes that are not known"
         lines.append(f"the FLOPs of {_some(flops)} are unknown{why}")
+    if memory.unknown and not (work and remedy):
+        lines.append(
+            f"the peak of activations is unknown: the size of '{memory.unknown}' is not known"
+            f"{remedy or ' before a run'}"
+        )
     return lines
 
 

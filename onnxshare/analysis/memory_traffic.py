@@ -75,10 +75,12 @@ def bound_by(ratio: float | None, weights: int, activations: int | None) -> str 
 @dataclass(frozen=True)
 class Memory:
     """Bytes of activations in memory over one run of the main graph, for one sample: before the
-    first node runs, None where a size is unknown; and while each node runs, in graph order."""
+    first node runs, None where a size is unknown; while each node runs, in graph order; and the
+    first tensor of unknown size."""
 
     inputs: int | None
     at_nodes: tuple[int, ...] = ()
+    unknown: str = ""
 
     def peak(self, names: Sequence[str]) -> tuple[int | None, str | None]:
         """The largest sum and the name of the first node at which it is reached; None for both
@@ -113,7 +115,7 @@ def memory_over_run(graph: Graph, shapes: Shapes, computed: Collection[str] = ()
         if name in main.inputs:
             size = cost.of(name)
             if size is None:
-                return Memory(None)
+                return Memory(None, unknown=name)
             live += size
             if name in last:
                 freed[last[name]] += size
@@ -126,7 +128,7 @@ def memory_over_run(graph: Graph, shapes: Shapes, computed: Collection[str] = ()
             if size is None:
                 size = cost.of(name)
             if size is None:
-                return Memory(None)
+                return Memory(None, unknown=name)
             live += size
             freed[last[name]] += size
         at_nodes.append(live)

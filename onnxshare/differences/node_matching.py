@@ -52,6 +52,8 @@ def _is_default(node: Node, attribute: onnx.AttributeProto, graph: Graph) -> boo
         read = node.input(3 if node.op_type == "QLinearConv" else 1)
         weight = graph.source(node.scope, read) if read else None
         return weight is not None and items == list(weight.shape)[2:]
+    if name == "auto_pad":  # VALID is no padding, unless sizes of the output decide on it
+        return value in ("VALID", b"VALID") and not node.attribute("output_shape", [])
     if name == "perm":
         return items == list(range(len(items)))[::-1]
     if name == "split":
@@ -235,6 +237,8 @@ class Layers:
         changes = field_changes(_fields(old), _fields(new))
         if old.op_type == new.op_type:  # attributes of two operators have nothing in common
             changes += attribute_changes(left, right, self._a.graph, self._b.graph)
+        if _reduces_all(left, old) and _reduces_all(right, new):
+            changes = [change for change in changes if change.field != "axes"]
         changes += self._inputs(left, right)
         changes += self._results(left, right)
         changes += self._values(left, right)
@@ -252,8 +256,8 @@ class Layers:
         )
 
     def _inputs(self, left: Node, right: Node) -> list[Change]:
-        old = [self.origin(self._a, left.scope, name) for name in left.inputs]
-        new = [self.origin(self._b, right.scope, name) for name in right.inputs]
+        old = [self.origin(self._a, left.scope, name) for name in _present(left)]
+        new = [self.origin(self._b, right.scope, name) for name in _present(right)]
         if self._all_match(old, new):
             return []
         return [Change("inputs", list(left.inputs), list(right.inputs))]
@@ -309,6 +313,25 @@ def _shapes(facts: NodeFacts) -> str:
         else "?"
         for output in facts.outputs
     )
+
+
+def _present(node: Node) -> Sequence[str]:
+    """The inputs without those at the end that are left out."""
+    names = list(node.inputs)
+    while names and not names[-1]:
+        names.pop()
+    return names
+
+
+def _reduces_all(node: Node, facts: NodeFacts) -> bool:
+    """Whether a reduction makes one number of each tensor, whatever axes it names."""
+    if not (node.standard and node.op_type.startswith("Reduce") and facts.outputs) or bool(
+        node.attribute("noop_with_empty_axes", 0)
+    ):
+        return False
+    shape = facts.outputs[0].shape
+    kept = bool(node.attribute("keepdims", 1))
+    return shape is not None and (all(size == 1 for size in shape) if kept else not shape)
 
 
 def _alone(change: str, facts: NodeFacts) -> LayerChange:

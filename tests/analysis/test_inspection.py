@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from onnx import TensorProto
 
 import onnxshare
 from onnxshare.analysis import inspection
@@ -19,6 +20,7 @@ from onnxshare.analysis.results import Inspection
 from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model
 from onnxshare.support.garbage_collection import paused
+from tests.builders import info, model, node, tensor
 
 
 def _later(path: Path) -> Inspection:
@@ -141,3 +143,22 @@ def test_the_index_goes_with_its_last_use_and_waits_for_no_collector(
         gc.enable()
     if report is not None:
         assert sum(row.params_new for row in report.nodes) == 61_706
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs", "blocked"),
+    [
+        ([node("MatMul", "x w", "h"), node("NonZero", "h", "nz")], ["nz"], "nz"),
+        ([node("Unique", "x", "u"), node("MatMul", "x w", "h")], ["u", "h"], "u"),
+        ([node("MatMul", "x w", "h"), node("Compress", "h c", "kept")], ["kept"], "kept"),
+        ([node("NonZero", "x", "a"), node("Cast", "a", "b", to=1)], ["b"], "a"),
+    ],
+)
+def test_an_unknown_peak_names_the_tensor(
+    nodes: list[onnx.NodeProto], outputs: list[str], blocked: str
+) -> None:
+    inputs = [info("x", [1, 4]), info("c", [4], TensorProto.BOOL)]
+    report = onnxshare.inspect(model(nodes, inputs, outputs, [tensor("w", 4, 4)]))
+    assert report.totals.peak_activation_bytes is None
+    (said,) = [text for text in report.warnings if "peak of activations" in text]
+    assert f"'{blocked}'" in said
