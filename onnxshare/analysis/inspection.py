@@ -190,7 +190,7 @@ def _unknown(
     if flops and not (work and remedy):
         why = remedy or ": they depend on data, or on sizes that are not known"
         lines.append(f"the FLOPs of {_some(flops)} are unknown{why}")
-    if memory.unknown and not (work and remedy):
+    if memory.unknown and not work:
         lines.append(
             f"the peak of activations is unknown: the size of '{memory.unknown}' is not known"
             f"{remedy or ' before a run'}"
