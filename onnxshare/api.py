@@ -67,6 +67,13 @@ def inspect(
         ModelFileError: the source is no readable model.
         ModelError: its graph contradicts itself.
         UsageError: `input_shapes` or `dims` do not fit the model.
+
+    Example:
+        >>> report = onnxshare.inspect("models/lenet5.onnx")
+        >>> report.totals.params
+        61706
+        >>> [node.name for node in report.nodes if node.kind == "fc"][:1]
+        ['node_linear']
     """
     model = load(source)
     cases = [
@@ -161,6 +168,13 @@ def check(
     Raises:
         UsageError: no model is given, there is no such rule, a limit is not one, or a file is no
             policy or baseline.
+
+    Example:
+        >>> report = onnxshare.check("models/lenet5.onnx", max_params="50k")
+        >>> report.passed
+        False
+        >>> print(report.models[0].findings[0].message)
+        61,706 parameters
     """
     given = dict(locals())
     from onnxshare.checks.rules import RULES

@@ -155,6 +155,12 @@ def rewrite(
         ModelFileError, ModelError: the model cannot be read or contradicts itself.
         UsageError: an unknown rewrite, or options that do not go together.
         SamplesError: the samples cannot be read or are too few.
+
+    Example:
+        >>> result = onnxshare.rewrite("models/lenet5.onnx", ["fc-to-conv"])
+        >>> print(result.validation.verdict, result.after.params)
+        equivalent 61706
+        >>> size = result.save("lenet5.conv.onnx")
     """
     options = Options(
         approximate,

@@ -99,6 +99,25 @@ def fill(text: str, inputs: dict[str, str], outputs: dict[str, str]) -> str:
     return re.sub(r"\$\{\{(.+?)\}\}", value, str(text))
 
 
+def test_a_release_builds_checks_and_attests_what_it_publishes(root: Path) -> None:
+    text = (root / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    jobs: dict[str, Any] = yaml.safe_load(text)["jobs"]
+    steps = " ".join(str(step) for step in jobs["build"]["steps"])
+    for part in (".ci/run", "-m build", "twine check --strict", "attest-build-provenance"):
+        assert part in steps
+    assert jobs["publish"]["needs"] == "build"
+    assert "run" not in {key for step in jobs["publish"]["steps"] for key in step}
+
+
+def test_pages_promise_no_release(root: Path) -> None:
+    """`pip install onnxshare`, and tags, when they exist: docs/releasing.md."""
+    pages = [root / "README.md", *(root / "docs").glob("*.md")]
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        if page.name != "releasing.md":
+            assert not re.search(r"pip install onnxshare|onnxshare@v\d|rev: v\d", text), page
+
+
 @POSIX
 def test_the_action_publishes_and_then_answers(root: Path, repository: Path) -> None:
     codes, printed, said, summary = run_action(root, repository, sarif="check.sarif")

@@ -116,6 +116,7 @@ ACROSS = {
     "rewrites/properties": "every rewrite on random nets",
     "rewrites/zoo": "every rewrite on other people's models",
     "runtime/gpu": "what only a GPU can show",
+    "words": "the language of messages and pages",
     "shapes/declared_shapes": "shapes that a file declares, against what follows",
 }
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +63,17 @@ def test_a_module_below_the_alias_is_not_loaded_twice() -> None:
 @pytest.mark.parametrize("name", rewrites.__all__)
 def test_the_package_exports_what_a_plugin_needs(name: str) -> None:
     assert getattr(rewrites, name) is not None
+
+
+@pytest.mark.parametrize("name", "inspect rewrite compare diff family check load".split())
+def test_the_examples_in_docstrings_run(
+    name: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").symlink_to(root / "models")
+    monkeypatch.chdir(tmp_path)
+    example = doctest.DocTestParser().get_doctest(
+        getattr(onnxshare, name).__doc__, {"onnxshare": onnxshare}, name, None, None
+    )
+    assert example.examples
+    told: list[str] = []
+    assert doctest.DocTestRunner().run(example, out=told.append).failed == 0, "".join(told)

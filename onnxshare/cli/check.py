@@ -50,6 +50,14 @@ Limits: Any = make_dataclass(
 )
 
 
+#: Of options that take rules.
+_NAMED: dict[str, Any] = {
+    "metavar": "RULES",
+    "panel": _RULES,
+    "autocompletion": options.complete_rules,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What `onnxshare check` takes."""
@@ -70,12 +78,11 @@ class Options:
     select: list[str] | None = option(
         None,
         "Add rules with their default limits, by code, name or family: WS104,DP.",
-        metavar="RULES",
-        panel=_RULES,
+        **_NAMED,
     )
-    ignore: list[str] | None = option(None, "Leave rules out.", metavar="RULES", panel=_RULES)
+    ignore: list[str] | None = option(None, "Leave rules out.", **_NAMED)
     warn: list[str] | None = option(
-        None, "Report findings of these rules without failing.", metavar="RULES", panel=_RULES
+        None, "Report findings of these rules without failing.", **_NAMED
     )
     config: Path | None = option(
         None,

@@ -103,6 +103,11 @@ def call(arguments: list[str]) -> int:
         if not said:  # no command: typer has printed the help
             return 2
         first = arguments[0]
+        if first in ("inspect", "rewrite") and said.startswith("Got unexpected extra argument"):
+            raise UsageError(
+                f"`onnxshare {first}` takes one model",
+                "use `onnxshare check` or `onnxshare family` for several",
+            ) from error
         if first not in _COMMANDS and os.path.isfile(first):
             raise UsageError(
                 f"{first}: no command is given", f"did you mean `onnxshare inspect {first}`?"

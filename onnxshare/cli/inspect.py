@@ -30,6 +30,7 @@ class Options:
         "Columns by name, such as name,op_type,macs; a wrong name lists all.",
         metavar="A,B,C",
         panel=_ROWS,
+        autocompletion=options.complete_columns,
     )
     summary: bool = option(False, "Only totals and notes.", panel=_ROWS)
     every: bool = option(

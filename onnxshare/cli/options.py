@@ -45,6 +45,39 @@ def argument(default: Any, text: str, metavar: str) -> Any:
     return field(default=MISSING if default is ... else default, metadata={"argument": info})
 
 
+def complete_columns(context: typer.Context, incomplete: str) -> list[str]:
+    """What a shell may add to `--columns A,B`: the names of columns, after those that are there."""
+    from onnxshare.report.inspect_columns import columns_of
+
+    before, comma, start = incomplete.rpartition(",")
+    names = columns_of(context.params.get("by") or "node")
+    return [f"{before}{comma}{name}" for name in names if name.startswith(start)]
+
+
+def complete_rules(incomplete: str) -> list[str]:
+    """What a shell may add where rules are named: codes and names, after a comma too."""
+    from onnxshare.checks.rules import RULES
+
+    before, comma, start = incomplete.rpartition(",")
+    names = [name for rule in RULES for name in (rule.code, rule.name)]
+    return [f"{before}{comma}{name}" for name in names if name.startswith(start)]
+
+
+def complete_rewrites(incomplete: str) -> list[str]:
+    """What a shell may add where a rewrite is named."""
+    from rewrites import ALL
+
+    return [rewrite.name for rewrite in ALL if rewrite.name.startswith(incomplete)]
+
+
+def complete_methods(incomplete: str) -> list[str]:
+    """What a shell may add where the method of a small head is named."""
+    from rewrites.small_heads.methods import family
+
+    names = ["auto", *(method.name for method in family(3, 10, 36))]
+    return [name for name in names if name.startswith(incomplete)]
+
+
 #: The one model of a command.
 OneModel = Annotated[
     Path | None,

@@ -39,7 +39,14 @@ def rules(
 
 
 def explain(
-    rule: Annotated[str, typer.Argument(metavar="RULE", help="Its code or name, such as WS101.")],
+    rule: Annotated[
+        str,
+        typer.Argument(
+            metavar="RULE",
+            help="Its code or name, such as WS101.",
+            autocompletion=options.complete_rules,
+        ),
+    ],
 ) -> None:
     """Explain a rule of `onnxshare check`: what it measures, why, and how to mend what it finds.
 

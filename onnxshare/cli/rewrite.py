@@ -39,6 +39,7 @@ class Rewrites:
         None,
         "Any rewrite by name, those of installed packages included.",
         metavar="NAME",
+        autocompletion=options.complete_rewrites,
         panel=_REWRITES,
     )
 
@@ -86,6 +87,7 @@ class Options:
         "collapse, stack:R, collapse+mask:R, mlp:H+separable:K … or auto, the cheapest that "
         "keeps a promise.",
         metavar="NAME",
+        autocompletion=options.complete_methods,
         panel=_APPROXIMATE,
         show_default=False,
     )

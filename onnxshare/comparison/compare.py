@@ -77,6 +77,11 @@ def compare(
         SamplesError: the samples cannot be read or made, or do not fit.
         UsageError, RuntimeFailure: there is no such provider, or it does not work; a name is of
             nothing in the model; or an approximation is allowed without samples to judge it by.
+
+    Example:
+        >>> found = onnxshare.compare("models/lenet5.onnx", "models/lenet5-torchscript.onnx")
+        >>> print(found.verdict, found.passed)
+        identical True
     """
     tolerance = Tolerance(keep, max_error)
     tolerance.check()

@@ -49,6 +49,11 @@ def diff(
         ModelFileError: a model or its external data cannot be read.
         ModelError: a graph contradicts itself.
         UsageError: `input_shapes` or `dims` do not fit the models.
+
+    Example:
+        >>> found = onnxshare.diff("models/vgg_small.onnx", "models/gap_net.onnx")
+        >>> found.totals[0].delta
+        -322048
     """
     models = [load(source) for source in (a, b)]
     sizes = for_each(models, input_shapes, dims)

@@ -94,6 +94,11 @@ def family(sources: Sequence[ModelSource], *, progress: Progress | None = None) 
         UsageError: fewer than two models are given.
         ModelFileError: a source is no readable model, or its weights cannot be read.
         ModelError: the graph of one contradicts itself.
+
+    Example:
+        >>> found = onnxshare.family(["models/lenet5.onnx", "models/lenet5-torchscript.onnx"])
+        >>> print(found.params_together, found.params_once)
+        123412 61706
     """
     if len(sources) < 2:
         raise UsageError("a family is of two models or more", "name at least two")

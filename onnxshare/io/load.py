@@ -141,6 +141,11 @@ def load(source: ModelSource, *, follow_symlinks: str | os.PathLike[str] | None 
     Raises:
         ModelFileError: the source is missing, unreadable, or not an ONNX model, or changes
             while it is read.
+
+    Example:
+        >>> model = onnxshare.load("models/lenet5.onnx")
+        >>> len(onnxshare.inspect(model).nodes)
+        12
     """
     allowed = None if follow_symlinks is None else Path(follow_symlinks)
     if isinstance(source, Model) and allowed is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 import sys
 from pathlib import Path
@@ -108,12 +109,47 @@ PROTOBUF_LIMIT = 2**31 - 1
 _CHUNK = 2**20
 
 _SPECIAL = (
-    (stat.S_ISDIR, "is a directory, not a model", "name the .onnx file in it"),
+    (
+        stat.S_ISDIR,
+        "is a directory, not a model",
+        "name the .onnx file in it, or use `onnxshare check` for all",
+    ),
     (stat.S_ISFIFO, "is a pipe, not a regular file", "name - to read a model from standard input"),
     (stat.S_ISCHR, "is a device, not a regular file", "save the model to a file first"),
     (stat.S_ISBLK, "is a device, not a regular file", "save the model to a file first"),
     (stat.S_ISSOCK, "is a socket, not a regular file", "save the model to a file first"),
 )
+
+
+_HUB = "hf download OWNER/NAME FILE --local-dir ."
+
+#: By how an address starts, the command that brings what it names onto this machine.
+_FETCH = (
+    ("hf://", _HUB),
+    ("https://huggingface.co/", _HUB),
+    ("https://hf.co/", _HUB),
+    ("s3://", "aws s3 cp {} ."),
+    ("gs://", "gcloud storage cp {} ."),
+    ("http", "curl -LO {}"),
+)
+
+
+def _missing(path: Path) -> ModelFileError:
+    """What to say of a file that is missing: perhaps its name is an address or a pattern."""
+    found = re.match(r"([a-z][a-z0-9]+):/{1,2}([^/].*)", path.as_posix())  # a path has one slash
+    if found:
+        address = f"{found[1]}://{found[2]}"
+        how = next((how for start, how in _FETCH if address.startswith(start)), "")
+        fetch = f": `{how.format(shlex.quote(address))}`" if how else ""
+        return ModelFileError(
+            f"{address}: is an address, and only files are read", f"download it first{fetch}"
+        )
+    if any(sign in path.name for sign in "*?["):
+        return ModelFileError(
+            f"{path}: no file has this name, and one model is read at a time",
+            "use `onnxshare check` or `onnxshare family` for several",
+        )
+    return ModelFileError(f"{path}: no such file", "check the path")
 
 
 def map_file(path: Path) -> memoryview:
@@ -127,7 +163,7 @@ def map_file(path: Path) -> memoryview:
         # at again, because the path may have become something else in between.
         _require_regular(path, path.stat().st_mode)
     except FileNotFoundError:
-        raise ModelFileError(f"{path}: no such file", "check the path") from None
+        raise _missing(path) from None
     except (OSError, ValueError) as error:
         raise ModelFileError(f"{path}: cannot be opened: {_reason(error)}") from error
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

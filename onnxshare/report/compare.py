@@ -49,20 +49,23 @@ _COLUMNS: dict[str, Callable[[OutputComparison], str | None]] = {
     "relative": lambda row: _number(row.max_rel),
     "RMSE": lambda row: _number(row.rmse),
     "SQNR": lambda row: _decibels(row.sqnr_db),
-    "centred": lambda row: _decibels(row.sqnr_centred_db),
+    "less mean": lambda row: _decibels(row.sqnr_centred_db),
     "cosine": lambda row: _cosine(row.cosine),
-    "live": lambda row: _percent(row.live),
+    "moving": lambda row: _percent(row.live),
 }
+
+#: Columns about rounding, which is not what an approximation is judged by.
+_ABOUT_ROUNDING = ("of tolerance", "channel")
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
     """Print the report on stdout; coloured on a terminal unless NO_COLOR is set.
 
     Columns: the largest error; error over tolerance in the channel that comes nearest to its
-    own (each has one: 100 % is all that rounding explains), and that channel; largest error over
-    largest value; root mean squared error; signal to error, and the same with each channel's mean
-    taken off the signal; cosine; the share of channels that move with the inputs. Then a line per
-    output that has classes, with 95 % lower bounds.
+    own (each has one: 100 % is all that rounding explains), and that channel, both not of an
+    approximation; largest error over largest value; root mean squared error; signal to error, and
+    the same with each channel's mean taken off the signal; cosine; the share of channels that move
+    with the inputs. Then a line per output that has classes, with 95 % lower bounds.
     """
     console = console or make_console()
     if comparison.outputs:
@@ -158,15 +161,22 @@ def _weights(proof: WeightProof) -> str:
 
 def table_of(comparison: Comparison) -> Table:
     """A row per output; columns without a figure are left out."""
+    approximate = comparison.verdict is Verdict.APPROXIMATE
+
+    def style(row: OutputComparison) -> str:
+        """Red where the row is beyond its tolerance, and that counts."""
+        return "red" if row.worst is not None and row.worst > 1 and not approximate else ""
+
     columns = {
         heading: cell
         for heading, cell in _COLUMNS.items()
         if any(cell(row) is not None for row in comparison.outputs)
+        if not (approximate and heading in _ABOUT_ROUNDING)
     }
     return Table(
         [Column("output", folds=True, least=6), *named("", *columns)[1:]],
         [
-            Row([_name(row), *_marked(row, [cell(row) or "–" for cell in columns.values()])])
+            Row([_name(row), *_marked([cell(row) or "–" for cell in columns.values()], style(row))])
             for row in comparison.outputs
         ],
     )
@@ -177,9 +187,8 @@ def _name(row: OutputComparison) -> Text:
     return name.append(" (internal)") if row.internal else name
 
 
-def _marked(row: OutputComparison, cells: list[str]) -> list[Cell]:
-    """The figures, the first in red where the row is beyond its tolerance."""
-    style = "red" if row.worst is not None and row.worst > 1 else ""
+def _marked(cells: list[str], style: str) -> list[Cell]:
+    """The figures, the first in a style."""
     return [Text(cell, "" if place else style) for place, cell in enumerate(cells)]
 
 

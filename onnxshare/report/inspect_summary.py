@@ -88,7 +88,10 @@ def traffic(report: Inspection) -> list[Text]:
     shown = ", ".join(names[:_NAMED])
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     held = numbers.share(totals.weight_bound_bytes, totals.param_bytes)
-    words = f"Bound by reading weights at batch 1: {shown}{more}, with {held} of the weight bytes."
+    words = (
+        f"Bound by reading weights at batch 1: {shown}{more}, with {held} of the weight bytes: "
+        "larger batches, smaller layers or fewer bits help."
+    )
     return [Text(printable(words))]
 
 

@@ -299,3 +299,9 @@ def assert_one_line(ran: Ran, part: str) -> None:
     assert part.lower() in ran.stderr.lower()
     assert "Traceback" not in ran.stderr
     assert "internal error" not in ran.stderr
+
+
+@pytest.mark.parametrize("command", ["inspect", "rewrite"])
+def test_one_model_at_a_time(cli: Callable[..., Ran], command: str, lenet_path: Path) -> None:
+    ran = cli(command, lenet_path, lenet_path)
+    assert_one_line(ran, f"`onnxshare {command}` takes one model; use `onnxshare check` or")

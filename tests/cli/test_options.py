@@ -12,11 +12,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import pytest
+import typer
 
+from onnxshare.cli import commands
 from tests.runtime import hostile
 
 pytestmark = pytest.mark.isolated
@@ -210,3 +213,24 @@ def test_a_bar_on_a_terminal_and_only_there(folder: Path) -> None:
     assert b"comparing" in shown
     assert out.startswith("not run: ")
     assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "typed", "offered"),
+    [
+        ("inspect", "columns", "para", ["params", "params_new"]),
+        ("inspect", "columns", "name,mac", ["name,macs"]),
+        ("rewrite", "rewrite", "fc", ["fc-to-gap", "fc-to-conv"]),
+        ("rewrite", "method", "collapse+g", ["collapse+gap", "collapse+grid:2"]),
+        ("rewrite", "method", "au", ["auto"]),
+        ("check", "select", "WS101,fc-d", ["WS101,fc-dominates"]),
+        ("check", "ignore", "WS104", ["WS104"]),
+        ("explain", "rule", "fc-d", ["fc-dominates"]),
+    ],
+)
+def test_a_shell_offers_the_values(command: str, name: str, typed: str, offered: list[str]) -> None:
+    found = cast("Any", typer.main.get_command(commands.app)).commands[command]
+    (parameter,) = (item for item in found.params if item.name == name)
+    context = found.make_context(command, ["x"], resilient_parsing=True)
+    items = [item.value for item in parameter.shell_complete(context, typed)]
+    assert items[: len(offered)] == offered

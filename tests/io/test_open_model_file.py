@@ -201,3 +201,24 @@ def test_what_is_given_in_memory_is_checked_too(lenet: onnx.ModelProto) -> None:
     for source in (damaged, SimpleNamespace(model_proto=damaged), damaged.SerializeToString()):
         with pytest.raises(ModelError, match=r"'c1\.w' is damaged"):
             load(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("s3://bucket/a.onnx", "download it first: `aws s3 cp s3://bucket/a.onnx .`"),
+        ("gs://bucket/a b.onnx", "`gcloud storage cp 'gs://bucket/a b.onnx' .`"),
+        ("hf://owner/name/a.onnx", "`hf download OWNER/NAME FILE"),
+        ("https://huggingface.co/owner/name/resolve/main/a.onnx", "`hf download OWNER/NAME FILE"),
+        ("https://example.org/a.onnx", "`curl -LO https://example.org/a.onnx`"),
+        ("ftp://example.org/a.onnx", "download it first"),
+        ("models/*.onnx", "one model is read at a time; use `onnxshare check`"),
+        (".", "name the .onnx file in it, or use `onnxshare check` for all"),
+        ("c:/none.onnx", "c:/none.onnx: no such file; check the path"),
+    ],
+)
+def test_what_is_no_file_says_what_to_do(name: str, words: str) -> None:
+    with pytest.raises(ModelFileError) as caught:
+        load(name)
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(name.partition("://")[0])

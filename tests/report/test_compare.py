@@ -54,7 +54,7 @@ def test_a_row_per_output_and_one_sentence() -> None:
     )
     lines = shown(comparison).splitlines()
     assert lines[0].split() == (
-        "output max error of tolerance channel relative RMSE SQNR centred cosine live".split()
+        "output max error of tolerance channel relative RMSE SQNR less mean cosine moving".split()
     )
     assert lines[1].split() == ("scores 3.2e-06 16% 7 4.1e-07 5e-07 131 dB 129 dB 1 100%".split())
     assert lines[2].split() == "fc (internal) 1.5 80× – – – – – – 50%".split()
@@ -62,6 +62,15 @@ def test_a_row_per_output_and_one_sentence() -> None:
         "scores: same class on 100.00% (at least 91.06%), same top 5 on 96.88% (at least 86.01%)"
     )
     assert lines[4] == ("different: the reason (CPU: no NVIDIA driver; 32 random samples, seed 0)")
+
+
+def test_an_approximation_is_not_shown_against_rounding() -> None:
+    row = OutputComparison("y", max_abs=3.0, worst=3.5e4, worst_channel=2, rmse=0.4)
+    lines = shown(Comparison(Verdict.APPROXIMATE, "why", "CPU", (row,), 4, "s.npz")).splitlines()
+    assert [line.split() for line in lines[:2]] == [
+        ["output", "max", "error", "RMSE"],
+        ["y", "3", "0.4"],
+    ]
 
 
 def test_columns_that_nothing_fills_are_left_out() -> None:

@@ -402,7 +402,7 @@ def test_words_about_what_is_bound_by_reading_weights(report: Inspection) -> Non
     chain = [node("MatMul", f"t{i} w{i}", f"t{i + 1}", name=f"fc{i}") for i in range(5)]
     weights = [tensor(f"w{i}", 5, 5) for i in range(5)]
     deep = onnxshare.inspect(model(chain, {"t0": [1, 5]}, ["t5"], weights))
-    assert "at batch 1: fc0, fc1, fc2 and 2 more, with 100 % of the weight bytes." in printed(deep)
+    assert "at batch 1: fc0, fc1, fc2 and 2 more, with 100 % of the weight bytes:" in printed(deep)
 
 
 def test_the_title_names_the_opsets_that_nodes_use() -> None:
