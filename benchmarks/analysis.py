@@ -2,7 +2,7 @@
 
 Pairs in one process, against `infer_shapes(onnx.load(path))`: `onnxshare.inspect(path)`, which
 gives totals, heads and warnings, and the same with all rows of nodes and weights, which are made
-when they are asked for. And pairs of processes, `onnxshare inspect path --format json`, which
+when they are requested. And pairs of processes, `onnxshare inspect path --format json`, which
 prints all rows, against `python -c` with the two calls of onnx.
 
 Run: python benchmarks/analysis.py [NODES]

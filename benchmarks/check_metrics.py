@@ -20,7 +20,7 @@ from onnxshare.checks.model_names import find_models
 from onnxshare.checks.rules.sharing import (
     equal_copies,
     fc_share,
-    quantised_copies,
+    quantized_copies,
     single_use_share,
     transposed_copies,
 )
@@ -36,7 +36,7 @@ def measures(report: Inspection) -> dict[str, float | None]:
         "WS103": least if least == most else None,
         "WS106": float(sum(weight.bytes for weight in copies)),
         "WS107": float(sum(weight.bytes for weight in turned)),
-        "WS109": float(sum(weight.bytes for weight in quantised_copies(report.weights))),
+        "WS109": float(sum(weight.bytes for weight in quantized_copies(report.weights))),
         "BG201": report.model.bytes,
         "BG202": report.totals.params,
         "BG203": report.totals.macs,

@@ -111,7 +111,7 @@ def long_chain(path: Path, count: int) -> None:
 
 
 def main() -> None:
-    """Write all models into a folder, and the lengths of chains that are asked for."""
+    """Write all models into a folder, and the lengths of chains that are requested."""
     folder = Path(sys.argv[1])
     write_sparse(folder / "resnet.onnx", *resnet())
     for size, width in (("5", 112), ("500", 1118)):

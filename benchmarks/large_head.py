@@ -1,13 +1,13 @@
 """A head of VGG-16's size made small: how long the fit takes, its memory, and what it saves.
 
 The head is 512×7×7 → 4096 → 4096 → 1000 with a softmax, 494 MB, behind a convolution of one weight
-per channel that stands for the network before it. Its weights and the maps it reads are made up,
+per channel that stands for the network before it. Its weights and the maps it reads are random,
 but not white noise: maps are sparse and smooth, and so is most of the first weight over space.
 
 The fit runs as a process of its own: it opens the model, computes what the head does on 512 maps,
 fits, and emits the nodes. So does the whole command `onnxshare rewrite`, which also compares the
 result with the original on 171 maps more, and writes it. Memory is the most that all processes
-held together. Then both heads are timed in pairs, on other maps. What such a made-up head keeps of
+held together. Then both heads are timed in pairs, on other maps. What such a random head keeps of
 its classes says nothing of real ones, and is not shown.
 
 Run: python benchmarks/large_head.py [--methods NAME …] [--folder FOLDER]

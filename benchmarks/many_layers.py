@@ -37,7 +37,7 @@ def main() -> None:
 
 def chain(layers: int, *, pairs: bool = False) -> onnx.ModelProto:
     """Conv, BatchNormalization and Relu, so many times; each second kernel equals the one before,
-    if asked for."""
+    if requested."""
     random = np.random.default_rng(0)
     stored: list[onnx.TensorProto] = []
     nodes: list[onnx.NodeProto] = []

@@ -55,7 +55,7 @@ CASES = (
     Case("zkml_lenet_small", (0.85, 0.9, 0.93, 0.95, 0.97), 200),
 )
 
-#: The ways to promise, as they are counted and in words.
+#: The ways to promise, as they are counted and as text.
 WAYS = {
     "certified": "search, then certification",
     "bound": "bound of the cross-validation",

@@ -1,12 +1,13 @@
-"""How often a rewrite's own proof is wrong: right rewrites and spoilt ones.
+"""How often a rewrite's own proof is wrong: right rewrites and corrupted ones.
 
     python benchmarks/proof_rates.py [--zoo FOLDER] [--only MODEL …] [--log FILE] [--seconds N]
 
 Every rewrite on every bundled model and every model of a folder, and the way back of those with a
-head, spoilt in several ways (`spoilt_rewrites.py`). Each is judged twice as `rewrite` would: with
-all that it asks for, and as if the rewrite claimed that the spoilt weights were the right ones, so
-that the runs alone have to find out. A spoilt model whose outputs on the samples are those of the
-right rewrite bit for bit has no effect there, and is counted apart; it must not pass either. With
+head, corrupted in several ways (`spoilt_rewrites.py`). Each is judged twice as `rewrite` would:
+with all that it asks for, and as if the rewrite claimed that the corrupted weights were the right
+ones, so that the runs alone have to find out. A corrupted model whose outputs on the samples are
+those of the right rewrite bit for bit has no effect there, and is counted apart; it must not pass
+either. With
 --log, what was judged is kept in a file, and a later run goes on from there.
 """
 
@@ -43,7 +44,7 @@ from rewrites.run import RewriteResult
 
 @dataclass(frozen=True)
 class Case:
-    """A rewritten model, and how it was spoilt; empty if it is right."""
+    """A rewritten model, and how it was corrupted; empty if it is right."""
 
     label: str
     how: str
@@ -157,7 +158,7 @@ def has_effect(case: Case) -> bool:
 
 
 def print_table(rows: list[dict[str, str]]) -> None:
-    print("\n| rewrite | right | passed | spoilt | of these without effect on outputs |", end="")
+    print("\n| rewrite | right | passed | corrupted | of these without effect on outputs |", end="")
     print(" passed | passed by the runs alone |\n|---|---:|---:|---:|---:|---:|---:|")
     total: Counter[str] = Counter()
     groups: dict[str, Counter[str]] = {}
@@ -165,7 +166,7 @@ def print_table(rows: list[dict[str, str]]) -> None:
         group = groups.setdefault(row["label"].split(", ")[-1], Counter())
         for count in (group, total):
             if row["how"]:
-                count["spoilt"] += 1
+                count["corrupted"] += 1
                 count["still"] += row["effect"] == "false"
                 count["whole"] += Verdict(row["whole"]).passes
                 count["runs"] += Verdict(row["runs"]).passes
@@ -173,7 +174,7 @@ def print_table(rows: list[dict[str, str]]) -> None:
                 count["right"] += 1
                 count["passed"] += Verdict(row["whole"]).passes
     for name, count in [*sorted(groups.items()), ("all", total)]:
-        cells = [count[k] for k in ("right", "passed", "spoilt", "still", "whole", "runs")]
+        cells = [count[k] for k in ("right", "passed", "corrupted", "still", "whole", "runs")]
         print(f"| {name} | {' | '.join(map(str, cells))} |")
     for row in rows:
         whole, runs = (Verdict(row[key]).passes for key in ("whole", "runs"))

@@ -121,7 +121,8 @@ def liveliest(model: onnx.ModelProto, samples: Samples | None) -> int:
 def spoilt(
     original: onnx.ModelProto, rewritten: onnx.ModelProto
 ) -> Iterator[tuple[str, onnx.ModelProto]]:
-    """A rewritten model spoilt in its new nodes and weights, one way at a time, with its name."""
+    """A rewritten model corrupted in its new nodes and weights, one way at a time, with its
+    name."""
     old = {node.SerializeToString() for node in original.graph.node}
     stored = {tensor.name: place for place, tensor in enumerate(rewritten.graph.initializer)}
     for index, node in enumerate(rewritten.graph.node):

@@ -4,11 +4,11 @@
 
 Two sets of pairs (`spoilt_rewrites.py`): nets with an FC turned into the convolution that equals
 it, on five kinds of inputs; and every rewrite on every bundled model and every model of a folder,
-and the way back of those with a head. Each right rewrite is also spoilt in several ways. A rule
-that refuses a right one raises a false alarm; one that accepts a spoilt one is wrong. All rules see
-the same inputs; the other tools' rules see all of them at once, which is more than those tools run
-by default. Spoilt models whose outputs are bit for bit those of the original or of the right
-rewrite (a unit was spoilt that is dead on these inputs, say) have no effect there: no rule that
+and the way back of those with a head. Each right rewrite is also corrupted in several ways. A rule
+that refuses a right one raises a false alarm; one that accepts a corrupted one is wrong. All rules
+see the same inputs; the other tools' rules see all of them at once, which is more than those tools
+run by default. Spoilt models whose outputs are bit for bit those of the original or of the right
+rewrite (a unit was corrupted that is dead on these inputs, say) have no effect there: no rule that
 sees outputs alone can tell, so they are counted apart, with how many were accepted.
 """
 
@@ -68,7 +68,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Pair:
-    """A model and one to be judged by it; `reference` is the right one of a spoilt one."""
+    """A model and one to be judged by it; `reference` is the right one of a corrupted one."""
 
     label: str
     a: onnx.ModelProto
@@ -140,13 +140,13 @@ def of(label: str, original: onnx.ModelProto, model: onnx.ModelProto) -> Iterato
 
 def measure(pairs: Iterator[Pair]) -> tuple[dict[str, Score], Mapping[str, int]]:
     scores = {name: Score() for name in (*RULES, OURS)}
-    counts = {"right": 0, "spoilt": 0, "axes": 0, "still": 0}
+    counts = {"right": 0, "corrupted": 0, "axes": 0, "still": 0}
     for pair in pairs:
         samples = pair.samples or random_samples(pair.a)
         outputs = [run(model, samples) for model in (pair.a, pair.b)]
         models = [] if pair.reference is None else [run(pair.reference, samples), outputs[0]]
         still = any(all(map(same, right, outputs[1])) for right in models)
-        counts["right" if pair.right else "still" if still else "spoilt"] += 1
+        counts["right" if pair.right else "still" if still else "corrupted"] += 1
         counts["axes"] += pair.axes and not still
         for name, rule in RULES.items():
             note(scores[name], pair, close(outputs, *rule), still)
@@ -189,11 +189,11 @@ def close(outputs: Sequence[Sequence[Array]], rtol: float, atol: float) -> bool:
 
 
 def print_table(title: str, scores: dict[str, Score], counts: Mapping[str, int]) -> None:
-    right, wrong, axes = counts["right"], counts["spoilt"], counts["axes"]
-    print(f"\n{title}: {right} right rewrites, {wrong} spoilt ones, {axes} with mixed axes;")
+    right, wrong, axes = counts["right"], counts["corrupted"], counts["axes"]
+    print(f"\n{title}: {right} right rewrites, {wrong} corrupted ones, {axes} with mixed axes;")
     print(f"{counts['still']} more that have no effect on the inputs\n")
-    print("| rule | rtol, atol | right refused | spoilt accepted | mixed axes accepted |", end="")
-    print(" accepted without effect |\n|---|---|---:|---:|---:|---:|")
+    print("| rule | rtol, atol | right refused | corrupted accepted |", end="")
+    print(" mixed axes accepted | accepted without effect |\n|---|---|---:|---:|---:|---:|")
     for name, score in scores.items():
         rule = ", ".join(f"{value:g}" for value in RULES.get(name, ()))
         rule = rule or "A's own noise, and weights read"

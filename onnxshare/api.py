@@ -64,7 +64,7 @@ def inspect(
         progress: told now and then how many bytes of how many have been read for that.
 
     Raises:
-        ModelFileError: the source is no readable model.
+        ModelFileError: the source is not a readable model.
         ModelError: its graph contradicts itself.
         UsageError: `input_shapes` or `dims` do not fit the model.
 
@@ -166,7 +166,7 @@ def check(
         limits: the limits of rules that other packages add, by the names of their options.
 
     Raises:
-        UsageError: no model is given, there is no such rule, a limit is not one, or a file is no
+        UsageError: no model is given, there is no such rule, a limit is not one, or a file is not a
             policy or baseline.
 
     Example:

@@ -1,4 +1,4 @@
-"""What goes wrong in a way that the user can mend: one line with the cause and the remedy."""
+"""What goes wrong in a way that the user can fix: one line with the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class OutputError(OnnxShareError):
 
 
 class RewriteError(OnnxShareError):
-    """A rewrite that was asked for and cannot be made safely."""
+    """A rewrite that was requested and cannot be made safely."""
 
 
 class RuntimeFailure(OnnxShareError):

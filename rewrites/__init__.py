@@ -1,6 +1,6 @@
 """The rewrites: each one file, its algebra on top.
 
-`ALL` is a plain tuple in the order in which rewrites run when several are asked for, each until it
+`ALL` is a plain tuple in the order in which rewrites run when several are requested, each until it
 fits nowhere any more:
 
 1. `share` first, so that nothing after it un-shares what is equal: `fold-batchnorm` refuses a
@@ -73,7 +73,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for only then: `inspect` needs two of the rewrites, if any."""
+    """Import what is needed only then: `inspect` needs two of the rewrites, if any."""
     from importlib import import_module
 
     if name == "ALL":

@@ -67,7 +67,7 @@ def apply_all(
     names: dict[str, None] = {}
     for rewrite in chosen:
         count, limit = 0, _CHANGES + _CHANGES_PER_NODE * len(model.skeleton.graph.node)
-        failed: set[str] = set()  # and small heads, which are no sites for smaller ones
+        failed: set[str] = set()  # and small heads, which are not sites for smaller ones
         while True:
             with fault_of_rewrite(model.name) if changes else nullcontext():
                 subject = study(model, input_shapes)
@@ -96,7 +96,7 @@ def apply_all(
                 model = replace(model, skeleton=made[-1].model)
     if names and not sites:
         raise UsageError(
-            f"no site matches --node '{options.node}'", f"there are: {', '.join(names)}"
+            f"no site matches --node '{options.node}'", f"available: {', '.join(names)}"
         )
     # A head that one rewrite has dealt with is not refused by the next.
     done = {(change.site.rewrite, change.site.node) for change in changes}

@@ -34,16 +34,16 @@ Features = Callable[[onnx.ModelProto, tuple[str, ...]], Generator[Mapping[str, A
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for beyond the name of the rewrite.
+    """What the user requested beyond the name of the rewrite.
 
     Attributes:
         approximate: whether changes that are not exact may be made.
         fully_convolutional: whether outputs become maps and spatial input sizes dynamic.
         pool_outputs: whether those maps are averaged to one answer again.
         node: a pattern such as `fc*`; sites of other nodes are left alone.
-        method: the small head that `fc-to-gap` shall make (`small_heads/methods.py`); `auto`
+        method: the small head that `fc-to-gap` should make (`small_heads/methods.py`); `auto`
             searches for one; empty is `gap`.
-        keep: the least share of samples on which the class shall stay the same.
+        keep: the least share of samples on which the class should stay the same.
         max_error: the largest relative RMS error of a head's values.
         objective: what a search makes small: params, macs, bytes or latency.
         seed: of a search's folds.
@@ -61,7 +61,7 @@ class Options:
 
     @property
     def small_head(self) -> bool:
-        """Whether a small head is asked for: by its method, or by what it shall keep."""
+        """Whether a small head is requested: by its method, or by what it should keep."""
         return bool(self.method) or self.keep is not None or self.max_error is not None
 
 
@@ -106,8 +106,8 @@ class Change(Result):
         model: the rewritten model.
         removed: names of the nodes that went.
         added: names of the nodes that came.
-        tensors: by name of an old tensor the new one that stands for it: evidence beside the
-            outputs, such as each FC's result before a ReLU or softmax hides part of it.
+        tensors: by name of an old tensor the new one that stands for it: evidence in addition to
+            the outputs, such as each FC's result before a ReLU or softmax hides part of it.
         notes: what the user should know.
         fit: figures of an approximation on samples it was not fitted to; None if exact.
         search: what was tried to find it; None where the method was given.
@@ -152,9 +152,9 @@ class Fitting:
         features: shows inner tensors on them.
         held_out: shows inner tensors on samples that no fit and no search may see: for one
             certification.
-        warn: is told what speaks against the samples.
+        warn: is told what makes the samples doubtful.
         race: times a rewritten model (B) against the original (A) on a sample, where they will run.
-        timed_on: where that is, in words.
+        timed_on: where that is, as text.
     """
 
     samples: Samples | None = None
@@ -175,7 +175,7 @@ class Rewrite(Protocol):
     new names: a stored tensor under its old name must have its old values, which is checked.
 
     Attributes:
-        name: what it is asked for by.
+        name: what it is requested by.
         together: whether its exact sites may be made in one go where they take out different
             nodes. A rewrite may say so that edits with nothing but `subject.editor(name)`, leaves
             all other tensors under their names and with their values, and asks the model that

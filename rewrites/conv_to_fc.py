@@ -95,7 +95,7 @@ _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
 def _gemm(subject: Subject, out: Emitter, node: Node, flat: str) -> str:
-    """A Conv as a Gemm; a weight in 8 bits is dequantised as before."""
+    """A Conv as a Gemm; a weight in 8 bits is dequantized as before."""
     opset, bias = subject.graph.opset, node.input(2)
     inputs = [flat, _matrix(subject, out, node)]
     if bias:

@@ -35,7 +35,7 @@ class FcToConv(Rewrite):
     together = True
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
-        """One site per head; where the network shall slide, one for all heads that can."""
+        """One site per head; where the network should slide, one for all heads that can."""
         able = tuple(head for head in subject.heads if _why_not(head) is None)
         if not (options.fully_convolutional and able):
             return [self._site(subject, (head,), options)[0] for head in subject.heads]
@@ -102,7 +102,7 @@ class FcToConv(Rewrite):
 
 
 def _why_not(head: Head) -> str | None:
-    """Why a head is no site, whatever the options."""
+    """Why a head is not a site, whatever the options."""
     if head.refused is None and head.shared:
         return ONE_POSITION
     if head.refused is None and any(layer.alpha == 0 for layer in head.layers):

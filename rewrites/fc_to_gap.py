@@ -8,7 +8,7 @@ W[f, c, s] = w[f, c] for all s,
 so V = S · w is exact: C weights per output instead of C · S (Lin, Chen and Yan, "Network in
 Network", 2014). Weights of real networks are not constant over space. Then a small head is fitted
 to the head's own outputs on samples (`small_heads/replace_head.py`): pooling, or another member of
-the family of `small_heads/methods.py`. That is an approximation, made only when asked for, and
+the family of `small_heads/methods.py`. That is an approximation, made only when requested, and
 measured on samples it was not fitted to.
 """
 
@@ -117,7 +117,7 @@ class FcToGap(Rewrite):
             reason = f"{why}: use --fc-to-conv, which is exact"
             return Site(self.name, first, None, reason, before, None, target=head)
         if exact != "no" and options.method not in _ALLOWS_EXACT:
-            words = f"'{options.method}' was asked for, although pooling would be exact"
+            words = f"'{options.method}' was requested, although pooling would be exact"
             return Site(self.name, first, False, None, before, after, words, head)
         detail = {
             "exact": "its weights are constant over space, bit for bit",

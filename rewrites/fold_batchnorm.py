@@ -1,6 +1,6 @@
 """BatchNormalization after a convolution or FC → folded into its weights and bias. Exact.
 
-With constant statistics, normalisation is one scale and one shift per channel f (Ioffe and
+With constant statistics, normalization is one scale and one shift per channel f (Ioffe and
 Szegedy, "Batch Normalization", 2015, algorithm 2):
 
     BN(y)[f] = a[f] · (y[f] - mean[f]) + shift[f],        a[f] = scale[f] / √(variance[f] + ε),
@@ -58,7 +58,7 @@ _BROADCASTS = 7
 
 @dataclass(frozen=True)
 class _Layer:
-    """What BatchNormalization normalises the result of.
+    """What BatchNormalization normalizes the result of.
 
     Attributes:
         node: the convolution, Gemm or MatMul.
@@ -157,7 +157,7 @@ def _behind(graph: Graph, norm: Node) -> _Layer | None:
 
 
 def _sources(graph: Graph, layer: _Layer) -> dict[str, Stored]:
-    """The stored parameters of a layer and its normalisation by key; statistics are none."""
+    """The stored parameters of a layer and its normalization by key; statistics are none."""
     names = layer.constants[:-2]
     found = (graph.source(layer.node.scope, name) for name in names)
     return {stored.key: stored for stored in found if stored is not None}
@@ -173,11 +173,11 @@ def _check(subject: Subject, layer: _Layer) -> None:
     if _trains(graph, norm):
         raise Refusal("it runs in training mode, with the statistics of each batch")
     if not norm.attribute("spatial", 1):
-        raise Refusal("it normalises each position on its own (spatial=0)")
+        raise Refusal("it normalizes each position on its own (spatial=0)")
     auto_pad = layer.node.attribute("auto_pad", "NOTSET")
     pads = any(layer.node.attribute("pads", ())) or auto_pad not in ("NOTSET", "VALID")
     if layer.forward and pads:
-        raise Refusal(f"'{layer.node.name}' pads with zeros that are not normalised")
+        raise Refusal(f"'{layer.node.name}' pads with zeros that are not normalized")
     if any(only_reader(graph, node) is None for node in layer.first):
         raise Refusal(f"the result of '{layer.sums[-1].name}' is used elsewhere too")
     if subject.probe.shapes.dtype(norm.scope, norm.inputs[0]) not in _TYPES:
@@ -208,16 +208,16 @@ def _check_constant(graph: Graph, layer: _Layer, name: str) -> None:
             f"be stored: {stored.elements:,} numbers"
         )
     if quantized(graph, layer.node.scope, name):
-        raise Refusal(f"its {what} '{stored.name}' is quantised")
+        raise Refusal(f"its {what} '{stored.name}' is quantized")
 
 
 def _check_axis(subject: Subject, layer: _Layer) -> None:
-    """Axis 1 of what is normalised must be the outputs of the layer."""
+    """Axis 1 of what is normalized must be the outputs of the layer."""
     shapes, norm = subject.probe.shapes, layer.norm
     if layer.fc is not None and (
         layer.fc.result_columns or len(shapes.get(norm.scope, norm.inputs[0]) or ()) != 2
     ):
-        raise Refusal(f"it does not normalise the features of '{layer.node.name}'")
+        raise Refusal(f"it does not normalize the features of '{layer.node.name}'")
     channels = _channels(subject, layer)
     if layer.forward:
         sizes = shapes.sizes(layer.node.scope, layer.weight) or (0, 0)
@@ -272,7 +272,7 @@ def _scale_and_shift(subject: Subject, layer: _Layer) -> tuple[Array, Array]:
 
 
 def _folded(subject: Subject, layer: _Layer, scale: Array, shift: Array) -> tuple[Array, Array]:
-    """The weight and bias of the layer that gives what the normalisation gave."""
+    """The weight and bias of the layer that gives what the normalization gave."""
     scope = layer.node.scope
     old = values_of(subject, scope, layer.weight)
     if layer.fc is not None:

@@ -77,7 +77,7 @@ def prove_weights(
 
     Returns:
         How many tensors were moved, and which were computed; and the first claim that does not
-        hold, in words, or None. A tensor that keeps its name claims to keep its values.
+        hold, as text, or None. A tensor that keeps its name claims to keep its values.
     """
     from onnxshare.comparison.results import WeightProof  # inspections do not need it
 

@@ -16,21 +16,21 @@ Asked = str | Rewrite | Sequence[str | Rewrite]
 
 
 def request(asked: Asked, options: Options, *, given: bool) -> tuple[list[Rewrite], Options]:
-    """The rewrites that are asked for, in the order of `ALL`, then others as they are given; and
+    """The rewrites that are requested, in the order of `ALL`, then others as they are given; and
     the options, with those of each rewrite's own. `given` is whether there are samples.
 
     Raises:
-        UsageError: one is unknown, is none, or is asked for in two ways; or options do not go
+        UsageError: one is unknown, is none, or is requested in two ways; or options do not go
             together.
     """
     found: dict[str, Rewrite] = {}
     for item in [asked] if isinstance(asked, (str, Rewrite, type)) else asked:
         rewrite = _named(item) if isinstance(item, str) else checked(item)
         if found.setdefault(rewrite.name, rewrite) != rewrite:
-            raise UsageError(f"'{rewrite.name}' is asked for twice", "ask for one of them")
+            raise UsageError(f"'{rewrite.name}' is requested twice", "request one of them")
     order = [rewrite.name for rewrite in ALL]
     if not found:
-        raise UsageError("no rewrite was asked for", f"there are: {', '.join(order)}")
+        raise UsageError("no rewrite was requested", f"available: {', '.join(order)}")
     for rewrite in found.values():
         options = rewrite.with_own_options(options)
     _check(set(found), options, given=given)
@@ -47,7 +47,7 @@ def checked(item: Any) -> Rewrite:
     rewrite = item() if isinstance(item, type) else item
     if not isinstance(rewrite, Rewrite):
         raise UsageError(
-            f"{rewrite!r} is no rewrite", "derive its class from onnxshare.rewrites.Rewrite"
+            f"{rewrite!r} is not a rewrite", "derive its class from onnxshare.rewrites.Rewrite"
         )
     return rewrite
 
@@ -70,12 +70,12 @@ def _named(name: str) -> Rewrite:
     unknown = f"there is no rewrite '{name}'"
     if failed is not None:
         raise UsageError(f"{unknown}, and {failed.cause}", failed.remedy)
-    raise UsageError(unknown, f"there are: {', '.join(known)}")
+    raise UsageError(unknown, f"available: {', '.join(known)}")
 
 
 def _check(names: set[str], options: Options, *, given: bool) -> None:
     if {"fc-to-conv", "conv-to-fc"} <= names:
-        raise UsageError("--conv-to-fc undoes --fc-to-conv", "ask for one of them")
+        raise UsageError("--conv-to-fc undoes --fc-to-conv", "request one of them")
     if options.fully_convolutional and "fc-to-conv" not in names:
         raise UsageError("--fully-convolutional needs --fc-to-conv")
     if options.pool_outputs and not options.fully_convolutional:

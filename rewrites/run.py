@@ -53,7 +53,7 @@ class RewriteResult(Result):
         changes: what was done.
         before, after: totals of both models.
         validation: the comparison of both; None if nothing was done or it was switched off.
-        warnings: what was put right in the original, and what speaks against the samples that an
+        warnings: what was put right in the original, and what makes the samples doubtful that an
             approximation was fitted to.
     """
 
@@ -80,12 +80,12 @@ class RewriteResult(Result):
     @cached_property
     def model(self) -> onnx.ModelProto:
         """The rewritten model with all its weights in memory, external ones included; read when
-        first asked for. `save` does without."""
+        first requested. `save` does without."""
         return with_data(self.rewritten)
 
     @property
     def passed(self) -> bool:
-        """Whether something was rewritten and the comparison does not speak against it."""
+        """Whether something was rewritten and the comparison is not evidence against it."""
         return bool(self.changes) and (self.validation is None or self.validation.passed)
 
     def save(self, path: str | Path, *, force: bool = False) -> int:

@@ -208,7 +208,7 @@ def _why_not(graph: Graph, keep: Stored, copy: Copy) -> str | None:
         return f"{equal}, which is made only after it is read"
     notes = [_annotation(graph, stored) for stored in (keep, copy.stored)]
     if notes[0] != notes[1] or (copy.transposed and notes[0]):
-        return f"{equal}, but is annotated with another quantisation"
+        return f"{equal}, but is annotated with another quantization"
     flipped = not copy.transposed or all(flips(reader, name) for reader in readers)
     known = _TRANSPOSED | (types("BFLOAT16") if graph.opset >= _BFLOAT16_OPSET else set())
     if not flipped and keep.dtype not in known:
@@ -217,7 +217,7 @@ def _why_not(graph: Graph, keep: Stored, copy: Copy) -> str | None:
 
 
 def _annotation(graph: Graph, stored: Stored) -> list[tuple[str, str]]:
-    """The quantisation parameters that the graph notes for a tensor."""
+    """The quantization parameters that the graph notes for a tensor."""
     return sorted(
         (entry.key, entry.value)
         for note in graph.scope_of(stored).graph.quantization_annotation

@@ -55,7 +55,7 @@ def zoo() -> Path:
     if not named:
         pytest.skip("ONNXSHARE_ZOO is not set")
     folder = Path(named)
-    assert folder.is_dir(), f"ONNXSHARE_ZOO={named} is no folder"
+    assert folder.is_dir(), f"ONNXSHARE_ZOO={named} is not a folder"
     return folder
 
 

@@ -67,7 +67,7 @@ METAPHORS = set(
 )
 #: Words that name nothing when they stand alone.
 PARTICIPLES = set(
-    "confined dequantised distilled fitted fused joined learned mapped mixing moved rearranging "
+    "confined dequantized distilled fitted fused joined learned mapped mixing moved rearranging "
     "resampling silence stored".split()
 )
 
@@ -99,7 +99,7 @@ ACROSS = {
     "differences/written_out": "defaults written out and equal constants",
     "fuzz/fuzz": "everything, on damaged files",
     "house": "this file",
-    "io/bad_files": "every command on files that are no models",
+    "io/bad_files": "every command on files that are not models",
     "io/changed_files": "models whose files change after they were read",
     "io/fault_injection": "saving while the disk or the process fails",
     "io/malformed_models": "models that contradict themselves",

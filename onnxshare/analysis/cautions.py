@@ -78,11 +78,11 @@ def _versions(model: Model) -> list[str]:
 
 
 def _missing(model: Model) -> list[str]:
-    """Sizes and counts need only the dims, so a missing file is no error here."""
+    """Sizes and counts need only the dims, so a missing file is not an error here."""
     if model.folder is None:
         return []
     missing = [name for name in model.external_files() if model.external.file_size(name) is None]
     if not missing:
         return []
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    return [f"external data file '{missing[0]}'{more} cannot be read: put it beside the model"]
+    return [f"external data file '{missing[0]}'{more} cannot be read: put it next to the model"]

@@ -86,12 +86,12 @@ def inspect(
     if hashes:
         _ = report.weights  # reads files, which may not be there later
     if model.payloads is None or model.external_files():
-        _ = report.nodes, report.weights  # somebody else may change what they are made from
+        _ = report.nodes, report.weights  # the caller may change what they are made from
     return report
 
 
 class _Rows:
-    """Makes the rows of a report, when it is asked for them.
+    """Makes the rows of a report, when they are needed.
 
     Args:
         found: what is known of the graph.
@@ -154,7 +154,7 @@ def _bytes_on_disk(model: Model) -> int | None:
 
 
 def _computed(usage: WeightUsage) -> list[str]:
-    """One line for the layers whose weights are no stored tensors."""
+    """One line for the layers whose weights are not stored tensors."""
     names = [
         use.node.name
         for use in usage.nodes
@@ -165,7 +165,7 @@ def _computed(usage: WeightUsage) -> list[str]:
         return []
     return [
         f"the weights of {_some(names)} are computed by the model, not stored: "
-        "they are no parameters"
+        "they are not parameters"
     ]
 
 
@@ -173,7 +173,8 @@ def _unknown(
     usage: WeightUsage, shared: list[NodeFacts], shapes: Shapes, memory: Memory
 ) -> list[str]:
     """One line for the nodes whose work stayed unknown, not one each, with the sizes of inputs that
-    are open; else one for those of which it is only what they do beside multiply-accumulates."""
+    are open; else one for those of which it is only what they do in addition to
+    multiply-accumulates."""
     work, flops = [], []
     for use, facts in zip(usage.nodes, shared, strict=True):
         if facts.macs is None or facts.connections is None:
@@ -199,7 +200,7 @@ def _unknown(
 
 
 def _blocked(node: Node, shapes: Shapes) -> str:
-    """Which node makes the first tensor of unknown size that a node depends on, in words; "" where
+    """Which node makes the first tensor of unknown size that a node depends on, as text; "" where
     it is an input of the model, or the node itself."""
     maker: Node | None = node
     while maker is not None:

@@ -70,8 +70,8 @@ class Patterns:
         return found
 
     def _told_by(self, node: Node, operator: Operator) -> object:
-        """What tells a node from others beside types: its operator alone, or its attributes too,
-        where something may depend on them."""
+        """What tells a node from others in addition to types: its operator alone, or its attributes
+        too, where something may depend on them."""
         operation = node.operation
         found: Key = operator, operation
         if node.op_type not in RULES and (operator.work is None or operator.work is nothing):

@@ -75,7 +75,7 @@ class NodeFacts:
         scope: where the node is: "" in the main graph, else the path of enclosing nodes.
         kind: conv, fc, recurrent, embedding, norm, elementwise, pool, layout or other.
         weights: names of the parameter tensors that the node uses.
-        params: elements of those tensors, each counted here whoever else uses it; where several
+        params: elements of those tensors, each counted here whatever else uses it; where several
             nodes use parts of one, its part (and with the first what none uses).
         params_new: only the tensors that no earlier node used, so that the column adds up.
         connections: uses of parameters per sample.
@@ -136,7 +136,7 @@ class NodeFacts:
 @dataclass(frozen=True)
 class WeightFacts:
     """One stored parameter tensor and all its uses. What follows `sharing_ratio` is known only
-    where hashes were asked for.
+    where hashes were requested.
 
     Attributes:
         same_as: the first tensor, in order of use, that holds the same.
@@ -274,8 +274,8 @@ class Inspection(Result):
     """Everything that `inspect` reports about one model.
 
     Of a model that nobody else can change, one read from a file, the rows `nodes` and `weights`
-    are worked out when they are first asked for. `sizes` has a report for each of several sizes,
-    where several were asked for; the fields are then those of the first.
+    are worked out when they are first needed. `sizes` has a report for each of several sizes,
+    where several were requested; the fields are then those of the first.
     """
 
     #: Writes what a notebook shows: charts are made by code that builds on this.
@@ -326,7 +326,7 @@ class Inspection(Result):
 
     @property
     def hashed(self) -> list[WeightFacts]:
-        """The weights that were hashed; where hashes are asked for, rows do not wait."""
+        """The weights that were hashed; where hashes are requested, rows do not wait."""
         waiting = "weights" in self.__dict__.get("_later", {})
         return [] if waiting else [item for item in self.weights if item.hash]
 

@@ -238,12 +238,12 @@ def _repeated(amount: int, times: int | None) -> int | None:
 
 
 def node_kind(use: NodeUse) -> str:
-    """The kind of a node. A matrix product without a stored matrix is no FC, and one with a
+    """The kind of a node. A matrix product without a stored matrix is not an FC, and one with a
     matrix per position is a locally connected layer; a Gather of anything but weights is layout."""
     kind = use.operator.kind
     if kind == "fc" and (
         _locally_connected(use)
-        # A vector that is no bias is a matrix of one row or column.
+        # A vector that is not a bias is a matrix of one row or column.
         or not any(len(s) > 1 or use.node.op_type in _PRODUCTS for s in use.pattern.read_as)
     ):
         return "other"

@@ -1,7 +1,7 @@
 """Shapes and a weight usage of a model, or an error where no shapes can fit.
 
 What is wrong must follow from inputs and weights alone. A size that was only assumed (one sample)
-and a shape that the file only declares are never held against a model: where a node does not fit,
+and a shape that the file only declares never count against a model: where a node does not fit,
 it is judged again without them, and an error is what fails then too.
 """
 
@@ -174,7 +174,8 @@ def _look_once(
 
 def _reported(graph: Graph, shapes: Shapes, reports: str) -> Iterator[_Misfit]:
     """The nodes of the model that onnx reports. What it finds inside operators that it expands into
-    others, or in what stands in for an operator it does not know, is not held against a model."""
+    others, or in what stands in for an operator it does not know, does not count against a
+    model."""
     for line in reports.splitlines():
         report = _REPORT.search(line)
         while report is not None and report[3].startswith(_NESTED):

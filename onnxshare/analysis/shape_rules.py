@@ -128,7 +128,7 @@ def _slope(o: Operands) -> str | None:
 
 
 @_rule("InstanceNormalization")
-def _instance_normalisation(o: Operands) -> str | None:
+def _instance_normalization(o: Operands) -> str | None:
     channels = o.size(0, 1)
     if _differ(channels, o.size(1, 0)) or _differ(channels, o.size(2, 0)):
         return f"the data has {channels} channels"
@@ -136,7 +136,7 @@ def _instance_normalisation(o: Operands) -> str | None:
 
 
 @_rule("LayerNormalization")
-def _layer_normalisation(o: Operands) -> str | None:
+def _layer_normalization(o: Operands) -> str | None:
     for position, name in ((1, "scale"), (2, "bias")):
         if not _stretches(o.shape(position), o.shape(0)):
             return f"the {name} cannot be broadcast to the data"
@@ -144,7 +144,7 @@ def _layer_normalisation(o: Operands) -> str | None:
 
 
 @_rule("GroupNormalization")
-def _group_normalisation(o: Operands) -> str | None:
+def _group_normalization(o: Operands) -> str | None:
     channels, groups = o.size(0, 1), o.count("num_groups", 0)
     if groups < 1:
         return None
@@ -255,7 +255,7 @@ def _space_to_depth(o: Operands) -> str | None:
 
 
 @_rule("DequantizeLinear", "QuantizeLinear")
-def _quantisation(o: Operands) -> str | None:
+def _quantization(o: Operands) -> str | None:
     data, scale = o.shape(0), o.sizes(1)
     if data is None or scale is None or len(scale) != 1 or o.count("block_size", 0):
         return None

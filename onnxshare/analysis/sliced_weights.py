@@ -22,7 +22,7 @@ from onnxshare.shapes.inference import Shapes
 #: The most tensors that one is joined from.
 _MAX_PARTS = 64
 
-#: Types of sizes, indices and masks, which are no weights.
+#: Types of sizes, indices and masks, which are not weights.
 _STRUCTURE = frozenset((TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL))
 
 #: Operators whose result may be a view.
@@ -32,7 +32,7 @@ CUT_OR_JOIN = operators_where(lambda traits: traits.views)
 #: Operators that make sizes of data.
 SIZES = operators_where(lambda traits: traits.effect is Effect.SHAPE)
 
-#: What these make is no function of what they read, or nobody knows it.
+#: What these make is not a function of what they read, or nobody knows it.
 _NO_FUNCTION = frozenset(
     (Effect.RANDOM, Effect.CONTROL_FLOW, Effect.CONTAINER, Effect.TRAINING, Effect.UNKNOWN)
 )

@@ -85,7 +85,7 @@ def _held(usage: WeightUsage) -> tuple[Counter[str], Counter[str]]:
         by_role.setdefault(tensor.role, []).append(tensor.stored)
     for role, tensors in by_role.items():
         for stored, times in _equal(tensors):
-            # Limits and scales are no weights, and are stored all the same; whole numbers that are
+            # Limits and scales are not weights, and are stored all the same; whole numbers that are
             # cast are neither.
             told = role
             if role in (STRUCTURE, CONSTANT):
@@ -97,7 +97,7 @@ def _held(usage: WeightUsage) -> tuple[Counter[str], Counter[str]]:
 
 
 def _equal(tensors: Sequence[Stored]) -> list[tuple[Stored, int]]:
-    """One tensor of each type and size, and how many there are: thousands have a few of these."""
+    """One tensor of each type and size, and their number: thousands have a few of these."""
     keys = [(s.dtype, s.elements, s.sparse, s.packed) for s in tensors]
     first = dict(zip(keys, tensors, strict=True))
     return [(first[key], times) for key, times in Counter(keys).items()]

@@ -1,4 +1,4 @@
-"""Which parameter tensors hold the same: hashes, for `inspect --hash` and whoever asks."""
+"""Which parameter tensors hold the same: hashes, for `inspect --hash` and other callers."""
 
 from __future__ import annotations
 

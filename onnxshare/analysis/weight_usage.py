@@ -31,7 +31,7 @@ from onnxshare.shapes.inference import Shapes
 #: The Add that gives an FC its bias: a bias is a parameter even where it is one number.
 _BIAS = Operator("elementwise", "PP", bias)
 
-#: The product of the scales of data, which is quantised at run time, and of a weight.
+#: The product of the scales of data, which is quantized at run time, and of a weight.
 _SCALES = Operator("elementwise", "QQ", applied)
 
 #: Of nodes without parameters; never changed.

@@ -1,4 +1,4 @@
-"""The pages of the rules: what each measures, why it matters, how to mend what it finds."""
+"""The pages of the rules: what each measures, why it matters, how to fix what it finds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def page(rule: Rule) -> str:
             "",
             f"**Why.** {rule.why}",
             "",
-            f"**Mend.** {rule.mend}",
+            f"**Fix.** {rule.fix}",
             "",
             f"**Default limit:** {default(rule)}.{_needs(rule)}",
             "",
@@ -52,7 +52,7 @@ def page(rule: Rule) -> str:
 
 
 def default(rule: Rule) -> str:
-    """The limit that `--select` takes, in words."""
+    """The limit that `--select` takes, as text."""
     if rule.default is None:
         return "none, so one must be given"
     return "on" if rule.unit == "flag" else show(rule.default, rule.unit)

@@ -1,6 +1,6 @@
 """Which models changed since a commit: asks git what the commit holds.
 
-Files are held against the commit by their content. Git itself never looks at the working tree or
+Files are compared with the commit by their content. Git itself never looks at the working tree or
 its index: there, settings of the repository name programs that it would run (filters, fsmonitor).
 """
 
@@ -35,7 +35,7 @@ _TEXT = (".toml", ".json", ".csv", ".txt")
 _POINTER = re.compile(rb"version https://\S+\n(?:\S.*\n)*?oid sha256:([0-9a-f]{64})\nsize \d+\n")
 _MOST_POINTER = 1024
 
-#: Nothing is fetched, and a folder in the repository is no repository.
+#: Nothing is fetched, and a folder in the repository is not a repository.
 _SETTINGS = ("--no-pager", "-c", "safe.bareRepository=explicit")
 _VARIABLES = {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
 
@@ -58,7 +58,7 @@ def changed_since(
         samples: the samples for all of them; None for each one's own.
 
     Raises:
-        UsageError: git is not there, this is no repository, or there is no such commit.
+        UsageError: git is not there, this is not a repository, or there is no such commit.
     """
     if _NOTHING.fullmatch(revision):
         return list(jobs)
@@ -93,7 +93,7 @@ class _Commit:
         named = self._git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
         commit = named.decode(errors="replace").strip()
         if not re.fullmatch("[0-9a-f]{40,64}", commit):
-            raise UsageError(f"--changed-since '{revision}' is not one commit", "name one")
+            raise UsageError(f"--changed-since '{revision}' is not one commit", "specify one")
         # What this side changed since the two parted, not what the other did meanwhile.
         base, *_ = self._git("merge-base", commit, "HEAD").decode().split()
         listed = os.fsdecode(self._git("ls-tree", "-r", "-z", "--full-tree", base)).split("\0")

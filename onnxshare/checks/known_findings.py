@@ -39,7 +39,7 @@ class Baseline:
 
     def stale(self, models: Iterable[str], met: set[str]) -> list[str]:
         """The known findings of these models, by `ModelReport.name`, that were not found any more,
-        in words."""
+        as text."""
         checked = set(models)
         return [
             f"baseline {item['code']} {item['model']}"
@@ -54,7 +54,7 @@ def read_baseline(path: Path) -> Baseline:
     """Read a baseline file.
 
     Raises:
-        UsageError: it cannot be read, or is no baseline.
+        UsageError: it cannot be read, or is not a baseline.
     """
     remedy = "write it anew with --write-baseline"
     try:
@@ -133,7 +133,7 @@ def silence(
     """Take out the findings that do not count; of an entry that has expired the finding says so.
 
     Returns:
-        The reports, and in words what is allowed or known and was not found any more; entries
+        The reports, and as text what is allowed or known and was not found any more; entries
         for models that were not checked, or could not be read, are left alone.
     """
     day = today or datetime.date.today()

@@ -59,7 +59,7 @@ def _amount(value: object, unit: Unit) -> Parsed | None:
 
 
 def _word(value: object, unit: Unit) -> Parsed | None:
-    """A limit that is no number; None if the value is not one."""
+    """A limit that is not a number; None if the value is not one."""
     if unit == "flag":
         spelled = {"true": True, "false": False}
         value = spelled.get(value.lower(), value) if isinstance(value, str) else value
@@ -77,9 +77,9 @@ def _word(value: object, unit: Unit) -> Parsed | None:
     return value
 
 
-def show(value: Parsed, unit: Unit, *, beside: Parsed | None = None) -> str:
-    """Return a value in words: `61,706`, `95.8%`, `2.5`; rounding never makes it look equal to the
-    value that it is shown beside."""
+def show(value: Parsed, unit: Unit, *, near: Parsed | None = None) -> str:
+    """Return a value as text: `61,706`, `95.8%`, `2.5`; rounding never makes it look equal to the
+    value that it is shown next to."""
     if isinstance(value, str):
         return value
     if isinstance(value, tuple):
@@ -89,12 +89,12 @@ def show(value: Parsed, unit: Unit, *, beside: Parsed | None = None) -> str:
     if unit == "count":
         return f"{value:,.0f}"
     if unit == "bytes":
-        return _size(value, beside if isinstance(beside, (int, float)) else None)
+        return _size(value, near if isinstance(near, (int, float)) else None)
     for digits in range(1, 12):
         text = _rounded(value, unit, digits)
-        if not isinstance(beside, (int, float)) or beside == value:
+        if not isinstance(near, (int, float)) or near == value:
             break
-        if text != _rounded(beside, unit, digits):
+        if text != _rounded(near, unit, digits):
             break
     return text
 
@@ -105,19 +105,19 @@ def _rounded(value: float, unit: Unit, digits: int) -> str:
     return text + "%" if unit == "share" else text
 
 
-def _size(value: float, beside: float | None) -> str:
+def _size(value: float, near: float | None) -> str:
     """Bytes in the largest unit that keeps them above 1, exact where rounding would hide a
     difference."""
     for name, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if abs(value) >= factor:
-            text, other = f"{value / factor:,.1f}", f"{(beside or 0) / factor:,.1f}"
-            same = beside is not None and beside != value and text == other
+            text, other = f"{value / factor:,.1f}", f"{(near or 0) / factor:,.1f}"
+            same = near is not None and near != value and text == other
             return f"{value:,.0f} bytes" if same else f"{text} {name}"
     return f"{value:,.0f} bytes"
 
 
 def _number(value: object, unit: Unit) -> Decimal | None:
-    """Exact, so that "1.2G" is 1,200,000,000 and not a float beside it."""
+    """Exact, so that "1.2G" is 1,200,000,000 and not a float near it."""
     from decimal import Decimal, InvalidOperation  # the options of `check` do not need it
 
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):

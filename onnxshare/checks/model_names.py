@@ -16,8 +16,8 @@ def find_models(names: Iterable[str | os.PathLike[str]]) -> tuple[Path, ...]:
     """Return the model files that names stand for, each once, in the order given.
 
     A folder stands for every `.onnx` file in and below it, hidden folders left out. A name
-    with `*`, `?` or `[` that is no file itself is a glob (`**` for any depth). Any other name
-    is kept as it is, so that a missing model is reported as such beside the others.
+    with `*`, `?` or `[` that is not a file itself is a glob (`**` for any depth). Any other name
+    is kept as it is, so that a missing model is reported as such along with the others.
 
     Raises:
         UsageError: a folder or a glob holds no model.

@@ -164,7 +164,7 @@ def _entry(entry: ModelEntry, codes: set[str], switched_on: set[str]) -> ModelEn
 
 def read_limits(values: Mapping[str, object], prefix: str, problems: list[str]) -> dict[str, Limit]:
     """Parse the limits among `values`; what is none of them is left to `report_unknown`. Each value
-    that is no limit adds a line to `problems`, with `prefix`, such as `--`, before its name."""
+    that is not a limit adds a line to `problems`, with `prefix`, such as `--`, before its name."""
     limits: dict[str, Limit] = {}
     own = [rule.option for rule in RULES]
     others = [name for name in values if name not in own and name not in LISTS]

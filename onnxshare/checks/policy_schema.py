@@ -47,7 +47,7 @@ def policy_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "onnxshare policy",
-        "description": "What `onnxshare check` holds models against.",
+        "description": "What `onnxshare check` checks models against.",
         **_table(
             {
                 "models": {

@@ -127,7 +127,7 @@ def starter(preset: str, folder: Path) -> str:
     chosen = PRESETS[preset]
     lines = [
         f"#:schema {_SCHEMA}",  # editors with Taplo complete and check the keys
-        f"# What `onnxshare check` holds the models against. Preset {preset}: {chosen.about}.",
+        f"# What `onnxshare check` checks the models against. Preset {preset}: {chosen.about}.",
         "# `onnxshare rules` lists all rules, `onnxshare explain WS101` explains one.",
         "",
         "# Known findings and measured values, written by `onnxshare check --write-baseline FILE`:",

@@ -24,12 +24,12 @@ class Finding:
 
     Attributes:
         code: the rule's stable code, such as `WS101`.
-        rule: the rule's name in words, such as `fc-dominates`.
+        rule: the rule's name as text, such as `fc-dominates`.
         model: the model's path, or `<model>` for one from memory.
-        message: what was measured, in words.
+        message: what was measured, as text.
         measured: the value itself; None where it could not be judged.
-        limit: the limit that it is held against.
-        bound: the limit in words, such as `at most 5,000,000`; empty for a rule without one.
+        limit: the limit that it is checked against.
+        bound: the limit as text, such as `at most 5,000,000`; empty for a rule without one.
         fix: the command that would help.
         node: the node it is about; None: the whole model.
         severity: whether it fails the check.
@@ -56,7 +56,7 @@ class Finding:
 
     @property
     def text(self) -> str:
-        """The message with the limit that it is held against."""
+        """The message with the limit that it is checked against."""
         return f"{self.message}; the limit is {self.bound}" if self.bound else self.message
 
     @property
@@ -107,7 +107,7 @@ class ModelReport:
         path: the model's path, or `<model>` for one from memory.
         findings: the rules that it does not keep, in the order of their codes.
         silenced: findings that an `allow` entry or the baseline silences.
-        limits: the rules it was held against: option name to limit.
+        limits: the rules it was checked against: option name to limit.
         metrics: what was measured; None where the model could not be read.
         error: why the model, or what it is compared with, could not be read; else None.
         line: the line of the policy file that names the model, from 1, or None.
@@ -137,7 +137,7 @@ class CheckReport(Result):
         limits: the selected rules: option name to limit; a model may have its own.
         models: one part per model, in the order they were given.
         policy: the policy file, or None.
-        stale: what the baseline, or an `allow` entry, names and no model does any more, in words.
+        stale: what the baseline, or an `allow` entry, names and no model does any more, as text.
         before: per model what the baseline says was measured.
     """
 

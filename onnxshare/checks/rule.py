@@ -1,4 +1,4 @@
-"""What a rule is: it measures a model, holds that against a limit, and says what would help."""
+"""What a rule is: it measures a model, checks that against a limit, and says what would help."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Subject:
         before: what the baseline says was measured of this model, or None.
         metrics: the same of the model as it is now.
         reference: the model that this one must be equivalent to, or None.
-        selected: the codes of the rules that it is held against.
+        selected: the codes of the rules that it is checked against.
         tolerant: whether `compare` allows an error, as other rules say.
     """
 
@@ -57,7 +57,7 @@ class Problem:
     """What is wrong with one model.
 
     Attributes:
-        message: what was measured, in words.
+        message: what was measured, as text.
         measured: the value itself; None where it could not be judged.
         fix: the command that would help.
         node: the name of the node it is about; None: the whole model.
@@ -71,12 +71,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Figure:
-    """One number of a model, to be held against a limit.
+    """One number of a model, to be checked against a limit.
 
     Attributes:
         of: the number; None where it is unknown.
-        words: the message about a model whose number is beyond the limit, given the number in
-            words.
+        words: the message about a model whose number is beyond the limit, given the number as
+            text.
         remedy: the command that would help.
         unknown: why there is no number.
     """
@@ -99,8 +99,8 @@ class Rule:
         default: the limit where the rule is selected by its code alone; None: one must be given.
         measures: exactly what is measured, in one sentence.
         why: why it matters in deployment.
-        mend: how to fix a finding.
-        judge: the number that is held against the limit, which must not be above it, or below it
+        fix: how to fix a finding.
+        judge: the number that is checked against the limit, which must not be above it, or below it
             where the option begins with `min-`; or a function that yields what is wrong with a
             model under a limit.
         needs: what it needs that costs time.
@@ -115,7 +115,7 @@ class Rule:
     default: Limit | None
     measures: str
     why: str
-    mend: str
+    fix: str
     judge: Figure | Callable[[Subject, Any], Iterable[Problem]]
     needs: frozenset[Need] = field(default_factory=frozenset)
     help: str = ""
@@ -130,15 +130,15 @@ class Rule:
             return [unknown(subject, figure.unknown(subject))]
         if value >= limit if self.option.startswith("min-") else value <= limit:
             return []
-        words = figure.words(subject, show(value, self.unit, beside=limit))
+        words = figure.words(subject, show(value, self.unit, near=limit))
         return [Problem(words, value, figure.remedy(subject))]
 
     def bound(self, limit: Limit, measured: Limit | None = None) -> str:
-        """The limit in words: `at most 5,000,000`, `at least 10`; empty for a rule without one,
+        """The limit as text: `at most 5,000,000`, `at least 10`; empty for a rule without one,
         and where the message names it."""
         if self.unit in ("flag", "model", "target"):
             return ""
-        text = show(limit, self.unit, beside=measured)
+        text = show(limit, self.unit, near=measured)
         if self.option.startswith("min-"):
             return f"at least {text}"
         return f"at most {text}" if self.option.startswith("max-") else text
@@ -193,7 +193,7 @@ def quoted(word: str) -> str:
     return shlex.quote(word)
 
 
-def beside(name: str, word: str) -> str:
+def sibling(name: str, word: str) -> str:
     """The path of a new version of a model: `a.onnx` becomes `a.word.onnx`."""
     path = Path(name)
     return str(path.with_name(f"{path.stem}.{word}.onnx"))

@@ -80,7 +80,7 @@ def run(
     `limits` are by option name; None for a rule that is not given one.
 
     Raises:
-        UsageError: no model is given, there is no such rule, a limit is not one, or a file is no
+        UsageError: no model is given, there is no such rule, a limit is not one, or a file is not a
             policy or baseline.
     """
     options = {
@@ -93,7 +93,7 @@ def run(
     policy = _choose(policy, options, choice, baseline)
     planned = plan(sources, policy)
     if not planned:
-        raise UsageError("no model is given", "name one, or list `models` in the policy file")
+        raise UsageError("no model is given", "specify one, or list `models` in the policy file")
     if not any(job.limits for job in planned):
         raise UsageError("every rule is left out", "see `onnxshare rules`, and select one")
     before = {} if baseline is None else baseline.metrics
@@ -216,7 +216,7 @@ def _allowed(limits: Mapping[str, Any], model: Model, samples: bool) -> dict[str
     """The error that a comparison allows; none of a model that promises one itself."""
     found = {"keep": limits.get("min-agreement"), "max_error": limits.get("max-error")}
     if found["keep"] is not None and (not samples or found["keep"] >= 1):
-        found["keep"] = None  # made-up samples show no agreement that counts
+        found["keep"] = None  # random samples show no agreement that counts
     asked = {name: value for name, value in found.items() if value is not None}
     if "equivalent-to" not in limits or not asked:
         return {}
@@ -239,7 +239,7 @@ def _metrics(inspection: Inspection) -> Metrics:
 
 def _finding(rule: Rule, problem: Problem, job: Job, name: str, how: How) -> Finding:
     limit, measured = job.limits[rule.option], problem.measured
-    beside = measured if isinstance(measured, (int, float)) else None
+    near = measured if isinstance(measured, (int, float)) else None
     return Finding(
         rule.code,
         rule.name,
@@ -247,7 +247,7 @@ def _finding(rule: Rule, problem: Problem, job: Job, name: str, how: How) -> Fin
         problem.message,
         measured,
         limit,
-        rule.bound(limit, beside),
+        rule.bound(limit, near),
         problem.fix,
         problem.node,
         "warning" if rule.code in how.warn else "error",

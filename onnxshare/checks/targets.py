@@ -39,13 +39,13 @@ _RUNTIME = re.compile(r"onnxruntime\s*(?:==)?\s*(\d+)\.(\d+)(?:\.\d+)?")
 #: The name of the IR version in a bound; `opset` is the opset of ai.onnx.
 IR_VERSION = "ir_version"
 
-#: What people write for the two names of a bound that are no domains, without `_`.
+#: What people write for the two names of a bound that are not domains, without `_`.
 _SLIPS = {"opset": "opset", "opsetversion": "opset", "ir": IR_VERSION, "irversion": IR_VERSION}
 
 
 @dataclass(frozen=True)
 class Bound:
-    """The versions of one thing that a target reads; None is no bound.
+    """The versions of one thing that a target reads; None is not a bound.
 
     Attributes:
         name: `ir_version`, or the domain of an opset (`ai.onnx` for the standard one).
@@ -106,7 +106,7 @@ def _of_bound(name: str, sign: str, version: int, words: str) -> Bound:
     # A domain that no model has bounds nothing, so that a slip would pass everything.
     meant = difflib.get_close_matches(name.lower().replace("_", ""), _SLIPS, 1, 0.85)
     if meant and name not in _SLIPS.values():
-        raise ValueError(f"'{name}' is no domain of operators, did you mean {_SLIPS[meant[0]]}?")
+        raise ValueError(f"'{name}' is not a domain of operators, did you mean {_SLIPS[meant[0]]}?")
     low = version if sign in (">=", "==") else None
     high = version if sign in ("<=", "==") else None
     return Bound("ai.onnx" if name == "opset" else name, low, high, words)

@@ -1,4 +1,4 @@
-"""`onnxshare check`: hold models against limits, for CI; no logic of rules."""
+"""`onnxshare check`: check models against limits, for CI; no logic of rules."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Options:
         panel=_REPORTS,
     )
     force: bool = option(
-        False, "Overwrite files that are no reports with --report, too.", panel=_REPORTS
+        False, "Overwrite files that are not reports with --report, too.", panel=_REPORTS
     )
     html: options.Html = None
     samples: Path | None = option(
@@ -229,9 +229,7 @@ def _finish(
     if known is None:
         return report.exit_code
     if report.unreadable:
-        raise UsageError(
-            f"{known}: not written, because a model could not be read", "mend it first"
-        )
+        raise UsageError(f"{known}: not written, because a model could not be read", "fix it first")
     count = write_baseline(report, known)
     note(f"wrote {known}: {count} known finding{'' if count == 1 else 's'}")
     return 0

@@ -71,7 +71,7 @@ class Options:
         panel=_LATENCY,
     )
     html: options.Html = None
-    force: bool = option(False, "Overwrite a file that is no report with --html, too.")
+    force: bool = option(False, "Overwrite a file that is not a report with --html, too.")
     images: options.Images
     isolation: options.Isolation
     follow_symlinks: options.FollowSymlinks = None
@@ -83,7 +83,7 @@ def command(given: Options) -> int:
 
     The tolerance is model A's own rounding noise, measured per output channel. Verdicts: identical,
     equivalent, approximate (it keeps its promise, or what --keep and --max-error ask for),
-    different, inconclusive (the outputs hardly move with the inputs), not run.
+    different, inconclusive (the outputs barely change with the inputs), not run.
 
     Exit code: 0 for the first three, 1 for the others, 2 if a file cannot be read.
 

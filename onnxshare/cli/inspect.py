@@ -71,7 +71,7 @@ class Options:
 def command(given: Options) -> None:
     """Show where a model's weights sit and how often each is used in one inference.
 
-    One row per layer; then, in words, where the weights are that are used only once, and which
+    One row per layer; then, as text, where the weights are that are used only once, and which
     command would change that. Counts are per sample. What is chosen here is what tables, CSV and
     Markdown show; JSON and HTML always hold everything.
 

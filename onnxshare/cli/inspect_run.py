@@ -53,7 +53,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Files:
-    """Files that are written beside what is printed; None for those that are not.
+    """Files that are written in addition to what is printed; None for those that are not.
 
     Attributes:
         html: the page.

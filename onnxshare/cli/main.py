@@ -27,7 +27,7 @@ _LONGEST = 4000
 
 
 class _Terminated(BaseException):
-    """Somebody asked this process to end: it unwinds as after Ctrl-C."""
+    """This process was asked to end: it unwinds as after Ctrl-C."""
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; errors become one line on stderr."""
     # Since 1.29 onnxruntime otherwise writes a device id and a database when it is imported.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    for name in ("COLUMNS", "LINES"):  # what is no width would end Python's libraries
+    for name in ("COLUMNS", "LINES"):  # what is not a width would end Python's libraries
         if (whole_number(os.environ.get(name, "")) or 0) not in range(1, 100_000):
             os.environ.pop(name, None)
     if sys.stderr is None:  # closed by who called us

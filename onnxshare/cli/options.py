@@ -260,9 +260,9 @@ def model_path(given: Path | None) -> Path:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise UsageError(f"no MODEL given, and {where} no .onnx file", "name one")
+        raise UsageError(f"no MODEL given, and {where} no .onnx file", "specify one")
     names = ", ".join(str(path) for path in found)
-    raise UsageError(f"no MODEL given, and {where} several: {names}", "name one")
+    raise UsageError(f"no MODEL given, and {where} several: {names}", "specify one")
 
 
 def input_shapes(given: list[str] | None) -> dict[str, list[int | None]] | None:
@@ -331,5 +331,5 @@ def share(option: str, text: str | None) -> float | None:
     except ValueError:
         value = -1.0
     if not 0 < value < 1:
-        raise UsageError(f"{option} '{text}' is no share", "write it like 99% or 0.99")
+        raise UsageError(f"{option} '{text}' is not a share", "write it like 99% or 0.99")
     return value

@@ -25,7 +25,7 @@ def rules(
 
     every = BY_CODE.values()
     if output == "json":
-        fields = ("code", "name", "option", "unit", "default", "measures", "why", "mend")
+        fields = ("code", "name", "option", "unit", "default", "measures", "why", "fix")
         found = [{field: getattr(rule, field) for field in fields} for rule in every]
         options.print_json({"schema_version": 1, "rules": found})
         return
@@ -48,7 +48,7 @@ def explain(
         ),
     ],
 ) -> None:
-    """Explain a rule of `onnxshare check`: what it measures, why, and how to mend what it finds.
+    """Explain a rule of `onnxshare check`: what it measures, why, and how to fix what it finds.
 
     Example: onnxshare explain WS101
     """
@@ -92,6 +92,6 @@ def command(
     from onnxshare.io.atomic_write import replace_file
 
     if output.exists() and not force:
-        raise UsageError(f"{output}: exists already", "edit it, or overwrite it with --force")
+        raise UsageError(f"{output}: already exists", "edit it, or overwrite it with --force")
     replace_file(output, starter(preset, output.parent))
     note(f"wrote {output}; edit it, then run: onnxshare check")

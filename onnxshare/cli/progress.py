@@ -1,4 +1,4 @@
-"""A progress bar on stderr for work that takes long, where somebody may be looking."""
+"""A progress bar on stderr for work that takes long, where a user may be looking."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Rewrites:
     )
 
     def names(self) -> list[str]:
-        """The rewrites that are asked for.
+        """The rewrites that are requested.
 
         Raises:
             UsageError: there are none.
@@ -54,7 +54,7 @@ class Rewrites:
         names = [name for name, wanted in flags.items() if wanted] + others
         if not names:
             known = f"give one or more of --{', --'.join(flags)}"
-            raise UsageError("no rewrite was asked for", known)
+            raise UsageError("no rewrite was requested", known)
         return names
 
 
@@ -99,12 +99,12 @@ class Options:
     )
     max_error: str | None = option(
         None,
-        "For outputs that are no classes: promise a relative error of at most this.",
+        "For outputs that are not classes: promise a relative error of at most this.",
         metavar="SHARE",
         panel=_APPROXIMATE,
     )
     objective: Literal["params", "macs", "bytes", "latency"] = option(
-        "params", "With --method auto, what the head shall be cheapest in.", panel=_APPROXIMATE
+        "params", "With --method auto, what the head should be cheapest in.", panel=_APPROXIMATE
     )
     plot: Path | None = option(
         None,
@@ -122,13 +122,13 @@ class Options:
     )
     out: Path | None = option(
         None,
-        "Where to write. Left out: MODEL.REWRITE.onnx beside the model.",
+        "Where to write. Left out: MODEL.REWRITE.onnx next to the model.",
         "--output",
         "-o",
         metavar="FILE",
     )
     force: bool = option(False, "Overwrite the output if it exists.")
-    diff: bool = option(False, "Show which nodes went and which came.")
+    diff: bool = option(False, "Show which nodes were removed and which were added.")
     dry_run: bool = option(False, "Do everything but write the file.")
     no_validate: bool = option(
         False,

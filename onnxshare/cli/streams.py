@@ -76,7 +76,7 @@ def write_utf8(text: str, *, commands: bool = False) -> None:
     if str(getattr(stream, "encoding", "utf-8")).lower().replace("-", "") != "utf8":
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    text = text.encode(errors="backslashreplace").decode()  # a path may hold bytes that are no text
+    text = text.encode(errors="backslashreplace").decode()  # a path may hold undecodable bytes
     if commands:  # of GitHub: the marks of others are none of its own
         stream, text = getattr(stream, "unguarded", stream), _MARK.sub(_escape, text)
     stream.write(text)

@@ -47,8 +47,8 @@ def compare(
 ) -> Comparison:
     """Run two models on the same inputs and judge whether they are the same function.
 
-    The tolerance is not a number but model A's own rounding noise; outputs that hardly move
-    with the inputs are no evidence, and give `inconclusive`. See `verdict.py`.
+    The tolerance is not a number but model A's own rounding noise; outputs that barely change
+    with the inputs are not evidence, and give `inconclusive`. See `verdict.py`.
 
     Args:
         a: the model that is right.
@@ -57,7 +57,7 @@ def compare(
         provider: where to run (`runtime.providers.choose`).
         seed: of the random samples and of the noise measurement.
         count: how many random samples.
-        tensors: internal tensors of both models, compared beside the outputs: evidence for
+        tensors: internal tensors of both models, compared in addition to the outputs: evidence for
             outputs that a later operator, such as a saturated softmax, keeps from moving.
         images: how image files become inputs.
         run_limits: what each model may take, and whether it runs in a process of its own.
@@ -86,7 +86,7 @@ def compare(
     tolerance = Tolerance(keep, max_error)
     tolerance.check()
     if tolerance and (samples is None or (isinstance(samples, Samples) and samples.random)):
-        raise UsageError("made-up samples say nothing about an approximation", "give --samples")
+        raise UsageError("random samples say nothing about an approximation", "give --samples")
     memory = None if run_limits is None else run_limits.memory
     given = left, right = load(a), load(b)
     chosen = choose(provider)

@@ -2,7 +2,7 @@
 
 Every float32 of both models and of the samples becomes the float64 of the same value. If the two
 then agree within the rounding of float64, they are the same function. It cannot be asked of models
-with shorter types or quantised steps, whose rounding belongs to what they are, and it is far too
+with shorter types or quantized steps, whose rounding belongs to what they are, and it is far too
 slow for large ones. It runs in a process of its own, which ends with the budget.
 """
 
@@ -46,10 +46,10 @@ _SAMPLES = 6
 _RUNS = 4 + DRAWS
 
 #: A difference is looked at again only if it is less than this many times the tolerance: beyond,
-#: rounding is no explanation.
+#: rounding is not an explanation.
 _MARGINAL = 100.0
 
-#: An error beyond this share of the movement is no rounding of float32 either.
+#: An error beyond this share of the movement is not rounding of float32 either.
 _PLAIN = 2.0**-10
 
 #: An error below this share of a channel's largest value, 4,096 units of double precision, may be
@@ -124,7 +124,7 @@ def in_double(doubt: Doubt, budget: float, limits: RunLimits) -> Comparison:
 
 
 def difference_in_double(doubt: Doubt, budget: float, limits: RunLimits) -> str:
-    """How models differ that are known not to be equal, in words; "" where it does not show.
+    """How models differ that are known not to be equal, as text; "" where it does not show.
 
     No rounding of float32 is taken into account, which a weight of another value is not.
     """

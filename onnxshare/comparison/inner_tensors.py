@@ -2,7 +2,7 @@
 
 Where models part is the first tensor that both have by name whose error is more than rounding.
 
-An output behind a ReLU that is 0 throughout, a saturated softmax or an ArgMax hardly moves, so
+An output behind a ReLU that is 0 throughout, a saturated softmax or an ArgMax barely changes, so
 equal values prove nothing. But where both models end in the same operators with the same
 attributes, the tensors that go into these stand for each other, whatever their names; if they
 agree and move, the outputs are the same function of them. They can only speak for the models:
@@ -117,7 +117,7 @@ def _excesses(pair: _Pair, names: Sequence[str], samples: Samples) -> Iterator[T
     for name in suspects:
         tally = Tally(name)
         tally.add(first[name], second[name], [run[name] for run in own])
-        tally.discrete = noise.quantised
+        tally.discrete = noise.quantized
         if judge(tally, internal=True).excess and not tally.problem:
             deeper = deeper or noise.deeper(inputs, _MOST_SAMPLES)
             tally.add_noise(first[name], [run[name] for run in deeper])

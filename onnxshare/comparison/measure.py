@@ -131,7 +131,7 @@ class Measurement:
 
     @property
     def small_differ(self) -> bool:
-        """Whether small samples alone may differ, beside whose outputs the errors are larger."""
+        """Whether small samples alone may differ, next to whose outputs the errors are larger."""
         return any(judge(t, internal=False).excess for t in self._small_tallies.values())
 
     @property
@@ -217,7 +217,7 @@ class Measurement:
         if any(row >= NOISE_SAMPLES for row in known):
             own += self._noise.runs(part.arrays, self._batch)
         for name, tally in self._tallies.items():
-            tally.discrete = self._noise.quantised
+            tally.discrete = self._noise.quantized
             tally.add_noise(ours[name], [run[name] for run in own])
             if moved is not None and name in self._answering:
                 tally.add_response(ours[name], moved[name])

@@ -1,11 +1,11 @@
-"""An operator or attribute that differs alone: parts of two graphs, run on made-up values.
+"""An operator or attribute that differs alone: parts of two graphs, run on random values.
 
 Outputs may hide that an operator, an attribute or a node differs: a clip that no sample reaches, a
 comparison with a number that none hits. So what differs between tensors that stand for each other
 (`graph_parts.py`) runs alone: on values of both signs and all sizes, on the constants that it
 compares with, on whole numbers, where values tie. Where that shows nothing, the parts do the same.
 Where it does, they run once more with all before them, back to layers that may give any numbers: a
-ReLU behind a sigmoid may go. What differs still is named, and is no pass.
+ReLU behind a sigmoid may go. What differs still is named, and is not a pass.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.input_specs import batching, input_specs
 from onnxshare.samples.samples import Samples
 
-#: Samples on which tensors are held against each other, and which say what shapes they have.
+#: Samples on which tensors are checked against each other, and which say what shapes they have.
 _SEEN = 2
 
 #: Parts of one kind that are run: a fusion may be in every layer of many.
@@ -39,7 +39,7 @@ _OF_A_KIND = 2
 #: Values from this size on may leave the range of a type for no fault of a model.
 _LARGE = 64.0
 
-#: Constants of this size are no thresholds.
+#: Constants of this size are not thresholds.
 _LARGEST = 1e9
 
 #: Constants that fill all values in turn.
@@ -138,7 +138,7 @@ class _Search:
         return None
 
     def _values(self, part: Part) -> dict[str, Array] | None:
-        """The values of the cuts on some samples; None where they cannot be made up."""
+        """The values of the cuts on some samples; None where they cannot be random."""
         given = self._samples.arrays.keys()
         inner = [name for name in part.cuts if name not in given]
         found = dict(self._tensors("A", inner)) if inner else {}
@@ -179,7 +179,7 @@ class _Alone:
 
 @dataclass(frozen=True)
 class _Kind:
-    """How values are made up.
+    """How values are random.
 
     Attributes:
         make: normal, uniform, steps (whole numbers), constants (those of the part) or filled.

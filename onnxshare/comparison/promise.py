@@ -1,4 +1,4 @@
-"""What an approximate model promises: written into its metadata, held against new samples."""
+"""What an approximate model promises: written into its metadata, checked against new samples."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Promise:
 
     Attributes:
         rewrite: the rewrite that made it.
-        agreement_low: the share of samples on which the arg-max shall agree at least; None
-            where the outputs are no classes.
-        sqnr_low: the centred SQNR in dB that outputs without classes shall reach at least.
+        agreement_low: the share of samples on which the arg-max should agree at least; None
+            where the outputs are not classes.
+        sqnr_low: the centred SQNR in dB that outputs without classes should reach at least.
         classes, values: the outputs that each is promised of; empty for all of that kind.
         original, approximation: digests of the functions of the pair that it was made for; empty
             where it names none, and then it counts between no models.
@@ -101,14 +101,14 @@ def _read(text: str | None) -> Promise | None:
 
 
 class Fit(TypedDict, total=False):
-    """Figures of a fit, as the model notes them beside the promise.
+    """Figures of a fit, as the model notes them next to the promise.
 
     Attributes:
         method: the small head that was fitted.
         fitted_on: the number of samples.
         left_out_error: the largest leave-one-out error of its layers, where it has one.
         refined: whether a layer was refined as a classifier.
-        keep, max_error: what was asked for, where that was certified.
+        keep, max_error: what was requested, where that was certified.
         classes, values: the outputs that it was asked of.
     """
 
@@ -130,12 +130,12 @@ def make(comparison: Comparison, rewrite: str, fit: Fit) -> tuple[dict[str, Any]
         rewrite: the name of the rewrite that made the approximation.
         fit: what else to note of the fit.
 
-            A `keep` or `max_error` there is what was asked for: it is promised where the
+            A `keep` or `max_error` there is what was requested: it is promised where the
             samples show it, instead of the most that they show. `classes` and `values` there are
             the outputs that it was asked of.
 
     Returns:
-        The promise as it is written into the model, and what was measured, in words.
+        The promise as it is written into the model, and what was measured, as text.
     """
     promise: dict[str, Any] = {"rewrite": rewrite, "samples": comparison.samples, **fit}
     keep, most = fit.get("keep"), fit.get("max_error")
@@ -180,7 +180,7 @@ def _of_values(row: OutputComparison | None, most: float | None) -> tuple[dict[s
     name = "the output" if row is None else f"'{row.name}'"
     words = f"the error of {name} is {10 ** (-ratio / 20):.1%} ({-ratio:.1f} dB) of its movement"
     low = ratio - SQNR_MARGIN_DB
-    if most is not None:  # what was asked for has a bound of its own, and needs no margin
+    if most is not None:  # what was requested has a bound of its own, and needs no margin
         low = _decibels(most) if ratio >= _decibels(most) else min(low, ratio)
     return {"sqnr": ratio, "sqnr_low": low}, words
 
@@ -197,7 +197,7 @@ def _percent(share: float) -> str:
 
 
 def hold(rows: Sequence[OutputComparison], promise: Promise) -> tuple[bool, str]:
-    """Return whether a promise is kept on the compared samples, and how in words."""
+    """Return whether a promise is kept on the compared samples, and how, as text."""
     found = []
     if promise.agreement_low is not None:
         found.append(_hold_classes(_by_agreement(_of(rows, promise.classes)), promise))
@@ -242,7 +242,7 @@ def _by_agreement(rows: Sequence[OutputComparison]) -> OutputComparison | None:
 
 
 def _by_sqnr(rows: Sequence[OutputComparison]) -> OutputComparison | None:
-    """The output with the largest error beside its movement; None if none has an error."""
+    """The output with the largest error relative to its movement; None if none has an error."""
     known = [row for row in rows if row.sqnr_centred_db is not None]
     known = [row for row in known if not row.internal] or known
     return min(known, key=lambda row: row.sqnr_centred_db or 0.0, default=None)

@@ -98,7 +98,7 @@ class Divergence:
         node_a, node_b: the nodes that make it.
         error: largest |a - b|; None where they cannot be subtracted.
         tolerance: what rounding explains, in the channel that is furthest over it.
-        problem: a difference that no tolerance excuses, in words, or an empty string.
+        problem: a difference that no tolerance excuses, as text, or an empty string.
         is_output: whether it is an output, so that no tensor inside that both have differs.
     """
 
@@ -126,7 +126,7 @@ class WeightProof:
 
 @dataclass(frozen=True)
 class LocalProof:
-    """Rewritten tensors run alone, on made-up features (`rewrites/proof/local_bound.py`).
+    """Rewritten tensors run alone, on random features (`rewrites/proof/local_bound.py`).
 
     Attributes:
         tensors: how many.
@@ -151,26 +151,26 @@ class Comparison(Result):
     Attributes:
         verdict: what follows.
         reason: why, in one sentence.
-        provider: where the models ran, in words.
-        outputs: one row per output, then one per internal tensor that was asked for.
+        provider: where the models ran, as text.
+        outputs: one row per output, then one per internal tensor that was requested.
         samples: the number of samples.
-        origin: where the samples come from, in words.
+        origin: where the samples come from, as text.
         seed: the seed of the random samples and of the noise measurement.
         accuracy: share of samples that `a` and `b` classify as labelled; None without labels.
         weights: what became of the weights; None where no rewrite states it.
         local: the rewritten tensors alone; None unless the outputs showed too little.
-        latency: how long they take, one entry per batch size; None if that was not asked for.
+        latency: how long they take, one entry per batch size; None if that was not requested.
         memory: per model (`a`, `b`) the peak of the process that had run it once and no other;
             None where that cannot be told. In bytes, ONNX Runtime itself included.
         left_to_cpu: per model the nodes that another provider left to the CPU; None on the CPU.
         first_divergence: where they part, if the verdict is `different`; None if not, or if no
             tensor that both have by name could be compared.
-        random: whether the samples were made up.
+        random: whether the samples were generated.
         failed_model: the model that cannot be run, "A" or "B", if the verdict is `not run`.
         missing_kernel: the operator that it needs and that the provider has in other types only.
     """
 
-    # What is left out, `origin` and `reason` say in words.
+    # What is left out, `origin` and `reason` say as text.
     SHOWN = (
         *("verdict", "reason", "provider", "outputs", "samples", "origin", "seed", "accuracy"),
         *("weights", "local", "latency", "memory", "left_to_cpu", "first_divergence"),

@@ -27,8 +27,8 @@ DEEPER_DRAWS = 8
 #: How far inputs are moved, relatively, to see whether the outputs answer: just under 1 %.
 VISIBLE = 2.0**-7
 
-#: How far inputs of a quantised model are moved at a second look: a quarter of an 8-bit step.
-QUANTISED = 2.0**-10
+#: How far inputs of a quantized model are moved at a second look: a quarter of an 8-bit step.
+QUANTIZED = 2.0**-10
 
 #: The most bytes of weights that are moved: what is moved is held in memory.
 MOST_MOVED = 2**29
@@ -48,7 +48,7 @@ class NoiseMeter:
     The ways: without ONNX Runtime's graph optimisations (other kernels, another order of sums),
     and `DRAWS` times on x·(1 + u·r), where r is ±1 at random and u the unit of the coarsest
     float type that the model computes in: this shakes up every rounding that follows. Where it
-    cannot (inputs that are zero or tiny beside a bias, integer inputs), `deeper` moves the
+    cannot (inputs that are zero or tiny next to a bias, integer inputs), `deeper` moves the
     weights by u instead; that takes a copy of the model, so it is done only when needed.
     """
 
@@ -63,7 +63,7 @@ class NoiseMeter:
         self._session = session
         proto = model.skeleton
         self._unit = working_epsilon(proto)
-        self.quantised = any(rounds_data(node) for node in proto.graph.node)
+        self.quantized = any(rounds_data(node) for node in proto.graph.node)
         self._random = np.random.default_rng([seed, 1])
         self._model = model
         self._plain: Session | None = None
@@ -90,13 +90,13 @@ class NoiseMeter:
     def deeper(self, inputs: Mapping[str, Array], batch: int) -> list[dict[str, Array]]:
         """Return the outputs with weights and biases moved by one rounding error.
 
-        A quantised model jumps by whole steps where a value crosses the middle between two, which
+        A quantized model jumps by whole steps where a value crosses the middle between two, which
         one rounding error seldom makes happen: its inputs move by a fraction of a step, too.
         """
         results = []
         for _ in range(DEEPER_DRAWS):
-            if self.quantised and any(is_float(array) for array in inputs.values()):
-                results.append(self._session.run(self._moved(inputs, QUANTISED), batch))
+            if self.quantized and any(is_float(array) for array in inputs.values()):
+                results.append(self._session.run(self._moved(inputs, QUANTIZED), batch))
             with contextlib.suppress(RuntimeFailure):
                 moved = _moved_weights(self._model, self._unit, self._random)
                 results.append(self._session.variant(moved).run(inputs, batch))
@@ -118,7 +118,7 @@ class NoiseMeter:
 
 
 def rounds_data(node: onnx.NodeProto) -> bool:
-    """Whether a node rounds data to whole steps; weights stored so and dequantised do not."""
+    """Whether a node rounds data to whole steps; weights stored so and dequantized do not."""
     return traits_of(node).rounds or node.op_type.startswith("QLinear")
 
 
@@ -157,7 +157,7 @@ def _takes_no_weights(node: onnx.NodeProto) -> bool:
 def _moved_weights(model: Model, step: float, random: np.random.Generator) -> Model:
     changed = onnx.ModelProto()
     changed.CopyFrom(model.skeleton)
-    # Sizes and steps, which happen to be floats, are no weights.
+    # Sizes and steps, which happen to be floats, are not weights.
     fixed = {name for node in changed.graph.node if _takes_no_weights(node) for name in node.input}
     stored = [(tensor.name, tensor) for tensor in changed.graph.initializer]
     for node in changed.graph.node:

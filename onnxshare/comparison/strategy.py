@@ -2,16 +2,17 @@
 
 1. Both models on the samples, against A's own noise (`measure.py`, `verdict.py`).
 2. Random samples of other sizes, where a model cannot run at those that were guessed.
-3. Outputs that hardly move: the tensors that go into the last operators (`inner_tensors.py`);
+3. Outputs that barely change: the tensors that go into the last operators (`inner_tensors.py`);
    integers and labels that take several values are evidence where these do not part.
-4. Still inconclusive, and the samples made up: the same ones larger or smaller, until outputs live.
+4. Still inconclusive, and the samples are random: the same ones larger or smaller, until outputs
+   live.
 5. Passed, on samples of very different scales: once more on the small ones alone, because what is
-   rounding beside large numbers is an error beside small ones.
-6. Passed, with the batch open: runs of other batches. With samples made up and sizes open: once
+   rounding next to large numbers is an error next to small ones.
+6. Passed, with the batch open: runs of other batches. With random samples and sizes open: once
    more at other sizes, odd and long ones among them; with open integers: others than 0 and 1.
 7. Inconclusive, or different by little: in double precision, in a budget (`double_precision.py`).
 8. Passed: the weights are read. Where one layer's differ and nothing makes up for it
-   (`weight_difference.py`), that is no pass, and different if double precision shows it.
+   (`weight_difference.py`), that is not a pass, and different if double precision shows it.
 9. Passed: operators, attributes and nodes that differ run alone (`part_difference.py`).
 """
 
@@ -53,7 +54,7 @@ from onnxshare.samples.random_samples import (
 )
 from onnxshare.samples.samples import Array, Samples, random_samples
 
-#: Factors on made-up inputs, tried in turn while the outputs do not live.
+#: Factors on random inputs, tried in turn while the outputs do not live.
 SCALES = (1e-2, 1e2, 1e-4, 1e4)
 
 #: Samples of the second sizes.
@@ -65,7 +66,7 @@ _BATCHES = (1, 2, 3)
 #: Types of integers and booleans.
 _LABELS = frozenset(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(code)) for code in "?bhilqBHILQ")
 
-#: Why outputs of few digits are no evidence.
+#: Why outputs of few digits are not evidence.
 _COARSE = (
     "rounding is too large a share of any output for agreement to prove something: compare the "
     "models as they were before they were converted"
@@ -219,7 +220,7 @@ def _with_parts_run(task: Task, last: _Round) -> Comparison:
         return last.found
     if part.inputs is not None:
         rows = min(len(array) for array in part.inputs.values())
-        shown = Samples(part.inputs, None, "made up for what differs", True)
+        shown = Samples(part.inputs, None, "random for what differs", True)
         again = measure(task, shown.take(range(rows)))
         if again.verdict is Verdict.DIFFERENT:
             return again.saying(f"{part.words}: {again.found.reason}").found

@@ -100,7 +100,7 @@ class Tally:
     Attributes:
         samples: rows seen.
         bit_equal: all bytes equal so far.
-        problem: a difference that no tolerance excuses, in words, or an empty string.
+        problem: a difference that no tolerance excuses, as text, or an empty string.
         numeric: whether the tensor is floating-point, and so judged by tolerance.
         classes: the size of the class axis, or 0 where there is none.
         agree: rows with the same arg-max; of integers and strings, rows that are equal.

@@ -41,10 +41,10 @@ class Tolerance:
                 raise UsageError(f"{name} is {value}", "give a share, such as 0.99")
 
     def hold(self, judged: Sequence[Judged]) -> tuple[bool, str]:
-        """Return whether all outputs keep it, and how in words.
+        """Return whether all outputs keep it, and how, as text.
 
         Raises:
-            UsageError: classes shall be kept, and no output has classes or labels.
+            UsageError: classes should be kept, and no output has classes or labels.
         """
         outputs = [item for item in judged if not item.row.internal]
         if self.keep is not None and not any(map(_has_classes, outputs)):
@@ -73,7 +73,7 @@ class Tolerance:
         low = agreement_lower_bound(agree, samples) or 0.0
         words = (
             f"{name} names the same class on {agree / samples:.2%} of the samples (at least "
-            f"{low:.2%} with 95 % confidence), and {self.keep:.2%} was asked for"
+            f"{low:.2%} with 95 % confidence), and {self.keep:.2%} was requested"
         )
         if low < self.keep <= agree / samples:
             most = math.ceil(math.log(0.05) / math.log(self.keep))

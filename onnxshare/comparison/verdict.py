@@ -13,19 +13,19 @@ biases up to 1,000, plain, ReLU and softmax outputs, five kinds of inputs), on n
 25,088 inputs and on nine models that other people trained: mostly under 0.2, never over 1. The
 same with mixed-up axes, height and width swapped, two rows swapped, the bias dropped or one
 channel scaled by 1.01: from 19 upwards where the outputs live, but for that scaling behind a
-sigmoid (3.8), and a bias of 0.04 dropped beside scores of thousands (2.4); none passed.
+sigmoid (3.8), and a bias of 0.04 dropped next to scores of thousands (2.4); none passed.
 Channels that a ReLU keeps at 0 on every sample show nothing: then the tensor before it is compared.
 
-What is noise beside large samples may be an error beside small ones: two biases of a hidden layer
-swapped in a net that people use (maxpool, MNIST) came to 0.97 of the tolerance on made-up inputs
+What is noise for large samples may be an error for small ones: two biases of a hidden layer
+swapped in a net that people use (maxpool, MNIST) came to 0.97 of the tolerance on random inputs
 of all scales, and far beyond it on the small ones alone, so these are looked at alone too. On 35
 settings (7 nets, 5 kinds of inputs) and on rewrites of our own and of nine models that other people
 trained, this and the rounds after it (`strategy.py`), which read the weights in the end
-(`weight_difference.py`), called no right rewrite different and passed none of 566 spoilt ones (the
-outputs alone: 2 of 487, which move them by less than half of the tolerance); inputs that are all
-zero stay `inconclusive` (`benchmarks/validation_rates.py`, where the figures of other rules stand
-beside these). Several layers that are spoilt at once, in hidden units that no input wakes, can
-still hide from `compare`; `rewrite` sees each layer, and passed none of 352.
+(`weight_difference.py`), called no right rewrite different and passed none of 566 corrupted ones
+(the outputs alone: 2 of 487, which move them by less than half of the tolerance); inputs that are
+all zero stay `inconclusive` (`benchmarks/validation_rates.py`, where the figures of other rules
+stand next to these). Several layers that are corrupted at once, in hidden units that no input
+wakes, can still hide from `compare`; `rewrite` sees each layer, and passed none of 352.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def tolerances(tally: Tally) -> Floats:
     - the channel's own noise;
     - the middle noise of all channels, relative to how far each moves, times this channel's
       movement: few samples may let one channel off with no noise at all (the largest instead of
-      the middle where values jump by quantisation steps);
+      the middle where values jump by quantization steps);
     - one unit in the last place of the channel's largest value;
-    - for channels that hardly move, and so are no evidence anyway, the middle noise relative to
+    - for channels that barely change, and so are not evidence anyway, the middle noise relative to
       the largest values: what does not move has its noise measured by few draws only.
     """
     movement, largest = tally.movement, tally.largest
@@ -248,8 +248,8 @@ def _unseen(judged: Sequence[Judged], alive: set[str], covers: Mapping[str, Sequ
             channels = f"{still} of {item.live.size} channels of '{item.row.name}'"
             before = [name for name in covers.get(item.row.name, ()) if name in alive]
             if before:
-                return f"; {channels} hardly moved, and '{before[-1]}' before it was judged instead"
-            return f"; {channels} hardly moved, and could not be judged"
+                return f"; {channels} barely changed; '{before[-1]}' before it was judged instead"
+            return f"; {channels} barely changed, and could not be judged"
     return ""
 
 
@@ -271,7 +271,7 @@ def _dead(judged: Sequence[Judged], dead: Sequence[str]) -> str:
             "the inputs, so equal values prove nothing: pass more --samples"
         )
     return (
-        f"output '{dead[0]}' hardly moves with these inputs ({share} of its channels do), so "
+        f"output '{dead[0]}' barely changes with these inputs ({share} of its channels do), so "
         "equal values prove nothing: pass other --samples"
     )
 

@@ -4,10 +4,10 @@ Outputs may hide a changed weight: a bias of a unit that no sample wakes, a diff
 layers make smaller than rounding. But weights can be read. Where both models hold the same values,
 in whatever order, names and operators, but for one layer whose weights differ by more than
 rounding, and neither an operator nor a number elsewhere went or came to make up for it, that layer
-computes something else. What makes up for a changed weight, and so is never held against a model:
-a normalisation or factor that was folded into it (its numbers are gone), a changed `alpha`, other
+computes something else. What compensates for a changed weight, and so never counts against a model:
+a normalization or factor that was folded into it (its numbers are gone), a changed `alpha`, other
 layers that changed too (equalised channels, reordered units), another type; nor what a layer after
-it takes off again: a term that all classes share before a softmax, any before a normalisation.
+it takes off again: a term that all classes share before a softmax, any before a normalization.
 """
 
 from __future__ import annotations
@@ -371,7 +371,7 @@ def _is_table(used: Used) -> bool:
 
 
 def _looked_up(used: Used, values: Callable[[str], Array]) -> str:
-    """Which share of a table's rows the samples look up, in words."""
+    """Which share of a table's rows the samples look up, as text."""
     if not _is_table(used):
         return ""
     rows: set[int] = set()

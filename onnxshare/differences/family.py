@@ -92,7 +92,7 @@ def family(sources: Sequence[ModelSource], *, progress: Progress | None = None) 
 
     Raises:
         UsageError: fewer than two models are given.
-        ModelFileError: a source is no readable model, or its weights cannot be read.
+        ModelFileError: a source is not a readable model, or its weights cannot be read.
         ModelError: the graph of one contradicts itself.
 
     Example:

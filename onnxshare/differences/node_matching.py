@@ -52,7 +52,7 @@ def _is_default(node: Node, attribute: onnx.AttributeProto, graph: Graph) -> boo
         read = node.input(3 if node.op_type == "QLinearConv" else 1)
         weight = graph.source(node.scope, read) if read else None
         return weight is not None and items == list(weight.shape)[2:]
-    if name == "auto_pad":  # VALID is no padding, unless sizes of the output decide on it
+    if name == "auto_pad":  # VALID is not a padding, unless sizes of the output decide on it
         return value in ("VALID", b"VALID") and not node.attribute("output_shape", [])
     if name == "perm":
         return items == list(range(len(items)))[::-1]

@@ -91,9 +91,9 @@ class WeightChange:
             reshaped (the same bytes, other dims);
             transposed (bit for bit, see `permutation`), transposed and reshaped;
             reordered (the same elements in another order, by a digest of 128 bits);
-            requantised (the same numbers once what is quantised is dequantised, perhaps transposed,
+            requantized (the same numbers once what is quantized is dequantized, perhaps transposed,
             see `permutation`);
-            quantised (B's is A's, each number rounded to the nearest step), dequantised (the other
+            quantized (B's is A's, each number rounded to the nearest step), dequantized (the other
             way round), with the largest difference, perhaps transposed;
             retyped (another element type);
             resized (other dims and other values);

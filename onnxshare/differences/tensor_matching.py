@@ -2,7 +2,7 @@
 
 Matched in this order, each tensor once: the same name and bytes; the same bytes under another
 name; the same name; the same elements in another order or other dims, under another name; the same
-numbers once quantised ones are dequantised; a tensor and its rounded form. Small tensors, and those
+numbers once quantized ones are dequantized; a tensor and its rounded form. Small tensors, and those
 whose elements are all alike, are equal to others for no deep reason: the same bytes under another
 name count only at last. What is left was added or removed, or merged with an equal one.
 """
@@ -135,7 +135,7 @@ class _Matcher:
         if order is not None and forth:
             order = tuple(order.index(axis) for axis in range(len(order)))
         figures = {"max_abs": found.max_abs, "max_rel": found.max_rel}
-        change = "quantised" if forth else "dequantised"
+        change = "quantized" if forth else "dequantized"
         self._add(change, one, other, permutation=order, **figures)
         return True
 
@@ -153,7 +153,7 @@ class _Matcher:
             order = left.permutation_to(right) if left.content.bag == right.content.bag else None
             if order is None:
                 return False
-        self._add("requantised", one, other, permutation=order)
+        self._add("requantized", one, other, permutation=order)
         return True
 
     def _compare(self, one: IndexedTensor, other: IndexedTensor) -> None:

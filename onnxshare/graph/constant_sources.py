@@ -47,7 +47,7 @@ class Sources:
 
     def of(self, scope: Scope, name: str) -> Stored | None:
         """The stored tensor whose elements a name carries, through layout nodes, casts and
-        (de)quantisation; None if the name depends on the model's inputs."""
+        (de)quantization; None if the name depends on the model's inputs."""
         if scope.parent is None:
             return self.all(scope).get(name)
         if name in scope.sources:
@@ -131,7 +131,7 @@ class Sources:
         return made
 
     def _carries(self, node: Node, name: str) -> bool:
-        if not traits_of(node).carries and not _fake_quantised(node):
+        if not traits_of(node).carries and not _fake_quantized(node):
             return False
         return bool(node.inputs) and name == node.outputs[0]
 
@@ -153,7 +153,7 @@ class Sources:
         return Stored(key, name, dtype, tuple(dims), None, fill)
 
 
-def _fake_quantised(node: Node) -> bool:
+def _fake_quantized(node: Node) -> bool:
     if node.op_type != "QuantizeLinear" or not traits_of(node).quantized:
         return False
     readers = node.scope.readers(node.outputs[0])

@@ -196,7 +196,7 @@ def _expand(node: Node, inputs: Inputs) -> Array | None:
 
 
 @_evaluates("DequantizeLinear")
-def _dequantise(node: Node, inputs: Inputs) -> Array | None:
+def _dequantize(node: Node, inputs: Inputs) -> Array | None:
     """y = (x - zero_point) · scale, per tensor, per axis or in blocks
     (https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html)."""
     data, scale = _need(inputs[0]), _need(inputs[1])
@@ -273,7 +273,7 @@ OPERATORS.update(
 #: So many nodes are left to the reference implementation, which takes half a millisecond for each.
 _MOST_EVALUATED = 2000
 
-#: The largest ConstantOfShape that is filled in memory when its values are asked for.
+#: The largest ConstantOfShape that is filled in memory when its values are requested.
 MAX_FILLED = 2**30
 
 #: Known shapes: (scope path, tensor name) → sizes.
@@ -422,7 +422,7 @@ class Values:
             with np.errstate(all="ignore"):  # a division by zero is the model's business
                 result = OPERATORS[node.op_type](node, inputs)
         except (ValueError, IndexError, TypeError, ArithmeticError, KeyError, MemoryError):
-            return None  # not ours to judge: whoever needs the value says that it is unknown
+            return None  # not ours to judge: what needs the value says that it is unknown
         return None if result is None else np.asarray(result)
 
     def _evaluate(self, node: Node, name: str, inputs: list[Any]) -> Any:

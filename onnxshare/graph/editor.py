@@ -22,7 +22,7 @@ class Editor:
     Args:
         proto: the model; it is not changed.
         rewrite: the name that new nodes carry as their origin.
-        payloads: where large constants are held beside the model; None puts them into it.
+        payloads: where large constants are kept outside the model; None puts them into it.
     """
 
     def __init__(

@@ -136,7 +136,7 @@ class Graph:
             too_short = len(node.inputs) < least_inputs or len(node.outputs) < least_outputs
             if too_short or "" in node.inputs[:named_inputs]:
                 raise too_few(node, least_inputs, least_outputs)
-            if node.name in named:  # two nodes may share a name, also one that was made up
+            if node.name in named:  # two nodes may share a name, also one that was invented
                 node.name = f"{node.name}#{position}"
             named.add(node.name)
             for name in node.inputs:
@@ -229,8 +229,8 @@ class Graph:
 
     def source(self, scope: Scope, name: str) -> Stored | None:
         """The stored tensor whose elements a name carries, through layout nodes, casts and
-        (de)quantisation; None if the name depends on the model's inputs."""
-        if scope.parent is None and scope.traced:  # asked for every node, so with one call less
+        (de)quantization; None if the name depends on the model's inputs."""
+        if scope.parent is None and scope.traced:  # called for every node, so with one call less
             return scope.sources.get(name)
         return self._sources.of(scope, name)
 

@@ -3,7 +3,7 @@
 A file of a few kilobytes can ask inference for tensors of a thousand axes, for shapes of 2⁴⁰
 numbers (a Concat of itself, forty times), or for a stride of 0, which versions of onnx divide by.
 What an exporter writes passes here in a few microseconds a node, as nodes of one operation are
-looked at together; anything else is no error, only a reason to let another process do it
+looked at together; anything else is not an error, only a reason to let another process do it
 (`onnx_sandbox.py`).
 """
 
@@ -148,7 +148,7 @@ class _Weigher:
     """Upper bounds for each tensor: its axes, and its numbers where it may be a computed shape.
 
     Numbers are known of constants, of what Shape answers, and of what is computed from these. A
-    tensor of any other origin may have any number of elements, and is no ordinary shape.
+    tensor of any other origin may have any number of elements, and is not an ordinary shape.
     """
 
     def __init__(self) -> None:
@@ -239,7 +239,7 @@ class _Weigher:
             known_rank[name] = rank
             if known:
                 known_count[name] = count
-        # Many numbers are no harm as long as no shape is made of them, but a Concat may double.
+        # Many numbers do no harm as long as no shape is made of them, but a Concat may double.
         return rank <= MAX_RANK and (count <= MAX_COUNT or kind.makes)
 
     def inside(

@@ -12,7 +12,7 @@ from onnxshare.io.tensors import Array
 
 def rearrange(node: Node, data: Array, values: Values) -> Array | None:
     """Apply a layout node to an array, its shape or axes taken from `values`; an element-wise one
-    leaves every element in its place. None if it is no pure layout operator or its operands are
+    leaves every element in its place. None if it is not a pure layout operator or its operands are
     unknown.
 
     Used with arrays of indices, it tells where a layout node moves each element.

@@ -144,7 +144,7 @@ def mode_of(path: Path) -> int | None:
 def written(
     path: Path, pieces: Iterable[bytes | memoryview], mode: int | None = None
 ) -> Iterator[tuple[Path, int]]:
-    """A new file beside `path`, on the disk: its hidden name, and its size in bytes. What is still
+    """A new file next to `path`, on the disk: its hidden name, and its size in bytes. What is still
     there in the end is removed; until then it is locked, which says that this run is alive.
 
     Args:
@@ -241,7 +241,7 @@ def move(name: Path, path: Path, *, force: bool) -> None:
 
 
 def _link(name: Path, path: Path) -> bool:
-    """Unlike a rename, a link fails if somebody has made `path` meanwhile."""
+    """Unlike a rename, a link fails if `path` was made meanwhile."""
     try:
         os.link(name, path)
     except FileExistsError:

@@ -114,7 +114,7 @@ def _open(folder: Path, parts: list[str], location: str) -> int:
         return _walk(folder, parts)
     except FileNotFoundError:
         raise Refused(
-            f"'{location}' is missing in {folder}", "put the data file beside the model"
+            f"'{location}' is missing in {folder}", "put the data file next to the model"
         ) from None
     except OSError as error:
         if _is_link(folder, parts):
@@ -132,7 +132,7 @@ def _walk(folder: Path, parts: list[str]) -> int:
             following = os.open(part, below | os.O_DIRECTORY, dir_fd=current)
             os.close(current)
             current = following
-        # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
+        # Without O_NONBLOCK, opening a pipe would wait for a writer.
         return os.open(parts[-1], below | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=current)
     finally:
         os.close(current)
@@ -225,7 +225,7 @@ def _number(entries: dict[str, str], key: str, default: int) -> int:
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise Refused(f"its {key} '{text[:40]}' is no size in bytes")
+        raise Refused(f"its {key} '{text[:40]}' is not a size in bytes")
     return int(text)
 
 
@@ -297,7 +297,7 @@ class ExternalData:
                     raise Refused(
                         f"'{where.location}' is too short: it has {size} bytes, and "
                         f"{where.offset + where.length} are needed",
-                        "the file is truncated or belongs to another model: get it again",
+                        "the file is truncated or belongs to another model: download it again",
                     )
                 yield where, file
                 self._require_unchanged(where.location, file)

@@ -63,7 +63,7 @@ class Model:
 
     @cached_property
     def proto(self) -> onnx.ModelProto:
-        """The whole model, payloads included, read when first asked for; external tensors are
+        """The whole model, payloads included, read when first needed; external tensors are
         still references."""
         if not self.payloads:
             return self.skeleton
@@ -218,8 +218,8 @@ def without_defaults(model: Model) -> Model:
 
 def all_tensors(proto: onnx.ModelProto, *, by_type: bool = False) -> list[onnx.TensorProto]:
     """Every tensor of a model: initializers and attributes, dense and sparse, in subgraphs,
-    functions and training information too; with `by_type`, which is fast, not what an attribute
-    holds against its own type."""
+    functions and training information too; with `by_type`, which is fast, not the fields
+    of an attribute that contradict its type."""
     tensors: list[onnx.TensorProto] = []
     graphs = [proto.graph]
     for training in proto.training_info:
@@ -271,7 +271,7 @@ def parse(data: Any, name: str, path: Path | None) -> Model:
         path: where it is, for its external data; None if nowhere.
 
     Raises:
-        ModelFileError: it is no readable model.
+        ModelFileError: it is not a readable model.
     """
     head = bytes(data[:512])
     form = text_form(name, head)

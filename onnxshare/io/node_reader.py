@@ -1,9 +1,9 @@
-"""Reads what every node and every initializer is asked for, once, out of the protobuf messages.
+"""Reads, once, what is needed of every node and initializer from the protobuf messages.
 
 Each question to a message makes objects: a graph of thousands of nodes is read here in one loop,
-and whoever comes after works on plain names and numbers. Nodes repeat themselves: those of equal
+and what comes after works on plain names and numbers. Nodes repeat themselves: those of equal
 operator and attributes share one `Operation`. A file may give an attribute any type, so its value
-is held against the type of its default.
+is checked against the type of its default.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from onnxshare.support.child_environment import child_environment
 
-#: Memory that the process may use, in bytes, beside several times its input.
+#: Memory that the process may use, in bytes, in addition to several times its input.
 MEMORY, TIMES_INPUT = 3 * 2**28, 16
 
 #: Seconds it may take, and how many more per megabyte of input.

@@ -1,4 +1,4 @@
-"""Opens what the user names as a model, and says what it is where it is no ONNX model.
+"""Opens what the user names as a model, and says what it is where it is not an ONNX model.
 
 Nothing that is opened here holds up the program: no pipe that nobody writes to, no device. The
 first bytes tell why a file is not an ONNX model.

@@ -15,7 +15,7 @@ Buffer = bytes | memoryview
 
 
 class WireError(ValueError):
-    """The bytes are no well-formed message."""
+    """The bytes are not a well-formed message."""
 
 
 class Field(NamedTuple):

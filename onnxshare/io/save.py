@@ -45,9 +45,9 @@ def check_output(path: Path, *, force: bool, report: bool = False) -> None:
         raise OutputError(f"{path}: is a device, a pipe or a socket", "name a regular file")
     if path.exists() and not force:
         if not report:
-            raise OutputError(f"{path}: exists already", "add --force to overwrite it, or use -o")
+            raise OutputError(f"{path}: already exists", "add --force to overwrite it, or use -o")
         if not _is_report(path):
-            raise OutputError(f"{path}: exists, and is no report", "add --force to overwrite it")
+            raise OutputError(f"{path}: exists, and is not a report", "add --force to overwrite it")
     folder = path.parent
     if not folder.is_dir():
         raise OutputError(f"{folder}: no such folder", "create it first")
@@ -102,7 +102,7 @@ def save_model(model: Model, path: Path, *, external: bool = False, force: bool 
 
     Payloads are copied from where they are, a few MiB at a time: only tensors that were made in
     memory are held there. Embedded weights stay embedded as long as the model stays below 2 GiB,
-    and external ones stay external, in one data file beside the model, `path` + ".data" (or,
+    and external ones stay external, in one data file next to the model, `path` + ".data" (or,
     while that name is in use, `path` + ".<8 digits>.data"). In it, tensors of 1 MiB or more begin
     at multiples of 4096 bytes, others at multiples of 64; tensors that shared a range still do.
 
@@ -221,7 +221,7 @@ def _move(name: Path, path: Path, *, force: bool) -> None:
         atomic_write.move(name, path, force=force)
     except FileExistsError:
         raise OutputError(
-            f"{path}: exists already", "add --force to overwrite it, or use -o"
+            f"{path}: already exists", "add --force to overwrite it, or use -o"
         ) from None
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
@@ -256,7 +256,7 @@ def _outdated(path: Path, model: Model, own: list[Path]) -> list[Path]:
         own = []
     try:
         named = load(path).external_files()
-    except OnnxShareError:  # there is none, or it is no model: it names no files
+    except OnnxShareError:  # there is none, or it is not a model: it names no files
         return []
     return [
         path.with_name(name)

@@ -3,7 +3,7 @@
 The file is walked field by field. A tensor whose payload is large is kept without it: in its
 place stands a reference of the same form as external data, which only this reading can resolve
 (its location is a random token, so no file can forge one). The cost follows the size of the
-graph; the bytes of a payload are touched when somebody asks for them.
+graph; the bytes of a payload are touched when they are needed.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def skim(data: bytes | memoryview) -> tuple[bytes, Payloads]:
     """Return a serialized ModelProto without large payloads, and where those are.
 
     Raises:
-        WireError: the bytes are no well-formed message.
+        WireError: the bytes are not a well-formed message.
         RecursionError: graphs are nested deeper than `MAX_DEPTH`.
         TooManyParts: parsing it would take gigabytes.
     """

@@ -1,4 +1,4 @@
-"""The values of stored tensors, read only when somebody asks for them, and the bits they take."""
+"""The values of stored tensors, read only when they are needed, and the bits they take."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def parse_text(data: bytes, form: str, name: str) -> onnx.ModelProto:
     """Parse a whole file in a text form that `text_form` returned.
 
     Raises:
-        ModelFileError: it is no model in that form; the message says where, if that is known.
+        ModelFileError: it is not a model in that form; the message says where, if that is known.
     """
     if len(data) > MAX_SIZE:
         raise ModelFileError(
@@ -51,7 +51,7 @@ def parse_text(data: bytes, form: str, name: str) -> onnx.ModelProto:
         data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ModelFileError(
-            f"{name}: is not valid UTF-8, so it is no {_FORMS[form][0]} model",
+            f"{name}: is not valid UTF-8, so it is not a {_FORMS[form][0]} model",
             "name a binary model .onnx",
         ) from None
     try:

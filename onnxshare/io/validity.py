@@ -2,7 +2,7 @@
 
 What is checked here is cheap, and what later code relies on: every name can be read, every tensor's
 dims fit its bytes, and functions expand to something that fits into memory. Nodes that are out of
-order are no contradiction (`node_order.py`).
+order are not a contradiction (`node_order.py`).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def check(
         whether the nodes are in topological order.
 
     Raises:
-        ModelFileError: it is no model, or a name in it cannot be read.
+        ModelFileError: it is not a model, or a name in it cannot be read.
         ModelError: it contradicts itself.
     """
     try:

@@ -64,7 +64,7 @@ def run_on_dask(
                 yield from future.result()
             else:
                 again += batch
-        for item in again:  # one after the other: whoever ends a worker now is the one in hand
+        for item in again:  # one after the other: what ends a worker now is the one in hand
             future = submit([item])
             wait([future])
             yield future.result()[0] if future.status == "finished" else lost(item, CRASHED)

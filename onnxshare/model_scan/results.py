@@ -59,7 +59,7 @@ class ScanRow(Result):
 
     @classmethod
     def of(cls, path: str, report: Inspection, structure: str) -> ScanRow:
-        """The row of a model that was inspected; with hashes if that was asked for."""
+        """The row of a model that was inspected; with hashes if that was requested."""
         totals, model = report.totals, report.model
         share = 1 / totals.params if totals.params else 0.0
         hashed = [item for item in report.weights if item.hash] if totals.params else []

@@ -26,7 +26,7 @@ class _Report(Console):
 
 def make_console(*, answers: bool = True) -> Console:
     """A console on stdout, as wide as the terminal, else as COLUMNS says, else 100. `answers` is
-    whether the exit code of the command is an answer, which is no where nobody reads it to the
+    whether the exit code of the command is an answer, which it is not where nothing reads it to the
     end."""
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else WIDTH_IN_A_PIPE
     kind = Console if answers else _Report

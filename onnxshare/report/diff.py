@@ -23,16 +23,16 @@ from onnxshare.report.console import make_console
 from onnxshare.report.inspect_views import for_sizes, words_of
 from onnxshare.report.table import Table, named, rows
 
-#: Rows of a section, unless all are asked for.
+#: Rows of a section, unless all are requested.
 ROWS = 20
 
 _MARKS = {"added": ("+", "green"), "copied": ("+", "green"), "removed": ("-", "red")}
 #: What happened to a weight that a layer reads, in a few words.
 _WEIGHTS = {
     "changed": "has other values",
-    "requantised": "is the same once dequantised",
-    "quantised": "is quantised",
-    "dequantised": "is dequantised",
+    "requantized": "is the same once dequantized",
+    "quantized": "is quantized",
+    "dequantized": "is dequantized",
     "retyped": "has another element type",
     "resized": "has another size",
     "reordered": "has another order of elements",
@@ -199,9 +199,9 @@ def _happened(item: WeightChange) -> str:
         "reshaped": "the same bytes, reshaped",
         "transposed": f"the same weights, transposed{order}",
         "transposed and reshaped": "the same weights, transposed and reshaped",
-        "requantised": f"the same weights once dequantised{turned}",
-        "quantised": f"quantised{turned}",
-        "dequantised": f"dequantised{turned}",
+        "requantized": f"the same weights once dequantized{turned}",
+        "quantized": f"quantized{turned}",
+        "dequantized": f"dequantized{turned}",
         "reordered": "the same values, in another order",
         "retyped": "another element type",
         "resized": "another size",

@@ -31,7 +31,7 @@ from onnxshare.report.text_tools import shortened
 
 
 def print_table(report: Inspection, view: View | None, console: Console | None = None) -> None:
-    """Print the table and, in words, where the unshared weights are and what changes that.
+    """Print the table and, as text, where the unshared weights are and what changes that.
 
     Args:
         report: what was found.

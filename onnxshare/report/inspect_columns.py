@@ -226,7 +226,7 @@ def _bar(row: Row, totals: Totals) -> Bar:
 
 def _equal_to(row: Row, totals: Totals) -> str:
     """What a weight equals, and how."""
-    how = ", dequantised" if row.same_after else ""
+    how = ", dequantized" if row.same_after else ""
     if row.same_as:
         return f"{row.same_as}{how}"
     return f"{row.transposed_of}{how}, transposed" if row.transposed_of else ""

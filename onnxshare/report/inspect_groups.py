@@ -72,7 +72,7 @@ def by_layer(report: Inspection) -> list[Group]:
     """One row per layer that holds parameters, in graph order.
 
     A layer is a convolution, an FC, a recurrent cell or any other node with parameters. What only
-    follows it (bias, normalisation, activation, layout) belongs to it; where branches meet, it
+    follows it (bias, normalization, activation, layout) belongs to it; where branches meet, it
     ends. Weight layers are numbered, as the literature counts them.
     """
     layers: list[list[NodeFacts]] = []

@@ -1,4 +1,4 @@
-"""In words: where the weights are that are used once or stored twice, and what changes that."""
+"""As text: where the weights are that are used once or stored twice, and what changes that."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ _LEAST = 2
 
 
 def describe_equal(report: Inspection) -> list[Text]:
-    """What the hashes say; nothing where none were asked for."""
+    """What the hashes say; nothing where none were requested."""
     hashed = report.hashed
     if not hashed:
         return []
@@ -214,7 +214,7 @@ def _sentence(item: WeightFacts) -> Text:
         order = ", ".join(map(str, item.permutation or ()))
         how = f"is '{item.transposed_of}' transposed ({order})"
     if item.same_after:
-        how += " once what is quantised is dequantised"
+        how += " once what is quantized is dequantized"
     elif item.same_as:
         how += " bit for bit"
     return Text.assemble(("Equal ", "bold"), printable(f"{what} {how}"))

@@ -19,10 +19,10 @@ SORTS = ("graph", "params", "macs", "sharing")
 
 _SORTED_BY = {"params": "params", "macs": "macs", "sharing": "sharing_ratio"}
 
-#: Levels of modules that are shown unless more are asked for.
+#: Levels of modules that are shown unless more are requested.
 DEPTH = 2
 
-#: The columns of tables and Markdown, unless others are asked for.
+#: The columns of tables and Markdown, unless others are requested.
 _SHOWN = {
     "node": "name op_type output params params_share bar sharing_ratio macs",
     "weight": "name dtype shape params params_share bytes used_by sharing_ratio",
@@ -87,7 +87,7 @@ class View:
 
     @cached_property
     def runs(self) -> list[inspect_rows.Run]:
-        """Nodes and repeated blocks of them; nothing where rows are no nodes in graph order."""
+        """Nodes and repeated blocks of them; nothing where rows are not nodes in graph order."""
         folds = self.kind == "node" and self.sort == "graph" and not self.whole
         return inspect_rows.runs(self.rows) if folds else []
 

@@ -46,7 +46,7 @@ def print_result(
         if change is not None and change.search is not None:
             _tried(change.search, console)
     if not result.sites:
-        console.print("Nothing in this model fits what was asked for, so there is nothing to do.")
+        console.print("Nothing in this model fits what was requested, so there is nothing to do.")
     if result.changes:
         console.print(_parameters(result), soft_wrap=True)
     if diff and result.changes:

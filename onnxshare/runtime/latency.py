@@ -12,8 +12,8 @@ from onnxshare.io.tensors import Array
 #: Pairs below which nothing is said.
 LEAST_PAIRS = 100
 
-#: A ratio this close to 1 is no difference worth the name: two sessions of one model may differ as
-#: much by where their memory happens to lie.
+#: A ratio this close to 1 is not a difference worth the name: two sessions of one model may differ
+#: as much by where their memory happens to lie.
 MARGIN = 0.03
 
 _RESAMPLES = 2000

@@ -79,11 +79,11 @@ def parse_memory(text: str) -> int:
     """Bytes, written such as 4GB, 4G (10⁹ each), 512MiB or 1073741824.
 
     Raises:
-        UsageError: it is no size.
+        UsageError: it is not a size.
     """
     found = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([kmgt]?)(i?)b?\s*", text.lower())
     if found is None or (found[3] and not found[2]):
-        raise UsageError(f"--memory-limit '{text[:80]}' is no size", "write it like 4GB or 512MiB")
+        raise UsageError(f"--memory-limit '{text[:80]}' is not a size", "write 4GB or 512MiB")
     unit = (1024 if found[3] else 1000) ** " kmgt".index(found[2] or " ")
     return int(float(found[1]) * unit)
 

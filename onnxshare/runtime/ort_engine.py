@@ -26,7 +26,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: runs. Measurements run as a user's session would, while memory allows it.
 RELAID_BELOW, RELAID_BELOW_MEASURED = 2**28, 2**30
 
-#: What ONNX Runtime says where it has an operator, but not in the types that are asked for; it has
+#: What ONNX Runtime says where it has an operator, but not in the types that are requested; it has
 #: no code for that alone.
 _NO_KERNEL = re.compile(r"Could not find an implementation for (\w+)(?:\((\d+)\))?")
 
@@ -61,7 +61,7 @@ class Settings:
 
     Attributes:
         provider: ONNX Runtime's name of the provider.
-        label: the provider in words.
+        label: the provider as text.
         options: the provider's options.
         optimise: with all of ONNX Runtime's graph optimisations, or with none.
         threads: threads that share an operator's work, which then wait without spinning, as
@@ -81,7 +81,7 @@ class Settings:
         return chain if self.provider == CPU else [*chain, (CPU, {})]
 
 
-#: Weights beside a model, by name: ONNX's number of their type, and their values.
+#: Weights next to a model, by name: ONNX's number of their type, and their values.
 Initializers = Mapping[str, tuple[int, Array]]
 
 
@@ -144,7 +144,7 @@ class Engine:
         """Run a session and return the outputs that are named.
 
         Raises:
-            RuntimeFailure: ONNX Runtime cannot run it, or an output is no tensor.
+            RuntimeFailure: ONNX Runtime cannot run it, or an output is not a tensor.
         """
         try:
             values = self._sessions[number][0].run(list(names), dict(feed))
@@ -253,7 +253,7 @@ def _give(weights: Initializers, settings: Settings, options: Any) -> list[Any]:
 
     Given as external initializers, they stand in for the files that the model does not name; given
     as shared ones, too, the CPU computes with them where they lie and makes no copies. Measured:
-    1.2 GB of weights then take nothing beside the mapped file, and another 1.2 GB without.
+    1.2 GB of weights then take nothing in addition to the mapped file, and another 1.2 GB without.
     """
     OrtValue = import_runtime().OrtValue
     values = [

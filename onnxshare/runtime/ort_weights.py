@@ -2,7 +2,7 @@
 
 ONNX Runtime gets a model without external data: everything it reads was opened by
 `io/external_data.py`, which refuses what a hostile model could name. Small models are made whole in
-memory. Of large ones the big initializers of the main graph are handed over as arrays beside the
+memory. Of large ones the big initializers of the main graph are handed over as arrays next to the
 model: views of the mapped files, which several sessions share, and which the limit of 2 GiB does
 not concern.
 """
@@ -30,7 +30,7 @@ WHOLE_BELOW = 128 * 2**20
 
 @dataclass(frozen=True)
 class Weights:
-    """A model as ONNX Runtime gets it: serialized, without external data; and beside it, by name,
+    """A model as ONNX Runtime gets it: serialized, without external data; and with it, by name,
     the initializers that are handed over (ONNX's number of their type, and the values in a NumPy
     type of the same width), with the total of their bytes."""
 

@@ -52,7 +52,7 @@ def receive(pipe: IO[bytes], most: int | None = None) -> tuple[Header, list[Arra
     """Read one message, whose arrays may take `most` bytes.
 
     Raises:
-        Closed: the other end has gone, or what it sends is no message.
+        Closed: the other end has gone, or what it sends is not a message.
         TooLarge: the arrays are.
         MemoryError: there is not enough memory for them.
     """
@@ -67,7 +67,7 @@ def receive(pipe: IO[bytes], most: int | None = None) -> tuple[Header, list[Arra
             raise TooLarge(size)
         empty = [_empty(item) for item in described]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Closed("what it sends is no message") from error
+        raise Closed("what it sends is not a message") from error
     for array in empty:
         if array.dtype.kind != "O" and array.nbytes:
             _fill(pipe, array.reshape(-1).view(np.uint8).data)

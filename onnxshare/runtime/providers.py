@@ -52,14 +52,14 @@ class Provider:
 
 
 def choose(request: str = "auto") -> Provider:
-    """Return the provider that was asked for, once it has proved to work.
+    """Return the provider that was requested, once it has proved to work.
 
     Args:
         request: `auto` (CUDA where it works, else the CPU), `cuda`, `cpu`, or the name of an
             ONNX Runtime provider with or without its ending `ExecutionProvider`.
 
     Raises:
-        RuntimeFailure: the provider was asked for by name and does not work here.
+        RuntimeFailure: the provider was requested by name and does not work here.
         UsageError: there is no such provider, or one was named and ONNX Runtime is missing.
     """
     wanted = request.strip().lower().removesuffix(_SUFFIX.lower())
@@ -77,7 +77,7 @@ def choose(request: str = "auto") -> Provider:
 
 @functools.cache
 def probe_cuda() -> tuple[str, str]:
-    """Find out, once per process, whether CUDA really works: the device in words and an empty
+    """Find out, once per process, whether CUDA really works: the device as text and an empty
     string, or an empty string and why it does not."""
     with quiet():
         device, problem = ask_driver()

@@ -23,7 +23,7 @@ _SHARE = 0.9
 
 @dataclass(frozen=True)
 class Opened:
-    """A session in its place, by number; whoever stops the place, which ends a generation, ends its
+    """A session in its place, by number; what stops the place, which ends a generation, ends its
     sessions. `size` is that of the model in bytes."""
 
     number: int

@@ -1,6 +1,6 @@
 """Times two sessions in turn: pairs in random order, after a warm-up, on a fixed set of threads.
 
-What two models cost to run, beside each other: time for batches of samples.
+What two models cost to run, next to each other: time for batches of samples.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MOST_RUNS = 100
 #: Bytes, at most, of a batch of inputs: each model gets a copy, and so does its process.
 _MOST_BYTES = 2**30
 
-#: Pairs that are asked for at once, and the least of a round.
+#: Pairs that are requested at once, and the least of a round.
 _STEP = 10
 _LEAST = -(-LEAST_PAIRS // ROUNDS // _STEP) * _STEP
 

@@ -187,7 +187,7 @@ class ChildProcess:
             return self._too_little()
         if code is not None and code == -getattr(signal, "SIGKILL", 9):
             return RuntimeFailure(
-                "its process was killed, perhaps for want of memory",
+                "its process was killed, perhaps because it ran out of memory",
                 "free some memory, or run it on a machine with more",
             )
         return RuntimeFailure(f"ONNX Runtime crashes on it ({_signal_name(code)})")
@@ -199,7 +199,7 @@ class ChildProcess:
         return ""
 
     def _too_little(self) -> RuntimeFailure:
-        """What to raise for want of memory; the process ends, since what it took stays taken."""
+        """What to raise when memory runs out; the process ends, since what it took stays taken."""
         self.stop()
         if self._memory is None:
             return OutOfMemory("it needs more memory than there is")
@@ -271,7 +271,7 @@ class ChildProcess:
 
 
 def _nameless_file() -> IO[bytes]:
-    """Where the process may complain: no pipe, which somebody would have to empty."""
+    """Where the process may complain: no pipe, which would have to be emptied."""
     try:
         return tempfile.TemporaryFile()
     except OSError as error:

@@ -228,7 +228,7 @@ def _parse(path: Path, spec: InputSpec, bounds: Bounds) -> onnx.TensorProto:
         raise SamplesError(f"{path}: not a readable TensorProto: {first_line(error)}") from error
     if not tensor.data_type:
         raise SamplesError(
-            f"{path}: is no tensor, and the model's input '{spec.name}' is one",
+            f"{path}: is not a tensor, and the model's input '{spec.name}' is one",
             "sequences, maps and optional values cannot be fed",
         )
     if tensor.data_location == onnx.TensorProto.EXTERNAL:

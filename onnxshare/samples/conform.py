@@ -1,4 +1,4 @@
-"""Holds arrays from files against what a model takes, and labels against the samples.
+"""Checks arrays from files against what a model takes, and labels against the samples.
 
 Labels are the right classes of the samples: given as an array, read from a file, or taken from the
 names of folders.
@@ -184,7 +184,7 @@ def _from_file(path: Path, folder: Path, files: Sequence[Path], counts: Sequence
     for item in fields:
         if len(item) > 2 or whole_number(item[-1]) is None:
             raise SamplesError(
-                f"{path}: '{' '.join(item)[:80]}' is no label",
+                f"{path}: '{' '.join(item)[:80]}' is not a label",
                 "write a line NAME,NUMBER per file, or a number per sample",
             )
     if all(len(item) == 1 for item in fields):

@@ -1,4 +1,4 @@
-"""Image files as inputs: read by Pillow, scaled, cropped, normalised and laid out as asked for."""
+"""Image files as inputs: read by Pillow, scaled, cropped, normalized and laid out as requested."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SUFFIXES = frozenset(".png .jpg .jpeg .bmp .gif .webp .tif .tiff .ppm .pgm".spli
 #: announce any number of pixels: they must fit into what a small file may unpack to.
 _PER_PIXEL, _PER_NUMBER = 12, 12
 
-#: Named normalisations as (mean, standard deviation) of pixels from 0 to 255. That of ImageNet
+#: Named normalizations as (mean, standard deviation) of pixels from 0 to 255. That of ImageNet
 #: is the one of torchvision's models.
 _NAMED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "0-255": ((0.0,), (1.0,)),
@@ -81,7 +81,7 @@ class ImageOptions:
         return result[0], result[1]
 
     def size(self) -> tuple[int, ...]:
-        """The sizes asked for: none, the shorter side, or height and width.
+        """The sizes requested: none, the shorter side, or height and width.
 
         Raises:
             UsageError: `resize` is none of the forms.
@@ -90,7 +90,7 @@ class ImageOptions:
         sizes = [whole_number(part) or 0 for part in parts]
         if len(sizes) > 2 or not all(0 < size < 2**15 for size in sizes):
             raise UsageError(
-                f"--resize '{self.resize}' is no size", "give SIDE or HEIGHTxWIDTH, such as 256"
+                f"--resize '{self.resize}' is not a size", "give SIDE or HEIGHTxWIDTH, such as 256"
             )
         return tuple(sizes)
 

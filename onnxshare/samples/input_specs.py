@@ -72,7 +72,7 @@ def batching(specs: Sequence[InputSpec]) -> Batching:
     fixed = firsts - {None}
     if not fixed:
         return Batching(size=1, whole=True) if _tied(specs) else Batching()
-    # One input fixed at 1 beside a dynamic one: feeding one sample at a time suits both.
+    # One input fixed at 1 next to a dynamic one: feeding one sample at a time suits both.
     if len(fixed) == 1 and (len(firsts) == 1 or fixed == {1}):
         return Batching(size=next(iter(fixed)))
     return Batching(size=1, whole=True)
@@ -86,7 +86,7 @@ def _tied(specs: Sequence[InputSpec]) -> bool:
 
 
 def unmatched(a: onnx.ModelProto, b: onnx.ModelProto) -> str:
-    """Return how the names of two models' inputs or outputs differ, in words, or an empty string;
+    """Return how the names of two models' inputs or outputs differ, as text, or an empty string;
     their order does not matter."""
     for kind, *both in (("input", _fed(a), _fed(b)), ("output", a.graph.output, b.graph.output)):
         ours, theirs = ([value.name for value in values] for values in both)
@@ -99,7 +99,7 @@ def unmatched(a: onnx.ModelProto, b: onnx.ModelProto) -> str:
 
 
 def structural_difference(a: onnx.ModelProto, b: onnx.ModelProto) -> str:
-    """Return how two models' inputs or outputs differ, in words, or an empty string.
+    """Return how two models' inputs or outputs differ, as text, or an empty string.
 
     Names, types, ranks and known sizes must be equal; a size may differ where one model leaves it
     open, and the batch (axis 0) always may.

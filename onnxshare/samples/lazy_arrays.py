@@ -1,4 +1,4 @@
-"""Samples that are read from their files only when somebody asks for them."""
+"""Samples that are read from their files only when they are needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnxshare.support.memory import allowed
 EAGER_BYTES = 2**26
 
 #: No more than this is read at a time, nor than half of the memory that is free, unless the user
-#: allows more: whoever needs more takes it batch by batch.
+#: allows more: a caller that needs more takes it batch by batch.
 MAX_BYTES = 16 * 2**30
 
 #: A file that unpacks to more than `_SMALL_BYTES` may be so many times as large unpacked, unless
@@ -59,7 +59,7 @@ class Piece:
 
 
 class LazyArrays(Mapping[str, Array]):
-    """Per input the values of all samples, or of some rows of them, read when first asked for, and
+    """Per input the values of all samples, or of some rows of them, read when first needed, and
     then kept."""
 
     def __init__(

@@ -18,7 +18,7 @@ MAX_BYTES = 2 * 2**30
 
 _COLOURS = 3
 
-#: Longer sequences are not made up.
+#: Longer sequences are not generated.
 _LONGEST = 1024
 
 
@@ -61,7 +61,7 @@ MORE = (Guess(224, 16, 16000), Guess(32, 32, 512), Guess(28, 128, 4096), Guess(2
 
 
 def open_sizes(proto: onnx.ModelProto) -> bool:
-    """Whether a model leaves a size open beside the batch, which is guessed."""
+    """Whether a model leaves a size open other than the batch, which is guessed."""
     specs = input_specs(proto)
     batch = {spec.symbols[0] for spec in specs if spec.symbols}
     return any(
@@ -170,7 +170,7 @@ def _sample_shape(
 
 
 def _guess(proto: onnx.ModelProto, spec: InputSpec, guess: Guess) -> list[int]:
-    """What each size shall be where it is dynamic."""
+    """What each size should be where it is dynamic."""
     shape = spec.shape or ()
     rank = len(shape)
     if rank < 4:
@@ -244,7 +244,7 @@ def _values(
         return generator.integers(*span, shape).astype(spec.dtype)
     if kind not in "fV":  # "V": bfloat16 and its kin
         what = "strings" if kind == "O" else f"{spec.dtype} values"
-        raise SamplesError(f"input '{spec.name}' holds {what}: none are made up", "pass --samples")
+        raise SamplesError(f"input '{spec.name}' holds {what}: not generated", "pass --samples")
     samples = [_floats(generator, index, shape[1:]) for index in range(shape[0])]
     return np.stack(samples).astype(spec.dtype)
 

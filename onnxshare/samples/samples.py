@@ -31,11 +31,11 @@ class Samples:
 
     Attributes:
         arrays: per input the values, with the samples on axis 0; the rest as the model wants it.
-            Those of large folders are read when asked for: `batches` never holds more than one
+            Those of large folders are read when needed: `batches` never holds more than one
             batch of them.
         labels: the right class of each sample, or None.
-        origin: where they come from, in words: a file's name, or `random, seed 0`.
-        random: whether they were made up.
+        origin: where they come from, as text: a file's name, or `random, seed 0`.
+        random: whether they were generated.
     """
 
     arrays: Mapping[str, Array]
@@ -86,7 +86,7 @@ def random_samples(
     """Make up inputs for a model; the same seed gives the same ones. See `random_inputs.make`.
 
     Raises:
-        SamplesError: the inputs would be too large, or are of a type that cannot be made up.
+        SamplesError: the inputs would be too large, or are of a type that cannot be generated.
     """
     arrays = make_random(proto, count, seed, sizes or {}, guess=guess or Guess())
     return Samples(arrays, None, f"random, seed {seed}", True)

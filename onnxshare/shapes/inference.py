@@ -129,7 +129,7 @@ class Shapes:
 
 
 class _FullyKnown(Mapping[tuple[str, str], tuple[int, ...]]):
-    """A view, because few of the shapes of a model are ever asked for by value."""
+    """A view, because few of the shapes of a model are ever needed by value."""
 
     def __init__(self, types: dict[str, dict[str, TensorType]]) -> None:
         self._types = types
@@ -294,7 +294,7 @@ def _visible(graph: Graph) -> tuple[list[TensorProto], list[Stored], bool]:
     hidden: list[Stored] = []
     as_they_are = True
     sources = graph.constants(graph.main)
-    if graph.model.whole and not graph.main.sparse:  # of thousands, few are asked for their place
+    if graph.model.whole and not graph.main.sparse:  # of thousands, the place of few is needed
         found = [stored for stored in map(sources.get, graph.main.initializers) if stored]
         if max((stored.elements for stored in found), default=0) <= _VISIBLE:
             return list(graph.main.initializers.values()), [], True

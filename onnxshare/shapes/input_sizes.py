@@ -68,7 +68,7 @@ def bind(
     unknown = sorted(set(given) - names)
     if unknown:
         raise UsageError(
-            f"--input-shape names '{unknown[0]}', which is no input of {graph.model.name}",
+            f"--input-shape names '{unknown[0]}', which is not an input of {graph.model.name}",
             f"its inputs are: {', '.join(sorted(names))}",
         )
     inputs = [value for value in weightless.graph.input if value.name in names]
@@ -99,7 +99,7 @@ def bind(
         if value.name in regions and value.type.tensor_type.shape.dim:
             dim = value.type.tensor_type.shape.dim[0]
             if dim.dim_param not in sizes:
-                continue  # how many regions a sample has is no batch
+                continue  # how many regions a sample has is not a batch
         symbols += _bind_batch(value, 1 if value.name in sequences else 0, sizes, batch or 1)
     for value in inputs:
         for dim in value.type.tensor_type.shape.dim:
@@ -215,7 +215,7 @@ def _open(value: onnx.ValueInfoProto) -> dict[str, str]:
 def rows(graph: Graph, inferred: onnx.ModelProto, binding: Binding) -> int:
     """Rows of one run: axis 0 of the inputs (axis 1 of sequences and states) where it is a fixed
     size that they share, and the outputs have as many, or all that is computed has a multiple; 1
-    otherwise. Inputs of one number have no rows, and regions are no batch."""
+    otherwise. Inputs of one number have no rows, and regions are not a batch."""
     if binding.batch_symbols:
         return 1
     names = {value.name for value in graph.inputs} - _regions(graph)
@@ -387,7 +387,7 @@ def each_dims(dims: ManyDims | None) -> list[Dims | None]:
 def with_dims(
     model: Model, input_shapes: InputShapes | None, dims: Dims | None
 ) -> InputShapes | None:
-    """The sizes of inputs that sizes by symbol, beside those by input, amount to.
+    """The sizes of inputs that sizes by symbol, together with those by input, amount to.
 
     Raises:
         UsageError: no input has such a symbolic size, a size is negative, or it contradicts
@@ -405,7 +405,7 @@ def with_dims(
             continue
         sizes = shapes.setdefault(value.name, [None] * len(symbols))
         if len(sizes) != len(symbols):
-            continue  # whoever uses the sizes says that they do not fit
+            continue  # what uses the sizes says that they do not fit
         for axis, name in enumerate(symbols):
             if name not in dims:
                 continue
@@ -450,7 +450,7 @@ def for_each(
         if not any(name in inputs_of for inputs_of in names):
             among = sorted(set().union(*names))
             raise UsageError(
-                f"--input-shape names '{name}', which is no input of any of the models",
+                f"--input-shape names '{name}', which is not an input of any of the models",
                 hint(name, among, "inputs"),
             )
     known = {symbol: None for found in symbols for symbol in found}
@@ -481,7 +481,7 @@ def _check(models: str, known: Mapping[str, None], dims: Dims) -> None:
             raise UsageError(f"--dim {name}={size}: a size is a whole number")
         if name not in known:
             raise UsageError(
-                f"--dim names '{name}', which is no symbolic size of an input of {models}",
+                f"--dim names '{name}', which is not a symbolic size of an input of {models}",
                 hint(name, list(known), "symbolic sizes")
                 if known
                 else "its inputs have no symbolic sizes",

@@ -31,7 +31,7 @@ class TensorType:
         dtype: a TensorProto data type; None if unknown.
         shape: known sizes, names of symbolic ones, None for unknown ones; None without a rank.
         sizes: the shape if every size is known.
-        shown: the shape without the names that inference made up.
+        shown: the shape without the names that inference invented.
     """
 
     dtype: int | None

@@ -22,7 +22,7 @@ _FAMILIES = (
 
 
 def child_environment(**more: str) -> dict[str, str]:
-    """The variables of this process that are no secret and change nothing about a model, and more.
+    """The variables of this process that are not secret and change nothing about a model, and more.
 
     An allow-list: tokens, keys and passwords have any name. ONNX Runtime's own variables stay out
     too, because they can change how a model is loaded.

@@ -28,7 +28,7 @@ def json_text(value: Any, *, indented: bool = False) -> str:
     """
     try:
         text = orjson.dumps(value, option=orjson.OPT_INDENT_2 if indented else None).decode()
-    except TypeError:  # a whole number of more than 64 bits, or a path whose bytes are no text
+    except TypeError:  # a whole number of more than 64 bits, or a path whose bytes are not text
         given = _finite(plain(value))
         marks = (",", ": ") if indented else (",", ":")
         indent = 2 if indented else None

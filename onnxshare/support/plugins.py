@@ -54,7 +54,7 @@ def _operators(domain: str, path: tuple[str, ...]) -> Mapping[str, Any]:
         if entry.name == domain:
             found = load(entry)
             if not isinstance(found, Mapping) or not all(map(_is_row, found.values())):
-                raise broken(entry, "it is no mapping of operators to rows")
+                raise broken(entry, "it is not a mapping of operators to rows")
             rows.update(found)
     return rows
 
@@ -118,7 +118,7 @@ def blamed() -> Iterator[None]:
             raise
         raise UsageError(
             f"the package '{name}' fails: {type(error).__name__}: {error}",
-            "mend or remove that package",
+            "fix or remove that package",
         ) from error
 
 
@@ -139,5 +139,5 @@ def broken(entry: EntryPoint, why: str) -> UsageError:
     return UsageError(
         f"the package behind entry point '{entry.name}' cannot be loaded "
         f"({entry.group}: {entry.value}: {why})",
-        "mend or remove that package",
+        "fix or remove that package",
     )

@@ -1,4 +1,4 @@
-"""Says how far long work has come, to whoever listens: the command line, on a terminal."""
+"""Says how far long work has come, to a listener: the command line, on a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
-#: Is told what is done in words, and how many steps of how many.
+#: Is told what is done as text, and how many steps of how many.
 Listener = Callable[[str, int, int], None]
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)

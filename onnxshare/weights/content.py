@@ -81,7 +81,7 @@ def content_of_pieces(
 
 def pieces(array: Array, step: int | None = None) -> Iterator[Array]:
     """The elements in the order of C, in flat pieces of `step` elements, or of `PIECE` bytes; pages
-    of a mapped file are given back when the next is asked for. Where one element stands for all,
+    of a mapped file are given back when the next is requested. Where one element stands for all,
     the piece is the same as often as it takes.
 
     Raises:

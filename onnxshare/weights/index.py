@@ -1,7 +1,7 @@
 """The one index of what stored tensors hold: which are equal, one another's transpose, or the same
 real numbers once quantized ones are dequantized.
 
-A tensor is read when its content is asked for, once and a piece at a time; those that may be
+A tensor is read when its content is requested, once and a piece at a time; those that may be
 another's transpose, or its quantized form, once more. No tensor is copied whole.
 """
 
@@ -75,8 +75,8 @@ class TensorIndex:
         return self.tensors.setdefault(stored.key, IndexedTensor(self._source, stored))
 
     def tell(self, progress: Progress | None, tensors: Iterable[IndexedTensor]) -> None:
-        """Have somebody told of every step how many bytes of how many have been read of these
-        tensors, whose contents are asked for next."""
+        """Report at every step how many bytes of how many have been read of these
+        tensors, whose contents are requested next."""
         self._source.progress, self._source.done = progress, 0
         self._source.total = sum(tensor.bytes for tensor in tensors)
 

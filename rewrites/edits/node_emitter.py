@@ -120,7 +120,7 @@ class Emitter:
         return self.editor.emit_copy(node, inputs, output, attributes, others=others)
 
     def new_name(self, wanted: str) -> str:
-        """A name for an output that a copy shall get."""
+        """A name for an output that a copy should get."""
         return wanted if self.editor is None else self.editor.new_name(wanted)
 
     def rename(self, name: str, wanted: str) -> None:

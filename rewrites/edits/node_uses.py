@@ -66,7 +66,7 @@ def may_be_given(stored: Stored) -> str:
 
 
 def quantized(graph: Graph, scope: Scope, name: str) -> bool:
-    """Whether a constant is quantised on its way to its reader, or computed."""
+    """Whether a constant is quantized on its way to its reader, or computed."""
     while graph.stored(scope, name) is None:
         producer = scope.producer(name)
         if producer is None or traits_of(producer).quantized:
@@ -112,7 +112,7 @@ class Users:
             self._users.setdefault(stored.key, {})[user] = label
 
     def others(self, stored: Stored, *nodes: Node) -> list[str]:
-        """What uses a stored tensor beside some nodes, in words."""
+        """What uses a stored tensor in addition to some nodes, as text."""
         users = self._users.get(stored.key, {})
         return [label for user, label in users.items() if user not in nodes]
 

@@ -95,7 +95,7 @@ class Steps:
         target = self._out.constant(np.array(shape, np.int64), f"{name}_shape")
         return [self._out.emit(node, "Reshape", [name, target], f"{name}_map")]
 
-    def quantise(self, node: Node, head_map: HeadMap) -> HeadMap:
+    def quantize(self, node: Node, head_map: HeadMap) -> HeadMap:
         """DynamicQuantizeLinear takes one range over the whole tensor, in any layout the same:
         scale and zero point stay under their names.
 
@@ -126,8 +126,8 @@ class Steps:
         name = self._out.copy(node, list(inputs), f"{node.outputs[0]}_map")
         return replace(part, name=name)
 
-    def normalise(self, node: Node, head_map: HeadMap) -> tuple[HeadMap, str | None]:
-        """BatchNormalization after an FC normalises channels as before; before it, the features
+    def normalize(self, node: Node, head_map: HeadMap) -> tuple[HeadMap, str | None]:
+        """BatchNormalization after an FC normalizes channels as before; before it, the features
         are elements of the map, so it becomes a product and a sum:
 
             γ · (x − μ) / √(σ² + ε) + β = x · s + (β − μ · s),  s = γ / √(σ² + ε)

@@ -42,16 +42,16 @@ def check_type(subject: Subject, layer: FullyConnected) -> None:
         raise Refusal(f"Conv does not compute in {name} at opset {graph.opset}")
 
 
-def quantised_weight(subject: Subject, layer: FullyConnected) -> Node | None:
+def quantized_weight(subject: Subject, layer: FullyConnected) -> Node | None:
     """The DequantizeLinear that makes the weight of an FC, or None for a plain weight.
 
     Raises:
-        Refusal: the weight is quantised in a form that cannot be moved as it is stored: scales
-            that differ along the inputs or in blocks, a factor beside them, or layout nodes
+        Refusal: the weight is quantized in a form that cannot be moved as it is stored: scales
+            that differ along the inputs or in blocks, a factor next to them, or layout nodes
             after the DequantizeLinear.
     """
     graph = subject.graph
-    refusal = Refusal(f"the weight of FC '{layer.node.name}' is quantised")
+    refusal = Refusal(f"the weight of FC '{layer.node.name}' is quantized")
     producer = graph.main.producer(layer.weight)
     if producer is None or producer.op_type != "DequantizeLinear":
         if quantized(graph, graph.main, layer.weight):

@@ -71,7 +71,7 @@ class Features:
         effect = traits_of(node).effect
         read = {name: head_maps[name] for name in node.inputs if name in head_maps}
         if any(not head_map.vector for head_map in read.values()):
-            raise Refusal(f"node '{node.name}' reads something that is no part of the head")
+            raise Refusal(f"node '{node.name}' reads something that is not part of the head")
         if effect is Effect.JOIN:
             return self._join(node, read)
         if traits_of(node).elementwise and self._graph.opset >= _BROADCASTS:
@@ -160,7 +160,7 @@ class Features:
         data = [n for n in node.inputs if n in read or not self._graph.source(node.scope, n)]
         scales = 0 if node.op_type == "Concat" else 2 * len(data) + 2
         if any(name not in read for name in data) or len(data) + scales != len(node.inputs):
-            raise Refusal(f"node '{node.name}' reads something that is no part of the head")
+            raise Refusal(f"node '{node.name}' reads something that is not part of the head")
         counts = [read[name].sizes[0] for name in data]
         starts, total = np.cumsum([0, *counts]), sum(counts)
         parts = []
@@ -186,7 +186,7 @@ class Features:
             if name in read:
                 values[name] = read[name].index
             elif self._graph.source(node.scope, name) is None:
-                raise Refusal(f"node '{node.name}' reads something that is no part of the head")
+                raise Refusal(f"node '{node.name}' reads something that is not part of the head")
             else:
                 values[name] = values_of(self._subject, self._graph.main, name)
         shape = self._sizes(node.outputs[0])
@@ -253,7 +253,7 @@ class Features:
         if 0 in along.axes if batched else self._samples > 1:
             raise Refusal(f"{node.op_type} '{node.name}' is not over the features")
         if any(n and self._graph.source(node.scope, n) is None for n in node.inputs[1:]):
-            raise Refusal(f"node '{node.name}' reads something that is no part of the head")
+            raise Refusal(f"node '{node.name}' reads something that is not part of the head")
         shape = head_map.index.shape[batched:]
         named = [name for name in node.outputs if name]
         if named != list(node.outputs):

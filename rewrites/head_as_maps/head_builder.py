@@ -31,7 +31,7 @@ from onnxshare.io.tensors import Array
 from rewrites.edits.node_emitter import Emitter
 from rewrites.edits.node_uses import refuse_overridable
 from rewrites.head_as_maps.elementwise import Steps
-from rewrites.head_as_maps.fc_weights import bias_of, check_type, quantised_weight
+from rewrites.head_as_maps.fc_weights import bias_of, check_type, quantized_weight
 from rewrites.head_as_maps.kernels import Convolutions
 from rewrites.head_as_maps.maps import (
     Columns,
@@ -125,7 +125,7 @@ class HeadBuilder:
         data = element_order.data_input(self._graph, node)
         head_map = self.head_maps.get(data) if data is not None else None
         if data is None or head_map is None:
-            raise Refusal(f"node '{node.name}' reads something that is no part of the head")
+            raise Refusal(f"node '{node.name}' reads something that is not part of the head")
         if element_order.moves(node):
             index = rearrange(node, head_map.index, self._values)
             if index is None:
@@ -134,11 +134,11 @@ class HeadBuilder:
         elif node.op_type in ("Identity", "Dropout"):
             self._add(node, head_map)
         elif node.op_type == "BatchNormalization":
-            made, note = self._steps.normalise(node, head_map)
+            made, note = self._steps.normalize(node, head_map)
             self.notes += [note] if note else []
             self._add(node, made)
         elif node.op_type == "DynamicQuantizeLinear":
-            self._add(node, self._steps.quantise(node, head_map))
+            self._add(node, self._steps.quantize(node, head_map))
         else:
             self._add(node, self._steps.elementwise(node, data, head_map))
 
@@ -146,7 +146,7 @@ class HeadBuilder:
         head_maps = [self.head_maps.get(name) for name in node.inputs]
         known = [head_map for head_map in head_maps if head_map is not None]
         if len(known) < len(head_maps) or any(head_map.vector for head_map in known):
-            raise Refusal(f"{node.op_type} '{node.name}' reads something that is no feature map")
+            raise Refusal(f"{node.op_type} '{node.name}' reads something that is not a feature map")
         self._add(node, join(node, known, int(node.attribute("axis", 1))))
 
     def _add(self, node: Node, head_map: HeadMap) -> None:
@@ -192,20 +192,20 @@ class HeadBuilder:
         if not layer.plain:
             way = "use --fc-to-conv, which is exact"
             if layer.arithmetic != "float":
-                way += ", or pool the float model before it is quantised"
+                way += ", or pool the float model before it is quantized"
             raise Refusal(f"FC '{layer.node.name}' is a {layer.node.op_type}: {way}")
         return self._check(layer, moved=False)
 
     def _check(self, layer: FullyConnected, *, moved: bool = True) -> tuple[Columns, ...]:
         head_map = self.head_maps.get(layer.data)
         if head_map is None:
-            raise Refusal(f"FC '{layer.node.name}' reads something that is no part of the head")
+            raise Refusal(f"FC '{layer.node.name}' reads something that is not part of the head")
         read = self._columns(layer, head_map)
         refuse_overridable(self._graph, *nodes_of(self._graph, layer))
         if layer.arithmetic == "float":
             check_type(self._subject, layer)
             if moved:
-                quantised_weight(self._subject, layer)
+                quantized_weight(self._subject, layer)
         else:
             check_integers(self._subject, layer, parts=len(read))
         bias_of(self._subject, layer)
@@ -260,7 +260,7 @@ class HeadBuilder:
             if head_map.vector:
                 restored.append((node, head_map))
             elif kept:
-                raise Refusal(f"'{name}' is read beside the head")
+                raise Refusal(f"'{name}' is also read outside the head")
             else:
                 leaving.discard(node)  # a flattened map that others read too stays as it is
         for node, head_map in reversed(restored):

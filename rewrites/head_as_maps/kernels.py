@@ -19,13 +19,13 @@ from rewrites.head_as_maps.fc_weights import (
     bias_of,
     moved_weight,
     permuted,
-    quantised_weight,
+    quantized_weight,
 )
 from rewrites.head_as_maps.maps import Columns
 from rewrites.head_as_maps.quantized import (
     Data,
     fused_attributes,
-    quantised,
+    quantized,
     to_floats,
     with_scales,
 )
@@ -59,9 +59,9 @@ class Convolutions:
             read.order.tobytes().hex(),
         )
         if key not in self._known:
-            quantised = quantised_weight(self._subject, layer)
-            if quantised is not None:
-                self._known[key] = self._quantised(layer, quantised, read)
+            quantized = quantized_weight(self._subject, layer)
+            if quantized is not None:
+                self._known[key] = self._quantized(layer, quantized, read)
             else:
                 kernel = moved_weight(layer, self._values, read)
                 self._known[key] = self._place(layer, kernel, read)
@@ -102,8 +102,8 @@ class Convolutions:
             order=read.order,
         )
 
-    def _quantised(self, layer: FullyConnected, node: Node, read: Columns) -> str:
-        """Move the stored integers and dequantise them as before: same scales, same zero points,
+    def _quantized(self, layer: FullyConnected, node: Node, read: Columns) -> str:
+        """Move the stored integers and dequantize them as before: same scales, same zero points,
         along the kernel's first axis where there is one per output."""
         stored = values_of(self._subject, self._graph.main, node.inputs[0])
         moved = permuted(stored if layer.stored_by_output else stored.T, read)
@@ -159,7 +159,7 @@ class Convolutions:
         total, data = "", Data("")
         for place, columns in enumerate(read):
             name = plain if len(read) == 1 else f"{wanted}_{place + 1}"
-            data = quantised(self._out, layer, columns.part.name)
+            data = quantized(self._out, layer, columns.part.name)
             made = self._one(layer, columns, data, bias if place == 0 else None, name)
             if total:
                 name = plain if place == len(read) - 1 else f"{wanted}_sum"

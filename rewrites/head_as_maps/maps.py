@@ -214,7 +214,7 @@ def _target(subject: Subject, node: Node, index: Array, samples: int) -> list[in
     if subject.probe.dynamic:
         ends = [prod(target[: place + 1]) for place in range(len(target))]
         lead = ends.index(samples) + 1 if samples in ends else 0
-        sizes = (samples, SEVERAL)  # all of it, or beside frames that are folded into it
+        sizes = (samples, SEVERAL)  # all of it, or next to frames that are folded into it
         axis = next((place for place in range(lead) if target[place] in sizes), None)
         if axis is None:
             raise Refusal(f"the batch axis of the output of '{node.name}' is not to be seen")

@@ -63,7 +63,7 @@ def check_integers(subject: Subject, layer: FullyConnected, *, parts: int) -> No
     if graph.opset < 10:
         raise Refusal("there is no convolution in 8 bits below opset 10")
     if layer.arithmetic == "dynamic" and (parts > 1 or data_type != TensorProto.FLOAT):
-        raise Refusal(f"'{node.name}' quantises several maps by one range, or other than floats")
+        raise Refusal(f"'{node.name}' quantizes several maps by one range, or other than floats")
     if layer.arithmetic in ("scaled", "dynamic"):
         _check_scaled(subject, layer)
     if layer.arithmetic != "quantized":
@@ -74,10 +74,10 @@ def check_integers(subject: Subject, layer: FullyConnected, *, parts: int) -> No
     if types == _NO_KERNEL or not all(item in _EIGHT_BITS for item in types):
         raise Refusal(f"there is no convolution of the element types of '{node.name}'")
     if layer.alpha != 1 or layer.beta != 1:
-        raise Refusal(f"'{node.name}' has a factor beside its scales")
+        raise Refusal(f"'{node.name}' has a factor in addition to its scales")
     *_, result_scale, result_zero = _result(layer)
     if not result_scale or not result_zero:
-        raise Refusal(f"the result of '{node.name}' is not quantised")
+        raise Refusal(f"the result of '{node.name}' is not quantized")
     for name in (node.inputs[1], node.inputs[2], result_scale, result_zero):
         if _elements(subject, name) != 1:
             raise Refusal(f"'{name}' of '{node.name}' is computed, or one per row")
@@ -95,8 +95,8 @@ class Data:
     zero: str = ""
 
 
-def quantised(out: Emitter, layer: FullyConnected, name: str) -> Data:
-    """The data of an FC, quantised first where the FC does so itself."""
+def quantized(out: Emitter, layer: FullyConnected, name: str) -> Data:
+    """The data of an FC, quantized first where the FC does so itself."""
     node = layer.node
     if layer.arithmetic == "integer":
         return Data(name, zero=layer.node.input(2))

@@ -173,7 +173,7 @@ def _by_position(model: onnx.ModelProto, rank: int) -> str | None:
     return None
 
 
-#: What quantises by the range of a whole tensor, so that no output depends on its crop alone.
+#: What quantizes by the range of a whole tensor, so that no output depends on its crop alone.
 _DYNAMIC = frozenset(("DynamicQuantizeLinear", "DynamicQuantizeMatMul"))
 
 
@@ -192,10 +192,10 @@ def slide(subject: Subject, builder: HeadBuilder, *, pool: bool = False) -> None
     for node in graph.main.nodes:
         known = [maps[name] for name in node.inputs if name in maps]
         if node in builder.replaced or not any(head_map.vector for head_map in known):
-            continue  # it reads no result of the head, or the feature map beside it
+            continue  # it reads no result of the head, or the feature map next to it
         if traits_of(node).shape_only:
             continue  # `_check_readers` asks whether anything is left that needs the size
-        if node in layers:  # behind something that is no step of a head, such as a gate
+        if node in layers:  # behind something that is not a step of a head, such as a gate
             builder.connect(layers[node])
         elif len(known) == 1 and (element_order.moves(node) or element_order.elementwise(node)):
             builder.carry(node)
@@ -235,7 +235,7 @@ def _pool_outputs(subject: Subject, builder: HeadBuilder) -> None:
 
 
 def _check_readers(subject: Subject, builder: HeadBuilder) -> None:
-    """Make sure that nothing reads what goes: a subgraph, or a node beside the head."""
+    """Make sure that nothing reads what goes: a subgraph, or a node outside the head."""
     main, leaving = subject.graph.main, set(builder.replaced)
     needed = builder.out.reads() | main.outputs
     for node in reversed(main.nodes):  # such as what computes the shape of the head's Reshape

@@ -83,7 +83,7 @@ class Trunk:
         return any(place.axis is not None for place in places)
 
     def tied(self, shapes: Mapping[str, list[int]], more: int) -> str | None:
-        """The first node whose result does not grow with the image, in words.
+        """The first node whose result does not grow with the image, as text.
 
         Args:
             shapes: the shapes of all tensors where the image is larger; of none where one does not
@@ -207,5 +207,5 @@ def _ones(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[list[int], l
 
 
 def named(node: Node | onnx.NodeProto) -> str:
-    """A node in words."""
+    """A node as text."""
     return f"node '{node.name}' ({node.op_type})"

@@ -55,7 +55,7 @@ _NAMES: dict[int, str] = {
 }
 
 _UNROUNDED = (
-    "with dequantised weights and without rounding data to steps, because these are larger than an "
+    "with dequantized weights and without rounding data to steps, because these are larger than an "
     "error would be"
 )
 

@@ -1,4 +1,4 @@
-"""The rewritten tensors alone: fed with made-up features, against the bound that rounding obeys.
+"""The rewritten tensors alone: fed with random features, against the bound that rounding obeys.
 
 A sum of K products, computed in another order, differs by rounding errors that add up like a random
 walk (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis", 2019):
@@ -6,7 +6,7 @@ walk (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis"
     |error| <= λ · √K · u · (|W||x| + |b|),    u = 2⁻²⁴ for float32.
 
 Both models are cut: from the last tensor before the rewritten one that both have, to the rewritten
-one. What comes in is made up, so it moves whatever the inputs of the model do to it. Asked only
+one. What comes in is random, so it moves whatever the inputs of the model do to it. Asked only
 where the outputs show too little: it says nothing of what comes after.
 """
 
@@ -46,7 +46,7 @@ LIMIT = 2.0
 #: The unit roundoff of float32.
 _UNIT = 2.0**-24
 
-#: Made-up features, and factors on them, tried until they are not lost beside a bias.
+#: Random features, and factors on them, tried until they are not lost next to a bias.
 _COUNT = 8
 _SCALES = (1.0, 1e3, 1e6)
 
@@ -192,7 +192,7 @@ class _Check:
 
 def _ratio(layer: _Layer, x: Array, ours: Array, theirs: Array) -> float | None:
     """The largest error over √K · u · (|W||x| + |b|); None unless half of the outputs move
-    visibly beside what the bound allows."""
+    visibly next to what the bound allows."""
     size = np.empty(ours.shape)
     rows = max(1, _STEP // layer.weight.shape[1])
     for start in range(0, len(layer.weight), rows):

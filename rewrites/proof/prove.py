@@ -1,4 +1,4 @@
-"""Proves a rewritten model: its weights are checked, and it runs beside the original.
+"""Proves a rewritten model: its weights are checked, and it runs next to the original.
 
 Inner tensors that stand for each other are compared too. What that leaves open is settled in
 float32 or without quantization (`in_float32.py`), or by the rewritten tensors alone
@@ -61,7 +61,7 @@ def _with_evidence(
     outputs = {value.name for value in original.graph.output}
     names: dict[str, str] = {}
     for change in changes:
-        if change.fit is None:  # an approximation differs, and that is no news
+        if change.fit is None:  # an approximation differs, and that is not news
             names.update(change.tensors)
     names = {a: a if a in new else b for a, b in names.items() if a in old - outputs}
     names = {a: b for a, b in names.items() if b in new - outputs}
@@ -79,11 +79,11 @@ def _with_evidence(
 #: Metadata of a model that was written without a comparison.
 VALIDATED_KEY = "onnxshare.validated"
 
-#: Multiply-accumulates of all made-up samples together, by which their number is chosen: some
+#: Multiply-accumulates of all random samples together, by which their number is chosen: some
 #: seconds to a minute for the dozen runs of each.
 _MACS = 1e11
 
-#: Made-up samples, at least (each kind once, `samples/random_samples.py`) and at most.
+#: Random samples, at least (each kind once, `samples/random_samples.py`) and at most.
 _FEWEST, _MOST = 8, 32
 
 #: Multiply-accumulates of all samples together, or bytes of weights, from which on what both
@@ -107,7 +107,7 @@ class Prover:
     """Proves rewritten copies of models.
 
     Attributes:
-        options: what was asked for.
+        options: what was requested.
         again: makes the same rewrites of another model.
         provider: where to run.
         count: how many random samples.
@@ -192,7 +192,7 @@ class Prover:
         if proof is None or not proof.holds:
             return replace(found, local=proof)
         reason = (
-            f"the moved weights are equal bit for bit, and on made-up features the error of each "
+            f"the moved weights are equal bit for bit, and on random features the error of each "
             f"rewritten tensor is at most {proof.worst:.2g} of √K·u·(|W||x| + |b|), where "
             f"{proof.limit:g} is rounding; end to end, {found.reason}"
         )
@@ -245,9 +245,9 @@ def _promise(
     promise, words = make_promise(comparison, "fc-to-gap", fit)
     missed = []
     if promise.get("agreement_low", 1.0) < fit.get("keep", 0.0):
-        missed.append(f"less than the {fit['keep']:.2%} asked for")
+        missed.append(f"less than the {fit['keep']:.2%} requested")
     if "max_error" in fit and promise["sqnr"] < -20 * log10(fit["max_error"]):
-        missed.append(f"more than the error of {fit['max_error']:.2%} asked for")
+        missed.append(f"more than the error of {fit['max_error']:.2%} requested")
     if missed:
         words = f"{words}, which is {' and '.join(missed)}"
         return result, replace(comparison, verdict=Verdict.DIFFERENT, reason=words)

@@ -44,7 +44,7 @@ def activation(subject: Subject, node: Node, features: int) -> Activation | None
         slope = per_feature(known[0], features)
         return None if slope is None else _leaky(slope.astype(np.float64))
     if node.op_type == "BatchNormalization":
-        return _normalise(node, constants[1:5], features)
+        return _normalize(node, constants[1:5], features)
     if traits_of(node).linear and len(node.inputs) == 2 and len(known) == 1:
         first = constants[0] is None
         operand = per_feature(known[0], features)
@@ -141,7 +141,7 @@ def _scalar(subject: Subject, node: Node, place: int) -> float | str | None:
     return "unknown" if value is None or value.size != 1 else float(value.reshape(()))
 
 
-def _normalise(node: Node, parts: list[Array | None], features: int) -> Activation | None:
+def _normalize(node: Node, parts: list[Array | None], features: int) -> Activation | None:
     if element_order.trains(node) or any(
         part is None or part.shape != (features,) for part in parts
     ):

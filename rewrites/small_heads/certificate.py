@@ -44,7 +44,7 @@ class Target:
 
     @property
     def asked(self) -> bool:
-        """Whether anything is asked for."""
+        """Whether anything is requested."""
         return self.keep is not None or self.max_error is not None
 
     def kept_by(self, agreement: float | None, error: float | None) -> bool:
@@ -55,7 +55,7 @@ class Target:
 
     @property
     def words(self) -> str:
-        """What is asked for, in words."""
+        """What is requested, as text."""
         parts = []
         if self.keep is not None:
             parts.append(f"agreement ≥ {percent(self.keep)}")

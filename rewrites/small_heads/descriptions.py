@@ -1,5 +1,5 @@
 """What a head is for, classes, of which the largest score counts, or values; and how well a small
-one does, in words."""
+one does, as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rewrites.small_heads.search_result import Search
 
 def class_leaves(chain: Chain, *, asked: bool) -> frozenset[int]:
     """The leaves whose largest output is what counts: those that a Softmax, LogSoftmax, ArgMax,
-    Hardmax or TopK reads; where there are none and classes were asked for, those of two or more
+    Hardmax or TopK reads; where there are none and classes were requested, those of two or more
     outputs."""
     graph = chain.subject.graph
     found = {
@@ -50,7 +50,7 @@ def task_words(chain: Chain, classes: frozenset[int]) -> str:
         elif _classified(chain.subject.graph, layer.result):
             words.append(f"'{layer.result}' gives classes: a softmax or arg-max reads it")
         else:
-            words.append(f"'{layer.result}' gives classes, as was asked for")
+            words.append(f"'{layer.result}' gives classes, as was requested")
     return "; ".join(words)
 
 
@@ -66,7 +66,7 @@ def values_words(chain: Chain, classes: frozenset[int]) -> list[str]:
 
 
 def measured(found: Estimate, target: Target) -> str:
-    """What was measured and its bound, in words."""
+    """What was measured and its bound, as text."""
     parts = []
     if target.keep is not None and found.agreement is not None:
         low = found.agreement_low or 0.0
@@ -78,7 +78,7 @@ def measured(found: Estimate, target: Target) -> str:
 
 
 def latency_words(found: Latency) -> str:
-    """What was timed, in words."""
+    """What was timed, as text."""
     if found.a is None or found.b is None or found.ratio is None or found.ci95 is None:
         return f"its latency is not known: {found.reason}"
     low, high = found.ci95

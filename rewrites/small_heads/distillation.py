@@ -172,7 +172,7 @@ def distil(
 
 
 def _channels(maps: Array) -> tuple[Singles, Singles]:
-    """The mean and the scale of each channel; channels that hardly change are not blown up."""
+    """The mean and the scale of each channel; channels that barely change are not blown up."""
     centre = maps.mean(axis=(0, 2), dtype=np.float64)
     spread = np.sqrt(np.maximum(maps.var(axis=(0, 2), dtype=np.float64), 0))
     largest = float(spread.max()) or 1.0

@@ -187,7 +187,7 @@ def _rows(chain: Chain, layer: ChainLayer) -> str:
     order = layer.read.order
     plain = np.array_equal(order, np.arange(order.size))
     if shape is None or len(shape) != 2 or layer.fc.columns or not plain:
-        raise Refusal(f"what FC '{layer.fc.node.name}' reads is no matrix of samples by features")
+        raise Refusal(f"what FC '{layer.fc.node.name}' reads is not samples by features")
     return layer.fc.data
 
 

@@ -6,7 +6,7 @@
   Jacobian, `output_sensitivity.py`), and refined for classifiers (`refine_classifier.py`).
 - A stack goes layer by layer: each FC is fitted on what the one before gives for samples that it
   has not seen (its leave-one-out predictions; on its own predictions it would overfit), and hidden
-  layers are cut to low rank where the outputs hardly notice (`output_sensitivity.py`). Fitting each
+  layers are cut to low rank where the outputs barely change (`output_sensitivity.py`). Fitting each
   layer to the original's responses on the approximated input follows Zhang et al. (arXiv
   1505.06798).
 - An mlp has no closed form: it is distilled (`distillation.py`).

@@ -186,7 +186,7 @@ def chain_of(subject: Subject, head: Head) -> Chain:
         if layer is None:
             continue
         if fc.result_columns:
-            raise Refusal(f"the outputs of '{fc.node.name}' are no rows of samples to fit to")
+            raise Refusal(f"the outputs of '{fc.node.name}' are not rows of samples to fit to")
         places[fc.node.outputs[0]] = places[layer.result] = len(layers)
         opaque = opaque or _unknown(layer)
         layers.append(layer)

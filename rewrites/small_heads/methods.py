@@ -68,7 +68,7 @@ EXACT = Method("exact", "full")
 
 
 def describe(method: Method) -> str:
-    """A method in words."""
+    """A method as text."""
     space = {
         "gap": "global average pooling",
         "grid": f"average pooling to a grid of {method.count}",
@@ -88,7 +88,7 @@ def describe(method: Method) -> str:
 
 def parse(name: str) -> Method:
     """Read a name. Raises UsageError where there is no such method."""
-    problem = UsageError(f"there is no method '{name}'", f"there are: {_NAMES}")
+    problem = UsageError(f"there is no method '{name}'", f"available: {_NAMES}")
     if name == "exact":
         return EXACT
     found: dict[str, int] = {}

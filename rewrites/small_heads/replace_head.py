@@ -39,7 +39,7 @@ _NOT_COMPRESSIBLE = "not compressible within the promise"
 
 @dataclass(frozen=True)
 class _Task:
-    """One head to replace, and everything that is asked for."""
+    """One head to replace, and everything that is requested."""
 
     site: Site
     options: Options
@@ -80,9 +80,9 @@ def _check(chain: Chain, target: Target, classes: frozenset[int]) -> None:
     """Make sure that what is to be kept can be measured."""
     values = [chain.layers[leaf].result for leaf in chain.leaves if leaf not in classes]
     if target.keep is not None and not classes:
-        raise Refusal("its outputs are no classes: promise --max-error instead of --keep")
+        raise Refusal("its outputs are not classes: promise --max-error instead of --keep")
     if target.keep is not None and values and target.max_error is None:
-        raise Refusal(f"'{values[0]}' gives values beside the classes: promise --max-error too")
+        raise Refusal(f"'{values[0]}' gives values too: promise --max-error too")
     if target.max_error is not None and target.keep is None and classes:
         raise Refusal("its outputs are classes: promise --keep instead of --max-error")
 
@@ -130,7 +130,7 @@ def _certified(task: _Task, found: Search) -> Change:
 
 
 def _given(task: _Task) -> Change:
-    """The head that was asked for, certified where something is to be kept."""
+    """The head that was requested, certified where something is to be kept."""
     small = _fit(task, parse(task.options.method or "gap"))
     emitted = emit_head(small)
     certificate = _certify(task, emitted[0]) if task.target.asked else None
@@ -204,7 +204,7 @@ def _notes(
 
 
 def _figures(task: _Task, small: SmallHead, certificate: Estimate | None) -> Fit:
-    """What is written into the model beside the promise."""
+    """What is written into the model in addition to the promise."""
     figures: Fit = {"method": small.method.name, "fitted_on": task.data.count}
     if small.hidden is None:  # what is distilled has no leave-one-out error
         figures["left_out_error"] = max(layer.error for layer in small.layers)
@@ -228,7 +228,7 @@ def exact_form(
 ) -> Change:
     """The convolution over the whole map: nothing smaller, but exact.
 
-    `why` nothing smaller is made is empty where that was asked for; `found` is the search that
+    `why` nothing smaller is made is empty where that was requested; `found` is the search that
     ended here.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Are samples like what the network will see? What speaks against it, in words.
+"""Are samples like what the network will see? The evidence against it, as text.
 
 A head that is fitted to samples, and the promise made of it, hold for inputs like these samples
 and for no others. Nothing proves that they are real, but much can show that they are not. The
-limits below lie between what real images and what made-up or wrongly scaled ones gave on LeNet-5
+limits below lie between what real images and what random or wrongly scaled ones gave on LeNet-5
 and the VGG-style net (Fashion-MNIST) and three MNIST networks of other people, 500 samples each:
 
 |                             | real      | noise     | scaled by 1/255 or 255, other data |
@@ -74,11 +74,11 @@ def examine(samples: Samples, warn: Warn) -> Samples:
     A copy of a sample that is fitted to must not be among those that certify the fit.
 
     Raises:
-        SamplesError: they are made up, or all the same.
+        SamplesError: they are random, or all the same.
     """
     if samples.random:
         raise SamplesError(
-            f"{samples.origin}: made-up inputs say nothing of what a network does on real ones",
+            f"{samples.origin}: random inputs say nothing of what a network does on real ones",
             "give real ones with --samples FILE or a folder",
         )
     seen: dict[bytes, int] = {}
@@ -156,7 +156,7 @@ class _Neighbours:
 def check_head(data: HeadData, labels: Array | None, warn: Warn, *, promised: bool) -> None:
     """Look at what a head reads and answers on the samples.
 
-    `warn` is told what speaks against them; `promised` is whether agreement of classes is to be.
+    `warn` is told what makes them doubtful; `promised` is whether agreement of classes is to be.
 
     Raises:
         Refusal: its answers are such that a promise about classes would say nothing.
@@ -210,14 +210,14 @@ def _check_embedding(chain: Chain, leaf: int, warn: Warn) -> None:
     for reader in graph.main.readers(name):
         if reader.op_type in ("LpNormalization", "ReduceL2"):
             raise Refusal(
-                f"'{name}' is normalised to a length: an embedding, whose largest element is no "
+                f"'{name}' is normalized to a length: an embedding, whose largest element is no "
                 "class; promise --max-error instead of --keep"
             )
     words = (name, *(item.name for item in graph.proto.graph.output))
     hints = [word for word in words if any(part in word.lower() for part in ("embed", "descript"))]
     if hints:
         warn(
-            f"'{hints[0]}' sounds like an embedding: if it is, the largest element is no class, "
+            f"'{hints[0]}' sounds like an embedding: if it is, the largest element is not a class, "
             "and --max-error is what to promise"
         )
 

@@ -63,7 +63,7 @@ def _enough(samples: Samples, target: Target, *, searches: bool) -> int:
 
 
 def _provable(count: int, target: Target) -> str:
-    """The most that so many certified samples could prove, in words."""
+    """The most that so many certified samples could prove, as text."""
     if target.keep is None or count < 1:
         return "less"
     share = floor((1 - CONFIDENCE) ** (1 / count) * 1000) / 1000
@@ -76,8 +76,8 @@ def _held(samples: Samples) -> str:
 
 
 def check_method(options: Options, names: Collection[str], *, given: bool) -> None:
-    """Make sure that the options of small heads go together, with the names of the rewrites asked
-    for, and with whether samples are given.
+    """Make sure that the options of small heads go together, with the names of the rewrites
+    requested , and with whether samples are given.
 
     Raises:
         UsageError: they do not.
@@ -91,7 +91,7 @@ def check_method(options: Options, names: Collection[str], *, given: bool) -> No
             raise UsageError(f"{name} is a share between 0 and 1, or a percentage", "such as 99%")
     if options.objective not in OBJECTIVES:
         raise UsageError(
-            f"there is no objective '{options.objective}'", f"there are: {', '.join(OBJECTIVES)}"
+            f"there is no objective '{options.objective}'", f"available: {', '.join(OBJECTIVES)}"
         )
     if options.method == "auto" and options.keep is None and options.max_error is None:
         raise UsageError(

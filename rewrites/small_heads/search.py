@@ -96,7 +96,7 @@ def cross_validate(
 def _fits(
     fit: Callable[[Array], SmallHead], parts: Sequence[Array], workers: int
 ) -> Generator[SmallHead, None, None]:
-    """The fits without each part in turn, made when they are asked for."""
+    """The fits without each part in turn, made when they are needed."""
     if workers == 1:
         yield from map(fit, parts)
         return

@@ -47,7 +47,7 @@ class Search(Result):
 
     Attributes:
         target: what was to be kept.
-        task: what the head's outputs were taken for, and why, in words.
+        task: what the head's outputs were taken for, and why, as text.
         samples: how many the search used.
         params_before: parameters of the head as it was.
         candidates: everything that was tried, cheapest first.

@@ -51,7 +51,7 @@ def collect(
     """Run the model on so many samples, batch by batch.
 
     Raises:
-        Refusal: a value is not finite, the FCs read different maps, or outputs are no rows.
+        Refusal: a value is not finite, the FCs read different maps, or outputs are not rows.
     """
     subject, head = chain.subject, chain.head
     editor = Editor(subject.graph.proto, "fc-to-gap", subject.graph.model.payloads)
@@ -139,7 +139,7 @@ def measured_outputs(
 
     Returns:
         Per leaf its outputs `[N, F]`; and under other keys, `[N, …]` too, the outputs of the model
-        that are made of values: an embedding that is normalised at the end may be further off than
+        that are made of values: an embedding that is normalized at the end may be further off than
         it was before.
     """
     leaves = {leaf: chain.layers[leaf].result for leaf in chain.leaves}

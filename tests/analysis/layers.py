@@ -51,7 +51,7 @@ class Fc:
 
 @dataclass(frozen=True)
 class Norm:
-    """A batch normalisation; `pairs` of scale and shift: Caffe stores its own and a layer's."""
+    """A batch normalization; `pairs` of scale and shift: Caffe stores its own and a layer's."""
 
     channels: int
     side: int
@@ -74,6 +74,6 @@ class Norm:
 Layers = list[Conv | Fc | Norm]
 
 
-def normalised(conv: Conv, pairs: int = 1) -> Layers:
-    """A convolution without bias, and the normalisation of its result."""
+def normalized(conv: Conv, pairs: int = 1) -> Layers:
+    """A convolution without bias, and the normalization of its result."""
     return [conv, Norm(conv.filters, conv.side, pairs)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.analysis.layers import Conv, Fc, Layers, Norm, normalised
+from tests.analysis.layers import Conv, Fc, Layers, Norm, normalized
 
 # Krizhevsky et al., 2012: 224×224, convolutions 2, 4 and 5 in two groups. Unpadded 11×11 with
 # stride 4 gives 54 rows, pooling 3/2 then 26, and 12 (Caffe's 227×227 gives 55, 27 and 13).
@@ -58,15 +58,15 @@ def bottlenecks(width: int, reads: int, side: int, blocks: int, shrinks: bool) -
     for block in range(blocks):
         channels = reads if block == 0 else 4 * width
         before = 2 * side if shrinks and block == 0 else side
-        stage += normalised(Conv(width, 1, channels, before, bias=False))
-        stage += normalised(Conv(width, 3, width, side, bias=False))
-        stage += normalised(Conv(4 * width, 1, width, side, bias=False))
-    return [*stage, *normalised(Conv(4 * width, 1, reads, side, bias=False))]
+        stage += normalized(Conv(width, 1, channels, before, bias=False))
+        stage += normalized(Conv(width, 3, width, side, bias=False))
+        stage += normalized(Conv(4 * width, 1, width, side, bias=False))
+    return [*stage, *normalized(Conv(4 * width, 1, reads, side, bias=False))]
 
 
-# He et al., 2015; no convolution has a bias, each is followed by a batch normalisation.
+# He et al., 2015; no convolution has a bias, each is followed by a batch normalization.
 RESNET_50: Layers = [
-    *normalised(Conv(64, 7, 3, 112, bias=False)),
+    *normalized(Conv(64, 7, 3, 112, bias=False)),
     *bottlenecks(64, 64, 56, 3, False),
     *bottlenecks(128, 256, 28, 4, True),
     *bottlenecks(256, 512, 14, 6, True),
@@ -134,7 +134,7 @@ GOOGLENET: Layers = [
 def double_inception(
     reads: int, side: int, one: int, three: tuple[int, int], double: tuple[int, int], pool: int
 ) -> Layers:
-    """A module with batch normalisation: 1×1; 3×3; two 3×3; a projection after the pool. Without
+    """A module with batch normalization: 1×1; 3×3; two 3×3; a projection after the pool. Without
     the first and the last (0) it has stride 2, and its reductions work at twice the size."""
     before = side if one else 2 * side
     convs = [
@@ -146,15 +146,15 @@ def double_inception(
         Conv(double[1], 3, double[1], side, bias=False),
         *([Conv(pool, 1, reads, side, bias=False)] if pool else []),
     ]
-    return [layer for conv in convs for layer in normalised(conv, pairs=2)]
+    return [layer for conv in convs for layer in normalized(conv, pairs=2)]
 
 
 # Ioffe and Szegedy, 2015, figure 5; as trained in Caffe, where 4c has a double branch of 160 and 4d
-# a projection of 96 and a first branch of 96. A normalisation stores two pairs of scale and shift.
+# a projection of 96 and a first branch of 96. A normalization stores two pairs of scale and shift.
 INCEPTION_V2: Layers = [
-    *normalised(Conv(64, 7, 3, 112, bias=False), pairs=2),
-    *normalised(Conv(64, 1, 64, 56, bias=False), pairs=2),
-    *normalised(Conv(192, 3, 64, 56, bias=False), pairs=2),
+    *normalized(Conv(64, 7, 3, 112, bias=False), pairs=2),
+    *normalized(Conv(64, 1, 64, 56, bias=False), pairs=2),
+    *normalized(Conv(192, 3, 64, 56, bias=False), pairs=2),
     *double_inception(192, 28, 64, (64, 64), (64, 96), 32),
     *double_inception(256, 28, 64, (64, 96), (64, 96), 64),
     *double_inception(320, 14, 0, (128, 160), (64, 96), 0),
@@ -170,7 +170,7 @@ INCEPTION_V2: Layers = [
 
 
 def dense_block(reads: int, side: int, layers: int) -> Layers:
-    """Each layer reads all before it: normalised 1×1 to 128, normalised 3×3 to 32 more channels."""
+    """Each layer reads all before it: normalized 1×1 to 128, normalized 3×3 to 32 more channels."""
     block: Layers = []
     for layer in range(layers):
         channels = reads + 32 * layer
@@ -183,10 +183,10 @@ def dense_block(reads: int, side: int, layers: int) -> Layers:
     return block
 
 
-# Huang et al., 2016, growth 32: blocks of 6, 12, 24 and 16, and between them a normalised 1×1 to
+# Huang et al., 2016, growth 32: blocks of 6, 12, 24 and 16, and between them a normalized 1×1 to
 # half the channels. As trained in Caffe: two pairs of scale and shift, and the FC a convolution.
 DENSENET_121: Layers = [
-    *normalised(Conv(64, 7, 3, 112, bias=False), pairs=2),
+    *normalized(Conv(64, 7, 3, 112, bias=False), pairs=2),
     *dense_block(64, 56, 6),
     Norm(256, 56, 2),
     Conv(128, 1, 256, 56, bias=False),
@@ -209,16 +209,16 @@ def shuffle_units(reads: int, writes: int, side: int, units: int) -> Layers:
     for unit in range(units):
         channels, made = (reads, writes - reads) if unit == 0 else (writes, writes)
         before = 2 * side if unit == 0 else side
-        stage += normalised(Conv(made, 1, channels // 4, before, bias=False))
-        stage += normalised(Conv(made, 3, 1, side, bias=False))
-        stage += normalised(Conv(made, 1, made // 4, side, bias=False))
+        stage += normalized(Conv(made, 1, channels // 4, before, bias=False))
+        stage += normalized(Conv(made, 3, 1, side, bias=False))
+        stage += normalized(Conv(made, 1, made // 4, side, bias=False))
     return stage
 
 
 # Zhang et al., 2017, table 1: four groups, half the channels (136, 272, 544). In the file the
 # layers inside a unit are as wide as its result, not a quarter, and the first 3×3 has a bias.
 SHUFFLENET: Layers = [
-    *normalised(Conv(24, 3, 3, 112)),
+    *normalized(Conv(24, 3, 3, 112)),
     *shuffle_units(24, 136, 28, 4),
     *shuffle_units(136, 272, 14, 8),
     *shuffle_units(272, 544, 7, 4),

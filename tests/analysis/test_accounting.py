@@ -74,7 +74,7 @@ def of_graph(graph: GraphProto, around: dict[str, TensorProto]) -> Iterator[tupl
 
 def gap(model: onnx.ModelProto, report: onnxshare.Inspection) -> str | None:
     """What is wrong with the account of a model. Parameters that are whole numbers, as those that
-    are quantised or cast, are told apart; zero points and what is unused may be too."""
+    are quantized or cast, are told apart; zero points and what is unused may be too."""
     stored = list(of_graph(model.graph, {}))
     for function in model.functions:
         stored += tensors(list(function.node), {})

@@ -43,12 +43,12 @@ CASES = {
         node("Softplus", "W", "e"), node("Identity", "e", "w")
     ),
     "LogSoftmax": product(node("LogSoftmax", "W", "w", axis=0)),
-    "a normalised weight: W / |W| · g": product(
+    "a normalized weight: W / |W| · g": product(
         node("ReduceL2", "W", "norm", axes=[0], keepdims=1), node("Div", "W norm", "u"),
         node("Mul", "u g", "w"), params=36,
     ),
     "a sum of two": product(node("Sub", "W V", "w"), params=64),
-    "times one number, which is no parameter": product(node("Mul", "W one", "w"), constants=1),
+    "times one number, which is not a parameter": product(node("Mul", "W one", "w"), constants=1),
     "two images of one weight count it once": product(
         node("Exp", "W", "a"), node("Sin", "W", "b"), node("Add", "a b", "w")
     ),

@@ -90,8 +90,8 @@ def transpose(draw: st.DrawFn, net: Net) -> None:
     net.channels = filters
 
 
-def normalise(draw: st.DrawFn, net: Net) -> None:
-    """A batch normalisation, its statistics apart."""
+def normalize(draw: st.DrawFn, net: Net) -> None:
+    """A batch normalization, its statistics apart."""
     scale, shift = net.weight(net.channels), net.weight(net.channels)
     net.add("BatchNormalization", scale, shift, f"mean{net.channels}", f"one{net.channels}")
 
@@ -105,7 +105,7 @@ def pool(draw: st.DrawFn, net: Net) -> None:
     # one more row at the start, one less at the end
 
 
-LAYERS = (convolve, transpose, normalise, activate, pool)
+LAYERS = (convolve, transpose, normalize, activate, pool)
 
 
 def statistics() -> dict[str, onnx.TensorProto]:
@@ -127,7 +127,7 @@ def networks(draw: st.DrawFn) -> onnx.ModelProto:
     net = Net(rank, channels, list(sizes))
     for layer in draw(st.lists(st.sampled_from(LAYERS), min_size=2, max_size=4)):
         fits = net.channels <= 4 and min(net.sizes) >= LARGEST_REACH
-        if fits or layer in (normalise, activate):
+        if fits or layer in (normalize, activate):
             layer(draw, net)
     features, outputs = net.channels * prod(net.sizes), 2
     net.add("Flatten")

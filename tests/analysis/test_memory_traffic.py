@@ -317,7 +317,7 @@ def test_an_embedding_reads_its_rows() -> None:
 
 
 def test_rows_that_are_looked_up_are_what_is_moved() -> None:
-    """EmbedLayerNormalization adds rows of two tables (1,000 words, 512 positions) and normalises:
+    """EmbedLayerNormalization adds rows of two tables (1,000 words, 512 positions) and normalizes:
     4 operations for each of 2·8 results; of the 12,112 parameters 4·16 are used."""
     built = model(
         [node("EmbedLayerNormalization", "x _ w p _ g b", "y m", domain="com.microsoft")],

@@ -1,5 +1,5 @@
 """Models of known truth, on each of which some counter of parameters and MACs is wrong: weights
-that are no initializers, ties, control flow, functions, quantisation, sizes that are open.
+that are no initializers, ties, control flow, functions, quantization, sizes that are open.
 
 Every figure is written out as the arithmetic that a person would do; None is what cannot be known.
 """
@@ -119,7 +119,7 @@ def sparse() -> onnx.ModelProto:
     return built
 
 
-def quantised(op_type: str, inputs: str) -> onnx.ModelProto:
+def quantized(op_type: str, inputs: str) -> onnx.ModelProto:
     """3×3 filters, 4 on 2 channels, over a map of 8×8: 6×6 positions."""
     weights = [
         constant("s", 0.5, np.float32),
@@ -211,8 +211,8 @@ MODELS = {
         ),
         2 * 3 * 4, 16 * 2 * 3 * 4,
     ),
-    "QLinearConv": Truth(quantised("QLinearConv", "x s z w s z s z"), 72, 36 * 72),
-    "ConvInteger": Truth(quantised("ConvInteger", "x w"), 72, 36 * 72),
+    "QLinearConv": Truth(quantized("QLinearConv", "x s z w s z s z"), 72, 36 * 72),
+    "ConvInteger": Truth(quantized("ConvInteger", "x w"), 72, 36 * 72),
     # 16 to 6, two weights in a byte: they count as the weights they are.
     "MatMulNBits": Truth(
         model(
@@ -224,7 +224,7 @@ MODELS = {
         ),
         16 * 6, 16 * 6,
     ),
-    "running statistics are no parameters": Truth(
+    "running statistics are not parameters": Truth(
         model(
             [node("BatchNormalization", "x a b m v", "y")],
             {"x": ["n", 3, 4, 4]}, ["y"], [tensor(name, 3) for name in "abmv"],

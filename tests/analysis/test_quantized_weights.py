@@ -1,4 +1,4 @@
-"""Quantised operators, and contrib operators whose shapes the model declares."""
+"""Quantized operators, and contrib operators whose shapes the model declares."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ MATMUL_INTEGER = model(
         pytest.param(MATMUL_INTEGER, "fc", 15, 15, 15, 2, 15, id="MatMulInteger"),
     ],
 )
-def test_quantised_layers(
+def test_quantized_layers(
     built: onnx.ModelProto,
     kind: str,
     params: int,
@@ -117,8 +117,8 @@ def test_contrib_convolutions(built: onnx.ModelProto) -> None:
     assert (facts.connections, facts.macs) == (16 * 57, 16 * 54)
 
 
-def test_a_quantised_bias_and_its_scales_behind_dequantise() -> None:
-    """QDQ as quantisers write it: weights of 8 bits, the bias of 32, each with a scale."""
+def test_a_quantized_bias_and_its_scales_behind_dequantize() -> None:
+    """QDQ as quantizers write it: weights of 8 bits, the bias of 32, each with a scale."""
     built = model(
         [
             node("QuantizeLinear", "x xs xz", "xq"),

@@ -147,12 +147,12 @@ def test_a_filled_constant_equals_its_elements() -> None:
     assert not weights(chain(FIRST, FIRST))["w1"].uniform
 
 
-# After dequantising. The float twin is worked out by the formula of the standard, in NumPy.
+# After dequantizing. The float twin is worked out by the formula of the standard, in NumPy.
 
 CODES = np.arange(-12, 12, dtype=np.int8).reshape(4, 6)
 
 
-def quantised(
+def quantized(
     scale: Array, zero: Array | None, head_map: Array, **attributes: Any
 ) -> onnx.ModelProto:
     given = [stored("q", CODES), stored("scale", scale), stored("f", head_map)]
@@ -192,30 +192,30 @@ def per_row() -> Array:
 
 
 CASES: dict[str, Callable[[], onnx.ModelProto]] = {
-    "one scale": lambda: quantised(single(0.1), None, CODES.astype(np.float32) * np.float32(0.1)),
-    "one scale and zero point": lambda: quantised(
+    "one scale": lambda: quantized(single(0.1), None, CODES.astype(np.float32) * np.float32(0.1)),
+    "one scale and zero point": lambda: quantized(
         single(0.1), np.array(3, np.int8), (CODES - np.int8(3)).astype(np.float32) * np.float32(0.1)
     ),
-    "per row": lambda: quantised(numbers(4), zeros(4), per_row(), axis=0),
-    "per column": lambda: quantised(
+    "per row": lambda: quantized(numbers(4), zeros(4), per_row(), axis=0),
+    "per column": lambda: quantized(
         numbers(6), zeros(6), (CODES - zeros(6)).astype(np.float32) * numbers(6), axis=-1
     ),
-    "per row, counted from the end": lambda: quantised(numbers(4), zeros(4), per_row(), axis=-2),
-    "blocks of two rows": lambda: quantised(
+    "per row, counted from the end": lambda: quantized(numbers(4), zeros(4), per_row(), axis=-2),
+    "blocks of two rows": lambda: quantized(
         numbers(12).reshape(2, 6),
         None,
         CODES.astype(np.float32) * np.repeat(numbers(12).reshape(2, 6), 2, axis=0),
         axis=0,
         block_size=2,
     ),
-    "half precision": lambda: quantised(
+    "half precision": lambda: quantized(
         np.array(0.1, np.float16), None, (CODES * np.float16(0.1)).astype(np.float16)
     ),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_equal_after_dequantising(name: str) -> None:
+def test_equal_after_dequantizing(name: str) -> None:
     found = weights(CASES[name]())
     assert said(found["q"]) == NOTHING
     assert said(found["f"]) == ("q", "dequantize", None, None)
@@ -223,7 +223,7 @@ def test_equal_after_dequantising(name: str) -> None:
 
 
 @pytest.mark.parametrize("part", ["scale", "q"])
-def test_not_equal_after_dequantising(part: str) -> None:
+def test_not_equal_after_dequantizing(part: str) -> None:
     built = CASES["per row"]()
     (tensor,) = [item for item in built.graph.initializer if item.name == part]
     values = numpy_helper.to_array(tensor).copy()
@@ -232,7 +232,7 @@ def test_not_equal_after_dequantising(part: str) -> None:
     assert said(weights(built)["f"]) == NOTHING
 
 
-def test_two_quantised_tensors_of_another_zero_point() -> None:
+def test_two_quantized_tensors_of_another_zero_point() -> None:
     other = (CODES.astype(np.int16) + 128).astype(np.uint8)
     built = model(
         [

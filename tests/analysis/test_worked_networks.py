@@ -162,7 +162,7 @@ def test_a_dynamic_parameter_network() -> None:
     assert only(report, "Gemm").params == 90
     assert report.totals.params == 92
     assert [line for line in report.warnings if "computed by the model" in line] == [
-        "the weights of Conv:y are computed by the model, not stored: they are no parameters"
+        "the weights of Conv:y are computed by the model, not stored: they are not parameters"
     ]
 
 

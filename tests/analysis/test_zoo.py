@@ -26,17 +26,17 @@ class Beside:
     constants_in_nodes: int = 0
 
 
-#: The manifest sums every floating-point initializer, and of the quantised net every quantised one.
+#: The manifest sums every floating-point initializer, and of the quantized net every quantized one.
 MODELS = {
     "mnist8_cntk": Beside(),
     "winml_imageclassifier_cifar10": Beside(),
     "marabou_mnist_maxpool2": Beside(),
     "marabou_traffic64": Beside(constants=2),  # Rescaling: one factor, one offset
     "cifar_base_kw_dynreshape": Beside(),
-    "mesonet_deepfake": Beside(statistics=2 * (8 + 8 + 16 + 16)),  # four batch normalisations
+    "mesonet_deepfake": Beside(statistics=2 * (8 + 8 + 16 + 16)),  # four batch normalizations
     "mtcnn_rnet": Beside(),
     "zkml_lenet_small": Beside(),
-    # Ten tensors are quantised (four activations, three weights, three biases), each with a
+    # Ten tensors are quantized (four activations, three weights, three biases), each with a
     # scale and a zero point; the Reshape's input shares those of the second ReLU, so do both pools.
     "derived_mnist8_qdq": Beside(quantization=2 * (4 + 3 + 3)),
     "silero_vad_half": Beside(constants_in_nodes=2),  # the exponents of two Pow
@@ -88,9 +88,9 @@ def test_totals_are_those_of_roles_written_by_hand(name: str, zoo: Path) -> None
     assert {w.name: w.params for w in report.weights} == zoo_roles.parameters(path)
 
 
-def test_why_the_quantised_net_holds_20_more(zoo: Path) -> None:
+def test_why_the_quantized_net_holds_20_more(zoo: Path) -> None:
     """Its 6,014 are the 5,994 of the net it was made from, and a scale and a zero point each for
-    its ten quantised tensors."""
+    its ten quantized tensors."""
     initializers = onnx.load(zoo / "models" / "derived_mnist8_qdq.onnx").graph.initializer
     scales = [tensor for tensor in initializers if tensor.data_type == TensorProto.FLOAT]
     points = [tensor for tensor in initializers if tensor.name.endswith("zero_point")]

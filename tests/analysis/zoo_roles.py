@@ -36,7 +36,7 @@ ROLES: dict[str, dict[str, str]] = {
         "Parameter194": PARAMS,
     },
     "winml_imageclassifier_cifar10": {
-        "4[89]": PARAMS,  # four convolutions with batch normalisation folded into them
+        "4[89]": PARAMS,  # four convolutions with batch normalization folded into them
         "5[124578]": PARAMS,
         "fc1.*": PARAMS,
         "44": STRUCTURE,  # sizes of the Reshape

@@ -100,7 +100,7 @@ def turned(*, equal: bool) -> Writer:
     )
 
 
-def quantised_twin(*, equal: bool) -> Writer:
+def quantized_twin(*, equal: bool) -> Writer:
     """A matrix in 8 bits, and one of 256 KiB in floats."""
     codes = np.random.default_rng(5).integers(-128, 128, (256, 256)).astype(np.int8)
     head_map = codes.astype(np.float32) * np.float32(0.5 if equal else 0.25)
@@ -201,7 +201,7 @@ PAIRS: dict[str, Pair] = {
     "WS106": Pair(twice(equal=True), twice(equal=False), ("--select", "WS106"), fixed=True),
     "WS107": Pair(turned(equal=True), turned(equal=False), ("--select", "WS107"), fixed=True),
     "WS108": Pair(saved(lenet), saved(small), ("--select", "WS108"), fixed=True),
-    "WS109": Pair(quantised_twin(equal=True), quantised_twin(equal=False), ("--select", "WS109")),
+    "WS109": Pair(quantized_twin(equal=True), quantized_twin(equal=False), ("--select", "WS109")),
     "BG201": Pair(saved(lenet), saved(small), ("--max-file-size", "100KiB")),
     "BG202": Pair(saved(lenet), saved(small), ("--max-params", "1k")),
     "BG203": Pair(saved(lenet), saved(small), ("--max-macs", "10k")),

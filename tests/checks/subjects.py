@@ -55,7 +55,7 @@ def subject(
     warnings: tuple[str, ...] = (),
 ) -> Subject:
     def compare(reference: str) -> Comparison:
-        assert compared is not None, "a rule that runs nothing asked for a comparison"
+        assert compared is not None, "a rule that runs nothing requested a comparison"
         assert reference == "ref.onnx"
         return compared
 
@@ -68,7 +68,7 @@ def subject(
 
 
 def never() -> str | None:
-    raise AssertionError("a rule that runs nothing asked for ONNX Runtime")
+    raise AssertionError("a rule that runs nothing requested ONNX Runtime")
 
 
 def judge(option: str, limit: float | str, of: Subject) -> Problem | None:

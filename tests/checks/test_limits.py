@@ -96,4 +96,4 @@ def test_refuses_what_is_no_limit(given: object, unit: Unit) -> None:
     ],
 )
 def test_shows_values(value: float | str, unit: Unit, beside: float | None, expected: str) -> None:
-    assert show(value, unit, beside=beside) == expected
+    assert show(value, unit, near=beside) == expected

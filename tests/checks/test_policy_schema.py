@@ -41,7 +41,7 @@ def test_the_pages_in_the_docs_are_those_of_the_rules(root: Path) -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 def test_a_page_says_all_that_is_asked(rule: Any) -> None:
-    for text in (rule.measures, rule.why, rule.mend):
+    for text in (rule.measures, rule.why, rule.fix):
         assert len(text) > 20
     assert rule.why.endswith(".")
     assert not rule.measures.endswith(".")

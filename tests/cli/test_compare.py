@@ -109,7 +109,7 @@ def test_samples_with_labels(cli: Cli, lenet_path: Path, scaled: Path, tmp_path:
         (("{a}", "{b}", "--latency", "--batch", "8,x"), "--batch '8,x' is not a list of numbers"),
         (("{a}", "{b}", "--latency", "--batch", "0"), "--batch '0' is not a list of numbers"),
         (("{a}", "{b}", "--timeout", "0"), "a time-out of 0 s is none"),
-        (("{a}", "{b}", "--memory-limit", "2x"), "--memory-limit '2x' is no size"),
+        (("{a}", "{b}", "--memory-limit", "2x"), "--memory-limit '2x' is not a size"),
         (("{a}", "{b}", "--in-process", "--timeout", "9"), "leave --in-process out"),
     ],
 )

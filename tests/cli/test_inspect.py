@@ -180,7 +180,7 @@ def test_input_shape_of_a_name_with_a_colon(cli: Cli, tmp_path: Path) -> None:
         pytest.param(":1,2", "NAME:SIZES", id="no name"),
         pytest.param("x:1,two,3", "NAME:SIZES", id="no number"),
         pytest.param("x:1,-2,6,6", "NAME:SIZES", id="negative"),
-        pytest.param("z:1,2,6,6", "no input", id="no such input"),
+        pytest.param("z:1,2,6,6", "not an input", id="no such input"),
         pytest.param("x:1,2,6", "3 sizes", id="another rank"),
         pytest.param("x:1,9,6,6", "fixes it at 2", id="a fixed size"),
     ],

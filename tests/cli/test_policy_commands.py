@@ -234,7 +234,7 @@ def test_init_keeps_a_file_that_is_there(cli: Cli) -> None:
     Path("onnxshare.toml").write_text("mine")
     ran = cli("init")
     assert (ran.returncode, Path("onnxshare.toml").read_text()) == (2, "mine")
-    assert "exists already; edit it, or overwrite it with --force" in ran.stderr
+    assert "already exists; edit it, or overwrite it with --force" in ran.stderr
     assert cli("init", "--force").returncode == 0
 
 

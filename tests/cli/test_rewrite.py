@@ -96,7 +96,7 @@ def test_overwrites_only_with_force(
     target = model.with_name("lenet.fc-to-conv.onnx")
     target.write_text("precious")
     before = contents()
-    assert_one_line(rewrite(cli, model, "--fc-to-conv"), 2, "exists already", "--force")
+    assert_one_line(rewrite(cli, model, "--fc-to-conv"), 2, "already exists", "--force")
     assert contents() == before
     assert rewrite(cli, model, "--fc-to-conv", "--force").returncode == 0
     assert "Gemm" not in kinds(target)
@@ -341,7 +341,7 @@ def test_approximation_from_the_command_line(cli: Cli, bundled: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        pytest.param([], "no rewrite was asked for", id="no rewrite"),
+        pytest.param([], "no rewrite was requested", id="no rewrite"),
         pytest.param(["--rewrite", "nonsense"], "no rewrite 'nonsense'", id="unknown rewrite"),
         pytest.param(["--fc-to-gap", "--approximate"], "--samples", id="no samples"),
         pytest.param(
@@ -351,7 +351,7 @@ def test_approximation_from_the_command_line(cli: Cli, bundled: Path, tmp_path: 
         ),
         pytest.param(["--fc-to-gap", "--fully-convolutional"], "--fc-to-conv", id="not together"),
         pytest.param(["--fc-to-conv", "--input-shape", "x"], "NAME:SIZES", id="bad shape"),
-        pytest.param(["--fc-to-conv", "--input-shape", "z:1,2"], "no input", id="unknown input"),
+        pytest.param(["--fc-to-conv", "--input-shape", "z:1,2"], "not an input", id="other input"),
         pytest.param(["--fc-to-conv", "--input-shape", "x:1,1,64,64"], "fixes it", id="fixed size"),
     ],
 )

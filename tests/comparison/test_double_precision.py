@@ -165,7 +165,7 @@ def test_random_outputs_are_left_out_there_too() -> None:
 
 
 def test_an_operator_that_the_evaluator_computes_otherwise_decides_nothing() -> None:
-    """onnx's evaluator normalises by the batch's statistics where the opset is 9 to 13."""
+    """onnx's evaluator normalizes by the batch's statistics where the opset is 9 to 13."""
     random = np.random.default_rng(5)
     scale, shift = random.standard_normal((2, 2)).astype(np.float32)
     mean, variance = np.array([-0.2, -1.2], np.float32), np.array([1.4, 1.2], np.float32)

@@ -169,7 +169,7 @@ def strangers(
 
     return {
         "another original": (regressor(seed=5), small, "B carries was made for another pair"),
-        "a spoilt approximation": (model, edited(small, spoil), "made for another pair"),
+        "a corrupted approximation": (model, edited(small, spoil), "made for another pair"),
         "the promise of A": (small, regressor(seed=5), "A carries was made for another pair"),
         "no digest": (model, edited(small, no_digest), "does not say for which models"),
     }

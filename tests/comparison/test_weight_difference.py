@@ -21,7 +21,7 @@ Weights = dict[str, Array]
 
 UNITS, PIXELS = 6, 4 * 3 * 3
 
-#: Conv, a normalisation, an FC behind a flatten, another one as MatMul and Add.
+#: Conv, a normalization, an FC behind a flatten, another one as MatMul and Add.
 NODES = (
     "Conv x k kb > c",
     "BatchNormalization c scale shift mean var > n",
@@ -110,7 +110,7 @@ INTEGERS = np.array([5, -7, 100, -128, 3, 0], np.int8)
 STEP = np.array(0.03, np.float32)
 LINEAR = tuple(n.replace("hr", "h") for n in NODES if n != "Relu h > hr")
 
-QUANTISED = other(GEMM, f"DequantizeLinear q step > b1; {GEMM}")
+QUANTIZED = other(GEMM, f"DequantizeLinear q step > b1; {GEMM}")
 
 Make = Callable[[], onnx.ModelProto]
 
@@ -127,7 +127,7 @@ MADE_UP_FOR: dict[str, Make] = {
     "another layout of the map": lambda: net(
         other(FLAT, "Transpose r > t perm=0231; Flatten t > flat"), but(w1=NHWC)
     ),
-    "normalisation folded": lambda: net(
+    "normalization folded": lambda: net(
         other(NODES[1], "Identity c > n"),
         less(
             *("scale", "shift", "mean", "var"),
@@ -155,7 +155,7 @@ MADE_UP_FOR: dict[str, Make] = {
     "a shift that a softmax takes off": lambda: net(
         (*NODES[:-1], "Add p b2 > z", "Softmax z > y"), but(b2=W["b2"] + 1)
     ),
-    "a shift that a normalisation takes off": lambda: net(
+    "a shift that a normalization takes off": lambda: net(
         (*NODES[:-1], "Add p b2 > z", "LayerNormalization z ones > y"),
         but(b2=W["b2"] + 1, ones=np.ones(5, np.float32)),
     ),
@@ -164,7 +164,7 @@ MADE_UP_FOR: dict[str, Make] = {
     ),
     "a matrix for a matrix": lambda: net(LINEAR, but(w1=W["w1"] * 2, w2=W["w2"] / 2)),
     "a term folded": lambda: net(values=but(b1=W["b1"] + TERM)),
-    "a bias dequantised beforehand": lambda: net(values=but(b1=INTEGERS * STEP)),
+    "a bias dequantized beforehand": lambda: net(values=but(b1=INTEGERS * STEP)),
     "rounding, turned": lambda: net(
         other(GEMM, "Gemm flat w1 b1 > h"), but(w1=W["w1"].T * np.float32(1 + 2**-22))
     ),
@@ -185,11 +185,11 @@ MADE_UP_FOR: dict[str, Make] = {
 }
 
 ALONE: dict[str, tuple[Make, str]] = {
-    "a scale of quantised weights": (
-        lambda: net(QUANTISED, less("b1", q=INTEGERS, step=STEP * np.float32(1.01))),
+    "a scale of quantized weights": (
+        lambda: net(QUANTIZED, less("b1", q=INTEGERS, step=STEP * np.float32(1.01))),
         "'q' differs by up to 1%",
     ),
-    "a bias dequantised beforehand, and wrong": (
+    "a bias dequantized beforehand, and wrong": (
         lambda: net(values=but(b1=INTEGERS[::-1] * STEP)),
         "'q' ('b1' in B) holds its values in another order",
     ),
@@ -265,10 +265,10 @@ ALONE: dict[str, tuple[Make, str]] = {
 BEFORE: dict[str, Make] = {
     "layers with nothing between them": lambda: net(LINEAR),
     "a matrix for a matrix": lambda: net(LINEAR),
-    "a bias dequantised beforehand": lambda: net(QUANTISED, less("b1", q=INTEGERS, step=STEP)),
-    "a scale of quantised weights": lambda: net(QUANTISED, less("b1", q=INTEGERS, step=STEP)),
-    "a bias dequantised beforehand, and wrong": lambda: net(
-        QUANTISED, less("b1", q=INTEGERS, step=STEP)
+    "a bias dequantized beforehand": lambda: net(QUANTIZED, less("b1", q=INTEGERS, step=STEP)),
+    "a scale of quantized weights": lambda: net(QUANTIZED, less("b1", q=INTEGERS, step=STEP)),
+    "a bias dequantized beforehand, and wrong": lambda: net(
+        QUANTIZED, less("b1", q=INTEGERS, step=STEP)
     ),
     "a term folded": lambda: net(
         other(GEMM, f"{GEMM.replace('> h', '> g')}; Add g term > h"), but(term=TERM)
@@ -283,7 +283,7 @@ BEFORE: dict[str, Make] = {
         other(FLAT, "Transpose r > t perm=0231; Flatten t > flat"), but(w1=NHWC)
     ),
     "a shift that a softmax takes off": lambda: net((*NODES[:-1], "Add p b2 > z", "Softmax z > y")),
-    "a shift that a normalisation takes off": lambda: net(
+    "a shift that a normalization takes off": lambda: net(
         (*NODES[:-1], "Add p b2 > z", "LayerNormalization z ones > y"),
         but(ones=np.ones(5, np.float32)),
     ),

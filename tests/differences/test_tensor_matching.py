@@ -1,4 +1,4 @@
-"""`onnxshare.diff`: weights that two models hold in different quantised forms."""
+"""`onnxshare.diff`: weights that two models hold in different quantized forms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def in_floats(weight: Array = FLOATS, name: str = "w") -> onnx.ModelProto:
     return net([node("MatMul", f"x {name}", "y", name="fc")], **{name: weight})
 
 
-def dequantised(codes: Array = CODES, zero: int = 0, name: str = "w_quantized") -> onnx.ModelProto:
+def dequantized(codes: Array = CODES, zero: int = 0, name: str = "w_quantized") -> onnx.ModelProto:
     nodes = [
         node("DequantizeLinear", f"{name} s z", "d", name="dq"),
         node("MatMul", "x d", "y", name="fc"),
@@ -43,25 +43,25 @@ def turned() -> onnx.ModelProto:
 
 
 def unsigned() -> onnx.ModelProto:
-    return dequantised((CODES.astype(np.int16) + 128).astype(np.uint8), 128)
+    return dequantized((CODES.astype(np.int16) + 128).astype(np.uint8), 128)
 
 
 SAME: dict[str, tuple[Callable[[], onnx.ModelProto], Callable[[], onnx.ModelProto], str, str]] = {
-    "to 8 bits": (in_floats, dequantised, "w", "w_quantized"),
-    "back": (dequantised, in_floats, "w_quantized", "w"),
-    "of one name": (in_floats, lambda: dequantised(name="w"), "w", "w"),
-    "another zero point": (dequantised, unsigned, "w_quantized", "w_quantized"),
+    "to 8 bits": (in_floats, dequantized, "w", "w_quantized"),
+    "back": (dequantized, in_floats, "w_quantized", "w"),
+    "of one name": (in_floats, lambda: dequantized(name="w"), "w", "w"),
+    "another zero point": (dequantized, unsigned, "w_quantized", "w_quantized"),
     "transposed": (in_floats, turned, "w", "q"),
     "transposed, back": (turned, in_floats, "q", "w"),
 }
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_the_same_once_dequantised(name: str) -> None:
+def test_the_same_once_dequantized(name: str) -> None:
     one, other, before, after = SAME[name]
     found = onnxshare.diff(one(), other()).weights
     (item,) = [item for item in found if item.parameter]
-    assert (item.change, item.before, item.after) == ("requantised", before, after)
+    assert (item.change, item.before, item.after) == ("requantized", before, after)
     assert item.permutation == ((1, 0) if "transposed" in name else None)
 
 
@@ -72,10 +72,10 @@ def noisy(part: float) -> Array:
 
 
 ROUNDED: dict[str, tuple[Callable[[], onnx.ModelProto], str, str]] = {
-    "to 8 bits": (dequantised, "w_quantized", "quantised"),
-    "of one name": (lambda: dequantised(name="w"), "w", "quantised"),
-    "of another zero point": (unsigned, "w_quantized", "quantised"),
-    "transposed": (turned, "q", "quantised"),
+    "to 8 bits": (dequantized, "w_quantized", "quantized"),
+    "of one name": (lambda: dequantized(name="w"), "w", "quantized"),
+    "of another zero point": (unsigned, "w_quantized", "quantized"),
+    "transposed": (turned, "q", "quantized"),
 }
 
 
@@ -91,7 +91,7 @@ def test_the_rounded_form_of_a_weight(name: str) -> None:
     assert item.max_rel == pytest.approx(0.4 * SCALE / np.abs(noisy(0.4)).max(), rel=1e-4)
     back = onnxshare.diff(other(), in_floats(noisy(0.4)))
     (item,) = [item for item in back.weights if item.parameter]
-    assert (item.change, item.before, item.after) == ("dequantised", after, "w")
+    assert (item.change, item.before, item.after) == ("dequantized", after, "w")
 
 
 @pytest.mark.parametrize(
@@ -103,9 +103,9 @@ def test_the_rounded_form_of_a_weight(name: str) -> None:
     ],
 )
 def test_not_the_same(floats: Array) -> None:
-    found = onnxshare.diff(in_floats(floats), dequantised()).weights
+    found = onnxshare.diff(in_floats(floats), dequantized()).weights
     assert {item.change for item in found if item.parameter} == {"added", "removed"}
-    found = onnxshare.diff(in_floats(floats), dequantised(name="w")).weights
+    found = onnxshare.diff(in_floats(floats), dequantized(name="w")).weights
     assert [item.change for item in found if item.parameter] == ["retyped"]
 
 
@@ -115,5 +115,5 @@ def test_numbers_below_a_step_say_nothing() -> None:
     codes = np.zeros_like(CODES)
     codes[0, 0] = 1  # not all alike
     small[0, 0] = SCALE * np.float32(0.9)
-    found = onnxshare.diff(in_floats(small), dequantised(codes)).weights
+    found = onnxshare.diff(in_floats(small), dequantized(codes)).weights
     assert {item.change for item in found if item.parameter} == {"added", "removed"}

@@ -59,7 +59,7 @@ def places(data: bytes) -> list[Place]:
 
 
 def replace(data: bytes, place: Place, new: bytes) -> bytes:
-    """The model with other bytes in place of one field, and all lengths around it mended."""
+    """The model with other bytes in place of one field, and all lengths around it corrected."""
     start, end = place.field.start, place.field.end
     for outer in reversed(place.around):
         body = data[outer.value : start] + new + data[end : outer.end]

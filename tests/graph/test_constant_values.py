@@ -266,7 +266,7 @@ def test_constant_of_shape(size: list[int], value: onnx.TensorProto | None) -> N
 
 
 def test_constant_of_a_computed_shape() -> None:
-    """How an expanded normalisation makes a list of ones as long as a rank."""
+    """How an expanded normalization makes a list of ones as long as a rank."""
     built = model(
         [
             node("Shape", "x", "s"),

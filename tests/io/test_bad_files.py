@@ -417,7 +417,7 @@ def test_missing_external_data_is_only_a_warning_of_inspect(cli: Cli, tmp_path: 
     assert ran.returncode == 0
     assert "3,000" in ran.stdout
     assert ran.stderr == "warning: external data file 'net.data' cannot be read: " + (
-        "put it beside the model\n"
+        "put it next to the model\n"
     )
     assert whole.stderr == ""
     other = tmp_path / "other.onnx"

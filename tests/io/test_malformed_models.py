@@ -132,7 +132,7 @@ MALFORMED = {
     "a sparse index too large on its axis": (adding_sparse([[0, 1], [1, 1]]), "outside its dims"),
     "a sparse index too large among many": (large_sparse(MANY), "outside its dims"),
     "a sparse index too large in a Constant": (sparse_constant(), "outside its dims"),
-    "sparse indices that are no integers": (adding_sparse([1, 2], dtype=np.float32), "outside"),
+    "sparse indices that are not integers": (adding_sparse([1, 2], dtype=np.float32), "outside"),
     "more sparse indices than values": (adding_sparse([1, 2, 3]), "indices of dims"),
     "sparse indices of another rank": (adding_sparse([[1], [2]]), "indices of dims"),
     "sparse values of rank 2": (adding_sparse([1, 2], values=[[1, 2]]), "values of dims"),

@@ -32,7 +32,7 @@ def test_an_existing_output_is_refused_and_untouched(
 ) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(b"precious")
-    with pytest.raises(OutputError, match="exists already") as caught:
+    with pytest.raises(OutputError, match="already exists") as caught:
         save(lenet, path)
     assert "--force" in caught.value.remedy
     assert path.read_bytes() == b"precious"
@@ -46,7 +46,7 @@ def test_an_existing_data_file_is_refused_and_untouched(
 ) -> None:
     data = tmp_path / "net.onnx.data"
     data.write_bytes(b"precious")
-    with pytest.raises(OutputError, match=r"net\.onnx\.data: exists already"):
+    with pytest.raises(OutputError, match=r"net\.onnx\.data: already exists"):
         save(lenet, tmp_path / "net.onnx", external=True)
     assert data.read_bytes() == b"precious"
     assert names(tmp_path) == ["net.onnx.data"]
@@ -61,7 +61,7 @@ def test_a_file_made_meanwhile_is_not_overwritten(
         path.write_bytes(b"somebody else's")
 
     monkeypatch.setattr(os, "fsync", late)
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         save(lenet, path)
     assert path.read_bytes() == b"somebody else's"
     assert names(tmp_path) == ["net.onnx"]
@@ -76,7 +76,7 @@ def test_no_data_file_is_left_when_the_model_cannot_take_its_place(
         path.write_bytes(b"somebody else's")
 
     monkeypatch.setattr(os, "fsync", late)
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         save(lenet, path, external=True)
     assert path.read_bytes() == b"somebody else's"
     assert names(tmp_path) == ["net.onnx"]

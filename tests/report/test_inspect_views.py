@@ -99,7 +99,7 @@ def test_by_layer_counts_as_the_literature_does(onnx_light: Path) -> None:
     assert "19 weight layers" in printed(report, by="layer", width=200)
 
 
-def test_normalisation_belongs_to_its_convolution(onnx_light: Path) -> None:
+def test_normalization_belongs_to_its_convolution(onnx_light: Path) -> None:
     """ResNet-50: 53 convolutions and one FC; 53,120 elements each of scale and shift."""
     report = onnxshare.inspect(onnx_light / "light_resnet50.onnx")
     rows = records(report, by="layer")

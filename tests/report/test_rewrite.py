@@ -52,7 +52,7 @@ def test_parameters_before_and_after() -> None:
     ("name", "expected"),
     [
         ("time as batch", "axis 0 is not a batch"),
-        ("quantised weight, transposed", "is quantised"),
+        ("quantized weight, transposed", "is quantized"),
         ("one position", "one position"),
     ],
 )

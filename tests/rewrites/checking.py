@@ -148,7 +148,7 @@ class Expected:
         Args:
             new: the other model, which is run directly.
             spread: a factor on the bound, for functions that enlarge errors (a known slope).
-            step: the step of quantised results: the least error may take them to the next one.
+            step: the step of quantized results: the least error may take them to the next one.
         """
         found = self._evaluate(new, self._given)
         for before, after, size in zip(self._values, found, self._sizes, strict=True):

@@ -250,11 +250,11 @@ def batchnorm(net: Net, x: str, size: int) -> str:
     return net.node("BatchNormalization", x, *parts, variance, epsilon=1e-3)
 
 
-def normalised_before(net: Net) -> None:
+def normalized_before(net: Net) -> None:
     net.rows(net.gemm(batchnorm(net, net.flat(), K), K, 5), 5)
 
 
-def normalised_between(net: Net) -> None:
+def normalized_between(net: Net) -> None:
     x = batchnorm(net, net.gemm(net.flat(), K, 6), 6)
     net.rows(net.gemm(net.node("Relu", x), 6, 5), 5)
 
@@ -574,7 +574,7 @@ def detection(net: Net) -> None:
     net.rows(net.node("Gemm", turned, net.weight(5, BOTH), net.weight(5), transA=1, transB=1), 5)
 
 
-def joined_quantised(net: Net) -> None:
+def joined_quantized(net: Net) -> None:
     """Several scales, and a weight of 8 bits with a scale per output."""
     rng = np.random.default_rng(1)
     values = rng.integers(-128, 128, (5, BOTH)).astype(np.int8)
@@ -640,7 +640,7 @@ def an_einsum(net: Net) -> None:
     net.rows(net.node("Einsum", net.trunk(), weight, equation="nchw,chwo->no"), 5)
 
 
-def normalised_by_parts(net: Net) -> None:
+def normalized_by_parts(net: Net) -> None:
     """LayerNormalization of the flattened map, as exporters wrote it before opset 17."""
     flat = net.flat()
     centred = net.node("Sub", flat, net.node("ReduceMean", flat, axes=[1]))
@@ -648,7 +648,7 @@ def normalised_by_parts(net: Net) -> None:
     net.rows(net.gemm(net.node("Div", centred, spread), K, 5), 5)
 
 
-def quantised(
+def quantized_fc(
     *, turned: bool = False, axis: int | None = None, by_output: bool = False
 ) -> Callable[[Net], None]:
     """A weight of 8 bits behind DequantizeLinear, with one scale or one per index of an axis,
@@ -673,7 +673,7 @@ def quantised(
     return build
 
 
-def fake_quantised_data(net: Net) -> None:
+def fake_quantized_data(net: Net) -> None:
     """The data goes through 8 bits before and after the FC; the weight stays float."""
 
     def pinch(x: str) -> str:
@@ -757,7 +757,7 @@ def two_outputs_alike(net: Net) -> None:
     net.rows(net.node("Identity", logits), 5)
 
 
-def normalised_per_activation(net: Net) -> None:
+def normalized_per_activation(net: Net) -> None:
     """BatchNormalization as opset 8 knew it beside the usual one: a constant per activation."""
     x = net.gemm(net.flat(), K, 6)
     variance = net.stored(np.full(6, 2, net.dtype))
@@ -903,8 +903,8 @@ FORMS: dict[str, Form] = {
     "PRelu per element, [1, K]": Form(prelu(1, K)),
     "PRelu of one slope": Form(prelu(1)),
     "PRelu between": Form(prelu(6, late=True)),
-    "BatchNormalization before": Form(normalised_before),
-    "BatchNormalization between": Form(normalised_between),
+    "BatchNormalization before": Form(normalized_before),
+    "BatchNormalization between": Form(normalized_between),
     "Mul and Add between": Form(scaled(6)),
     "Mul and Add between, [1, 6]": Form(scaled(1, 6)),
     "Mul and Add before": Form(scaled(K, before=True)),
@@ -919,7 +919,7 @@ FORMS: dict[str, Form] = {
     "Mish in parts": Form(in_parts(mish)),
     "SiLU in parts, on the flattened map": Form(in_parts(silu, early=True)),
     "several FCs on one flatten": Form(several_on_one),
-    "data through 8 bits": Form(fake_quantised_data),
+    "data through 8 bits": Form(fake_quantized_data),
     # How weights and biases are written.
     "weight reshaped": Form(weight_behind(("", (C, H, W, 5)), ("Reshape", (K, 5)))),
     "weight transposed": Form(weight_behind(("", (5, K)), ("Transpose", (1, 0)))),
@@ -1011,19 +1011,19 @@ FORMS: dict[str, Form] = {
     "two readers of one Concat": Form(two_readers_of_one_concat, split=True),
     # What must be left alone.
     "joined with a constant": Form(
-        joined_with_a_constant, ONE, refused="which is no feature map", batches=_ONE, left=1
+        joined_with_a_constant, ONE, refused="which is not a feature map", batches=_ONE, left=1
     ),
     "joined maps of other ranks": Form(
         joined_of_other_ranks, refused="different numbers of axes", left=1
     ),
     "sum of two maps": Form(sum_of_two_maps, refused="more than a rearranged", left=1),
     "an Einsum": Form(an_einsum, refused="it is an Einsum"),
-    "normalised by parts": Form(normalised_by_parts, refused="more than a rearranged", left=1),
+    "normalized by parts": Form(normalized_by_parts, refused="more than a rearranged", left=1),
     "time as batch": Form(time_as_batch, {"batch": 22}, refused="axis 0 is not a batch", left=1),
     "a row is a window": Form(window_rows, refused="2 rows of each sample", left=1),
     "sliced": Form(sliced, refused="a part of a flattened map", left=1),
-    "quantised weight, a scale per input": Form(quantised(axis=0), refused="are per input", left=1),
-    "quantised weight, transposed": Form(quantised(turned=True), refused="is quantised", left=1),
+    "quantized weight, input scales": Form(quantized_fc(axis=0), refused="are per input", left=1),
+    "quantized weight, transposed": Form(quantized_fc(turned=True), refused="is quantized", left=1),
     "one position": Form(one_position, refused="one position", left=1),
     "no convolution": Form(no_convolution, refused="", left=2),
     "an FC per position": Form(per_position, refused="12 rows of each sample", left=1),
@@ -1041,7 +1041,7 @@ FORMS: dict[str, Form] = {
         left_norm, {"batch": 4}, refused="differs between samples", batches=(4,), left=2
     ),
     "BatchNormalization per activation": Form(
-        normalised_per_activation, {"opset": 8, "ir": 3}, refused="not over features", left=2
+        normalized_per_activation, {"opset": 8, "ir": 3}, refused="not over features", left=2
     ),
     "bias along the samples": Form(weight_on_the_left(5), {"batch": 5}, batches=(5,)),
 }

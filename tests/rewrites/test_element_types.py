@@ -30,7 +30,7 @@ from tests.rewrites.checking import (
 from tests.rewrites.forms import BFLOAT16, FORMS, Form
 
 #: The net's type is not what decides in these: they say their own, or hold float32 constants.
-_OWN = ("half", "Clip", "8 bits", "quantised")
+_OWN = ("half", "Clip", "8 bits", "quantized")
 
 PLAIN = [
     name

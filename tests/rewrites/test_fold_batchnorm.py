@@ -122,7 +122,7 @@ class Case:
         build: makes the net.
         before, after: its parameters.
         norms: how many BatchNormalizations go.
-        left: the operators of what is left of the layer and its normalisation.
+        left: the operators of what is left of the layer and its normalization.
         options: of the net.
     """
 
@@ -259,7 +259,7 @@ def test_weights_by_hand(name: str, by_hand: Callable[[Array, Array], Array]) ->
 
 def test_opset_6_by_hand() -> None:
     """ONNX Runtime does not run BatchNormalization of opset 6."""
-    model = normalised(opset=6, is_test=1)
+    model = normalized(opset=6, is_test=1)
     weight, scale, shift, mean, variance = parts(model)
     result = fold(model, validate=False)
     assert [node.op_type for node in result.model.graph.node] == ["Conv"]
@@ -339,7 +339,7 @@ def computed(place: int) -> Build:
     return build
 
 
-def quantised(net: Net) -> None:
+def quantized(net: Net) -> None:
     weight = net.stored(np.arange(6, dtype=np.int8).reshape(3, 2, 1, 1))
     scales = (net.stored(0.1, net.dtype), net.stored(0, np.int8))
     x = net.node("Conv", net.input(2, 4, 4), net.node("DequantizeLinear", weight, *scales))
@@ -399,9 +399,9 @@ REFUSED: dict[str, tuple[Build, dict[str, Any], str]] = {
         f"computed part {place}": (computed(place), {"batch": 2}, "no statistics to fold")
         for place in (1, 2, 3, 4)
     },
-    "quantised": (quantised, {}, "is quantised"),
-    "other axis": (other_axis, {}, "does not normalise the features"),
-    "weight on the left": (weight_on_the_left, {"batch": 4}, "does not normalise the features"),
+    "quantized": (quantized, {}, "is quantized"),
+    "other axis": (other_axis, {}, "does not normalize the features"),
+    "weight on the left": (weight_on_the_left, {"batch": 4}, "does not normalize the features"),
     "ConstantOfShape": (filled, {}, "takes no space; folded, it would be stored: 6 numbers"),
     "too large for half": (too_large, {"dtype": np.float16, "opset": 15}, "do not fit float16"),
     "negative variance": (negative_variance, {}, "variance is not positive"),
@@ -428,7 +428,7 @@ def test_refused(name: str, tmp_path: Path) -> None:
         result.save(tmp_path / "out.onnx")
 
 
-def normalised(**given: Any) -> onnx.ModelProto:
+def normalized(**given: Any) -> onnx.ModelProto:
     """A 1×1 convolution and BatchNormalization with given attributes and outputs."""
     opset, outputs = given.pop("opset", 17), given.pop("outputs", 1)
     net = Net(opset=opset, ir=8 if opset > 8 else 3)
@@ -452,13 +452,13 @@ def normalised(**given: Any) -> onnx.ModelProto:
     ],
 )
 def test_training_is_refused(given: dict[str, Any]) -> None:
-    result = fold(normalised(**given), validate=False)
+    result = fold(normalized(**given), validate=False)
     assert result.changes == ()
     assert "training mode" in str(result.sites[0].refused)
 
 
 def test_default_of_an_input_is_refused() -> None:
-    model = normalised()
+    model = normalized()
     kernel = model.graph.node[0].input[1]
     model.graph.input.append(helper.make_tensor_value_info(kernel, 1, [2, 2, 1, 1]))
     result = fold(model)

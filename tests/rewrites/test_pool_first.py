@@ -365,7 +365,7 @@ def test_several_rewrites_in_order(bundled: Path) -> None:
     assert kinds(result.model)[-3:] == ("GlobalAveragePool", "Conv", "Reshape")
 
 
-def test_batch_normalisation_is_folded_first() -> None:
+def test_batch_normalization_is_folded_first() -> None:
     result = onnxshare.rewrite(
         built("BatchNormalization between"), ["pool-first", "fold-batchnorm"], provider="cpu"
     )

@@ -97,7 +97,7 @@ def join(draw: Callable[..., int], built: Built, trunk: str) -> None:
 
 
 def between(draw: Callable[..., int], built: Built) -> None:
-    """An element-wise or normalising step on a vector."""
+    """An element-wise or normalizing step on a vector."""
     net, size, x = built.net, built.features, built.name
     step = draw(st.integers(0, 10))
     if step in (1, 2):

@@ -47,9 +47,9 @@ def test_the_order_is_that_of_all_whatever_is_given() -> None:
         ([FcToGap(approximate=True)], "--approximate needs inputs to fit to"),
         ([FcToGap(method="auto")], "--method auto searches"),
         ([FcToGap(keep=99.0)], "--keep is a share"),
-        ([FcToGap(keep=0.9), "fc-to-gap"], "'fc-to-gap' is asked for twice"),
-        ([object()], "is no rewrite"),
-        ([], "no rewrite was asked for"),
+        ([FcToGap(keep=0.9), "fc-to-gap"], "'fc-to-gap' is requested twice"),
+        ([object()], "is not a rewrite"),
+        ([], "no rewrite was requested"),
         ("fc-to-cow", "there is no rewrite 'fc-to-cow'"),
     ],
 )

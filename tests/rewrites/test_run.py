@@ -44,7 +44,7 @@ def test_pool_outputs_needs_maps(bundled: Path) -> None:
 def test_a_rewrite_and_its_way_back_are_not_asked_for_at_once(cli: Cli, bundled: Path) -> None:
     ran = cli("rewrite", bundled / "lenet5.onnx", "--conv-to-fc", "--fc-to-conv", "--dry-run")
     assert ran.returncode == 2
-    assert "--conv-to-fc undoes --fc-to-conv; ask for one of them" in ran.stderr
+    assert "--conv-to-fc undoes --fc-to-conv; request one of them" in ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_rewrite_and_its_way_back_are_not_asked_for_at_once(cli: Cli, bundled:
 )
 def test_node_chooses_sites(bundled: Path, pattern: str, done: bool) -> None:
     if not done:
-        with pytest.raises(UsageError, match="there are: node_linear"):
+        with pytest.raises(UsageError, match="available: node_linear"):
             onnxshare.rewrite(bundled / "lenet5.onnx", ["fc-to-conv"], node=pattern)
         return
     assert onnxshare.rewrite(bundled / "lenet5.onnx", ["fc-to-conv"], node=pattern).changes

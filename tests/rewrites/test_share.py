@@ -182,7 +182,7 @@ def biases(net: Net) -> None:
     net.rows(x, 2)
 
 
-def quantised(net: Net, scales: tuple[float, float] = (0.05, 0.03)) -> None:
+def quantized(net: Net, scales: tuple[float, float] = (0.05, 0.03)) -> None:
     """The same 8-bit numbers under two scales: each reader keeps its own."""
     matrix = np.arange(-8, 8, dtype=np.int8).reshape(4, 4)
     x = net.input(4)
@@ -192,7 +192,7 @@ def quantised(net: Net, scales: tuple[float, float] = (0.05, 0.03)) -> None:
     net.rows(x, 4)
 
 
-def quantised_turned(net: Net) -> None:
+def quantized_turned(net: Net) -> None:
     matrix = np.arange(-8, 8, dtype=np.int8).reshape(4, 4)
     x = net.input(4)
     for values in (matrix, matrix.T.copy()):
@@ -296,8 +296,8 @@ CASES: dict[str, Case] = {
         lambda net: square(net, second=lambda m: np.nextafter(m, np.inf, dtype=m.dtype)), 32, 32
     ),
     "ConstantOfShape": Case(filled, 2, 2),
-    "8 bits, two scales": Case(quantised, 2, 2),
-    "8 bits, transposed": Case(quantised_turned, 2, 2, refused="in a type that is not transposed"),
+    "8 bits, two scales": Case(quantized, 2, 2),
+    "8 bits, transposed": Case(quantized_turned, 2, 2, refused="in a type that is not transposed"),
 }
 EIGHT_BITS = "8 bits, two scales"
 
@@ -404,7 +404,7 @@ def test_a_default_of_an_input_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("scales", "merged"), [(("s", "s"), True), (("s", "z"), False), (("s", None), False)]
 )
-def test_quantisation_annotations(scales: tuple[str, str | None], merged: bool) -> None:
+def test_quantization_annotations(scales: tuple[str, str | None], merged: bool) -> None:
     """Tensors that are annotated with different scales are no copies of one another."""
     model = built("two initializers")
     stored = [tensor.name for tensor in model.graph.initializer]

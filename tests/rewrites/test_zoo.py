@@ -144,7 +144,7 @@ def test_labelled_models_are_there(zoo: Path) -> None:
     assert labelled & set(HEADS) == set(LABELLED)
 
 
-def test_quantised_head_keeps_its_scales_and_its_answers(zoo: Path) -> None:
+def test_quantized_head_keeps_its_scales_and_its_answers(zoo: Path) -> None:
     model, result = model_of(zoo, "derived_mnist8_qdq")
     assert result.passed
     stored = {t.name: t for m in (model, result.model) for t in m.graph.initializer}

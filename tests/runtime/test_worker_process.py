@@ -286,7 +286,7 @@ def test_sizes_of_memory(given: str, size: int) -> None:
     "given", ["", "x", "-1", "1ib", "1 000", "4GBs", "nan", "9" * 5000, "²GB", "٣GB", "1e9"]
 )
 def test_what_is_no_size_of_memory(given: str) -> None:
-    with pytest.raises(UsageError, match="is no size"):
+    with pytest.raises(UsageError, match="is not a size"):
         parse_memory(given)
 
 

@@ -158,8 +158,8 @@ def test_labels_of_a_folder(tmp_path: Path, text: str, expected: list[int]) -> N
     [
         ("1\n2\n", "3 samples but 2 labels"),
         ("a.npy,1\n", "has no line for b.npy"),
-        ("a.npy,1\nb.npy,cat\n", "is no label"),
-        ("1\ntwo\n3", "is no label"),
+        ("a.npy,1\nb.npy,cat\n", "is not a label"),
+        ("1\ntwo\n3", "is not a label"),
     ],
 )
 def test_labels_that_do_not_fit(tmp_path: Path, text: str, words: str) -> None:

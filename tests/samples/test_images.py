@@ -57,7 +57,7 @@ def read(path: Path, shape: Sizes, **options: str) -> Array:
     ],
     ids="plain zero-one symmetric imagenet one-number per-channel".split(),
 )
-def test_normalisation(tmp_path: Path, options: dict[str, str], mean: Any, std: Any) -> None:
+def test_normalization(tmp_path: Path, options: dict[str, str], mean: Any, std: Any) -> None:
     values = pixels(8, 6)
     found = read(save(tmp_path / "a.png", values), ["n", 3, 8, 6], **options)
     expected = (values.astype(np.float64) - mean) / std

@@ -228,8 +228,8 @@ def test_unknown_sizes_stay_unknown() -> None:
 @pytest.mark.parametrize(
     ("given", "parts"),
     [
-        pytest.param({"z": (1, 2, 6, 6)}, ["'z'", "no input", "x"], id="no such input"),
-        pytest.param({"w": (3, 2, 3, 3)}, ["'w'", "no input"], id="a weight"),
+        pytest.param({"z": (1, 2, 6, 6)}, ["'z'", "not an input", "x"], id="no such input"),
+        pytest.param({"w": (3, 2, 3, 3)}, ["'w'", "not an input"], id="a weight"),
         pytest.param({"x": (1, 2, 6)}, ["'x'", "3 sizes", "4"], id="another rank"),
         pytest.param({"x": (1, 5, 6, 6)}, ["'x'", "5", "2"], id="a size that is fixed"),
     ],

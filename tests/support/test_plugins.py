@@ -80,7 +80,7 @@ def test_the_rewrite_is_exact_and_refuses_what_it_does_not_fit() -> None:
     assert [change.removed for change in result.changes] == [("plain",), ("ratio",)]
     refused = {site.node: site.refused for site in result.sites if site.refused}
     assert refused == {
-        "masked": "its mask is asked for",
+        "masked": "its mask is requested",
         "told": "an input says whether it trains",
     }
 
@@ -199,7 +199,7 @@ rows = {"FastDense": 1}
     [
         ("missing_module:RULE", "ModuleNotFoundError: No module named 'missing_module'"),
         ("broken_rules:nothing", "AttributeError"),
-        ("broken_rules:thing", "it is no onnxshare.checks.Rule"),
+        ("broken_rules:thing", "it is not an onnxshare.checks.Rule"),
         ("broken_rules:taken", "codes such as WS900 are onnxshare's own"),
         ("broken_rules:double", "'max-params' is taken"),
     ],

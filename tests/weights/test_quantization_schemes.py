@@ -1,4 +1,4 @@
-"""`inspect(hashes=True)`: tensors that quantised operators read with scales of their own, and their
+"""`inspect(hashes=True)`: tensors that quantized operators read with scales of their own, and their
 float twins, which are worked out by the formulas of the operators or by ONNX Runtime."""
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def product(
 
 
 def dynamic(op_type: str = "MatMulInteger") -> onnx.ModelProto:
-    """Dynamic quantisation as ONNX Runtime's tool writes it."""
+    """Dynamic quantization as ONNX Runtime's tool writes it."""
     codes, scale, x = (CODES, SIX, "x") if op_type == "MatMulInteger" else (KERNEL, one(0.1), "c")
     zero = SIX_ZEROS if op_type == "MatMulInteger" else ZERO
     nodes = [
@@ -312,7 +312,7 @@ def said(facts: WeightFacts) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_quantised_weight_equals_its_float_twin(name: str) -> None:
+def test_a_quantized_weight_equals_its_float_twin(name: str) -> None:
     model, expected = CASES[name][0](), CASES[name][1]
     found = weights(model)
     assert said(found["w"]) == (None, None, None, None)
@@ -337,7 +337,7 @@ def test_the_scale_behind_integers_counts_only_where_all_sums_get_it() -> None:
     assert said(weights(model)["f"]) == (None, None, None, None)
 
 
-def test_two_quantised_forms_of_one_weight() -> None:
+def test_two_quantized_forms_of_one_weight() -> None:
     """QDQ and QLinearMatMul side by side, with other zero points."""
     model = product("QLinearMatMul", "q sx zx w s z sy zy", domain="")
     shifted = (CODES + np.int8(4)).astype(np.int8)
@@ -351,7 +351,7 @@ def test_two_quantised_forms_of_one_weight() -> None:
     assert found["w2"].dtype == found["w"].dtype == "int8"
 
 
-def test_progress_reaches_the_end_with_what_is_dequantised() -> None:
+def test_progress_reaches_the_end_with_what_is_dequantized() -> None:
     seen: list[tuple[int, int]] = []
     onnxshare.inspect(
         dynamic(), hashes=True, progress=lambda done, total: seen.append((done, total))
@@ -361,8 +361,8 @@ def test_progress_reaches_the_end_with_what_is_dequantised() -> None:
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-def test_a_quantised_table_whose_rows_are_looked_up_first() -> None:
-    """As ONNX Runtime's tool quantises an embedding: the rows are dequantised, not the table."""
+def test_a_quantized_table_whose_rows_are_looked_up_first() -> None:
+    """As ONNX Runtime's tool quantizes an embedding: the rows are dequantized, not the table."""
     nodes = [node("Gather", "w i", "rows"), node("DequantizeLinear", "rows s z", "d")]
     given = {"w": CODES, "s": one(0.1), "z": ZERO}
     model = built(nodes, given, (CODES - ZERO).astype(F) * F(0.1))

@@ -53,7 +53,7 @@ def elementwise(node: Node) -> bool:
 
 
 def dynamic_scale(graph: Graph, scope: Scope, name: str) -> bool:
-    """Whether a tensor is the scale of dynamically quantised data, perhaps times stored scales:
+    """Whether a tensor is the scale of dynamically quantized data, perhaps times stored scales:
     computed, but one number for the whole tensor, or one per output."""
     for _ in range(_SCALES):
         node = scope.producers.get(name)

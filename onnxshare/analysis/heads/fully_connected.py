@@ -33,7 +33,7 @@ class FullyConnected:
         alpha, beta: the factors of Gemm.
         stored: whether the weight is a stored matrix; False for what only looks like an FC.
         arithmetic: float; integer, whose results are sums of 32 bits; scaled, where these are made
-            floats; dynamic, where the data is floats too and quantised first; quantized, where
+            floats; dynamic, where the data is floats too and quantized first; quantized, where
             the sums are scaled back to 8 bits.
         activation: what a fused operator applies to the result; None without.
     """

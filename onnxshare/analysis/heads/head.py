@@ -18,7 +18,7 @@ from onnxshare.graph.index import Graph, Node
 from onnxshare.io.tensors import Array
 from onnxshare.shapes.inference import InputShapes, Shapes, infer
 
-#: Why a head whose map is pooled already is no site.
+#: Why a head whose map is pooled already is not a site.
 ONE_POSITION = "its feature map has one position: the FC already is a 1×1 convolution"
 
 #: Samples of a probe: a size that a graph is unlikely to hold in a Reshape, unlike 2.
@@ -54,7 +54,7 @@ class Head:
         between: element-wise and layout nodes between the FCs.
         refused: why no rewrite fits, or None.
         shared: whether there is nothing to share: the map is one position already.
-        joined: further tensors that a Concat puts beside the flattened map: other maps, and
+        joined: further tensors that a Concat joins to the flattened map: other maps, and
             plain vectors `[N, F]`.
     """
 

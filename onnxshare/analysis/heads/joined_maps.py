@@ -109,7 +109,7 @@ def join_of(upstream: Upstream, name: str) -> Join | str | None:
             elif _flat(upstream, item) and graph.source(graph.main, item) is None:
                 sources[item] = False
             else:
-                reason = f"{join.op_type} '{join.name}' joins '{item}', which is no feature map"
+                reason = f"{join.op_type} '{join.name}' joins '{item}', which is not a feature map"
     if maps == 0:
         return None
     if waiting:

@@ -24,7 +24,7 @@ _LOOKED_AT = 32
 #: What takes a part of a tensor.
 _PARTS = frozenset((Effect.CUT, Effect.LOOKUP))
 
-#: What makes one number of many, which is no map any more.
+#: What makes one number of many, which is not a map any more.
 _POOLS = frozenset((Effect.REDUCTION, Effect.GLOBAL_POOLING))
 
 
@@ -35,7 +35,7 @@ def rows_of(upstream: Upstream, layer: FullyConnected) -> int | None:
 
 
 def several_rows(upstream: Upstream, layer: FullyConnected, name: str) -> str | None:
-    """Why an FC that is applied to several rows of each sample is no site.
+    """Why an FC that is applied to several rows of each sample is not a site.
 
     Where the map `name` has as many samples, as frames that were folded into the batch, each row
     is one of them.
@@ -51,8 +51,8 @@ def several_rows(upstream: Upstream, layer: FullyConnected, name: str) -> str | 
 
 
 def not_followed(upstream: Upstream, base: str) -> str | None:
-    """Why an FC that comes from `base`, which is no rearranged map, is no site; None where it has
-    nothing to do with one."""
+    """Why an FC that comes from `base`, which is not a rearranged map, is not a site; None where it
+    has nothing to do with one."""
     node = upstream.graph.main.producers.get(base)
     if upstream.shape(base) is None:
         why = unknown_sizes(upstream, base)
@@ -115,7 +115,7 @@ def _flattened(upstream: Upstream, name: str) -> bool:
 
 
 def unstored(upstream: Upstream) -> Iterator[Head]:
-    """Products of a flattened map with something that is no stored matrix."""
+    """Products of a flattened map with something that is not a stored matrix."""
     known = {layer.node for layer in fully_connected(upstream.graph)}
     for node in upstream.graph.main.nodes:
         if node.op_type == "Einsum" and len(node.inputs) == 2:

@@ -34,8 +34,8 @@ class Work:
         connections: uses of stored parameters.
         sharing: the factors of the sharing ratio.
         macs: multiply-accumulates, bias not counted.
-        extra_flops: arithmetic that is no multiply-accumulate, one per element and operation; None
-            where it depends on data.
+        extra_flops: arithmetic that is not a multiply-accumulate, one per element and operation;
+            None where it depends on data.
         unshared: weights if no two positions shared them, biases left out.
         dense: weights of an FC between the same input and output, biases left out.
         uses: the connections by input, where its weights are not all used equally often.
@@ -169,8 +169,8 @@ PARAM, STATISTIC, CONSTANT = "params", "statistics", "constants"
 QUANTIZATION, STRUCTURE = "quantization", "structure"
 
 #: What an element-wise operand counts as depends on it: several floats are parameters, one is a
-#: constant, and anything else is structure. A quantised operand is not told by its type.
-OPERAND, QUANTISED_OPERAND = "operand", "quantised operand"
+#: constant, and anything else is structure. A quantized operand is not told by its type.
+OPERAND, QUANTIZED_OPERAND = "operand", "quantized operand"
 
 #: The letters that rows of the table write roles with, as in "SPPTT".
 _ROLES = {
@@ -180,11 +180,11 @@ _ROLES = {
     "Q": QUANTIZATION,
     "S": STRUCTURE,
     "O": OPERAND,
-    "X": QUANTISED_OPERAND,
+    "X": QUANTIZED_OPERAND,
 }
 
 
-#: Element types that few tensors have but quantised ones.
+#: Element types that few tensors have but quantized ones.
 NARROW = types("INT8 UINT8 INT4 UINT4 INT2 UINT2")
 
 
@@ -236,11 +236,11 @@ class Operator:
             role = OPERAND
         else:
             role = _ROLES[self.roles[position]] if position < len(self.roles) else STRUCTURE
-        if role not in (OPERAND, QUANTISED_OPERAND):
+        if role not in (OPERAND, QUANTIZED_OPERAND):
             return role
-        # What nobody knows, looks up rows or passes them on may hold quantised weights.
+        # What nobody knows, looks up rows or passes them on may hold quantized weights.
         if dtype in NARROW and (self.work is None or self.kind in ("embedding", "layout")):
-            role = QUANTISED_OPERAND
+            role = QUANTIZED_OPERAND
         if role == OPERAND and dtype not in FLOATS:
             return STRUCTURE
         return PARAM if stored.elements > 1 else CONSTANT

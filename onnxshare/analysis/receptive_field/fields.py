@@ -40,7 +40,7 @@ from onnxshare.shapes.types import NOTHING
 
 Rule = Callable[[Step], State | list[State]]
 
-SAME, NORMALISED = layout_rules.elementwise, layout_rules.normalised
+SAME, NORMALIZED = layout_rules.elementwise, layout_rules.normalized
 
 
 def _rows(rule: Rule, names: str) -> dict[str, Rule]:
@@ -54,7 +54,7 @@ _STANDARD: dict[str, Rule] = {
     **_rows(window_rules.transposed_convolution, "ConvTranspose"),
     **_rows(window_rules.pooling, "MaxPool AveragePool LpPool"),
     **_rows(layout_rules.kept, "CastLike LRN Dropout"),
-    **_rows(layout_rules.normalised, "BatchNormalization QuantizeLinear DequantizeLinear"),
+    **_rows(layout_rules.normalized, "BatchNormalization QuantizeLinear DequantizeLinear"),
     **_rows(layout_rules.everything, "DynamicQuantizeLinear"),
     **_rows(layout_rules.product, "MatMul MatMulInteger"),
     **_rows(partial(layout_rules.product, right=3), "QLinearMatMul"),
@@ -81,7 +81,7 @@ _CONTRIB: dict[str, Rule] = {
     **_rows(_CHANNELS_LAST, "NhwcConv NhwcFusedConv"),
     **_rows(window_rules.pooling, "NhwcMaxPool QLinearAveragePool"),
     **_rows(
-        layout_rules.normalised, "QuantizeLinear DequantizeLinear QLinearSigmoid QLinearLeakyRelu"
+        layout_rules.normalized, "QuantizeLinear DequantizeLinear QLinearSigmoid QLinearLeakyRelu"
     ),
     **_rows(resize_rules.concatenated, "QLinearConcat"),
     **_rows(layout_rules.product, "MatMulIntegerToFloat"),
@@ -181,7 +181,7 @@ class ReceptiveFields:
         if rule is SAME and (same := self._unchanged(node, states)) is not None:
             self._states[node.outputs[0]] = same
             return
-        if rule is NORMALISED and states[0] and not any(states[1:]) and not trains(node):
+        if rule is NORMALIZED and states[0] and not any(states[1:]) and not trains(node):
             self._states[node.outputs[0]] = states[0]
             return
         opset = self._graph.opset

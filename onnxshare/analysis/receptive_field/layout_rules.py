@@ -205,8 +205,8 @@ def everything(step: Step) -> State:
     return changed(joined(step.tracked), lambda place: WHOLE)
 
 
-def normalised(step: Step) -> State:
-    """BatchNormalization and quantisation: element by element, with operands per channel."""
+def normalized(step: Step) -> State:
+    """BatchNormalization and quantization: element by element, with operands per channel."""
     states = [step.seen("a computed operand")]
     states += [forget([state], "a computed operand") for state in step.tracked[1:]]
     if step.node.op_type == "BatchNormalization" and trains(step.node):
@@ -215,7 +215,7 @@ def normalised(step: Step) -> State:
 
 
 def along_axis(step: Step) -> State:
-    """Softmax, layer normalisation and their like: everything along some axes."""
+    """Softmax, layer normalization and their like: everything along some axes."""
     state, rank = step.ranked()
     others = [forget([other], "a computed operand") for other in step.tracked[1:]]
     name = step.node.op_type

@@ -42,7 +42,7 @@ def _resized(step: Step, axis: int) -> Window | str | None:
     if scale == 1:
         return None
     if 1 not in (scale.numerator, scale.denominator):
-        return "resized by a factor that is no integer"
+        return "resized by a factor that is not an integer"
     upsample = step.node.op_type == "Upsample" or step.opset < 11
     default = "asymmetric" if upsample else "half_pixel"
     mapping = step.attribute("coordinate_transformation_mode", default)

@@ -174,7 +174,7 @@ def transposed_convolution(step: Step) -> State:
 def _transposed_pad(
     step: Step, index: int, axis: int, reach: int, settings: _Settings
 ) -> int | None:
-    """Padding at the beginning: as given, or what brings the output to the size asked for."""
+    """Padding at the beginning: as given, or what brings the output to the size requested."""
     stride, given = settings[0][index], settings[2][index]
     extra: list[int] = list(step.attribute("output_padding", [])) or [0] * len(settings[0])
     asked: list[int] = list(step.attribute("output_shape", []))

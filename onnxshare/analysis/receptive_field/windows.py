@@ -146,7 +146,7 @@ def resampled(inverse: Fraction, *, half_pixel: bool, mode: str, nearest: str) -
     lows, highs = tuple(low for low, _ in reads), tuple(high for _, high in reads)
     turned = (*lows, lows[0] + inverse.numerator), (*highs, highs[0] + inverse.numerator)
     if any(sorted(ends) != list(ends) for ends in turned):
-        return None  # a cubic reads one position where it meets it, and four beside it
+        return None  # a cubic reads one position where it meets it, and four next to it
     return Window(inverse.numerator, lows, highs)
 
 

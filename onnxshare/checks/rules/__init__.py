@@ -24,7 +24,7 @@ RULES: tuple[Rule, ...] = (
     *regression.RULES,
 )
 
-#: Keys of `[check]` in a policy file that are no limits.
+#: Keys of `[check]` in a policy file that are not limits.
 LISTS = ("warn", "select", "ignore")
 
 
@@ -58,7 +58,7 @@ def _installed(path: tuple[str, ...]) -> tuple[Rule, ...]:
     for entry in plugins.installed("rules"):
         rule = plugins.load(entry)
         if not isinstance(rule, Rule):
-            raise plugins.broken(entry, "it is no onnxshare.checks.Rule")
+            raise plugins.broken(entry, "it is not an onnxshare.checks.Rule")
         if rule.code[:2] in families:
             raise plugins.broken(entry, f"codes such as {rule.code} are onnxshare's own")
         taken = {key for other in rules for key in (other.code, other.name, other.option)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxshare.checks.limits import show
-from onnxshare.checks.rule import Figure, Rule, Subject, advice, beside, python, replace_head
+from onnxshare.checks.rule import Figure, Rule, Subject, advice, python, replace_head, sibling
 
 
 def _protobuf_share(subject: Subject) -> float:
@@ -14,7 +14,7 @@ def _protobuf_share(subject: Subject) -> float:
 
 
 def _save_external(subject: Subject) -> str:
-    split = beside(subject.name, "external")
+    split = sibling(subject.name, "external")
     return python(
         f"import onnx; onnx.save(onnx.load({subject.name!r}), {split!r}, "
         "save_as_external_data=True)"
@@ -81,7 +81,7 @@ RULES: tuple[Rule, ...] = (
         "bytes",
         None,
         "the largest sum of live activations in graph order, per sample, nothing reused in place",
-        "Beside the weights, the device must hold what is being computed.",
+        "In addition to the weights, the device must hold what is being computed.",
         "See `onnxshare inspect` for the sizes; a smaller input or an earlier stride lowers them.",
         Figure(
             lambda subject: subject.inspection.totals.peak_activation_bytes,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from onnxshare.checks.rule import Problem, Rule, Subject, beside, command, python, quoted
+from onnxshare.checks.rule import Problem, Rule, Subject, command, python, quoted, sibling
 from onnxshare.checks.targets import IR_VERSION, outside, parse_target
 from onnxshare.errors import ModelFileError
 
@@ -38,14 +38,14 @@ def _target(subject: Subject, limit: str) -> Iterator[Problem]:
 def _converted(name: str, what: str, version: int) -> str:
     """The command that gives a model another opset or IR version, where there is one."""
     if what == IR_VERSION:
-        new = beside(name, f"ir{version}")
+        new = sibling(name, f"ir{version}")
         return python(
             f"import onnx; m = onnx.load({name!r}); m.ir_version = {version}; "
             f"onnx.checker.check_model(m); onnx.save(m, {new!r})"
         )
     if what != "ai.onnx":
         return command("inspect", name)
-    new = beside(name, f"opset{version}")
+    new = sibling(name, f"opset{version}")
     return python(
         "import onnx, onnx.version_converter as v; "
         f"onnx.save(v.convert_version(onnx.load({name!r}), {version}), {new!r})"
@@ -100,7 +100,7 @@ def _named_dims(subject: Subject, limit: bool) -> Iterator[Problem]:
                         "--input_shape",
                         ",".join(map(str, sizes)),
                         quoted(subject.name),
-                        quoted(beside(subject.name, "fixed")),
+                        quoted(sibling(subject.name, "fixed")),
                     ]
                 )
             yield Problem(f"input '{value.name}' has {_which(value)}", None, fix)
@@ -142,7 +142,7 @@ def _licences(subject: Subject, limit: tuple[str, ...]) -> Iterator[Problem]:
     script = (
         f"import onnx; m = onnx.load({subject.name!r}); "
         "m.metadata_props.add(key='model_license', value='YOUR LICENCE'); "
-        f"onnx.save(m, {beside(subject.name, 'licensed')!r})"
+        f"onnx.save(m, {sibling(subject.name, 'licensed')!r})"
     )
     found = [
         item.value.strip()
@@ -218,7 +218,7 @@ RULES: tuple[Rule, ...] = (
         "whether each external tensor's file is there, long enough, and within the model's folder",
         "A weight file that stays behind, or a path that leads out of the folder, shows only when "
         "the model is loaded on the device.",
-        "Put the files beside the model, or save the model anew.",
+        "Put the files next to the model, or save the model anew.",
         _external_data,
     ),
     Rule(

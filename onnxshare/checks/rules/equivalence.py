@@ -72,7 +72,7 @@ def _min_agreement(subject: Subject, limit: float) -> Iterator[Problem]:
             fix,
         )
     elif agreement is not None and agreement < limit:
-        share = show(agreement, "share", beside=limit)
+        share = show(agreement, "share", near=limit)
         yield Problem(
             f"an approximation by {promise.rewrite} promises the same class on {share} only",
             agreement,
@@ -86,7 +86,7 @@ def _max_error(subject: Subject, limit: float) -> Iterator[Problem]:
         return
     error = 10 ** (-promise.sqnr_low / 20)
     if error > limit:
-        share = show(error, "share", beside=limit)
+        share = show(error, "share", near=limit)
         yield Problem(
             f"an approximation by {promise.rewrite} promises a relative error of {share} only",
             error,

@@ -33,7 +33,7 @@ def _max_regression(subject: Subject, limit: float) -> Iterator[Problem]:
         worse = change if grows else -change
         if worse > limit + 1e-12:
             yield Problem(
-                f"{words}: {show(old, unit, beside=new)} → {show(new, unit, beside=old)} "
+                f"{words}: {show(old, unit, near=new)} → {show(new, unit, near=old)} "
                 f"({change:+.1%})",
                 change,
                 fix,

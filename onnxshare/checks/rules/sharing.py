@@ -46,7 +46,7 @@ def _max_single_use(subject: Subject, limit: float) -> Iterator[Problem]:
         largest = max(filter(_single_use, weights), key=lambda weight: weight.params)
         at_least = "at least " if most > least else ""
         yield Problem(
-            f"{at_least}{show(least, 'share', beside=limit)} of the parameters are used at most "
+            f"{at_least}{show(least, 'share', near=limit)} of the parameters are used at most "
             f"once per sample, most of them in '{largest.name}'",
             least,
             replace_head(subject),
@@ -58,7 +58,7 @@ def _max_single_use(subject: Subject, limit: float) -> Iterator[Problem]:
 def equal_copies(weights: tuple[WeightFacts, ...]) -> list[WeightFacts]:
     """The tensors that are stored a second time; those filled with one number may be equal by
     chance, or take no room at all."""
-    # What is equal only once dequantised is stored in another form: no merge gives that back.
+    # What is equal only once dequantized is stored in another form: no merge gives that back.
     return [w for w in weights if w.same_as and w.same_after is None and not w.uniform]
 
 
@@ -67,8 +67,8 @@ def transposed_copies(weights: tuple[WeightFacts, ...]) -> list[WeightFacts]:
     return [w for w in weights if w.transposed_of and w.same_after is None and not w.uniform]
 
 
-def quantised_copies(weights: tuple[WeightFacts, ...]) -> list[WeightFacts]:
-    """The tensors that stand for the same numbers as another, in another quantised form."""
+def quantized_copies(weights: tuple[WeightFacts, ...]) -> list[WeightFacts]:
+    """The tensors that stand for the same numbers as another, in another quantized form."""
     return [weight for weight in weights if weight.same_after and not weight.uniform]
 
 
@@ -272,14 +272,14 @@ RULES: tuple[Rule, ...] = (
         "bytes",
         65536,
         "bytes of parameter tensors that equal an earlier one, or are its transpose, only as the "
-        "numbers that quantised ones stand for; tensors filled with one number are left out",
+        "numbers that quantized ones stand for; tensors filled with one number are left out",
         "One weight is shipped twice, such as an embedding in 8 bits whose transpose is kept in "
         "float32 for the output layer.",
-        "Quantise all layers that share the weight alike, so that one tensor serves them all; "
+        "Quantize all layers that share the weight alike, so that one tensor serves them all; "
         "`onnxshare inspect --hash --by weight` names the pairs.",
         _copied_bytes(
-            quantised_copies,
-            "stand for the same numbers as others once quantised ones are dequantised: {}, equal "
+            quantized_copies,
+            "stand for the same numbers as others once quantized ones are dequantized: {}, equal "
             "to",
             "inspect --hash --by weight",
         ),

@@ -12,7 +12,7 @@ from typing import cast
 from onnxshare.checks.results import CheckReport
 
 #: What `--format` and `--report` take, and the module and function that write it; a module is
-#: imported only when it is asked for.
+#: imported only when it is needed.
 FORMATS: dict[str, tuple[str, str]] = {
     "full": ("text", "full"),
     "concise": ("text", "concise"),
@@ -31,5 +31,5 @@ def render(report: CheckReport, name: str) -> str:
     module, function = FORMATS[name]
     found = getattr(importlib.import_module(f"{__name__}.{module}"), function)
     text = cast("Callable[[CheckReport], str]", found)(report)
-    # A path may hold bytes that are no text: they come as escapes.
+    # A path may hold bytes that are not text: they come as escapes.
     return text.encode(errors="backslashreplace").decode()

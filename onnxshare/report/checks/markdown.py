@@ -72,7 +72,7 @@ def _measured(report: CheckReport, model: ModelReport) -> list[str]:
 def _value(now: float | None, old: float | None, unit: Unit) -> str:
     if now is None:
         return "–"
-    text = show(now, unit, beside=old)
+    text = show(now, unit, near=old)
     if old is None or old == now:
         return text
     if not old:

@@ -52,7 +52,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "name": "".join(word.capitalize() for word in rule.name.split("-")),
         "shortDescription": {"text": rule.name.replace("-", " ").capitalize() + "."},
         "fullDescription": {"text": f"Measures {rule.measures}."},
-        "help": {"text": f"{rule.why} {rule.mend}"},
+        "help": {"text": f"{rule.why} {rule.fix}"},
         "defaultConfiguration": {"level": "error"},
     }
 

@@ -219,8 +219,8 @@ def memory(report: Inspection, *, weights: bool = False) -> Picture | None:
     where = report.totals.peak_activation_node
     peak = f"peak {text_tools.size(max(tops))}" + (f" at {where}" if where else "")
     left = x < _WIDTH / 2
-    beside, anchor = (x + 10, "start") if left else (x - 10, "end")
-    shapes.append(Words((beside, y - 6), peak, "chosen", _SMALL, anchor))
+    near, anchor = (x + 10, "start") if left else (x - 10, "end")
+    shapes.append(Words((near, y - 6), peak, "chosen", _SMALL, anchor))
     words = f"{len(held):,} nodes in the order in which they run"
     shapes.append(Words((_WIDTH / 2, _HEIGHT - 12), words, "faint", _SMALL, "middle"))
     what = "weights and activations" if weights else "activations"

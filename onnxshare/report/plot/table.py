@@ -37,7 +37,7 @@ def table(search: Search) -> Table:
 
 
 def lines(search: Search) -> list[Text]:
-    """What stands around the table: what was asked for, what was refused, what was certified."""
+    """What stands around the table: what was requested, what was refused, what was certified."""
     found = [
         Text(
             f"target: {search.target.words} with 95 % confidence; cross-validated on "

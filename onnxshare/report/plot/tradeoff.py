@@ -203,7 +203,7 @@ def _legend() -> Iterator[Dot | Words]:
 def _label(
     point: _Point, frame: _Frame, taken: list[tuple[float, float, float, float]]
 ) -> Iterator[Words]:
-    """The name of a point, where there is room: beside it, above or below; else nowhere."""
+    """The name of a point, where there is room: next to it, above or below; else nowhere."""
     x, y = frame.x(point.params), frame.y(point.loss)
     width, bold = len(point.name) * _SMALL * LETTER, point.role == "chosen"
     width *= 1.08 if bold else 1.0

@@ -39,7 +39,7 @@ def _convolution(body: Body, weight: int = 1, *, channels_last: bool = False) ->
     _turned(body, rank, "Conv", body.input(weight), **window)
 
 
-def _quantised_convolution(body: Body) -> None:
+def _quantized_convolution(body: Body) -> None:
     _convolution(body, 3, channels_last=bool(body.attribute("channels_last", 0)))
 
 
@@ -53,7 +53,7 @@ def _pool(body: Body, op_type: str, channels_last: bool | None = None) -> None:
     _turned(body, len(attributes["kernel_shape"]) + 2 if last else None, op_type, **attributes)
 
 
-def _quantised_global_pool(body: Body) -> None:
+def _quantized_global_pool(body: Body) -> None:
     if body.attribute("channels_last", 0):
         raise NoRule  # which axes are spatial depends on the rank
     body.output(0, body.op("GlobalAveragePool", body.input(0)))
@@ -83,7 +83,7 @@ def _lstm(body: Body) -> None:
     body.outputs(body.ops(3, "LSTM", *inputs, **attributes))
 
 
-def _skip_normalisation(body: Body) -> None:
+def _skip_normalization(body: Body) -> None:
     """The result, the mean and deviation of each row, and the sum of the operands."""
     body.output(0, body.input(0))
     rows = body.op("ReduceMean", body.input(0), body.integers(-1))
@@ -92,18 +92,18 @@ def _skip_normalisation(body: Body) -> None:
     body.output(3, body.input(0))
 
 
-def _quantised_concat(body: Body) -> None:
+def _quantized_concat(body: Body) -> None:
     parts = [body.input(position) for position in range(2, len(body.node.input), 3)]
     body.output(0, body.op("Concat", *parts, axis=body.attribute("axis")))
 
 
-def _quantised_mean(body: Body) -> None:
+def _quantized_mean(body: Body) -> None:
     axes = body.attribute("axes", [])
     inputs = [body.input(0), *([body.integers(*axes)] if axes else [])]
     body.output(0, body.op("ReduceMean", *inputs, keepdims=body.attribute("keepdims", 1)))
 
 
-def _quantise(body: Body) -> None:
+def _quantize(body: Body) -> None:
     if body.has(2):
         return body.output(0, body.like(body.input(0), 2))
     return body.output(0, body.op("Cast", body.input(0), to=TensorProto.UINT8))
@@ -116,10 +116,10 @@ _RULES: dict[Rule, str] = {
     same(0, 0): "SkipGroupNorm",
     _convolution: "FusedConv",
     partial(_convolution, channels_last=True): "NhwcConv NhwcFusedConv",
-    _quantised_convolution: "QLinearConv",
+    _quantized_convolution: "QLinearConv",
     partial(_pool, op_type="MaxPool", channels_last=True): "NhwcMaxPool",
     partial(_pool, op_type="AveragePool"): "QLinearAveragePool",
-    _quantised_global_pool: "QLinearGlobalAveragePool",
+    _quantized_global_pool: "QLinearGlobalAveragePool",
     lambda body: body.output(0, body.gemm()): "FusedGemm",
     lambda body: body.output(0, body.like(body.gemm(3), 8 if body.has(8) else 1)): "QGemm",
     applied("Gemm", 0, 1, transB=1): "CDist",
@@ -135,12 +135,12 @@ _RULES: dict[Rule, str] = {
     microsoft_attention.group_query_attention: "GroupQueryAttention",
     microsoft_attention.embeddings: "EmbedLayerNormalization",
     partial(microsoft_attention.embeddings, like=8): "QEmbedLayerNormalization",
-    _skip_normalisation: "SkipLayerNormalization SkipSimplifiedLayerNormalization",
+    _skip_normalization: "SkipLayerNormalization SkipSimplifiedLayerNormalization",
     applied("Add", 0, 3): "QLinearAdd QLinearMul",
     applied("Add", 0, 2, to=TensorProto.INT32): "MulInteger",
-    _quantised_concat: "QLinearConcat",
-    _quantised_mean: "QLinearReduceMean",
-    _quantise: "QuantizeLinear",
+    _quantized_concat: "QLinearConcat",
+    _quantized_mean: "QLinearReduceMean",
+    _quantize: "QuantizeLinear",
     applied("CastLike", 0, 1): "DequantizeLinear",
     applied("Where", 0, 1, 4): "QLinearWhere",
     applied("Gather", 0, 1): "TorchEmbedding",

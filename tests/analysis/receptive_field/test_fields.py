@@ -161,7 +161,7 @@ def attributes(draw: st.DrawFn, rank: int, *, dilate: bool = True) -> dict[str, 
     return chosen
 
 
-LAYERS = "conv max average transposed pad cut resize branch joined layout normalised blocks".split()
+LAYERS = "conv max average transposed pad cut resize branch joined layout normalized blocks".split()
 
 
 @st.composite
@@ -232,7 +232,7 @@ def grow(draw: st.DrawFn, net: Net, layer: str) -> None:
         net.add("Transpose", perm=order)
         net.add("Mul", net.numbers(2, 3))
         net.add("Transpose", perm=[0, rank + 1, *range(1, rank + 1)])
-    elif layer == "normalised":
+    elif layer == "normalized":
         scale = net.numbers(1, 2)
         net.add("BatchNormalization", scale, scale, scale, scale)
         net.add("Relu")
@@ -513,8 +513,8 @@ CONV = node("Conv", "x w", "a")
 AFTER = {
     "global pooling": ([node("GlobalAveragePool", "a", "y")], "whole input"),
     "mean over space": ([node("ReduceMean", "a", "y", axes=[2, 3])], "whole input"),
-    "instance normalisation": ([node("InstanceNormalization", "a c c", "y")], "whole input"),
-    "layer normalisation over all but the batch": (
+    "instance normalization": ([node("InstanceNormalization", "a c c", "y")], "whole input"),
+    "layer normalization over all but the batch": (
         [node("LayerNormalization", "a scale", "y", axis=1)],
         "whole input",
     ),
@@ -549,7 +549,7 @@ AFTER = {
     ),
     "an odd factor": (
         [node("Resize", "a _ scales", "y")],
-        "resized by a factor that is no integer",
+        "resized by a factor that is not an integer",
     ),
 }
 
@@ -577,7 +577,7 @@ def test_null_says_why(name: str) -> None:
     assert (facts.receptive_field, facts.receptive_field_note) == (None, note)
 
 
-def test_a_quantised_kernel_without_kernel_shape() -> None:
+def test_a_quantized_kernel_without_kernel_shape() -> None:
     """Its weight is input 3: 5 rows and 3 columns, each second row."""
     built = model(
         [node("QLinearConv", "x s z w s z s z", "y", strides=[2, 1])],

@@ -31,7 +31,7 @@ from tests.rewrites.checking import (
     is_new,
     run,
 )
-from tests.rewrites.forms import BOTH, FORMS, C, Form, K, Net, joined_quantised, quantised
+from tests.rewrites.forms import BOTH, FORMS, C, Form, K, Net, joined_quantized, quantized_fc
 
 Array = np.ndarray[Any, np.dtype[Any]]
 MODELS = Path(__file__).resolve().parents[3] / "models"
@@ -62,7 +62,7 @@ def images() -> Array:
 
 @pytest.fixture(scope="module")
 def lenets(images: Array, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """LeNet-5 in every form: quantised, optimised, both."""
+    """LeNet-5 in every form: quantized, optimised, both."""
     folder = tmp_path_factory.mktemp("lenets")
     source = folder / "float.onnx"
     source.write_bytes((MODELS / "lenet5.onnx").read_bytes())
@@ -164,7 +164,7 @@ def dynamic(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.mark.parametrize(
     "form", ["channels last", "flatten", "policy and value", "several FCs on one flatten"]
 )
-def test_dynamic_quantisation(
+def test_dynamic_quantization(
     dynamic: Callable[..., Path], form: str, weight: str, per_channel: bool, level: str
 ) -> None:
     """The range of the data is that of the whole tensor, in any layout the same."""
@@ -401,9 +401,9 @@ def test_dynamic_ranges_do_not_slide(dynamic: Callable[..., Path]) -> None:
 
 
 WEIGHTS = {
-    "one scale": Form(quantised()),
-    "a scale per output": Form(quantised(axis=1)),
-    "transB, a scale per output": Form(quantised(axis=0, by_output=True)),
+    "one scale": Form(quantized_fc()),
+    "a scale per output": Form(quantized_fc(axis=1)),
+    "transB, a scale per output": Form(quantized_fc(axis=0, by_output=True)),
 }
 
 
@@ -419,9 +419,9 @@ def test_the_integers_are_moved_and_the_scales_kept(name: str) -> None:
     result = onnxshare.rewrite(model, ["fc-to-conv"], provider="cpu")
     assert result.validation is not None
     # ONNX Runtime's optimiser turns DequantizeLinear → MatMul into a kernel of its own, which is
-    # off by 0.4 % from the graph as written: there the weights are dequantised beforehand.
+    # off by 0.4 % from the graph as written: there the weights are dequantized beforehand.
     assert result.validation.verdict == "equivalent", result.validation.reason
-    assert ("dequantised weights" in result.validation.reason) == ("transB" not in name)
+    assert ("dequantized weights" in result.validation.reason) == ("transB" not in name)
     old, new = integers(model), integers(result.model)
     by_output = old if len(old) == 5 else old.T
     np.testing.assert_array_equal(new, by_output.reshape(new.shape))  # columns in map order
@@ -492,7 +492,7 @@ def test_a_wrong_order_of_the_integers_never_passes(monkeypatch: pytest.MonkeyPa
 
 def test_integers_that_read_several_maps_are_split() -> None:
     """Each map gets its columns, all of them the same scales."""
-    model = Form(joined_quantised).model()
+    model = Form(joined_quantized).model()
     result = onnxshare.rewrite(model, ["fc-to-conv"], provider="cpu")
     assert result.passed
     stored = {t.name: t for t in result.model.graph.initializer}

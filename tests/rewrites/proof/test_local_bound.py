@@ -68,7 +68,7 @@ def test_inputs_that_show_nothing_are_made_up_for(name: str) -> None:
     assert found.local is not None
     assert found.local.tensors == (2 if "two" in name else 1)
     assert found.local.worst <= LIMIT
-    assert "made-up features" in found.reason
+    assert "random features" in found.reason
     assert result.to_dict()["validation"]["local"]["limit"] == LIMIT
 
 

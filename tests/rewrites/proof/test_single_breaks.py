@@ -60,7 +60,7 @@ def operand(kind: str, place: int, change: Callable[[Array], Array]) -> Break:
         old = numpy_helper.to_array(stored[node.input[place]])
         new = np.asarray(change(old.copy()), old.dtype).reshape(old.shape)
         assert not np.array_equal(new, old)
-        tensor = numpy_helper.from_array(new, "spoilt")
+        tensor = numpy_helper.from_array(new, "corrupted")
         model.graph.initializer.append(tensor)
         node.input[place] = tensor.name
 

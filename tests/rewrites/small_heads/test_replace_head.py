@@ -324,7 +324,7 @@ def test_samples_are_shared_between_a_fit_and_its_proof(
 def test_classes_and_values_are_told_apart() -> None:
     softmax = several("two outputs of one hidden layer")
     refused = small(softmax, "mask:4", 200, keep=0.5)
-    assert "values beside the classes" in (refused.sites[0].refused or "")
+    assert "gives values too" in (refused.sites[0].refused or "")
     both = small(softmax, "collapse", 400, keep=0.3, max_error=0.9)
     assert both.changes, both.sites
 

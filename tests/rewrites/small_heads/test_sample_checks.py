@@ -109,7 +109,7 @@ def test_networks_and_digits_of_other_people(zoo: Path, net: str) -> None:
 
 def test_made_up_inputs_are_refused(bundled: Path) -> None:
     proto = onnx.load(bundled / "lenet5.onnx")
-    with pytest.raises(SamplesError, match="made-up inputs say nothing"):
+    with pytest.raises(SamplesError, match="random inputs say nothing"):
         onnxshare.rewrite(proto, ["fc-to-gap"], approximate=True, samples=random_samples(proto, 64))
 
 
@@ -215,7 +215,7 @@ def test_an_embedding_is_no_class() -> None:
 
 
 @pytest.mark.parametrize(("factor", "warned"), [(1.0, False), (255.0, True), (1 / 255, True)])
-def test_statistics_of_normalisation_tell_the_scale(factor: float, warned: bool) -> None:
+def test_statistics_of_normalization_tell_the_scale(factor: float, warned: bool) -> None:
     samples = smooth(200)
     kernel = np.random.default_rng(3).standard_normal((3, 1, 3, 3))
     variance = float((kernel**2).sum(axis=(1, 2, 3)).mean())  # about that of the convolution

@@ -130,7 +130,7 @@ CASES = {
         {"xs": scale(), "xz": zero(), "w": bytes_(7, 5), "ws": scale(), "wz": zero()},
         {"transB": 1},
     ),
-    "QGemm, quantised result": Case(
+    "QGemm, quantized result": Case(
         "QGemm",
         {"x": bytes_(2, 5)},
         {

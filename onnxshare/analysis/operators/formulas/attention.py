@@ -113,6 +113,6 @@ def rotary_embedding(context: Context, tables: tuple[int, int] = (1, 2)) -> Work
 
 def embeddings(context: Context) -> Work:
     """com.microsoft EmbedLayerNormalization: per token a row of each table, their sum, and its
-    normalisation."""
+    normalization."""
     elements = context.per_sample(context.output)
     return Work.of(context.used(dict.fromkeys(range(2, 7), elements)), extra=4 * elements)

@@ -32,7 +32,7 @@ def scaler(context: Context) -> Work:
     return Work.of(context.used({-1: elements, -2: elements}), extra=2 * elements)
 
 
-def normaliser(context: Context) -> Work:
+def normalizer(context: Context) -> Work:
     """Normalizer: the norm of each row, and a division per element."""
     return Work(extra_flops=2 * context.per_sample(context.input(0)))
 

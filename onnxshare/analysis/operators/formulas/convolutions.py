@@ -62,7 +62,7 @@ def channels_last(formula: Callable[[Context], Work]) -> Callable[[Context], Wor
     return work
 
 
-def quantised_convolution(context: Context) -> Work:
+def quantized_convolution(context: Context) -> Work:
     """QLinearConv: as Conv, with the weight as input 3 and the bias as input 8."""
     formula = partial(convolution, weight=3, bias=8)
     if context.node.attribute("channels_last", 0):  # com.microsoft only

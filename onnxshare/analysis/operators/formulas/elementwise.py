@@ -1,4 +1,4 @@
-"""Element-wise operators, normalisation, pooling, reductions, interpolation and layout: what
+"""Element-wise operators, normalization, pooling, reductions, interpolation and layout: what
 computes without multiply-accumulates."""
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from onnxshare.analysis.operators.operator import Context, Work
 from onnxshare.analysis.results import Sharing
 
 
-def normalisation(context: Context, slots: tuple[int, ...] = (1, 2)) -> Work:
-    """Batch, instance, layer, group and RMS normalisation: each output element uses the scale and
+def normalization(context: Context, slots: tuple[int, ...] = (1, 2)) -> Work:
+    """Batch, instance, layer, group and RMS normalization: each output element uses the scale and
     the shift (where there is one) once."""
     elements = context.per_sample(context.output)
     stored = [position for position in slots if context.constant(position) is not None]
@@ -30,7 +30,7 @@ def elementwise(context: Context) -> Work:
     return _operands(context, () if alone else range(len(context.constants)))
 
 
-def quantised_elementwise(context: Context) -> Work:
+def quantized_elementwise(context: Context) -> Work:
     """com.microsoft QLinearAdd and QLinearMul: as Add, with the operands as inputs 0 and 3."""
     return _operands(context, (0, 1, 3, 4), times=1)
 
@@ -90,7 +90,7 @@ def biased_softmax(context: Context) -> Work:
     return Work.of(context.used({1: elements}), extra=4 * elements)
 
 
-def response_normalisation(context: Context) -> Work:
+def response_normalization(context: Context) -> Work:
     """LRN: a window of squares, a power and a division per element."""
     return Work(extra_flops=(context.number("size", 1) + 2) * context.per_sample(context.output))
 

@@ -111,7 +111,7 @@ def experts(context: Context, first: int = 3, second: int = 5, third: int = 7) -
     data = context.input(0)
     tokens = context.per_sample(data) // data[-1]
     chosen = context.number("k", 1)
-    step = 1 if first == 3 else 2  # the quantised form has its scales in between
+    step = 1 if first == 3 else 2  # the quantized form has its scales in between
     total = context.input(first - step)[0]
     uses, macs, added = {}, 0, 0
     for bias in (first, second, third):

@@ -38,9 +38,9 @@ def attention_lstm(context: Context) -> Work:
     return work.of_rows(context.share(context.input(0)[1]))
 
 
-def gated_normalisation(context: Context) -> Work:
+def gated_normalization(context: Context) -> Work:
     """GatedRMSNorm: as RMSNormalization, times the activation of a gate."""
-    work = elementwise.normalisation(context, (1,))
+    work = elementwise.normalization(context, (1,))
     gates = 2 * context.per_sample(context.output)
     return Work.of(work.uses or {}, 0, (work.extra_flops or 0) + gates, sharing=work.sharing)
 
@@ -87,8 +87,8 @@ def time_warping(context: Context) -> Work:
 
 
 def engram_gate(context: Context) -> Work:
-    """EngramGate: keys and queries are normalised and multiplied; the gate scales the values, which
-    may be normalised again."""
+    """EngramGate: keys and queries are normalized and multiplied; the gate scales the values, which
+    may be normalized again."""
     elements = context.per_sample(context.input(0))
     norms = 3 if context.has(5) else 2
     uses = context.used(dict.fromkeys((3, 4, 5), elements))
@@ -170,7 +170,7 @@ def decay_gate(context: Context) -> Work:
 
 
 def projections(context: Context) -> Work:
-    """MatMulNBitsMlp, MatMulNBitsQkv: RMS normalisation, where there is a scale, after the sum with
+    """MatMulNBitsMlp, MatMulNBitsQkv: RMS normalization, where there is a scale, after the sum with
     the skipped input; then FCs of the same rows, one after another in the inputs: weight, scales
     and bias. The gate of the former is activated and multiplied."""
     data = context.input(0)

@@ -15,7 +15,7 @@ def recurrent(context: Context) -> Work:
     weights, recurrence = context.input(1), context.input(2)
     peepholes = 7 if context.node.op_type.endswith("LSTM") else 99
     stored = sum(context.weights(position) for position in (1, 2, 3, peepholes))
-    # A quantised cell stores W as [directions, features, gates]: the rows are what is left.
+    # A quantized cell stores W as [directions, features, gates]: the rows are what is left.
     rows = prod(weights) // data[-1]
     work = Work(
         connections=steps * stored,

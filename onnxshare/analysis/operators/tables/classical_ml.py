@@ -63,7 +63,7 @@ _LEARNED: dict[str, Operator] = {
     "Scaler": _row(
         "norm", classical_ml.scaler, AttributeWeight(("offset",)), AttributeWeight(("scale",))
     ),
-    "Normalizer": Operator("norm", "", classical_ml.normaliser),
+    "Normalizer": Operator("norm", "", classical_ml.normalizer),
     "ArrayFeatureExtractor": EMBEDDING,
     "Binarizer Imputer": ACTIVATION,
     "CastMap CategoryMapper DictVectorizer FeatureVectorizer LabelEncoder OneHotEncoder "

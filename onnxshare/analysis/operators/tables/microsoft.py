@@ -14,10 +14,10 @@ from onnxshare.analysis.operators.formulas import attention, elementwise, recurr
 from onnxshare.analysis.operators.formulas.convolutions import (
     channels_last,
     fused_convolution,
-    quantised_convolution,
+    quantized_convolution,
     transposed_convolution,
 )
-from onnxshare.analysis.operators.formulas.elementwise import quantised_elementwise
+from onnxshare.analysis.operators.formulas.elementwise import quantized_elementwise
 from onnxshare.analysis.operators.formulas.matrix_products import (
     experts,
     fused_matmul,
@@ -37,17 +37,17 @@ from onnxshare.analysis.operators.tables.standard import (
     LINEAR_ATTENTION,
     MATMUL,
     POOL,
-    QUANTISE,
+    QUANTIZE,
     REDUCTION,
 )
 
 #: Of the sum of several inputs and a bias.
-_FOUR = partial(elementwise.normalisation, slots=(1, 2, 3, 4))
+_FOUR = partial(elementwise.normalization, slots=(1, 2, 3, 4))
 
 _CONTRIB: dict[str, Operator] = {
     "FusedConv": Operator("conv", "PPPO", fused_convolution),
     "NhwcConv NhwcFusedConv": Operator("conv", "PPPO", channels_last(fused_convolution)),
-    "QLinearConv": Operator("conv", "PQQPQQQQP", quantised_convolution),
+    "QLinearConv": Operator("conv", "PQQPQQQQP", quantized_convolution),
     "ConvTransposeWithDynamicPads": Operator(
         "conv", "PPSP", partial(transposed_convolution, bias=3)
     ),
@@ -97,18 +97,18 @@ _CONTRIB: dict[str, Operator] = {
     "GroupNorm": Operator("norm", "SPP", _FOUR),
     "SkipGroupNorm": Operator("norm", "SPPSP", _FOUR),
     "QOrderedLayerNormalization": Operator(
-        "norm", "SQPPQ", partial(elementwise.normalisation, slots=(2, 3))
+        "norm", "SQPPQ", partial(elementwise.normalization, slots=(2, 3))
     ),
-    "QuantizeLinear DequantizeLinear QuantizeWithOrder DequantizeWithOrder": QUANTISE,
+    "QuantizeLinear DequantizeLinear QuantizeWithOrder DequantizeWithOrder": QUANTIZE,
     "Gelu QuickGelu QOrderedGelu": ACTIVATION,
-    "QLinearSigmoid QLinearLeakyRelu": Operator("elementwise", "SQQQQ", quantised_elementwise),
+    "QLinearSigmoid QLinearLeakyRelu": Operator("elementwise", "SQQQQ", quantized_elementwise),
     "QLinearSoftmax": Operator("elementwise", "SQQQQ", elementwise.softmax),
     "BiasGelu FastGelu": Operator("elementwise", "SP", elementwise.elementwise),
     "BiasSplitGelu": Operator("elementwise", "SP", elementwise.split_activation),
     "BiasAdd BiasDropout BitmaskBiasDropout ComplexMul ComplexMulConj MulInteger": ELEMENTWISE,
     "BiasSoftmax": Operator("elementwise", "SO", elementwise.biased_softmax),
-    "QLinearAdd QLinearMul": Operator("elementwise", "XQQXQQQQ", quantised_elementwise),
-    "QLinearWhere": Operator("elementwise", "SXQQXQQQQ", quantised_elementwise),
+    "QLinearAdd QLinearMul": Operator("elementwise", "XQQXQQQQ", quantized_elementwise),
+    "QLinearWhere": Operator("elementwise", "SXQQXQQQQ", quantized_elementwise),
     "QLinearConcat": Operator("layout", "QQ" + "XQQ" * 64, elementwise.join),
     "QLinearAveragePool": Operator("pool", "SQQQQ", elementwise.pooling),
     "QLinearGlobalAveragePool": Operator("pool", "SQQQQ", elementwise.reduction),

@@ -39,8 +39,8 @@ def _unknown(roles: str, kind: str = "other") -> Operator:
 
 _CONTRIB: dict[str, Operator] = {
     "AttnLSTM": Operator("recurrent", "PPPPSPPPPPPPSP", fused.attention_lstm),
-    "BranchwiseRMSNorm": Operator("norm", "SP", partial(elementwise.normalisation, slots=(1,))),
-    "GatedRMSNorm": Operator("norm", "SP", fused.gated_normalisation),
+    "BranchwiseRMSNorm": Operator("norm", "SP", partial(elementwise.normalization, slots=(1,))),
+    "GatedRMSNorm": Operator("norm", "SP", fused.gated_normalization),
     "CropAndResize": Operator("other", "", fused.crop_and_resize),
     "DecoderMaskedSelfAttention": Operator("fc", "PPPSSO", attention.projected_attention),
     "DecoderMaskedMultiHeadAttention": Operator(
@@ -112,7 +112,7 @@ _CHANNELS_LAST: dict[str, Operator] = {
     "GlobalAveragePool GlobalMaxPool GlobalLpPool": GLOBAL_POOL,
     "BatchNormalization": BATCH_NORM,
     "InstanceNormalization": NORM,
-    "LRN": Operator("norm", "", elementwise.response_normalisation),
+    "LRN": Operator("norm", "", elementwise.response_normalization),
     "GridSample": GRID_SAMPLE,
     "Resize": INTERPOLATION,
     "DepthToSpace SpaceToDepth": LAYOUT,

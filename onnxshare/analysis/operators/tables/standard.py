@@ -20,8 +20,8 @@ CONV = Operator("conv", "PPP", convolutions.convolution)
 FC = Operator("fc", "PPP", matrix_products.gemm)
 MATMUL = Operator("fc", "PPP", matmul)
 RECURRENT = Operator("recurrent", "PPPPSPPP", recurrent.recurrent)
-NORM = Operator("norm", "SPP", elementwise.normalisation)
-BATCH_NORM = Operator("norm", "SPPTT", elementwise.normalisation)
+NORM = Operator("norm", "SPP", elementwise.normalization)
+BATCH_NORM = Operator("norm", "SPPTT", elementwise.normalization)
 ELEMENTWISE = Operator("elementwise", None, elementwise.elementwise)
 ACTIVATION = Operator("elementwise", "", elementwise.elementwise)
 SOFTMAX = Operator("elementwise", "", elementwise.softmax)
@@ -32,7 +32,7 @@ EMBEDDING = Operator("embedding", None, elementwise.embedding)
 LAYOUT = Operator("layout", "", elementwise.nothing)
 #: Operators on a data path into which a learned constant may be joined.
 JOIN = Operator("layout", None, elementwise.join)
-QUANTISE = Operator("layout", "SQQ", elementwise.nothing)
+QUANTIZE = Operator("layout", "SQQ", elementwise.nothing)
 CONTROL = Operator("other", "", elementwise.nothing)
 #: Operators that make a fixed signal, such as a window.
 SIGNAL = Operator("other", "", elementwise.nothing)
@@ -48,7 +48,7 @@ _STANDARD: dict[str, Operator] = {
     "ConvTranspose": Operator("conv", "PPP", convolutions.transposed_convolution),
     "DeformConv": Operator("conv", "PPSP", convolutions.deformable_convolution),
     "ConvInteger": Operator("conv", "PPQQ", partial(convolutions.convolution, bias=99)),
-    "QLinearConv": Operator("conv", "PQQPQQQQP", convolutions.quantised_convolution),
+    "QLinearConv": Operator("conv", "PQQPQQQQP", convolutions.quantized_convolution),
     "CausalConvWithState": CAUSAL_CONV,
     "Gemm": FC,
     "MatMul": MATMUL,
@@ -77,7 +77,7 @@ _STANDARD: dict[str, Operator] = {
     "ReduceLogSumExp ReduceSumSquare ArgMax ArgMin CumSum CumProd LpNormalization "
     "MeanVarianceNormalization TopK": REDUCTION,
     "Softmax LogSoftmax Hardmax": SOFTMAX,
-    "LRN": Operator("norm", "", elementwise.response_normalisation),
+    "LRN": Operator("norm", "", elementwise.response_normalization),
     "Resize Upsample": INTERPOLATION,
     "GridSample": GRID_SAMPLE,
     "AffineGrid": Operator("other", "P", signals.affine_grid, multiplies=True),
@@ -107,7 +107,7 @@ _STANDARD: dict[str, Operator] = {
     "SequenceInsert": Operator("layout", "OO", elementwise.join),
     "Concat Split Slice Pad Expand ScatterElements ScatterND Scatter TensorScatter "
     "CenterCropPad": JOIN,
-    "QuantizeLinear DequantizeLinear": QUANTISE,
+    "QuantizeLinear DequantizeLinear": QUANTIZE,
     "DynamicQuantizeLinear": Operator("layout", "", elementwise.elementwise),
     "If Loop Scan SequenceMap": CONTROL,
 }  # fmt: skip

@@ -253,7 +253,7 @@ def stored_in(producer: list[onnx.NodeProto], *weights: onnx.TensorProto) -> onn
 
 
 W = random_array(5, 3)
-QUANTISED = [
+QUANTIZED = [
     constant("q", np.round(W * 20), np.int8),
     constant("scale", [0.05, 0.06, 0.07], np.float32),
     constant("zero", [0, 1, 2], np.int8),
@@ -308,7 +308,7 @@ STORED = {
         constant("to", [5, 3]),
     ),
     "DequantizeLinear": stored_in(
-        [node("DequantizeLinear", "q scale zero", "w", axis=1)], *QUANTISED
+        [node("DequantizeLinear", "q scale zero", "w", axis=1)], *QUANTIZED
     ),
     "QuantizeLinear, DequantizeLinear": stored_in(
         [
@@ -316,7 +316,7 @@ STORED = {
             node("DequantizeLinear", "i scale zero", "w", axis=1),
         ],
         tensor("v", 5, 3),
-        *QUANTISED[1:],
+        *QUANTIZED[1:],
     ),
     "DequantizeLinear, Transpose": stored_in(
         [
@@ -324,7 +324,7 @@ STORED = {
             node("Transpose", "d", "t"),
             node("Transpose", "t", "w"),
         ],
-        *QUANTISED,
+        *QUANTIZED,
     ),
 }
 

@@ -60,7 +60,7 @@ FIGURES = {
     # A matrix of 6×5 for each of three positions of axis 1, for four rows each.
     "FusedMatMul, right turned, broadcast": Figures("other", 90, 3 * 4 * 30, 3 * 4 * 30),
     "QGemm, float result": Figures("fc", 35, 35, 35),
-    "QGemm, quantised result": Figures("fc", 42, 42, 35),
+    "QGemm, quantized result": Figures("fc", 42, 42, 35),
     "DynamicQuantizeMatMul": Figures("fc", 24, 3 * 24, 3 * 20, 12),
     "MatMulIntegerToFloat": Figures("fc", 20, 60, 60),
     "MatMulNBits": Figures("fc", 32 * 6, 3 * 32 * 6, 3 * 32 * 6),
