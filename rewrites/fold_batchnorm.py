@@ -42,6 +42,7 @@ from rewrites.edits.node_uses import (
     only_reader,
     overridable,
     quantized,
+    refuse_overridable,
     users_of,
     values_of,
 )
@@ -67,6 +68,7 @@ class _Layer:
         fc: the node as an FC; None for a convolution.
         bias: name of the bias, if there is one.
         forward: whether it is a convolution that reads what the BatchNormalization makes.
+        between: products and sums with stored numbers per channel that come between them.
     """
 
     node: Node
@@ -75,11 +77,12 @@ class _Layer:
     fc: FullyConnected | None = None
     bias: str | None = None
     forward: bool = False
+    between: tuple[Node, ...] = ()
 
     @property
     def first(self) -> list[Node]:
         """The nodes whose results nothing else may read."""
-        return [self.norm] if self.forward else self.sums
+        return [self.norm, *self.between] if self.forward else self.sums
 
     @property
     def weight(self) -> str:
@@ -130,7 +133,7 @@ class FoldBatchNorm(Rewrite):
         weight, bias = _folded(subject, layer, scale, shift)
         editor = subject.editor(self.name)
         _emit(editor, layer, weight, bias)
-        return replaced(site, editor, [*layer.sums, layer.norm])
+        return replaced(site, editor, [*layer.sums, *layer.between, layer.norm])
 
 
 def _before(graph: Graph, norm: Node) -> _Layer | None:
@@ -148,12 +151,21 @@ def _before(graph: Graph, norm: Node) -> _Layer | None:
 
 def _behind(graph: Graph, norm: Node) -> _Layer | None:
     """The convolution that reads what a BatchNormalization makes, and nothing else does."""
-    node = only_reader(graph, norm)
+    data, between = norm.outputs[0], list[Node]()
+    while (node := only_reader(graph, between[-1] if between else norm)) is not None:
+        other = [name for name in node.inputs if name != data]
+        if node.op_type not in ("Mul", "Add") or len(other) != 1 or not node.standard:
+            break
+        if graph.source(node.scope, other[0]) is None or graph.opset < _BROADCASTS:
+            return None
+        between.append(node)
+        data = node.outputs[0]
     if node is None or not node.standard or node.op_type != "Conv":
         return None
-    if node.inputs[0] != norm.outputs[0] or norm.outputs[0] in node.inputs[1:]:
+    if node.inputs[0] != data or data in node.inputs[1:]:
         return None
-    return _Layer(node, norm, [node], bias=node.input(2) or None, forward=True)
+    bias = node.input(2) or None
+    return _Layer(node, norm, [node], bias=bias, forward=True, between=tuple(between))
 
 
 def _sources(graph: Graph, layer: _Layer) -> dict[str, Stored]:
@@ -182,6 +194,9 @@ def _check(subject: Subject, layer: _Layer) -> None:
         raise Refusal(f"the result of '{layer.sums[-1].name}' is used elsewhere too")
     if subject.probe.shapes.dtype(norm.scope, norm.inputs[0]) not in _TYPES:
         raise Refusal("its element type is not a float type that weights can be folded in")
+    for node in layer.between:
+        _per_channel(subject, layer, node)
+        refuse_overridable(graph, node)
     for name in layer.constants:
         _check_constant(graph, layer, name)
     _check_axis(subject, layer)
@@ -268,7 +283,28 @@ def _scale_and_shift(subject: Subject, layer: _Layer) -> tuple[Array, Array]:
     if not (variance + epsilon > 0).all():
         raise Refusal("its variance is not positive everywhere")
     factor = scale / np.sqrt(variance + epsilon)
-    return factor, shift - factor * mean
+    shift = shift - factor * mean
+    for node in layer.between:
+        given = _per_channel(subject, layer, node)
+        factor, shift = (
+            (factor * given, shift * given) if node.op_type == "Mul" else (factor, shift + given)
+        )
+    return factor, shift
+
+
+def _per_channel(subject: Subject, layer: _Layer, node: Node) -> Array:
+    """The numbers that a node between multiplies or adds, one per channel or one for all.
+
+    Raises:
+        Refusal: they are not that.
+    """
+    rank = len(subject.probe.shapes.get(node.scope, layer.node.inputs[0]) or ())
+    (name,) = (n for n in node.inputs if subject.graph.source(node.scope, n) is not None)
+    value = values_of(subject, node.scope, name).astype(np.float64)
+    channels = value.shape[1 - rank] if value.ndim >= rank - 1 > 0 else 1
+    if value.ndim > rank or value.size not in (1, channels):
+        raise Refusal(f"'{name}' does not hold one number per channel")
+    return value.reshape(-1)
 
 
 def _folded(subject: Subject, layer: _Layer, scale: Array, shift: Array) -> tuple[Array, Array]:

@@ -656,3 +656,34 @@ def test_padding_is_not_folded_forward(given: dict[str, Any]) -> None:
     result = fold(before_conv(4, 3, **given))
     assert result.changes == ()
     assert "pads with zeros" in str(result.sites[0].refused)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("Mul", (2, 1, 1)), ("Add", (2, 1, 1))],
+        [("Add", (1, 2, 1, 1)), ("Mul", ()), ("Add", (1,))],
+        [("Mul", (1, 2, 1, 1))],
+        [("Mul", (2, 1, 6))],
+    ],
+)
+def test_products_and_sums_before_a_convolution_are_folded_too(
+    steps: list[tuple[str, tuple[int, ...]]],
+) -> None:
+    net = Net()
+    given = [net.weight(2), net.weight(2), net.weight(2), net.stored([1.0, 2.0], np.float32)]
+    x = net.node("BatchNormalization", net.input(2, 5, 6), *given)
+    for place, (op_type, shape) in enumerate(steps):
+        operands = [x, net.stored(net.random(*shape))]
+        x = net.node(op_type, *(operands[::-1] if place % 2 else operands))
+    net.output(net.node("Conv", x, net.weight(4, 2, 3, 3)), "n", 4, 3, 4)
+    model = net.model()
+    result = onnxshare.rewrite(model, ["fold-batchnorm"], provider="cpu")
+    if steps == [("Mul", (2, 1, 6))]:  # other numbers for each column
+        assert "one number per channel" in str(result.sites[0].refused)
+        return
+    assert result.passed
+    assert [node.op_type for node in result.model.graph.node] == ["Conv"]
+    given_inputs = feeds(model, 3)
+    old, made = (run(item, given_inputs)[0] for item in (model, result.model))
+    np.testing.assert_allclose(made, old, rtol=1e-4, atol=1e-5)
