@@ -200,6 +200,9 @@ def _parts(data: bytes, start: int, end: int, kind: int) -> int:
         tag, length = data[position], data[position + 1] if position + 1 < end else 128
         if tag & 0x87 == BYTES and length < 128:  # most fields: written out, because it is faster
             number, value, position = tag >> 3, position + 2, position + 2 + length
+        elif tag & 0x87 == VARINT and length < 128:  # such as a dim
+            position += 2
+            continue
         else:
             field = next(fields(data, position, end))
             number, value, position = field.number, field.value, field.end
@@ -212,6 +215,9 @@ def _parts(data: bytes, start: int, end: int, kind: int) -> int:
 
 
 Piece = bytes | memoryview
+
+#: No sound tensor has more fields, single elements of its payload left out.
+_MOST_FIELDS = 1000
 
 
 def _shrink(
@@ -247,7 +253,9 @@ def _shrink(
 def _without_payload(data: bytes | memoryview, tensor: Field, payloads: Payloads) -> list[Piece]:
     found: list[Field] = []
     located = False
-    for field in fields(data, tensor.value, tensor.end):
+    for count, field in enumerate(fields(data, tensor.value, tensor.end)):
+        if count > _MOST_FIELDS:
+            return []  # dims without end: what reads it next refuses it
         if field.number == DATA_LOCATION and field.wire == VARINT and not data[field.value]:
             located = True  # DEFAULT, as onnx writes it after it has read external data in
         elif field.number in (EXTERNAL_DATA, DATA_LOCATION):
