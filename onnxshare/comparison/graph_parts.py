@@ -387,7 +387,8 @@ def _cut(
 
 
 def _close(a: Array, b: Array) -> bool:
-    if a.shape != b.shape or a.dtype != b.dtype:
+    """Whether two tensors are equal; nothing follows of those that are the same number all over."""
+    if a.shape != b.shape or a.dtype != b.dtype or (a.size > 1 and bool((a == a.flat[0]).all())):
         return False
     if not is_float(a):
         return np.array_equal(a, b)

@@ -60,6 +60,9 @@ SCALES = (1e-2, 1e2, 1e-4, 1e4)
 #: Samples of the second sizes.
 _OTHERS = 8
 
+#: Samples of long sequences.
+_LONG_ONES = 3
+
 #: Samples per run, where the models take any number.
 _BATCHES = (1, 2, 3)
 
@@ -414,10 +417,12 @@ def _at_other_sizes(task: Task, last: _Round) -> _Round:
     """Once more at other sizes and with other integers, where the models leave them open."""
     stricter = stricter_of(task.a.skeleton, task.b.skeleton)
     small = replace(task, count=min(task.count, _OTHERS))
-    rounds = [(OTHER,), ODD, long_sequences(stricter)] if open_sizes(stricter) else []
+    few = replace(small, count=min(small.count, _LONG_ONES))
+    long = long_sequences(task.a.skeleton, task.b.skeleton)
+    rounds = [(small, (OTHER,)), (small, ODD), (few, long)] if open_sizes(stricter) else []
     same = False
-    for guesses in rounds:
-        again, guess = _first_that_runs(small, guesses)
+    for part, guesses in rounds:
+        again, guess = _first_that_runs(part, guesses)
         if again is None:
             continue
         reason, words = again.found.reason, f"other sizes ({guess.words})"

@@ -21,6 +21,9 @@ _COLOURS = 3
 #: Longer sequences are not generated.
 _LONGEST = 1024
 
+#: A long sequence, where nothing says how long one may be.
+_LONG = 300
+
 
 @dataclass(frozen=True)
 class Guess:
@@ -82,17 +85,21 @@ def open_integers(proto: onnx.ModelProto) -> bool:
     )
 
 
-def long_sequences(proto: onnx.ModelProto) -> tuple[Guess, ...]:
-    """Sequences as long as the tables that a model slices or gathers, the longest first."""
-    tables = {tensor.name: tensor.dims for tensor in proto.graph.initializer}
-    rows = {
-        size
-        for node in proto.graph.node
-        if node.op_type in ("Slice", "Gather") and node.input[0] in tables
-        for size in tables[node.input[0]][:-1]
-        if len(tables[node.input[0]]) > 1 and OTHER.length < size <= _LONGEST
-    }
-    return tuple(replace(OTHER, length=size) for size in sorted(rows, reverse=True)[:3])
+def long_sequences(*protos: onnx.ModelProto) -> tuple[Guess, ...]:
+    """Sequences as long as the tables that models slice or gather, or longer than what they cut off
+    at, the longest first; without either, a long one."""
+    rows: set[int] = set()
+    for proto in protos:
+        tables = {tensor.name: tensor for tensor in proto.graph.initializer}
+        for node in proto.graph.node:
+            dims = tables[node.input[0]].dims if node.input and node.input[0] in tables else ()
+            if node.op_type in ("Slice", "Gather"):
+                rows.update(dims[:-1])
+            if node.op_type == "Slice":
+                ends = [tables[name] for name in node.input[1:3] if name in tables]
+                rows.update(int(end) + 1 for tensor in ends for end in read(tensor).ravel())
+    known = sorted((size for size in rows if OTHER.length < size <= _LONGEST), reverse=True)
+    return tuple(replace(OTHER, length=size) for size in (*known[:3], _LONG))
 
 
 def make(

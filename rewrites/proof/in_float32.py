@@ -1,13 +1,10 @@
-"""Both graphs in float32, where their own type or their quantization leaves a verdict open.
+"""Both graphs in float32, where their own type leaves a verdict open.
 
 In half precision the rounding is as large as a wrong weight would show; and ONNX Runtime has no
 convolution in float64 or bfloat16 on a CPU. A rewrite moves weights, so what holds of two graphs in
 float32 holds of them in any type. Weights of half precision that had to be computed anew are
 rounded by more than float32 forgives. There the rewrite is made once more, of the float32 graph:
 that one is compared, and the half one must be the same, number by number, within one rounding.
-
-Quantization steps hide still more. Where both graphs round data to the same steps, they are
-compared without that rounding.
 """
 
 from __future__ import annotations
@@ -24,8 +21,6 @@ from onnxshare.comparison.rounding_noise import EPSILON
 from onnxshare.comparison.wider_graph import (
     HALF,
     float_types,
-    quantizes,
-    same_steps,
     wider_graph,
     wider_samples,
 )
@@ -54,11 +49,6 @@ _NAMES: dict[int, str] = {
     TensorProto.BFLOAT16: "bfloat16",
 }
 
-_UNROUNDED = (
-    "with dequantized weights and without rounding data to steps, because these are larger than an "
-    "error would be"
-)
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -84,16 +74,13 @@ class Pair:
 
 
 def settle(pair: Pair, found: Comparison) -> Comparison:
-    """Settle a verdict that the float type or quantization leaves open: `equivalent`, or
+    """Settle a verdict that the float type leaves open: `equivalent`, or
     `different` where the graphs differ in float32 though nothing was computed; else what was
     found."""
     if found.failed_model == "A":
         found = _in_newer_opset(pair, found)
-    if why := _open_by_type(pair.original.skeleton, found):
-        found = _in_float32(pair, found, why)
-    if found.verdict is Verdict.INCONCLUSIVE and quantizes(pair.original.skeleton):
-        found = _without_rounding(pair, found)
-    return found
+    why = _open_by_type(pair.original.skeleton, found)
+    return _in_float32(pair, found, why) if why else found
 
 
 def _open_by_type(original: onnx.ModelProto, found: Comparison) -> str:
@@ -160,20 +147,6 @@ def _in_float32(pair: Pair, found: Comparison, why: str) -> Comparison:
     verdict = Verdict.EQUIVALENT if single.verdict is Verdict.IDENTICAL else single.verdict
     reason = f"{single.reason}; compared in float32{what}, because {why}"
     return replace(single, verdict=verdict, reason=reason)
-
-
-def _without_rounding(pair: Pair, found: Comparison) -> Comparison:
-    """ONNX Runtime's own kernels for quantized weights round, too, and are left out with them."""
-    whole = with_data(pair.original), with_data(pair.result)
-    old, new = (wider_graph(proto, rounding=False) for proto in whole)
-    if old is None or new is None or not same_steps(*whole):
-        return found
-    samples = pair.samples and wider_samples(pair.samples)
-    smooth = pair.judge(load(old), load(new), pair.changes, samples)
-    if not smooth.passed:
-        return found
-    reason = f"{smooth.reason}; compared {_UNROUNDED}; as they are, {found.reason}"
-    return replace(smooth, verdict=Verdict.EQUIVALENT, reason=reason)
 
 
 def _rounded(result: Model, single: onnx.ModelProto) -> bool:

@@ -65,6 +65,17 @@ def trips(text: str) -> onnx.ModelProto:
     )
 
 
+def found(text: str, **weights: Any) -> onnx.ModelProto:
+    """The numbers above 0, however many there are."""
+    return model(
+        f"(float[1,8] x) => (float[M] y) {{{text} c = Greater(h, z) f = Reshape(h, o) "
+        "g = Reshape(c, o) y = Compress(f, g)}",
+        z=np.float32(0),
+        o=np.array([-1]),
+        **weights,
+    )
+
+
 Pair = tuple[onnx.ModelProto, onnx.ModelProto, dict[str, NDArray[Any]]]
 
 #: A, B, and an input on which they differ, or B cannot run.
@@ -111,6 +122,40 @@ WRONG: dict[str, Pair] = {
         trips("t = Min(n, one)"),
         {"n": np.array(4), "x": np.ones((2, 8), np.float32)},
     ),
+    "a sequence cut off at 128": (
+        model("(float[N,L,6] x) => (float[N,6] y) {y = ReduceMean<axes=[1], keepdims=0>(x)}"),
+        model(
+            "(float[N,L,6] x) => (float[N,6] y) "
+            "{h = Slice(x, a, b, c) y = ReduceMean<axes=[1], keepdims=0>(h)}",
+            a=np.array([0]),
+            b=np.array([128]),
+            c=ONE,
+        ),
+        {"x": np.arange(1200, dtype=np.float32).reshape(1, 200, 6)},
+    ),
+    "a negative index": (
+        model("(int64[N] x) => (float[N,6] y) {y = Gather(t, x)}", t=TABLE),
+        model("(int64[N] x) => (float[N,6] y) {a = Abs(x) y = Gather(t, a)}", t=TABLE),
+        {"x": np.array([-3])},
+    ),
+    "a cap beyond all samples": (
+        dense("h = Identity(x)"),
+        dense("h = Min(x, m)", m=np.float32(1e5)),
+        {"x": np.full((1, 8), 2e5, np.float32)},
+    ),
+    "the last of equal indices": (
+        model("(float[N,8] x) => (int64[N,1] y) {h = Relu(x) y = ArgMax<axis=1>(h)}"),
+        model(
+            "(float[N,8] x) => (int64[N,1] y) "
+            "{h = Relu(x) y = ArgMax<axis=1, select_last_index=1>(h)}"
+        ),
+        {"x": np.full((1, 8), -1, np.float32)},
+    ),
+    "what is found above 0": (
+        found("h = MatMul(x, w)", w=W),
+        found("a = MatMul(x, w) h = Mul(a, k)", w=W, k=np.float32(1.01)),
+        {"x": np.ones((1, 8), np.float32)},
+    ),
     "a negative integer": (
         model("(int64[N,6] x) => (int64[N,6] y) {y = Mul(x, two)}", two=np.array([2])),
         model("(int64[N,6] x) => (int64[N,6] y) {a = Abs(x) y = Mul(a, two)}", two=np.array([2])),
@@ -151,6 +196,46 @@ RIGHT: dict[str, Pair] = {
             k=np.float32(0),
         ),
         {"x": RANDOM.standard_normal((50, 8)).astype(np.float32)},
+    ),
+    "what is found above 0": (
+        found("h = MatMul(x, w)", w=W),
+        found("v = Transpose(u) h = MatMul(x, v)", u=W.T.copy()),
+        {"x": np.ones((1, 8), np.float32)},
+    ),
+    "places of what is found": (
+        model(
+            "(float[1,8] x) => (int64[2,M] y) {h = MatMul(x, w) r = Relu(h) y = NonZero(r)}", w=W
+        ),
+        model(
+            "(float[1,8] x) => (int64[2,M] y) "
+            "{v = Transpose(u) h = MatMul(x, v) r = Max(h, z) y = NonZero(r)}",
+            u=W.T.copy(),
+            z=np.float32(0),
+        ),
+        {"x": np.ones((1, 8), np.float32)},
+    ),
+    "an output that is stored": (
+        model(
+            "(float[N,8] x) => (float[N,6] y, float[2] c) {y = MatMul(x, w) c = Identity(k)}",
+            w=W,
+            k=np.ones(2, np.float32),
+        ),
+        model(
+            "(float[N,8] x) => (float[N,6] y, float[2] c) {y = Gemm(x, w) c = Identity(k)}",
+            w=W,
+            k=np.ones(2, np.float32),
+        ),
+        {"x": np.ones((2, 8), np.float32)},
+    ),
+    "steps alone": (
+        dense("a = Less(x, k) b = Not(a) h = Cast<to=1>(b)", k=np.float32(0.7)),
+        dense("a = GreaterOrEqual(x, k) h = Cast<to=1>(a)", k=np.float32(0.7)),
+        {"x": RANDOM.standard_normal((9, 8)).astype(np.float32)},
+    ),
+    "scalars": (
+        model("(float x, int64 n) => (float y) {k = Cast<to=1>(n) m = Mul(x, k) y = Add(m, x)}"),
+        model("(float x, int64 n) => (float y) {k = Cast<to=1>(n) m = Mul(k, x) y = Add(x, m)}"),
+        {"x": np.array(2, np.float32), "n": np.array(3)},
     ),
     "integer arithmetic": (
         model("(int64[N,6] x) => (int64[N,6] y) {y = Add(x, two)}", two=np.array([2])),
@@ -195,16 +280,16 @@ def agree(a: onnx.ModelProto, b: onnx.ModelProto, feed: dict[str, NDArray[Any]])
 def test_a_difference_that_only_some_inputs_show(name: str) -> None:
     a, b, feed = WRONG[name]
     assert not agree(a, b, feed)
-    found = onnxshare.compare(a, b, provider="cpu", run_limits=RunLimits(in_process=True))
-    assert found.verdict == "different", found.reason
+    result = onnxshare.compare(a, b, provider="cpu", run_limits=RunLimits(in_process=True))
+    assert result.verdict == "different", result.reason
 
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_outputs_that_only_integers_move_or_that_are_integers(name: str) -> None:
     a, b, feed = RIGHT[name]
     assert agree(a, b, feed)
-    found = onnxshare.compare(a, b, provider="cpu", run_limits=RunLimits(in_process=True))
-    assert found.passed, found.reason
+    result = onnxshare.compare(a, b, provider="cpu", run_limits=RunLimits(in_process=True))
+    assert result.passed, result.reason
 
 
 @pytest.mark.parametrize("name", [*WRONG, *RIGHT])
@@ -212,5 +297,42 @@ def test_a_model_is_itself_whatever_the_inputs(name: str) -> None:
     a = {**WRONG, **RIGHT}[name][0]
     copy = onnx.ModelProto.FromString(a.SerializeToString())
     copy.producer_name = "another"
-    found = onnxshare.compare(a, copy, provider="cpu", run_limits=RunLimits(in_process=True))
-    assert found.verdict == "identical", found.reason
+    result = onnxshare.compare(a, copy, provider="cpu", run_limits=RunLimits(in_process=True))
+    assert result.verdict == "identical", result.reason
+
+
+def linear_in_steps(order: NDArray[Any], changed: float = 1.0) -> onnx.ModelProto:
+    """Many dot products, summed in some order, between steps of eight bits."""
+    random = np.random.default_rng(0)
+    weights = random.standard_normal((1024, 2000)).astype(np.float32) / 32
+    weights[0] *= np.float32(changed)
+    return model(
+        "(float[N,1024] x) => (float[N,2000] y) {q = QuantizeLinear(x, s, z) "
+        "d = DequantizeLinear(q, s, z) g = Gather<axis=1>(d, o) h = MatMul(g, w) "
+        "p = QuantizeLinear(h, t, z) y = DequantizeLinear(p, t, z)}",
+        w=weights[order],
+        o=order,
+        s=np.float32(2),
+        t=np.float32(1),
+        z=np.int8(0),
+    )
+
+
+def test_a_step_that_rounding_turns_over_is_no_difference() -> None:
+    order = RANDOM.permutation(1024)
+    a, samples = linear_in_steps(np.arange(1024)), RANDOM.standard_normal((40, 1024)) * 20
+    how: dict[str, Any] = {"provider": "cpu", "run_limits": RunLimits(in_process=True)}
+    how["samples"] = {"x": samples.astype(np.float32)}
+    right = onnxshare.compare(a, linear_in_steps(order), **how)
+    assert right.passed, right.reason
+    wrong = onnxshare.compare(a, linear_in_steps(order, 1.05), **how)
+    assert not wrong.passed, wrong.reason
+
+
+def test_outputs_that_are_no_numbers_are_called_that() -> None:
+    text = "s = Sqrt(n) h = Mul(x, s)"
+    a = dense(text, n=np.float32(-1))
+    b = dense("s = Sqrt(n) t = Mul(s, x) h = Relu(t)", n=np.float32(-1))
+    result = onnxshare.compare(a, b, provider="cpu", run_limits=RunLimits(in_process=True))
+    assert result.verdict == "inconclusive"
+    assert "output 'y' is NaN or infinite throughout" in result.reason
