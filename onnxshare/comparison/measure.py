@@ -175,26 +175,30 @@ class Measurement:
     def _add(self, start: int, stop: int) -> None:
         part = self._part(self._order[start:stop])
         ours = _run("A", self._a, part, self._batch)
-        moved, own = None, []
+        base, moved, own = ours, None, []
         if start < NOISE_SAMPLES:
-            floats = all(is_float(v) and len(v) == part.count for v in ours.values())
-            few = part.take(_FEW) if floats else part
+            few = part
+            if all(is_float(v) and len(v) == part.count for v in ours.values()):
+                few = part.take(_FEW)  # run on their own: some models mix the samples of a batch
+                base = _run("A", self._a, few, self._batch)
             moved = self._noise.response(few.arrays, self._batch)
             own = self._noise.runs(few.arrays, self._batch)
         found = _run("B", self._b, part, self._batch)
         theirs = {name: found[other] for name, other in self._names_b.items()}
         for name, tally in self._tallies.items():
-            tally.add(ours[name], theirs[name], [run[name] for run in own], part.labels)
+            runs = [run[name] for run in own]
+            tally.add(ours[name], theirs[name], runs if base is ours else (), part.labels)
+            if base is not ours:
+                tally.add_noise(base[name], runs)
             if moved is not None and name in self._answering:
-                tally.add_response(ours[name][: len(moved[name])], moved[name])
+                tally.add_response(base[name], moved[name])
         if self._small is not None:
             small = np.flatnonzero(self._small[self._order[start:stop]])
             for name, tally in self._small_tallies.items():
                 if small.size and len(ours[name]) == len(theirs[name]) == stop - start:
                     tally.add(ours[name][small], theirs[name][small])
-                    for run in own:
-                        rows = small[small < len(run[name])]
-                        tally.add_noise(ours[name][rows], [run[name][rows]])
+                    rows = small[small < len(base[name])]
+                    tally.add_noise(base[name][rows], [run[name][rows] for run in own])
 
     def _part(self, rows: Array) -> Samples:
         """These samples, read once for all the runs on them."""

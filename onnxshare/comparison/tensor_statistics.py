@@ -164,10 +164,9 @@ class Tally:
         reference = split_channels(a)
         if reference.shape[1] != self.noise.size:
             return  # a batch behind axis 0: fewer samples are fewer channels
-        for other in own:  # perhaps on the first samples alone
-            if other.shape[1:] == a.shape[1:] and len(other) <= len(a):
-                first = reference[: len(other)]
-                self.noise = np.maximum(self.noise, _distance(split_channels(other), first))
+        for other in own:
+            if other.shape == a.shape:
+                self.noise = np.maximum(self.noise, _distance(split_channels(other), reference))
 
     def add_response(self, a: Array, moved: Array) -> None:
         """Add how far the outputs move when the inputs are moved visibly."""
