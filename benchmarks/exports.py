@@ -34,6 +34,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 MODELS = Path(__file__).resolve().parents[1] / "models"
 HERE = RunLimits(in_process=True)
 
+CLASSES = 10
+
 #: Networks of Fashion-MNIST.
 NETWORKS = ("lenet5", "vgg_small", "gap_net")
 
@@ -141,15 +143,13 @@ EXPORTS = {"int8, dynamic": dynamic, "int8, QDQ": static, "float16": half}
 
 def faults(export: onnx.ModelProto) -> Iterator[tuple[str, onnx.ModelProto]]:
     """An export with one fault each: weights of few steps, classes exchanged, a layer too weak."""
-    places = [
-        place
-        for place, tensor in enumerate(export.graph.initializer)
-        if len(tensor.dims) > 1 and tensor.data_type != TensorProto.FLOAT
-    ]
+    tensors = list(enumerate(export.graph.initializer))
+    places = [place for place, tensor in tensors if len(tensor.dims) > 1]
+    last = [place for place in places if CLASSES in tensors[place][1].dims][-1]
     for words, which, change in (
         ("all weights of the first layer +1 or -1", places[0], _signs),
-        ("two classes exchanged", places[-1], _exchanged),
-        ("half of the last layer's inputs lost", places[-1], _lost),
+        ("two classes exchanged", last, _exchanged),
+        ("half of the last layer's inputs lost", last, _lost),
     ):
         made = onnx.ModelProto()
         made.CopyFrom(export)
@@ -171,14 +171,14 @@ def _signs(values: Array) -> Array:
 
 
 def _exchanged(values: Array) -> Array:
-    axis = values.shape.index(10)
-    order = np.arange(10)
+    axis = values.shape.index(CLASSES)
+    order = np.arange(CLASSES)
     order[[0, 6]] = order[[6, 0]]
     return np.ascontiguousarray(np.take(values, order, axis))
 
 
 def _lost(values: Array) -> Array:
-    axis = 1 - values.shape.index(10) if values.ndim == 2 else 1
+    axis = 1 - values.shape.index(CLASSES) if values.ndim == 2 else 1
     changed = np.moveaxis(values.copy(), axis, 0)
     changed[::2] = _middle(values)
     return np.ascontiguousarray(np.moveaxis(changed, 0, axis))
