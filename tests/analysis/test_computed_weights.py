@@ -116,3 +116,18 @@ def test_outputs_that_are_stored_as_they_stand() -> None:
     built = model([node("Relu", "x", "y")], {"x": ["n", 4]}, ["y", "p"], [tensor("p", 16, 4)])
     totals = onnxshare.inspect(built).totals
     assert (totals.params, totals.constants, totals.unused, totals.other) == (0, 64, 0, 0)
+
+
+@pytest.mark.parametrize(("mode", "taps"), [("linear", 4), ("nearest", 1), ("cubic", 16)])
+def test_a_stored_volume_is_looked_up_by_grid_sample(mode: str, taps: int) -> None:
+    """5×7 positions of 3 channels, each a weighted sum of so many elements."""
+    built = model(
+        [node("GridSample", "volume grid", "y", mode=mode)],
+        {"grid": ["n", 5, 7, 2]},
+        ["y"],
+        [tensor("volume", 1, 3, 4, 6)],
+        opset=20,
+    )
+    totals = onnxshare.inspect(built).totals
+    assert (totals.params, totals.constants) == (72, 0)
+    assert totals.connections == 5 * 7 * 3 * taps
