@@ -148,7 +148,7 @@ def examine(task: Task, samples: Samples) -> Comparison:
     if not samples.arrays and last.verdict is Verdict.INCONCLUSIVE:
         return _without_inputs(last.found)
     if last.verdict is Verdict.INCONCLUSIVE and _same_graphs(task):
-        return _equal_graphs(last)
+        return _equal_graphs(task, last)
     if last.verdict is Verdict.INCONCLUSIVE:
         last = _behind_the_end(task, last)
     if last.verdict is Verdict.INCONCLUSIVE:
@@ -205,10 +205,14 @@ def _same_graphs(task: Task) -> bool:
         return False
 
 
-def _equal_graphs(last: _Round) -> Comparison:
+def _equal_graphs(task: Task, last: _Round) -> Comparison:
     """The same nodes and weights are the same function, whether or not outputs show it."""
-    equal = all(row.max_abs == 0 for row in last.found.outputs)
-    words = f"both are the same nodes and weights, whatever these are called; {last.found.reason}"
+    drawn = random_tensors(task.a.skeleton)
+    outputs = [value.name for value in task.a.skeleton.graph.output]
+    left_out = {name: drawn[name] for name in outputs if name in drawn}
+    equal = not left_out and all(row.max_abs == 0 for row in last.found.outputs)
+    words = "both are the same nodes and weights, whatever these are called"
+    words += _said_left_out(left_out)
     return last.saying(words, Verdict.IDENTICAL if equal else Verdict.EQUIVALENT).found
 
 

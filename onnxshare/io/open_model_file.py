@@ -6,6 +6,7 @@ first bytes tell why a file is not an ONNX model.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shlex
@@ -144,10 +145,10 @@ def _missing(path: Path) -> ModelFileError:
         return ModelFileError(
             f"{address}: is an address, and only files are read", f"download it first{fetch}"
         )
-    if any(sign in path.name for sign in "*?["):
+    if next(glob.iglob(str(path)), None) is not None:
         return ModelFileError(
             f"{path}: no file has this name, and one model is read at a time",
-            "use `onnxshare check` or `onnxshare family` for several",
+            "use `onnxshare scan`, `onnxshare check` or `onnxshare family` for several",
         )
     return ModelFileError(f"{path}: no such file", "check the path")
 

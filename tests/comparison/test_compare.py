@@ -74,6 +74,9 @@ def test_equal_results_of_other_bytes_are_identical_if_they_move() -> None:
     renamed = linear(weight=WEIGHT * 0)
     renamed.graph.node[0].name = "another name"
     result = compare(still, renamed, provider="cpu")
+    assert (result.verdict, result.passed) == ("identical", True)
+    assert "the same nodes and weights" in result.reason
+    result = compare(still, linear(weight=WEIGHT * 0, order=ORDER), provider="cpu")
     assert (result.verdict, result.passed) == ("inconclusive", False)
     assert "pass other --samples" in result.reason
 

@@ -123,6 +123,10 @@ def command(words: list[str], said: IO[bytes]) -> tuple[str, str]:
     return ("refused", text) if code == 2 else ("read", "")
 
 
+#: Linux takes no longer word of a command line (MAX_ARG_STRLEN), and shlex splits no faster.
+_LONGEST_WORD = 2**17 - 1
+
+
 def arranged(folder: Path) -> None:
     """Empty the current folder, but for the models and a policy."""
     for entry in os.scandir("."):
@@ -145,7 +149,7 @@ def answer(name: str, data: bytes, said: IO[bytes], folder: Path) -> tuple[str, 
     if name.endswith(".toml"):
         Path(Path(name).name).write_bytes(data)
         return command(["check", "--ignore", "DP403,EQ"], said)
-    text = data.decode(errors="surrogateescape").replace("\0", "")
+    text = data.decode(errors="surrogateescape").replace("\0", "")[:_LONGEST_WORD]
     try:
         words = shlex.split(text)
     except ValueError:

@@ -212,7 +212,7 @@ def test_what_is_given_in_memory_is_checked_too(lenet: onnx.ModelProto) -> None:
         ("https://huggingface.co/owner/name/resolve/main/a.onnx", "`hf download OWNER/NAME FILE"),
         ("https://example.org/a.onnx", "`curl -LO https://example.org/a.onnx`"),
         ("ftp://example.org/a.onnx", "download it first"),
-        ("models/*.onnx", "one model is read at a time; use `onnxshare check`"),
+        ("models/*.onnx", "one model is read at a time; use `onnxshare scan`"),
         (".", "name the .onnx file in it, or use `onnxshare check` for all"),
         ("c:/none.onnx", "c:/none.onnx: no such file; check the path"),
     ],
