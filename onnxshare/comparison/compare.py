@@ -150,7 +150,7 @@ _FEW_STEPS = 4 / 127
 
 def _may_be_a_step(found: Comparison, a: Model, b: Model) -> bool:
     """Whether quantization may be why models do not agree, or why that cannot be told."""
-    if not (quantizes(a.skeleton) and quantizes(b.skeleton)):
+    if not (quantizes(a.skeleton) or quantizes(b.skeleton)):
         return False
     errors = [math.inf if row.max_rel is None else row.max_rel for row in found.outputs]
     few = bool(errors) and max(errors) <= _FEW_STEPS

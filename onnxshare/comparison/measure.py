@@ -197,8 +197,10 @@ class Measurement:
             for name, tally in self._small_tallies.items():
                 if small.size and len(ours[name]) == len(theirs[name]) == stop - start:
                     tally.add(ours[name][small], theirs[name][small])
-                    rows = small[small < len(base[name])]
-                    tally.add_noise(base[name][rows], [run[name][rows] for run in own])
+                    first = base[name]
+                    rows = small[small < len(first)]
+                    same = [run[name] for run in own if run[name].shape == first.shape]
+                    tally.add_noise(first[rows], [run[rows] for run in same])
 
     def _part(self, rows: Array) -> Samples:
         """These samples, read once for all the runs on them."""
