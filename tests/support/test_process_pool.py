@@ -24,7 +24,7 @@ def lost(item: int, why: str) -> tuple[int, str]:
 
 @pytest.mark.isolated
 def test_what_crashes_or_hangs_costs_itself_alone() -> None:
-    found = dict(run_apart(work, range(9), 2, lost, seconds=10))
+    found = dict(run_apart(work, range(9), 2, lost, seconds=5))
     assert found == {**dict.fromkeys(range(9), "done"), 3: CRASHED, 5: TOO_LONG}
 
 
