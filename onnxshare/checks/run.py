@@ -24,7 +24,7 @@ from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.shapes.inference import InputShapes
 from onnxshare.shapes.input_sizes import Dims, with_dims
 from onnxshare.support import progress as steps
-from onnxshare.support.plugins import blamed
+from onnxshare.support.plugins import blamed, stdout_kept
 
 if TYPE_CHECKING:
     from onnxshare.comparison.results import Comparison
@@ -131,6 +131,7 @@ def _choose(
 
 
 @blamed()
+@stdout_kept()
 def check_one(job: Job, how: How) -> ModelReport:
     """Hold one model against its limits; whatever goes wrong is its own."""
     name = job.name

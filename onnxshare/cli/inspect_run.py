@@ -123,10 +123,12 @@ def show(
 ) -> None:
     """Inspect a model and print the report; the options are those of the command."""
     import onnxshare
+    from onnxshare.support.plugins import stdout_kept
 
     model = onnxshare.load(path, follow_symlinks=follow_symlinks)
     find = _hashed if hashes else onnxshare.inspect
-    report = find(model, input_shapes=input_shapes, dims=dims)
+    with stdout_kept():
+        report = find(model, input_shapes=input_shapes, dims=dims)
     if output == "json":
         _ = report.nodes, report.weights  # what they are made from goes before they are printed
         print_json(report.records())

@@ -163,11 +163,12 @@ def command(given: Options) -> int:
     import onnxshare
     from onnxshare.cli.progress import Steps
     from onnxshare.io.save import check_distinct
+    from onnxshare.support.plugins import stdout_kept
 
     source = onnxshare.load(path, follow_symlinks=given.follow_symlinks)
     data = [(source.folder or Path()) / name for name in source.external_files()]
     check_distinct([target, target.with_name(f"{target.name}.data")], {"read as weights": data})
-    with Steps("rewriting"):
+    with Steps("rewriting"), stdout_kept():
         result = onnxshare.rewrite(
             source,
             names,

@@ -70,7 +70,7 @@ def load(entry: EntryPoint) -> Any:
         UsageError: the package cannot be imported, or has no such thing.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr), _in_time():  # standard output is for data
+        with stdout_kept(), _in_time():
             return entry.load()
     except KeyboardInterrupt:
         raise
@@ -99,6 +99,13 @@ def _in_time() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def stdout_kept() -> Iterator[None]:
+    """Keep standard output for data: what another package prints while it works goes to stderr."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ Figures of the operators are worked out by hand.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -307,6 +308,26 @@ def test_a_package_that_fails_when_it_is_used_is_named(
     assert ran.returncode == 2
     assert ran.stderr.startswith("onnxshare: error: the package 'bad_plugin' fails: ")
     assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["rewrites", "rules"])
+def test_what_a_package_prints_when_it_is_used_is_no_data(
+    kind: str, bundled: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "loud_plugin", raising=False)
+    name, source, act = {
+        "rewrites": ("bad", _REWRITE, "print('noise'); return []"),
+        "rules": ("EV901", _RULE, "print('noise'); return"),
+    }[kind]
+    entries = f"[onnxshare.{kind}]\n{name} = loud_plugin:it\n"
+    install(tmp_path / "site", monkeypatch, entries, "loud_plugin", source.format(act=act))
+    words = {
+        "rewrites": ("rewrite", bundled / "lenet5.onnx", "--rewrite", "bad", "--dry-run"),
+        "rules": ("check", bundled / "lenet5.onnx", "--select", "EV901"),
+    }[kind]
+    ran = cli(*words, "--format", "json")
+    json.loads(ran.stdout)
+    assert ran.stderr.startswith("noise\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a timer of POSIX")
