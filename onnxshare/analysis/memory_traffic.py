@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 from onnxshare.graph.index import Graph, Scope
 from onnxshare.io.tensors import BITS, bytes_of
 from onnxshare.shapes.inference import Shapes
 from onnxshare.shapes.types import ABSENT, NOTHING, TensorType, per_sample
+from onnxshare.support.numbers import quotient
 
 #: FLOPs that a machine does in the time it moves one byte of main memory. The figure stands for
 #: CPUs in float32, which have 5 to 20; GPUs have more (an H100 has 20 in float32 and 300 in
@@ -52,14 +52,14 @@ def weights_moved(stored: int, params: int, connections: int | None) -> int:
     """Bytes of weights that one sample needs: of an embedding only the rows that it looks up."""
     if connections is None or connections >= params:
         return stored
-    return ceil(stored * connections / params)
+    return -(-stored * connections // params)
 
 
 def intensity(flops: int | None, weights: int, activations: int | None) -> float | None:
     """FLOPs per byte moved; None where either is unknown or nothing is computed."""
     if not flops or activations is None or not weights + activations:
         return None
-    return flops / (weights + activations)
+    return quotient(flops, weights + activations)
 
 
 def bound_by(ratio: float | None, weights: int, activations: int | None) -> str | None:

@@ -23,6 +23,7 @@ from onnxshare.graph.index import Node
 from onnxshare.shapes.inference import Shapes
 from onnxshare.shapes.types import NOTHING, TensorType
 from onnxshare.support.dataclass_tools import made
+from onnxshare.support.numbers import quotient
 
 #: What torch's exporter notes of each node: `['', 'layer1', 'layer1.0', 'conv2d']`.
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -214,7 +215,7 @@ def _of_pattern(use: NodeUse, params: int) -> NodeFacts:
         params=params,
         params_new=0,
         connections=connections,
-        sharing_ratio=connections / params if connections is not None and params else None,
+        sharing_ratio=quotient(connections, params),
         sharing=sharing,
         macs=macs,
         flops=flops,

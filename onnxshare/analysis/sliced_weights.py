@@ -145,8 +145,12 @@ class Views:
         picked = False
         for place, name in enumerate(node.outputs):
             found = [
-                self.constant(body, body.graph.output[place].name) for body in branches.values()
+                self.constant(body, value.name)
+                for body in branches.values()
+                for value in body.graph.output[place : place + 1]
             ]
+            if len(found) < len(branches):
+                continue  # a branch that gives less than the node announces
             if name and all(one is not None and one.elements > 1 for one in found):
                 given = [one for one in found if one is not None]
                 picked |= self._stand_for(node.scope, [name], given)

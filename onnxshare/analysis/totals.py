@@ -21,6 +21,7 @@ from onnxshare.analysis.rows import WEIGHT_LAYERS, dtype_name
 from onnxshare.analysis.weight_usage import NodeUse, WeightUsage
 from onnxshare.graph.index import Graph, Node, Stored
 from onnxshare.shapes.inference import Shapes
+from onnxshare.support.numbers import quotient
 
 
 def add_up(
@@ -55,7 +56,7 @@ def add_up(
         weight_bound_layers=sum(times for facts, times in counted if facts.bound_by == "weights"),
         weight_bound_bytes=sum(stored.bytes * times for stored, times in _equal(weight_bound)),
         connections=connections,
-        sharing_ratio=connections / params if connections is not None and params else None,
+        sharing_ratio=quotient(connections, params),
         macs=_sum((facts.macs, times) for facts, times in counted),
         flops=_sum((facts.flops, times) for facts, times in counted),
         weight_layers=sum(

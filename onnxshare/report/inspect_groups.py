@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from onnxshare.analysis.results import Inspection, NodeFacts, TensorInfo
 from onnxshare.analysis.rows import WEIGHT_LAYERS
+from onnxshare.support.numbers import quotient
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def group(
         params=params,
         params_new=params,
         connections=connections,
-        sharing_ratio=connections / params if connections is not None and params else None,
+        sharing_ratio=quotient(connections, params),
         macs=total(node.macs for node in counted),
         flops=total(node.flops for node in counted),
     )

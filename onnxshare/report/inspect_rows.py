@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxshare.analysis.results import NodeFacts
 from onnxshare.report.inspect_groups import Group, group, total
+from onnxshare.support.numbers import quotient
 
 #: So many lines a table on a terminal has at most, with all that is said above and below it.
 MOST_LINES = 120
@@ -194,7 +195,7 @@ def _rest(rows: Sequence[Any], *, nested: bool) -> Group:
         params=params,
         params_new=params,
         connections=connections,
-        sharing_ratio=connections / params if connections is not None and params else None,
+        sharing_ratio=quotient(connections, params),
         macs=None if nested else total(getattr(row, "macs", 0) for row in counted),
         flops=None if nested else total(getattr(row, "flops", 0) for row in counted),
     )

@@ -23,8 +23,9 @@ def rounded(number: int | None) -> str:
         return "–"
     for size, unit in _UNITS:
         if number >= size * 0.9995:
-            value = number / size
-            return f"{value:.3g} {unit}" if value < 999.5 else f"{value:,.0f} {unit}"
+            if number >= 999.5 * size:  # perhaps more than a float can be
+                return f"{(number + int(size) // 2) // int(size):,} {unit}"
+            return f"{number / size:.3g} {unit}"
     return str(number)
 
 

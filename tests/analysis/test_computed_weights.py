@@ -94,6 +94,20 @@ def test_an_if_that_picks_what_it_computes() -> None:
     assert (totals.params, totals.macs, totals.unused, totals.other) == (64, 32, 0, 0)
 
 
+def test_an_if_whose_branch_gives_less_than_it_announces_is_refused() -> None:
+    branches = [
+        helper.make_graph([node("Exp", "W", "t")], "then", [], [info("t", [8, 4])]),
+        helper.make_graph([], "else", [], []),
+    ]
+    nodes = [
+        node("If", "c", "w", then_branch=branches[0], else_branch=branches[1]),
+        node("MatMul", "x w", "y"),
+    ]
+    inputs = [info("x", ["n", 8]), info("c", [], TensorProto.BOOL)]
+    with pytest.raises(onnxshare.ModelError, match="no runtime can run this model"):
+        onnxshare.inspect(model(nodes, inputs, ["y"], [tensor("W", 8, 4)]))
+
+
 def test_each_step_of_a_scan_has_weights_of_its_own() -> None:
     """5 layers of 4·4, and a bias of 4 each: each is used once."""
     inner = [node("MatMul", "h w", "m"), node("Add", "m b", "h2"), node("Identity", "h2", "o")]

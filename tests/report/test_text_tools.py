@@ -1,4 +1,4 @@
-"""Names are broken where their parts meet."""
+"""Names are broken where their parts meet; numbers are read at a glance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from onnxshare.report.text_tools import folded
+from onnxshare.report.text_tools import folded, rounded
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,19 @@ def test_nothing_is_lost_and_every_line_fits(name: str, width: int) -> None:
     lines = folded(name, width).split("\n")
     assert "".join(lines) == name
     assert all(cell_len(line) <= width for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (None, "–"),
+        (999, "999"),
+        (1_000, "1 k"),
+        (999_600, "1 M"),
+        (19_632_062_464, "19.6 G"),
+        (2_500_000_000_000_000, "2,500 T"),
+        (10**400, f"{10**388:,} T"),  # sizes that a damaged file announces are no floats
+    ],
+)
+def test_rounded(number: int | None, text: str) -> None:
+    assert rounded(number) == text

@@ -1,10 +1,10 @@
-"""Whole numbers in text."""
+"""Whole numbers in text, and quotients."""
 
 from __future__ import annotations
 
 import pytest
 
-from onnxshare.support.numbers import whole_number
+from onnxshare.support.numbers import quotient, whole_number
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,11 @@ def test_numbers(text: str, number: int) -> None:
 )
 def test_what_is_no_whole_number(text: str) -> None:
     assert whole_number(text) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "by", "value"),
+    [(7, 2, 3.5), (0, 5, 0.0), (None, 5, None), (5, 0, None), (10**400, 3, None)],
+)
+def test_quotients(number: int | None, by: int, value: float | None) -> None:
+    assert quotient(number, by) == value

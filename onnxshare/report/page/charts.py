@@ -25,6 +25,9 @@ _TREEMAP = Place(0, 0, 960, 480)
 #: zooms into.
 _STILL, _ZOOMED = 300, 2500
 
+#: Damaged files announce sizes beyond what a float can be.
+_ABSURD = 10**30
+
 _WIDTH, _HEIGHT = 560.0, 340.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70.0, 20.0, 30.0, 52.0
 _SMALL = 13.0
@@ -56,7 +59,7 @@ def layout_of(
         Leaf(
             node.name,
             module_of(node),
-            getattr(node, area) or 0,
+            _drawable(getattr(node, area)),
             node.params,
             node.connections,
             _note(node, area),
@@ -66,6 +69,11 @@ def layout_of(
         for row, node in enumerate(report.nodes)
     )
     return lay_out(leaves, place, most)
+
+
+def _drawable(size: int | None) -> int:
+    """A size that has an area: not one that is unknown, or that no machine could hold."""
+    return size if size is not None and size < _ABSURD else 0
 
 
 def _note(node: NodeFacts, area: str) -> str:
@@ -184,7 +192,7 @@ def memory(report: Inspection, *, weights: bool = False) -> Picture | None:
         weights: whether the weights stand below them.
     """
     held = [node.memory_bytes for node in report.nodes if node.memory_bytes is not None]
-    if not held or report.totals.peak_activation_bytes is None:
+    if not held or max(held) > _ABSURD or report.totals.peak_activation_bytes is None:
         return None
     base = report.totals.param_bytes if weights else 0
     most = max(max(held) + base, 1)

@@ -41,7 +41,7 @@ def color(params: int, connections: float | None) -> str:
         return "unweighted"
     if connections is None:
         return "unknown"
-    return next((role for least, role in _SCALE if connections / params >= least), "once")
+    return next((role for least, role in _SCALE if connections >= least * params), "once")
 
 
 @dataclass(frozen=True)
