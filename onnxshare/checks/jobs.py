@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +15,7 @@ from onnxshare.errors import UsageError
 from onnxshare.io.load import ModelSource
 from onnxshare.shapes.inference import InputShapes
 from onnxshare.support.cpu_count import usable_cores
-from onnxshare.support.process_pool import end_with_the_parent, spawning
+from onnxshare.support.process_pool import run_apart
 
 #: Standard input, as `load` takes it.
 _STDIN = "-"
@@ -129,8 +126,7 @@ def each(
 ) -> list[ModelReport]:
     """Check every model and return the reports in the order of the models.
 
-    A crash of the interpreter takes one process with it: the models that were in hand are then
-    checked one by one, so that the one that crashes is the only one without a report. `jobs` and
+    A crash of the interpreter takes one process and the model in hand with it. `jobs` and
     `progress` are as of `onnxshare.check`.
     """
     count = len(planned)
@@ -139,45 +135,32 @@ def each(
     # Only what has a path can be handed to another process.
     if min(jobs, count) < 2 or not all(isinstance(job.source, Path) for job in planned):
         reports: Iterable[ModelReport] = map(check_one, planned)
-    else:
-        reports = _apart(check_one, planned, min(jobs, count))
-    return list(reports if progress is None else progress(reports, count))
+        return list(reports if progress is None else progress(reports, count))
+    found: dict[int, ModelReport] = {}
+    reports = _apart(check_one, planned, min(jobs, count), found)
+    for _ in reports if progress is None else progress(reports, count):
+        pass
+    return [found[place] for place in range(count)]
 
 
-def _apart(check_one: CheckOne, planned: Sequence[Job], workers: int) -> Iterator[ModelReport]:
-    # Not forked: threads of this process, such as ONNX Runtime's, would be lost halfway.
-    context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
-    with _pool(workers, context) as pool:
-        try:
-            with spawning():
-                futures = [pool.submit(check_one, job) for job in planned]
-            for job, future in zip(planned, futures, strict=True):
-                try:
-                    yield future.result()
-                except BrokenProcessPool:
-                    yield _alone(partial(check_one, job), job, context)
-        except BaseException:
-            # Such as Ctrl-C: nobody waits for what is in hand, or in the queue.
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in set(multiprocessing.active_children()) - others:
-                child.terminate()
-            raise
+_Numbered = tuple[int, Job]
 
 
-def _pool(workers: int, context: multiprocessing.context.SpawnContext) -> ProcessPoolExecutor:
-    with spawning():  # it starts a process that counts its locks
-        return ProcessPoolExecutor(workers, context, end_with_the_parent)
+def _apart(
+    check_one: CheckOne, planned: Sequence[Job], workers: int, found: dict[int, ModelReport]
+) -> Iterator[ModelReport]:
+    """The reports as they come; by place of its model, each is in `found`."""
+    call = partial(_check_numbered, check_one)
+    for place, report in run_apart(call, enumerate(planned), workers, _crashed):
+        found[place] = report
+        yield report
 
 
-def _alone(
-    call: Callable[[], ModelReport], job: Job, context: multiprocessing.context.SpawnContext
-) -> ModelReport:
-    with _pool(1, context) as pool:
-        try:
-            with spawning():
-                future = pool.submit(call)
-            return future.result()
-        except BrokenProcessPool:
-            error = f"{job.name}: checking it crashed the interpreter; is the file damaged?"
-            return ModelReport(job.name, limits=job.limits, error=error, line=job.line)
+def _check_numbered(check_one: CheckOne, numbered: _Numbered) -> tuple[int, ModelReport]:
+    return numbered[0], check_one(numbered[1])
+
+
+def _crashed(numbered: _Numbered, why: str) -> tuple[int, ModelReport]:
+    place, job = numbered
+    error = f"{job.name}: checking it crashed the interpreter; is the file damaged?"
+    return place, ModelReport(job.name, limits=job.limits, error=error, line=job.line)

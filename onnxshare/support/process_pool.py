@@ -72,6 +72,9 @@ def run_apart(
         workers: how many processes.
         lost: makes the result of an item whose process `CRASHED` or took `TOO_LONG`.
         seconds: how long an item may take.
+
+    Raises:
+        Exception: what the function raised; what is in hand then is given up.
     """
     waiting = iter(items)
     busy: list[_Worker[Item, Result]] = []
@@ -88,7 +91,9 @@ def run_apart(
                 why = TOO_LONG
                 try:
                     if worker.connection.poll():
-                        result = worker.connection.recv()
+                        done, result = worker.connection.recv()
+                        if not done:
+                            raise result
                         why = ""
                 except EOFError:
                     why = CRASHED
@@ -120,7 +125,12 @@ def _serve(function: Callable[[Item], Result], connection: Connection) -> None:
     end_with_the_parent()
     with contextlib.suppress(EOFError, KeyboardInterrupt, OSError):
         while True:
-            connection.send(function(connection.recv()))
+            item = connection.recv()
+            try:
+                answer: tuple[bool, Result | Exception] = True, function(item)
+            except Exception as error:
+                answer = False, error
+            connection.send(answer)
 
 
 @contextlib.contextmanager
