@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
-from typing import Any
 
 from onnxshare.errors import UsageError
 from onnxshare.io.atomic_write import replace_file
+from onnxshare.model_scan.remote_file import filesystem, is_address
 from onnxshare.model_scan.results import ScanRow
 from onnxshare.support.dataclass_tools import plain
 from onnxshare.version import __version__
@@ -43,16 +45,20 @@ class RowCache:
             return None
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             document = json.loads(self._file(path).read_text("utf-8"))
-            if document["key"] == self._key(path, state):
-                return ScanRow(**document["row"])
+            data = document["data"]  # files that weights lie in may change by themselves
+            same = all(state_of(name) == known for name, known in data.items())
+            if same and document["key"] == self._key(path, state):
+                fields = document["row"]
+                return ScanRow(**{**fields, "data": tuple(fields["data"])})
         return None
 
     def keep(self, row: ScanRow, state: str | None) -> None:
         """Keep a row for the next scan."""
         if self._folder is None or state is None:
             return
-        fields: dict[str, Any] = plain(row)
-        document = {"key": self._key(row.path, state), "row": fields}
+        fields = {item.name: plain(getattr(row, item.name)) for item in dataclasses.fields(row)}
+        data = {name: state_of(name) for name in row.data}
+        document = {"key": self._key(row.path, state), "data": data, "row": fields}
         replace_file(self._file(row.path), json.dumps(document))
 
     def _key(self, path: str, state: str) -> list[str]:
@@ -62,3 +68,17 @@ class RowCache:
         assert self._folder is not None
         name = hashlib.blake2b(path.encode(errors="surrogateescape"), digest_size=16).hexdigest()
         return self._folder / f"{name}.json"
+
+
+def state_of(path: str) -> str | None:
+    """What changes when a file does: size and time, or the ETag; None where that is unknown."""
+    try:
+        if is_address(path):
+            system, inner = filesystem(path)
+            info = system.info(inner)
+            marks = [info.get(key) for key in ("ETag", "etag", "mtime", "LastModified", "size")]
+            return repr(marks) if any(marks[:-1]) else None
+        info = os.stat(path)
+        return f"{info.st_size} {info.st_mtime_ns} {info.st_ino}"
+    except Exception:
+        return None

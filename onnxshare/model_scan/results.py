@@ -30,6 +30,7 @@ class ScanRow(Result):
         warnings: how many warnings `inspect` has.
         error: why it could not be read; None if it could.
         tensors: by hash of a stored weight its bytes; None where weights were not read.
+        data: the files of its external data.
     """
 
     SHOWN = (
@@ -56,6 +57,7 @@ class ScanRow(Result):
     warnings: int | None = None
     error: str | None = None
     tensors: Mapping[str, int] | None = None
+    data: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, path: str, report: Inspection, structure: str) -> ScanRow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from onnxshare.checks.model_names import find_models
 from onnxshare.comparison.function_digest import function_digest
 from onnxshare.errors import OnnxShareError, UsageError
 from onnxshare.io.load import load, parse
-from onnxshare.model_scan.cache import RowCache
+from onnxshare.model_scan.cache import RowCache, state_of
 from onnxshare.model_scan.dask_engine import run_on_dask
 from onnxshare.model_scan.remote_file import RemoteBytes, filesystem, is_address
 from onnxshare.model_scan.results import ScanRow, WeightGroup
@@ -120,20 +120,6 @@ def _at_address(address: str) -> list[str]:
     return sorted(str(system.unstrip_protocol(name)) for name in names)
 
 
-def state_of(path: str) -> str | None:
-    """What changes when a file does: size and time, or the ETag; None where that is unknown."""
-    try:
-        if is_address(path):
-            system, inner = filesystem(path)
-            info = system.info(inner)
-            marks = [info.get(key) for key in ("ETag", "etag", "mtime", "LastModified", "size")]
-            return repr(marks) if any(marks[:-1]) else None
-        info = os.stat(path)
-        return f"{info.st_size} {info.st_mtime_ns} {info.st_ino}"
-    except Exception:
-        return None
-
-
 def read_all(
     tasks: list[Task], jobs: int | None, seconds: float, scheduler: str | None = None
 ) -> Iterator[ScanRow]:
@@ -162,7 +148,9 @@ def read_one(task: Task) -> ScanRow:
         else:
             model = load(task.path)
         found = inspect(model, hashes=task.hashes, heads_read=False)
-        return ScanRow.of(task.path, found, function_digest(model, weights=False))
+        row = ScanRow.of(task.path, found, function_digest(model, weights=False))
+        folder = model.folder or Path()
+        return replace(row, data=tuple(str(folder / name) for name in model.external_files()))
     except OnnxShareError as error:
         return ScanRow(task.path, error=str(error))
     except Exception as error:

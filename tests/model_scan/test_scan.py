@@ -90,6 +90,10 @@ def test_unchanged_files_are_not_read_again(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path_factory.mktemp("cache")
+    assert weight_groups(onnxshare.scan(folder, cache=cache, hashes=True))
+    again = list(onnxshare.scan(folder, cache=cache, hashes=True))
+    assert len(weight_groups(again)) == 1
+    assert by_name(iter(again)) == by_name(onnxshare.scan(folder, hashes=True))
     first = by_name(onnxshare.scan(folder, cache=cache))
     read: list[str] = []
 
@@ -103,6 +107,24 @@ def test_unchanged_files_are_not_read_again(
     (folder / "broken.onnx").write_bytes((folder / "a.onnx").read_bytes())
     assert by_name(onnxshare.scan(folder, cache=cache))["broken.onnx"].params == 61_706
     assert read == ["broken.onnx"]
+
+
+def test_external_data_that_changed_is_read_again(
+    lenet: onnx.ModelProto, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(lenet)
+    path, cache = tmp_path / "a.onnx", tmp_path_factory.mktemp("cache")
+    onnx.save(copy, path, save_as_external_data=True, location="a.data", size_threshold=0)
+    (first,) = onnxshare.scan(path, cache=cache, hashes=True)
+    data = bytearray((tmp_path / "a.data").read_bytes())
+    data[100] ^= 1
+    (tmp_path / "a.data").write_bytes(data)
+    (second,) = onnxshare.scan(path, cache=cache, hashes=True)
+    assert first.weights_hash != second.weights_hash
+    (tmp_path / "a.data").unlink()
+    (third,) = onnxshare.scan(path, cache=cache, hashes=True)
+    assert "a.data" in (third.error or "")
 
 
 def test_a_scan_that_was_stopped_goes_on(
