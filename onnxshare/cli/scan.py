@@ -103,7 +103,7 @@ def _check_files(given: Options) -> None:
 
     outputs = [path for path in (given.out, given.html) if path is not None]
     if given.output == "parquet" and given.out is None:
-        raise UsageError("Parquet is not a text", "name a file with -o")
+        raise UsageError("Parquet is not text", "specify a file with -o")
     read = [Path(path) for path in given.paths if "://" not in path]
     check_distinct(outputs, {"a model that is read": [path for path in read if path.is_file()]})
     for path in outputs:

@@ -37,6 +37,8 @@ def check_output(path: Path, *, force: bool, report: bool = False) -> None:
         OutputError: the path exists and must not be overwritten, or its folder is missing or
             read-only.
     """
+    if path == Path("-"):
+        raise OutputError("-: is not the name of a file", "specify one")
     if path.is_dir():
         raise OutputError(f"{path}: is a directory", "name a file")
     if atomic_write.is_special(path):

@@ -37,8 +37,10 @@ def filesystem(address: str) -> tuple[Any, str]:
         ) from None
     try:
         found, path = url_to_fs(address)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
         raise UsageError(f"{address}: cannot be opened: {error}", "install what it names") from None
+    except ValueError as error:
+        raise UsageError(f"{address}: cannot be opened: {error}", "check the address") from None
     return found, path
 
 
@@ -61,7 +63,11 @@ class RemoteBytes:
             self._size = int(system.size(path))
             self._file = system.open(path, "rb", cache_type="none")
         except Exception as error:  # every file system has its own
-            raise ModelFileError(f"{address}: cannot be opened: {error or type(error)}") from None
+            told = str(error)
+            why = told if told and told not in address else "no such file, or no connection"
+            raise ModelFileError(
+                f"{address}: cannot be opened: {why}", "check the address"
+            ) from None
         self._address = address
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self.fetched = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +69,32 @@ def print_rows(found: Sequence[ScanRow], groups: Sequence[WeightGroup], console:
 def table_of(found: Sequence[ScanRow]) -> Table:
     """A row per model."""
     most = max((row.weight_bytes or 0 for row in found), default=0)
+    folder = _folder(found)
     titles = ("weights", "params", "in FCs", "uses", "MACs", "memory", "heads")
-    columns = [Column("model", folds=True, least=12), Column()]
+    head = f"model in {printable(folder)}" if folder else "model"
+    columns = [Column(head, folds=True, least=12), Column()]
     return Table(
         columns + [Column(title, right=True) for title in titles],
-        [Row(_cells(row, most), "" if row.error is None else "red") for row in found],
+        [Row(_cells(row, most, len(folder)), "" if row.error is None else "red") for row in found],
     )
 
 
-def _cells(row: ScanRow, most: int) -> list[Cell]:
+def _folder(found: Sequence[ScanRow]) -> str:
+    """What all paths begin with, up to a slash, where there are several."""
+    paths = [row.path for row in found]
+    if len(paths) < 2:
+        return ""
+    low, high = min(paths), max(paths)  # what these share, all share
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(low, high, strict=False)))
+    return low[: low.rfind("/", 0, same) + 1]
+
+
+def _cells(row: ScanRow, most: int, skipped: int) -> list[Cell]:
+    path = printable(row.path[skipped:])
     if row.error is not None:
-        return [printable(row.path), "", *["–"] * 6, "not read"]
+        return [path, "", *["–"] * 6, "not read"]
     return [
-        printable(row.path),
+        path,
         Bar(row.weight_bytes or 0, most),
         text_tools.size(row.weight_bytes),
         text_tools.rounded(row.params),

@@ -225,6 +225,7 @@ def test_formats(cli: Cli, folder: Path, form: str) -> None:
         assert [row["params"] for row in rows] == [61_706, 61_706, None]
     else:
         assert "2 models, 494 kB of weights; 1 could not be read" in ran.stdout
+        assert "\na.onnx " in ran.stdout  # the folder stands in the head, once
 
 
 def test_parquet(cli: Cli, folder: Path) -> None:
@@ -250,7 +251,9 @@ def test_strict_and_page(cli: Cli, folder: Path) -> None:
     [
         (["none/"], "none"),
         (["*.none"], "matches no file"),
-        (["bad://x.onnx"], "bad"),
+        (["bad://x.onnx"], "check the address"),
+        (["memory://nothing.onnx"], "no such file"),
+        (["x.onnx", "--html", "-"], "not the name of a file"),
         (["x.onnx", "--format", "parquet"], "-o"),
     ],
 )
