@@ -67,15 +67,16 @@ def command(given: Options) -> int:
 
     Example: onnxshare scan models/ --sort fc-share --html models.html
     """
-    _check_files(given)
     from onnxshare.cli.progress import Steps
     from onnxshare.model_scan import scan
     from onnxshare.report import scan as report
 
+    found = scan.find(given.paths)
+    _check_files(given, found)
     with Steps("scanning"):
         rows = list(
             scan.scan(
-                given.paths,
+                found,
                 jobs=given.jobs,
                 cache=given.cache,
                 hashes=given.families,
@@ -98,14 +99,14 @@ def command(given: Options) -> int:
     return 1 if broken and given.strict else 0
 
 
-def _check_files(given: Options) -> None:
+def _check_files(given: Options, found: list[str]) -> None:
     from onnxshare.io.save import check_distinct, check_output
 
     outputs = [path for path in (given.out, given.html) if path is not None]
     if given.output == "parquet" and given.out is None:
         raise UsageError("Parquet is not text", "specify a file with -o")
-    read = [Path(path) for path in given.paths if "://" not in path]
-    check_distinct(outputs, {"a model that is read": [path for path in read if path.is_file()]})
+    read = [Path(path) for path in found if "://" not in path]
+    check_distinct(outputs, {"a model that is read": read if outputs else []})
     for path in outputs:
         check_output(path, force=given.force or path.suffix == ".parquet", report=True)
 

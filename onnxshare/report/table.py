@@ -124,7 +124,7 @@ class Table:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(column.title for column in self.columns)
-        writer.writerows(_no_formula(row.cells) for row in self.rows)
+        writer.writerows(map(_inert, row.cells) for row in self.rows)
         return text.getvalue()
 
     def html(self) -> list[str]:
@@ -151,11 +151,11 @@ def rows(cells: Iterable[Iterable[Cell]]) -> list[Row]:
     return [Row(list(row)) for row in cells]
 
 
-def _no_formula(cells: Sequence[Cell]) -> list[Cell]:
-    """Cells that no spreadsheet takes for a formula: words get a quote before their first sign."""
-    return [
-        f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell for cell in cells
-    ]
+def _inert(cell: Cell) -> str:
+    """A cell on one line that no terminal obeys and no spreadsheet takes for a formula: words get a
+    quote before their first sign."""
+    text = printable(str(cell))
+    return f"'{text}" if isinstance(cell, str) and _FORMULA.match(cell) else text
 
 
 def _text_cell(cell: Cell) -> Text:

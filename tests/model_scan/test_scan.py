@@ -264,6 +264,28 @@ def test_bad_input_is_one_line(cli: Cli, options: list[str], part: str) -> None:
     assert part in ran.stderr
 
 
+@pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
+def test_names_are_only_text(cli: Cli, lenet: onnx.ModelProto, tmp_path: Path, form: str) -> None:
+    """No control sequence, no workflow command at the start of a line, no formula."""
+    onnx.save(lenet, tmp_path / "a\x1b[31m\n::error::x.onnx")
+    onnx.save(lenet, tmp_path / "=cmd().onnx")
+    page = tmp_path.with_name(f"{tmp_path.name}.html")
+    ran = cli("scan", tmp_path, "--format", form, "--html", page)
+    for text in (ran.stdout, page.read_text("utf-8")):
+        assert "\x1b" not in text
+        acts = ("::", "=") if form == "csv" else "::"  # a formula is one in a spreadsheet alone
+        assert not any(line.startswith(acts) for line in text.splitlines())
+
+
+def test_a_model_that_is_read_is_never_replaced(cli: Cli, folder: Path) -> None:
+    before = (folder / "a.onnx").read_bytes()
+    for option in ("-o", "--html"):
+        ran = cli("scan", folder, "--format", "csv", option, folder / "a.onnx", "--force")
+        assert ran.returncode == 2
+        assert "is a model that is read" in ran.stderr
+    assert (folder / "a.onnx").read_bytes() == before
+
+
 def test_orders() -> None:
     rows = [ScanRow("b", params=1), ScanRow("a"), ScanRow("c", params=5)]
     assert [row.path for row in sort_rows(rows, "path")] == ["a", "b", "c"]
