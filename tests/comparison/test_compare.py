@@ -81,6 +81,28 @@ def test_equal_results_of_other_bytes_are_identical_if_they_move() -> None:
     assert "pass other --samples" in result.reason
 
 
+def test_errors_are_told_by_channel_or_group_of_channels() -> None:
+    """300 channels in 256 groups: channel 270 is alone in group 231, as 300 · 231 / 256 = 270.7."""
+    info = helper.make_tensor_value_info
+    pair = []
+    for slip in (0.0, 0.5):
+        bias = np.zeros(300, np.float32)
+        bias[270] = slip
+        graph = helper.make_graph(
+            [helper.make_node("Add", ["x", "b"], ["y"])], "wide",
+            [info("x", TensorProto.FLOAT, ["n", 300])], [info("y", TensorProto.FLOAT, ["n", 300])],
+            [numpy_helper.from_array(bias, "b")],
+        )  # fmt: skip
+        pair.append(
+            helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        )
+    found = compare(*pair, provider="cpu")
+    errors = found.outputs[0].channel_errors
+    assert len(errors) == 256
+    assert [at for at, error in enumerate(errors) if error > 1] == [231]
+    assert errors[231] == found.outputs[0].worst
+
+
 def test_another_order_of_sums_is_equivalent_and_the_figures_are_right() -> None:
     a, b = linear(), linear(order=ORDER)
     before = a.SerializeToString(), b.SerializeToString()

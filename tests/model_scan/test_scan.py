@@ -22,7 +22,7 @@ from onnxshare.model_scan.remote_file import RemoteBytes
 from onnxshare.model_scan.results import ScanRow
 from onnxshare.model_scan.scan import Task as ScanTask
 from onnxshare.model_scan.scan import read_all, sort_rows, weight_groups
-from tests.builders import model, node
+from tests.builders import fc, model, node
 
 Cli = Callable[..., CompletedProcess[str]]
 
@@ -61,6 +61,12 @@ def test_a_row_holds_what_inspect_says(folder: Path) -> None:
     assert (broken.params, broken.heads, broken.fc_share) == (None, None, None)
 
 
+def test_an_fc_behind_no_convolution(tmp_path: Path) -> None:
+    onnx.save(fc(["n", 8], 8, 4), tmp_path / "fc.onnx")
+    (row,) = onnxshare.scan(tmp_path)
+    assert (row.fc_share, row.fc_after_conv_share, row.heads) == (1.0, 0.0, 0)
+
+
 @pytest.mark.isolated
 def test_processes_give_the_same_rows(folder: Path) -> None:
     assert by_name(onnxshare.scan(folder, jobs=2)) == by_name(onnxshare.scan(folder, jobs=1))
@@ -95,6 +101,7 @@ def test_unchanged_files_are_not_read_again(
     assert len(weight_groups(again)) == 1
     assert by_name(iter(again)) == by_name(onnxshare.scan(folder, hashes=True))
     first = by_name(onnxshare.scan(folder, cache=cache))
+    assert first["a.onnx"].weights_hash is None  # rows of other options are other rows
     read: list[str] = []
 
     def note(tasks: list[ScanTask], *rest: Any) -> Iterator[ScanRow]:

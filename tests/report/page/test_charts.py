@@ -12,7 +12,7 @@ import pytest
 
 import onnxshare
 from onnxshare.report.page import charts
-from onnxshare.report.plot.picture import Box, Dot, Line, Picture, Words
+from onnxshare.report.plot.picture import Area, Box, Dot, Line, Picture, Words
 from tests.builders import fc, model, node
 
 Cli = Callable[..., CompletedProcess[str]]
@@ -50,6 +50,8 @@ def test_the_peak_of_memory_is_marked(lenet: onnx.ModelProto) -> None:
     both = charts.memory(report, weights=True)
     assert both is not None
     base = next(shape for shape in both.shapes if isinstance(shape, Box))
+    (area,) = (shape for shape in both.shapes if isinstance(shape, Area))
+    assert 0 <= min(y for _, y in area.corners) < base.at[1]  # on top of the weights, and inside
     zero = next(shape for shape in both.shapes if isinstance(shape, Line)).start[1]
     assert base.at[1] + base.size[1] == pytest.approx(zero)
 

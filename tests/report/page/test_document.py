@@ -109,6 +109,7 @@ def test_names_are_only_text(made: dict[str, str]) -> None:
     assert "</script><script>" not in text
     assert "{{ 7 * 7 }}" in text  # a name is no template
     assert ">49<" not in text
+    assert not set("<>&") & set(Parsed(text).texts["script"][0])  # the data, whose end HTML seeks
 
 
 def test_phones_are_told_the_width(made: dict[str, str]) -> None:
