@@ -82,7 +82,7 @@ def test_equal_results_of_other_bytes_are_identical_if_they_move() -> None:
 
 
 def test_errors_are_told_by_channel_or_group_of_channels() -> None:
-    """300 channels in 256 groups: from 300 · 5 / 256 = 5.9 to 7.03, channels 5 and 6 are group 5."""
+    """300 channels in 256 groups: 300 · 5 / 256 = 5.9 and 300 · 6 / 256 = 7.03: 5, 6 are one."""
     info = helper.make_tensor_value_info
     pair = []
     for slip in (0.0, 0.5):
