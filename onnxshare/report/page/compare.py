@@ -38,10 +38,9 @@ def as_html(comparison: Comparison, a: Inspection, b: Inspection) -> str:
 
 
 def evidence(comparison: Comparison) -> dict[str, Any]:
-    """What a template shows of a comparison: the verdict, its sentence, the table and pictures."""
+    """What a template shows of a comparison: its sentence, the table and the pictures."""
     rows = [row for row in comparison.outputs if row.channel_errors]
     return {
-        "verdict": str(comparison.verdict),
         "standing": "pass" if comparison.passed else "open" if comparison.verdict.open else "fail",
         "sentence": sentence_of(comparison).plain,
         "outputs": tabulated(table_of(comparison)) if comparison.outputs else None,

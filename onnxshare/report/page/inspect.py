@@ -37,14 +37,12 @@ class Figure:
         value: of the model.
         after: of the second model, if there is one.
         change: how much smaller or larger that is.
-        note: one more word.
     """
 
     name: str
     value: str
     after: str = ""
     change: str = ""
-    note: str = ""
 
 
 def as_html(report: Inspection) -> str:

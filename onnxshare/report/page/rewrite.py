@@ -22,7 +22,6 @@ from rewrites.run import RewriteResult
 _LISTED = 40
 
 _NOTHING: dict[str, Any] = {
-    "verdict": "",
     "standing": "open",
     "outputs": None,
     "errors": [],
