@@ -65,6 +65,7 @@ def run(folder: Path, root: Path, tmp_path: Path, *words: str) -> subprocess.Com
         ("inspect MODEL", 0),
         ("diff MODEL MODEL", 0),
         ("family MODEL MODEL", 0),
+        ("scan MODEL --strict --html page.html", 0),
         ("check MODEL --max-params 1M", 0),
         ("rewrite MODEL --fc-to-conv --no-validate -o out.onnx", 0),
         ("compare MODEL OTHER", 2),
