@@ -225,14 +225,14 @@ def memory(report: Inspection, *, weights: bool = False) -> Picture | None:
     x, y = _LEFT + (at + 0.5) * step, height(base + tops[at])
     shapes.append(Dot((x, y), 5, "chosen"))
     where = report.totals.peak_activation_node
-    peak = f"peak {text_tools.size(max(tops))}" + (f" at {where}" if where else "")
+    peak = f"peak {text_tools.size(max(tops))}"
     left = x < _WIDTH / 2
     near, anchor = (x + 10, "start") if left else (x - 10, "end")
     shapes.append(Words((near, y - 6), peak, "chosen", _SMALL, anchor))
     words = f"{len(held):,} nodes in the order in which they run"
     shapes.append(Words((_WIDTH / 2, _HEIGHT - 12), words, "faint", _SMALL, "middle"))
     what = "weights and activations" if weights else "activations"
-    title = f"Memory over the graph: {what} per sample, {peak}"
+    title = f"Memory over the graph: {what} per sample, {peak}" + (f" at {where}" if where else "")
     return Picture(_WIDTH, _HEIGHT, title, tuple(shapes))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log10
+from pathlib import PurePath
 from typing import Any
 
 from onnxshare.analysis.results import Inspection
@@ -25,11 +26,11 @@ _DRAWN = 6
 
 def as_html(comparison: Comparison, a: Inspection, b: Inspection) -> str:
     """The page of a comparison of two models, A that is right and B that is judged by it."""
-    name = b.model.path or "B"
+    path = b.model.path or "B"
     return render(
         "compare",
-        title=name,
-        about=[f"compared with {a.model.path or 'A'}"],
+        title=PurePath(path).name,
+        about=[path, f"compared with {a.model.path or 'A'}"],
         figures=figures(a.totals, b.totals),
         notes=[],
         warnings=[],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
+from pathlib import PurePath
 from typing import Any
 
 from onnxshare.analysis.results import HeadFacts, HeadOffer, Inspection, NodeFacts, Totals
@@ -48,11 +49,12 @@ class Figure:
 def as_html(report: Inspection) -> str:
     """The whole page: it holds everything, whatever view of tables was chosen."""
     first, *others = (line.plain for line in title(report))
-    name = report.model.path or "model"
+    path = report.model.path or "model"
+    name = PurePath(path).name
     return render(
         "inspect",
         title=name,
-        about=[first.removeprefix(name).strip(), *others],
+        about=[*([path] if path != name else []), first.removeprefix(printable(path)), *others],
         sentence=where(report).plain,
         figures=figures(report.totals),
         areas=[(area, charts.AREAS[area]) for area in areas_of(report)],

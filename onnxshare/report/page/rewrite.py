@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 from onnxshare.analysis.results import Inspection, WeightFacts
@@ -47,8 +48,11 @@ def as_html(result: RewriteResult, before: Inspection, after: Inspection) -> str
     )
     return render(
         "rewrite",
-        title=before.model.path or "model",
-        about=[", ".join(dict.fromkeys(f"--{site.rewrite}" for site in result.sites))],
+        title=PurePath(before.model.path or "model").name,
+        about=[
+            before.model.path or "",
+            ", ".join(dict.fromkeys(f"--{site.rewrite}" for site in result.sites)),
+        ],
         figures=figures(result.before, result.after),
         pair=_pair(before, after, share) if result.changes else [],
         legend=LEGEND,

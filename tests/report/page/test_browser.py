@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 import onnxshare
 from onnxshare.report.page.inspect import as_html
+from tests.builders import model, node, tensor
 from tests.report.page.test_document import hostile, pages
 from tests.report.page.test_inspect import blocks
 
@@ -40,11 +42,28 @@ def files(bundled: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     texts["vgg"] = as_html(onnxshare.inspect(bundled / "vgg_small.onnx"))
     texts["blocks"] = as_html(onnxshare.inspect(blocks(1000)))
     texts["hostile"] = as_html(hostile())
+    texts["long"] = as_html(onnxshare.inspect(long_names()))
     found = {}
     for name, text in texts.items():
         found[name] = folder / f"{name}.html"
         found[name].write_text(text, "utf-8")
     return found
+
+
+def long_names() -> onnx.ModelProto:
+    """A head whose names have 400 letters without a place to break them."""
+    name = "StatefulPartitionedCall" * 17
+    return model(
+        [
+            node("Conv", "x k", f"{name}m", name=name),
+            node("Relu", f"{name}m", "r", name=f"{name}r"),
+            node("Flatten", "r", "f"),
+            node("MatMul", "f w", "y", name=f"{name}/inner"),
+        ],
+        {"x": ["n", 1, 4, 4]},
+        ["y"],
+        [tensor("k", 2, 1, 3, 3), tensor("w", 8, 3)],
+    )
 
 
 class Opened:
@@ -67,7 +86,7 @@ class Opened:
         self.context.close()
 
 
-NAMES = ["inspect", "vgg", "blocks", "hostile", "compare", "check", "rewrite"]
+NAMES = ["inspect", "vgg", "blocks", "hostile", "long", "compare", "check", "rewrite"]
 
 
 @pytest.mark.parametrize("name", NAMES)
