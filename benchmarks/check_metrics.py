@@ -1,4 +1,4 @@
-"""What the rules of `check` measure on real models: the table in docs/ci.md.
+"""What the rules of `check` measure on real models: the table in docs/how-to/gate-a-repository.md.
 
     python benchmarks/check_metrics.py FOLDER...
 

@@ -1,17 +1,21 @@
-"""What docs/reference.md says of the fields of JSON."""
+"""What docs/reference/ says of the fields of JSON."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-DOCS = Path(__file__).parents[1] / "docs" / "reference.md"
+DOCS = Path(__file__).parents[1] / "docs" / "reference"
 
 
 def documented(command: str) -> dict[str, set[str]]:
     """The fields that the reference lists for `--format json` of a command, by part; those of the
     report itself, but for the parts with a line of their own, as ""."""
-    after = DOCS.read_text().partition(f"`{command} --format json` (`schema_version` 1):")[2]
+    after = (
+        (DOCS / f"{command}.md")
+        .read_text()
+        .partition(f"`{command} --format json` (`schema_version` 1):")[2]
+    )
     text = after.split("```")[1].removeprefix("text\n")
     while (flat := re.sub(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}", "", text)) != text:
         text = flat

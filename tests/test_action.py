@@ -113,7 +113,7 @@ def test_a_release_builds_checks_and_attests_what_it_publishes(root: Path) -> No
 
 def test_pages_promise_no_release(root: Path) -> None:
     """`pip install onnxshare`, and tags, when they exist: docs/releasing.md."""
-    pages = [root / "README.md", *(root / "docs").glob("*.md")]
+    pages = [root / "README.md", *(root / "docs").rglob("*.md")]
     for page in pages:
         text = page.read_text(encoding="utf-8")
         if page.name != "releasing.md":

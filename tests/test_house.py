@@ -90,7 +90,7 @@ ACROSS = {
     "analysis/worked_recurrence": "the analysis on weights shared over time",
     "analysis/zoo": "the analysis on other people's models",
     "checks/rules/breaking_and_keeping_models": "every rule, both ways",
-    "checks/zoo": "the policy of docs/ci.md on other people's models",
+    "checks/zoo": "the policy of docs/how-to/gate-a-repository.md on other people's models",
     "cli/determinism": "every command, twice",
     "cli/without_runtime": "every command without ONNX Runtime",
     "comparison/made_up_inputs": "inputs that only some sizes and values tell apart",
@@ -319,7 +319,7 @@ def prose(path: Path) -> Iterator[str]:
 
 PAGES = [
     path.relative_to(ROOT)
-    for place in ("*.md", "docs/*.md", "models/*.md")
+    for place in ("*.md", "docs/**/*.md", "models/*.md")
     for path in sorted(ROOT.glob(place))
     if path.name != "CHANGELOG.md"  # tells what was
 ]

@@ -53,7 +53,9 @@ def said() -> dict[Path, list[str]]:
     """What the product and its pages say."""
     pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", ROOT / "action.yml"]
     programs = [path for room in ("onnxshare", "rewrites") for path in (ROOT / room).rglob("*.py")]
-    found = {path: list(prose(path)) for path in [*pages, *(ROOT / "docs").glob("*.md"), *programs]}
+    found = {
+        path: list(prose(path)) for path in [*pages, *(ROOT / "docs").rglob("*.md"), *programs]
+    }
     found[PAGE] = [line for line in prose(PAGE) if not line.startswith("| `")]
     return found
 

@@ -364,7 +364,7 @@ class Inspection(Result):
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain types, laid out as `docs/reference.md` describes."""
+        """The report as plain types, laid out as `docs/reference/inspect.md` describes."""
         report = self.records()
         return {**report, "nodes": plain(self.nodes), "weights": plain(self.weights)}
 

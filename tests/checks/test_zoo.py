@@ -1,4 +1,4 @@
-"""The policy that docs/ci.md shows for other people's models, and the fixes that it suggests."""
+"""The policy of docs/how-to/gate-a-repository.md for other people's models, and its fixes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEADS = 9
 @pytest.fixture
 def folder(zoo: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(zoo / "models", tmp_path / "models")
-    text = (root / "docs" / "ci.md").read_text(encoding="utf-8")
+    text = (root / "docs" / "how-to" / "gate-a-repository.md").read_text(encoding="utf-8")
     (policy,) = re.findall(r"<!-- policy: zoo -->\n```toml\n(.+?)```", text, re.DOTALL)
     (tmp_path / "onnxshare.toml").write_text(policy, encoding="utf-8")
     monkeypatch.chdir(tmp_path)

@@ -94,7 +94,7 @@ def test_without_a_policy_there_are_rules_too(cli: Cli) -> None:
 
 
 def test_a_way_from_nothing_to_a_gate(cli: Cli) -> None:
-    """init, edit, check, baseline, a worse model: the path of docs/ci.md."""
+    """init, edit, check, baseline, a worse model: the path of docs/how-to/gate-a-repository.md."""
     assert cli("init", "--preset", "edge").stderr.startswith("wrote onnxshare.toml; edit it")
     ran = cli("check")
     assert (ran.returncode, set(found(ran))) == (1, {"WS101", "WS102"})

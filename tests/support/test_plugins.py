@@ -1,4 +1,4 @@
-"""The plugins that docs/reference.md shows, installed as a package; and packages that are broken.
+"""The plugins of docs/how-to/write-a-plugin.md, installed as a package; and broken packages.
 
 Figures of the operators are worked out by hand.
 """
@@ -28,10 +28,9 @@ from tests.plugin_package import install
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
-DOCS = (Path(__file__).parents[2] / "docs" / "reference.md").read_text()
-SECTION = DOCS.partition("## Plugins\n")[2]
-CODE = "\n".join(re.findall(r"```py\n(.*?)```", SECTION, re.S))
-PROJECT = re.findall(r"```toml\n(.*?)```", SECTION, re.S)[0]
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "write-a-plugin.md").read_text()
+CODE = "\n".join(re.findall(r"```py\n(.*?)```", PAGE, re.S))
+PROJECT = re.findall(r"```toml\n(.*?)```", PAGE, re.S)[0]
 #: `[project.entry-points."group"]` with `name = "value"`, as an installer writes it down.
 ENTRIES = re.sub(r'\[project\.entry-points\."(.*?)"\]', r"[\1]", PROJECT).replace('"', "")
 

@@ -1,4 +1,4 @@
-"""The report of `check` as JSON, laid out as `docs/reference.md` describes."""
+"""The report of `check` as JSON, laid out as `docs/reference/check.md` describes."""
 
 from __future__ import annotations
 
