@@ -291,8 +291,12 @@ class Parts:
         nodes, cuts = self.a.cone(name, meetings)
         nodes_b, cuts_b = self.b.cone(other, meetings.values())
         back = {theirs: ours for ours, theirs in meetings.items()}
-        known = {cut: meetings.get(cut, cut) for cut in cuts}
-        known |= {back.get(cut, cut): cut for cut in cuts_b}
+        ours, theirs = {*cuts}, {back.get(cut, cut) for cut in cuts_b}
+        for cut in sorted(ours ^ theirs):  # one side goes past it, to what it is made of
+            if cut in meetings and self._made_of(cut, (ours | theirs) - {cut}):
+                rest = {one: other for one, other in meetings.items() if one != cut}
+                return self.part(name, rest)
+        known = {cut: meetings.get(cut, cut) for cut in sorted(ours | theirs)}
         made = {out for node in nodes for out in node.output}
         if not (nodes or nodes_b) or any(traits_of(n).effect is Effect.RANDOM for n in nodes):
             return None
@@ -307,6 +311,10 @@ class Parts:
         ]
         affine = _counted(bent[0]) == _counted(bent[1]) and words[0] == words[1]
         return Part(name, other, (nodes, nodes_b), known, small, affine)
+
+    def _made_of(self, name: str, others: set[str]) -> bool:
+        """Whether a tensor of A is made of one of others: then both are no random values at once."""
+        return not others.isdisjoint(self.a.cone(name, others)[1])
 
     def from_products(self, part: Part) -> Part | None:
         """The same tensor, and all that makes it up to layers that may give any numbers."""

@@ -34,6 +34,13 @@ def between(text: str, **more: Any) -> onnx.ModelProto:
     return model(f"(float[N,8] x) => (float[N,4] y) {{{body}}}", w=W, v=V, **given)
 
 
+def two_outputs(text: str, **more: Any) -> onnx.ModelProto:
+    """`p` is an output, and what makes `t` of it or of what it is made of."""
+    body = f"{text} y = MatMul(t, v)"
+    kind = "(float[N,8] x) => (float[N,6] p, float[N,4] y)"
+    return model(f"{kind} {{{body}}}", v=V, **({"w": W} if "w)" in text else {}), **more)
+
+
 def direct(text: str, kind: str = "float[N,8] x", **more: Any) -> onnx.ModelProto:
     """What makes `t` of the input itself."""
     return model(f"({kind}) => (float[N,6] y) {{{text} y = MatMul(t, w)}}", w=W, **more)
@@ -175,6 +182,15 @@ RIGHT: dict[str, tuple[onnx.ModelProto, onnx.ModelProto]] = {
     "a cast there and back": (
         direct("c = Cast<to=11>(x) t = Cast<to=1>(c)"),
         direct("t = Identity(x)"),
+    ),
+    "an output that one model goes past": (
+        two_outputs("p = MatMul(x, w) t = Tanh(p)"),
+        two_outputs(
+            "u = Unsqueeze(x, last) c = Conv(u, kernel) p = Squeeze(c, last) "
+            "s = Tanh(c) t = Squeeze(s, last)",
+            last=np.array([2]),
+            kernel=np.ascontiguousarray(W.T)[..., None],
+        ),
     ),
     "a pad in the convolution": (
         maps("t = Conv(p, k)", k=K),
