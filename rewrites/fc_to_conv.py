@@ -36,11 +36,11 @@ class FcToConv(Rewrite):
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
         """One site per head; where the network should slide, one for all heads that can."""
-        able = tuple(head for head in subject.heads if _why_not(head) is None)
+        able = tuple(head for head in subject.heads if _why_not(head, options) is None)
         if not (options.fully_convolutional and able):
             return [self._site(subject, (head,), options)[0] for head in subject.heads]
         together, taken = self._site(subject, able, options)
-        rest = [head for head in subject.heads if _why_not(head) is not None]
+        rest = [head for head in subject.heads if _why_not(head, options) is not None]
         left = [head for head in rest if any(layer.node not in taken for layer in head.layers)]
         return [*(self._site(subject, (head,), options)[0] for head in left), together]
 
@@ -49,7 +49,7 @@ class FcToConv(Rewrite):
     ) -> tuple[Site, set[Node]]:
         """A site, and the nodes that would go."""
         before = sum(head_params(subject.graph, head) for head in heads)
-        reason, taken = _why_not(heads[0]), set[Node]()
+        reason, taken = _why_not(heads[0], options), set[Node]()
         if reason is None:
             try:
                 taken = self._plan(subject, heads, None, options).replaced
@@ -101,10 +101,13 @@ class FcToConv(Rewrite):
         return builder
 
 
-def _why_not(head: Head) -> str | None:
-    """Why a head is not a site, whatever the options."""
+def _why_not(head: Head, options: Options) -> str | None:
+    """Why a head is not a site."""
     if head.refused is None and head.shared:
-        return ONE_POSITION
+        if head.pooled:
+            return ONE_POSITION
+        if not options.fully_convolutional:
+            return f"{ONE_POSITION}, and --fully-convolutional writes it as one, which slides"
     if head.refused is None and any(layer.alpha == 0 for layer in head.layers):
         return "its alpha is 0, so its result does not depend on the features"
     return head.refused

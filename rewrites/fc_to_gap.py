@@ -97,7 +97,7 @@ class FcToGap(Rewrite):
         first = head.layers[0].node.name
         reason = head.refused
         if reason is None and head.shared:
-            reason = "its feature map has one position: it is pooled already"
+            reason = "its feature map has one position: there is nothing to pool"
         plans: list[_Plan] = []
         if reason is None:
             try:

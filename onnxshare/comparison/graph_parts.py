@@ -313,7 +313,7 @@ class Parts:
         return Part(name, other, (nodes, nodes_b), known, small, affine)
 
     def _made_of(self, name: str, others: set[str]) -> bool:
-        """Whether a tensor of A is made of one of others: then both are no random values at once."""
+        """Whether a tensor of A is made of one of others, so that not both can be random."""
         return not others.isdisjoint(self.a.cone(name, others)[1])
 
     def from_products(self, part: Part) -> Part | None:

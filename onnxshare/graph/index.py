@@ -7,7 +7,7 @@ Local functions are inlined before indexing, so that their weights and work are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import onnx
@@ -198,6 +198,18 @@ class Graph:
                 names += inner.inputs
                 scopes += self.subgraphs(inner).values()
         return names
+
+    def inputs_of(self, names: Iterable[str]) -> set[str]:
+        """The inputs of the model that some tensors of the main graph come from."""
+        waiting = [*names]
+        seen = {*waiting}
+        while waiting:
+            node = self.main.producers.get(waiting.pop())
+            if node is not None:
+                before = [n for n in (*node.inputs, *self.captured(node)) if n not in seen]
+                seen.update(before)
+                waiting += before
+        return seen & self.main.inputs
 
     def is_output(self, scope: Scope, name: str) -> bool:
         """Whether a tensor is an output of its graph."""

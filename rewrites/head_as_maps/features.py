@@ -8,6 +8,7 @@ behind the positions: `[N, …, digits, classes]`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -56,11 +57,15 @@ class Features:
         subject: the model.
         out: where nodes and constants are emitted.
         samples: N under the probe.
+        feature_maps: what the head reads, and so moves with the position.
     """
 
-    def __init__(self, subject: Subject, out: Emitter, samples: int) -> None:
+    def __init__(
+        self, subject: Subject, out: Emitter, samples: int, feature_maps: Iterable[str]
+    ) -> None:
         self._subject, self._out, self._samples = subject, out, samples
         self._graph = subject.graph
+        self._images = self._graph.inputs_of(feature_maps)
 
     def carry(self, node: Node, head_maps: dict[str, HeadMap]) -> dict[str, HeadMap]:
         """The maps of a node's outputs, where it reads results of FCs.
@@ -70,6 +75,8 @@ class Features:
         """
         effect = traits_of(node).effect
         read = {name: head_maps[name] for name in node.inputs if name in head_maps}
+        if effect is Effect.JOIN or traits_of(node).elementwise:
+            read |= self._alongside(node, read)
         if any(not head_map.vector for head_map in read.values()):
             raise Refusal(f"node '{node.name}' reads something that is not part of the head")
         if effect is Effect.JOIN:
@@ -84,6 +91,52 @@ class Features:
             if along is not None:
                 return self._reduce(node, read[node.inputs[0]], along)
         raise Refusal(f"node '{node.name}' ({node.op_type}) cannot work on a map of outputs")
+
+    def _alongside(self, node: Node, read: dict[str, HeadMap]) -> dict[str, HeadMap]:
+        """Rows that a node reads next to results of FCs and that the image has no part in, such as
+        another input: the same at every position, so maps of one position that broadcast.
+
+        Raises:
+            Refusal: one moves with the image in a way that is not known, or is not one row per
+                sample.
+        """
+        found: dict[str, HeadMap] = {}
+        for name in dict.fromkeys(filter(None, node.inputs)):
+            if name in read or self._graph.source(node.scope, name) is not None:
+                continue
+            if self._images & self._graph.inputs_of([name]):
+                raise Refusal(
+                    f"node '{node.name}' ({node.op_type}) reads '{name}' too, which comes from the "
+                    "image and not from the head"
+                )
+            sizes, result = self._sizes(name), self._sizes(node.outputs[0])
+            if sizes in ((), (1,)) and traits_of(node).elementwise:
+                continue
+            if len(sizes) != len(result) or sizes[:1] != result[:1]:
+                raise Refusal(
+                    f"node '{node.name}' ({node.op_type}) reads '{name}' too, which is not one row "
+                    "per sample"
+                )
+            positions = next(iter(read.values())).sizes[1:]
+            made = self._as_map(node, name, read)
+            count, index = prod(sizes[1:]), element_order.index_of(sizes)
+            found[name] = one(made, (count, *positions), index, vector=True)
+        return found
+
+    def _as_map(self, node: Node, name: str, read: dict[str, HeadMap]) -> str:
+        """Rows as a map, which a Concat needs as large as those of the head."""
+        like = next(iter(read.values()))
+        ones = [1] * (len(like.sizes) - 1)
+        target = self._out.constant(np.array([0, -1, *ones], np.int64), f"{name}_as_map")
+        made = self._out.emit(node, "Reshape", [name, target], f"{name}_map")
+        if traits_of(node).effect is not Effect.JOIN:
+            return made
+        shape = self._out.emit(node, "Shape", [like.name], f"{name}_size")
+        axes = self._out.constant(np.arange(2, 2 + len(ones)), f"{name}_axes")
+        positions = self._out.emit(node, "Gather", [shape, axes], f"{name}_positions", {"axis": 0})
+        first = self._out.constant(np.array([1, 1], np.int64), f"{name}_ones")
+        target = self._out.emit(node, "Concat", [first, positions], f"{name}_to", {"axis": 0})
+        return self._out.emit(node, "Expand", [made, target], f"{name}_everywhere")
 
     def in_order(self, node: Node, head_map: HeadMap) -> HeadMap:
         """A map whose channels are the elements of a sample, in their order."""
@@ -185,8 +238,8 @@ class Features:
         for name in filter(None, node.inputs):
             if name in read:
                 values[name] = read[name].index
-            elif self._graph.source(node.scope, name) is None:
-                raise Refusal(f"node '{node.name}' reads something that is not part of the head")
+            elif self._graph.source(node.scope, name) is None:  # one number, as it is
+                values[name] = np.zeros(self._sizes(name))
             else:
                 values[name] = values_of(self._subject, self._graph.main, name)
         shape = self._sizes(node.outputs[0])
@@ -302,7 +355,7 @@ class Features:
         before: tuple[int, ...] | None = None,
     ) -> str:
         """The last axis of `[N, …, F]` as several, or several as one."""
-        if len(shape) == len(before or (0,)):
+        if len(shape) == (1 if before is None else len(before)):
             return name
         target = self._out.constant(
             np.array([0] * rank + list(shape), np.int64), f"{node.outputs[0]}_shape"

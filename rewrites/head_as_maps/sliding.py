@@ -20,7 +20,7 @@ from onnxshare.analysis.heads.element_order import WITH_CONSTANT
 from onnxshare.analysis.heads.fully_connected import fully_connected
 from onnxshare.analysis.heads.head import Subject
 from onnxshare.errors import ModelError
-from onnxshare.graph.index import Graph, model_inputs
+from onnxshare.graph.index import Graph, Node, model_inputs
 from onnxshare.graph.onnx_sandbox import infer_shapes
 from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.io.load import Model
@@ -188,7 +188,7 @@ def slide(subject: Subject, builder: HeadBuilder, *, pool: bool = False) -> None
     """
     graph, maps = subject.graph, builder.head_maps
     layers = {layer.node: layer for layer in fully_connected(graph)}
-    features = Features(subject, builder.out, builder.samples)
+    features = Features(subject, builder.out, builder.samples, list(maps))
     for node in graph.main.nodes:
         known = [maps[name] for name in node.inputs if name in maps]
         if node in builder.replaced or not any(head_map.vector for head_map in known):
@@ -197,7 +197,7 @@ def slide(subject: Subject, builder: HeadBuilder, *, pool: bool = False) -> None
             continue  # `_check_readers` asks whether anything is left that needs the size
         if node in layers:  # behind something that is not a step of a head, such as a gate
             builder.connect(layers[node])
-        elif len(known) == 1 and (element_order.moves(node) or element_order.elementwise(node)):
+        elif len(known) == 1 and _is_step(subject, node):
             builder.carry(node)
         else:
             maps.update(features.carry(node, maps))
@@ -221,6 +221,14 @@ def slide(subject: Subject, builder: HeadBuilder, *, pool: bool = False) -> None
         _pool_outputs(subject, builder)
     else:
         builder.rename_outputs()
+
+
+def _is_step(subject: Subject, node: Node) -> bool:
+    """Whether a node changes a result of the head on its own, with nothing but constants."""
+    if element_order.moves(node):
+        return True
+    alone = element_order.data_input(subject.graph, node) is not None
+    return alone and element_order.elementwise(node)
 
 
 def _pool_outputs(subject: Subject, builder: HeadBuilder) -> None:

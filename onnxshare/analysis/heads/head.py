@@ -54,6 +54,7 @@ class Head:
         between: element-wise and layout nodes between the FCs.
         refused: why no rewrite fits, or None.
         shared: whether there is nothing to share: the map is one position already.
+        pooled: whether it is one position whatever the size of the image.
         joined: further tensors that a Concat joins to the flattened map: other maps, and
             plain vectors `[N, F]`.
     """
@@ -65,6 +66,7 @@ class Head:
     between: tuple[Node, ...]
     refused: str | None = None
     shared: bool = False
+    pooled: bool = False
     joined: tuple[str, ...] = ()
 
     @property

@@ -7,7 +7,7 @@ from math import prod
 
 from onnxshare.analysis.heads.fully_connected import FullyConnected, fully_connected
 from onnxshare.analysis.heads.head import ONE_POSITION, SEVERAL, Head
-from onnxshare.analysis.heads.joined_maps import Upstream, feature_map
+from onnxshare.analysis.heads.joined_maps import Upstream, feature_map, was_fc
 from onnxshare.graph.index import Node
 from onnxshare.graph.operator_traits import Effect, traits_of
 
@@ -70,6 +70,25 @@ def not_followed(upstream: Upstream, base: str) -> str | None:
     if (maps and not cut) or any(_comes_from_map(upstream, name) for name in inputs if name):
         return f"it reads {words} ({node.op_type} '{node.name}'), which cannot be followed"
     return None
+
+
+def one_position(upstream: Upstream, name: str) -> bool:
+    """Whether a map of one position has one whatever the size of the image: it comes from a mean
+    or another number of a whole map, or is the result of an FC already."""
+    seen, waiting = {name}, [name]
+    while waiting and len(seen) < _LOOKED_AT:
+        current = waiting.pop()
+        sizes, node = upstream.sizes(current), upstream.graph.main.producers.get(current)
+        if node is None or current not in upstream.maps or traits_of(node).effect in _POOLS:
+            continue
+        if was_fc(upstream.graph, current):
+            continue
+        if sizes is None or prod(sizes[2:]) > 1:
+            return False
+        before = [item for item in node.inputs if item not in seen]
+        seen.update(before)
+        waiting += before
+    return not waiting
 
 
 def unknown_sizes(upstream: Upstream, name: str) -> str:

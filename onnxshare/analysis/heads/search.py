@@ -12,6 +12,7 @@ from onnxshare.analysis.heads.head import ONE_POSITION, Head, Probe, Root
 from onnxshare.analysis.heads.joined_maps import Join, Upstream, feature_map, join_of, was_fc
 from onnxshare.analysis.heads.lookalikes import (
     not_followed,
+    one_position,
     rows_of,
     several_rows,
     unknown_sizes,
@@ -179,15 +180,17 @@ def _judge(upstream: Upstream, found: _Found) -> Head:
     total = sum(prod(item[1:]) for item in known)
     if len(roots) * known[0][0] * max(total, widest) > element_order.MAX_ELEMENTS:
         return replace(head, refused="it is too large to follow")
-    shared = all(prod(item[2:]) == 1 for item in known)
+    if all(prod(item[2:]) == 1 for item in known):
+        pooled = all(one_position(upstream, item) for item in (name, *joined))
+        head = replace(head, shared=True, pooled=pooled)
     if found.join is not None:
-        return replace(head, shared=shared)
+        return head
     judged = [_order(root, known[0], upstream.probe) for root in roots]
     reasons = [item for item in judged if isinstance(item, str)]
     if reasons:
         return replace(head, refused=reasons[0])
     good = tuple(item for item in judged if isinstance(item, Root))
-    return replace(head, roots=good, shared=shared)
+    return replace(head, roots=good)
 
 
 def _order(root: Root, sizes: tuple[int, ...], probed: Probe) -> Root | str:

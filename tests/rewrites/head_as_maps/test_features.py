@@ -30,17 +30,21 @@ def assert_slides(model: onnx.ModelProto) -> onnx.ModelProto:
     assert result.passed
     onnx.checker.check_model(result.model, full_check=True)
     random = np.random.default_rng(4)
-    sides = [dim.dim_value for dim in inputs(model)[0].type.tensor_type.shape.dim[2:]]
-    whole = {
-        value.name: random.standard_normal(
-            (2, 2, *(side + more for side, more in zip(sides, MORE, strict=True)))
-        ).astype(np.float32)
-        for value in inputs(model)
+    shapes = {
+        v.name: [d.dim_value or 2 for d in v.type.tensor_type.shape.dim] for v in inputs(model)
     }
+    sides = next(shape[2:] for shape in shapes.values() if len(shape) == 4)
+    whole = {}
+    for name, shape in shapes.items():
+        if len(shape) == 4:
+            shape = [2, 2, *(side + more for side, more in zip(sides, MORE, strict=True))]
+        whole[name] = random.standard_normal(shape).astype(np.float32)
     maps = run(result.model, whole)
     for y, x in np.ndindex(*(more + 1 for more in MORE)):
         crop = {
             name: values[:, :, y : y + sides[0], x : x + sides[1]].copy()
+            if values.ndim == 4
+            else values
             for name, values in whole.items()
         }
         for old, made in zip(run(model, crop), maps, strict=True):
@@ -187,6 +191,44 @@ def repeated(net: Net) -> None:
     net.rows(net.node("Mul", x, net.weight(6)), 6)
 
 
+def mean_of_all(net: Net) -> None:
+    """One number per sample, without an axis for features."""
+    x = net.node("Reshape", scores(net), net.ints(-1, 2, 3))
+    net.output(net.node("ReduceMean", x, axes=[1, 2], keepdims=0), "n")
+
+
+def largest_of_each(net: Net) -> None:
+    x = net.node("Reshape", scores(net, 12), net.ints(-1, 2, 3, 2))
+    net.output(net.node("ReduceMax", x, axes=[3, 1], keepdims=0), "n", 3)
+
+
+def further_input(net: Net) -> None:
+    """Such as an angle, or what was done last."""
+    net.rows(net.node("Tanh", net.node("Add", scores(net), net.input(6))), 6)
+
+
+def further_number(net: Net) -> None:
+    """Such as a temperature: one per sample."""
+    net.rows(net.node("Softmax", net.node("Div", scores(net), net.input(1)), axis=1), 6)
+
+
+def computed_gate(net: Net) -> None:
+    gate = net.node("Sigmoid", net.gemm(net.input(3), 3, 6))
+    net.rows(net.gemm(net.node("Mul", gate, scores(net)), 6, 4), 4)
+
+
+def joined_with_an_input(net: Net) -> None:
+    more = net.node("Relu", net.gemm(net.input(3), 3, 5))
+    x = net.node("Concat", more, net.node("Relu", scores(net)), axis=1)
+    net.rows(net.gemm(x, 11, 4), 4)
+
+
+def mask_of_several_axes(net: Net) -> None:
+    x = net.node("Reshape", scores(net), net.ints(-1, 2, 3))
+    wanted = net.node("Greater", net.input(2, 3), net.stored(0, np.float32))
+    net.output(net.node("Where", wanted, x, net.stored(-9, np.float32)), "n", 2, 3)
+
+
 def laid_out_otherwise(net: Net) -> None:
     x = net.gemm(net.flat(), K, 6)
     turned = net.node("Reshape", net.node("Reshape", x, net.ints(-1, 2, 3)), net.ints(-1, 3, 2))
@@ -223,6 +265,8 @@ BUILDS = [
     normalized, normalized_by_parts, dueling, dueling_of_one_layer, captcha, turned, best_three,
     captcha_of_several_heads, joined_along_classes, box_and_class, distance, thresholds, layer_norm,
     batch_norm_of_three_axes, softmax_over_rows, running_sum, expected_age, repeated,
+    mean_of_all, largest_of_each, further_input, further_number, computed_gate,
+    joined_with_an_input, mask_of_several_axes,
 ]  # fmt: skip
 
 
@@ -276,6 +320,18 @@ def classes_of_a_table(net: Net) -> None:
     net.rows(net.node("Gather", net.weight(6, 4), best, axis=0), 4)
 
 
+def scaled_by_the_image(net: Net) -> None:
+    flat = net.flat()
+    largest = net.node("ReduceMax", net.node("Tanh", flat), axes=[1], keepdims=1)
+    net.rows(net.node("Mul", net.gemm(flat, K, 6), largest), 6)
+
+
+def scaled_alike(net: Net) -> None:
+    """Six numbers that are the same for all samples, and computed."""
+    x = net.node("ReduceMean", net.input(6), axes=[0], keepdims=0)
+    net.rows(net.node("Mul", scores(net), x), 6)
+
+
 @pytest.mark.parametrize(
     ("build", "reason"),
     [
@@ -283,6 +339,8 @@ def classes_of_a_table(net: Net) -> None:
         (mean_of_samples, "is not over the features"),
         (every_second_sample, "mixes samples"),
         (classes_of_a_table, "cannot work on a map of outputs"),
+        (scaled_by_the_image, "which comes from the image and not from the head"),
+        (scaled_alike, "which is not one row per sample"),
     ],
 )
 def test_refused(build: Callable[[Net], None], reason: str) -> None:

@@ -278,6 +278,83 @@ def test_all_heads_and_what_joins_them_slide(build: Callable[[Net], None]) -> No
     assert_each_crop(model, result.model, given, (H + 2, W + 2), (1, 1))
 
 
+def down_to_one_position(net: Net) -> None:
+    """As LeNet-5's third convolution: its map has one position at the size it was made for."""
+    x = net.node("Relu", net.node("Conv", net.trunk(), net.weight(6, C, H, W)))
+    net.rows(net.gemm(net.node("Tanh", net.gemm(net.node("Flatten", x), 6, 5)), 5, 4), 4)
+
+
+def pooled_by_a_window(net: Net) -> None:
+    x = net.node("AveragePool", net.trunk(), kernel_shape=[H, W])
+    net.rows(net.matmul(net.node("Squeeze", x, net.ints(2, 3)), C, 4), 4)
+
+
+def largest_of_a_window(net: Net) -> None:
+    """And scaled, as a network that divides by what it was trained on."""
+    x = net.node("MaxPool", net.trunk(), kernel_shape=[H, W])
+    x = net.node("Mul", net.node("Reshape", x, net.ints(-1, C)), net.weight(C))
+    net.rows(net.node("Sigmoid", net.gemm(x, C, 4)), 4)
+
+
+def one_position_next_to_several(net: Net) -> None:
+    trunk = net.trunk()
+    one = net.node("Flatten", net.node("Conv", trunk, net.weight(3, C, H, W)))
+    x = net.node("Concat", net.node("Flatten", trunk), one, axis=1)
+    net.rows(net.gemm(x, K + 3, 4), 4)
+
+
+ONE = [down_to_one_position, pooled_by_a_window, largest_of_a_window, one_position_next_to_several]
+
+
+@pytest.mark.parametrize("build", ONE)
+def test_maps_of_one_position_slide_where_the_image_may_grow(
+    build: Callable[[Net], None],
+) -> None:
+    net = Net()
+    build(net)
+    model = net.model()
+    result = slid(model)
+    assert [site.refused for site in result.sites] == [None]
+    assert result.passed
+    given = image(model, 2, 2, H + 4, W + 5)
+    assert_each_crop(model, result.model, given, (H + 2, W + 2), (1, 1))
+
+
+def averaged(net: Net) -> None:
+    x = net.node("GlobalAveragePool", net.trunk())
+    net.rows(net.gemm(net.node("Flatten", x), C, 4), 4)
+
+
+def averaged_and_mixed(net: Net) -> None:
+    """As MobileNetV3 does."""
+    x = net.node("Conv", net.node("GlobalAveragePool", net.trunk()), net.weight(6, C, 1, 1))
+    x = net.node("Mul", x, net.node("HardSigmoid", x))
+    net.rows(net.gemm(net.node("Flatten", x), 6, 4), 4)
+
+
+def averaged_by_a_reduction(net: Net) -> None:
+    x = net.node("ReduceMax", net.trunk(), axes=[2, 3])
+    net.rows(net.gemm(net.node("Flatten", net.node("Relu", x)), C, 4), 4)
+
+
+@pytest.mark.parametrize("build", [averaged, averaged_and_mixed, averaged_by_a_reduction])
+def test_maps_that_are_pooled_whatever_the_size_have_nothing_to_slide(
+    build: Callable[[Net], None],
+) -> None:
+    net = Net()
+    build(net)
+    result = slid(net.model())
+    assert "its feature map has one position" in str(result.sites[0].refused)
+    assert result.changes == ()
+
+
+def test_one_position_is_nothing_to_do_and_names_the_way_to_slide() -> None:
+    net = Net()
+    down_to_one_position(net)
+    result = onnxshare.rewrite(net.model(), ["fc-to-conv"], provider="cpu")
+    assert "--fully-convolutional writes it as one, which slides" in str(result.sites[0].refused)
+
+
 def other_ranks(net: Net) -> None:
     net.rows(net.gemm(net.flat(), K, 5), 5)
     net.rows(net.gemm(net.node("Flatten", net.trunk(7)), 7 * C, 5), 5)
@@ -429,4 +506,4 @@ def test_a_shape_that_something_else_needs_keeps_the_head() -> None:
     net.rows(net.node("Mul", scores, net.node("Cast", net.node("Neg", batch), to=1)), 5)
     result = slid(net.model())
     assert result.changes == ()
-    assert "not part of the head" in str(result.sites[0].refused)
+    assert "comes from the image and not from the head" in str(result.sites[0].refused)
