@@ -104,8 +104,8 @@ class Change(Result):
     Attributes:
         site: the site.
         model: the rewritten model.
-        removed: names of the nodes that went.
-        added: names of the nodes that came.
+        removed: names of the nodes that are gone.
+        added: names of the new nodes.
         tensors: by name of an old tensor the new one that stands for it: evidence in addition to
             the outputs, such as each FC's result before a ReLU or softmax hides part of it.
         notes: what the user should know.

@@ -2,7 +2,8 @@
 
 Commands run as they stand: `# exit 1` at the end says which exit code one must have, `# not run`
 leaves it out, and `<!-- not run: why -->` leaves out the block below. Python is executed, TOML is
-read as a policy, and YAML is parsed. A `text` block below commands is what they print: to the
+read as a policy, and YAML is parsed; below `<!-- run in order -->` it runs between the commands
+of its page, in their folder. A `text` block below commands is what they print: to the
 letter below `<!-- printed above -->`, else but for figures, which vary from machine to machine;
 below `<!-- printed on one machine: why -->` it is not compared.
 """
@@ -36,6 +37,7 @@ from rewrites.small_heads import distillation
 ROOT = Path(__file__).resolve().parents[1]
 SETUP = ("run", "test")
 SHELL = ("sh", "console")
+IN_ORDER = "run in order"
 
 #: The groups by which installed packages add to this one.
 ENTRY_POINTS = {"onnxshare.rewrites", "onnxshare.rules", "onnxshare.operators"}
@@ -171,8 +173,8 @@ def groups() -> dict[str, list[Block]]:
     but in the README each stands alone."""
     found: dict[str, list[Block]] = {}
     name = ""
-    for block in of(*SHELL, "text"):
-        if block.commands:
+    for block in of(*SHELL, "text", "python"):
+        if block.commands or block.comment == IN_ORDER:
             name = ids(block) if block.page == "README.md" else block.page
             found.setdefault(name, []).append(block)
         elif block.language == "text" and name.startswith(block.page):
@@ -277,7 +279,9 @@ def test_commands_run_as_written_and_print_what_is_said(
 ) -> None:
     printed = ""
     for block in GROUPS[name]:
-        if block.language != "text":
+        if block.comment == IN_ORDER:
+            exec(compile(block.text, block.where, "exec"), {})
+        elif block.language != "text":
             printed += "".join(perform(line, block.page) for line in block.commands)
         elif block.comment == "printed above":
             assert block.text in printed, block.where
@@ -296,7 +300,11 @@ def without_figures(line: str) -> str:
 SIGNATURES = [block for block in of("python") if block.text.startswith("onnxshare.")]
 
 
-@pytest.mark.parametrize("block", [b for b in of("python", "py") if b not in SIGNATURES], ids=ids)
+@pytest.mark.parametrize(
+    "block",
+    [b for b in of("python", "py") if b not in SIGNATURES and b.comment != IN_ORDER],
+    ids=ids,
+)
 def test_python_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On files of those names, with a data loader such as PyTorch's, and little distillation."""
     monkeypatch.setattr(distillation, "_STEPS", (50, 200))

@@ -21,7 +21,13 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An input or output: its name, ONNX element type (`float32`) and shape (None: no rank)."""
+    """An input or output.
+
+    Attributes:
+        name: its name.
+        dtype: the ONNX element type, such as `float32`; None if unknown.
+        shape: its sizes, symbols by name and unknown ones as None; None without a rank.
+    """
 
     name: str
     dtype: str | None
@@ -30,7 +36,17 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What identifies a model. `bytes` counts the model file, external data included if found."""
+    """What identifies a model.
+
+    Attributes:
+        path: where it was read from; None for one from memory.
+        bytes: of the model file, external data included if found.
+        ir_version: version of the ONNX format.
+        opsets: version by domain; "" is ai.onnx.
+        producer: the exporter, as it names itself.
+        inputs: what a caller gives.
+        outputs: what it returns.
+    """
 
     path: str | None
     bytes: int | None
@@ -59,8 +75,13 @@ class Sharing:
 
 
 class ReceptiveField(TypedDict):
-    """What a position of a tensor sees of an input, per spatial axis: how much, how far the fields
-    of neighbours are apart, and where that of position 0 begins."""
+    """What a position of a tensor sees of an input, per spatial axis.
+
+    Attributes:
+        size: how much.
+        stride: how far the fields of neighbours are apart.
+        start: where that of position 0 begins; negative in the padding.
+    """
 
     size: list[int | float]
     stride: list[int | float]
@@ -72,6 +93,11 @@ class NodeFacts:
     """One node of the graph, in graph order.
 
     Attributes:
+        name: its name, made of its operator and its place where it has none.
+        op_type, domain: its operator, and the operator's domain.
+        inputs: the names of its inputs.
+        outputs: its outputs.
+        sharing: the factors of its sharing ratio.
         scope: where the node is: "" in the main graph, else the path of enclosing nodes.
         kind: conv, fc, recurrent, embedding, norm, elementwise, pool, layout or other.
         weights: names of the parameter tensors that the node uses.
@@ -139,6 +165,12 @@ class WeightFacts:
     where hashes were requested.
 
     Attributes:
+        name, dtype, shape: as it is stored.
+        params: its elements.
+        bytes: of them, as they are stored.
+        used_by: names of the nodes that use it.
+        connections: its uses per sample, in all of them; None if unknown.
+        sharing_ratio: connections / params.
         same_as: the first tensor, in order of use, that holds the same.
         transposed_of: the first tensor that this one is a transpose of.
         hash: equal for equal type, dims and bytes, in this and in other models
@@ -167,7 +199,13 @@ class WeightFacts:
 
 @dataclass(frozen=True)
 class HeadLayer(Result):
-    """One FC of a head: `in` and `out` features, and its parameters (bias included)."""
+    """One FC of a head.
+
+    Attributes:
+        node: its name.
+        params: its parameters, bias included.
+        in_features, out_features: how many values it reads and gives.
+    """
 
     SHOWN = ("node", "params", "in=in_features", "out=out_features")
 
@@ -276,6 +314,14 @@ class Inspection(Result):
     Of a model that nobody else can change, one read from a file, the rows `nodes` and `weights`
     are worked out when they are first needed. `sizes` has a report for each of several sizes,
     where several were requested; the fields are then those of the first.
+
+    Attributes:
+        model: what identifies the model.
+        totals: sums over it.
+        nodes: its nodes, in graph order, those in subgraphs included.
+        weights: its parameter tensors, in order of first use.
+        heads: its FCs after feature maps, with what each rewrite would give.
+        warnings: what is unknown, assumed or odd, as text.
     """
 
     #: Writes what a notebook shows: charts are made by code that builds on this.

@@ -134,11 +134,13 @@ class Options:
 
 
 def command(given: Options) -> int:
-    """Check models against limits: exit 0 if all keep them, 1 on findings, 2 on bad input.
+    """Check models against limits.
 
     Limits come from the options, else from variables such as
     ONNXSHARE_MAX_PARAMS, else from the policy file's table \\[check], under the
     same names. Without any, a few rules run that hold for every model.
+
+    Exit code: 0 if all keep them, 1 on findings, 2 on bad input.
 
     Example: onnxshare check models/ --max-params 5M --max-fc-share 50%
     """

@@ -75,6 +75,8 @@ def command(given: Options) -> None:
     command would change that. Counts are per sample. What is chosen here is what tables, CSV and
     Markdown show; JSON and HTML always hold everything.
 
+    Exit code: 0; 2 if the file cannot be read.
+
     Example: onnxshare inspect model.onnx --sort params --top 10
     """
     chosen = None if given.columns is None else tuple(given.columns.split(","))

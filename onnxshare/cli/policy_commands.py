@@ -18,6 +18,8 @@ def rules(
 ) -> None:
     """List the rules of `onnxshare check`: code, name, option and default limit.
 
+    Exit code: 0.
+
     Example: onnxshare rules
     """
     from onnxshare.checks.explain import default
@@ -49,6 +51,8 @@ def explain(
     ],
 ) -> None:
     """Explain a rule of `onnxshare check`: what it measures, why, and how to fix what it finds.
+
+    Exit code: 0; 2 if there is no such rule.
 
     Example: onnxshare explain WS101
     """
@@ -85,6 +89,8 @@ def command(
 
     It names the .onnx files at and below the current folder, and the limits of
     a preset, each with a word on what it measures.
+
+    Exit code: 0; 2 if the file is there already.
 
     Example: onnxshare init --preset edge
     """

@@ -151,6 +151,9 @@ def command(given: Options) -> int:
     Both models are run on the same inputs, and nothing is written unless the comparison is
     passed. The input is never changed.
 
+    Exit code: 0; 1 if nothing was rewritten or the comparison is not passed, 2 if the file cannot
+    be read.
+
     Example: onnxshare rewrite model.onnx --fc-to-gap --approximate --samples images.npz
     """
     path, names = options.model_path(given.model), given.rewrites.names()

@@ -63,7 +63,7 @@ def command(given: Options) -> int:
     Of a model at an address only the structure is fetched, not its weights. A model that cannot
     be read is a row with an error.
 
-    Exit code: 0; with --strict 1 if a model could not be read.
+    Exit code: 0; with --strict 1 if a model cannot be read.
 
     Example: onnxshare scan models/ --sort fc-share --html models.html
     """

@@ -24,7 +24,13 @@ _NVIDIA = (providers.CUDA, "TensorrtExecutionProvider", "NvTensorRTRTXExecutionP
 
 @dataclass(frozen=True)
 class ProviderState:
-    """An ONNX Runtime provider: whether models really run on it, and if not, why."""
+    """An ONNX Runtime provider.
+
+    Attributes:
+        name: as ONNX Runtime spells it.
+        works: whether models really run on it.
+        detail: the device that it runs on, or why it does not work.
+    """
 
     name: str
     works: bool

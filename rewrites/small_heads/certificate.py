@@ -36,8 +36,12 @@ _QUANTILE = 1.6448536269514722
 
 @dataclass(frozen=True)
 class Target:
-    """What an approximation has to keep: the least share of samples on which the class stays the
-    same, and the largest relative RMS error of values; None without any of these."""
+    """What an approximation has to keep.
+
+    Attributes:
+        keep: the least share of samples on which the class stays the same; None without.
+        max_error: the largest relative RMS error of values; None without.
+    """
 
     keep: float | None = None
     max_error: float | None = None
