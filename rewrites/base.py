@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import onnx
@@ -112,6 +113,8 @@ class Change(Result):
         fit: figures of an approximation on samples it was not fitted to; None if exact.
         search: what was tried to find it; None where the method was given.
         moved: constants that went from one place to another bit for bit; checked before a run.
+        body: of a change in the body of an If, Loop or Scan: that body as a model, before and
+            after, and its own changes, which are proven on their own.
     """
 
     SHOWN = ("removed", "added", "notes", "fit", "search")
@@ -125,6 +128,9 @@ class Change(Result):
     fit: Fit | None = None
     moved: tuple[Moved, ...] = ()
     search: Search | None = None
+    body: tuple[Model, Model, tuple[Change, ...]] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """The site and what was done, as plain types."""
@@ -180,10 +186,13 @@ class Rewrite(Protocol):
             nodes. A rewrite may say so that edits with nothing but `subject.editor(name)`, leaves
             all other tensors under their names and with their values, and asks the model that
             comes out nothing.
+        in_bodies: whether it is also made in the bodies of If, Loop and Scan, each as a model of
+            its own.
     """
 
     name: str
     together: bool = False
+    in_bodies: bool = False
 
     @abstractmethod
     def sites(self, subject: Subject, options: Options) -> list[Site]:
@@ -235,15 +244,20 @@ class Rewrite(Protocol):
         return replace(options, **{name: value for name, value in own.items() if value is not None})
 
 
-def study(model: Model, input_shapes: InputShapes | None = None) -> Subject:
-    """Index a model and find its heads.
+def study(
+    model: Model,
+    input_shapes: InputShapes | None = None,
+    maps: Mapping[str, str | None] = MappingProxyType({}),
+) -> Subject:
+    """Index a model and find its heads; `maps` are inputs that come from a convolution, as
+    `find_heads` takes them.
 
     Raises:
         ModelError: its graph contradicts itself.
     """
     graph = Graph(model)
     found = probe(graph, infer(graph, input_shapes), input_shapes)
-    return Subject(graph, found, tuple(find_heads(graph, lambda: found)))
+    return Subject(graph, found, tuple(find_heads(graph, lambda: found, maps)))
 
 
 def head_params(graph: Graph, head: Head) -> int:

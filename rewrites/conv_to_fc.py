@@ -36,6 +36,7 @@ class ConvToFc(Rewrite):
 
     name = "conv-to-fc"
     together = True
+    in_bodies = True
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
         """One site per convolution over a whole map of more than one position, and per 1×1

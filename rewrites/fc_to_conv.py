@@ -33,6 +33,7 @@ class FcToConv(Rewrite):
 
     name = "fc-to-conv"
     together = True
+    in_bodies = True
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
         """One site per head; where the network should slide, one for all heads that can."""

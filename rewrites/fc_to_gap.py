@@ -83,6 +83,7 @@ class FcToGap(Rewrite):
 
     name = "fc-to-gap"
     together = True
+    in_bodies = True
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
         """One site per head; exact where the weights are constant over space."""

@@ -28,6 +28,7 @@ REFUSING = (
 #: Functions that return reasons, and what else they may return.
 RETURNING = {
     "rewrites/share.py": ["_why_not"],
+    "rewrites/subgraph_bodies.py": ["_maps", "judged"],
     "rewrites/fc_to_conv.py": ["_why_not"],
     "rewrites/pool_first.py": ["_pair"],
     "rewrites/edits/node_uses.py": ["may_be_given"],

@@ -35,6 +35,7 @@ class Editor:
         self._emitted: dict[int, list[onnx.NodeProto]] = {}
         self._removed: set[int] = set()
         self._initializers: list[onnx.TensorProto] = []
+        self._bodies: dict[int, onnx.NodeProto] = {}
 
     @property
     def opset(self) -> int:
@@ -141,6 +142,15 @@ class Editor:
         """Take out a node of the original graph."""
         self._removed.add(node.position)
 
+    def replace_body(self, node: Node, attribute: str, body: onnx.GraphProto) -> None:
+        """Give a node of the original graph another subgraph."""
+        if node.position not in self._bodies:
+            self._bodies[node.position] = onnx.NodeProto()
+            self._bodies[node.position].CopyFrom(node.proto)
+        for item in self._bodies[node.position].attribute:
+            if item.name == attribute:
+                item.g.CopyFrom(body)
+
     def apply(self) -> onnx.ModelProto:
         """Return the edited copy, without what the edits have made dead."""
         proto = onnx.ModelProto()
@@ -151,8 +161,9 @@ class Editor:
         for position, node in enumerate(old):
             kept.extend(self._emitted.get(position, ()))
             if position not in self._removed:
-                kept.append(node)
+                kept.append(self._bodies.get(position, node))
         candidates = {name for position in self._removed for name in old[position].input}
+        candidates |= {name for position in self._bodies for name in reads(old[position])}
         refill(graph.node, _without_dead(kept, graph, candidates))
         graph.initializer.extend(self._initializers)
         if proto.ir_version < 4:  # where every initializer must be an input too

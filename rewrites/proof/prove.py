@@ -138,12 +138,31 @@ class Prover:
         found = replace(found, weights=weights)
         if found.verdict is Verdict.INCONCLUSIVE and weights.moved and not computed:
             found = self._locally(original, result, changes, found)
+        found = self._with_bodies(found, changes)
         fits = [change.fit for change in changes if change.fit is not None]
         # What cannot be measured, as shapes or NaNs differ, no approximation explains.
         measured = any(row.max_abs is not None for row in found.outputs)
         if not fits or found.verdict.open or not measured:
             return result, found
         return _promise(original, result, found, _together(fits))
+
+    def _with_bodies(self, found: Comparison, changes: tuple[Change, ...]) -> Comparison:
+        """What was found, and what becomes of the bodies of nodes when each runs alone: a branch
+        that no sample takes shows nothing in the outputs."""
+        pairs = {id(change.body): change for change in changes if change.body is not None}
+        if not pairs or not (found.passed or found.verdict is Verdict.INCONCLUSIVE):
+            return found
+        for change in pairs.values():
+            assert change.body is not None
+            before, after, inner = change.body
+            _, alone = replace(self, large=False).prove(before, after, inner, None)
+            if not alone.passed:
+                name = change.site.node.rpartition("/")[0]
+                reason = f"the body '{name}', run alone: {alone.reason}"
+                return replace(found, verdict=alone.verdict, reason=reason)
+        reason = f"{found.reason}; the bodies that were rewritten agree when run alone"
+        verdict = Verdict.EQUIVALENT if found.verdict is Verdict.INCONCLUSIVE else found.verdict
+        return replace(found, verdict=verdict, reason=reason)
 
     def compare(
         self, original: Model, result: Model, changes: tuple[Change, ...], samples: Samples | None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
 
 from onnxshare.analysis.heads.fully_connected import FullyConnected, fully_connected
-from onnxshare.analysis.heads.head import ONE_POSITION, SEVERAL, Head
+from onnxshare.analysis.heads.head import ONE_POSITION, SEVERAL, Head, Probe
 from onnxshare.analysis.heads.joined_maps import Upstream, feature_map, was_fc
-from onnxshare.graph.index import Node
+from onnxshare.graph.index import Graph, Node
 from onnxshare.graph.operator_traits import Effect, traits_of
 
 #: Products whose weight may be on either side, and all of them.
@@ -133,8 +133,14 @@ def _flattened(upstream: Upstream, name: str) -> bool:
     return bool(steps) and sizes is not None and len(sizes) > 2 and prod(sizes[2:]) > 1
 
 
-def unstored(upstream: Upstream) -> Iterator[Head]:
-    """Products of a flattened map with something that is not a stored matrix."""
+def flattened(graph: Graph, probe: Probe, maps: set[str], name: str) -> bool:
+    """Whether a tensor of the main graph is a map of several positions, flattened."""
+    return _flattened(Upstream(graph, lambda: probe, maps), name)
+
+
+def unstored(upstream: Upstream, given: Mapping[str, str | None]) -> Iterator[Head]:
+    """Products of a flattened map with something that is not a stored matrix; `given` as of
+    `find_heads`."""
     known = {layer.node for layer in fully_connected(upstream.graph)}
     for node in upstream.graph.main.nodes:
         if node.op_type == "Einsum" and len(node.inputs) == 2:
@@ -146,7 +152,7 @@ def unstored(upstream: Upstream) -> Iterator[Head]:
             name, steps = feature_map(upstream.path(node.inputs[side]))
             if not steps or steps[0].inputs[0] not in upstream.maps:
                 continue
-            head = _unstored(upstream, node, side, name)
+            head = _unstored(upstream, node, side, name, given)
             if head is not None:
                 yield head
                 break
@@ -172,7 +178,9 @@ def _einsum(upstream: Upstream, node: Node) -> Iterator[Head]:
             yield Head(name, sizes[1:], (), (layer,), (), reason)
 
 
-def _unstored(upstream: Upstream, node: Node, side: int, name: str) -> Head | None:
+def _unstored(
+    upstream: Upstream, node: Node, side: int, name: str, given: Mapping[str, str | None]
+) -> Head | None:
     graph, place = upstream.graph, 3 if node.op_type in ("QGemm", "QLinearMatMul") else 1 - side
     data, other = node.inputs[side], node.inputs[place]
     sizes, flat, result = map(upstream.sizes, (name, data, node.outputs[0]))
@@ -185,7 +193,7 @@ def _unstored(upstream: Upstream, node: Node, side: int, name: str) -> Head | No
     if graph.source(node.scope, other) is not None:
         reason = f"its weight '{other}' is stored in a form of {node.op_type} that is not rewritten"
     elif maker is None:
-        reason = f"its weight '{other}' is an input of the model"
+        reason = given.get(other) or f"its weight '{other}' is an input of the model"
     else:
         reason = f"its weight is computed ({maker.op_type} '{maker.name}'), not stored"
     outputs = result[-1] if result else 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
+from types import MappingProxyType
 
 from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.fully_connected import FullyConnected, by_rows, fully_connected
@@ -25,13 +26,24 @@ from onnxshare.graph.operator_traits import Effect, traits_of
 _MIXES = frozenset((Effect.PRODUCT, Effect.RECURRENT, Effect.ATTENTION))
 
 
-def find_heads(graph: Graph, make_probe: Callable[[], Probe]) -> list[Head]:
-    """Find all heads of the main graph, and what looks like one and is refused; `make_probe` is
-    called only if there is an FC after a convolution."""
-    if not any(traits_of(node).effect is Effect.CONVOLUTION for node in graph.main.nodes):
+def find_heads(
+    graph: Graph,
+    make_probe: Callable[[], Probe],
+    given: Mapping[str, str | None] = MappingProxyType({}),
+) -> list[Head]:
+    """Find all heads of the main graph, and what looks like one and is refused.
+
+    Args:
+        graph: the model.
+        make_probe: called only if there is an FC after a convolution.
+        given: inputs that come from a convolution already, each with the reason why an FC that
+            reads it is not a site, or None.
+    """
+    starts = any(traits_of(node).effect is Effect.CONVOLUTION for node in graph.main.nodes)
+    if not starts and not given:
         return []
-    after = after_convolution(graph)
-    search = _Search(Upstream(graph, make_probe, after.maps), after.all)
+    after = after_convolution(graph, given)
+    search = _Search(Upstream(graph, make_probe, after.maps), after.all, given)
     for layer in fully_connected(graph):
         search.take(layer)
     return search.finish()
@@ -46,9 +58,10 @@ class After:
     maps: set[str]
 
 
-def after_convolution(graph: Graph) -> After:
-    """The tensors of the main graph whose elements depend on a convolution's result."""
-    found = After(set(), set())
+def after_convolution(graph: Graph, given: Iterable[str] = ()) -> After:
+    """The tensors of the main graph whose elements depend on a convolution's result, or on inputs
+    that do."""
+    found = After({*given}, {*given})
     for node in graph.main.nodes:
         traits = traits_of(node)
         starts = traits.effect is Effect.CONVOLUTION
@@ -78,8 +91,10 @@ class _Search:
     """Looks at each FC in graph order and says which map it belongs to; `after` are the tensors
     that depend on a convolution, whatever operators are between."""
 
-    def __init__(self, upstream: Upstream, after: set[str]) -> None:
-        self._upstream, self._after = upstream, after
+    def __init__(
+        self, upstream: Upstream, after: set[str], given: Mapping[str, str | None]
+    ) -> None:
+        self._upstream, self._after, self._given = upstream, after, given
         self._found: dict[str, _Found] = {}
         self._of_result: dict[str, _Found | None] = {}
         self._per_position: list[tuple[FullyConnected, str]] = []
@@ -115,7 +130,8 @@ class _Search:
                 return None
             joined = join_of(upstream, path.base)
             if not isinstance(joined, Join):
-                reason = joined or not_followed(upstream, path.base)
+                reason = joined or self._given.get(path.base)
+                reason = reason or not_followed(upstream, path.base)
                 if reason is not None:
                     roots = () if reason == ONE_POSITION else (Root(layer, ()),)
                     self._refused.append(Head(path.base, (), roots, (layer,), (), reason))
@@ -148,7 +164,9 @@ class _Search:
             name = feature_map(upstream.path(layers[0].data))[0]
             sizes = upstream.sizes(name) or (0,)
             heads.append(Head(name, sizes[1:], (), tuple(layers), (), words))
-        heads += [head for head in unstored(upstream) if head.layers[0].node not in known]
+        heads += [
+            head for head in unstored(upstream, self._given) if head.layers[0].node not in known
+        ]
         return sorted(heads, key=lambda head: head.layers[0].node.position)
 
 
