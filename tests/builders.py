@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
 
 from onnxshare.analysis.results import Inspection, NodeFacts
 from onnxshare.io.load import Model
@@ -136,3 +136,41 @@ def only(report: Inspection, op_type: str) -> NodeFacts:
 def shape_of(facts: NodeFacts) -> tuple[int | str | None, ...] | None:
     """The reported shape of a node's first output."""
     return facts.outputs[0].shape
+
+
+def forest(name: str, *changes: tuple[str, int, Any], scale: float = 80.0) -> onnx.ModelProto:
+    """Four trees of three questions each, with (list, place, value) changed."""
+    random = np.random.default_rng(3)
+    places = [(tree, place) for tree in range(4) for place in range(7)]
+    leaf = [place > 2 for _, place in places]
+    given: dict[str, list[Any]] = {
+        "nodes_treeids": [tree for tree, _ in places],
+        "nodes_nodeids": [place for _, place in places],
+        "nodes_featureids": [place + tree if place < 3 else 0 for tree, place in places],
+        "nodes_values": [float(np.float32(v)) for v in random.uniform(-scale, scale, len(places))],
+        "nodes_modes": ["LEAF" if end else "BRANCH_LEQ" for end in leaf],
+        "nodes_truenodeids": [2 * place + 1 if place < 3 else 0 for _, place in places],
+        "nodes_falsenodeids": [2 * place + 2 if place < 3 else 0 for _, place in places],
+        "target_treeids": [tree for tree, place in places if place > 2],
+        "target_nodeids": [place for _, place in places if place > 2],
+        "target_ids": [0 for _, place in places if place > 2],
+        "target_weights": random.standard_normal(16).tolist(),
+    }
+    for attribute, at, value in changes:
+        given[attribute][at] = value
+    proto = parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 3]> '
+        f"g(float[N,6] x) => (float[N,1] y) {{{name} = Identity(x)}}"
+    )
+    trees = node("TreeEnsembleRegressor", name, "y", domain="ai.onnx.ml", n_targets=1)
+    trees.attribute.extend(helper.make_attribute(key, value) for key, value in given.items())
+    proto.graph.node.append(trees)
+    return proto
+
+
+def forest_row(proto: onnx.ModelProto, tree: int) -> dict[str, Any]:
+    """A row at the threshold of a tree's first question."""
+    given = {item.name: helper.get_attribute_value(item) for item in proto.graph.node[1].attribute}
+    row = np.zeros((1, 6), np.float32)
+    row[0, given["nodes_featureids"][7 * tree]] = given["nodes_values"][7 * tree]
+    return {"x": row}

@@ -36,6 +36,7 @@ ORDER = """
 #: Rooms of one line of which one imports the other, and why.
 SIDEWAYS: dict[tuple[str, str], str] = {
     ("model_scan", "checks"): "finds models in folders as check does",
+    ("samples", "graph"): "asks what the operators that read an input do",
     ("api", "report"): "tells reports how notebooks show them",
 }
 

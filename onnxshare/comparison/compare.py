@@ -14,7 +14,8 @@ from onnxshare.comparison.double_precision import BUDGET
 from onnxshare.comparison.interface import Interface
 from onnxshare.comparison.promise import promise_of
 from onnxshare.comparison.results import Comparison, Verdict
-from onnxshare.comparison.strategy import Task, examine, stricter_of
+from onnxshare.comparison.rounds import Task, stricter_of
+from onnxshare.comparison.strategy import examine
 from onnxshare.comparison.tolerance import Tolerance, advice
 from onnxshare.comparison.wider_graph import (
     quantizes,

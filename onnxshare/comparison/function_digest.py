@@ -24,9 +24,10 @@ def function_digest(model: Model, *, weights: bool = True) -> str:
     `weights` for equal graphs and types and shapes of weights; then only small ones are read.
 
     Every value has a digest: of an input its place, of a weight its type, dims and bytes, of what
-    a node makes the operator, its attributes and the digests of what it reads. That of the model
-    is of its outputs'. Names, metadata, declared inner shapes, the order of nodes and
-    initializers, nodes that no output needs, and where weights are stored play no part.
+    a node makes the operator, its attributes and the digests of what it reads; a Constant is a
+    weight. That of the model is of its outputs'. Names, metadata, declared inner shapes, the order
+    of nodes and initializers, nodes that no output needs, and where weights are stored play no
+    part.
 
     Raises:
         ModelFileError, ModelError: a weight cannot be read.
@@ -76,6 +77,10 @@ class Digester:
         self, nodes: Iterable[onnx.NodeProto], known: dict[str, str], depth: int = 0
     ) -> None:
         for node in nodes:
+            stored = [item.t for item in node.attribute if item.name == "value"]
+            if node.op_type == "Constant" and stored:
+                known[node.output[0]] = self.tensor(stored[0])
+                continue
             made = self.node(node, known, depth)
             known.update(
                 (name, digest_of(made, place)) for place, name in enumerate(node.output) if name

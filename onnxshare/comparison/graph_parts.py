@@ -17,7 +17,7 @@ import onnx
 from onnx import AttributeProto, defs
 
 from onnxshare.comparison.function_digest import Digester, digest_of
-from onnxshare.comparison.tensor_statistics import is_float
+from onnxshare.comparison.tensor_statistics import close
 from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model
@@ -34,9 +34,6 @@ _MIXERS = (
 
 #: Elements, at most, of constants of which all are tried; else the least and the largest.
 _SMALL = 16
-
-#: Equal values differ by no more than this share of the largest.
-_EQUAL = 2.0**-10
 
 #: Returns tensors of model "A" or "B" on some samples.
 Runner = Callable[[str, Sequence[str]], Mapping[str, Array]]
@@ -269,7 +266,10 @@ class Parts:
         return {
             one: other
             for one, other in guessed.items()
-            if one in ours and other in theirs and _close(ours[one], theirs[other])
+            if one in ours
+            and other in theirs
+            and _speaks(ours[one])
+            and close(ours[one], theirs[other])
         }
 
     def differing(self) -> Iterator[Part]:
@@ -394,12 +394,6 @@ def _cut(
     return replace(side.model, skeleton=proto)
 
 
-def _close(a: Array, b: Array) -> bool:
-    """Whether two tensors are equal; nothing follows of those that are the same number all over."""
-    if a.shape != b.shape or a.dtype != b.dtype or (a.size > 1 and bool((a == a.flat[0]).all())):
-        return False
-    if not is_float(a):
-        return np.array_equal(a, b)
-    one, other = a.astype(np.float64), b.astype(np.float64)
-    limit = _EQUAL * np.abs(one[np.isfinite(one)]).max(initial=0.0)
-    return np.allclose(one, other, 0.0, limit, equal_nan=True)
+def _speaks(array: Array) -> bool:
+    """Whether equal values say something: not where they are the same number all over."""
+    return array.size <= 1 or not bool((array == array.flat[0]).all())

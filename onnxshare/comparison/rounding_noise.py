@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -125,13 +125,14 @@ def rounds_data(node: onnx.NodeProto) -> bool:
 def working_epsilon(proto: onnx.ModelProto) -> float:
     """Return the spacing of numbers at 1 in the coarsest float type the model computes in.
 
-    Weights that are only stored in a short type, and cast before they are used, do not count.
+    Weights that are only stored in a short type, and cast before they are used, do not count; nor
+    where they are looked up or moved in between.
     """
-    cast = {
-        node.input[0]
-        for node in proto.graph.node
-        if node.op_type in ("Cast", "DequantizeLinear") and node.input
-    }
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in proto.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    cast = {name for name in readers if _is_cast(name, readers)}
     kinds = {
         tensor.data_type
         for tensor in (*proto.graph.initializer, *all_tensors(proto))
@@ -140,6 +141,23 @@ def working_epsilon(proto: onnx.ModelProto) -> float:
     values = (*proto.graph.input, *proto.graph.output)
     kinds.update(value.type.tensor_type.elem_type for value in values)
     return max((EPSILON[kind] for kind in kinds if kind in EPSILON), default=2.0**-23)
+
+
+def _is_cast(name: str, readers: Mapping[str, Sequence[onnx.NodeProto]]) -> bool:
+    """Whether all that is done with a tensor before it is cast rounds nothing."""
+    left, seen = [name], {name}
+    while left:
+        after = readers.get(left.pop(), ())
+        if not after:
+            return False
+        for node in after:
+            if node.op_type in ("Cast", "DequantizeLinear"):
+                continue
+            if not traits_of(node).exact:
+                return False
+            left += [value for value in node.output if value not in seen]
+            seen.update(node.output)
+    return True
 
 
 def move(array: Array, step: float, random: np.random.Generator) -> Array:

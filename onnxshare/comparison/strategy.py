@@ -19,8 +19,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -28,43 +28,21 @@ import onnx
 from onnxshare.comparison.double_precision import Doubt, difference_in_double, in_double
 from onnxshare.comparison.graph_parts import same_graphs, sides
 from onnxshare.comparison.inner_tensors import before_the_end
-from onnxshare.comparison.measure import Measurement, small_samples
+from onnxshare.comparison.measure import small_samples
+from onnxshare.comparison.other_sizes import at_other_batches, at_other_sizes, at_sizes_that_run
 from onnxshare.comparison.part_difference import part_difference
-from onnxshare.comparison.promise import Promise
 from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.rounding_noise import EPSILON
+from onnxshare.comparison.rounds import Round, Task, measure, said_left_out
 from onnxshare.comparison.tensor_statistics import is_float
-from onnxshare.comparison.tolerance import NONE, Tolerance
-from onnxshare.comparison.verdict import FACTOR, VISIBILITY, Judged, decide, upstream
+from onnxshare.comparison.verdict import FACTOR, VISIBILITY
 from onnxshare.comparison.weight_difference import weight_difference
-from onnxshare.errors import OnnxShareError, OutOfMemory, RuntimeFailure, SamplesError
+from onnxshare.errors import OnnxShareError
 from onnxshare.graph.random_operators import random_tensors
-from onnxshare.io.load import Model
-from onnxshare.runtime.session_pair import Sessions
-from onnxshare.samples.input_specs import batching, input_specs
-from onnxshare.samples.random_samples import (
-    INTEGERS,
-    MORE,
-    ODD,
-    OTHER,
-    Guess,
-    long_sequences,
-    open_integers,
-    open_sizes,
-)
-from onnxshare.samples.samples import Array, Samples, random_samples
+from onnxshare.samples.samples import Array, Samples
 
 #: Factors on random inputs, tried in turn while the outputs do not live.
 SCALES = (1e-2, 1e2, 1e-4, 1e4)
-
-#: Samples of the second sizes.
-_OTHERS = 8
-
-#: Samples of long sequences.
-_LONG_ONES = 3
-
-#: Samples per run, where the models take any number.
-_BATCHES = (1, 2, 3)
 
 #: Types of integers and booleans.
 _LABELS = frozenset(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(code)) for code in "?bhilqBHILQ")
@@ -74,61 +52,6 @@ _COARSE = (
     "rounding is too large a share of any output for agreement to prove something: compare the "
     "models as they were before they were converted"
 )
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is compared, and how.
-
-    Attributes:
-        a: the model that is right.
-        b: the model to be judged by it.
-        sessions: where they run, as "A" and "B".
-        seed: of the random samples and of the noise measurement.
-        internal: tensors inside both that are compared too.
-        count: how many random samples.
-        budget: seconds that may be spent in double precision.
-        promise: of the model that is an approximation of the other, if one is.
-        tolerance: the error that is allowed.
-    """
-
-    a: Model
-    b: Model
-    sessions: Sessions
-    seed: int
-    internal: tuple[str, ...]
-    count: int
-    budget: float
-    promise: Promise | None = None
-    tolerance: Tolerance = NONE
-
-
-@dataclass(frozen=True)
-class _Round:
-    """What one round found.
-
-    Attributes:
-        found: the comparison.
-        samples: what it ran on.
-        worst: per tensor and channel that differ, the sample that differs most, the worst first.
-        small_differ: whether small samples alone may differ.
-        parted: whether tensors before the end differ, of which the outputs show nothing.
-    """
-
-    found: Comparison
-    samples: Samples
-    worst: tuple[int, ...] = ()
-    small_differ: bool = False
-    parted: bool = False
-
-    @property
-    def verdict(self) -> Verdict:
-        return self.found.verdict
-
-    def saying(self, reason: str, verdict: Verdict | None = None) -> _Round:
-        """The same with another reason, and perhaps verdict."""
-        new = replace(self.found, reason=reason, verdict=verdict or self.verdict)
-        return replace(self, found=new)
 
 
 def examine(task: Task, samples: Samples) -> Comparison:
@@ -141,7 +64,7 @@ def examine(task: Task, samples: Samples) -> Comparison:
     if all(value.name in drawn for value in a.graph.output):
         why = _all_drawn(drawn, a)
         return Comparison.on(samples, Verdict.INCONCLUSIVE, why)
-    last = _at_sizes_that_run(task, samples)
+    last = at_sizes_that_run(task, samples)
     samples = last.samples
     if last.verdict is Verdict.NOT_RUN or task.promise is not None or task.tolerance:
         return last.found
@@ -160,9 +83,9 @@ def examine(task: Task, samples: Samples) -> Comparison:
     if last.found.passed:
         last = _on_small_ones(task, samples, last)
     if last.found.passed:
-        last = _at_other_batches(task, last)
+        last = at_other_batches(task, last)
     if last.found.passed and samples.random:
-        last = _at_other_sizes(task, last)
+        last = at_other_sizes(task, last)
     if last.verdict is Verdict.DIFFERENT and not last.found.outputs:
         return last.found  # B does not run where A does
     if last.verdict in (Verdict.INCONCLUSIVE, Verdict.DIFFERENT):
@@ -170,11 +93,11 @@ def examine(task: Task, samples: Samples) -> Comparison:
     return _with_weights_read(task, last)
 
 
-def _doubt(task: Task, last: _Round) -> Doubt:
+def _doubt(task: Task, last: Round) -> Doubt:
     return Doubt(task.a, task.b, last.samples, last.found, _inside(task), last.worst)
 
 
-def _with_weights_read(task: Task, last: _Round) -> Comparison:
+def _with_weights_read(task: Task, last: Round) -> Comparison:
     """Outputs that agree say little about a layer whose weights differ alone."""
     words = ""
     with contextlib.suppress(OnnxShareError):  # a graph that ONNX Runtime reads otherwise than we
@@ -205,18 +128,18 @@ def _same_graphs(task: Task) -> bool:
         return False
 
 
-def _equal_graphs(task: Task, last: _Round) -> Comparison:
+def _equal_graphs(task: Task, last: Round) -> Comparison:
     """The same nodes and weights are the same function, whether or not outputs show it."""
     drawn = random_tensors(task.a.skeleton)
     outputs = [value.name for value in task.a.skeleton.graph.output]
     left_out = {name: drawn[name] for name in outputs if name in drawn}
     equal = not left_out and all(row.max_abs == 0 for row in last.found.outputs)
     words = "both are the same nodes and weights, whatever these are called"
-    words += _said_left_out(left_out)
+    words += said_left_out(left_out)
     return last.saying(words, Verdict.IDENTICAL if equal else Verdict.EQUIVALENT).found
 
 
-def _with_parts_run(task: Task, last: _Round) -> Comparison:
+def _with_parts_run(task: Task, last: Round) -> Comparison:
     """Outputs that agree say little about an operator that differs alone."""
     part = None
     if not task.sessions.in_turn:
@@ -249,69 +172,7 @@ def _without_inputs(found: Comparison) -> Comparison:
     )
 
 
-def stricter_of(a: onnx.ModelProto, b: onnx.ModelProto) -> onnx.ModelProto:
-    """The model that fixes more sizes, which says what both can take."""
-    return min((a, b), key=_dynamic)
-
-
-def _dynamic(proto: onnx.ModelProto) -> int:
-    """How many input sizes a model leaves open; an unknown rank leaves more open than any."""
-    shapes = [spec.shape for spec in input_specs(proto)]
-    return sum(100 if shape is None else shape.count(None) for shape in shapes)
-
-
-def measure(task: Task, samples: Samples, pairs: Mapping[str, str] | None = None) -> _Round:
-    """Run both models on these samples, and say what follows from that alone."""
-    found = Comparison.on(samples, Verdict.NOT_RUN, "")
-    try:
-        run, judged = _run(task, samples, pairs)
-    except RuntimeFailure as error:
-        found = replace(found, reason=str(error), failed_model=error.model)
-        return _Round(replace(found, missing_kernel=error.missing_kernel), samples)
-    a, inside = task.a.skeleton, [*task.internal, *(pairs or ())]
-    covers = {value.name: upstream(a, value.name, inside) for value in a.graph.output}
-    verdict, reason = decide(judged, covers, task.promise, samples.random, task.tolerance)
-    parted = verdict is Verdict.DIFFERENT and not task.tolerance
-    found = replace(
-        found,
-        verdict=verdict,
-        reason=reason + _said_left_out(run.left_out),
-        outputs=tuple(item.row for item in judged),
-        accuracy=_accuracy(judged, samples),
-        first_divergence=run.parting(judged) if parted else None,
-    )
-    return _Round(found, samples, run.worst(judged), run.small_differ)
-
-
-def _run(
-    task: Task, samples: Samples, pairs: Mapping[str, str] | None
-) -> tuple[Measurement, list[Judged]]:
-    """Run both; sample by sample where an output turns out to have one row for each run."""
-    given = (task.a, task.b, samples, task.sessions, task.seed, task.internal, pairs)
-    run = Measurement(*given)
-    judged = run.judge()
-    if run.few_rows:
-        run = Measurement(*given, batch=1)
-        judged = run.judge()
-    return run, judged
-
-
-def _at_sizes_that_run(task: Task, samples: Samples) -> _Round:
-    """The first round; where A cannot run at sizes that were guessed, at others."""
-    first = measure(task, samples)
-    stricter = stricter_of(task.a.skeleton, task.b.skeleton)
-    if first.found.failed_model != "A" or not samples.random:
-        return first
-    guesses = MORE if open_sizes(stricter) else ()
-    for guess in (*guesses, *(INTEGERS[-2:] if open_integers(stricter) else ())):
-        other = _made(task, guess)
-        again = None if other is None else measure(task, other)
-        if again is not None and again.verdict is not Verdict.NOT_RUN:
-            return again
-    return first
-
-
-def _behind_the_end(task: Task, last: _Round) -> _Round:
+def _behind_the_end(task: Task, last: Round) -> Round:
     pairs = _pairs(task)
     if not pairs:
         return last
@@ -321,7 +182,7 @@ def _behind_the_end(task: Task, last: _Round) -> _Round:
     return replace(last, parted=not {row.name for row in again.found.outputs}.issuperset(pairs))
 
 
-def _by_labels(task: Task, last: _Round) -> _Round:
+def _by_labels(task: Task, last: Round) -> Round:
     """Integers and labels that take several values, and agree on all, are evidence of their own."""
     rows = [row for row in last.found.outputs if not row.internal]
     kinds = {value.name: value.type.tensor_type.elem_type for value in task.a.skeleton.graph.output}
@@ -353,7 +214,7 @@ def _too_coarse(proto: onnx.ModelProto) -> str:
     return name if unit * FACTOR * VISIBILITY > 1 else ""
 
 
-def _at_other_scales(task: Task, last: _Round) -> _Round:
+def _at_other_scales(task: Task, last: Round) -> Round:
     samples = last.samples
     if not any(is_float(array) for array in samples.arrays.values()):
         return last
@@ -373,7 +234,7 @@ def _at_other_scales(task: Task, last: _Round) -> _Round:
     return last
 
 
-def _on_small_ones(task: Task, samples: Samples, last: _Round) -> _Round:
+def _on_small_ones(task: Task, samples: Samples, last: Round) -> Round:
     """Compare once more on small samples alone, if they seem to differ."""
     small = small_samples(samples) if last.small_differ else None
     if small is None:
@@ -384,110 +245,9 @@ def _on_small_ones(task: Task, samples: Samples, last: _Round) -> _Round:
     return again.saying(f"on the {small.sum()} smallest samples, {again.found.reason}")
 
 
-def _at_other_batches(task: Task, last: _Round) -> _Round:
-    """Where the batch is open, what A runs B must run, and give outputs of the same shapes."""
-    a, b = task.a.skeleton, task.b.skeleton
-    layouts = [batching(input_specs(proto)) for proto in (a, b)]
-    if task.sessions.in_turn or any(layout.size or layout.whole for layout in layouts):
-        return last
-    drawn = {**random_tensors(a), **random_tensors(b)}
-    names = [value.name for value in a.graph.output if value.name not in drawn]
-    ours, theirs = (task.sessions.open(letter, names) for letter in ("A", "B"))
-    for size in _BATCHES:
-        part = last.samples.take(np.arange(size) % last.samples.count)
-        arrays, words = dict(part.arrays), ""
-        try:
-            expected = ours.run_once(arrays, size)
-        except RuntimeFailure:
-            continue
-        try:
-            found = theirs.run_once(arrays, size)
-        except OutOfMemory:
-            continue
-        except RuntimeFailure as error:
-            words = f"A runs a batch of {size}, and B does not: {error}"
-        else:
-            shapes = [(n, expected[n].shape, found[n].shape) for n in names]
-            name, one, other = next((s for s in shapes if s[1] != s[2]), ("", (), ()))
-            if name:
-                words = f"at a batch of {size}, '{name}' has shape {one} in A and {other} in B"
-        if words:
-            new = Comparison.on(part, Verdict.DIFFERENT, words)
-            return replace(last, found=new)
-    return last
-
-
-def _at_other_sizes(task: Task, last: _Round) -> _Round:
-    """Once more at other sizes and with other integers, where the models leave them open."""
-    stricter = stricter_of(task.a.skeleton, task.b.skeleton)
-    small = replace(task, count=min(task.count, _OTHERS))
-    few = replace(small, count=min(small.count, _LONG_ONES))
-    long = long_sequences(task.a.skeleton, task.b.skeleton)
-    rounds = [(small, (OTHER,)), (small, ODD), (few, long)] if open_sizes(stricter) else []
-    same = False
-    for part, guesses in rounds:
-        again, guess = _first_that_runs(part, guesses)
-        if again is None:
-            continue
-        reason, words = again.found.reason, f"other sizes ({guess.words})"
-        if again.verdict is Verdict.DIFFERENT:
-            return again.saying(f"at {words}: {reason}")
-        if again.found.failed_model == "B":
-            words = f"A runs at {words}, and B does not: {reason}"
-            return again.saying(words, Verdict.DIFFERENT)
-        same |= again.found.passed
-    if open_integers(stricter):
-        again, guess = _first_that_runs(small, INTEGERS)
-        if again is not None and (again.verdict is Verdict.DIFFERENT or again.found.failed_model):
-            words = f"with integers from {guess.integers[0]} to {guess.integers[1]}"
-            return again.saying(f"{words}: {again.found.reason}", Verdict.DIFFERENT)
-    return last.saying(f"{last.found.reason}; the same at other sizes") if same else last
-
-
-def _first_that_runs(task: Task, guesses: Sequence[Guess]) -> tuple[_Round | None, Guess]:
-    """The round at the first of these sizes at which A runs."""
-    for guess in guesses:
-        samples = _made(task, guess)
-        again = None if samples is None else measure(task, samples)
-        if again is not None and again.found.failed_model != "A":
-            return again, guess
-    return None, OTHER
-
-
-def _made(task: Task, guess: Guess) -> Samples | None:
-    stricter = stricter_of(task.a.skeleton, task.b.skeleton)
-    try:
-        return random_samples(stricter, task.count, task.seed, guess=guess)
-    except SamplesError:
-        return None  # too large
-
-
-def _said_left_out(left_out: Mapping[str, str]) -> str:
-    words = [f"'{name}' ({cause})" for name, cause in left_out.items()]
-    return f"; left out, because they are random: {', '.join(words)}" if words else ""
-
-
 def _all_drawn(drawn: Mapping[str, str], proto: onnx.ModelProto) -> str:
     first = proto.graph.output[0].name
     return (
         f"every output is random ('{first}' depends on {drawn[first]}), so runs say nothing: "
         "export the model for inference"
     )
-
-
-def _accuracy(judged: Sequence[Judged], samples: Samples) -> dict[str, float] | None:
-    """Share of samples that each model labels right, by the first output that has classes."""
-    if samples.labels is None:
-        return None
-    for item in judged:
-        if item.tally.classes and not item.row.internal:
-            odd = [int(x) for x in samples.labels if not 0 <= x < item.tally.classes]
-            if odd:
-                raise SamplesError(
-                    f"a label is {odd[0]}, and output '{item.row.name}' has "
-                    f"{item.tally.classes} classes",
-                    "give labels from 0 on that belong to this model",
-                )
-            right = item.tally.right
-            return {"a": right[0] / samples.count, "b": right[1] / samples.count}
-    return None

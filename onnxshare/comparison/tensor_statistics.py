@@ -94,6 +94,21 @@ def is_float(array: Array) -> bool:
     return array.dtype.kind == "f" or (array.dtype.kind == "V" and array.dtype.names is None)
 
 
+#: Equal values differ by no more than this share of the largest, at a first look.
+_EQUAL = 2.0**-10
+
+
+def close(a: Array, b: Array) -> bool:
+    """Whether two tensors seem to be equal: of one shape and type, and no error is plain to see."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if not is_float(a):
+        return np.array_equal(a, b)
+    one, other = a.astype(np.float64), b.astype(np.float64)
+    limit = _EQUAL * np.abs(one[np.isfinite(one)]).max(initial=0.0)
+    return np.allclose(one, other, 0.0, limit, equal_nan=True)
+
+
 class Tally:
     """What is known about one output of two models so far.
 

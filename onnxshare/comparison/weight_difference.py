@@ -30,6 +30,7 @@ from onnxshare.graph.index import CARRIERS, Graph, Node, Scope
 from onnxshare.graph.operator_traits import Effect, operators_where
 from onnxshare.io.load import Model
 from onnxshare.io.tensors import Array, types
+from onnxshare.samples.input_uses import LOOKUPS
 from onnxshare.weights.content import Content, content, largest_gap, same_bits
 from onnxshare.weights.index import IndexedTensor, TensorIndex
 
@@ -43,7 +44,8 @@ _MOST_DEQUANTIZED = 2**22
 #: is not undone by another of the same node.
 _SUMS = (Effect.CONVOLUTION, Effect.PRODUCT)
 LAYERS = operators_where(lambda traits: traits.effect in _SUMS and not traits.quantized)
-TERMS = operators_where(lambda traits: traits.linear) | {"PRelu", "Gather", "BatchNormalization"}
+TERMS = operators_where(lambda traits: traits.linear)
+TERMS |= {"PRelu", "Gather", "Slice", "BatchNormalization"}
 QUANTIZED = operators_where(
     lambda traits: traits.quantized and (traits.effect in _SUMS or traits.elementwise)
 )
@@ -263,8 +265,9 @@ class _Search:
             other = self._partner(one, [t for t in alike if t.array.shape == one.array.shape])
             if other is None or one.array.dtype.kind not in "fiu":
                 continue
-            gap = np.abs(one.array.astype(np.float64) - other.array).max(axis=1, initial=0.0)
-            largest = float(np.abs(one.array).max(initial=0.0))
+            left, right = (item.array.reshape(-1, item.array.shape[-1]) for item in (one, other))
+            gap = np.abs(left.astype(np.float64) - right).max(axis=1, initial=0.0)
+            largest = float(np.abs(left).max(initial=0.0))
             rows = np.flatnonzero(gap > _ROUNDINGS * EPSILON.get(one.kind[0], 0.0) * largest)
             if 0 < rows.size <= _FEW_ROWS * len(gap):
                 share = float(gap.max()) / largest if largest else math.inf
@@ -361,22 +364,33 @@ class _Search:
 
 
 def _is_table(used: Used) -> bool:
-    """Whether rows of a tensor are looked up, and nothing else is done with it."""
-    return used.array.ndim == 2 and all(
-        node.op_type == "Gather"
-        and node.inputs[0] == used.name
-        and node.attribute("axis", 0) in (0, -2)
+    """Whether rows of a tensor are looked up or cut off, and nothing else is done with it."""
+    array = used.array
+    rows = array.ndim == 2 or (array.ndim > 2 and array.shape[0] == 1)
+    return rows and all(
+        used.name in _tables(node) and node.attribute("axis", 0) in (0, -array.ndim)
         for node in used.readers
     )
+
+
+def _tables(node: Node) -> dict[str, str]:
+    """The tables that a node looks rows up in or cuts off, and the indices, "" where it cuts."""
+    if node.op_type == "Slice":
+        return {node.inputs[0]: ""}
+    places = LOOKUPS.get(node.op_type, {}).items()
+    return {node.inputs[table]: node.inputs[index] for index, table in places}
 
 
 def _looked_up(used: Used, values: Callable[[str], Array]) -> str:
     """Which share of a table's rows the samples look up, as text."""
     if not _is_table(used):
         return ""
+    indices = [_tables(node)[used.name] for node in used.readers]
+    if not all(indices):
+        return ""
     rows: set[int] = set()
-    for node in used.readers:
-        found = np.unique(values(node.inputs[1])).astype(np.int64)
+    for name in indices:
+        found = np.unique(values(name)).astype(np.int64)
         rows.update(map(int, found % len(used.array)))
     return f" (the samples look up {len(rows) / len(used.array):.1%} of its rows)"
 

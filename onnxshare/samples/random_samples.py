@@ -10,8 +10,11 @@ import numpy as np
 import onnx
 
 from onnxshare.errors import SamplesError
-from onnxshare.io.tensors import Array, read
+from onnxshare.graph.operator_traits import traits_of
+from onnxshare.io.tensors import Array, element_count, read
 from onnxshare.samples.input_specs import Batching, InputSpec, batching, input_specs
+from onnxshare.samples.input_uses import InputUses, input_uses, stored_tensors
+from onnxshare.samples.tree_rows import tree_rows
 
 #: Above this many bytes random inputs are refused.
 MAX_BYTES = 2 * 2**30
@@ -20,6 +23,12 @@ _COLOURS = 3
 
 #: Longer sequences are not generated.
 _LONGEST = 1024
+
+#: The types of sizes, and how many there are of one tensor, at most.
+_SIZES, _AXES = (onnx.TensorProto.INT64, onnx.TensorProto.INT32), 8
+
+#: Of so many integers one is 0, the last one, or a number that the model compares with.
+_SPECIAL = 4
 
 #: A long sequence, where nothing says how long one may be.
 _LONG = 300
@@ -57,7 +66,13 @@ OTHER = Guess(96, 12, 1536)
 ODD = (Guess(65, 13, 1537, width=97), Guess(96, 14, 1536, width=160))
 
 #: Integers beyond 0 and 1, and single values where the size of an output follows them.
-INTEGERS = tuple(Guess(integers=pair) for pair in ((-9, 30), (0, 9), (5, 5), (3, 3), (1, 1)))
+INTEGERS = tuple(
+    Guess(integers=pair)
+    for pair in ((-9, 30), (0, 30), (0, 19), (0, 9), (5, 5), (3, 3), (1, 1), (0, 0))
+)
+
+#: Integers as large as most that are counted, where they decide no size.
+WIDE = Guess(integers=(-100_000, 100_000))
 
 #: More sets, for models whose open sizes are not as open as they say: usual sizes of images.
 MORE = (Guess(224, 16, 16000), Guess(32, 32, 512), Guess(28, 128, 4096), Guess(299, 1, 784))
@@ -74,32 +89,45 @@ def open_sizes(proto: onnx.ModelProto) -> bool:
     )
 
 
-def open_integers(proto: onnx.ModelProto) -> bool:
-    """Whether a model takes integers of which nothing says what they index."""
-    return any(
-        spec.dtype.kind in "iu"
-        and spec.dtype.itemsize > 1
-        and "mask" not in spec.name.lower()
-        and _table(proto, spec.name) is None
+def open_integers(proto: onnx.ModelProto, *, free: bool = False) -> bool:
+    """Whether a model takes integers of which nothing says what they index; or which may even be
+    any."""
+    uses = [
+        input_uses(proto, spec.name)
         for spec in input_specs(proto)
-    )
+        if spec.dtype.kind in "iu" and spec.dtype.itemsize > 1 and not _is_mask(spec)
+    ]
+    return any(use.free if free else use.rows is None for use in uses)
+
+
+def _is_mask(spec: InputSpec) -> bool:
+    return "mask" in spec.name.lower()
 
 
 def long_sequences(*protos: onnx.ModelProto) -> tuple[Guess, ...]:
     """Sequences as long as the tables that models slice or gather, or longer than what they cut off
-    at, the longest first; without either, a long one."""
+    at or compare with, the longest first; without either, a long one."""
     rows: set[int] = set()
     for proto in protos:
-        tables = {tensor.name: tensor for tensor in proto.graph.initializer}
+        tables = dict(stored_tensors(proto))
         for node in proto.graph.node:
+            traits = traits_of(node)
             dims = tables[node.input[0]].dims if node.input and node.input[0] in tables else ()
             if node.op_type in ("Slice", "Gather"):
                 rows.update(dims[:-1])
-            if node.op_type == "Slice":
-                ends = [tables[name] for name in node.input[1:3] if name in tables]
-                rows.update(int(end) + 1 for tensor in ends for end in read(tensor).ravel())
+            limits = node.input[1:3] if node.op_type == "Slice" else node.input
+            if node.op_type == "Slice" or (traits.selects and traits.elementwise):
+                ends = [tables[name] for name in limits if name in tables]
+                rows.update(int(end) + 1 for tensor in ends for end in _sizes(tensor))
     known = sorted((size for size in rows if OTHER.length < size <= _LONGEST), reverse=True)
     return tuple(replace(OTHER, length=size) for size in (*known[:3], _LONG))
+
+
+def _sizes(tensor: onnx.TensorProto) -> list[int]:
+    """The values of a small tensor of integers."""
+    if tensor.data_type not in _SIZES or element_count(tensor) > _AXES:
+        return []
+    return [int(value) for value in read(tensor).ravel()]
 
 
 def make(
@@ -114,11 +142,12 @@ def make(
 
     Floats take turns, sample by sample: standard normal, uniform in [0, 1], uniform in [0, 255],
     and smooth (a few low-frequency cosines, in [0, 1] or [0, 255]); every other of the normal ones
-    is 64 times as large. Integers that a Gather or OneHot reads stay within its table; int8 and
-    uint8 take their whole range; inputs that are called masks are 1 and from some place on 0, as
-    padding is marked; other integers are 0 or 1, or as guessed. Dynamic sizes are those of `sizes`,
-    by symbol; else the batch is 1 (samples are the batch), channels what the first convolution
-    takes (else 3), the others as guessed.
+    is 64 times as large; every other row that trees read is at their thresholds. Integers that a
+    Gather or OneHot reads stay within its table, 0 and the last row among them; int8 and uint8 take
+    their whole range; inputs that are called masks are 1 and from some place on 0, as padding is
+    marked; other integers are 0 or 1, or as guessed. Dynamic sizes are those of `sizes`, by symbol;
+    else the batch is 1 (samples are the batch), channels what the first convolution takes (else 3),
+    the others as guessed.
 
     Raises: SamplesError: more than 2 GiB would be needed, or an input holds strings.
     """
@@ -136,8 +165,8 @@ def make(
     generator = np.random.default_rng(seed)
     made = {}
     for spec in specs:
-        shape, table = (count, *shapes[spec.name]), _table(proto, spec.name)
-        made[spec.name] = _values(generator, spec, shape, table, guess)
+        shape, uses = (count, *shapes[spec.name]), input_uses(proto, spec.name)
+        made[spec.name] = _values(generator, spec, shape, uses, guess)
     return made
 
 
@@ -200,60 +229,58 @@ def _channels(proto: onnx.ModelProto, name: str) -> int:
     return _COLOURS
 
 
-def _table(proto: onnx.ModelProto, name: str) -> int | None:
-    """The rows of the smallest stored table that input `name` indexes by Gather or OneHot."""
-    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
-    stored = {tensor_name: tensor.dims for tensor_name, tensor in tensors.items()}
-    names, rows = {name}, []
-    for node in proto.graph.node:
-        if node.op_type == "Constant":
-            values = [item.t for item in node.attribute if item.name == "value"]
-            stored.update((node.output[0], value.dims) for value in values)
-            tensors.update((node.output[0], value) for value in values)
-        elif node.op_type in _CARRY and node.input[0] in names:
-            names.update(node.output)
-        elif node.op_type in _CARRY and node.input[0] in stored:
-            if node.op_type in _SAME_SHAPE:
-                stored[node.output[0]] = stored[node.input[0]]
-        elif node.op_type == "OneHot" and node.input[0] in names and node.input[1] in tensors:
-            rows.append(int(read(tensors[node.input[1]]).ravel()[0]))
-        elif node.op_type == "Gather" and node.input[1] in names and node.input[0] in stored:
-            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-            dims = stored[node.input[0]]
-            if -len(dims) <= axis < len(dims):
-                rows.append(int(dims[axis]))
-    return min(rows, default=None)
-
-
-_SAME_SHAPE = frozenset("Cast Identity DequantizeLinear".split())
-_CARRY = _SAME_SHAPE | frozenset("Reshape Squeeze Unsqueeze Flatten".split())
-
-
 def _values(
     generator: np.random.Generator,
     spec: InputSpec,
     shape: tuple[int, ...],
-    table: int | None,
+    uses: InputUses,
     guess: Guess,
 ) -> Array:
     kind = spec.dtype.kind
-    if "mask" in spec.name.lower() and table is None and len(shape) > 1 and kind in "biu":
+    if _is_mask(spec) and uses.rows is None and len(shape) > 1 and kind in "biu":
         ends = generator.integers(1, shape[-1] + 1, (*shape[:-1], 1))
         return (np.arange(shape[-1]) < ends).astype(spec.dtype)
     if kind == "b":
         return generator.integers(0, 2, shape).astype(spec.dtype)
     if kind in "iu":
-        known = np.iinfo(spec.dtype)
-        low, high = (known.min, known.max) if known.bits == 8 else guess.integers
-        if table is not None:
-            low, high = 0, table - 1
-        span = max(low, known.min), min(high, known.max) + 1
-        return generator.integers(*span, shape).astype(spec.dtype)
+        return _integers(generator, spec, shape, uses, guess)
     if kind not in "fV":  # "V": bfloat16 and its kin
         what = "strings" if kind == "O" else f"{spec.dtype} values"
         raise SamplesError(f"input '{spec.name}' holds {what}: not generated", "pass --samples")
-    samples = [_floats(generator, index, shape[1:]) for index in range(shape[0])]
-    return np.stack(samples).astype(spec.dtype)
+    samples = np.stack([_floats(generator, index, shape[1:]) for index in range(shape[0])])
+    for tree in uses.trees if len(shape) > 1 else ():
+        rows = samples[1::2].reshape(-1, shape[-1])
+        found = tree_rows(tree, shape[-1], generator)[: len(rows)]
+        rows[: len(found)] = found
+        samples[1::2] = rows.reshape(samples[1::2].shape)
+    return samples.astype(spec.dtype)
+
+
+def _integers(
+    generator: np.random.Generator,
+    spec: InputSpec,
+    shape: tuple[int, ...],
+    uses: InputUses,
+    guess: Guess,
+) -> Array:
+    known = np.iinfo(spec.dtype)
+    low, high = (known.min, known.max) if known.bits == 8 else guess.integers
+    if guess == WIDE and not uses.free:
+        low, high = Guess().integers
+    elif guess == WIDE and known.bits == 16:
+        low, high = known.min, known.max
+    if uses.rows is not None:
+        low, high = 0, uses.rows - 1
+    low, high = max(low, known.min), min(high, known.max)
+    values = generator.integers(low, high + 1, shape)
+    if (low, high) == Guess().integers:
+        return values.astype(spec.dtype)
+    (others,) = generator.spawn(1)
+    numbers = [n for number in uses.numbers for n in (number - 1, number, number + 1)]
+    special = [value for value in sorted({0, 1, high, *numbers}) if low <= value <= high]
+    chosen = others.integers(0, _SPECIAL, shape) == 0
+    values[chosen] = others.choice(special, shape)[chosen]
+    return values.astype(spec.dtype)
 
 
 def _floats(generator: np.random.Generator, index: int, shape: tuple[int, ...]) -> Array:

@@ -23,7 +23,7 @@ from onnxshare.comparison.inner_tensors import before_the_end
 from onnxshare.comparison.promise import PROMISE_KEY, Fit
 from onnxshare.comparison.promise import make as make_promise
 from onnxshare.comparison.results import Comparison, Verdict
-from onnxshare.comparison.strategy import stricter_of
+from onnxshare.comparison.rounds import stricter_of
 from onnxshare.graph.editor import set_property
 from onnxshare.io.load import Model
 from onnxshare.runtime.limits import RunLimits

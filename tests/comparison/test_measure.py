@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxshare.comparison import measure, rounding_noise, strategy
 from onnxshare.comparison.measure import Measurement
 from onnxshare.comparison.results import Comparison, Verdict
+from onnxshare.comparison.rounds import Round
 from onnxshare.comparison.verdict import Judged
 from onnxshare.io.load import load
 from onnxshare.runtime.limits import RunLimits
@@ -164,8 +165,8 @@ def test_the_sample_that_differs_is_found_wherever_it_is(place: int) -> None:
 def test_what_goes_into_the_end_counts_only_if_it_agrees(
     passed: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    again = strategy._Round(Comparison(Verdict(passed), "again", ""), Samples({}))
-    first = strategy._Round(Comparison(Verdict.INCONCLUSIVE, "first", ""), Samples({}))
+    again = Round(Comparison(Verdict(passed), "again", ""), Samples({}))
+    first = Round(Comparison(Verdict.INCONCLUSIVE, "first", ""), Samples({}))
     monkeypatch.setattr(strategy, "_pairs", lambda task: {"h": "g"})
     monkeypatch.setattr(strategy, "measure", lambda *given: again)
     assert strategy._behind_the_end(None, first).found.reason == expected  # type: ignore[arg-type]
