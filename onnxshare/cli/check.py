@@ -117,9 +117,14 @@ class Options:
         metavar="FORMAT=FILE",
         panel=_REPORTS,
     )
-    force: bool = option(
-        False, "Overwrite files that are not reports with --report, too.", panel=_REPORTS
+    out: Path | None = option(
+        None,
+        "Write the report to this file. Left out: to standard output.",
+        *("-o", "--output"),
+        metavar="FILE",
+        panel=_REPORTS,
     )
+    force: bool = option(False, "Overwrite files that are not reports, too.", panel=_REPORTS)
     html: options.Html = None
     samples: Path | None = option(
         None, "Inputs for --equivalent-to: a .npz file or a folder.", metavar="FILE"
@@ -152,7 +157,8 @@ def command(given: Options) -> int:
     models = models or [entry.path for entry in policy.models] or [options.model_path(None)]
     limits = {name.replace("_", "-"): limit for name, limit in vars(given.limits).items()}
     policy = policy.with_options({**limits, **named_limits(given.limit)})
-    _check_files(given, [path for _, path in reports], models, policy)
+    files = [path for path in (given.out, *(path for _, path in reports)) if path is not None]
+    _check_files(given, files, models, policy)
     if given.changed_since is not None:
         models = only_changed(models, given.changed_since, policy, given)
         if not models:
@@ -177,7 +183,8 @@ def command(given: Options) -> int:
             jobs=given.jobs,
             progress=counted,
         )
-    return _finish(found, given.output, reports, given.write_baseline)
+    with options.report_to(given.out, read={}, force=given.force):
+        return _finish(found, given.output, reports, given.write_baseline)
 
 
 def _check_files(

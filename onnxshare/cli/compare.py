@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onnxshare.cli import options
 from onnxshare.cli.options import argument, option
 from onnxshare.errors import UsageError
 from onnxshare.support.numbers import whole_number
+
+if TYPE_CHECKING:
+    from onnxshare.comparison.results import Comparison
+    from onnxshare.io.load import Model
 
 _LATENCY = "Latency"
 _ALLOWED = "An error that is allowed"
@@ -71,7 +76,8 @@ class Options:
         panel=_LATENCY,
     )
     html: options.Html = None
-    force: bool = option(False, "Overwrite a file that is not a report with --html, too.")
+    out: options.Out = None
+    force: options.Force = False
     images: options.Images
     isolation: options.Isolation
     follow_symlinks: options.FollowSymlinks = None
@@ -90,47 +96,48 @@ def command(given: Options) -> int:
     Example: onnxshare compare model.onnx model.fc-to-conv.onnx --samples test.npz
     """
     from onnxshare.cli.progress import Steps
-    from onnxshare.comparison.compare import compare
     from onnxshare.io.load import load
 
     if given.batch is not None and not given.latency:
         raise UsageError("--batch needs --latency", "add it")
-    if given.html is not None:
-        from onnxshare.io.save import check_distinct, check_output
+    read = {"A": [given.a], "B": [given.b], "read as samples": filter(None, [given.samples])}
+    with options.report_to(given.out, read=read, force=given.force, others=[given.html]):
+        a, b = (load(path, follow_symlinks=given.follow_symlinks) for path in (given.a, given.b))
+        with Steps("comparing"):
+            comparison = _compared(a, b, given)
+        if given.output == "json":
+            options.print_json(comparison.to_dict())
+        else:
+            from onnxshare.report.compare import print_comparison
 
-        read = {"A": [given.a], "B": [given.b], "read as samples": filter(None, [given.samples])}
-        check_distinct([given.html], read)
-        check_output(given.html, force=given.force, report=True)
-    a, b = (load(path, follow_symlinks=given.follow_symlinks) for path in (given.a, given.b))
-    with Steps("comparing"):
-        comparison = compare(
-            a,
-            b,
-            samples=given.samples,
-            provider=given.provider,
-            seed=given.seed,
-            count=given.count,
-            images=given.images.options(),
-            latency=_batches(given.batch) if given.latency else None,
-            run_limits=given.isolation.limits(),
-            keep=options.share("--keep", given.keep),
-            max_error=options.share("--max-error", given.max_error),
-            map_input=_names("--map-input", given.map_input),
-            map_output=_names("--map-output", given.map_output),
-            outputs=given.outputs or (),
-        )
-    if given.output == "json":
-        options.print_json(comparison.to_dict())
-    else:
-        from onnxshare.report.compare import print_comparison
-
-        print_comparison(comparison)
+            print_comparison(comparison)
     if given.html is not None:
         from onnxshare.analysis.inspection import inspect
         from onnxshare.report.page.compare import as_html
 
         options.write_page(given.html, as_html(comparison, inspect(a), inspect(b)))
     return 0 if comparison.passed else 1
+
+
+def _compared(a: Model, b: Model, given: Options) -> Comparison:
+    from onnxshare.comparison.compare import compare
+
+    return compare(
+        a,
+        b,
+        samples=given.samples,
+        provider=given.provider,
+        seed=given.seed,
+        count=given.count,
+        images=given.images.options(),
+        latency=_batches(given.batch) if given.latency else None,
+        run_limits=given.isolation.limits(),
+        keep=options.share("--keep", given.keep),
+        max_error=options.share("--max-error", given.max_error),
+        map_input=_names("--map-input", given.map_input),
+        map_output=_names("--map-output", given.map_output),
+        outputs=given.outputs or (),
+    )
 
 
 def _names(option: str, given: Sequence[str] | None) -> dict[str, str]:

@@ -20,6 +20,8 @@ class Options:
     sizes: options.Sizes
     follow_symlinks: options.FollowSymlinks = None
     output: options.TableOrJson = "table"
+    out: options.Out = None
+    force: options.Force = False
 
 
 def command(given: Options) -> int:
@@ -35,15 +37,18 @@ def command(given: Options) -> int:
     import onnxshare
     from onnxshare.cli.progress import Bars
 
-    models = [
-        onnxshare.load(path, follow_symlinks=given.follow_symlinks) for path in (given.a, given.b)
-    ]
-    with Bars() as bars:
-        difference = onnxshare.diff(*models, **given.sizes.keywords(), progress=bars)
-    if given.output == "json":
-        options.print_json(difference.to_dict())
-    else:
-        from onnxshare.report.diff import print_difference
+    read = {"A": [given.a], "B": [given.b]}
+    with options.report_to(given.out, read=read, force=given.force):
+        models = [
+            onnxshare.load(path, follow_symlinks=given.follow_symlinks)
+            for path in (given.a, given.b)
+        ]
+        with Bars() as bars:
+            difference = onnxshare.diff(*models, **given.sizes.keywords(), progress=bars)
+        if given.output == "json":
+            options.print_json(difference.to_dict())
+        else:
+            from onnxshare.report.diff import print_difference
 
-        print_difference(difference, every=given.every)
+            print_difference(difference, every=given.every)
     return int(given.exit_code and difference.differs)

@@ -7,6 +7,8 @@ from onnxshare.cli import options
 
 def command(
     output: options.TableOrJson = "table",
+    out: options.Out = None,
+    force: options.Force = False,
 ) -> int:
     """Show which versions are installed and where models really run, and why not elsewhere.
 
@@ -16,11 +18,12 @@ def command(
     """
     from onnxshare.runtime.doctor import examine
 
-    diagnosis = examine()
-    if output == "json":
-        options.print_json(diagnosis.to_dict())
-    else:
-        from onnxshare.report.console import print_diagnosis
+    with options.report_to(out, read={}, force=force):
+        diagnosis = examine()
+        if output == "json":
+            options.print_json(diagnosis.to_dict())
+        else:
+            from onnxshare.report.console import print_diagnosis
 
-        print_diagnosis(diagnosis)
+            print_diagnosis(diagnosis)
     return 0 if diagnosis.healthy else 1

@@ -63,7 +63,8 @@ class Options:
         "metadata, which Netron shows.",
         metavar="FILE",
     )
-    force: bool = option(False, "Overwrite what --html, --plot and --netron would write over.")
+    out: options.Out = None
+    force: bool = option(False, "Overwrite files that are not reports, too.")
     sizes: options.Sizes
     follow_symlinks: options.FollowSymlinks = None
 
@@ -86,16 +87,17 @@ def command(given: Options) -> None:
     _check(wanted)
     files = Files(given.html, given.plot, given.netron)
     path = options.model_path(given.model)
-    files.check(path, force=given.force)
-    show(
-        path,
-        given.output,
-        wanted,
-        files=files,
-        hashes=given.hashes,
-        **given.sizes.keywords(several=True),
-        follow_symlinks=given.follow_symlinks,
-    )
+    files.check(path, given.out, force=given.force)
+    with options.report_to(given.out, read={}, force=given.force):
+        show(
+            path,
+            given.output,
+            wanted,
+            files=files,
+            hashes=given.hashes,
+            **given.sizes.keywords(several=True),
+            follow_symlinks=given.follow_symlinks,
+        )
 
 
 def _check(wanted: Wanted) -> None:

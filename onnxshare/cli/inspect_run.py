@@ -65,19 +65,20 @@ class Files:
     plot: Path | None = None
     netron: Path | None = None
 
-    def check(self, model: Path, *, force: bool) -> None:
+    def check(self, model: Path, out: Path | None, *, force: bool) -> None:
         """Make sure, before any work, that they can be written, and over nothing that is read.
 
         Args:
             model: the model that is read.
+            out: where the report goes, or None.
             force: overwrite what is there.
 
         Raises:
             OutputError: one cannot be written, or must not be overwritten.
             UsageError: the ending of the picture is neither .svg nor .png.
         """
-        named = {self.html: True, self.plot: False, self.netron: False}
-        outputs = [path for path in (self.html, self.plot, self.netron) if path is not None]
+        named = {self.plot: False, self.netron: False, self.html: True, out: True}
+        outputs = [path for path in (out, self.html, self.plot, self.netron) if path is not None]
         if not outputs:
             return
         from onnxshare.io.save import check_distinct, check_output

@@ -16,6 +16,7 @@ import typer
 
 from onnxshare.cli.printing import note as note
 from onnxshare.cli.printing import print_json as print_json
+from onnxshare.cli.printing import report_to as report_to
 from onnxshare.cli.printing import write_page as write_page
 from onnxshare.errors import UsageError
 from onnxshare.support.numbers import whole_number
@@ -309,6 +310,18 @@ def dims(given: list[str] | None) -> dict[str, int | tuple[int, ...]] | None:
             raise UsageError(f"--dim gives '{name}' two sizes, {found[name]} and {numbers}")
     return found
 
+
+#: Where a report goes, and whether over what is there.
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        help="Write the report to this file. Left out: to standard output.",
+        metavar="FILE",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that are not reports, too.")]
 
 #: The option of commands that write a page.
 Html = Annotated[

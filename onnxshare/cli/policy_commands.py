@@ -15,6 +15,8 @@ from onnxshare.errors import UsageError
 
 def rules(
     output: options.TableOrJson = "table",
+    out: options.Out = None,
+    force: options.Force = False,
 ) -> None:
     """List the rules of `onnxshare check`: code, name, option and default limit.
 
@@ -22,6 +24,11 @@ def rules(
 
     Example: onnxshare rules
     """
+    with options.report_to(out, read={}, force=force):
+        _list(output)
+
+
+def _list(output: str) -> None:
     from onnxshare.checks.explain import default
     from onnxshare.checks.rules import BY_CODE
 
@@ -49,6 +56,8 @@ def explain(
             autocompletion=options.complete_rules,
         ),
     ],
+    out: options.Out = None,
+    force: options.Force = False,
 ) -> None:
     """Explain a rule of `onnxshare check`: what it measures, why, and how to fix what it finds.
 
@@ -65,14 +74,15 @@ def explain(
     codes = find_codes([word], "explain", problems)
     fail_on(problems, "")
     text = "\n".join(page(BY_CODE[code]) for code in codes)
-    if not sys.stdout.isatty():
-        sys.stdout.write(text)
-        return
-    from rich.markdown import Markdown
+    with options.report_to(out, read={}, force=force):
+        if not sys.stdout.isatty():
+            sys.stdout.write(text)
+            return
+        from rich.markdown import Markdown
 
-    from onnxshare.report.console import make_console
+        from onnxshare.report.console import make_console
 
-    make_console().print(Markdown(text))
+        make_console().print(Markdown(text))
 
 
 def command(
@@ -96,8 +106,10 @@ def command(
     """
     from onnxshare.checks.policy_template import starter
     from onnxshare.io.atomic_write import replace_file
+    from onnxshare.io.save import check_output
 
     if output.exists() and not force:
         raise UsageError(f"{output}: already exists", "edit it, or overwrite it with --force")
+    check_output(output, force=force)
     replace_file(output, starter(preset, output.parent))
     note(f"wrote {output}; edit it, then run: onnxshare check")

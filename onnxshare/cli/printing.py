@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,45 @@ def note(text: str) -> None:
     print(printable(text), file=sys.stderr)
 
 
+@contextlib.contextmanager
+def report_to(
+    out: Path | None,
+    *,
+    read: Mapping[str, Iterable[Path]],
+    force: bool,
+    others: Sequence[Path | None] = (),
+) -> Iterator[None]:
+    """What is printed within goes to a file, which appears whole or, after an error, not at all.
+    Before any work, make sure that it and other reports can be written, and over nothing that is
+    read.
+
+    Args:
+        out: the file; None for standard output.
+        read: what is read, by what messages call it.
+        force: overwrite what is not a report, too.
+        others: other files that are written; None for those that are not.
+
+    Raises:
+        OutputError: one cannot be written, or must not be overwritten.
+    """
+    files = [path for path in (out, *others) if path is not None]
+    if files:
+        from onnxshare.io.save import check_distinct, check_output
+
+        check_distinct(files, read)
+        for path in files:
+            check_output(path, force=force, report=True)
+    if out is None:
+        yield
+        return
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        yield
+    write_page(out, text.getvalue())
+
+
 def write_page(path: Path, text: str) -> None:
-    """Write a page, and say so."""
+    """Write a report, and say so."""
     from onnxshare.io.atomic_write import replace_file
 
     replace_file(path, text)

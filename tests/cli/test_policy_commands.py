@@ -263,7 +263,7 @@ def test_words_about_rules_import_neither_onnx_nor_onnxruntime(words: list[str])
 
 
 def test_the_files_for_ci_in_the_docs(root: Path, cli: Cli) -> None:
-    text = (root / "docs" / "ci.md").read_text(encoding="utf-8")
+    text = (root / "docs" / "how-to" / "gate-a-repository.md").read_text(encoding="utf-8")
     github, gitlab, hook = (
         yaml.safe_load(block) for block in re.findall(r"```yaml\n(.+?)```", text, re.DOTALL)
     )
