@@ -145,7 +145,7 @@ def check(
     Args:
         sources: one model or several; paths may be folders and globs, and anything that
             `onnxshare.load` takes will do.
-        policy: a policy file, or what `onnxshare.checks.policy.read_policy` read from one;
+        policy: a policy file, or what `onnxshare.checks.policy_file.read_policy` read from one;
             the limits given here come first. Its models are checked only if `sources` is empty.
         select: codes or names of rules to add, with their default limits.
         ignore: codes or names of rules to leave out.

@@ -30,7 +30,7 @@ import pytest
 import yaml
 
 import onnxshare
-from onnxshare.checks.policy import read_policy
+from onnxshare.checks.policy_file import read_policy
 from onnxshare.cli import main
 from rewrites.small_heads import distillation
 

@@ -13,7 +13,8 @@ from onnxshare.analysis.inspection import HeadJudge, inspect
 from onnxshare.analysis.results import Inspection
 from onnxshare.checks.jobs import Job, each, plan
 from onnxshare.checks.known_findings import Baseline, read_baseline, silence
-from onnxshare.checks.policy import Policy, read_policy
+from onnxshare.checks.policy import Policy
+from onnxshare.checks.policy_file import read_policy
 from onnxshare.checks.policy_template import DEFAULT
 from onnxshare.checks.results import CheckReport, Finding, Metrics, ModelReport
 from onnxshare.checks.rule import Problem, Rule, Subject, command

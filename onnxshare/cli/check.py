@@ -256,7 +256,8 @@ def effective_policy(config: Path | None, *, isolated: bool) -> Policy:
     Raises:
         UsageError: it is not valid.
     """
-    from onnxshare.checks.policy import Policy, find_policy, read_policy
+    from onnxshare.checks.policy import Policy
+    from onnxshare.checks.policy_file import find_policy, read_policy
 
     found = Policy() if isolated else find_policy()
     if config is not None:
@@ -274,7 +275,7 @@ def only_changed(
     """
     from onnxshare.checks.git_changes import changed_since
     from onnxshare.checks.jobs import plan
-    from onnxshare.checks.policy import POLICY_FILE, PYPROJECT
+    from onnxshare.checks.policy_file import POLICY_FILE, PYPROJECT
 
     shared = [policy.path, given.baseline or policy.baseline]
     if not (given.isolated or given.config):  # one that is gone counts too

@@ -253,7 +253,7 @@ def model_path(given: Path | None) -> Path:
     if given is not None:
         return given
     from onnxshare.checks.model_names import find_models
-    from onnxshare.checks.policy import find_policy
+    from onnxshare.checks.policy_file import find_policy
 
     named = [entry.path for entry in find_policy().models]
     found = list(find_models(named)) if named else sorted(Path().glob("*.onnx"))

@@ -14,7 +14,8 @@ import pytest
 
 from onnxshare.api import check
 from onnxshare.checks.jobs import Job, each, plan
-from onnxshare.checks.policy import ModelEntry, Policy, read_policy
+from onnxshare.checks.policy import ModelEntry, Policy
+from onnxshare.checks.policy_file import read_policy
 from onnxshare.checks.results import ModelReport
 from onnxshare.errors import UsageError
 from tests.builders import model, node, save, tensor

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from onnxshare.checks.explain import all_pages
-from onnxshare.checks.policy import read_policy
+from onnxshare.checks.policy_file import read_policy
 from onnxshare.checks.policy_schema import policy_schema
 from onnxshare.checks.policy_template import PRESETS, starter
 from onnxshare.checks.rules import RULES

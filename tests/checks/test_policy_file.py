@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxshare.checks.policy import Policy, find_policy, read_policy
+from onnxshare.checks.policy import Policy
+from onnxshare.checks.policy_file import find_policy, read_policy
 from onnxshare.errors import UsageError
 
 GOOD = """
