@@ -127,6 +127,10 @@ def check(
     ignore: Sequence[str] = (),
     warn: Sequence[str] = (),
     baseline: Baseline | str | os.PathLike[str] | None = None,
+    baseline_ref: str | None = None,
+    changed_since: str | None = None,
+    fail_on: Literal["error", "warning"] | None = None,
+    max_findings: int | None = None,
     samples: Samples | str | Path | None = None,
     provider: str = "auto",
     input_shapes: InputShapes | None = None,
@@ -153,6 +157,13 @@ def check(
         baseline: findings that were there before, and what was measured then: a file, or what
             `known_findings.read_baseline` read from one. None is the policy's, which need not
             exist yet.
+        baseline_ref: a commit, branch or tag of git: the models as they were there are the
+            baseline; what a baseline file knows is known too.
+        changed_since: a commit, branch or tag of git: check only the models that are not what they
+            were where this side parted from it, or that are judged by what is not.
+        fail_on: "warning" lets findings that only warn fail too; None is what the policy says.
+        max_findings: how many findings that fail may be there before the check fails; None is what
+            the policy says.
         samples: inputs for the rules that run models; as of `onnxshare.compare`.
         provider: where these run; as of `onnxshare.compare`.
         input_shapes: sizes for symbolic inputs; as of `onnxshare.inspect`.
@@ -178,7 +189,7 @@ def check(
     """
     given = dict(locals())
     from onnxshare.checks.rules import RULES
-    from onnxshare.checks.run import How, run
+    from onnxshare.checks.run import How, Past, run
     from rewrites.head_offers import judge_heads
 
     ours = {rule.option: given[rule.option.replace("-", "_")] for rule in RULES}
@@ -189,7 +200,8 @@ def check(
         How(input_shapes, judge_heads, samples, provider, follow_symlinks, dims, run_limits),
         policy=policy,
         choice=(select, ignore, warn),
-        baseline=baseline,
+        past=Past(baseline, baseline_ref, changed_since),
+        failing=(fail_on, max_findings),
         jobs=jobs,
         progress=progress,
     )

@@ -51,6 +51,15 @@ def page(rule: Rule) -> str:
     )
 
 
+#: Where the pages of this project's rules are.
+_PAGES = "https://github.com/onnxshare/onnxshare/blob/main/docs/rules.md"
+
+
+def help_address(rule: Rule) -> str:
+    """The address of the page of a rule, as GitHub names its heading."""
+    return f"{_PAGES}#{rule.code.lower()}-{rule.name}"
+
+
 def default(rule: Rule) -> str:
     """The limit that `--select` takes, as text."""
     if rule.default is None:

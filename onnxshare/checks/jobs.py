@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from onnxshare.checks.model_names import find_models, portable
+from onnxshare.checks.model_names import covers, files_below, find_models, portable
 from onnxshare.checks.policy import ModelEntry, Policy
 from onnxshare.checks.results import Limit, ModelReport
 from onnxshare.errors import UsageError
@@ -52,12 +52,15 @@ def plan(sources: ModelSource | Sequence[ModelSource], policy: Policy) -> list[J
     match, later ones are put over earlier ones. A folder or glob without models among others gets
     a job with an error, so that the others are still checked.
 
+    A folder or a glob stands neither for what the policy excludes nor for its reference models.
+
     Raises:
         UsageError: nothing else is named than a folder or a glob that holds no model.
     """
     given = list(sources) if isinstance(sources, (list, tuple)) else [sources]
     entries = _Entries(policy.models)
     jobs: dict[str | int, Job] = {}
+    named = {portable(entry.path, policy.root) for entry in policy.models}
     given = given or [entry.path for entry in policy.models]
     for place, source in enumerate(given):
         if not isinstance(source, (str, os.PathLike)):
@@ -72,9 +75,53 @@ def plan(sources: ModelSource | Sequence[ModelSource], policy: Policy) -> list[J
             continue
         for path in paths:
             key = _STDIN if str(path) == _STDIN else portable(path, policy.root)
-            if key not in jobs:
+            spared = path != Path(source) and key not in named and _spared(key, policy)
+            if key not in jobs and not spared:
                 jobs[key] = _job(path, key, policy, entries.of(path))
     return list(jobs.values())
+
+
+def left_out(policy: Policy, planned: Sequence[Job]) -> list[str]:
+    """What the models of a policy leave out without anybody having said so, as text: models at and
+    below its folder that no entry names, and reference models that a folder or a glob names."""
+    if policy.path is None or not policy.models:
+        return []
+    entries, checked = _Entries(policy.models), {job.key for job in planned}
+    unnamed, references = [], []
+    for path in sorted(files_below(policy.root)):
+        key = portable(path, policy.root)
+        if path.suffix != ".onnx" or key in checked or _excluded(key, policy):
+            continue
+        if key not in policy.references:
+            unnamed += [] if entries.of(path) else [key]
+        elif entries.of(path):
+            references.append(key)
+    notes = []
+    if unnamed:
+        advice = "add an entry under models, or exclude them"
+        notes.append(
+            f"not checked, as no entry of {policy.path} names it: {_some(unnamed)}; {advice}"
+        )
+    if references:
+        notes.append(f"not checked, as a reference: {_some(references)}; name it to check it too")
+    return notes
+
+
+#: So many names are written out in a note.
+_SHOWN = 5
+
+
+def _some(names: Sequence[str]) -> str:
+    more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return ", ".join([*names[:_SHOWN], *more])
+
+
+def _spared(key: str, policy: Policy) -> bool:
+    return key in policy.references or _excluded(key, policy)
+
+
+def _excluded(key: str, policy: Policy) -> bool:
+    return any(covers(pattern, key) for pattern in policy.exclude)
 
 
 def _job(path: Path, key: str, policy: Policy, entries: list[ModelEntry]) -> Job:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from onnxshare.checks.metrics import METRICS, Measured, better
 from onnxshare.checks.model_names import covers
 from onnxshare.checks.policy import Allow
-from onnxshare.checks.results import CheckReport, Finding, Metrics, ModelReport, Silenced
-from onnxshare.errors import UsageError
+from onnxshare.checks.results import CheckReport, Finding, ModelReport, Silenced, fingerprint
+from onnxshare.errors import OnnxShareError, UsageError
 from onnxshare.io.atomic_write import replace_file
 from onnxshare.io.user_files import read_user_file
 
@@ -26,28 +28,110 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a baseline file holds: by fingerprint the code, model, node and message of each known
-    finding, and by model what was measured."""
+    """What was found and measured before.
+
+    Attributes:
+        findings: by fingerprint the code, model, node and message of each known finding.
+        metrics: by model what was measured.
+        contents: by model a digest of its graph and weights, by which it is known again under
+            another name; `onnxshare.comparison.function_digest`.
+        path: the file, or None.
+        unchanged: models that are what they were: whatever is found in them is known.
+    """
 
     findings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    metrics: Mapping[str, Mapping[str, int | float | None]] = field(default_factory=dict)
+    metrics: Mapping[str, Measured] = field(default_factory=dict)
+    contents: Mapping[str, str] = field(default_factory=dict)
     path: Path | None = None
+    unchanged: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(
+        cls,
+        findings: Iterable[Finding],
+        metrics: Mapping[str, Measured],
+        *,
+        unchanged: frozenset[str] = frozenset(),
+        ref: str | None = None,
+    ) -> Baseline:
+        """The baseline that knows these findings but for regressions, which are never known; those
+        of a commit or branch are marked with its name."""
+        mark = {} if ref is None else {"ref": ref}
+        known = {
+            finding.fingerprint: {**_entry(finding), **mark}
+            for finding in findings
+            if not finding.code.startswith("RG")
+        }
+        return cls(known, metrics, unchanged=unchanged)
 
     def knows(self, finding: Finding) -> bool:
-        """Whether the finding was there before; `write_baseline` never writes a regression."""
-        return finding.fingerprint in self.findings
+        """Whether the finding was there before."""
+        if finding.fingerprint in self.findings:
+            return True
+        return finding.key in self.unchanged and not finding.code.startswith("RG")
 
-    def stale(self, models: Iterable[str], met: set[str]) -> list[str]:
+    def before(self, model: str, now: Measured) -> Measured | None:
+        """What was measured of a model before, given what is measured now."""
+        return now if model in self.unchanged else self.metrics.get(model)
+
+    def over(self, other: Baseline) -> Baseline:
+        """Both, this one first where both know what was measured."""
+        return replace(
+            self,
+            findings={**self.findings, **other.findings},
+            metrics={**other.metrics, **self.metrics},
+            contents=other.contents,
+            path=other.path,
+        )
+
+    def renamed(self, former: Mapping[str, str]) -> Baseline:
+        """The same with models called what they are called now, given what they were called."""
+        now = {old: new for new, old in former.items()}
+        findings = {}
+        for key, item in self.findings.items():
+            name = now.get(item["model"])
+            if name is not None:
+                key = fingerprint(item["code"], name, item.get("node"))
+                item = {**item, "model": name, "fingerprint": key}
+            findings[key] = item
+        metrics = {now.get(name, name): values for name, values in self.metrics.items()}
+        contents = {now.get(name, name): digest for name, digest in self.contents.items()}
+        return replace(self, findings=findings, metrics=metrics, contents=contents)
+
+    def stale(self, models: Iterable[str], met: set[str], root: Path | None) -> list[str]:
         """The known findings of these models, by `ModelReport.name`, that were not found any more,
-        as text."""
+        and the models that are not there any more below a folder, if one is given, as text."""
+        advice = ", shrink the baseline with --update-baseline"
+        missed = [
+            f"baseline {item['code']} {_place(item)}: not found any more{advice}"
+            for item in self._missed(models, met)
+            if "ref" not in item
+        ]
+        if root is None:
+            return missed
+        names = {*self.metrics, *(item["model"] for item in self.findings.values())} - set(models)
+        gone = [name for name in sorted(names) if not os.path.lexists(root / name)]
+        return missed + [f"baseline {name}: is not there any more{advice}" for name in gone]
+
+    def fixed(self, models: Iterable[str], met: set[str]) -> list[str]:
+        """The findings of a commit or branch that are not found any more, as text."""
+        return [
+            f"fixed since {item['ref']}: {item['code']} {_place(item)}"
+            for item in self._missed(models, met)
+            if "ref" in item
+        ]
+
+    def _missed(self, models: Iterable[str], met: set[str]) -> list[Mapping[str, Any]]:
         checked = set(models)
         return [
-            f"baseline {item['code']} {item['model']}"
-            + (f" {item['node']}" if item.get("node") else "")
-            + ": not found any more, write the baseline anew"
-            for fingerprint, item in self.findings.items()
-            if item["model"] in checked and fingerprint not in met
+            item
+            for key, item in self.findings.items()
+            if item["model"] in checked and key not in met
         ]
+
+
+def _place(item: Mapping[str, Any]) -> str:
+    return f"{item['model']} {item['node']}" if item.get("node") else str(item["model"])
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -70,7 +154,11 @@ def read_baseline(path: Path) -> Baseline:
     good = isinstance(findings, list) and all(map(_is_known, findings)) and _are_metrics(metrics)
     if not good:
         raise UsageError(f"{path}: is not a baseline", remedy)
-    return Baseline({item["fingerprint"]: item for item in findings}, metrics, path)
+    contents = document.get("contents", {})
+    if not isinstance(contents, dict):
+        raise UsageError(f"{path}: is not a baseline", remedy)
+    known = {item["fingerprint"]: item for item in findings}
+    return Baseline(known, metrics, {name: str(one) for name, one in contents.items()}, path)
 
 
 #: What a metric is in a file: a number, or unknown.
@@ -83,10 +171,9 @@ def _is_known(item: object) -> bool:
 
 
 def _are_metrics(metrics: object) -> bool:
-    names = Metrics.__dataclass_fields__
     return isinstance(metrics, dict) and all(
         isinstance(values, dict)
-        and all(name in names and type(value) in _NUMBERS for name, value in values.items())
+        and all(name in METRICS and type(value) in _NUMBERS for name, value in values.items())
         for values in metrics.values()
     )
 
@@ -100,18 +187,75 @@ def write_baseline(report: CheckReport, path: Path) -> int:
         OutputError: the file cannot be written; the old one is kept.
     """
     known = [item.finding for item in report.silenced if item.by == "baseline"]
-    findings = [f for f in (*report.findings, *known) if not f.code.startswith("RG")]
+    metrics = {model.name: model.measured for model in report.models if model.metrics is not None}
+    made = Baseline.of((*report.findings, *known), metrics)
+    return _write(replace(made, contents=_contents(report.models)), path)
+
+
+def update_baseline(report: CheckReport, old: Baseline, path: Path, root: Path) -> tuple[int, int]:
+    """Write a baseline without the findings that are not found any more and the models that are
+    gone, and return how many findings are left and how many were dropped. Nothing is added: what
+    was measured changes only where it became better, and of models that have new names, the names.
+
+    Args:
+        report: what was found; models that were not checked, or could not be read, stay.
+        old: the baseline as it was.
+        path: where to write it.
+        root: the folder that names of models are relative to.
+
+    Raises:
+        OutputError: the file cannot be written; the old one is kept.
+    """
+    new = old.renamed({model.name: model.former for model in report.models if model.former})
+    read = {model.name: model for model in report.models if model.error is None}
+    found = {finding.fingerprint for finding in report.findings}
+    found |= {item.finding.fingerprint for item in report.silenced}
+
+    def stays(name: str) -> bool:
+        return name in read or os.path.lexists(root / name)
+
+    kept = {
+        key: item
+        for key, item in new.findings.items()
+        if (key in found if item["model"] in read else stays(item["model"]))
+    }
+    metrics = {
+        name: better(values, read[name].measured) if name in read else values
+        for name, values in new.metrics.items()
+        if stays(name)
+    }
+    now = {**new.contents, **_contents(read.values())}
+    contents = {name: now[name] for name in new.contents if stays(name)}
+    left = _write(replace(new, findings=kept, metrics=metrics, contents=contents), path)
+    return left, len(old.findings) - left
+
+
+def _contents(models: Iterable[ModelReport]) -> dict[str, str]:
+    """By name a digest of each model whose weights can be read."""
+    found = {model.name: content(model.path) for model in models if model.metrics is not None}
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
+def content(path: str) -> str | None:
+    """A digest of a model's graph and weights; None where these cannot be read."""
+    from onnxshare.comparison.function_digest import function_digest
+    from onnxshare.io.load import load
+
+    try:
+        return function_digest(load(path))
+    except OnnxShareError:
+        return None
+
+
+def _write(baseline: Baseline, path: Path) -> int:
     document = {
         "schema_version": SCHEMA_VERSION,
-        "findings": sorted(map(_entry, findings), key=lambda item: json.dumps(item)),
-        "metrics": {
-            model.name: asdict(model.metrics)
-            for model in sorted(report.models, key=lambda model: model.name)
-            if model.metrics is not None
-        },
+        "findings": sorted(baseline.findings.values(), key=lambda item: json.dumps(item)),
+        "metrics": {name: baseline.metrics[name] for name in sorted(baseline.metrics)},
+        "contents": {name: baseline.contents[name] for name in sorted(baseline.contents)},
     }
     replace_file(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    return len(findings)
+    return len(baseline.findings)
 
 
 def _entry(finding: Finding) -> dict[str, str | None]:
@@ -129,6 +273,7 @@ def silence(
     allow: Sequence[Allow],
     baseline: Baseline | None,
     today: datetime.date | None = None,
+    root: Path | None = None,
 ) -> tuple[tuple[ModelReport, ...], tuple[str, ...]]:
     """Take out the findings that do not count; of an entry that has expired the finding says so.
 
@@ -141,12 +286,12 @@ def silence(
     kept = tuple(_one(report, allow, baseline, day, used) for report in reports)
     stale: list[str] = []
     for place, entry in enumerate(allow):
-        if place not in used and any(covers(entry.model, report.name) for report in reports):
+        if place not in used and any(_covers(entry, report) for report in reports):
             stale.append(f"allow {entry.rule} ({entry.reason}): nothing needs it any more")
     judged = [report.name for report in reports if report.error is None]
     if baseline is not None:
         met = {finding.fingerprint for report in reports for finding in report.findings}
-        stale.extend(baseline.stale(judged, met))
+        stale.extend(baseline.stale(judged, met, root))
     return kept, tuple(stale)
 
 
@@ -183,6 +328,12 @@ def _one(
 def _matches(entry: Allow, finding: Finding, report: ModelReport) -> bool:
     return (
         entry.rule == finding.code
-        and covers(entry.model, report.name)
+        and _covers(entry, report)
         and fnmatchcase(finding.node or "", entry.node)
     )
+
+
+def _covers(entry: Allow, report: ModelReport) -> bool:
+    """Whether an entry is for a model, which may have had another name when it was written."""
+    names = (report.name, report.former)
+    return any(name is not None and covers(entry.model, name) for name in names)

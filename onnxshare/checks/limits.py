@@ -34,18 +34,43 @@ _EXAMPLES = {
 }
 
 
-def parse_limit(value: object, unit: Unit) -> Parsed:
+#: A limit relative to what the baseline says was measured: `baseline`, `baseline + 2%`.
+_RELATIVE = re.compile(r"baseline(?:\s*([+-])\s*(\d{1,6}(?:\.\d{1,6})?)\s*%)?")
+
+
+def parse_limit(value: object, unit: Unit, *, relative: bool = False) -> Parsed:
     """Return a limit from an option or a policy file: a number, or text, a number with an optional
     suffix k, M, G or T, or with %; for names a list, or text with commas.
+
+    Args:
+        value: what the user gave.
+        unit: what the limit is.
+        relative: whether it may be relative to the baseline, such as `baseline + 2%`, which then
+            is what is returned.
 
     Raises:
         ValueError: it is not what the unit wants; the message says what is expected.
     """
     words = unit in ("model", "target", "names", "flag")
+    if relative and isinstance(value, str) and (found := _RELATIVE.fullmatch(value.strip())):
+        return f"baseline {found[1]} {found[2]}%" if found[1] else "baseline"
     parsed = _word(value, unit) if words else _amount(value, unit)
     if parsed is None:
-        raise ValueError(f"expected {_EXAMPLES[unit]}, not {value!r}")
+        more = ", or 'baseline + 2%'" if relative else ""
+        raise ValueError(f"expected {_EXAMPLES[unit]}{more}, not {value!r}")
     return parsed
+
+
+def resolved(limit: str, before: float, *, whole: bool) -> float:
+    """The number that a limit relative to the baseline stands for, given what was measured: the
+    largest whole number that keeps it, if only these are measured."""
+    from decimal import ROUND_FLOOR, Decimal
+
+    found = _RELATIVE.fullmatch(limit)
+    assert found is not None
+    percent = Decimal(f"{found[1] or '+'}{found[2] or 0}")
+    exact = Decimal(str(before)) * (1 + percent / 100)
+    return int(exact.to_integral_value(ROUND_FLOOR)) if whole else float(exact)
 
 
 def _amount(value: object, unit: Unit) -> Parsed | None:

@@ -15,7 +15,8 @@ from onnxshare.errors import UsageError
 def find_models(names: Iterable[str | os.PathLike[str]]) -> tuple[Path, ...]:
     """Return the model files that names stand for, each once, in the order given.
 
-    A folder stands for every `.onnx` file in and below it, hidden folders left out. A name
+    A folder stands for every `.onnx` file in and below it, hidden folders and virtual
+    environments left out. A name
     with `*`, `?` or `[` that is not a file itself is a glob (`**` for any depth). Any other name
     is kept as it is, so that a missing model is reported as such along with the others.
 
@@ -31,7 +32,7 @@ def find_models(names: Iterable[str | os.PathLike[str]]) -> tuple[Path, ...]:
 
 def _expand(path: Path) -> list[Path]:
     if path.is_dir():
-        models = sorted(file for file in _files(path) if file.name.endswith(".onnx"))
+        models = sorted(file for file in files_below(path) if file.name.endswith(".onnx"))
         if not models:
             raise UsageError(f"{path}: holds no .onnx file", "name a folder or file that does")
         return models
@@ -53,7 +54,7 @@ def _matches(pattern: Path) -> Iterator[Path]:
     first = parts.index("**")
     form = re.compile("".join(map(_expression, parts[first:])))
     for start in glob.glob(os.path.join(*parts[:first])) if first else ["."]:
-        for path in _files(start):
+        for path in files_below(start):
             if form.fullmatch(path.relative_to(start).as_posix() + "/") and path.name[0] != ".":
                 yield path
 
@@ -65,9 +66,12 @@ def _expression(part: str) -> str:
     return fnmatch.translate(part).replace(".*", "[^/]*").removesuffix(r"\Z") + "/"
 
 
-def _files(folder: str | Path) -> Iterator[Path]:
-    """The files in and below a folder, hidden folders left out."""
+def files_below(folder: str | Path) -> Iterator[Path]:
+    """The files in and below a folder; hidden folders and virtual environments are left out."""
     for base, folders, files in os.walk(folder):
+        if "pyvenv.cfg" in files:
+            folders.clear()
+            continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(base, name) for name in files)
 
@@ -92,6 +96,25 @@ def _relative(path: str, root: str) -> str:
         return os.path.relpath(path, root)
     except ValueError:  # another drive
         return path
+
+
+def repository_root(folder: Path) -> Path | None:
+    """The nearest folder, at or above one, that is a repository of git, as a path that begins with
+    that one; None where there is none."""
+    place = folder
+    while not os.path.lexists(place / ".git"):
+        if place.resolve() == place.resolve().parent:
+            return None
+        place = place / ".."
+    return place
+
+
+def in_repository(path: str) -> str:
+    """A path relative to the root of the repository, as services that show it want it; unchanged
+    where the current folder is in none, or the path leads out of it."""
+    root = None if os.path.isabs(path) else repository_root(Path())
+    found = path if root is None else _relative(os.path.abspath(path), os.path.abspath(root))
+    return path if found.startswith("..") else found.replace("\\", "/")
 
 
 def covers(pattern: str, name: str) -> bool:

@@ -6,12 +6,12 @@ import datetime
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxshare.checks.limits import parse_limit
-from onnxshare.checks.results import Limit
+from onnxshare.checks.results import Limit, Severity
 from onnxshare.checks.rule import Rule
-from onnxshare.checks.rules import BY_CODE, BY_OPTION, LISTS, RULES
+from onnxshare.checks.rules import BY_CODE, BY_OPTION, LISTS, RULES, SETTINGS
 from onnxshare.errors import UsageError, hint
 
 if TYPE_CHECKING:
@@ -68,6 +68,14 @@ class Policy:
         warn: codes of the rules that only warn.
         allow: findings that do not count.
         baseline: the baseline file that is compared with, or None.
+        exclude: globs of paths, or folders, as of `Allow.model`: models that neither a folder nor a
+            glob stands for.
+        fail_on: whether findings that only warn fail the check too.
+        max_findings: how many findings that fail may be there before the check fails.
+        references: the reference models that the file names, by their names in baselines: neither a
+            folder nor a glob stands for them.
+        lines: by the option of each limit of `[check]` its line in the file, from 1.
+        searched: the files that would have come before `path`, and are not there.
     """
 
     limits: Mapping[str, Limit] = field(default_factory=dict)
@@ -76,6 +84,12 @@ class Policy:
     warn: frozenset[str] = frozenset()
     allow: tuple[Allow, ...] = ()
     baseline: Path | None = None
+    exclude: tuple[str, ...] = ()
+    fail_on: Severity = "error"
+    max_findings: int = 0
+    references: frozenset[str] = frozenset()
+    lines: Mapping[str, int] = field(default_factory=dict)
+    searched: tuple[Path, ...] = field(default=(), compare=False)
 
     @property
     def root(self) -> Path:
@@ -138,6 +152,19 @@ class Policy:
         return ordered(merged)
 
 
+def parse_setting(key: str, value: object) -> Any:
+    """What one of `SETTINGS` says.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    if key == "max-findings":
+        return parse_limit(value, "count")
+    if value in ("error", "warning"):
+        return value
+    raise ValueError(f"expected 'error' or 'warning', not {value!r}")
+
+
 def ordered(limits: Mapping[str, Limit]) -> dict[str, Limit]:
     """The limits in the order of the rules, without those that are switched off."""
     own = [rule.option for rule in RULES]
@@ -164,7 +191,7 @@ def read_limits(values: Mapping[str, object], prefix: str, problems: list[str]) 
     that is not a limit adds a line to `problems`, with `prefix`, such as `--`, before its name."""
     limits: dict[str, Limit] = {}
     own = [rule.option for rule in RULES]
-    others = [name for name in values if name not in own and name not in LISTS]
+    others = [name for name in values if name not in own and name not in (*LISTS, *SETTINGS)]
     for rule in filter(None, map(BY_OPTION.get, own + others)):
         value = values.get(rule.option)
         if value is None:
@@ -173,7 +200,7 @@ def read_limits(values: Mapping[str, object], prefix: str, problems: list[str]) 
             limits[rule.option] = False
             continue
         try:
-            limits[rule.option] = parse_limit(value, rule.unit)
+            limits[rule.option] = parse_limit(value, rule.unit, relative=bool(rule.metric))
         except ValueError as error:
             problems.append(f"{prefix}{rule.option}: {error}")
     return limits

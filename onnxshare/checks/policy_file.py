@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onnxshare.checks.model_names import portable
+from onnxshare.checks.model_names import portable, repository_root
 from onnxshare.checks.policy import (
     Allow,
     ModelEntry,
@@ -17,11 +18,12 @@ from onnxshare.checks.policy import (
     fail_on,
     find_codes,
     ordered,
+    parse_setting,
     read_limits,
     report_unknown,
 )
 from onnxshare.checks.results import Limit
-from onnxshare.checks.rules import BY_OPTION, LISTS
+from onnxshare.checks.rules import BY_OPTION, LISTS, SETTINGS
 from onnxshare.errors import UsageError
 from onnxshare.io.user_files import read_user_file
 
@@ -29,26 +31,39 @@ from onnxshare.io.user_files import read_user_file
 POLICY_FILE = "onnxshare.toml"
 PYPROJECT = "pyproject.toml"
 
-_KEYS = ("models", "check", "allow", "baseline")
+_KEYS = ("models", "exclude", "check", "allow", "baseline")
 _MODEL_KEYS = ("path", "check", "input-shapes", "samples", "reference")
 _ALLOW_KEYS = ("rule", "reason", "model", "node", "expires")
 
 
 def find_policy(folder: Path | None = None) -> Policy:
-    """Return the policy of a folder (the current one, if not given), or an empty one.
+    """Return the policy of a folder (the current one, if not given), or of the nearest folder above
+    it that has one, up to the root of the repository; or an empty one.
 
-    `onnxshare.toml` comes first, then `[tool.onnxshare]` in `pyproject.toml`.
+    In each, `onnxshare.toml` comes first, then `[tool.onnxshare]` in `pyproject.toml`.
 
     Raises:
         UsageError: as `read_policy`.
     """
-    own = POLICY_FILE if folder is None else folder / POLICY_FILE
-    if Path(own).is_file():
-        return read_policy(Path(own))
-    project = Path(PYPROJECT) if folder is None else folder / PYPROJECT
-    if project.is_file() and _tool_table(_read_toml(project)[0], project) is not None:
-        return read_policy(project)
-    return Policy()
+    searched: list[Path] = []
+    for place in _folders(folder):
+        own, project = place / POLICY_FILE, place / PYPROJECT
+        if own.is_file():
+            return replace(read_policy(own), searched=tuple(searched))
+        if project.is_file() and _tool_table(_read_toml(project)[0], project) is not None:
+            return replace(read_policy(project), searched=(*searched, own))
+        searched += (own, project)
+    return replace(Policy(), searched=tuple(searched))
+
+
+def _folders(folder: Path | None = None) -> list[Path]:
+    """Where a policy is looked for: a folder (the current one, if not given), and those above it,
+    up to the root of the repository; where there is no repository, the folder alone."""
+    places = [folder or Path()]
+    root = repository_root(places[0])
+    while root is not None and places[-1] != root:
+        places.append(places[-1] / "..")
+    return places
 
 
 def read_policy(path: Path) -> Policy:
@@ -103,7 +118,8 @@ class _Reader:
     def policy(self, document: Mapping[str, Any]) -> Policy:
         prefix = self._prefix
         report_unknown(document, _KEYS, prefix, self.problems)
-        table, limits = self._check(document, prefix, f"a table, [{prefix}check]", LISTS)
+        more = (*LISTS, *SETTINGS)
+        table, limits = self._check(document, prefix, f"a table, [{prefix}check]", more)
         baseline = self._text(document, "baseline", prefix, "the path of a file")
         policy = Policy(
             ordered(limits),
@@ -111,10 +127,14 @@ class _Reader:
             self._path,
             allow=tuple(self._allow(document.get("allow", []))),
             baseline=None if baseline is None else Path(self._beside(baseline)),
+            lines={option: line for option in limits if (line := self._key_line(option))},
+            exclude=tuple(map(self._portable, self._words(document, "exclude", prefix))),
+            **self._settings(table),
         )
-        words = {key: self._words(table, key) for key in LISTS}
+        words = {key: self._words(table, key, f"{prefix}check.") for key in LISTS}
         for key, given in words.items():
             find_codes(given, f"{prefix}check.{key}:", self.problems)
+        policy = replace(policy, references=self._references(policy))
         if self.problems:
             return policy
         try:
@@ -141,12 +161,29 @@ class _Reader:
                 limits[option] = self._beside(limit)
         return table, limits
 
-    def _words(self, table: Mapping[str, Any], key: str) -> list[str]:
+    def _words(self, table: Mapping[str, Any], key: str, prefix: str) -> list[str]:
         words = table.get(key, [])
-        if isinstance(words, list) and all(isinstance(word, str) for word in words):
+        if isinstance(words, list) and all(isinstance(word, str) and word for word in words):
             return words
-        self.problems.append(f'{self._prefix}check.{key}: expected a list such as ["WS101"]')
+        example = "models/old/*.onnx" if key == "exclude" else "WS101"
+        self.problems.append(f'{prefix}{key}: expected a list such as ["{example}"]')
         return []
+
+    def _references(self, policy: Policy) -> frozenset[str]:
+        every = (policy.limits, *(entry.limits for entry in policy.models))
+        found = (limits.get("equivalent-to") for limits in every)
+        return frozenset(portable(one, policy.root) for one in found if isinstance(one, str))
+
+    def _settings(self, table: Mapping[str, Any]) -> dict[str, Any]:
+        """The keys of `[check]` that say when it fails."""
+        found = {}
+        for key, value in table.items():
+            if key in SETTINGS:
+                try:
+                    found[key.replace("-", "_")] = parse_setting(key, value)
+                except ValueError as error:
+                    self.problems.append(f"{self._prefix}check.{key}: {error}")
+        return found
 
     def _models(self, models: Any) -> list[ModelEntry]:
         good = isinstance(models, list)
@@ -221,7 +258,7 @@ class _Reader:
                 continue
             model = self._text(table, "model", prefix)
             node = self._text(table, "node", prefix) or "*"
-            where = "*" if model is None else portable(self._beside(model), self._path.parent)
+            where = "*" if model is None else self._portable(model)
             for code in find_codes([rule], f"{prefix}rule:", self.problems):
                 allowed.append(Allow(code, reason, where, node, expires))
         return allowed
@@ -233,6 +270,9 @@ class _Reader:
             name = name.replace("\0", "")
         return str(self._path.parent / name)
 
+    def _portable(self, name: str) -> str:
+        return portable(self._beside(name), self._path.parent)
+
     def _line(self, name: str) -> int | None:
         """The first line that holds the name in quotes; tomllib does not tell."""
         quoted = (f'"{name}"', f"'{name}'")
@@ -240,3 +280,8 @@ class _Reader:
             if any(text in line for text in quoted):
                 return number
         return None
+
+    def _key_line(self, key: str) -> int | None:
+        """The first line that gives a key a value."""
+        form = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]")
+        return next((n for n, line in enumerate(self._lines, 1) if form.match(line)), None)

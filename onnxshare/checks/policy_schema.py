@@ -33,17 +33,25 @@ _LIMITS: dict[Unit, dict[str, Any]] = {
 }
 
 
+_RELATIVE = {"type": "string", "pattern": r"^\s*baseline(\s*[+-]\s*[0-9.]+\s*%)?\s*$"}
+_SETTINGS = {
+    "fail-on": {"description": "Whether warnings fail too.", "enum": ["error", "warning"]},
+    "max-findings": {"description": "How many findings may fail.", "type": "integer", "minimum": 0},
+}
+
+
 def policy_schema() -> dict[str, Any]:
     """The schema of `onnxshare.toml` and of `[tool.onnxshare]` (JSON Schema, draft 2020-12)."""
     limits = {
         rule.option: {
             "description": f"{rule.code} {rule.name}: {rule.measures}. Example: {example(rule)}",
-            "anyOf": [_LIMITS[rule.unit], {"const": False}],
+            "anyOf": [_LIMITS[rule.unit], *([_RELATIVE] if rule.metric else []), {"const": False}],
         }
         for rule in RULES
     }
     words = {"type": "array", "items": {"enum": _words()}}
-    check = _table({**limits, "select": words, "ignore": words, "warn": words})
+    lists = {"select": words, "ignore": words, "warn": words}
+    check = _table({**limits, **lists, **_SETTINGS})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "onnxshare policy",
@@ -54,6 +62,11 @@ def policy_schema() -> dict[str, Any]:
                     "description": "Paths, folders and globs, or tables with their own settings.",
                     "type": "array",
                     "items": {"anyOf": [{"type": "string", "minLength": 1}, _model(limits)]},
+                },
+                "exclude": {
+                    "description": "Globs of models that no folder or glob stands for.",
+                    "type": "array",
+                    "items": {"type": "string", "minLength": 1},
                 },
                 "check": {"description": "The limits.", **check},
                 "allow": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Mapping
@@ -102,9 +103,6 @@ PRESETS: dict[str, Preset] = {
 
 _SCHEMA = "https://raw.githubusercontent.com/onnxshare/onnxshare/main/onnxshare.schema.json"
 
-#: More models than this are named by one glob.
-_NAMED = 8
-
 _HINTS = """
 # An entry may have limits of its own, sizes for symbolic inputs, a model that its models must be
 # equivalent to, and the inputs to compare them on:
@@ -132,6 +130,8 @@ def starter(preset: str, folder: Path) -> str:
         "",
         "# Known findings and measured values, written by `onnxshare check --write-baseline FILE`:",
         '# baseline = "onnxshare-baseline.json"',
+        "# Models that no folder or glob below stands for:",
+        '# exclude = ["models/old/*"]',
         "",
         "[check]",
     ]
@@ -148,12 +148,16 @@ def starter(preset: str, folder: Path) -> str:
 
 
 def _models(folder: Path) -> list[str]:
+    """Globs for the models of a folder, so that those added later are checked too: one for each
+    folder in it that holds some, at any depth."""
     try:
         found = find_models([folder])
     except UsageError:
         return ["**/*.onnx"]
-    names = [Path(os.path.relpath(path, folder)).as_posix() for path in found]
-    return names if len(names) <= _NAMED else ["**/*.onnx"]
+    parts = [Path(os.path.relpath(path, folder)).parts for path in found]
+    folders = sorted({part[0] for part in parts if len(part) > 1})
+    own = ["*.onnx"] if any(len(part) == 1 for part in parts) else []
+    return own + [f"{glob.escape(name)}/**/*.onnx" for name in folders]
 
 
 def _toml(value: Limit) -> str:

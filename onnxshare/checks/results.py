@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import ClassVar, Literal
 
+from onnxshare.checks.metrics import Difference, Measured, Metrics, differences
+from onnxshare.checks.model_names import in_repository
 from onnxshare.support.dataclass_tools import Result
 
 #: Version of the JSON layout; it changes when a field changes its meaning or goes away.
@@ -62,8 +64,13 @@ class Finding:
     @property
     def fingerprint(self) -> str:
         """What stays the same from run to run, whatever is measured: rule, model and node."""
-        key = "\0".join((self.code, self.key or self.model, self.node or ""))
-        return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:32]
+        return fingerprint(self.code, self.key or self.model, self.node)
+
+
+def fingerprint(code: str, model: str, node: str | None) -> str:
+    """What a finding of a rule, in a model and at a node, is known by."""
+    key = "\0".join((code, model, node or ""))
+    return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -82,24 +89,6 @@ class Silenced:
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """What the rules measure, whether or not a rule was selected; unknown is None.
-
-    Attributes:
-        params, macs, peak_activation_bytes, sharing_ratio: as of `inspect`'s totals.
-        fc_share: parameters used by fully connected layers / all parameters.
-        file_bytes: the model file and its external data.
-    """
-
-    params: int
-    fc_share: float
-    sharing_ratio: float | None
-    macs: int | None
-    file_bytes: int | None = None
-    peak_activation_bytes: int | None = None
-
-
-@dataclass(frozen=True)
 class ModelReport:
     """One model's part of the report.
 
@@ -112,6 +101,8 @@ class ModelReport:
         error: why the model, or what it is compared with, could not be read; else None.
         line: the line of the policy file that names the model, from 1, or None.
         key: its name in baselines, as of `Finding`; empty: `path` is it.
+        before: what was measured of it before; None where nothing is known of that.
+        former: the name that it had before, if it has another one now.
     """
 
     path: str
@@ -122,6 +113,18 @@ class ModelReport:
     error: str | None = None
     line: int | None = None
     key: str = ""
+    before: Measured | None = None
+    former: str | None = None
+
+    @property
+    def measured(self) -> Measured:
+        """What was measured, by metric."""
+        return {} if self.metrics is None else asdict(self.metrics)
+
+    @property
+    def differences(self) -> list[Difference]:
+        """What is not what it was."""
+        return [] if self.metrics is None else differences(self.before or {}, self.measured)
 
     @property
     def name(self) -> str:
@@ -138,24 +141,47 @@ class CheckReport(Result):
         models: one part per model, in the order they were given.
         policy: the policy file, or None.
         stale: what the baseline, or an `allow` entry, names and no model does any more, as text.
-        before: per model what the baseline says was measured.
+        notes: what else there is to know of the models as a whole, as text.
+        fail_on: whether findings that only warn fail the check too.
+        max_findings: how many findings that fail may be there before the check fails.
+        lines: by the code of each rule that the policy file limits for all models, the line there.
     """
 
-    SHOWN = ("schema_version", "passed", "summary", "limits", "policy", "stale", "models")
+    SHOWN = (
+        *("schema_version", "passed", "summary", "limits", "policy", "stale", "notes"),
+        "models",
+    )
     schema_version: ClassVar[int] = SCHEMA_VERSION
 
     limits: dict[str, Limit]
     models: tuple[ModelReport, ...]
     policy: str | None = None
     stale: tuple[str, ...] = ()
-    before: dict[str, dict[str, int | float | None]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    fail_on: Severity = "error"
+    max_findings: int = 0
+    lines: dict[str, int] = field(default_factory=dict)
 
-    def anchor(self, model: ModelReport) -> tuple[str, int]:
-        """Where a person can change something about a model, for tools that want a file and a
-        line: the policy file where it names the model, else the model file, which has no lines."""
-        if self.policy is not None and model.line is not None:
-            return self.policy, model.line
-        return model.path, 1
+    def anchor(self, model: ModelReport, code: str = "") -> tuple[str, int]:
+        """Where a person can change something about a finding of a rule in a model, for tools that
+        want a file and a line: the policy file where it names the model, or else limits the rule,
+        else the model file, which has no lines. The path is relative to the repository's root."""
+        line = model.line or self.lines.get(code)
+        if self.policy is not None and line is not None:
+            return in_repository(self.policy), line
+        return in_repository(model.path), 1
+
+    @property
+    def headline(self) -> str:
+        """One line: whether the check passed, what was checked and found, and what changed."""
+        changed = [model for model in self.models if model.differences]
+        words = [f"{'passed' if self.passed else 'failed'}: {self.verdict}"]
+        if len(changed) == 1:
+            words.append(f"{changed[0].path}: {changed[0].differences[0]}")
+        elif changed:
+            worse = sum(any(one.worse for one in model.differences) for model in changed)
+            words.append(f"{len(changed)} models changed, {worse or 'none'} for the worse")
+        return "; ".join(words)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -165,7 +191,8 @@ class CheckReport(Result):
     @property
     def errors(self) -> tuple[Finding, ...]:
         """The findings that fail the check."""
-        return tuple(finding for finding in self.findings if finding.severity == "error")
+        every = self.fail_on == "warning"
+        return tuple(found for found in self.findings if every or found.severity == "error")
 
     @property
     def silenced(self) -> tuple[Silenced, ...]:
@@ -179,15 +206,31 @@ class CheckReport(Result):
 
     @property
     def passed(self) -> bool:
-        """Whether every model was read and keeps every rule, those that only warn apart."""
-        return not self.errors and not self.unreadable
+        """Whether every model was read, and no more findings fail than may."""
+        return len(self.errors) <= self.max_findings and not self.unreadable
 
     @property
     def exit_code(self) -> int:
         """0: passed; 1: there are findings that fail; 2: a model could not be read."""
         if self.unreadable:
             return 2
-        return 1 if self.errors else 0
+        return 0 if self.passed else 1
+
+    @property
+    def verdict(self) -> str:
+        """One line: what was checked and found."""
+        judged = len(self.models) - len(self.unreadable)
+        words = [f"{counted(judged, 'model')} checked, {counted(len(self.findings), 'finding')}"]
+        warnings = len(self.findings) - len(self.errors)
+        if warnings:
+            words[0] += f" ({warnings} only {'warns' if warnings == 1 else 'warn'})"
+        if self.errors and self.max_findings:
+            words.append(f"{self.max_findings} may be there")
+        if self.silenced:
+            words.append(f"{len(self.silenced)} silenced")
+        if self.unreadable:
+            words.append(f"{counted(len(self.unreadable), 'model')} could not be read")
+        return ", ".join(words)
 
     @property
     def summary(self) -> dict[str, int]:
@@ -199,3 +242,8 @@ class CheckReport(Result):
             "silenced": len(self.silenced),
             "unreadable": len(self.unreadable),
         }
+
+
+def counted(number: int, word: str) -> str:
+    """A number of things: `no findings`, `1 model`, `2 models`."""
+    return f"{number or 'no'} {word}{'' if number == 1 else 's'}"

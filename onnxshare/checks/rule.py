@@ -13,7 +13,8 @@ from onnxshare.checks.limits import Unit, show
 
 if TYPE_CHECKING:
     from onnxshare.analysis.results import HeadFacts, Inspection
-    from onnxshare.checks.results import Limit, Metrics
+    from onnxshare.checks.metrics import Metrics
+    from onnxshare.checks.results import Limit
     from onnxshare.comparison.results import Comparison
     from onnxshare.io.load import Model
 
@@ -106,6 +107,9 @@ class Rule:
         needs: what it needs that costs time.
         help: what `onnxshare check --help` says of the option; where empty, the limit is given by
             `--limit` or in a policy file.
+        metric: the field of `Metrics` that is checked against the limit; where there is one, the
+            limit may be relative to what it was: `baseline + 2%`.
+        short: what is wrong with a model that has a finding, in a few words.
     """
 
     code: str
@@ -119,6 +123,8 @@ class Rule:
     judge: Figure | Callable[[Subject, Any], Iterable[Problem]]
     needs: frozenset[Need] = field(default_factory=frozenset)
     help: str = ""
+    metric: str = ""
+    short: str = ""
 
     def problems(self, subject: Subject, limit: Any) -> Iterable[Problem]:
         """What is wrong with a model under a limit."""

@@ -17,6 +17,7 @@ from onnxshare.errors import UsageError
 from onnxshare.support import progress
 
 if TYPE_CHECKING:
+    from onnxshare.checks.known_findings import Baseline
     from onnxshare.checks.policy import Policy
     from onnxshare.checks.results import CheckReport, ModelReport
 
@@ -25,8 +26,21 @@ _LIMITS = "Limits"
 _RULES = "Rules"
 _BASELINE = "Baseline"
 _REPORTS = "Reports"
+_EXIT = "When it fails"
 
-Format = Literal["full", "concise", "json", "github", "sarif", "junit", "gitlab", "markdown"]
+Format = Literal[
+    "full",
+    "concise",
+    "json",
+    "github",
+    "sarif",
+    "junit",
+    "gitlab",
+    "markdown",
+    "comment",
+    "csv",
+    "jsonl",
+]
 
 _METAVARS = {"bytes": "SIZE", "count": "N"}
 
@@ -87,7 +101,7 @@ class Options:
     config: Path | None = option(
         None,
         "The policy file. Left out: onnxshare.toml, or \\[tool.onnxshare] in "
-        "pyproject.toml, of the current folder.",
+        "pyproject.toml, of the current folder or one above it in the repository.",
         metavar="FILE",
         panel=_RULES,
     )
@@ -104,11 +118,32 @@ class Options:
         metavar="FILE",
         panel=_BASELINE,
     )
+    baseline_ref: str | None = option(
+        None,
+        "The models as they were at this commit, branch or tag of git are the baseline.",
+        metavar="REF",
+        panel=_BASELINE,
+    )
     write_baseline: Path | None = option(
         None,
         "Write what is found and measured as the baseline, and exit 0.",
         metavar="FILE",
         panel=_BASELINE,
+    )
+    update_baseline: bool = option(
+        False,
+        "Take what is fixed out of the baseline, and let what was measured become better. "
+        "Nothing is added to it.",
+        panel=_BASELINE,
+    )
+    fail_on: Literal["error", "warning"] | None = option(
+        None, "Whether findings that only warn fail too.", panel=_EXIT
+    )
+    max_findings: int | None = option(
+        None, "Fail only if more findings than this fail.", metavar="N", min=0, panel=_EXIT
+    )
+    exit_zero: bool = option(
+        False, "Exit 0 whatever is found; 2 if a model cannot be read.", panel=_EXIT
     )
     output: Format = option("full", "How to print the report.", "--format", panel=_REPORTS)
     report: list[str] | None = option(
@@ -154,16 +189,13 @@ def command(given: Options) -> int:
         reports.append(("html", given.html))
     policy = effective_policy(given.config, isolated=given.isolated)
     models: list[Path | str] = list(given.models or ())
-    models = models or [entry.path for entry in policy.models] or [options.model_path(None)]
+    if not models and not policy.models:
+        models = [options.model_path(None)]
     limits = {name.replace("_", "-"): limit for name, limit in vars(given.limits).items()}
     policy = policy.with_options({**limits, **named_limits(given.limit)})
+    baseline = _baseline(given, policy)
     files = [path for path in (given.out, *(path for _, path in reports)) if path is not None]
     _check_files(given, files, models, policy)
-    if given.changed_since is not None:
-        models = only_changed(models, given.changed_since, policy, given)
-        if not models:
-            note(f"no model changed since {given.changed_since}")
-            return 0
     import onnxshare
     from onnxshare.cli.progress import Steps
 
@@ -174,7 +206,11 @@ def command(given: Options) -> int:
             select=split(given.select),
             ignore=split(given.ignore),
             warn=split(given.warn),
-            baseline=given.baseline,
+            baseline=baseline,
+            baseline_ref=given.baseline_ref,
+            changed_since=given.changed_since,
+            fail_on=given.fail_on,
+            max_findings=given.max_findings,
             samples=given.samples,
             provider=given.provider,
             **sizes,
@@ -183,8 +219,33 @@ def command(given: Options) -> int:
             jobs=given.jobs,
             progress=counted,
         )
+    if baseline is None and not given.baseline_ref and not given.write_baseline:
+        _advise_baseline(found)
     with options.report_to(given.out, read={}, force=given.force):
-        return _finish(found, given.output, reports, given.write_baseline)
+        code = _finish(found, given.output, reports)
+    if given.write_baseline is not None:
+        return _write_baseline(found, given.write_baseline)
+    if given.update_baseline and baseline is not None:
+        _update_baseline(found, baseline, policy)
+    return 0 if given.exit_zero and code == 1 else code
+
+
+def _baseline(given: Options, policy: Policy) -> Baseline | None:
+    """The baseline file that counts, read.
+
+    Raises:
+        UsageError: it is not a baseline, or there is none to be updated.
+    """
+    from onnxshare.checks.known_findings import read_baseline
+
+    path = given.baseline or policy.baseline
+    if given.update_baseline and given.write_baseline:
+        raise UsageError("--write-baseline and --update-baseline do not go together", "give one")
+    if given.update_baseline and path is None:
+        raise UsageError("--update-baseline needs a baseline", "name it by --baseline FILE")
+    if path is None or not (path.exists() or given.baseline or given.update_baseline):
+        return None
+    return read_baseline(path)
 
 
 def _check_files(
@@ -212,21 +273,14 @@ def _check_files(
         check_output(path, force=given.force, report=True)
 
 
-def _finish(
-    report: CheckReport, output: Format, reports: list[tuple[str, Path]], known: Path | None
-) -> int:
-    """Print and write the reports and the baseline, and return the exit code."""
-    from onnxshare.checks.known_findings import write_baseline
+def _finish(report: CheckReport, output: Format, reports: list[tuple[str, Path]]) -> int:
+    """Print and write the reports, and return the exit code."""
     from onnxshare.io.atomic_write import replace_file
     from onnxshare.report.checks import render
     from onnxshare.report.checks.text import print_findings
 
-    regression = any("max-regression" in model.limits for model in report.models)
-    if known is None and regression and not report.before:
-        note(
-            "note: RG501 judges nothing without a baseline; --write-baseline FILE writes one, "
-            "--baseline FILE or the policy names it"
-        )
+    for words in report.notes:
+        note(f"note: {words}")
     for model in report.unreadable:
         note(f"onnxshare: error: {model.error}")
     if output in ("full", "concise"):  # with colours where these are for a person
@@ -235,13 +289,39 @@ def _finish(
         write_utf8(render(report, output), commands=output == "github")
     for name, path in reports:
         replace_file(path, render(report, name))
-    if known is None:
-        return report.exit_code
+    return report.exit_code
+
+
+def _advise_baseline(report: CheckReport) -> None:
+    from onnxshare.checks.run import needing_baseline
+
+    codes = needing_baseline(report)
+    if codes:
+        note(
+            f"note: {', '.join(codes)} {'judges' if len(codes) == 1 else 'judge'} nothing without "
+            "a baseline; --write-baseline FILE writes one, --baseline FILE or the policy names it"
+        )
+
+
+def _write_baseline(report: CheckReport, path: Path) -> int:
+    from onnxshare.checks.known_findings import write_baseline
+
     if report.unreadable:
-        raise UsageError(f"{known}: not written, because a model could not be read", "fix it first")
-    count = write_baseline(report, known)
-    note(f"wrote {known}: {count} known finding{'' if count == 1 else 's'}")
+        raise UsageError(f"{path}: not written, because a model could not be read", "fix it first")
+    count = write_baseline(report, path)
+    note(f"wrote {path}: {count} known finding{'' if count == 1 else 's'}")
     return 0
+
+
+def _update_baseline(report: CheckReport, baseline: Baseline, policy: Policy) -> None:
+    from onnxshare.checks.known_findings import update_baseline
+
+    assert baseline.path is not None
+    left, fixed = update_baseline(report, baseline, baseline.path, policy.root)
+    note(
+        f"wrote {baseline.path}: {left} known finding{'' if left == 1 else 's'}, {fixed} less "
+        "than before"
+    )
 
 
 #: Variables that say what options say begin with this.
@@ -263,26 +343,6 @@ def effective_policy(config: Path | None, *, isolated: bool) -> Policy:
     if config is not None:
         found = read_policy(config)
     return found if isolated else found.with_options(*_variables())
-
-
-def only_changed(
-    models: Sequence[Path | str], revision: str, policy: Policy, given: Options
-) -> list[Path | str]:
-    """Those of the models that changed since a commit, or what they are judged by.
-
-    Raises:
-        UsageError: git does not know.
-    """
-    from onnxshare.checks.git_changes import changed_since
-    from onnxshare.checks.jobs import plan
-    from onnxshare.checks.policy_file import POLICY_FILE, PYPROJECT
-
-    shared = [policy.path, given.baseline or policy.baseline]
-    if not (given.isolated or given.config):  # one that is gone counts too
-        shared += [Path(POLICY_FILE), Path(PYPROJECT) if policy.path is None else None]
-    planned = plan(models, policy)
-    jobs = changed_since(planned, revision, [path for path in shared if path], given.samples)
-    return [job.source for job in jobs if isinstance(job.source, (str, Path))]
 
 
 def named_limits(given: Sequence[str] | None) -> dict[str, str]:

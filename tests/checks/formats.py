@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import functools
+import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -39,8 +41,9 @@ def of_json(text: str) -> list[str]:
 def of_github(text: str) -> list[str]:
     commands = [line for line in text.splitlines() if line]
     assert all(re.match(r"::(error|warning|notice) ", line) for line in commands)
-    kinds = [line[2] for line in commands]
-    assert kinds == sorted(kinds, key="ewn".index), "errors come first"
+    verdict, *kinds = [line[2] for line in commands]
+    assert verdict == "n", "the verdict comes first"
+    assert kinds == sorted(kinds, key="ewn".index), "then errors"
     return [found[1] for line in commands if (found := re.search(r"title=([A-Z]{2}\d{3}) ", line))]
 
 
@@ -87,6 +90,15 @@ def of_markdown(text: str) -> list[str]:
     ]
 
 
+def of_csv(text: str) -> list[str]:
+    rows = csv.DictReader(io.StringIO(text))
+    return [code for row in rows for code in row["codes"].split()]
+
+
+def of_jsonl(text: str) -> list[str]:
+    return [code for line in text.splitlines() for code in json.loads(line)["codes"]]
+
+
 def of_html(text: str) -> list[str]:
     """The rule of each finding: a heading per rule, and a part per finding below it."""
     return [
@@ -105,5 +117,8 @@ READERS = {
     "junit": of_junit,
     "gitlab": of_gitlab,
     "markdown": of_markdown,
+    "comment": of_markdown,
+    "csv": of_csv,
+    "jsonl": of_jsonl,
     "html": of_html,
 }

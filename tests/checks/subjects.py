@@ -14,7 +14,7 @@ from onnxshare.analysis.results import (
     Totals,
     WeightFacts,
 )
-from onnxshare.checks.results import Metrics
+from onnxshare.checks.metrics import Metrics
 from onnxshare.checks.rule import Problem, Subject
 from onnxshare.checks.rules import BY_OPTION
 from onnxshare.comparison.results import Comparison, Verdict

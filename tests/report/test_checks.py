@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxshare.checks.results import CheckReport, Finding, Limit, Metrics, ModelReport, Silenced
+from onnxshare.checks.metrics import Metrics
+from onnxshare.checks.results import CheckReport, Finding, Limit, ModelReport, Silenced
 from onnxshare.checks.rules import BY_CODE
 from onnxshare.report.checks import FORMATS, render
 from tests.checks.formats import READERS
@@ -24,8 +25,7 @@ METRICS = Metrics(10, 0.5, None, 100, 1_000)
 
 
 def report(*models: ModelReport, policy: str | None = None) -> CheckReport:
-    before: dict[str, dict[str, int | float | None]] = {ODD: {"params": 8, "macs": 100}}
-    return CheckReport({}, models, policy, (f"stale {ODD}",), before)
+    return CheckReport({}, models, policy, (f"stale {ODD}",), (f"note {ODD}",))
 
 
 EVERYTHING = report(
@@ -36,6 +36,7 @@ EVERYTHING = report(
         {"max-fc-share": 0.5, "convolution-form": True, "size-locked": True},
         METRICS,
         line=7,
+        before={"params": 8, "macs": 100},
     ),
     ModelReport("bad.onnx", error=f"bad.onnx: {ODD}"),
     policy=f"dir {ODD}.toml",
@@ -55,9 +56,11 @@ def test_odd_names_break_no_format(name: str) -> None:
 
 def test_github_escapes_and_puts_errors_first() -> None:
     lines = render(EVERYTHING, "github").splitlines()
-    assert [line.split()[0] for line in lines] == ["::error"] * 3 + ["::warning", "::notice"]
-    assert lines[1].startswith("::error file=dir a|b`c%25d%3Ae%2Cf%0D%0A<script>")
-    assert ",line=7,title=WS104 convolution-form::" in lines[1]
+    kinds = ["::notice", *["::error"] * 3, "::warning", *["::notice"] * 3]
+    assert [line.split()[0] for line in lines] == kinds
+    assert lines[0].startswith("::notice title=onnxshare::failed: 1 model checked, 3 findings")
+    assert lines[2].startswith("::error file=dir a|b`c%25d%3Ae%2Cf%0D%0A<script>")
+    assert ",line=7,title=WS104 convolution-form::" in lines[2]
 
 
 def test_sarif_holds_what_is_silenced_and_what_failed() -> None:
@@ -93,7 +96,12 @@ def test_a_fingerprint_is_that_of_rule_model_and_node() -> None:
 def test_markdown_shows_what_changed() -> None:
     rows = render(EVERYTHING, "markdown").splitlines()
     (row,) = [row for row in rows if row.startswith("| ❌ | a\\|b")]
-    assert "| 10 (+25.0%) | 50% | – | 100 |" in row
+    assert "| 10 | 50% | – | 100 |" in row
+    assert rows[0].startswith(
+        "## ❌ onnxshare failed: 1 model checked, 3 findings (1 only warns), "
+    )
+    (row,) = [row for row in rows if "| Parameters | 8 |" in row]
+    assert row.endswith("| Parameters | 8 | 10 | +25.0% |")
 
 
 @pytest.mark.parametrize("name", ["json", "gitlab", "sarif"])

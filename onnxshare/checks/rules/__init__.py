@@ -24,8 +24,9 @@ RULES: tuple[Rule, ...] = (
     *regression.RULES,
 )
 
-#: Keys of `[check]` in a policy file that are not limits.
+#: Keys of `[check]` in a policy file that are not limits: lists of rules, and when it fails.
 LISTS = ("warn", "select", "ignore")
+SETTINGS = ("fail-on", "max-findings")
 
 
 class _Rules(Mapping[str, Rule]):
@@ -63,7 +64,7 @@ def _installed(path: tuple[str, ...]) -> tuple[Rule, ...]:
             raise plugins.broken(entry, f"codes such as {rule.code} are onnxshare's own")
         taken = {key for other in rules for key in (other.code, other.name, other.option)}
         for key in (rule.code, rule.name, rule.option):
-            if key in taken or key in LISTS:
+            if key in taken or key in (*LISTS, *SETTINGS):
                 raise plugins.broken(entry, f"'{key}' is taken")
         rules.append(rule)
     return tuple(rules[len(RULES) :])

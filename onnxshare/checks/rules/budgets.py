@@ -39,6 +39,8 @@ RULES: tuple[Rule, ...] = (
             lambda subject: "a model from memory has no file",
         ),
         help="The largest file, external data included: 20MiB.",
+        metric="file_bytes",
+        short="The model is too large a file",
     ),
     Rule(
         "BG202",
@@ -56,6 +58,8 @@ RULES: tuple[Rule, ...] = (
             replace_head,
         ),
         help="The most parameters: 5000000 or 5M.",
+        metric="params",
+        short="The model has too many parameters",
     ),
     Rule(
         "BG203",
@@ -73,6 +77,8 @@ RULES: tuple[Rule, ...] = (
             lambda subject: "the number of multiply-accumulates is unknown",
         ),
         help="The most multiply-accumulates per sample: 1.2G.",
+        metric="macs",
+        short="The model needs too much arithmetic",
     ),
     Rule(
         "BG204",
@@ -90,6 +96,8 @@ RULES: tuple[Rule, ...] = (
             lambda subject: "the peak of activation memory is unknown",
         ),
         help="The most activation memory per sample: 16MiB.",
+        metric="peak_activation_bytes",
+        short="The activations need too much memory",
     ),
     Rule(
         "BG205",
@@ -109,5 +117,6 @@ RULES: tuple[Rule, ...] = (
             ),
             _save_external,
         ),
+        short="The model file is close to the 2 GiB that a protobuf can hold",
     ),
 )

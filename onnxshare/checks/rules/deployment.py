@@ -172,6 +172,7 @@ RULES: tuple[Rule, ...] = (
         "Export with a lower opset, or convert with onnx.version_converter.",
         _target,
         help="What must read it: 'onnxruntime 1.20' or 'opset <= 17, ir_version <= 8'.",
+        short="The target runtime does not read this opset or IR version",
     ),
     Rule(
         "DP402",
@@ -184,6 +185,7 @@ RULES: tuple[Rule, ...] = (
         "An operator that the target lacks fails on the device, or falls back to a slow path.",
         "Export without it, or name it in the list where the target has it.",
         _operators,
+        short="The model needs an operator that is not allowed",
     ),
     Rule(
         "DP403",
@@ -196,6 +198,7 @@ RULES: tuple[Rule, ...] = (
         "The message is ONNX Runtime's own; `onnxshare doctor` shows the installation.",
         _loads,
         frozenset({"runtime"}),
+        short="ONNX Runtime does not load the model",
     ),
     Rule(
         "DP404",
@@ -208,6 +211,7 @@ RULES: tuple[Rule, ...] = (
         "given one.",
         "Export with named dynamic axes, or fix the size.",
         _named_dims,
+        short="An input has a size without a name",
     ),
     Rule(
         "DP405",
@@ -220,6 +224,7 @@ RULES: tuple[Rule, ...] = (
         "the model is loaded on the device.",
         "Put the files next to the model, or save the model anew.",
         _external_data,
+        short="External data is missing or out of place",
     ),
     Rule(
         "DP406",
@@ -232,5 +237,6 @@ RULES: tuple[Rule, ...] = (
         "A model that is shipped without its licence cannot be audited.",
         "Write model_license into the metadata when exporting.",
         _licences,
+        short="The model names no allowed licence",
     ),
 )

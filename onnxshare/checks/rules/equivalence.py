@@ -116,6 +116,7 @@ RULES: tuple[Rule, ...] = (
         _equivalent_to,
         frozenset({"runtime"}),
         "The model that each must be equivalent to.",
+        short="The model is not equivalent to its reference",
     ),
     Rule(
         "EQ302",
@@ -132,6 +133,7 @@ RULES: tuple[Rule, ...] = (
         _min_agreement,
         frozenset({"runtime"}),
         "The agreement that an approximate model must promise or keep; 100% allows none.",
+        short="An approximate model agrees too rarely with its original",
     ),
     Rule(
         "EQ303",
@@ -148,5 +150,6 @@ RULES: tuple[Rule, ...] = (
         _max_error,
         frozenset({"runtime"}),
         "The largest relative RMS error of an output that is allowed against the reference.",
+        short="An approximate model's error is too large",
     ),
 )

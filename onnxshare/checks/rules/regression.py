@@ -5,32 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from onnxshare.checks.limits import Unit, show
+from onnxshare.checks.limits import show
+from onnxshare.checks.metrics import METRICS, growth
 from onnxshare.checks.rule import Problem, Rule, Subject, command
-
-#: What may not grow, and what may not shrink, with the name and the unit that it is shown in.
-_METRICS: dict[str, tuple[str, Unit, bool]] = {
-    "file_bytes": ("file size", "bytes", True),
-    "params": ("parameters", "count", True),
-    "fc_share": ("share of parameters in fully connected layers", "share", True),
-    "sharing_ratio": ("uses per parameter", "ratio", False),
-    "macs": ("multiply-accumulates", "count", True),
-    "peak_activation_bytes": ("activation memory", "bytes", True),
-}
 
 
 def _max_regression(subject: Subject, limit: float) -> Iterator[Problem]:
     now = asdict(subject.metrics)
-    for name, (words, unit, grows) in _METRICS.items():
+    for name, metric in METRICS.items():
         old, new = (subject.before or {}).get(name), now[name]
         if old is None:
             continue
-        fix = command("inspect", subject.name)
+        words, unit, fix = metric.words, metric.unit, command("inspect", subject.name)
         if new is None:
             yield Problem(f"{words}: was {show(old, unit)}, and is unknown now", None, fix)
             continue
-        change = (new - old) / abs(old) if old else float(new != old)
-        worse = change if grows else -change
+        change, worse = growth(name, old, new)
         if worse > limit + 1e-12:
             yield Problem(
                 f"{words}: {show(old, unit, near=new)} → {show(new, unit, near=old)} "
@@ -54,5 +44,6 @@ RULES: tuple[Rule, ...] = (
         "Find what grew with `onnxshare diff OLD NEW`; if it is meant, write the baseline anew.",
         _max_regression,
         help="How much worse than the baseline a model may be.",
+        short="The model got worse than the baseline",
     ),
 )

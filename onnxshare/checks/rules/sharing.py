@@ -164,6 +164,8 @@ RULES: tuple[Rule, ...] = (
             replace_head,
         ),
         help="The largest share of the parameters in fully connected layers: 0.5 or 50%.",
+        metric="fc_share",
+        short="Fully connected layers hold most parameters",
     ),
     Rule(
         "WS102",
@@ -186,6 +188,8 @@ RULES: tuple[Rule, ...] = (
             ),
         ),
         help="How often a parameter must be used per sample, on average.",
+        metric="sharing_ratio",
+        short="The average parameter is used rarely",
     ),
     Rule(
         "WS103",
@@ -198,6 +202,7 @@ RULES: tuple[Rule, ...] = (
         "A weight that is read for one multiplication makes the model wait for memory.",
         "See `onnxshare inspect --by weight` for the tensors, and share them or make them smaller.",
         _max_single_use,
+        short="Most parameters are used once per sample",
     ),
     Rule(
         "WS104",
@@ -211,6 +216,7 @@ RULES: tuple[Rule, ...] = (
         "for accelerators that know convolutions only can take it.",
         "`onnxshare rewrite --fc-to-conv` makes it; the number of weights stays.",
         _convolution_form,
+        short="A fully connected head could be a convolution",
     ),
     Rule(
         "WS105",
@@ -223,6 +229,7 @@ RULES: tuple[Rule, ...] = (
         "The weights are stored once per position for nothing.",
         "`onnxshare rewrite --fc-to-gap` removes them and changes nothing but rounding.",
         _gap_is_exact,
+        short="A head's weights are constant over space",
     ),
     Rule(
         "WS106",
@@ -236,6 +243,7 @@ RULES: tuple[Rule, ...] = (
         "`onnxshare rewrite --share` keeps one of each.",
         _copied_bytes(equal_copies, "are stored more than once: {}, equal to", "rewrite --share"),
         frozenset({"hashes"}),
+        short="A weight is stored twice",
     ),
     Rule(
         "WS107",
@@ -252,6 +260,7 @@ RULES: tuple[Rule, ...] = (
             transposed_copies, "are transposed copies of others: {}, of", "rewrite --share"
         ),
         frozenset({"hashes"}),
+        short="A weight is stored again as its transpose",
     ),
     Rule(
         "WS108",
@@ -264,6 +273,7 @@ RULES: tuple[Rule, ...] = (
         "Larger inputs have to be cut or scaled, where the convolutions alone would take any size.",
         "`onnxshare rewrite --fc-to-conv --fully-convolutional` lets the model take larger inputs.",
         _size_locked,
+        short="A fully connected head accepts one input size only",
     ),
     Rule(
         "WS109",
@@ -284,5 +294,6 @@ RULES: tuple[Rule, ...] = (
             "inspect --hash --by weight",
         ),
         frozenset({"hashes"}),
+        short="A weight is stored again in another quantized form",
     ),
 )

@@ -22,6 +22,9 @@ FORMATS: dict[str, tuple[str, str]] = {
     "junit": ("junit", "render"),
     "gitlab": ("ci_annotations", "gitlab"),
     "markdown": ("markdown", "render"),
+    "comment": ("markdown", "comment"),
+    "csv": ("metric_rows", "as_csv"),
+    "jsonl": ("metric_rows", "as_jsonl"),
     "html": ("html", "render"),
 }
 

@@ -7,6 +7,7 @@ https://docs.github.com/actions/reference/workflow-commands-for-github-actions
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 from onnxshare.checks.results import CheckReport, Finding, ModelReport
@@ -33,14 +34,26 @@ def _finding(report: CheckReport, model: ModelReport, finding: Finding) -> dict[
     text = f"{finding.code} {finding.model}: {finding.where}{finding.text}; fix: {finding.fix}"
     severity = "major" if finding.severity == "error" else "minor"
     return _item(
-        report, model, f"{finding.code} {finding.rule}", text, finding.fingerprint, severity
+        report,
+        model,
+        f"{finding.code} {finding.rule}",
+        text,
+        finding.fingerprint,
+        severity,
+        finding.code,
     )
 
 
 def _item(
-    report: CheckReport, model: ModelReport, name: str, text: str, key: str, severity: str
+    report: CheckReport,
+    model: ModelReport,
+    name: str,
+    text: str,
+    key: str,
+    severity: str,
+    code: str = "",
 ) -> dict[str, Any]:
-    file, line = report.anchor(model)
+    file, line = report.anchor(model, code)
     return {
         "description": text,
         "check_name": name,
@@ -51,8 +64,10 @@ def _item(
 
 
 def github(report: CheckReport) -> str:
-    """One command a line, errors first: a page shows only the first few of a step."""
-    lines = [
+    """One command a line: the verdict, then errors first, of which a page shows only the first few
+    of a step, then what changed and what else there is to know."""
+    lines = [f"::notice title=onnxshare::{_data(report.headline)}"]
+    lines += [
         _command("error", report, model, "cannot be read", model.error)
         for model in report.models
         if model.error is not None
@@ -60,22 +75,38 @@ def github(report: CheckReport) -> str:
     found = [(finding, model) for model in report.models for finding in model.findings]
     for severity in ("error", "warning"):
         lines += [
-            _command(severity, report, model, f"{finding.code} {finding.rule}", _words(finding))
+            _command(
+                severity,
+                report,
+                model,
+                f"{finding.code} {finding.rule}",
+                _words(finding),
+                finding.code,
+            )
             for finding, model in found
             if finding.severity == severity
         ]
-    lines += [f"::notice title=onnxshare::{_data(words)}" for words in report.stale]
+    lines += [f"::notice title=onnxshare::{_data(words)}" for words in _remarks(report)]
     return "".join(line + "\n" for line in lines)
+
+
+def _remarks(report: CheckReport) -> Iterator[str]:
+    for model in report.models:
+        if model.differences:
+            yield f"{model.path}: " + "; ".join(map(str, model.differences))
+    yield from (*report.notes, *report.stale)
 
 
 def _words(finding: Finding) -> str:
     return f"{finding.model}: {finding.where}{finding.text}\nfix: {finding.fix}"
 
 
-def _command(kind: str, report: CheckReport, model: ModelReport, title: str, text: str) -> str:
-    file, line = report.anchor(model)
+def _command(
+    kind: str, report: CheckReport, model: ModelReport, title: str, text: str | None, code: str = ""
+) -> str:
+    file, line = report.anchor(model, code)
     place = f"file={_property(file.replace(chr(92), '/'))},line={line}"
-    return f"::{kind} {place},title={_property(title)}::{_data(text)}"
+    return f"::{kind} {place},title={_property(title)}::{_data(text or '')}"
 
 
 def _data(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The report of `check` as JUnit XML: a suite per model, a test case per rule.
+"""The report of `check` as JUnit XML: a suite per model, a test case per rule and node.
 
 Form: the schema of the JUnit tasks of Apache Ant, which most CI systems read.
 """
@@ -9,10 +9,12 @@ import contextlib
 import datetime
 import os
 import re
+from collections.abc import Iterator
 
 from junitparser import Error, Failure, JUnitXml, Properties, Skipped, TestCase, TestSuite
 
 from onnxshare.checks.results import CheckReport, Finding, ModelReport
+from onnxshare.checks.rule import Rule
 from onnxshare.checks.rules import BY_OPTION
 from onnxshare.support.numbers import whole_number
 
@@ -25,7 +27,7 @@ def render(report: CheckReport) -> str:
     skipped, and a model that could not be read is an error."""
     document = JUnitXml("onnxshare")
     for number, model in enumerate(report.models):
-        document.add_testsuite(_suite(model, number))
+        document.add_testsuite(_suite(report, model, number))
     document.update_statistics()
     for name in ("tests", "failures", "errors", "skipped", "time", "name"):
         document._elem.attrib.pop(name, None)  # the schema knows them for suites only
@@ -35,7 +37,7 @@ def render(report: CheckReport) -> str:
     return text.decode() + "\n"
 
 
-def _suite(model: ModelReport, number: int) -> TestSuite:
+def _suite(report: CheckReport, model: ModelReport, number: int) -> TestSuite:
     suite = TestSuite(_text(model.path))
     suite._elem.set("package", "onnxshare")
     suite._elem.set("id", str(number))
@@ -48,8 +50,9 @@ def _suite(model: ModelReport, number: int) -> TestSuite:
         suite.add_testcase(case)
     for option in model.limits:
         rule = BY_OPTION[option]
-        suite.add_testcase(_judged(model, rule.code, f"{rule.code} {rule.name}"))
-    warnings = [_words(f) for f in model.findings if f.severity == "warning"]
+        for case in _judged(report, model, rule):
+            suite.add_testcase(case)
+    warnings = [_words(f) for f in model.findings if f not in report.errors]
     for name, text in (("system-out", "\n".join(warnings)), ("system-err", "")):
         element = suite._elem.makeelement(name, {})
         element.text = _text(text)
@@ -57,18 +60,25 @@ def _suite(model: ModelReport, number: int) -> TestSuite:
     return suite
 
 
-def _judged(model: ModelReport, code: str, name: str) -> TestCase:
-    case = _case(model, name)
-    found = [finding for finding in model.findings if finding.code == code]
-    failing = [finding for finding in found if finding.severity == "error"]
-    if failing:
-        # The schema has room for one failure a case.
-        failure = Failure(_text(failing[0].text), code)
-        failure.text = _text("\n".join(map(_words, failing)))
-        case.result = [failure]
-    elif any(item.finding.code == code for item in model.silenced):
-        case.result = [Skipped()]
-    return case
+def _judged(report: CheckReport, model: ModelReport, rule: Rule) -> Iterator[TestCase]:
+    """A case for each node that a rule has a finding at, or for the model as a whole."""
+    found: dict[str | None, list[Finding]] = {}
+    for finding in (*model.findings, *(item.finding for item in model.silenced)):
+        if finding.code == rule.code:
+            found.setdefault(finding.node, []).append(finding)
+    file, line = report.anchor(model, rule.code)
+    for node, findings in (found or {None: []}).items():
+        name = f"{rule.code} {rule.name}" + (f" at {node}" if node else "")
+        case = _case(model, _text(name))
+        failing = [finding for finding in findings if finding in report.errors]
+        if failing:
+            # The schema has room for one failure a case.
+            failure = Failure(_text(failing[0].text), rule.code)
+            failure.text = _text("\n".join([*map(_words, failing), f"at {file}:{line}"]))
+            case.result = [failure]
+        elif any(item.finding in findings for item in model.silenced):
+            case.result = [Skipped()]
+        yield case
 
 
 def _case(model: ModelReport, name: str) -> TestCase:

@@ -2,49 +2,80 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterator
+from urllib.parse import quote
 
-from onnxshare.checks.limits import Unit, show
+from onnxshare.checks.limits import show
+from onnxshare.checks.metrics import METRICS
+from onnxshare.checks.model_names import in_repository
 from onnxshare.checks.results import CheckReport, Finding, ModelReport
 from onnxshare.errors import printable
-from onnxshare.report.checks.text import count
 from onnxshare.report.table import Column, Table, rows
 
-#: What is shown of each model: the title and unit of a metric.
-COLUMNS: dict[str, tuple[str, Unit]] = {
-    "file_bytes": ("Size", "bytes"),
-    "params": ("Parameters", "count"),
-    "fc_share": ("In FCs", "share"),
-    "sharing_ratio": ("Uses per parameter", "ratio"),
-    "macs": ("MACs", "count"),
-}
+#: The metrics that have a column, in the table of models.
+COLUMNS = {name: metric for name, metric in METRICS.items() if name != "peak_activation_bytes"}
+
+#: GitHub takes a comment of fewer characters than this; some are kept for what is put around it.
+MOST_CHARACTERS = 65_000
 
 
 def render(report: CheckReport) -> str:
-    """A table of the models with what changed since the baseline, and one of the findings."""
-    mark = "✅" if report.passed else "❌"
-    judged = len(report.models) - len(report.unreadable)
-    lines = [
-        f"## {mark} onnxshare: {count(judged, 'model')} checked, "
-        f"{count(len(report.findings), 'finding')}",
-        "",
-        *_table(["", "Model", *(title for title, _ in COLUMNS.values())], _models(report)),
-    ]
+    """The verdict in one line, a table of what changed, one of the findings, one of the models."""
+    return "\n".join(line for part in _parts(report) for line in part) + "\n"
+
+
+def comment(report: CheckReport) -> str:
+    """The same for a comment: below a mark by which it is found again, and cut where it becomes
+    longer than GitHub takes."""
+    lines = [marker(report)]
+    length, most = len(lines[0]), MOST_CHARACTERS
+    for part in _parts(report):
+        for line in part:
+            length += len(line) + 1
+            if length > most:
+                cut = "The rest is cut: a comment has no room for it. The job's log has all of it."
+                closing = ["", "</details>"] if "</details>" in part[-1] else []
+                return "\n".join([*lines, *closing, "", f"**{cut}**"]) + "\n"
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def marker(report: CheckReport) -> str:
+    """What a comment begins with: the same for every report under one policy."""
+    name = "" if report.policy is None else in_repository(report.policy)
+    return f"<!-- onnxshare check {quote(name, errors='replace')} -->"
+
+
+def _parts(report: CheckReport) -> Iterator[list[str]]:
+    yield [f"## {'✅' if report.passed else '❌'} onnxshare {_text(report.headline)}"]
+    for model in report.unreadable:
+        yield ["", f"**Could not be read:** {_text(model.error or '')}"]
     if report.findings:
         found = [_finding(finding) for finding in report.findings]
-        lines += ["", *_table(["Rule", "Model", "Finding", "Fix"], found)]
-    for model in report.unreadable:
-        lines += ["", f"**Could not be read:** {_text(model.error or '')}"]
+        yield ["", *_table(["Rule", "Model", "Finding", "Fix"], found)]
+    changed = [
+        [_text(model.path), one.metric.title, one.before, one.after, one.by]
+        for model in report.models
+        for one in model.differences
+    ]
+    if changed:
+        yield ["", *_table(["Model", "Metric", "Before", "After", "Difference"], changed)]
+    elif any(model.before is not None for model in report.models):
+        yield ["", "Nothing that is measured changed."]
+    titles = ["", "Model", *(metric.title for metric in COLUMNS.values())]
+    if report.models:
+        yield ["", *_table(titles, _models(report))]
+    if report.notes:
+        yield ["", *(f"- {_text(words)}" for words in report.notes)]
+    if report.stale:
+        yield ["", "**Stale:**", "", *(f"- {_text(words)}" for words in report.stale)]
     if report.silenced:
-        lines += ["", "<details><summary>Silenced</summary>", ""]
         cells = [
             [item.finding.code, _text(item.finding.model), _text(item.reason or "in the baseline")]
             for item in report.silenced
         ]
-        lines += [*_table(["Rule", "Model", "Reason"], cells), "", "</details>"]
-    if report.stale:
-        lines += ["", "**Stale:**", "", *(f"- {_text(words)}" for words in report.stale)]
-    return "\n".join(lines) + "\n"
+        table = _table(["Rule", "Model", "Reason"], cells)
+        yield ["", "<details><summary>Silenced</summary>", "", *table, "", "</details>"]
 
 
 def _table(titles: list[str], cells: list[list[str]]) -> list[str]:
@@ -55,29 +86,18 @@ def _table(titles: list[str], cells: list[list[str]]) -> list[str]:
 def _models(report: CheckReport) -> list[list[str]]:
     cells = []
     for model in report.models:
-        errors = [finding for finding in model.findings if finding.severity == "error"]
+        errors = [finding for finding in model.findings if finding in report.errors]
         mark = "❌" if errors or model.error else "⚠️" if model.findings else "✅"
-        cells.append([mark, _text(model.path), *_measured(report, model)])
+        cells.append([mark, _text(model.path), *_measured(model)])
     return cells
 
 
-def _measured(report: CheckReport, model: ModelReport) -> list[str]:
-    if model.metrics is None:
-        return ["–"] * len(COLUMNS)
-    now = asdict(model.metrics)
-    before = report.before.get(model.name, {})
-    return [_value(now[name], before.get(name), unit) for name, (_, unit) in COLUMNS.items()]
-
-
-def _value(now: float | None, old: float | None, unit: Unit) -> str:
-    if now is None:
-        return "–"
-    text = show(now, unit, near=old)
-    if old is None or old == now:
-        return text
-    if not old:
-        return f"{text} (was 0)"
-    return f"{text} ({(now - old) / abs(old):+.1%})"
+def _measured(model: ModelReport) -> list[str]:
+    now = model.measured
+    return [
+        "–" if (value := now.get(name)) is None else show(value, metric.unit)
+        for name, metric in COLUMNS.items()
+    ]
 
 
 def _finding(finding: Finding) -> list[str]:

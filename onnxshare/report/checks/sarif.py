@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
 
+from onnxshare.checks.explain import help_address, page
 from onnxshare.checks.results import CheckReport, Finding, ModelReport, Silenced
 from onnxshare.checks.rule import Rule
 from onnxshare.checks.rules import BY_OPTION, RULES
@@ -50,9 +51,10 @@ def _rule(rule: Rule) -> dict[str, Any]:
     return {
         "id": rule.code,
         "name": "".join(word.capitalize() for word in rule.name.split("-")),
-        "shortDescription": {"text": rule.name.replace("-", " ").capitalize() + "."},
+        "shortDescription": {"text": f"{rule.short or rule.name.replace('-', ' ').capitalize()}."},
         "fullDescription": {"text": f"Measures {rule.measures}."},
-        "help": {"text": f"{rule.why} {rule.fix}"},
+        "help": {"text": f"{rule.why} {rule.fix}", "markdown": page(rule)},
+        **({"helpUri": help_address(rule)} if rule in RULES else {}),
         "defaultConfiguration": {"level": "error"},
     }
 
@@ -87,7 +89,7 @@ def _suppressed(report: CheckReport, model: ModelReport, item: Silenced) -> dict
 
 
 def _location(report: CheckReport, model: ModelReport, finding: Finding) -> dict[str, Any]:
-    file, line = report.anchor(model)
+    file, line = report.anchor(model, finding.code)
     location: dict[str, Any] = {
         "physicalLocation": {
             "artifactLocation": {"uri": _uri(file)},

@@ -24,6 +24,9 @@ def print_findings(
         say(console, _line(finding, widest))
         if fixes:
             say(console, _fix(finding))
+    for model in report.models:
+        for one in model.differences:
+            say(console, f"{printable(model.path)}: {one}")
     for words in report.stale:
         say(console, Text.assemble(("stale  ", "bold yellow"), printable(words)))
     say(console, _summary(report))
@@ -63,20 +66,7 @@ def _fix(finding: Finding) -> Text:
 
 
 def _summary(report: CheckReport) -> Text:
-    judged = len(report.models) - len(report.unreadable)
-    text = f"{count(judged, 'model')} checked, {count(len(report.findings), 'finding')}"
-    warnings = len(report.findings) - len(report.errors)
-    if warnings:
-        text += f" ({warnings} only {'warns' if warnings == 1 else 'warn'})"
-    if report.silenced:
-        text += f", {len(report.silenced)} silenced"
-    if report.unreadable:
-        text += f", {count(len(report.unreadable), 'model')} could not be read"
     selected = {option for model in report.models for option in model.limits}
     rules = ", ".join(BY_OPTION[option].code for option in ordered(dict.fromkeys(selected, True)))
-    return Text.assemble((text, "bold green" if report.passed else "bold red"), f" ({rules})")
-
-
-def count(number: int, word: str) -> str:
-    """A number of things: `no findings`, `1 model`, `2 models`."""
-    return f"{number or 'no'} {word}{'' if number == 1 else 's'}"
+    style = "bold green" if report.passed else "bold red"
+    return Text.assemble((report.verdict, style), f" ({rules})" if rules else "")
