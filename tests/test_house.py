@@ -92,6 +92,8 @@ ACROSS = {
     "analysis/zoo": "the analysis on other people's models",
     "checks/rules/breaking_and_keeping_models": "every rule, both ways",
     "checks/zoo": "the policy of docs/how-to/gate-a-repository.md on other people's models",
+    "checks/team": "a team's two weeks with the gate",
+    "checks/zoo": "the policy of docs/ci.md on other people's models",
     "cli/determinism": "every command, twice",
     "cli/without_runtime": "every command without ONNX Runtime",
     "comparison/made_up_inputs": "inputs that only some sizes and values tell apart",

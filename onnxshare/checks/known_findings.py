@@ -224,7 +224,8 @@ def update_baseline(report: CheckReport, old: Baseline, path: Path, root: Path) 
         for name, values in new.metrics.items()
         if stays(name)
     }
-    now = {**new.contents, **_contents(read.values())}
+    accepted = [model for model in read.values() if not any(one.worse for one in model.differences)]
+    now = {**new.contents, **_contents(accepted)}
     contents = {name: now[name] for name in new.contents if stays(name)}
     left = _write(replace(new, findings=kept, metrics=metrics, contents=contents), path)
     return left, len(old.findings) - left
@@ -268,11 +269,16 @@ def _entry(finding: Finding) -> dict[str, str | None]:
     }
 
 
+def today() -> datetime.date:
+    """The day on which `allow` entries count or have expired."""
+    return datetime.date.today()
+
+
 def silence(
     reports: Sequence[ModelReport],
     allow: Sequence[Allow],
     baseline: Baseline | None,
-    today: datetime.date | None = None,
+    day: datetime.date | None = None,
     root: Path | None = None,
 ) -> tuple[tuple[ModelReport, ...], tuple[str, ...]]:
     """Take out the findings that do not count; of an entry that has expired the finding says so.
@@ -281,7 +287,7 @@ def silence(
         The reports, and as text what is allowed or known and was not found any more; entries
         for models that were not checked, or could not be read, are left alone.
     """
-    day = today or datetime.date.today()
+    day = day or today()
     used: set[int] = set()
     kept = tuple(_one(report, allow, baseline, day, used) for report in reports)
     stale: list[str] = []
