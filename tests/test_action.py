@@ -125,7 +125,9 @@ def test_the_action_publishes_and_then_answers(root: Path, repository: Path) -> 
     codes, printed, said, summary = run_action(root, repository, sarif="check.sarif")
     assert codes == [0, 1]  # checking went through; the answer is no
     assert said == {"exit-code": "1"}
-    assert printed.startswith("::error file=onnxshare.toml,line=4,title=BG202 params::models/large")
+    verdict, error = printed.splitlines()[:2]
+    assert verdict == "::notice title=onnxshare::failed: 2 models checked, 1 finding"
+    assert error.startswith("::error file=onnxshare.toml,line=4,title=BG202 params::models/large")
     assert "61,590 parameters" in printed
     assert "| ❌ | models/large.onnx |" in summary
     document = json.loads((repository / "check.sarif").read_text(encoding="utf-8"))

@@ -88,14 +88,16 @@ def test_no_line_is_a_command_to_a_ci_system(name: str, words: list[str], tmp_pa
 def test_commands_of_our_own_stay_commands() -> None:
     done = run("check", ROOT / "models" / "vgg_small.onnx", "--max-params", "1", "--format=github")
     assert done.returncode == 1
-    assert done.stdout.startswith(b"::error file=")
+    assert done.stdout.startswith(b"::notice title=onnxshare::failed: ")
+    assert b"\n::error file=" in done.stdout
 
 
 def test_commands_of_our_own_hold_no_mark_of_another_system(tmp_path: Path) -> None:
     path = tmp_path / "a##[b]##vso[c].onnx"
     path.write_bytes(named("x", tmp_path / "m.onnx").read_bytes())
     done = run("check", path, "--max-params", "0", "--format", "github")
-    assert done.stdout.startswith(b"::error file=")
+    assert done.stdout.startswith(b"::notice title=onnxshare::failed: ")
+    assert b"\n::error file=" in done.stdout
     assert b"##[" not in done.stdout
     assert b"##vso[" not in done.stdout
 
