@@ -211,7 +211,7 @@ expires = 2026-12-09
 
     # Friday: a pull request that makes one model larger, takes one away, and has a comment.
     git("checkout", "-qb", "larger")
-    before = Path("models/copy.onnx").stat().st_size
+    old = Path("models/copy.onnx").stat().st_size
     onnx.save(fc(["N", 8], 8, 5), "models/copy.onnx")
     git("rm", "-q", "models/small.onnx")
     commit("Another class")
@@ -223,7 +223,7 @@ expires = 2026-12-09
         "<!-- onnxshare check onnxshare.toml -->",
         "## ❌ onnxshare failed: 1 model checked, 4 findings, 1 silenced; "
         # 8 weights and a bias more.
-        f"models/copy.onnx: file size {before} bytes → {before + 36} bytes ({36 / before:+.1%})",
+        f"models/copy.onnx: file size {old} bytes → {old + 36} bytes ({36 / old:+.1%})",
     ]
     # 8 · 4 weights and 4 biases; 8 · 5 and 5.
     assert "| models/copy.onnx | Parameters | 36 | 45 | +25.0% |" in lines
