@@ -184,7 +184,7 @@ def command(given: Options) -> int:
 
     Example: onnxshare check models/ --max-params 5M --max-fc-share 50%
     """
-    sizes, reports = given.sizes.keywords(), report_files(given.report)
+    reports = report_files(given.report)
     if given.html is not None:
         reports.append(("html", given.html))
     policy = effective_policy(given.config, isolated=given.isolated)
@@ -196,11 +196,26 @@ def command(given: Options) -> int:
     baseline = _baseline(given, policy)
     files = [path for path in (given.out, *(path for _, path in reports)) if path is not None]
     _check_files(given, files, models, policy)
+    found = _checked(given, models, policy, baseline)
+    if baseline is None and not given.baseline_ref and not given.write_baseline:
+        _advise_baseline(found)
+    with options.report_to(given.out, read={}, force=given.force):
+        code = _finish(found, given.output, reports)
+    if given.write_baseline is not None:
+        return _write_baseline(found, given.write_baseline)
+    if given.update_baseline and baseline is not None:
+        _update_baseline(found, baseline, policy)
+    return 0 if given.exit_zero and code == 1 else code
+
+
+def _checked(
+    given: Options, models: list[Path | str], policy: Policy, baseline: Baseline | None
+) -> CheckReport:
     import onnxshare
     from onnxshare.cli.progress import Steps
 
     with Steps("checking"):
-        found = onnxshare.check(
+        return onnxshare.check(
             models,
             policy=policy,
             select=split(given.select),
@@ -213,21 +228,12 @@ def command(given: Options) -> int:
             max_findings=given.max_findings,
             samples=given.samples,
             provider=given.provider,
-            **sizes,
+            **given.sizes.keywords(),
             run_limits=given.isolation.limits(),
             follow_symlinks=given.follow_symlinks,
             jobs=given.jobs,
             progress=counted,
         )
-    if baseline is None and not given.baseline_ref and not given.write_baseline:
-        _advise_baseline(found)
-    with options.report_to(given.out, read={}, force=given.force):
-        code = _finish(found, given.output, reports)
-    if given.write_baseline is not None:
-        return _write_baseline(found, given.write_baseline)
-    if given.update_baseline and baseline is not None:
-        _update_baseline(found, baseline, policy)
-    return 0 if given.exit_zero and code == 1 else code
 
 
 def _baseline(given: Options, policy: Policy) -> Baseline | None:
