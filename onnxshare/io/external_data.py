@@ -16,7 +16,7 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
@@ -231,13 +231,18 @@ def _number(entries: dict[str, str], key: str, default: int) -> int:
 
 class ExternalData:
     """The external data of a model in this folder; one from memory has none, and can have no such
-    files. Links may lead into the folder `follow_symlinks`, if one is given."""
+    files. Links may lead into the folder `follow_symlinks`, if one is given. Files that a model
+    calls by the name that they will have are `hidden` under others."""
 
     def __init__(
-        self, folder: Path | None, model: str = "<model>", follow_symlinks: Path | None = None
+        self,
+        folder: Path | None,
+        model: str = "<model>",
+        follow_symlinks: Path | None = None,
+        hidden: Mapping[str, str] | None = None,
     ) -> None:
         self.folder, self.follow_symlinks = folder, follow_symlinks
-        self._model = model
+        self._model, self._hidden = model, hidden or {}
         self._maps: OrderedDict[str, memoryview] = OrderedDict()
         self._identities: dict[str, Identity] = {}
 
@@ -318,10 +323,11 @@ class ExternalData:
                 "the model was not read from a file, so its folder is not known",
                 "give the path of the model instead",
             )
+        name = self._hidden.get(location, location)
         if self.follow_symlinks is None:
-            file = open_below(self.folder, location)
+            file = open_below(self.folder, name)
         else:
-            file = open_real(self.folder, location, self.follow_symlinks)
+            file = open_real(self.folder, name, self.follow_symlinks)
         try:
             yield file
         finally:

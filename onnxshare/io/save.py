@@ -14,11 +14,13 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from onnxshare.errors import OnnxShareError, OutputError
 from onnxshare.io import atomic_write
+from onnxshare.io.external_data import Reference
 from onnxshare.io.load import PROTOBUF_LIMIT, Model, load
 from onnxshare.io.serialize import Block, Buffer, Piece, chunks, has_external, lay_out, pieces, size
 from onnxshare.io.text_formats import text_form
@@ -118,27 +120,81 @@ def save_model(model: Model, path: Path, *, external: bool = False, force: bool 
         OutputError: the files cannot be written, or exist and `force` is false.
         ModelFileError: external data of the model is missing, or must not be read.
     """
+    with hidden_copy(model, path, external=external, force=force) as copy:
+        copy.show()
+        return copy.size
+
+
+@dataclass(frozen=True)
+class HiddenCopy:
+    """A model that is written, and not yet under its name.
+
+    Attributes:
+        path: the hidden name of the model file.
+        data: the hidden name of its data file, by the name that it will have; empty without one.
+        size: bytes of both.
+        show: gives the files their names, or raises OutputError.
+    """
+
+    path: Path
+    data: dict[str, str]
+    size: int
+    show: Callable[[], None]
+
+
+@contextlib.contextmanager
+def hidden_copy(
+    model: Model,
+    path: Path,
+    *,
+    external: bool = False,
+    force: bool = False,
+    elsewhere: Mapping[int, Reference] | None = None,
+) -> Iterator[HiddenCopy]:
+    """Write a model as `save_model` does, but under a hidden name, so that it can be tried before
+    it is shown; what was not shown in the end is removed.
+
+    Args:
+        model, path, external, force: as of `save_model`.
+        elsewhere: by place in `all_tensors`, the tensors that lie in a file of another name.
+
+    Raises: as `save_model`.
+    """
     atomic_write.sweep(path, partial(_forget, path))
     check_output(path, force=force)
     own = _own_data(model)
     if any(_same_file(path, file) for file in own):
         raise OutputError(f"{path}: holds weights of the model itself", "name another file")
-    if not external and not has_external(model):
+    data_path = _data_path(path, force=force)
+    parts, blocks = split_up(model, data_path.name, external=external, elsewhere=elsewhere)
+    old = partial(_outdated, path, model, own)
+    with _hidden(path, parts, data_path if blocks else None, blocks, old, force=force) as copy:
+        yield copy
+
+
+def split_up(
+    model: Model,
+    data_name: str,
+    *,
+    external: bool = False,
+    elsewhere: Mapping[int, Reference] | None = None,
+) -> tuple[list[Piece], list[Block]]:
+    """What a model file and its data file will hold; the second may be empty.
+
+    Raises: as `save_model`.
+    """
+    if not external and not elsewhere and not has_external(model):
         whole = pieces(model)
         if size(whole) <= PROTOBUF_LIMIT:
-            return _commit(path, whole, None, [], partial(_outdated, path, model, own), force=force)
+            return whole, []
         external = True
-    data_path = _data_path(path, force=force)
     for everything in dict.fromkeys((external, True)):
-        structure, blocks = lay_out(model, data_path.name, everything=everything)
+        structure, blocks = lay_out(model, data_name, everything=everything, elsewhere=elsewhere)
         parts = pieces(model, structure)
         if size(parts) <= PROTOBUF_LIMIT:
-            used = data_path if blocks else None
-            return _commit(
-                path, parts, used, blocks, partial(_outdated, path, model, own), force=force
-            )
+            return parts, blocks
     raise OutputError(
-        f"{path}: cannot be written: the model needs more than 2 GiB without its raw data",
+        f"{model.name}: cannot be written: it needs more than 2 GiB without its raw data",
         "convert its typed tensors to raw data",
     )
 
@@ -158,7 +214,8 @@ def _data_path(path: Path, *, force: bool) -> Path:
     return other
 
 
-def _commit(
+@contextlib.contextmanager
+def _hidden(
     path: Path,
     parts: list[Piece],
     data_path: Path | None,
@@ -166,33 +223,51 @@ def _commit(
     outdated: Callable[[], list[Path]],
     *,
     force: bool,
-) -> int:
+) -> Iterator[HiddenCopy]:
     mode = atomic_write.mode_of(path)
     with contextlib.ExitStack() as stack:
         size_of_data, name_of_data = 0, None
         if data_path is not None:
             old_mode = next(map(atomic_write.mode_of, outdated()), mode)
-            new = atomic_write.written(data_path, _data(blocks), old_mode)
+            new = atomic_write.written(data_path, data_of(blocks), old_mode)
             name_of_data, size_of_data = stack.enter_context(new)
         name, size = stack.enter_context(atomic_write.written(path, chunks(parts), mode))
+        data = {} if data_path is None or name_of_data is None else {data_path: name_of_data}
+        yield HiddenCopy(
+            name,
+            {final.name: hidden.name for final, hidden in data.items()},
+            size_of_data + size,
+            partial(_show, path, name, data, outdated, force=force),
+        )
+
+
+def _show(
+    path: Path,
+    name: Path,
+    data: Mapping[Path, Path],
+    outdated: Callable[[], list[Path]],
+    *,
+    force: bool,
+) -> None:
+    """Give a model, and its data file if there is one, their names."""
+    with contextlib.ExitStack() as stack:
         stack.enter_context(atomic_write.alone_in(path.parent))
         # What names the old data stays until these are gone, whatever happens.
         if old := outdated():
             stack.enter_context(atomic_write.second_name(path))
-        if data_path is not None and name_of_data is not None:
-            if os.path.lexists(data_path):
-                raise OutputError(f"{data_path}: was made meanwhile", "run it again")
-            _move(name_of_data, data_path, force=False)
+        for final, hidden in data.items():
+            if os.path.lexists(final):
+                raise OutputError(f"{final}: was made meanwhile", "run it again")
+            _move(hidden, final, force=False)
         try:
             _move(name, path, force=force)
         except OutputError:
-            if data_path is not None:
-                data_path.unlink(missing_ok=True)  # made a moment ago, and nothing names it
+            for final in data:
+                final.unlink(missing_ok=True)  # made a moment ago, and nothing names it
             raise
         for file in old:
             with contextlib.suppress(OSError):
                 file.unlink()
-    return size_of_data + size
 
 
 def _forget(path: Path, left: Path) -> None:
@@ -229,8 +304,8 @@ def _move(name: Path, path: Path, *, force: bool) -> None:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _data(blocks: Iterable[Block]) -> Iterator[Buffer]:
-    position = 0
+def data_of(blocks: Iterable[Block], position: int = 0) -> Iterator[Buffer]:
+    """The bytes of a data file from a position on: blocks, and zeros between them."""
     for block in blocks:
         if block.offset > position:
             yield bytes(block.offset - position)

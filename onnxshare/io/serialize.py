@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
+from onnx import numpy_helper
 
 from onnxshare.io.external_data import PIECE, Reference
 from onnxshare.io.load import Model, all_tensors
@@ -29,7 +30,7 @@ from onnxshare.io.skeleton import (
     Payload,
     Payloads,
 )
-from onnxshare.io.tensors import release
+from onnxshare.io.tensors import BITS, raw_bytes, release
 
 Buffer = bytes | memoryview
 
@@ -40,7 +41,7 @@ _PAGED_FROM, _PAGE = 2**20, 4096
 _ALIGNED = 64
 
 #: Tensors smaller than this stay in the model file when all data is asked to be external.
-_EXTERNAL_FROM = 1024
+EXTERNAL_FROM = 1024
 
 
 @dataclass(frozen=True)
@@ -166,10 +167,20 @@ class Block:
 
 
 def lay_out(
-    model: Model, location: str, *, everything: bool
+    model: Model,
+    location: str,
+    *,
+    everything: bool,
+    elsewhere: Mapping[int, Reference] | None = None,
 ) -> tuple[onnx.ModelProto, list[Block]]:
-    """Plan a data file of this name for a model: for every tensor of `_EXTERNAL_FROM` bytes or
+    """Plan a data file of this name for a model: for every tensor of `EXTERNAL_FROM` bytes or
     more, or for those that are external already and those that were made in memory.
+
+    Args:
+        model: the model.
+        location: the name of the data file.
+        everything: whether tensors that are embedded now go there too.
+        elsewhere: by place in `all_tensors`, the tensors that lie in another file.
 
     Returns:
         The structure with references into the data file, and the data file's blocks in order.
@@ -183,47 +194,78 @@ def lay_out(
     blocks: list[Block] = []
     shared: dict[Reference, int] = {}
     end = 0
-    for tensor in all_tensors(structure):
+    for place, tensor in enumerate(all_tensors(structure)):
         payload = model.payloads.find(tensor) if model.payloads else None
-        found = _source(model, tensor, payload, _EXTERNAL_FROM if everything else SMALL + 1)
+        if elsewhere and place in elsewhere:
+            _refer(tensor, *elsewhere[place], keep=payload is None)
+            continue
+        found = raw_data(model, tensor)
         embedded = payload is not None and not payload.made
         if found is None or (embedded and not everything):
             continue
-        length, read, origin = found
-        offset = shared.get(origin) if origin else None
+        if found.origin is None and found.length < (EXTERNAL_FROM if everything else SMALL + 1):
+            continue
+        offset = shared.get(found.origin) if found.origin else None
         if offset is None:
-            unit = _PAGE if length >= _PAGED_FROM else _ALIGNED
-            offset = -(-end // unit) * unit
-            end = offset + length
-            blocks.append(Block(offset, length, read))
-            if origin:
-                shared[origin] = offset
-        _refer(tensor, location, offset, length, keep=payload is None)
+            offset = aligned(end, found.length)
+            end = offset + found.length
+            blocks.append(Block(offset, found.length, found.read))
+            if found.origin:
+                shared[found.origin] = offset
+        _refer(tensor, location, offset, found.length, keep=payload is None)
     return structure, blocks
 
 
-_Source = tuple[int, Callable[[], Iterator[Buffer]], Reference | None]
+def aligned(end: int, length: int) -> int:
+    """Where a tensor of so many bytes begins in a data file that ends there now."""
+    unit = _PAGE if length >= _PAGED_FROM else _ALIGNED
+    return -(-end // unit) * unit
 
 
-def _source(
-    model: Model, tensor: onnx.TensorProto, payload: Payload | None, least: int
-) -> _Source | None:
-    """The length of a tensor's raw data, how to read it, and the external range it is now; None
-    if it stays in the model file."""
+@dataclass(frozen=True)
+class RawData:
+    """The raw data of a tensor: its length, how to read it, and the external range it is now."""
+
+    length: int
+    read: Callable[[], Iterator[Buffer]]
+    origin: Reference | None = None
+
+
+def raw_data(model: Model, tensor: onnx.TensorProto, *, typed: bool = False) -> RawData | None:
+    """The raw data of a tensor; None for one whose values are in fields of their types, unless
+    `typed` ones are converted, and for strings.
+
+    Raises:
+        ModelFileError: external data is missing, unsafe or contradicts its tensor.
+    """
+    payload = model.payloads.find(tensor) if model.payloads else None
     if payload is None and tensor.data_location == onnx.TensorProto.EXTERNAL:
         # The original is asked again when it is copied: by then `tensor` refers to the new file.
         original = onnx.TensorProto()
         original.CopyFrom(tensor)
         where = model.external.check(original)
-        return where.length, lambda: model.external.pieces(original), where
+        return RawData(where.length, lambda: model.external.pieces(original), where)
     if payload is not None and payload.field == RAW_DATA:
         part = Piece(payload.data, payload.value, payload.value_end)
     elif payload is None and tensor.HasField("raw_data"):
         data = tensor.raw_data
         part = Piece(data, 0, len(data))
+    elif typed and tensor.data_type in BITS:
+        known = onnx.TensorProto()
+        known.CopyFrom(tensor)
+
+        def convert() -> Iterator[Buffer]:
+            data = numpy_helper.from_array(model.read(known)).raw_data
+            return chunks([Piece(data, 0, len(data))])
+
+        return RawData(raw_bytes(tensor), convert)
     else:
         return None
-    return (len(part), lambda: chunks([part]), None) if len(part) >= least else None
+    return RawData(len(part), lambda: chunks([part]))
+
+
+#: What holds the values of a tensor in its type.
+TYPED_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 
 
 def _refer(
@@ -237,4 +279,5 @@ def _refer(
         entry = entries.get(key) or tensor.external_data.add(key=key)
         entry.value = str(value)
     tensor.data_location = onnx.TensorProto.EXTERNAL
-    tensor.ClearField("raw_data")
+    for field in ("raw_data", *TYPED_FIELDS):
+        tensor.ClearField(field)
