@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from onnxshare.differences.family import Family, family
     from onnxshare.differences.results import Difference
     from onnxshare.io.load import Model, load
+    from onnxshare.model_family.results import WrittenFamily
+    from onnxshare.model_family.write import write_family
     from onnxshare.model_scan.results import ScanRow
     from onnxshare.model_scan.scan import scan
+    from onnxshare.runtime.family_sessions import family_sessions
     from onnxshare.runtime.limits import RunLimits
     from onnxshare.samples.images import ImageOptions
     from onnxshare.samples.samples import Samples
@@ -63,16 +66,19 @@ __all__ = [
     "Site",
     "UsageError",
     "Verdict",
+    "WrittenFamily",
     "__version__",
     "check",
     "compare",
     "diff",
     "family",
+    "family_sessions",
     "inspect",
     "load",
     "rewrite",
     "rewrites",
     "scan",
+    "write_family",
 ]
 
 _HOMES = {
@@ -91,14 +97,17 @@ _HOMES = {
     "ScanRow": "onnxshare.model_scan.results",
     "Site": "rewrites.base",
     "Verdict": "onnxshare.comparison.results",
+    "WrittenFamily": "onnxshare.model_family.results",
     "check": "onnxshare.api",
     "compare": "onnxshare.comparison.compare",
     "diff": "onnxshare.differences.diff",
     "family": "onnxshare.differences.family",
+    "family_sessions": "onnxshare.runtime.family_sessions",
     "inspect": "onnxshare.api",
     "load": "onnxshare.io.load",
     "rewrite": "rewrites.run",
     "scan": "onnxshare.model_scan.scan",
+    "write_family": "onnxshare.model_family.write",
 }
 
 # Since 1.29 onnxruntime otherwise writes a device id and a database when it is imported.

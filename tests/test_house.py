@@ -27,7 +27,7 @@ ORDER = """
     shapes weights runtime
     analysis
     comparison differences
-    checks rewrites model_scan
+    checks rewrites model_scan model_family
     report api __init__
     cli
     __main__

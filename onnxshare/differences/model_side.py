@@ -56,7 +56,7 @@ def study(
         for node, facts in zip(graph.nodes(), report.nodes, strict=True)
         if not (node.op_type in HOLDERS and graph.stored(node.scope, node.outputs[0]) is not None)
     )
-    index = TensorIndex(graph, _stored(graph))
+    index = TensorIndex(graph, stored_tensors(graph))
     index.tell(progress, index.tensors.values())
     for tensor in index.tensors.values():
         _ = tensor.content  # one model after the other is read
@@ -64,7 +64,8 @@ def study(
     return Side(model, graph, report, nodes, index.tensors, parameters)
 
 
-def _stored(graph: Graph) -> Iterator[Stored]:
+def stored_tensors(graph: Graph) -> Iterator[Stored]:
+    """The constant tensors of all graphs of a model, as it stores them."""
     for scope in graph.scopes:
         names = [*scope.initializers]
         names += [

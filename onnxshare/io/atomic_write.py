@@ -132,6 +132,18 @@ def _lock(handle: int) -> None:
         time.sleep(0.005)
 
 
+def locked(file: IO[bytes]) -> bool:
+    """Lock an open file until it is closed; false if another run has."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            pass
+    return True
+
+
 def mode_of(path: Path) -> int | None:
     """The permissions of a file, or None if there is none."""
     try:

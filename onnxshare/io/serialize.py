@@ -27,7 +27,6 @@ from onnxshare.io.skeleton import (
     RAW_DATA,
     SMALL,
     TENSOR,
-    Payload,
     Payloads,
 )
 from onnxshare.io.tensors import BITS, raw_bytes, release

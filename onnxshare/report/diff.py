@@ -1,4 +1,4 @@
-"""The reports of `diff`, what changed, and of `family`, what several models hold once."""
+"""The report of `diff`: what changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from onnxshare.differences.family import Family
 from onnxshare.differences.results import (
     Change,
     Difference,
@@ -219,56 +218,3 @@ def _port(item: PortChange) -> Text:
     mark = _MARKS.get(item.change, ("~", ""))[0]
     words = "; ".join(_change(change) for change in item.changes)
     return _line(mark, f"{item.side} {item.name}", f"  {words}" if words else "")
-
-
-def print_family(family: Family, console: Console | None = None, *, every: bool = False) -> None:
-    """Print what models share, on stdout if there is no console; `every` lists also the tensors
-    that one model alone holds."""
-    console = console or make_console(answers=False)
-    console.print(_members(family).text())
-    console.print()
-    console.print(_together(family), soft_wrap=True)
-    shared = [weight for weight in family.weights if every or len(weight.models) > 1]
-    if not shared:
-        return
-    shown = shared if every else shared[:ROWS]
-    cells = (
-        (
-            printable(weight.name),
-            numbers.exact(weight.params),
-            str(len(weight.models)),
-            str(weight.times),
-            numbers.exact(weight.connections),
-        )
-        for weight in shown
-    )
-    console.print()
-    titles = named("weight", "params", "models", "copies", "connections")
-    console.print(Table(titles, rows(cells)).text())
-    if len(shared) > len(shown):
-        console.print(f"… and {len(shared) - len(shown)} more; --all lists them")
-
-
-def _members(family: Family) -> Table:
-    cells = (
-        (
-            printable(member.name),
-            numbers.exact(member.params),
-            numbers.exact(member.shared),
-            numbers.exact(member.own),
-            numbers.rounded(member.macs),
-        )
-        for member in family.members
-    )
-    return Table(named("model", "params", "shared", "own", "MACs"), rows(cells))
-
-
-def _together(family: Family) -> str:
-    together, once = family.params_together, family.params_once
-    if together == once:
-        return f"The files hold {numbers.exact(together)} parameters; none is in two of them."
-    return (
-        f"Together the files hold {numbers.exact(together)} parameters, of which "
-        f"{numbers.exact(once)} are different: each is held {numbers.times(family.sharing_ratio)} "
-        f"on average. Every model holds {numbers.exact(family.shared_by_all)} of them."
-    )

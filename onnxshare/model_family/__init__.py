@@ -1,0 +1,1 @@
+"""The models of a family in a folder: each tensor that several hold is stored once."""
