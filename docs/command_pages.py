@@ -19,7 +19,7 @@ from onnxshare.cli.commands import app
 GROUP = typer.main.get_command(app)
 COMMANDS: dict[str, Any] = GROUP.commands  # type: ignore[attr-defined]
 
-MARK = re.compile(r"^<!-- (options|fields) of (\w+) -->$", re.MULTILINE)
+MARK = re.compile(r"^<!-- (options|fields) of ([\w-]+) -->$", re.MULTILINE)
 
 
 def filled(text: str) -> str:

@@ -19,6 +19,7 @@ from onnxshare.checks.results import CheckReport
 from onnxshare.comparison.results import Comparison
 from onnxshare.differences.family import Family
 from onnxshare.differences.results import Difference
+from onnxshare.model_family.results import WrittenFamily
 from onnxshare.model_scan.results import ScanRow
 from onnxshare.runtime.doctor import Diagnosis
 from onnxshare.support.dataclass_tools import Result
@@ -34,6 +35,7 @@ PRINTED: dict[str, type[Any]] = {
     "compare": Comparison,
     "diff": Difference,
     "family": Family,
+    "family-write": WrittenFamily,
     "check": CheckReport,
     "scan": ScanRow,
     "doctor": Diagnosis,

@@ -94,12 +94,7 @@ def write_family(
         data = home / data_file.NAME
         if not dry_run:
             stack.enter_context(data_file.alone(data))
-        members = [Member(name, m, known=True) for name, m in data_file.members(home).items()]
-        new = list(_new_members([load(source) for source in sources], members, home, force))
-        if len(members) + len(new) < 2:
-            raise UsageError("a family is of two models or more", "name at least two")
-        replaced = {member.file for member in new}
-        members = [member for member in members if member.file not in replaced] + new
+        members = _members([load(source) for source in sources], home, force=force)
         layout = lay_out_family(members, data)
         if not any(layout.elsewhere.values()):
             raise RewriteError(
@@ -109,17 +104,22 @@ def write_family(
         found = _outcome(home, members, layout, dry_run=dry_run)
         if dry_run:
             return found
-        made = not home.is_dir()
-        home.mkdir(parents=True, exist_ok=True)
-        try:
-            validation = _write(home, members, layout, how)
-        except BaseException:
-            if made:
-                with contextlib.suppress(OSError):
-                    home.rmdir()
-            raise
+        validation = _written(home, members, layout, how)
         models = (replace(m, validation=validation.get(m.file, "")) for m in found.models)
         return replace(found, models=tuple(models))
+
+
+def _written(folder: Path, members: Sequence[Member], layout: Layout, how: _How) -> dict[str, str]:
+    """As `_write`, into a folder that is made if it is missing, and not left empty."""
+    made = not folder.is_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return _write(folder, members, layout, how)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _check_folder(folder: Path, *, dry_run: bool) -> None:
@@ -132,11 +132,26 @@ def _check_folder(folder: Path, *, dry_run: bool) -> None:
         raise OutputError(f"{folder}: is not writable", "choose another folder")
 
 
+def _members(models: list[Model], folder: Path, *, force: bool) -> list[Member]:
+    """The models of the folder and those that are new there.
+
+    Raises:
+        UsageError: that is one.
+    """
+    there = {
+        name: Member(name, model, known=True) for name, model in data_file.members(folder).items()
+    }
+    new = {member.file: member for member in _new_members(models, there, folder, force)}
+    members = list({**there, **new}.values())
+    if len(members) < 2:
+        raise UsageError("a family is of two models or more", "name at least two")
+    return members
+
+
 def _new_members(
-    models: list[Model], known: list[Member], folder: Path, force: bool
+    models: list[Model], there: dict[str, Member], folder: Path, force: bool
 ) -> Iterator[Member]:
     """The models that are not in the folder yet, under the names that they will have there."""
-    there = {member.file: member for member in known}
     inside = [(folder / name).resolve() for name in there]
     outside = [m for m in models if m.path is None or m.path.resolve() not in inside]
     for model, name in zip(outside, _names(outside), strict=True):

@@ -30,6 +30,9 @@ LINES: dict[str, list[list[str]]] = {
     "compare": [[LENET, TWIN], [LENET, VGG], [LENET, "models/gap_net.onnx", "--in-process"]],
     "diff": [[LENET, TWIN], [LENET, VGG]],
     "family": [["models/enas/child-1.onnx", "models/enas/child-3.onnx"]],
+    "family-write": [
+        "models/enas/child-1.onnx models/enas/child-3.onnx --write out --dry-run".split()
+    ],
     "check": [[VGG, "--max-fc-share", "50%", "--isolated"], [LENET, "--select", "WS"]],
     "doctor": [[]],
 }
@@ -48,7 +51,7 @@ def test_what_is_printed_fits(
         assert len(ran.stdout.splitlines()) == 2
         return
     for words in LINES[command]:
-        ran = cli(command, *words, "--format", "json")
+        ran = cli(command.partition("-")[0], *words, "--format", "json")
         assert ran.returncode in (0, 1), ran.stderr
         judge.validate(json.loads(ran.stdout))
 
