@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxshare
 from onnxshare.errors import OutputError, RewriteError, UsageError
+from onnxshare.io.save import data_of
 from onnxshare.model_family import data_file
 from onnxshare.model_family.write import write_family
 from tests.builders import fc, info, model, node, random_array, tensor
@@ -206,7 +207,10 @@ def narrow(seed: int, scale: float, dtype: int = TensorProto.INT4) -> onnx.Model
     """A weight of 64 × 32 elements of four bits."""
     packed = np.random.default_rng(7).integers(0, 256, 1024, np.uint8).tobytes()
     weight = helper.make_tensor("q", dtype, [32, 64], packed, raw=True)
-    rest = [numpy_helper.from_array(np.float32(scale), "s"), tensor("head", 64, 8, seed=seed)]
+    rest = [
+        numpy_helper.from_array(np.array(scale, np.float32), "s"),
+        tensor("head", 64, 8, seed=seed),
+    ]
     nodes = [
         node("DequantizeLinear", "q s", "w"),
         node("MatMul", "x w", "h"),
@@ -254,7 +258,7 @@ def test_what_is_equal_otherwise_is_said(tmp_path: Path) -> None:
     turned = numpy_helper.from_array(TRUNK.T.copy(), "turned")
     steps = np.random.default_rng(3).integers(-99, 99, (32, 40)).astype(np.int8)
     plain = numpy_helper.from_array(steps.astype(np.float32) * np.float32(0.5), "plain")
-    scale = numpy_helper.from_array(np.float32(0.5), "s")
+    scale = numpy_helper.from_array(np.array(0.5, np.float32), "s")
     a, b = classifier(1), classifier(2)
     a.graph.initializer.extend([turned, plain])
     a.graph.node.extend([node("MatMul", "h turned", "t"), node("MatMul", "h plain", "p")])
@@ -310,22 +314,21 @@ def test_nothing_is_shown_that_is_not_proven(
     """A byte that the disk turns over, in a new family and in one that is added to."""
     home = tmp_path / "family"
     (late,) = saved(tmp_path, late=classifier(1))
-    blocks = data_file.data_of
 
     def broken(*given: object) -> list[bytes]:
-        data = bytearray(b"".join(blocks(*given)))  # type: ignore[arg-type]
+        data = bytearray(b"".join(data_of(*given)))  # type: ignore[arg-type]
         data[100] ^= 1
         return [bytes(data)]
 
     with monkeypatch.context() as patched:
-        patched.setattr(data_file, "data_of", broken)
+        patched.setattr("onnxshare.model_family.data_file.data_of", broken)
         with pytest.raises(RewriteError, match="'trunk' holds other values"):
             write_family(pair, home)
         assert not home.exists()
     write_family(pair, home, validate=False)
     before = {path.name: path.read_bytes() for path in home.iterdir()}
     with monkeypatch.context() as patched:
-        patched.setattr(data_file, "data_of", broken)
+        patched.setattr("onnxshare.model_family.data_file.data_of", broken)
         with pytest.raises(RewriteError, match="'head' holds other values"):
             write_family([late], home)
     assert {path.name: path.read_bytes() for path in home.iterdir()} == before
