@@ -124,7 +124,7 @@ def _written(folder: Path, members: Sequence[Member], layout: Layout, how: _How)
 
 def _check_folder(folder: Path, *, dry_run: bool) -> None:
     if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}: is not a folder", "name one for the family")
+        raise OutputError(f"{folder}: is not a folder", "specify a folder")
     nearest = folder
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
