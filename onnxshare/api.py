@@ -107,6 +107,7 @@ def check(
     max_transposed_bytes: int | str | None = None,
     size_locked: bool | None = None,
     max_dequantized_bytes: int | str | None = None,
+    max_repeated_bytes: int | str | None = None,
     max_file_size: int | str | None = None,
     max_params: int | str | None = None,
     max_macs: int | str | None = None,

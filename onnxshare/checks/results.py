@@ -89,7 +89,7 @@ class Silenced:
 
 
 @dataclass(frozen=True)
-class ModelReport:
+class ModelReport(Result):
     """One model's part of the report.
 
     Attributes:
@@ -103,7 +103,14 @@ class ModelReport:
         key: its name in baselines, as of `Finding`; empty: `path` is it.
         before: what was measured of it before; None where nothing is known of that.
         former: the name that it had before, if it has another one now.
+        tensors: by hash of a parameter tensor, its bytes and its place in a data file, which
+            other models may name too (empty within the model file); where a rule needs them.
     """
+
+    SHOWN = (
+        *("path", "findings", "silenced", "limits", "metrics", "error", "line", "key", "before"),
+        "former",
+    )
 
     path: str
     findings: tuple[Finding, ...] = ()
@@ -115,6 +122,7 @@ class ModelReport:
     key: str = ""
     before: Measured | None = None
     former: str | None = None
+    tensors: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     @property
     def measured(self) -> Measured:

@@ -24,7 +24,7 @@ from onnxshare.checks.policy_template import DEFAULT
 from onnxshare.checks.results import CheckReport, Finding, Limit, ModelReport, Severity
 from onnxshare.checks.rule import Problem, Rule, Subject, command
 from onnxshare.checks.rules import BY_OPTION
-from onnxshare.checks.rules.sharing import fc_share
+from onnxshare.checks.rules.sharing import REPEATED, fc_share, repeated, stored_tensors
 from onnxshare.errors import ModelError, ModelFileError, OnnxShareError, SamplesError, UsageError
 from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.shapes.inference import InputShapes
@@ -125,7 +125,7 @@ def run(
     known, former, more = _before(planned, known, past.ref, policy, how, former, jobs)
     notes += more
     how = replace(how, baseline=known, former=former)
-    reports = each(partial(check_one, how=how), planned, jobs, progress)
+    reports = _check_all(planned, how, jobs, progress)
     kept, stale = silence(reports, policy.allow, known, root=policy.root)
     notes += _remarks(kept, known, past.ref)
     return CheckReport(
@@ -156,7 +156,7 @@ def _before(
         former = former | _renamed(known, planned, policy.root)
 
     def check_all(some: Sequence[Job]) -> list[ModelReport]:
-        return each(partial(check_one, how=how), some, jobs)
+        return _check_all(some, how, jobs, None)
 
     if ref is not None:
         samples = _path(how.samples)
@@ -279,6 +279,25 @@ def _choose(
     return chosen.with_options({}, (), ignore, warn)
 
 
+def _check_all(
+    planned: Sequence[Job],
+    how: How,
+    jobs: int | None,
+    progress: Callable[[Iterable[ModelReport], int], Iterable[ModelReport]] | None,
+) -> list[ModelReport]:
+    """Check every model, and then what no single one shows: weights that several hold."""
+    reports = each(partial(check_one, how=how), planned, jobs, progress)
+    rule = BY_OPTION[REPEATED]
+    found = []
+    for job, report, problem in zip(planned, reports, repeated(reports), strict=True):
+        if problem is not None:
+            more = _finding(rule, problem, job, report.path, how, job.limits[REPEATED])
+            findings = sorted([*report.findings, more], key=lambda finding: finding.code)
+            report = replace(report, findings=tuple(findings))
+        found.append(report)
+    return found
+
+
 @blamed()
 @stdout_kept()
 def check_one(job: Job, how: How) -> ModelReport:
@@ -333,6 +352,7 @@ def check_one(job: Job, how: How) -> ModelReport:
         metrics=subject.metrics,
         error=unread,
         before=None if subject.before is None else dict(subject.before),
+        tensors=stored_tensors(model, inspection) if REPEATED in job.limits else {},
     )
 
 

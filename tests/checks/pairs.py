@@ -190,6 +190,20 @@ def licensed(name: str | None) -> Writer:
     return write
 
 
+def next_to_another(*, equal: bool) -> Writer:
+    """A model and a second one: the same weights, or others; the second one stores them, too."""
+
+    def write(path: Path) -> None:
+        onnx.save(lenet(), path)
+        other = lenet()
+        if not equal:
+            for place, item in enumerate(other.graph.initializer):
+                other.graph.initializer[place].CopyFrom(tensor(item.name, *item.dims, seed=place))
+        onnx.save(other, path.with_name("second.onnx"))
+
+    return write
+
+
 PAIRS: dict[str, Pair] = {
     "WS101": Pair(saved(lenet), saved(small), ("--max-fc-share", "50%")),
     "WS102": Pair(saved(lenet), saved(small), ("--min-sharing-ratio", "10")),
@@ -202,6 +216,11 @@ PAIRS: dict[str, Pair] = {
     "WS107": Pair(turned(equal=True), turned(equal=False), ("--select", "WS107"), fixed=True),
     "WS108": Pair(saved(lenet), saved(small), ("--select", "WS108"), fixed=True),
     "WS109": Pair(quantized_twin(equal=True), quantized_twin(equal=False), ("--select", "WS109")),
+    "WS110": Pair(
+        next_to_another(equal=True),
+        next_to_another(equal=False),
+        ("{folder}/second.onnx", "--select", "WS110"),
+    ),
     "BG201": Pair(saved(lenet), saved(small), ("--max-file-size", "100KiB")),
     "BG202": Pair(saved(lenet), saved(small), ("--max-params", "1k")),
     "BG203": Pair(saved(lenet), saved(small), ("--max-macs", "10k")),

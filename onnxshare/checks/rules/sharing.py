@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxshare.checks.limits import show
@@ -18,7 +19,9 @@ from onnxshare.checks.rule import (
 )
 
 if TYPE_CHECKING:
-    from onnxshare.analysis.results import HeadFacts, Totals, WeightFacts
+    from onnxshare.analysis.results import HeadFacts, Inspection, Totals, WeightFacts
+    from onnxshare.checks.results import ModelReport
+    from onnxshare.io.load import Model
 
 
 def fc_share(totals: Totals) -> float:
@@ -92,6 +95,49 @@ def _copied_bytes(
         say,
         advice(*remedy.split()),
     )
+
+
+#: The option of the rule that judges several models together.
+REPEATED = "max-repeated-bytes"
+
+
+def stored_tensors(model: Model, inspection: Inspection) -> dict[str, tuple[int, str]]:
+    """The parameter tensors of a model, as `ModelReport.tensors`; those filled with one number are
+    left out."""
+    places: dict[str, str] = {}
+    for tensor in model.skeleton.graph.initializer if model.external_files() else ():
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        file = (model.folder or Path()) / entries.get("location", "")
+        if tensor.data_location == tensor.EXTERNAL and file.is_file():
+            places[tensor.name] = f"{file.resolve()}:{entries.get('offset', 0)}"
+    return {
+        weight.hash: (weight.bytes, places.get(weight.name, ""))
+        for weight in inspection.weights
+        if weight.hash and not weight.uniform
+    }
+
+
+def repeated(reports: Iterable[ModelReport]) -> Iterator[Problem | None]:
+    """For each model what is wrong with it where earlier ones store the same tensors elsewhere."""
+    seen: dict[str, tuple[str, set[str]]] = {}
+    for report in reports:
+        copies: dict[str, int] = {}
+        for key, (size, place) in report.tensors.items():
+            first, places = seen.setdefault(key, (report.path, set()))
+            if first != report.path and (not place or place not in places):
+                copies[first] = copies.get(first, 0) + size
+            places.add(place)
+        limit, total = report.limits.get(REPEATED), sum(copies.values())
+        if not isinstance(limit, (int, float)) or not copies or total <= limit:
+            yield None
+            continue
+        other = max(copies, key=lambda name: copies[name])
+        yield Problem(
+            f"{show(total, 'bytes', near=limit)} of weights are stored in other models too, most "
+            f"of them in '{other}'",
+            total,
+            command("family", report.path, "--write", "FOLDER", "--", other),
+        )
 
 
 def _convolution_form(subject: Subject, limit: bool) -> Iterator[Problem]:
@@ -295,5 +341,20 @@ RULES: tuple[Rule, ...] = (
         ),
         frozenset({"hashes"}),
         short="A weight is stored again in another quantized form",
+    ),
+    Rule(
+        "WS110",
+        "repeated-in-models",
+        REPEATED,
+        "bytes",
+        65536,
+        "bytes of parameter tensors that an earlier model of the same check stores too, byte for "
+        "byte; tensors filled with one number, and models that refer to one place in a data file, "
+        "are left out",
+        "Models that share weights are shipped, loaded and cached as many times as there are.",
+        "`onnxshare family --write FOLDER` stores what several models hold once, and "
+        "`onnxshare.family_sessions` loads it once.",
+        lambda subject, limit: (),  # one model alone shows nothing: `repeated` judges them together
+        frozenset({"hashes"}),
     ),
 )

@@ -3,13 +3,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
+import onnxshare
 from onnxshare.analysis.results import HeadOffer, TensorInfo
 from onnxshare.checks.rule import command, quoted
 from onnxshare.checks.rules import BY_OPTION, RULES
+from tests.builders import model, node, tensor
 from tests.checks.subjects import LENET, judge, subject, weights
 
 
@@ -28,6 +32,7 @@ def test_codes_names_and_options_are_unique() -> None:
         "WS107": "max-transposed-bytes",
         "WS108": "size-locked",
         "WS109": "max-dequantized-bytes",
+        "WS110": "max-repeated-bytes",
         "BG201": "max-file-size",
         "BG202": "max-params",
         "BG203": "max-macs",
@@ -239,3 +244,22 @@ def test_what_got_worse(
     of = dataclasses.replace(subject(), before=before)
     found = [problem.measured for problem in BY_OPTION["max-regression"].problems(of, limit)]
     assert found == pytest.approx(measured)
+
+
+def test_what_several_models_store(tmp_path: Path) -> None:
+    """Each later one is judged against all before it; one place in a data file is no copy."""
+    folders = [tmp_path / name for name in "abc"]
+    for seed, folder in enumerate(folders):
+        folder.mkdir()
+        weights = [tensor("w", 32, 32), tensor("own", 32, 32, seed=seed + 1)]
+        nodes = [node("MatMul", "x w", "h"), node("MatMul", "h own", "y")]
+        onnx.save(model(nodes, {"x": ["n", 32]}, ["y"], weights), folder / f"{folder.name}.onnx")
+    paths = sorted(tmp_path.rglob("*.onnx"))
+    report = onnxshare.check(paths, max_repeated_bytes=4095)
+    found = [(Path(f.model).name, f.code, f.measured) for f in report.findings]
+    assert found == [("b.onnx", "WS110", 4096), ("c.onnx", "WS110", 4096)]
+    assert str(paths[0]) in report.findings[0].message
+    assert "tensors" not in report.to_dict()["models"][0]
+    assert onnxshare.check(paths, max_repeated_bytes=4096).passed
+    onnxshare.write_family(paths, tmp_path / "family", validate=False)
+    assert onnxshare.check(tmp_path / "family", max_repeated_bytes=0).passed
