@@ -18,14 +18,14 @@ from onnxshare.shapes.types import TensorType, TypeTable
 
 
 def contradicted(graph: Graph, shapes: Shapes) -> list[str]:
-    """A warning about the shapes that the main graph declares wrongly, if there are any."""
-    known, table = shapes.types_in(""), TypeTable()
+    """A warning about the shapes that the graphs declare wrongly, if there are any."""
+    table, wrong = TypeTable(), list[str]()
     agreed: set[tuple[TensorType, TensorType]] = set()
     # A symbolic batch is set to one sample: what is declared of it may be for another number.
     first_axis = 1 if shapes.batch_symbols else 0
-    wrong = []
-    for values in (graph.proto.graph.value_info, graph.proto.graph.output):
-        for value in values:
+    for scope in graph.scopes:
+        known = shapes.types_in(scope.path)
+        for value in (*scope.graph.value_info, *scope.graph.output):
             found, declared = known.get(value.name), table.of(value.type.SerializeToString())
             if found is None or declared is None or (found, declared) in agreed:
                 continue

@@ -41,7 +41,9 @@ def activation_bytes(tensors: Iterable[TensorType], batch: int) -> int | None:
 
 
 def tensor_bytes(tensor: TensorType, batch: int) -> int | None:
-    """Bytes of one tensor for one sample."""
+    """Bytes of one tensor for one sample, or of all that a sequence holds."""
+    if tensor.elements is not None:
+        return activation_bytes(tensor.elements, batch)
     sizes, dtype = tensor.sizes, tensor.dtype
     if sizes is None or dtype not in BITS:
         return None

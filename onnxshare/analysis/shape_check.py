@@ -155,7 +155,7 @@ def _look_once(
     except InferenceRefused as refused:
         shapes = infer_with()
         misfit = next(_reported(graph, shapes, refused.reason), None)
-    values = Values(graph, shapes.fully_known(), impossible)
+    values = Values(graph, shapes.fully_known(), impossible, shapes.lengths)
     usage = walk.take(graph, shapes, values)
     judged: dict[tuple[int, int], str | None] = {}
     for use in usage.nodes if misfit is None else ():

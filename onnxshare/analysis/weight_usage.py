@@ -25,6 +25,7 @@ from onnxshare.analysis.operators.tables.standard import LAYOUT
 from onnxshare.analysis.sliced_weights import CUT_OR_JOIN, SIZES, Views
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node, Scope, Stored
+from onnxshare.graph.loop_values import loop_trips
 from onnxshare.io.node_reader import Operation
 from onnxshare.shapes.inference import Shapes
 
@@ -278,9 +279,12 @@ def _times(scope: Scope, shapes: Shapes, values: Values, warnings: list[str]) ->
         if holder.op_type in _ONCE:
             steps = 1
         elif holder.op_type == "Loop":
-            steps = _loop_steps(holder, scope, values)
+            steps = loop_trips(values, holder, scope)
         elif holder.op_type == "Scan":
             steps = _scan_steps(holder, shapes)
+        elif holder.op_type == "SequenceMap":
+            home = holder.scope.home(holder.inputs[0])
+            steps = None if home is None else shapes.lengths.get((home.path, holder.inputs[0]))
         if steps is None:
             warnings.append(
                 f"{holder.op_type} '{holder.name}': how often it runs its body is known only at "
@@ -290,22 +294,6 @@ def _times(scope: Scope, shapes: Shapes, values: Values, warnings: list[str]) ->
         times *= steps
         scope = holder.scope
     return times
-
-
-def _loop_steps(holder: Node, body: Scope, values: Values) -> int | None:
-    """The trip count of a Loop; None where it is computed or a condition may end it earlier."""
-    trips = values.integers(holder.scope, holder.inputs[0]) if holder.inputs[0] else None
-    if not trips or len(body.graph.input) < 2:
-        return None
-    name = body.graph.output[0].name
-    while (node := body.producers.get(name)) is not None and node.op_type == "Identity":
-        name = node.inputs[0]
-    if name == body.graph.input[1].name:  # the condition is what it was before the loop
-        body, name = holder.scope, holder.input(1)
-    goes_on = values.get(body, name) if name else None
-    if name and (goes_on is None or not goes_on.all()):
-        return None
-    return max(0, trips[0])
 
 
 def _scan_steps(holder: Node, shapes: Shapes) -> int | None:

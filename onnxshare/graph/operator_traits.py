@@ -190,9 +190,9 @@ _QUANTIZED_CONVOLUTION = Traits(Effect.CONVOLUTION, (0,), quantized=True)
 _POOLING = Traits(Effect.POOLING, (0,))
 _LARGEST = Traits(Effect.POOLING, (0,), selects=True)
 _GLOBAL_POOLING = Traits(Effect.GLOBAL_POOLING, (0,))
-_REDUCTION = Traits(Effect.REDUCTION, (0,))
-_EXTREME = Traits(Effect.REDUCTION, (0,), selects=True)
-_BEST = replace(_EXTREME, hides=True, steps=True, ignores_shift=True)
+_REDUCTION = Traits(Effect.REDUCTION, (0,), shape_inputs=(1,))
+_EXTREME = Traits(Effect.REDUCTION, (0,), shape_inputs=(1,), selects=True)
+_BEST = replace(_EXTREME, shape_inputs=(), hides=True, steps=True, ignores_shift=True)
 _NORMALIZATION = Traits(Effect.NORMALIZATION, (0,))
 _CENTERING = Traits(Effect.NORMALIZATION, (0,), ignores_shift=True)
 _SOFTMAX = Traits(Effect.SOFTMAX, (0,), hides=True, ignores_shift=True)
@@ -253,7 +253,9 @@ _STANDARD: Rows = (
     ("Trilu", Traits(Effect.CUT, (0,), views=True)),
     ("Crop DynamicSlice", _CUT),
     ("Gather", Traits(Effect.LOOKUP, (0,), views=True)),
-    ("Compress GatherElements GatherND Unique", _LOOKUP),
+    ("GatherElements GatherND", _LOOKUP),
+    ("Compress", Traits(Effect.LOOKUP, (0,), shape_inputs=(1,))),
+    ("Unique", Traits(Effect.LOOKUP, (0,), shape_inputs=(0,))),
     ("OneHot", _REPEAT),
     ("Expand Tile", Traits(Effect.REPEAT, (0,), shape_inputs=(1,), views=True)),
     ("Pad", Traits(Effect.REPEAT, (0,), shape_inputs=(1, 3))),
@@ -285,18 +287,23 @@ _STANDARD: Rows = (
     ("CumProd CumSum", Traits(Effect.ORDERING, (0,))),
     ("Resize", Traits(Effect.INTERPOLATION, (0,), shape_inputs=(2, 3))),
     ("Upsample", Traits(Effect.INTERPOLATION, (0,), shape_inputs=(1,))),
-    ("GridSample RoiAlign AffineGrid PyramidROIAlign_TRT", _INTERPOLATION),
+    ("GridSample RoiAlign PyramidROIAlign_TRT", _INTERPOLATION),
     ("MultilevelCropAndResize_TRT", _INTERPOLATION),
     ("Einsum Gemm MatMul", _PRODUCT),
     ("QLinearMatMul", _QUANTIZED_PRODUCT),
     ("MatMulInteger", _ROUNDED_PRODUCT),
     ("GRU GRUUnit LSTM RNN", _RECURRENT),
     ("Attention DisentangledAttention_TRT LinearAttention", _ATTENTION),
-    ("RotaryEmbedding Col2Im DFT Det STFT", _TRANSFORM),
+    ("RotaryEmbedding Det", _TRANSFORM),
+    ("AffineGrid", Traits(Effect.TRANSFORM, (0,), shape_inputs=(1,))),
+    ("Col2Im DFT", Traits(Effect.TRANSFORM, (0,), shape_inputs=(1, 2))),
+    ("STFT", Traits(Effect.TRANSFORM, (0,), shape_inputs=(1, 3))),
     ("Bernoulli Multinomial RandomNormal RandomUniform", _RANDOM),
     ("RandomNormalLike RandomUniformLike", _RANDOM_LIKE),
     ("If Loop Scan SequenceMap", _CONTROL_FLOW),
-    ("BlackmanWindow Constant HammingWindow HannWindow GivenTensorFill MelWeightMatrix", _SOURCE),
+    ("Constant GivenTensorFill", _SOURCE),
+    ("BlackmanWindow HammingWindow HannWindow", Traits(Effect.SOURCE, shape_inputs=(0,))),
+    ("MelWeightMatrix", Traits(Effect.SOURCE, shape_inputs=(0, 1))),
     ("Range", Traits(Effect.SOURCE, shape_inputs=(0, 1, 2))),
     ("ConstantOfShape", Traits(Effect.SOURCE, shape_inputs=(0,), shape_only=True)),
     ("EyeLike", Traits(Effect.SOURCE, shape_only=True)),
@@ -309,7 +316,9 @@ _STANDARD: Rows = (
     ),
     ("RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer", _TEXT),
     ("NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss", _TRAINING),
-    ("EfficientNMS_TRT ImageDecoder MemcpyFromHost MemcpyToHost NonMaxSuppression NonZero", _OTHER),
+    ("EfficientNMS_TRT ImageDecoder MemcpyFromHost MemcpyToHost", _OTHER),
+    ("NonMaxSuppression", Traits(Effect.OTHER, shape_inputs=(0, 1, 2, 3, 4))),
+    ("NonZero", Traits(Effect.OTHER, shape_inputs=(0,))),
 )
 
 _CLASSICAL_ML: Rows = (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxshare.graph.constant_values import OPERATORS, Values
+from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Node
+from onnxshare.graph.numpy_operators import OPERATORS
 from onnxshare.graph.operator_traits import traits_of
 from onnxshare.io.tensors import Array
 

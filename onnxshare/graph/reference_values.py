@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
@@ -18,15 +19,40 @@ from onnxshare.graph.operator_traits import Effect, traits_of
 #: The most elements that a node may read or make; shapes hold a handful.
 MAX_ELEMENTS = 4096
 
-#: What is evaluated, and of that what can make more elements than it reads, whatever it reads.
-_EVALUATED = frozenset(
+#: What is not evaluated: what draws numbers, holds a graph, or is a function that nobody knows;
+#: strings, whose patterns may take any time; and images.
+_NOT_EVALUATED = frozenset(
     (
-        Effect.ELEMENTWISE, Effect.RESHAPE, Effect.PERMUTATION, Effect.CUT, Effect.LOOKUP,
-        Effect.REPEAT, Effect.JOIN, Effect.SCATTER, Effect.REDUCTION, Effect.ORDERING,
-        Effect.SOURCE, Effect.CONTAINER, Effect.PRODUCT,
+        Effect.RANDOM, Effect.CONTROL_FLOW, Effect.TRAINING, Effect.TEXT, Effect.ESTIMATOR,
+        Effect.UNKNOWN,
     )
 )  # fmt: skip
-_GROWING = frozenset((Effect.ELEMENTWISE, Effect.REPEAT, Effect.SOURCE, Effect.PRODUCT))
+
+#: What makes no more elements than it reads.
+_SHRINKING = frozenset(
+    (
+        Effect.RESHAPE, Effect.PERMUTATION, Effect.CUT, Effect.LOOKUP, Effect.JOIN, Effect.SCATTER,
+        Effect.REDUCTION, Effect.ORDERING, Effect.CONTAINER, Effect.SOFTMAX, Effect.NORMALIZATION,
+        Effect.OTHER,
+    )
+)  # fmt: skip
+
+#: What may do much for each element: no number in an attribute may be larger than a shape.
+_WORKING = frozenset(
+    (
+        Effect.CONVOLUTION, Effect.POOLING, Effect.INTERPOLATION, Effect.RECURRENT,
+        Effect.ATTENTION, Effect.TRANSFORM, Effect.OTHER,
+    )
+)  # fmt: skip
+
+#: What takes time that sizes do not tell, and no size comes from.
+_SLOW = frozenset(("ConvTranspose", "DeformConv", "ImageDecoder"))
+
+#: Of the elements of the operands of an Einsum.
+_MOST_COMBINATIONS = 2**22
+
+#: Work of one node, where a step through a loop is 1: half a millisecond, or much more.
+_WORK, _MUCH_WORK = 100, 4000
 
 
 def evaluable(node: Node) -> bool:
@@ -34,10 +60,23 @@ def evaluable(node: Node) -> bool:
     standard, draws no random numbers and holds no graph."""
     return (
         node.standard
-        and (traits_of(node).effect in _EVALUATED or node.op_type == "NonZero")
+        and traits_of(node).effect not in _NOT_EVALUATED
+        and node.op_type not in _SLOW
         and node.position not in node.scope.children
         and (node.op_type != "Dropout" or len(node.inputs) < 3)  # it may draw
+        and (traits.effect not in _WORKING or _modest(node))
     )
+
+
+def _modest(node: Node) -> bool:
+    """Whether the numbers in a node's attributes are small, and so is their product."""
+    numbers = [number for a in node.proto.attribute for number in (a.i, *a.ints)]
+    return prod(max(1, abs(number)) for number in numbers) <= MAX_ELEMENTS
+
+
+def cost(node: Node) -> int:
+    """How much work it is to evaluate a node, as `Values` counts it."""
+    return _MUCH_WORK if traits_of(node).effect in _WORKING else _WORK
 
 
 def evaluate(node: Node, inputs: Sequence[Any], opset: int) -> list[Any] | None:
@@ -47,6 +86,8 @@ def evaluate(node: Node, inputs: Sequence[Any], opset: int) -> list[Any] | None:
     given = {name: value for name, value in zip(node.inputs, inputs, strict=True) if name}
     if any(value is None for value in given.values()) or _elements(given.values()) > MAX_ELEMENTS:
         return None
+    if node.op_type == "Einsum" and prod(map(np.size, inputs)) > _MOST_COMBINATIONS:
+        return None  # of all indices
     sequences = {name: value for name, value in given.items() if isinstance(value, list)}
     graph = helper.make_graph(
         [node.proto],
@@ -57,7 +98,7 @@ def evaluate(node: Node, inputs: Sequence[Any], opset: int) -> list[Any] | None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     try:
-        if not sequences and not _small(model, traits_of(node).effect in _GROWING):
+        if not sequences and not _small(model, traits_of(node).effect not in _SHRINKING):
             return None
         from onnx.reference import ReferenceEvaluator
 

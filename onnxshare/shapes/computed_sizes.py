@@ -4,14 +4,17 @@ computes from shapes, as exporters write for Reshape, Pad and If.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from onnxshare.graph.constant_values import Values
-from onnxshare.graph.index import Graph, Node, Scope
+from onnxshare.graph.index import Graph, Node
+from onnxshare.graph.loop_values import loop_trips
 from onnxshare.graph.operator_traits import operators_where, traits_of
+from onnxshare.shapes.sequences import Known, Sequences
 
 #: Operators of which some input decides the shape of the result.
 _SHAPED = operators_where(lambda traits: traits.shape_inputs)
@@ -28,11 +31,14 @@ _SMALL = 4096
 #: A domain whose operators nobody knows.
 _UNKNOWN = "onnxshare.unknown"
 
-#: Sizes and type of a tensor seen from a scope; None where one is unknown.
-Known = Callable[[Scope, str], tuple[tuple[int, ...], int] | None]
 
-
-def settle(graph: Graph, weightless: onnx.ModelProto, known: Known, values: Values) -> bool:
+def settle(
+    graph: Graph,
+    weightless: onnx.ModelProto,
+    known: Known,
+    values: Values,
+    sequences: Sequences,
+) -> bool:
     """Write computed operands into the copy of the model that inference reads, as constants, and
     the shapes of the branches that are taken; whether there was anything new that inference can go
     on with."""
@@ -48,6 +54,7 @@ def settle(graph: Graph, weightless: onnx.ModelProto, known: Known, values: Valu
                 continue
             if node.op_type == "Loop":
                 found |= _keep_states(node, proto, known, doubtful)
+                found |= _stack(node, proto, known, values)
                 continue
             if node.op_type == "PRelu":
                 found |= _widen(node, copies[node.position], graph, known)
@@ -60,6 +67,12 @@ def settle(graph: Graph, weightless: onnx.ModelProto, known: Known, values: Valu
             else:
                 for position in traits_of(node).shape_inputs:
                     found |= _bind(graph, node, copy, proto, position, values)
+                found |= _of_values(node, proto, known, values)
+    copies_of = {scope.path: proto for scope, proto in graph.paired(weightless.graph)}
+    for scope, name, (sizes, dtype) in sequences.follow(known, values):
+        declare(copies_of[scope.path], onnx.helper.make_tensor_value_info(name, dtype, sizes))
+        found = True
+    found |= sequences.changed
     for state in doubtful if not found else ():  # nothing else will show that it keeps its shape
         state.doc_string, found = _CHANGES, True
         state.type.tensor_type.ClearField("shape")
@@ -144,15 +157,72 @@ def _keep_states(
         start = known(node.scope, name) if name else None
         if start is None or state.doc_string == _CHANGES:
             continue
+        made, kept = known(body, result), known(body, state.name)
         if not state.type.tensor_type.HasField("shape"):
             state.type.CopyFrom(onnx.helper.make_tensor_type_proto(start[1], start[0]))
             state.doc_string, found = _ASSUMED, True
-        elif state.doc_string == _ASSUMED and known(body, result) != start:
+        elif state.doc_string == _ASSUMED and made != start:
             doubtful.append(state)
-        elif state.doc_string == _ASSUMED and output and known(node.scope, output) is None:
+        elif made == kept == start and output and known(node.scope, output) is None:
             declare(proto, onnx.helper.make_tensor_value_info(output, start[1], start[0]))
             found = True
     return found
+
+
+def _stack(node: Node, proto: onnx.GraphProto, known: Known, values: Values) -> bool:
+    """What each trip of a Loop makes is stacked along a new first axis."""
+    body = node.scope.children.get(node.position, {}).get("body")
+    states = len(node.inputs) - 2
+    if body is None or not node.standard or states < 0:
+        return False
+    results = [value.name for value in body.graph.output][1 + states :]
+    open_ones = [
+        (output, known(body, result))
+        for output, result in zip(node.outputs[states:], results, strict=False)
+        if output and known(node.scope, output) is None
+    ]
+    if not any(made for _, made in open_ones):
+        return False
+    trips = loop_trips(values, node, body)
+    for output, made in open_ones if trips is not None else ():
+        if made is not None:
+            declare(proto, onnx.helper.make_tensor_value_info(output, made[1], (trips, *made[0])))
+    return trips is not None
+
+
+def _of_values(node: Node, proto: onnx.GraphProto, known: Known, values: Values) -> bool:
+    """Sizes that inference does not tell even where the values that decide them are known."""
+    found = False
+    for place, output in enumerate(node.outputs):
+        if not output or known(node.scope, output) is not None:
+            continue
+        sized = _sized(node, known, values) if place == 0 else None
+        value = values.get(node.scope, output) if sized is None else None
+        if value is not None:
+            sized = value.shape, onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+        if sized is not None:
+            declare(proto, onnx.helper.make_tensor_value_info(output, sized[1], sized[0]))
+            found = True
+    return found
+
+
+def _sized(node: Node, known: Known, values: Values) -> tuple[tuple[int, ...], int] | None:
+    """The result of a Compress by a known mask, or of a MaxUnpool to a known size."""
+    if node.op_type not in ("Compress", "MaxUnpool"):
+        return None
+    data = known(node.scope, node.inputs[0])
+    name = node.input(1 if node.op_type == "Compress" else 2)
+    value = values.get(node.scope, name) if name else None
+    if data is None or value is None:
+        return None
+    if node.op_type == "MaxUnpool":
+        return tuple(map(int, value.reshape(-1))), data[1]
+    sizes, axis = data[0], node.attribute("axis")
+    if axis is None:
+        return (int(np.count_nonzero(value)),), data[1]
+    axis = int(axis) % len(sizes)
+    kept = int(np.count_nonzero(value[: sizes[axis]]))
+    return (*sizes[:axis], kept, *sizes[axis + 1 :]), data[1]
 
 
 def _grow(node: Node, proto: onnx.GraphProto, known: Known, values: Values) -> bool:
@@ -192,7 +262,7 @@ def _take_branch(node: Node, proto: onnx.GraphProto, known: Known, values: Value
 
 def declare(proto: onnx.GraphProto, value: onnx.ValueInfoProto) -> None:
     """Tell inference a shape."""
-    for declared in [*proto.output, *proto.value_info]:
+    for declared in [*proto.output, *proto.value_info, *proto.input]:
         if declared.name == value.name:
             declared.CopyFrom(value)
             return

@@ -23,6 +23,7 @@ from onnxshare.shapes.input_sizes import Binding, InputShapes, bind, rows
 from onnxshare.shapes.rules import old_opsets
 from onnxshare.shapes.rules.microsoft import RULES
 from onnxshare.shapes.rules.substitute import substitute
+from onnxshare.shapes.sequences import Sequences
 from onnxshare.shapes.types import NOTHING, Shape, TensorType, TypeTable, named_types
 
 #: Rounds of inference between which computed sizes are worked out; each settles all that can be.
@@ -41,6 +42,7 @@ class Shapes:
         dims: the sizes that symbols and open axes of inputs were given (`Binding.dims`).
         open: what of the inputs has no size, and the option that sets it (`Binding.open`).
         warnings: what could not be inferred or was ignored.
+        lengths: how many tensors a sequence holds, by scope path and name, where it is known.
     """
 
     def __init__(self, batch: int, binding: Binding, symbols: Collection[str] = ()) -> None:
@@ -49,6 +51,7 @@ class Shapes:
         self.dims = binding.dims
         self.open = binding.open
         self.warnings: list[str] = []
+        self.lengths: Mapping[tuple[str, str], int] = {}
         if binding.images:
             self.warnings.append(
                 f"the sizes of images that are open are taken from {binding.images}; "
@@ -102,6 +105,12 @@ class Shapes:
         for stored in tensors:
             found = made.get((stored.dtype, stored.shape))
             types[stored.name] = found or make(stored.dtype, stored.shape)
+
+    def put_sequences(self, sequences: Sequences) -> None:
+        """Note what sequences hold."""
+        self.lengths = sequences.lengths()
+        for (path, name), elements in sequences.found.items():
+            self.types_in(path)[name] = self._table.sequence(elements)
 
     def read(self, path: str, graph: onnx.GraphProto) -> None:
         """Note what a graph says of the tensors that the scope of this path defines."""
@@ -177,7 +186,6 @@ def infer(
     weightless = _without_weights(graph)
     if graph.main.children:
         name_inner_nodes(graph, weightless)
-    if proven:
         _strip_subgraphs(graph, weightless)
     rules = {**RULES, **old_opsets.rules(graph.opset), **old_opsets.rules_of_pools(graph)}
     replaced = not graph.operators.keys().isdisjoint(rules)
@@ -189,10 +197,11 @@ def infer(
     nodes = None if replaced else graph.main.nodes
     binding = bind(graph, weightless, dict(input_shapes or {}), batch)
     shapes = _inferred(graph, weightless, binding, strict, proven, nodes)
-    restored = proven
+    restored, sequences = proven, Sequences(graph)
     for _ in range(_MAX_ROUNDS):
-        values = Values(graph, shapes.fully_known(), impossible)
-        if not settle(graph, weightless, shapes.size_and_type, values):
+        values = Values(graph, shapes.fully_known(), impossible, sequences.lengths())
+        known = partial(_size_and_type, graph, shapes)
+        if not settle(graph, weightless, known, values, sequences):
             # What the file declares may be wrong: it is asked last.
             if restored or not _restore(graph, weightless, shapes, binding.sizes):
                 break
@@ -201,7 +210,17 @@ def infer(
     for scope in graph.scopes:
         stored = map(partial(graph.source, scope), scope.initializers)
         shapes.put_stored(scope.path, filter(None, stored))
+    shapes.put_sequences(sequences)
     return shapes
+
+
+def _size_and_type(
+    graph: Graph, shapes: Shapes, scope: Scope, name: str
+) -> tuple[tuple[int, ...], int] | None:
+    """Sizes and type of a tensor, stored ones included; None if either is unknown."""
+    found = shapes.size_and_type(scope, name)
+    stored = graph.stored(scope, name) if found is None else None
+    return found if stored is None else (stored.shape, stored.dtype)
 
 
 def _inferred(
@@ -227,35 +246,39 @@ def _inferred(
 def _restore(
     graph: Graph, weightless: onnx.ModelProto, shapes: Shapes, symbols: Mapping[str, int]
 ) -> bool:
-    """Put declared shapes back for tensors whose shape inference could not find; while sizes are
-    open only behind subgraphs and operators that are not of the standard, because the open sizes
-    decide the others."""
-    types = shapes.types_in("")
-    made = graph.main.producers
+    """Put declared shapes back for tensors whose shape inference could not find."""
+    restored = False
+    for scope, copy in graph.paired(weightless.graph):
+        missing = _missing(scope, shapes)
+        outputs = {value.name: value for value in copy.output} if missing else {}
+        for value in (*scope.graph.value_info, *scope.graph.output) if missing else ():
+            if value.name not in missing or not value.type.tensor_type.HasField("shape"):
+                continue
+            target = outputs.get(value.name) or copy.value_info.add()
+            target.CopyFrom(value)
+            for dim in target.type.tensor_type.shape.dim:
+                if dim.dim_param in symbols:
+                    dim.dim_value = symbols[dim.dim_param]
+            restored = True
+    return restored
+
+
+def _missing(scope: Scope, shapes: Shapes) -> set[str]:
+    """The tensors of a graph without a shape; in the main graph, while sizes are open, those behind
+    subgraphs and operators that are not of the standard, because the open sizes decide the
+    others."""
+    types, made = shapes.types_in(scope.path), scope.producers
     missing = made.keys() - types.keys()
     if any(found.shape is None for found in set(types.values())):
         missing |= {name for name, found in types.items() if found.shape is None and name in made}
-    if shapes.open:
-        behind: set[str] = set()
-        for node in graph.main.nodes:
-            inner = not node.standard or node.position in graph.main.children
-            if inner or not behind.isdisjoint(node.inputs):
-                behind.update(missing.intersection(node.outputs))
-        missing = behind
-    if not missing:
-        return False
-    outputs = {value.name: value for value in weightless.graph.output}
-    restored = False
-    for value in (*graph.proto.graph.value_info, *graph.proto.graph.output):
-        if value.name not in missing:
-            continue
-        target = outputs.get(value.name) or weightless.graph.value_info.add()
-        target.CopyFrom(value)
-        for dim in target.type.tensor_type.shape.dim:
-            if dim.dim_param in symbols:
-                dim.dim_value = symbols[dim.dim_param]
-        restored = True
-    return restored
+    if not shapes.open or scope.parent is not None:
+        return missing
+    behind: set[str] = set()
+    for node in scope.nodes:
+        inner = not node.standard or node.position in scope.children
+        if inner or not behind.isdisjoint(node.inputs):
+            behind.update(missing.intersection(node.outputs))
+    return behind
 
 
 def _without_weights(graph: Graph) -> onnx.ModelProto:
@@ -329,7 +352,8 @@ def _strip_subgraphs(graph: Graph, weightless: onnx.ModelProto) -> None:
         if scope is not graph.main:
             copy.ClearField("value_info")
             for value in copy.output:
-                value.type.tensor_type.ClearField("shape")
+                if value.type.HasField("tensor_type"):
+                    value.type.tensor_type.ClearField("shape")
 
 
 __all__ = ["InputShapes", "Shape", "Shapes", "infer"]

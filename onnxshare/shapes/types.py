@@ -8,7 +8,7 @@ bytes, so that most need not be parsed.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -32,12 +32,14 @@ class TensorType:
         shape: known sizes, names of symbolic ones, None for unknown ones; None without a rank.
         sizes: the shape if every size is known.
         shown: the shape without the names that inference invented.
+        elements: the types of the tensors of a sequence, where they are known.
     """
 
     dtype: int | None
     shape: Shape | None
     sizes: tuple[int, ...] | None
     shown: Shape | None
+    elements: tuple[TensorType, ...] | None = None
 
 
 #: Of a tensor of which nothing is known, and of an input that is left out.
@@ -67,7 +69,8 @@ class TypeTable:
         self.made: dict[tuple[int | None, Shape | None], TensorType] = {(None, None): NOTHING}
 
     def of(self, serialized: bytes) -> TensorType | None:
-        """The type that a serialized TypeProto says; None for a sequence, a map or an optional."""
+        """The type that a serialized TypeProto says, of an optional that of what it may hold; None
+        for a sequence or a map."""
         if serialized not in self._read:
             self._read[serialized] = self._parse(onnx.TypeProto.FromString(serialized))
         return self._read[serialized]
@@ -84,7 +87,14 @@ class TypeTable:
             )
         return found
 
+    def sequence(self, elements: Iterable[tuple[Shape, int]]) -> TensorType:
+        """The type of a sequence of tensors of these shapes and types."""
+        parts = tuple(self.make(dtype, shape) for shape, dtype in elements)
+        return TensorType(None, None, None, None, parts)
+
     def _parse(self, proto: onnx.TypeProto) -> TensorType | None:
+        if proto.HasField("optional_type"):
+            return self._parse(proto.optional_type.elem_type)
         if not proto.HasField("tensor_type"):
             return None
         tensor_type = proto.tensor_type

@@ -17,8 +17,8 @@ import onnx
 
 from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.head import Subject
-from onnxshare.graph.constant_values import OPERATORS
 from onnxshare.graph.index import Node
+from onnxshare.graph.numpy_operators import OPERATORS
 from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.graph.reference_values import evaluable, evaluate
 from onnxshare.io.tensors import Array

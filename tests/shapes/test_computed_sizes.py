@@ -17,6 +17,11 @@ from onnxshare.graph.reference_values import MAX_ELEMENTS
 from onnxshare.io.load import load
 from tests.builders import constant, info, model, node, only, random_array, run, tensor
 
+
+def _branch(name: str, *nodes: onnx.NodeProto) -> onnx.GraphProto:
+    return helper.make_graph(nodes, name, [], [info(f"{name}_t", None, TensorProto.INT64)])
+
+
 #: x is 1×4×6×8 and s its shape; what makes a target t of two small sizes from it.
 CASES: dict[str, list[onnx.NodeProto]] = {
     "Split": [node("Split", "s two_two", "a t")],
@@ -152,6 +157,71 @@ CASES: dict[str, list[onnx.NodeProto]] = {
         node("MatMul", "u e", "r"),
         node("Squeeze", "r zero", "t"),
     ],
+    "Softmax": [
+        node("Cast", "s", "f", to=TensorProto.FLOAT),
+        node("Softmax", "f", "p", axis=0),
+        node("Greater", "p half", "g"),
+        node("Where", "g sevens_row fives_row", "v"),
+        node("Gather", "v last", "t"),
+    ],
+    "MaxPool": [
+        node("Cast", "s", "f", to=TensorProto.FLOAT),
+        node("Unsqueeze", "f zero_one", "u"),
+        node("MaxPool", "u", "p", kernel_shape=[2], strides=[2]),
+        node("Squeeze", "p zero_one", "q"),
+        node("Cast", "q", "t", to=TensorProto.INT64),
+    ],
+    "Conv": [
+        node("Cast", "s", "f", to=TensorProto.FLOAT),
+        node("Unsqueeze", "f zero_one", "u"),
+        node("Conv", "u taps", "p", strides=[2]),
+        node("Squeeze", "p zero_one", "q"),
+        node("Cast", "q", "t", to=TensorProto.INT64),
+    ],
+    "Resize": [
+        node("Cast", "s", "f", to=TensorProto.FLOAT),
+        node("Unsqueeze", "f zero_one", "u"),
+        node("Resize", "u _ _ doubled", "p", mode="nearest"),
+        node("Squeeze", "p zero_one", "q"),
+        node("Cast", "q", "i", to=TensorProto.INT64),
+        node("Gather", "i last", "t"),
+    ],
+    "Det": [
+        node("Cast", "s", "f", to=TensorProto.FLOAT),
+        node("Gather", "f first", "g"),
+        node("EyeLike", "square", "e"),
+        node("Mul", "e g", "m"),
+        node("Det", "m", "d"),
+        node("Cast", "d", "i", to=TensorProto.INT64),
+        node("Unsqueeze", "i zero", "j"),
+        node("Concat", "j j", "t", axis=0),
+    ],
+    "an optional": [
+        node("Gather", "s last", "g"),
+        node("Optional", "g", "o"),
+        node("OptionalGetElement", "o", "t"),
+    ],
+    "the sizes of an optional": [
+        node("Optional", "x", "o"),
+        node("OptionalGetElement", "o", "e"),
+        node("Shape", "e", "z"),
+        node("Gather", "z last", "t"),
+    ],
+    "an If by an optional": [
+        node("Optional", "s", "o"),
+        node("OptionalHasElement", "o", "has"),
+        node(
+            "If", "has", "t",
+            then_branch=_branch("yes", node("Gather", "s last", "yes_t")),
+            else_branch=_branch("no", node("Identity", "two_two", "no_t")),
+        ),
+    ],
+    "the length of a sequence of data": [
+        node("SplitToSequence", "x", "q", axis=2, keepdims=0),
+        node("SequenceLength", "q", "n"),
+        node("Unsqueeze", "n zero", "u"),
+        node("Concat", "u two", "t", axis=0),
+    ],
     "Trilu": [
         node("Reshape", "s two_two", "m"),
         node("Trilu", "m", "l", upper=0),
@@ -159,10 +229,6 @@ CASES: dict[str, list[onnx.NodeProto]] = {
         node("Gather", "f ends", "t"),
     ],
 }  # fmt: skip
-
-
-def _branch(name: str, *nodes: onnx.NodeProto) -> onnx.GraphProto:
-    return helper.make_graph(nodes, name, [], [info(f"{name}_t", None, TensorProto.INT64)])
 
 
 CASES["If"] = [
@@ -199,6 +265,9 @@ CONSTANTS = [
     constant("zero_scalar", 0), constant("one_scalar", 1), constant("two_scalar", 2),
     constant("five_scalar", 5), constant("seven_scalar", 7), constant("five_seven", [5, 7]),
     constant("one_after", [0, 1]), constant("mask", [False, False, True, True], np.bool_),
+    constant("half", [0.5], np.float32), constant("sevens_row", [7] * 4),
+    constant("fives_row", [5] * 4), constant("zero_one", [0, 1]), constant("doubled", [1, 1, 8]),
+    constant("taps", [[[1.0, 1.0]]], np.float32), constant("square", np.zeros((2, 2)), np.float32),
     constant("fours", [4, 4], np.float32), constant("f32", [1, 1], np.float32),
     constant("ones", [1, 1], np.uint64), constant("picked", [[0, 0], [0, 0], [0, 1], [1, 0]]),
 ]  # fmt: skip
@@ -218,10 +287,126 @@ def test_sizes_computed_from_shape(name: str) -> None:
     assert facts.outputs[0].shape == result.shape
 
 
+#: x is 1×4×6×8; k is [2], computed from the 6. What takes it as a size, up to y.
+TAKEN: dict[str, list[onnx.NodeProto]] = {
+    "Tile": [node("Concat", "k k k k", "r", axis=0), node("Tile", "x r", "y")],
+    "Pad": [node("Concat", "zeros k k k k", "p", axis=0), node("Pad", "x p", "y")],
+    "Pad along axes": [node("Concat", "k k", "p", axis=0), node("Pad", "x p _ k", "y")],
+    "Slice": [node("Slice", "x zero k k", "y")],
+    "Slice in steps": [node("Slice", "x zero large three k", "y")],
+    "Resize to sizes": [
+        node("Slice", "s zero two zero", "a"), node("Concat", "a k k", "z", axis=0),
+        node("Resize", "x _ _ z", "y"),
+    ],
+    "Resize by scales": [
+        node("Cast", "k", "f", to=TensorProto.FLOAT), node("Concat", "ones f f", "z", axis=0),
+        node("Resize", "x _ z", "y"),
+    ],
+    "OneHot": [node("Squeeze", "k zero", "d"), node("OneHot", "last d both", "y")],
+    "Range": [node("Squeeze", "k zero", "d"), node("Range", "at0 d at1", "y")],
+    "Split": [
+        node("Sub", "h k", "o"), node("Concat", "k o", "p", axis=0),
+        node("Split", "x p", "y z", axis=2),
+    ],
+    "TopK": [node("TopK", "x k", "y i")],
+    "ConstantOfShape": [node("Concat", "k three", "r", axis=0), node("ConstantOfShape", "r", "y")],
+    "CenterCropPad": [node("CenterCropPad", "x k", "y", axes=[3])],
+    "Unsqueeze": [node("Unsqueeze", "x k", "y")],
+    "Squeeze": [node("Sub", "k two", "a"), node("Squeeze", "x a", "y")],
+    "ReduceSum": [node("ReduceSum", "x k", "y", keepdims=0)],
+    "ReduceMax, its axis kept": [node("ReduceMax", "x k", "y")],
+    "AffineGrid": [node("Concat", "one one k k", "z", axis=0), node("AffineGrid", "th z", "y")],
+    "Col2Im": [
+        node("Mul", "k k", "f"), node("Concat", "f f", "im", axis=0),
+        node("Concat", "k k", "bl", axis=0), node("Reshape", "x patches", "p"),
+        node("Slice", "p zero nine two", "q"), node("Col2Im", "q im bl", "y"),
+    ],
+    "DFT": [
+        node("Squeeze", "h zero", "d"), node("Reshape", "x signal", "v"),
+        node("DFT", "v d at1", "y"),
+    ],
+    "STFT": [
+        node("Squeeze", "k zero", "d"), node("Reshape", "x signal", "v"),
+        node("STFT", "v d _ sixteen", "y"),
+    ],
+    "STFT, both halves": [
+        node("Squeeze", "k zero", "d"), node("Reshape", "x signal", "v"),
+        node("STFT", "v d _ sixteen", "y", onesided=0),
+    ],
+    "HannWindow": [node("Squeeze", "h zero", "d"), node("HannWindow", "d", "y")],
+    "MelWeightMatrix": [
+        node("Squeeze", "k zero", "d"), node("MelWeightMatrix", "d sixteen rate low high", "y")
+    ],
+    "MaxUnpool": [
+        node("MaxPool", "x", "p i", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Mul", "k four", "e"), node("Concat", "one four e e", "o", axis=0),
+        node("MaxUnpool", "p i o", "y", kernel_shape=[2, 2], strides=[2, 2]),
+    ],
+    "Reshape": [node("Concat", "zero k minus", "r", axis=0), node("Reshape", "x r", "y")],
+    "SplitToSequence": [
+        node("Add", "k k", "f"), node("Concat", "k k f", "p", axis=0),
+        node("SplitToSequence", "x p", "q", axis=3), node("SequenceAt", "q at2", "y"),
+    ],
+    "Compress": [
+        node("Squeeze", "k zero", "d"), node("Less", "eight d", "m"),
+        node("Compress", "x m", "y", axis=3),
+    ],
+    "Compress of all": [
+        node("Squeeze", "k zero", "d"), node("Less", "eight d", "m"), node("Compress", "x m", "y"),
+    ],
+    "NonZero": [
+        node("Squeeze", "k zero", "d"), node("Less", "eight d", "m"), node("NonZero", "m", "n"),
+        node("Squeeze", "n zero", "i"), node("Gather", "x i", "y", axis=3),
+    ],
+    "Unique": [
+        node("Concat", "k k one", "a", axis=0), node("Unique", "a", "u"),
+        node("Gather", "x u", "y", axis=3),
+    ],
+}  # fmt: skip
+
+TAKEN_CONSTANTS = [
+    constant("zeros", [0] * 4), constant("large", [2**62]), constant("four", [4]),
+    constant("nine", [9]), constant("ones", [1, 1], np.float32), constant("at0", 0),
+    constant("both", [0, 1], np.float32), constant("at1", 1), constant("at2", 2),
+    constant("patches", [1, 4, 48]), constant("signal", [1, 192, 1]), constant("sixteen", 16),
+    constant("rate", 16000), constant("low", 0, np.float32), constant("high", 8000, np.float32),
+    constant("eight", range(8)), tensor("th", 1, 2, 3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_computed_sizes_reach_what_takes_them(name: str) -> None:
+    built = model(
+        [node("Shape", "x", "s"), node("Gather", "s two", "h"), node("Mod", "h four", "k"),
+         *TAKEN[name]],
+        {"x": [1, 4, 6, 8]}, ["y"],
+        [*(t for t in CONSTANTS if t.name != "ones"), *TAKEN_CONSTANTS], opset=20,
+    )  # fmt: skip
+    (result,) = run(built, x=random_array(1, 4, 6, 8))
+    report = onnxshare.inspect(built)
+    found = {out.name: out.shape for facts in report.nodes for out in facts.outputs}
+    assert found["y"] == result.shape
+    assert report.totals.peak_activation_bytes is not None
+
+
 @pytest.mark.parametrize(
     "nodes",
     [
         pytest.param([node("Tile", "wide many", "v")], id="Tile of a large size"),
+        pytest.param(
+            [node("Einsum", "block block block block", "v", equation="ab,cd,ef,gh->ah")],
+            id="Einsum of many indices",
+        ),
+        pytest.param(
+            [node("MaxPool", "row", "v", kernel_shape=[10**6], pads=[5 * 10**5] * 2)],
+            id="a wide window",
+        ),
+        pytest.param(
+            [node("Conv", "row row", "v", pads=[2**30] * 2, strides=[2**30])], id="wide pads"
+        ),
+        pytest.param(
+            [node("RoiAlign", "map regions first_map", "v", sampling_ratio=2**20)], id="RoiAlign"
+        ),
         pytest.param([node("Add", "wide tall", "a"), node("Relu", "a", "v")], id="broadcasting"),
         pytest.param([node("OneHot", "wide huge both", "v")], id="OneHot"),
         pytest.param([node("Exp", "large", "v")], id="a large constant"),
@@ -237,7 +422,8 @@ def test_what_is_not_evaluated(nodes: list[onnx.NodeProto]) -> None:
         constant("tall", np.ones((100, 1), np.float32), np.float32),
         constant("large", np.ones(MAX_ELEMENTS + 1, np.float32), np.float32),
         constant("many", [10**6, 10**6]), constant("huge", 10**12),
-        constant("both", [0.0, 1.0], np.float32),
+        constant("both", [0.0, 1.0], np.float32), tensor("block", 32, 32), tensor("row", 1, 1, 9),
+        tensor("map", 1, 1, 4, 4), tensor("regions", 1, 4), constant("first_map", [0]),
         constant("half", 0.5, np.float32), constant("true", True, np.bool_),
     ]  # fmt: skip
     graph = Graph(load(model([*nodes, node("Add", "x v", "y")], {"x": [1]}, ["y"], stored)))

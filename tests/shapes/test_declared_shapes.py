@@ -122,3 +122,43 @@ def test_the_indices_of_a_pool_that_rounds_up() -> None:
     facts = only(onnxshare.inspect(built), "MaxPool")
     assert [out.shape for out in facts.outputs] == [(1, 1, 5), (1, 1, 5)]
     assert facts.outputs[1].dtype == "int64"
+
+
+def _inner(name: str, wrong: Dims) -> onnx.ModelProto:
+    """A subgraph whose output declares a wrong shape."""
+    relu = [node("Relu", "x", "a")], [node("Neg", "x", "b")]
+    going = [info("i", [], onnx.TensorProto.INT64), info("c", [], onnx.TensorProto.BOOL)]
+    goes = info("c2", [], onnx.TensorProto.BOOL)
+    body = [node("MatMul", "x w", "s2"), node("Identity", "c", "c2")]
+    made = {
+        "If": node(
+            "If", "yes", "r",
+            then_branch=onnx.helper.make_graph(relu[0], "t", [], [info("a", wrong)]),
+            else_branch=onnx.helper.make_graph(relu[1], "e", [], [info("b", wrong)]),
+        ),
+        "Loop": node(
+            "Loop", "three _", "r",
+            body=onnx.helper.make_graph(body, "b", going, [goes, info("s2", wrong)]),
+        ),
+        "Scan": node(
+            "Scan", "x", "r", num_scan_inputs=1,
+            body=onnx.helper.make_graph(
+                [node("Exp", "row", "o")], "b", [info("row", [8])], [info("o", wrong)]
+            ),
+        ),
+    }[name]  # fmt: skip
+    built = model(
+        [made, node("MatMul", "r w", "y")], {"x": [1, 8]}, ["y"],
+        [tensor("w", 8, 8), constant("three", 3), constant("yes", True, bool)],
+    )  # fmt: skip
+    built.graph.value_info.append(info("r", [5, 5]))
+    return built
+
+
+@pytest.mark.parametrize("wrong", [[1, 9], [8], [1, 1, 8], [2, 9]], ids=str)
+@pytest.mark.parametrize("op_type", ["If", "Loop", "Scan"])
+def test_wrong_declarations_in_subgraphs(op_type: str, wrong: Dims) -> None:
+    report = onnxshare.inspect(_inner(op_type, wrong))
+    assert report.nodes[-1].outputs[0].shape == ((3, 1, 8) if op_type == "Loop" else (1, 8))
+    assert report.totals.macs is not None
+    assert any("declares a wrong shape" in line for line in report.warnings)

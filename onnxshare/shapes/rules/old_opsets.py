@@ -1,5 +1,5 @@
 """Shapes of operators in versions that onnx's inference does not know (before opset 7) or counts
-wrongly (pools before 22 that round up), as newer operators of the same shapes
+wrongly (pools before 22 that round up, STFT), as newer operators of the same shapes
 (https://github.com/onnx/onnx/blob/main/docs/Changelog.md)."""
 
 from __future__ import annotations
@@ -73,6 +73,13 @@ def _rounded_up(body: Body) -> None:
     body.outputs(body.ops(len(body.node.output), op_type, body.input(0), **window))
 
 
+def _short_time_transform(body: Body) -> None:
+    """One half of the spectrum unless the other is wanted too: onnx counts both where the attribute
+    is left out."""
+    inputs = [body.input(at) if body.has(at) else "" for at in range(4)]
+    body.output(0, body.op("STFT", *inputs, onesided=body.attribute("onesided", 1)))
+
+
 def _gru(body: Body) -> None:
     inputs = [body.input(position) for position in range(3)]
     attributes = body.attributes("hidden_size", "direction")
@@ -107,8 +114,9 @@ _POOLS = frozenset((("", "AveragePool"), ("", "LpPool"), ("", "MaxPool")))
 
 
 def rules(opset: int) -> dict[tuple[str, str], Rule]:
-    """The rules that hold under an opset; none from 7 on."""
-    found = {name: (6, rule) for rule, names in _RULES.items() for name in names.split()} | _OTHERS
+    """The rules that hold under an opset; few from 7 on."""
+    found = {"STFT": (opset + 1, _short_time_transform)}
+    found |= {name: (6, rule) for rule, names in _RULES.items() for name in names.split()} | _OTHERS
     return {("", name): rule for name, (known, rule) in found.items() if opset < known}
 
 
