@@ -57,10 +57,12 @@ _WORK, _MUCH_WORK = 100, 4000
 
 def evaluable(node: Node) -> bool:
     """Whether a node may be evaluated, if what it reads is constant and small: it is of the
-    standard, draws no random numbers and holds no graph."""
+    standard, draws no random numbers, holds no graph and does not sample at computed places."""
+    traits = traits_of(node)
     return (
         node.standard
-        and traits_of(node).effect not in _NOT_EVALUATED
+        and traits.effect not in _NOT_EVALUATED
+        and (traits.effect is not Effect.INTERPOLATION or bool(traits.shape_inputs))
         and node.op_type not in _SLOW
         and node.position not in node.scope.children
         and (node.op_type != "Dropout" or len(node.inputs) < 3)  # it may draw
