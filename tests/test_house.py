@@ -99,6 +99,7 @@ ACROSS = {
     "comparison/mutants": "compare on rewrites that are right and wrong",
     "comparison/odd_models": "compare on models without inputs, outputs or numbers",
     "differences/written_out": "defaults written out and equal constants",
+    "environments": "installations with every ONNX Runtime",
     "fuzz/fuzz": "everything, on damaged files",
     "house": "this file",
     "io/bad_files": "every command on files that are not models",
