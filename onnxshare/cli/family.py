@@ -36,9 +36,6 @@ class Options:
     dry_run: bool = option(
         False, "With --write: write nothing, and show what would be saved.", panel=_WRITE
     )
-    force: bool = option(
-        False, "With --write: overwrite other models of the same names.", panel=_WRITE
-    )
     no_validate: bool = option(
         False,
         "With --write: do not run the models before and after, but compare graphs and tensors "
@@ -48,6 +45,10 @@ class Options:
     isolation: options.Isolation
     follow_symlinks: options.FollowSymlinks = None
     output: options.TableOrJson = "table"
+    out: options.Out = None
+    force: bool = option(
+        False, "Overwrite files that are not reports, too; with --write, models of the same names."
+    )
 
 
 def command(given: Options) -> int:
@@ -66,12 +67,16 @@ def command(given: Options) -> int:
     import onnxshare
 
     if given.write is None:
-        for name in ("dry_run", "force", "no_validate"):
+        for name in ("dry_run", "no_validate"):
             if getattr(given, name):
                 words = name.replace("_", "-")
                 raise UsageError(f"--{words} is about what is written", "add --write FOLDER")
-    loaded = [onnxshare.load(path, follow_symlinks=given.follow_symlinks) for path in given.models]
-    return _show(given, loaded) if given.write is None else _write(given, given.write, loaded)
+    read = {"a model that is read": given.models}
+    with options.report_to(given.out, read=read, force=given.force):
+        loaded = [
+            onnxshare.load(path, follow_symlinks=given.follow_symlinks) for path in given.models
+        ]
+        return _show(given, loaded) if given.write is None else _write(given, given.write, loaded)
 
 
 def _show(given: Options, loaded: list[Model]) -> int:
