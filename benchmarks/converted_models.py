@@ -50,6 +50,10 @@ OPERATORS = {
 ATTRIBUTES: dict[str, Any] = {
     "alpha": lambda v: v * 1.5, "epsilon": lambda v: v * 100, "pads": lambda v: [0] * len(v),
     "linear_before_reset": lambda v: 1 - v, "gamma": lambda v: v * 1.5,
+    "nodes_values": lambda v: [1.2 * x for x in v], "class_weights": lambda v: [-x for x in v],
+    "target_weights": lambda v: [-v[0], *v[1:]], "nodes_modes": lambda v: [
+        b"BRANCH_LT" if x == b"BRANCH_LEQ" else x for x in v
+    ],
     "coordinate_transformation_mode": lambda v: b"asymmetric", "count_include_pad": lambda v: 1 - v,
 }  # fmt: skip
 

@@ -69,16 +69,19 @@ class Side:
         Raises:
             ModelFileError, ModelError: a weight cannot be read.
         """
+        alike = {_kind(tensor) for tensor in other.constants.values()}
         for name, tensor in self.constants.items():
             word = "" if name in self._stored else self._shared(other, name)
             if word:
                 self._stored[name] = other._stored[name] = word
-            elif name not in self._stored:
+            elif name not in self._stored and _kind(tensor) in alike:
                 self._stored[name] = self._digester.tensor(tensor)
+            elif name not in self._stored:
+                self._stored[name] = f"in one: {name} {_kind(tensor)}"
 
     def _shared(self, other: Side, name: str) -> str:
         ours, theirs = self.constants[name], other.constants.get(name)
-        if theirs is None or (ours.data_type, ours.dims) != (theirs.data_type, theirs.dims):
+        if theirs is None or _kind(ours) != _kind(theirs):
             return ""
         arrays = self.model.read(ours), other.model.read(theirs)
         return f"in both: {name}" if same_bits(*arrays) else ""
@@ -135,6 +138,10 @@ class Side:
                 found.add(id(self.makers[value]))
                 needed += reads(self.makers[value])
         return [node for node in self.nodes if id(node) in found], cuts
+
+
+def _kind(tensor: onnx.TensorProto) -> tuple[int, ...]:
+    return tensor.data_type, *tensor.dims
 
 
 @dataclass(frozen=True)
@@ -237,6 +244,7 @@ class Parts:
         same = {digest: name for name, digest in reversed(theirs.items())}
         self.twins = {name: same[d] for name, d in ours.items() if d in same}
         self.alike = same_graphs(a, b)
+        self._seen: dict[str, str] = {}
         self._drawn = {**random_tensors(a.proto), **random_tensors(b.proto)}
         if not self.alike:
             self._pair(set(ours) - self._drawn.keys(), set(theirs) - self._drawn.keys())
@@ -254,8 +262,8 @@ class Parts:
             others = ends[1].get(ending, [])
             if len(names) == len(others) == 1 and names[0] in free and others[0] not in taken:
                 guessed.setdefault(names[0], others[0])
-        self.twins.update(self._equal(guessed))
-        self.twins.update(pairs)
+        self._seen = self._equal(guessed) | pairs
+        self.twins.update(self._seen)
 
     def _equal(self, guessed: Mapping[str, str]) -> dict[str, str]:
         """Those pairs whose values are equal."""
@@ -273,7 +281,8 @@ class Parts:
         }
 
     def differing(self) -> Iterator[Part]:
-        """The parts, from the inputs to the outputs."""
+        """The parts, from the inputs to the outputs; none where layers are written otherwise, and
+        what they make was seen to be equal: what sums with weights is equal everywhere then."""
         ours = self.a.digests(self.twins and {n: f"meeting {n}" for n in self.twins})
         back = {other: f"meeting {one}" for one, other in self.twins.items()}
         theirs = self.b.digests(back)
@@ -281,7 +290,7 @@ class Parts:
             other = self.twins.get(name)
             if other is not None and theirs.get(other) != ours[name]:
                 part = self.part(name, self.twins)
-                if part is not None:
+                if part is not None and not (part.affine and name in self._seen):
                     yield part
 
     def part(self, name: str, meetings: Mapping[str, str]) -> Part | None:

@@ -28,8 +28,9 @@ from onnxshare.support.progress import report
 #: Noise is measured on this many samples; later ones count only if they seem to differ.
 NOISE_SAMPLES = 32
 
-#: On these where all outputs are floats: integers may turn over on any sample.
-_FEW = slice(16)
+#: On these, one of each kind of random samples, where all outputs are floats: integers may turn
+#: over on any sample.
+_FEW = slice(8)
 
 _BATCH_BYTES = 8 * 2**20
 _MOST_PER_BATCH = 32

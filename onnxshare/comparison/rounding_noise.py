@@ -19,7 +19,7 @@ from onnxshare.runtime.providers import REFERENCE
 from onnxshare.runtime.session import Session
 
 #: Runs with inputs (or weights) moved by one rounding error.
-DRAWS = 3
+DRAWS = 2
 
 #: Runs of a second look, where inputs may be few or all alike.
 DEEPER_DRAWS = 8

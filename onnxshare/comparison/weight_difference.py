@@ -186,6 +186,9 @@ def others(nodes: Iterable[Node]) -> Counter[Any]:
 #: of its largest value.
 _ROUNDINGS = 64.0
 
+#: Elements by which tensors are told apart before all are compared.
+_FIRST = 64
+
 #: The most rows of a table that may differ for it to be the same table, with other rows.
 _FEW_ROWS = 0.5
 
@@ -400,14 +403,20 @@ def _same(one: Used, other: Used) -> bool:
 
 
 def _missing(used: dict[str, Used], others: dict[str, Used]) -> list[Used]:
-    kinds: dict[tuple[int, int], list[Used]] = {}
+    alike: dict[tuple[object, bytes], list[Used]] = {}
     for item in others.values():
-        kinds.setdefault(item.kind, []).append(item)
+        alike.setdefault(_start(item), []).append(item)
     return [
         item
         for item in used.values()
-        if all(item.content.elements != o.content.elements for o in kinds.get(item.kind, []))
+        if not any(_same(item, other) for other in alike.get(_start(item), []))
     ]
+
+
+def _start(used: Used) -> tuple[object, bytes]:
+    """The type and size of a tensor, and its first bytes."""
+    flat = used.array.reshape(-1) if used.array.dtype.kind != "O" else used.array[:0]
+    return used.kind, flat[:_FIRST].tobytes()
 
 
 def _share(share: float) -> str:

@@ -27,6 +27,9 @@ _LONGEST = 1024
 #: The types of sizes, and how many there are of one tensor, at most.
 _SIZES, _AXES = (onnx.TensorProto.INT64, onnx.TensorProto.INT32), 8
 
+#: How far from the thresholds of trees numbers are, as a share of the largest.
+_APART = 1e-3
+
 #: Of so many integers one is 0, the last one, or a number that the model compares with.
 _SPECIAL = 4
 
@@ -142,9 +145,9 @@ def make(
 
     Floats take turns, sample by sample: standard normal, uniform in [0, 1], uniform in [0, 255],
     and smooth (a few low-frequency cosines, in [0, 1] or [0, 255]); every other of the normal ones
-    is 64 times as large; every other row that trees read is at their thresholds. Integers that a
-    Gather or OneHot reads stay within its table, 0 and the last row among them; int8 and uint8 take
-    their whole range; inputs that are called masks are 1 and from some place on 0, as padding is
+    is 64 times as large; every other row that trees read is next to their thresholds. Integers that
+    a Gather or OneHot reads stay within its table, 0 and the last row among them; int8 and uint8
+    take their whole range; inputs that are called masks are 1 and from some place on 0, as padding is
     marked; other integers are 0 or 1, or as guessed. Dynamic sizes are those of `sizes`, by symbol;
     else the batch is 1 (samples are the batch), channels what the first convolution takes (else 3),
     the others as guessed.
@@ -250,7 +253,7 @@ def _values(
     samples = np.stack([_floats(generator, index, shape[1:]) for index in range(shape[0])])
     for tree in uses.trees if len(shape) > 1 else ():
         rows = samples[1::2].reshape(-1, shape[-1])
-        found = tree_rows(tree, shape[-1], generator)[: len(rows)]
+        found = tree_rows(tree, shape[-1], generator, _APART)[: len(rows)]
         rows[: len(found)] = found
         samples[1::2] = rows.reshape(samples[1::2].shape)
     return samples.astype(spec.dtype)

@@ -33,7 +33,9 @@ class _Question:
     no: Any
 
 
-def tree_rows(node: onnx.NodeProto, features: int, random: np.random.Generator) -> Array:
+def tree_rows(
+    node: onnx.NodeProto, features: int, random: np.random.Generator, apart: float = 0.0
+) -> Array:
     """Make rows that reach the nodes of a TreeEnsemble, TreeEnsembleClassifier or
     TreeEnsembleRegressor: three for each, at its threshold and next to it on either side.
 
@@ -41,6 +43,8 @@ def tree_rows(node: onnx.NodeProto, features: int, random: np.random.Generator) 
         node: the tree ensemble.
         features: the numbers in a row.
         random: decides what a path leaves open.
+        apart: how far all numbers are from thresholds, as a share of the largest; rounding turns
+            nothing over then.
 
     Returns:
         The rows, in random order, as float32; none of a node whose attributes fit nothing.
@@ -68,7 +72,10 @@ def tree_rows(node: onnx.NodeProto, features: int, random: np.random.Generator) 
                 row[question.feature] = value
                 rows.append(row.copy())
     found = np.array(rows, np.float32).reshape(-1, features)
-    return found[random.permutation(len(found))]
+    if apart:
+        step = apart * np.abs(found).max(axis=0, initial=0.0)
+        found = found + step * (random.integers(0, 2, found.shape) * 2 - 1)
+    return found[random.permutation(len(found))].astype(np.float32)
 
 
 def _between(low: float, high: float, value: float) -> float:
