@@ -48,6 +48,7 @@ def compare(
     budget: float = BUDGET,
     latency: Sequence[int] | None = None,
     in_turn: bool = False,
+    weights_moved: bool = False,
     keep: float | None = None,
     max_error: float | None = None,
     map_input: Mapping[str, str] | None = None,
@@ -74,6 +75,7 @@ def compare(
         latency: samples per run at which both are timed; none for 1, or what the models fix; None
             not to time them.
         in_turn: hold no two sessions at once, as where memory is short.
+        weights_moved: the weights of B were shown to be those of A, so they are not read again.
         keep: allow an approximation that keeps the class of this share of the samples, by the 95 %
             lower bound; with real samples only.
         max_error: allow an approximation with this relative RMS error of every output; with real
@@ -119,7 +121,7 @@ def compare(
     with Sessions({"A": left, "B": right}, chosen, run_limits, in_turn=in_turn) as sessions:
         promise, unkept = promise_of(*given)
         task = Task(left, right, sessions, seed, tuple(internal), count, budget)
-        task = replace(task, promise=promise, tolerance=tolerance)
+        task = replace(task, promise=promise, tolerance=tolerance, weights_moved=weights_moved)
         models = left.skeleton, right.skeleton
         inputs = _samples_for(*models, samples, count, seed, images, memory)
         found = Comparison.on(inputs, Verdict.IDENTICAL, _SAME)

@@ -33,6 +33,7 @@ class Task:
         budget: seconds that may be spent in double precision.
         promise: of the model that is an approximation of the other, if one is.
         tolerance: the error that is allowed.
+        weights_moved: whether the weights of B were shown to be those of A.
     """
 
     a: Model
@@ -44,6 +45,7 @@ class Task:
     budget: float
     promise: Promise | None = None
     tolerance: Tolerance = NONE
+    weights_moved: bool = False
 
 
 @dataclass(frozen=True)

@@ -147,10 +147,10 @@ def make(
     and smooth (a few low-frequency cosines, in [0, 1] or [0, 255]); every other of the normal ones
     is 64 times as large; every other row that trees read is next to their thresholds. Integers that
     a Gather or OneHot reads stay within its table, 0 and the last row among them; int8 and uint8
-    take their whole range; inputs that are called masks are 1 and from some place on 0, as padding is
-    marked; other integers are 0 or 1, or as guessed. Dynamic sizes are those of `sizes`, by symbol;
-    else the batch is 1 (samples are the batch), channels what the first convolution takes (else 3),
-    the others as guessed.
+    take their whole range; inputs that are called masks are 1 and from some place on 0, as padding
+    is marked; other integers are 0 or 1, or as guessed. Dynamic sizes are those of `sizes`, by
+    symbol; else the batch is 1 (samples are the batch), channels what the first convolution takes
+    (else 3), the others as guessed.
 
     Raises: SamplesError: more than 2 GiB would be needed, or an input holds strings.
     """

@@ -134,7 +134,8 @@ class Prover:
             return result, Comparison(Verdict.DIFFERENT, problem, label, weights=weights)
         computed = bool(weights.recomputed)
         pair = Pair(original, result, changes, samples, computed, self.compare, self.again)
-        found = settle(pair, self.compare(original, result, changes, samples))
+        moved = bool(weights.moved) and not computed and all(item.site.exact for item in changes)
+        found = settle(pair, self.compare(original, result, changes, samples, moved=moved))
         found = replace(found, weights=weights)
         if found.verdict is Verdict.INCONCLUSIVE and weights.moved and not computed:
             found = self._locally(original, result, changes, found)
@@ -165,12 +166,20 @@ class Prover:
         return replace(found, verdict=verdict, reason=reason)
 
     def compare(
-        self, original: Model, result: Model, changes: tuple[Change, ...], samples: Samples | None
+        self,
+        original: Model,
+        result: Model,
+        changes: tuple[Change, ...],
+        samples: Samples | None,
+        *,
+        moved: bool = False,
     ) -> Comparison:
-        """Compare a rewritten model with the original, inner tensors included."""
+        """Compare a rewritten model with the original, inner tensors included; its weights are not
+        read again if they were all `moved`."""
         rewritten, names = _comparable(original, result, changes, self.options)
         provider, seed, limits = self.provider, self.options.seed, self.run_limits
         run = partial(compare, provider=provider, seed=seed, count=self.count, run_limits=limits)
+        run = partial(run, weights_moved=moved)
         if self.large and all(change.site.exact for change in changes):
             stricter = stricter_of(original.skeleton, rewritten.skeleton)
             given = samples or random_samples(stricter, self.count, seed)
