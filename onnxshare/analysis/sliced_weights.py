@@ -9,7 +9,7 @@ from them and sizes (a table that is resized to the input), stands for those num
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 from onnx import TensorProto
@@ -33,9 +33,7 @@ CUT_OR_JOIN = operators_where(lambda traits: traits.views)
 SIZES = operators_where(lambda traits: traits.effect is Effect.SHAPE)
 
 #: What these make is not a function of what they read, or nobody knows it.
-_NO_FUNCTION = frozenset(
-    (Effect.RANDOM, Effect.CONTROL_FLOW, Effect.CONTAINER, Effect.TRAINING, Effect.UNKNOWN)
-)
+_NO_FUNCTION = frozenset((Effect.RANDOM, Effect.CONTROL_FLOW, Effect.TRAINING, Effect.UNKNOWN))
 
 #: Stored tensors, and how many elements of each.
 Parts = tuple[tuple[Stored, int], ...]
@@ -70,10 +68,10 @@ class Views:
             return False
         return bool(parts) and self._make(node, parts)
 
-    def computes(self, node: Node, constants: dict[int, Stored]) -> bool:
+    def computes(self, node: Node, constants: Mapping[int, Stored | None]) -> bool:
         """Look at the next node, of which `follow` said no, with the stored tensor or view that
-        each constant input carries; returns whether what it makes of constants and sizes stands for
-        stored numbers."""
+        each constant input carries, None for one that is no data; returns whether what it makes of
+        constants and sizes stands for stored numbers."""
         scope, path = node.scope, node.scope.path
         if node.op_type in SIZES and node.standard:
             self.sized.update((path, name) for name in node.outputs)
@@ -95,11 +93,13 @@ class Views:
             return False
         made = self.sized if sized else self.computed
         made.update((path, name) for name in node.outputs if name)
-        kept = traits.views or traits.quantized or traits.effect in (Effect.LOOKUP, Effect.SOURCE)
+        kept = traits.views or traits.effect in (Effect.LOOKUP, Effect.SOURCE)
+        kept = kept or self._graph.source(scope, node.outputs[0]) is not None
         if kept or self._shapes.dtype(scope, node.outputs[0]) in (None, *_STRUCTURE):
             return False
-        several = [one for one in constants.values() if one.elements > 1]
-        return self._stand_for(scope, node.outputs, several)
+        several = [one for one in constants.values() if one is not None and one.elements > 1]
+        # Scales and zero points that are computed with a quantized weight are not that weight.
+        return self._stand_for(scope, node.outputs[: 1 if traits.quantized else None], several)
 
     def _stand_for(self, scope: Scope, names: Sequence[str], of: list[Stored]) -> bool:
         """Note that tensors are made of all elements of stored ones, if those are weights."""
@@ -125,23 +125,17 @@ class Views:
         return True
 
     def _enter(self, node: Node) -> bool:
-        """Hand weights into the body of a Scan, a slice for each step; and take those that an If
-        picks from its branches, whichever it is."""
+        """Hand weights into the body of a loop, a slice for each step of a Scan; and take what a
+        loop makes of them alone, or those that an If picks from its branches, whichever it is."""
         branches = self._graph.subgraphs(node)
-        if node.op_type == "Scan" and "body" in branches:
-            body, count = branches["body"], int(node.attribute("num_scan_inputs", 1))
-            names = [value.name for value in body.graph.input]
-            for outer, inner in list(zip(node.inputs, names, strict=False))[-count:]:
-                stored = self.constant(node.scope, outer)
-                if stored is not None and stored.dtype not in _STRUCTURE and stored.elements > 1:
-                    self._stand_for(body, [inner], [stored])
-        if node.op_type != "If" or not node.standard:
+        if not node.standard:
+            return False
+        if node.op_type in ("Loop", "Scan") and "body" in branches:
+            return self._loop(node, branches["body"])
+        if node.op_type != "If":
             return False
         for body in branches.values():
-            for made in body.nodes:
-                read = ((at, self.constant(body, name)) for at, name in enumerate(made.inputs))
-                if not self.follow(made):
-                    self.computes(made, {at: one for at, one in read if one is not None})
+            self._look_inside(body)
         picked = False
         for place, name in enumerate(node.outputs):
             found = [
@@ -155,6 +149,53 @@ class Views:
                 given = [one for one in found if one is not None]
                 picked |= self._stand_for(node.scope, [name], given)
         return picked
+
+    def _look_inside(self, body: Scope) -> None:
+        for made in body.nodes:
+            read = ((at, self.constant(body, name)) for at, name in enumerate(made.inputs))
+            if not self.follow(made):
+                self.computes(made, {at: one for at, one in read if one is not None})
+
+    def _loop(self, node: Node, body: Scope) -> bool:
+        """A Loop or a Scan. A state is a weight where each trip makes it of weights alone."""
+        scanned = int(node.attribute("num_scan_inputs", 0)) if node.op_type == "Scan" else 0
+        first = 0 if scanned else 2  # a Loop has a count and a condition before its states
+        kept = len(node.inputs) - scanned
+        names = [value.name for value in body.graph.input]
+        results = [value.name for value in body.graph.output][first and 1 :]
+        weights = {at: self._weight(node.scope, node.input(at)) for at in range(first, len(names))}
+        given = {at: one for at, one in weights.items() if one is not None}
+        while True:
+            for at, stored in given.items():
+                self._stand_for(body, [names[at]], [stored])
+            self._look_inside(body)
+            made = {at: self.constant(body, name) for at, name in enumerate(results)}
+            lost = [at for at in given if at < kept and made.get(at - first) is None]
+            if not lost:
+                break
+            given = {at: one for at, one in given.items() if at not in lost}
+            self._forget(body)
+        picked = False
+        for at, name in enumerate(node.outputs):
+            one, before = made.get(at), given.get(at + first)
+            if not name or one is None or (at + first < kept and before is None):
+                continue
+            picked |= self._stand_for(node.scope, [name], [one, *([before] if before else [])])
+        return picked
+
+    def _weight(self, scope: Scope, name: str) -> Stored | None:
+        stored = self.constant(scope, name) if name else None
+        whole = stored is None or stored.dtype in _STRUCTURE or stored.elements < 2
+        return None if whole else stored
+
+    def _forget(self, body: Scope) -> None:
+        """Take back what was found in a body."""
+        keys = {*self.known, *self.computed, *self.sized}
+        inside = {key for key in keys if f"{key[0]}/".startswith(f"{body.path}/")}
+        for key in inside & self.known.keys():
+            del self.known[key]
+        self.computed -= inside
+        self.sized -= inside
 
     def _passes_on(self, node: Node) -> bool:
         """Whether what a node makes of a weight is that weight: not a lookup of rows, a mask, or a

@@ -26,6 +26,7 @@ from onnxshare.analysis.sliced_weights import CUT_OR_JOIN, SIZES, Views
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node, Scope, Stored
 from onnxshare.graph.loop_values import loop_trips
+from onnxshare.graph.operator_traits import traits_of
 from onnxshare.io.node_reader import Operation
 from onnxshare.shapes.inference import Shapes
 
@@ -156,7 +157,7 @@ class _Walk:
         else:
             constants = self._constants(node)
             looked = constants or views.computed or views.sized or node.op_type in _LOOKED_AT
-            if looked and views.computes(node, constants):
+            if looked and views.computes(node, self._standing(node, operator, constants)):
                 operator = self._of_constants(operator)
         if operator not in self._ordinary:
             operator, constants = self._read(node, operator, constants)
@@ -168,11 +169,25 @@ class _Walk:
 
     def _of_constants(self, operator: Operator) -> Operator:
         """The row of an operator whose result stands for the weights that it reads: they are used
-        where that is."""
+        where that is. Statistics, limits and scales are what they always are."""
         found = self._computing.get(operator)
         if found is None:
             kind = "other" if operator.kind in ("conv", "recurrent") else operator.kind
-            found = self._computing[operator] = replace(operator, kind=kind, roles="")
+            roles = "".join(letter if letter in "CTQ" else "S" for letter in operator.roles or "")
+            found = self._computing[operator] = replace(operator, kind=kind, roles=roles)
+        return found
+
+    def _standing(
+        self, node: Node, operator: Operator, constants: dict[int, Stored]
+    ) -> dict[int, Stored | None]:
+        """The constant inputs of a node; None for one that its result would not stand for: it is
+        neither data nor a weight."""
+        data, found = traits_of(node).data, dict[int, Stored | None](constants)
+        for at, stored in constants.items():
+            role = operator.role(at, stored, stored.dtype)
+            apart = role == STRUCTURE and data is not None and at not in data and not stored.parts
+            if apart or role not in (PARAM, STRUCTURE):
+                found[at] = None
         return found
 
     def finish(self) -> None:

@@ -309,11 +309,11 @@ _STANDARD: Rows = (
     ("EyeLike", Traits(Effect.SOURCE, shape_only=True)),
     ("Shape Size", _SHAPE),
     (
-        "ConcatFromSequence Optional OptionalGetElement OptionalHasElement SequenceAt "
-        "SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength "
-        "SplitToSequence",
+        "ConcatFromSequence OptionalHasElement SequenceAt SequenceConstruct SequenceEmpty "
+        "SequenceErase SequenceInsert SequenceLength SplitToSequence",
         _CONTAINER,
     ),
+    ("Optional OptionalGetElement", Traits(Effect.CONTAINER, carries=True)),
     ("RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer", _TEXT),
     ("NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss", _TRAINING),
     ("EfficientNMS_TRT ImageDecoder MemcpyFromHost MemcpyToHost", _OTHER),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -28,7 +29,31 @@ class Case:
 def product(*before: onnx.NodeProto, **right: int) -> Case:
     """An FC of 8 inputs and 4 outputs: 32 products; x and y are 12 floats."""
     nodes = [*before, node("MatMul", "x w", "y")]
-    stored = [tensor("W", 8, 4), tensor("V", 8, 4), tensor("one", 1), tensor("g", 4)]
+    stored = [
+        tensor("W", 8, 4),
+        tensor("V", 8, 4),
+        tensor("one", 1),
+        tensor("g", 4),
+        tensor("A", 8, 2),
+        tensor("B", 2, 4),
+        constant("mask", np.eye(8, 4), np.bool_),
+        tensor("short", 6, 4),
+        constant("pads", [1, 0, 1, 0]),
+        constant("rows", [[0], [3]]),
+        tensor("some", 2, 4),
+        tensor("long", 12, 4),
+        constant("eight", [8]),
+        constant("axis", 0),
+        tensor("scaled", 4),
+        tensor("mean", 4),
+        constant("var", np.ones(4), "f4"),
+        tensor("A2", 3, 4),
+        tensor("B2", 5, 4),
+        tensor("codes", 16),
+        constant("index", np.ones((8, 4))),
+        constant("which", range(8)),
+        constant("values", [0, 1], "f4"),
+    ]
     used = {name for n in nodes for name in n.input}
     return Case(
         nodes, ["n", 8], [t for t in stored if t.name in used],
@@ -51,6 +76,56 @@ CASES = {
     "times one number, which is not a parameter": product(node("Mul", "W one", "w"), constants=1),
     "two images of one weight count it once": product(
         node("Exp", "W", "a"), node("Sin", "W", "b"), node("Add", "a b", "w")
+    ),
+    "low rank: W + A · B": product(
+        node("MatMul", "A B", "ab"), node("Add", "W ab", "w"), params=56, macs=None
+    ),
+    "outer product by Einsum": product(
+        node("Einsum", "A B", "w", equation="ir,rj->ij"), params=24, macs=None
+    ),
+    "masked": product(node("Where", "mask W V", "w"), params=64),
+    "padded": product(node("Pad", "short pads", "w"), params=24),
+    "rows written over others": product(
+        node("ScatterND", "W rows some", "w"), params=32 + 8
+    ),
+    "the largest of its rows": product(node("TopK", "long eight", "w at", axis=0), params=48),
+    "cumulative": product(node("CumSum", "W axis", "w")),
+    "normalized by learned numbers": product(
+        node("LayerNormalization", "W g scaled", "w"), params=32 + 8
+    ),
+    "with running statistics": product(
+        node("BatchNormalization", "W g scaled mean var", "w"), params=32 + 8
+    ),
+    "rounded to 16 bits and back": product(
+        node("Cast", "W", "h", to=TensorProto.FLOAT16), node("Cast", "h", "w", to=1)
+    ),
+    "quantized as it runs": product(
+        node("DynamicQuantizeLinear", "W", "q qs qz"), node("DequantizeLinear", "q qs qz", "w")
+    ),
+    "an optional": product(node("Optional", "W", "o"), node("OptionalGetElement", "o", "w")),
+    "joined from a sequence": product(
+        node("SequenceConstruct", "A2 B2", "q"), node("ConcatFromSequence", "q", "w", axis=0)
+    ),
+    "limits by Min and Max": product(
+        node("Min", "W one", "m"), node("Max", "m one", "w"), constants=1
+    ),
+    "rows that are told by numbers": product(node("Gather", "codes index", "w"), params=16),
+    "one of several, by stored indices": product(
+        node("OneHot", "which eight values", "o"), node("MatMul", "o W", "w"),
+        constants=2, macs=None,
+    ),
+    "a kernel that is resized": Case(
+        [node("Resize", "K _ up", "k", mode="linear"), node("Conv", "x k", "y")],
+        ["n", 3, 6, 6], [tensor("K", 2, 3, 3, 3), constant("up", [1, 1, 2, 2], "f4")], 54,
+        constants=4, macs=2 * 3 * 36,
+    ),
+    "a bias of a computed cell": Case(
+        [node("Tanh", "W", "w"), node("Exp", "r", "q"), node("LSTM", "x w q", "y", hidden_size=2)],
+        [5, 1, 3], [tensor("W", 1, 8, 3), tensor("r", 1, 8, 2)], 40, macs=5 * 40,
+    ),
+    "a table of which a part is read": Case(
+        [node("Tanh", "W", "e"), node("Slice", "e from to", "p"), node("Add", "x p", "y")],
+        ["n", 3, 4], [tensor("W", 9, 4), constant("from", [0]), constant("to", [3])], 36, macs=0,
     ),
     "a kernel that is averaged": Case(
         [node("ReduceMean", "K", "m", axes=[1], keepdims=1), node("Conv", "x m", "y")],
@@ -124,6 +199,80 @@ def test_each_step_of_a_scan_has_weights_of_its_own() -> None:
     assert (totals.params, totals.macs, totals.connections, totals.other) == (100, 80, 100, 0)
     (product,) = [facts for facts in report.nodes if facts.op_type == "MatMul"]
     assert (product.sharing.temporal, product.sharing_ratio) == (1, 1.0)
+
+
+def _loop(*nodes: onnx.NodeProto, states: str = "", results: str) -> onnx.GraphProto:
+    return helper.make_graph(
+        [*nodes, node("Identity", "c", "c2")], "body",
+        [info("i", [], TensorProto.INT64), info("c", [], TensorProto.BOOL),
+         *(info(name, None) for name in states.split())],
+        [info("c2", [], TensorProto.BOOL), *(info(name, None) for name in results.split())],
+    )  # fmt: skip
+
+
+def _scan(*nodes: onnx.NodeProto, given: str, results: str) -> onnx.GraphProto:
+    return helper.make_graph(
+        nodes, "body", [info(name, None) for name in given.split()],
+        [info(name, None) for name in results.split()],
+    )  # fmt: skip
+
+
+EACH = _scan(node("Exp", "row", "e"), node("Mul", "e g", "o"), given="row", results="o")
+SUMMED = _scan(
+    node("Add", "sum row", "s2"), node("Identity", "s2", "o"), given="sum row", results="s2 o"
+)
+STEP = _scan(
+    node("MatMul", "h R", "a"), node("Add", "a row", "h2"), node("Identity", "h2", "o"),
+    given="h row", results="h2 o",
+)  # fmt: skip
+POWER = _loop(node("Mul", "st V", "st2"), states="st", results="st2")
+ROWS = _loop(node("Gather", "W i", "r"), node("Exp", "r", "e"), results="e")
+LEARNED = _loop(node("MatMul", "st R", "a"), node("Add", "a x", "st2"), states="st", results="st2")
+
+#: What makes w of stored tensors; parameters and constants.
+IN_LOOPS = {
+    "each row by a Scan": ([node("Scan", "W", "w", body=EACH, num_scan_inputs=1)], 36, 0),
+    "rows summed up, from learned ones": (
+        [node("Scan", "g W", "last w", body=SUMMED, num_scan_inputs=1)], 36, 0,
+    ),
+    "from the last row on": (
+        [node("Scan", "W", "w", body=EACH, num_scan_inputs=1, scan_input_directions=[1])], 36, 0,
+    ),
+    "a power by a Loop": ([node("Loop", "three _ W", "w", body=POWER)], 64, 0),
+    "rows stacked by a Loop": ([node("Loop", "eight _", "w", body=ROWS)], 32, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IN_LOOPS)
+def test_weights_that_a_loop_makes(name: str) -> None:
+    nodes, params, constants = IN_LOOPS[name]
+    stored = [tensor("W", 8, 4), *([tensor("g", 4)] if params == 36 else [])]
+    stored += [tensor("V", 8, 4), constant("three", 3)] if params == 64 else []
+    stored += [constant("eight", 8)] if "eight" in nodes[0].input[0] else []
+    built = model([*nodes, node("MatMul", "x w", "y")], {"x": ["n", 8]}, ["y"], stored)
+    totals = onnxshare.inspect(built).totals
+    assert (totals.params, totals.constants, totals.macs) == (params, constants, 32)
+    assert (totals.unused, totals.other) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("made", "x"),
+    [
+        pytest.param(node("Loop", "three _ h0", "y", body=LEARNED), [1, 8], id="Loop"),
+        pytest.param(
+            node("Scan", "h0 x", "last y", body=STEP, num_scan_inputs=1), [3, 1, 8], id="Scan"
+        ),
+    ],
+)
+def test_a_state_that_starts_from_learned_numbers_is_data(
+    made: onnx.NodeProto, x: list[int | str]
+) -> None:
+    """Three steps of 8·8: after the first the state is data, and R is what it is multiplied by."""
+    stored = [tensor("h0", 1, 8), tensor("R", 8, 8), constant("three", 3)]
+    report = onnxshare.inspect(model([made], {"x": x}, ["y"], stored))
+    assert report.totals.macs == 3 * 64
+    assert {w.name: w.connections for w in report.weights}["R"] == 3 * 64
+    assert report.totals.params + report.totals.constants == 64 + 8
 
 
 def test_outputs_that_are_stored_as_they_stand() -> None:

@@ -295,23 +295,26 @@ def test_einsum_of_one_operand_multiplies_nothing() -> None:
     assert (facts.macs, facts.flops) == (0, 12)
 
 
-def test_a_sequence_map_runs_its_body_as_often_as_the_sequence_is_long() -> None:
-    """Which is data: the work of its nodes is unknown, their parameters are not."""
+@pytest.mark.parametrize(("split", "macs"), [("", 6 * 15), ("by_data", None)])
+def test_a_sequence_map_runs_its_body_as_often_as_the_sequence_is_long(
+    split: str, macs: int | None
+) -> None:
+    """Where that is data, the work of its nodes is unknown; their parameters are not."""
     body = helper.make_graph(
-        [node("MatMul", "item w", "out")], "body", [info("item", [1, 5])], [info("out", [1, 3])]
+        [node("MatMul", "item w", "out")], "body", [info("item", None)], [info("out", None)]
     )
     built = model(
         [
-            node("SplitToSequence", "x", "s", axis=0),
+            node("SplitToSequence", f"x {split}", "s", axis=1),
             node("SequenceMap", "s", "m", body=body),
-            node("ConcatFromSequence", "m", "y", axis=0),
+            node("ConcatFromSequence", "m", "y", axis=1),
         ],
-        {"x": ["n", 5]},
+        [info("x", ["n", 6, 5]), *([info("by_data", [6], TensorProto.INT64)] if split else [])],
         ["y"],
         [tensor("w", 5, 3)],
     )
     facts = only(onnxshare.inspect(built), "MatMul")
-    assert (facts.params, facts.macs) == (15, None)
+    assert (facts.params, facts.macs) == (15, macs)
 
 
 def test_no_macs_where_sizes_are_unknown_but_nothing_multiplies() -> None:
