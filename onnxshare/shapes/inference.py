@@ -20,7 +20,7 @@ from onnxshare.graph.onnx_sandbox import infer_shapes
 from onnxshare.io.load import Model
 from onnxshare.shapes.computed_sizes import leave_unknown, name_inner_nodes, settle
 from onnxshare.shapes.input_sizes import Binding, InputShapes, bind, rows
-from onnxshare.shapes.rules import old_opsets
+from onnxshare.shapes.rules import classical_ml, old_opsets
 from onnxshare.shapes.rules.microsoft import RULES
 from onnxshare.shapes.rules.substitute import substitute
 from onnxshare.shapes.sequences import Sequences
@@ -187,7 +187,8 @@ def infer(
     if graph.main.children:
         name_inner_nodes(graph, weightless)
         _strip_subgraphs(graph, weightless)
-    rules = {**RULES, **old_opsets.rules(graph.opset), **old_opsets.rules_of_pools(graph)}
+    rules = {**RULES, **classical_ml.RULES, **old_opsets.rules(graph.opset)}
+    rules |= old_opsets.rules_of_pools(graph)
     replaced = not graph.operators.keys().isdisjoint(rules)
     if replaced:
         substitute(weightless, rules)

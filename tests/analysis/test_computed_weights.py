@@ -26,7 +26,7 @@ class Case:
     peak: int | None = None
 
 
-def product(*before: onnx.NodeProto, **right: int) -> Case:
+def product(*before: onnx.NodeProto, macs: int | None = 32, **right: int) -> Case:
     """An FC of 8 inputs and 4 outputs: 32 products; x and y are 12 floats."""
     nodes = [*before, node("MatMul", "x w", "y")]
     stored = [
@@ -57,7 +57,7 @@ def product(*before: onnx.NodeProto, **right: int) -> Case:
     used = {name for n in nodes for name in n.input}
     return Case(
         nodes, ["n", 8], [t for t in stored if t.name in used],
-        **{"params": 32, "macs": 32, "peak": 48, **right},
+        macs=macs, **{"params": 32, "peak": 48, **right},
     )  # fmt: skip
 
 

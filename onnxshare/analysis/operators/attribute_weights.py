@@ -69,6 +69,8 @@ def _shape(node: Node, numbers: AttributeWeight, dims: tuple[int, ...]) -> tuple
     for name in numbers.rows:
         value = node.attribute(name)
         rows = value if isinstance(value, int) else len(value or ())
+        if name == "vectors_per_class" and rows and all(isinstance(n, int) for n in value):
+            rows = sum(value)
         if rows and len(dims) == 1 and dims[0] % rows == 0:
             return rows, dims[0] // rows
     return dims

@@ -48,7 +48,7 @@ _LEARNED: dict[str, Operator] = {
     "SVMClassifier SVMRegressor": _row(
         "fc",
         classical_ml.support_vectors,
-        AttributeWeight(("support_vectors",), rows=("n_supports",)),
+        AttributeWeight(("support_vectors",), rows=("n_supports", "vectors_per_class")),
         *(AttributeWeight((name,)) for name in ("coefficients", "rho", "prob_a", "prob_b")),
     ),
     "TreeEnsembleClassifier": _trees("class_weights"),
