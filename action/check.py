@@ -18,6 +18,11 @@ def setting(name: str) -> str:
     return os.environ.get(f"ONNXSHARE_ACTION_{name}", "").strip()
 
 
+def on(name: str) -> bool:
+    """Whether an input that is true or false is true."""
+    return setting(name) == "true"
+
+
 def main() -> int:
     """Check, write the reports, and note the exit code; 0 unless that itself fails."""
     paths = [line.strip() for line in setting("PATHS").splitlines() if line.strip()]
@@ -31,9 +36,17 @@ def main() -> int:
     table = Path(f"{summary}.onnxshare") if summary and setting("SUMMARY") != "false" else None
     if table is not None:
         arguments += ["--report", f"markdown={table}"]
+    comment = Path(f"{summary}.onnxshare-comment") if summary and on("COMMENT") else None
+    if comment is not None:
+        arguments += ["--report", f"comment={comment}"]
     arguments += shlex.split(setting("ARGUMENTS"))
-    if setting("CHANGED_ONLY") == "true":
-        arguments += ["--changed-since", setting("BASE") or "HEAD~1"]
+    base = setting("BASE") or "HEAD~1"
+    for option, name in (
+        ("--changed-since", "CHANGED_ONLY"),
+        ("--baseline-ref", "COMPARE_WITH_BASE"),
+    ):
+        if on(name) and base.strip("0"):  # a new branch began nowhere
+            arguments += [option, base]
     # -P, and no PYTHONPATH: what is in the checkout must not run in place of what is installed.
     command = [sys.executable, "-P", "-m", "onnxshare", "check", *arguments, "--", *paths]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
@@ -44,6 +57,8 @@ def main() -> int:
         table.unlink()
     with open(os.environ.get("GITHUB_OUTPUT", os.devnull), "a", encoding="utf-8") as file:
         file.write(f"exit-code={code}\n")
+        if comment is not None and comment.exists():
+            file.write(f"comment={comment}\n")
     return 0
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import runpy
 import subprocess
 import sys
+import threading
 import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import onnx
 import pytest
@@ -22,6 +26,9 @@ from tests.checks.pairs import lenet, small
 
 #: Variables of the job beside the Action's own.
 CHECKOUT: dict[str, str] = {}
+
+#: Variables that say where GitHub is.
+SERVICE: dict[str, str] = {}
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="needs bash")
 
@@ -64,12 +71,14 @@ def run_action(
         file.write_text("")
     codes, printed = [], ""
     for step in action["runs"]["steps"]:
-        if "run" not in step or step["name"].startswith("Install"):
+        if "run" not in step or step["name"] not in ("Check the models", "Comment", "Answer"):
+            continue
+        if step["name"] == "Comment" and known["comment"] != "true":
             continue
         said = dict(line.split("=", 1) for line in output.read_text().splitlines())
         variables = {name: fill(text, known, said) for name, text in step.get("env", {}).items()}
         variables |= {"GITHUB_ACTION_PATH": str(root), "GITHUB_OUTPUT": str(output)}
-        variables |= {"GITHUB_STEP_SUMMARY": str(summary), **CHECKOUT}
+        variables |= {"GITHUB_STEP_SUMMARY": str(summary), **CHECKOUT, **SERVICE}
         done = subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
             cwd=repository,
@@ -93,8 +102,10 @@ def fill(text: str, inputs: dict[str, str], outputs: dict[str, str]) -> str:
             return inputs[name.removeprefix("inputs.")]
         if name.startswith("steps.check.outputs."):
             return outputs.get(name.removeprefix("steps.check.outputs."), "")
+        if name == "github.token":
+            return "secret"
         assert name.startswith("github.event."), name
-        return "HEAD"
+        return "7" if name == "github.event.pull_request.number" else "HEAD"
 
     return re.sub(r"\$\{\{(.+?)\}\}", value, str(text))
 
@@ -138,6 +149,112 @@ def test_the_action_publishes_and_then_answers(root: Path, repository: Path) -> 
     assert not list(repository.glob("*.onnxshare"))
 
 
+class GitHub(BaseHTTPRequestHandler):
+    """What GitHub says of the comments of pull request 7, and does with them."""
+
+    comments: ClassVar[list[dict[str, Any]]] = []
+    asked: ClassVar[list[str]] = []
+    refuses: ClassVar[bool] = False
+
+    def _answer(self) -> None:
+        path, _, query = self.path.partition("?")
+        GitHub.asked.append(f"{self.command} {path}")
+        assert self.headers["Authorization"] == "Bearer secret"
+        length = int(self.headers.get("Content-Length") or 0)
+        given = json.loads(self.rfile.read(length)) if length else {}
+        if GitHub.refuses and self.command != "GET":
+            self.send_error(403, "Resource not accessible by integration")
+            return
+        found: Any = given
+        if self.command == "GET":
+            page = int(query.rpartition("=")[2])
+            found = GitHub.comments[100 * (page - 1) : 100 * page]
+        elif self.command == "POST":
+            GitHub.comments.append({"id": 900, "user": {"type": "Bot"}, **given})
+        else:
+            number = int(path.rpartition("/")[2])
+            next(one for one in GitHub.comments if one["id"] == number).update(given)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(found).encode())
+
+    do_GET = do_POST = do_PATCH = _answer
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[GitHub]]:
+    """A service at an address of this machine, which the Action is told."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), GitHub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    variables = {"GITHUB_API_URL": address, "GITHUB_REPOSITORY": "o/r", "no_proxy": "127.0.0.1"}
+    for name, value in variables.items():
+        monkeypatch.setitem(SERVICE, name, value)
+    mark = "<!-- onnxshare check onnxshare.toml -->"
+    # A person who quotes the mark, and more comments than fit on a page.
+    GitHub.comments = [{"id": 1, "user": {"type": "User"}, "body": f"{mark} mine"}]
+    GitHub.comments += [{"id": n, "user": {"type": "Bot"}, "body": "x"} for n in range(2, 102)]
+    GitHub.asked, GitHub.refuses = [], False
+    yield GitHub
+    server.shutdown()
+    server.server_close()
+
+
+@POSIX
+def test_a_comment_is_written_once_and_then_updated(
+    root: Path, repository: Path, github: type[GitHub]
+) -> None:
+    inputs = {"comment": "true", "compare_with_base": "true"}
+    codes, printed, _, _ = run_action(root, repository, **inputs, arguments="--max-params 100k")
+    assert codes == [0, 0, 0], printed
+    comments = "/repos/o/r/issues/7/comments"
+    assert github.asked == [f"GET {comments}", f"GET {comments}", f"POST {comments}"]
+    assert github.comments[-1]["body"].splitlines()[1].startswith("## ✅ onnxshare passed: ")
+    # The next push makes a model larger.
+    onnx.save(lenet(), repository / "models" / "good one.onnx")
+    github.asked.clear()
+    codes, _, _, _ = run_action(root, repository, **inputs)
+    assert codes == [0, 0, 1]
+    assert github.asked[-1] == "PATCH /repos/o/r/issues/comments/900"
+    body = github.comments[-1]["body"]
+    assert body.startswith("<!-- onnxshare check onnxshare.toml -->\n## ❌ onnxshare failed: ")
+    assert "| models/good one.onnx | Parameters | 150 | 61,590 | +40960.0% |" in body
+    assert github.comments[0]["body"].endswith("mine")
+
+
+@POSIX
+def test_where_no_comment_may_be_written_the_check_still_answers(
+    root: Path, repository: Path, github: type[GitHub]
+) -> None:
+    github.refuses = True
+    codes, printed, _, _ = run_action(root, repository, comment="true")
+    assert codes == [0, 0, 1]
+    assert "::warning title=onnxshare::no comment in the pull request: HTTP Error 403" in printed
+    assert "secret" not in printed
+
+
+def test_nothing_is_compared_with_where_a_branch_began_nowhere(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+
+    def call(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        ran.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", call)
+    monkeypatch.setenv("ONNXSHARE_ACTION_CHANGED_ONLY", "true")
+    monkeypatch.setenv("ONNXSHARE_ACTION_COMPARE_WITH_BASE", "true")
+    check = runpy.run_path(str(root / "action" / "check.py"))["main"]
+    for base, words in (("0" * 40, []), ("abc", ["--changed-since", "abc"]), ("", ["HEAD~1"])):
+        monkeypatch.setenv("ONNXSHARE_ACTION_BASE", base)
+        assert check() == 0
+        assert (words[-1:] or ["github"]) == [ran[-1][ran[-1].index("--") - 1]]
+
+
 @POSIX
 @pytest.mark.parametrize(
     ("inputs", "code", "part"),
@@ -167,6 +284,8 @@ def test_what_the_action_installs(root: Path, runtime: str) -> None:
     install = runpy.run_path(str(root / "action" / "install.py"))
     (*_, pinned), (*options, folder) = install["commands"](runtime, "")
     assert Path(folder) == root
+    # What is kept is named by the pins, so that new ones are downloaded.
+    assert hashlib.sha256(Path(pinned).read_bytes()).hexdigest()[:32] in install["key"](runtime)
     assert {"--no-deps", "--no-index"} <= set(options)
     (*_, named) = install["commands"](runtime, "==0.1.0")[0]
     assert named == {"none": "onnxshare==0.1.0"}.get(runtime, f"onnxshare[{runtime}]==0.1.0")
@@ -212,9 +331,29 @@ def test_every_input_is_used_and_described(root: Path) -> None:
         assert "${{" not in step.get("run", ""), "text from outside never becomes a script"
 
 
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (
+            "models/a.onnx models/a.onnx.data a.onnx_data weights.bin a.weights",
+            True,
+        ),
+        ("onnxshare.toml sub/onnxshare.toml pyproject.toml onnxshare-baseline.json x/s.npz", True),
+        ("notes.txt onnx.py package.json my_onnxshare.tomlx README.md", False),
+    ],
+)
+def test_which_files_the_hook_looks_at(root: Path, names: str, wanted: bool) -> None:
+    """All models of the policy are checked then, whichever file changed."""
+    (hook,) = yaml.safe_load((root / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    assert hook["pass_filenames"] is False
+    for name in names.split():
+        assert bool(re.search(hook["files"], name)) is wanted, name
+
+
 @POSIX
 @pytest.mark.parametrize(
-    ("name", "code", "part"), [("good one.onnx", 0, "Passed"), ("large.onnx", 1, "BG202")]
+    ("name", "code", "part"),
+    [("models/good one.onnx", 1, "BG202"), ("notes.txt", 0, "no files to check")],
 )
 def test_the_hook_of_pre_commit(
     root: Path, repository: Path, tmp_path: Path, name: str, code: int, part: str
@@ -243,7 +382,7 @@ def test_the_hook_of_pre_commit(
             str(hooks),
             "onnxshare-check",
             "--files",
-            f"models/{name}",
+            name,
         ],
         cwd=repository,
         env=variables,

@@ -93,6 +93,7 @@ ACROSS = {
     "checks/rules/breaking_and_keeping_models": "every rule, both ways",
     "checks/team": "a team's two weeks with the gate",
     "checks/zoo": "the policy of docs/how-to/gate-a-repository.md on other people's models",
+    "ci_files": "workflows, the GitLab component and the container",
     "cli/determinism": "every command, twice",
     "cli/without_runtime": "every command without ONNX Runtime",
     "comparison/made_up_inputs": "inputs that only some sizes and values tell apart",
