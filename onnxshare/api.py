@@ -189,8 +189,9 @@ def check(
         61,706 parameters
     """
     given = dict(locals())
+    from onnxshare.checks.model_check import How
     from onnxshare.checks.rules import RULES
-    from onnxshare.checks.run import How, Past, run
+    from onnxshare.checks.run import Past, run
     from rewrites.head_offers import judge_heads
 
     ours = {rule.option: given[rule.option.replace("-", "_")] for rule in RULES}

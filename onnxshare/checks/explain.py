@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from onnxshare.checks.limits import show
 from onnxshare.checks.rule import Rule
 from onnxshare.checks.rules import RULES
@@ -24,6 +26,7 @@ _EXAMPLES = {
     "model": '"reference.onnx"',
     "target": '"onnxruntime 1.20"',
     "names": '["*"]',
+    "text": '"text"',
     "flag": "true",
 }
 
@@ -45,10 +48,22 @@ def page(rule: Rule) -> str:
             "```toml",
             "[check]",
             f"{rule.option} = {example(rule)}",
+            *_options(rule),
             "```",
             "",
         ]
     )
+
+
+def _options(rule: Rule) -> list[str]:
+    """The table of what a rule can be told besides its limit, with the defaults."""
+    if not rule.options:
+        return []
+    lines = ["", f"[check.{rule.name}]"]
+    for name, option in rule.options.items():
+        value = json.dumps(option.default, ensure_ascii=False)  # is TOML's too
+        lines.append(f"{name} = {value}  # {option.about}")
+    return lines
 
 
 #: Where the pages of this project's rules are.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Job:
         line: the line of the policy file that names it, or None.
         key: its name in baselines, as of `portable`; empty for one from memory.
         error: why there is no such model, or None.
+        options: by the code of a rule what it is told besides its limit.
     """
 
     source: ModelSource
@@ -43,6 +44,7 @@ class Job:
     line: int | None = None
     key: str = ""
     error: str | None = None
+    options: Mapping[str, Mapping[str, Limit]] = field(default_factory=dict)
 
 
 def plan(sources: ModelSource | Sequence[ModelSource], policy: Policy) -> list[Job]:
@@ -64,7 +66,7 @@ def plan(sources: ModelSource | Sequence[ModelSource], policy: Policy) -> list[J
     given = given or [entry.path for entry in policy.models]
     for place, source in enumerate(given):
         if not isinstance(source, (str, os.PathLike)):
-            jobs[place] = Job(source, "<model>", policy.limits_for(()))
+            jobs[place] = Job(source, "<model>", policy.limits_for(()), options=policy.options)
             continue
         try:
             paths = find_models([source])
@@ -138,6 +140,7 @@ def _job(path: Path, key: str, policy: Policy, entries: list[ModelEntry]) -> Job
         samples[-1] if samples else None,
         named[-1].line if named else None,
         key,
+        options=policy.options,
     )
 
 

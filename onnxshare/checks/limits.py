@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 #: What a limit is: a count of things, bytes, a share of a whole, a plain ratio, another model, a
-#: target runtime, a list of names, or just whether the rule is on.
-Unit = Literal["count", "bytes", "share", "ratio", "model", "target", "names", "flag"]
+#: target runtime, a list of names, any text, or just whether the rule is on.
+Unit = Literal["count", "bytes", "share", "ratio", "model", "target", "names", "text", "flag"]
 
 #: A limit as it is kept; `onnxshare.checks.results.Limit`.
 Parsed = bool | int | float | str | tuple[str, ...]
@@ -30,6 +30,7 @@ _EXAMPLES = {
     "model": "the path of a model",
     "target": "a target such as 'onnxruntime 1.20'",
     "names": "a list of names",
+    "text": "text",
     "flag": "true or false",
 }
 
@@ -51,7 +52,7 @@ def parse_limit(value: object, unit: Unit, *, relative: bool = False) -> Parsed:
     Raises:
         ValueError: it is not what the unit wants; the message says what is expected.
     """
-    words = unit in ("model", "target", "names", "flag")
+    words = unit in ("model", "target", "names", "text", "flag")
     if relative and isinstance(value, str) and (found := _RELATIVE.fullmatch(value.strip())):
         return f"baseline {found[1]} {found[2]}%" if found[1] else "baseline"
     parsed = _word(value, unit) if words else _amount(value, unit)

@@ -74,6 +74,7 @@ class Policy:
         max_findings: how many findings that fail may be there before the check fails.
         references: the reference models that the file names, by their names in baselines: neither a
             folder nor a glob stands for them.
+        options: by the code of a rule what it is told besides its limit.
         lines: by the option of each limit of `[check]` its line in the file, from 1.
         searched: the files that would have come before `path`, and are not there.
     """
@@ -88,6 +89,7 @@ class Policy:
     fail_on: Severity = "error"
     max_findings: int = 0
     references: frozenset[str] = frozenset()
+    options: Mapping[str, Mapping[str, Limit]] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
     searched: tuple[Path, ...] = field(default=(), compare=False)
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from onnxshare.checks.limits import parse_limit
 from onnxshare.checks.model_names import portable, repository_root
 from onnxshare.checks.policy import (
     Allow,
@@ -23,7 +24,7 @@ from onnxshare.checks.policy import (
     report_unknown,
 )
 from onnxshare.checks.results import Limit
-from onnxshare.checks.rules import BY_OPTION, LISTS, SETTINGS
+from onnxshare.checks.rules import BY_CODE, BY_OPTION, LISTS, SETTINGS
 from onnxshare.errors import UsageError
 from onnxshare.io.user_files import read_user_file
 
@@ -118,7 +119,9 @@ class _Reader:
     def policy(self, document: Mapping[str, Any]) -> Policy:
         prefix = self._prefix
         report_unknown(document, _KEYS, prefix, self.problems)
-        more = (*LISTS, *SETTINGS)
+        more, (own, options) = (*LISTS, *SETTINGS), self._options(document.get("check"))
+        if own:
+            document = {**document, "check": own}
         table, limits = self._check(document, prefix, f"a table, [{prefix}check]", more)
         baseline = self._text(document, "baseline", prefix, "the path of a file")
         policy = Policy(
@@ -127,6 +130,7 @@ class _Reader:
             self._path,
             allow=tuple(self._allow(document.get("allow", []))),
             baseline=None if baseline is None else Path(self._beside(baseline)),
+            options=options,
             lines={option: line for option in limits if (line := self._key_line(option))},
             exclude=tuple(map(self._portable, self._words(document, "exclude", prefix))),
             **self._settings(table),
@@ -168,6 +172,32 @@ class _Reader:
         example = "models/old/*.onnx" if key == "exclude" else "WS101"
         self.problems.append(f'{prefix}{key}: expected a list such as ["{example}"]')
         return []
+
+    def _options(self, check: Any) -> tuple[dict[str, Any], dict[str, dict[str, Limit]]]:
+        """The table `check` with the limits that stand in tables of rules, and by code what else
+        these tell the rules. Such a table selects its rule."""
+        keys = check if isinstance(check, dict) else {}
+        tables = {key: one for key, one in keys.items() if isinstance(one, dict)}
+        if not tables:
+            return {}, {}
+        rules = {rule.name: rule for rule in BY_CODE.values() if rule.name in tables}
+        rest, found = {key: one for key, one in check.items() if key not in rules}, {}
+        for name, rule in rules.items():
+            prefix, given = f"{self._prefix}check.{name}.", dict(tables[name])
+            limit = given.pop("limit", rest.get(rule.option, rule.default))
+            if limit is None:
+                self.problems.append(f"{prefix}limit: is missing")
+            else:
+                rest[rule.option] = list(limit) if isinstance(limit, tuple) else limit
+            report_unknown(given, rule.options, prefix, self.problems, ("limit",))
+            told: dict[str, Limit] = {}
+            for key in given.keys() & rule.options.keys():
+                try:
+                    told[key] = parse_limit(given[key], rule.options[key].unit)
+                except ValueError as error:
+                    self.problems.append(f"{prefix}{key}: {error}")
+            found[rule.code] = told
+        return rest, found
 
     def _references(self, policy: Policy) -> frozenset[str]:
         every = (policy.limits, *(entry.limits for entry in policy.models))

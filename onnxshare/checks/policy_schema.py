@@ -23,6 +23,7 @@ _LIMITS: dict[Unit, dict[str, Any]] = {
     "ratio": {"anyOf": [_NUMBER, {"type": "string", "pattern": r"^[0-9.]+[kKmMgGtT]?$"}]},
     "model": {"type": "string", "minLength": 1},
     "target": {"type": "string", "minLength": 1},
+    "text": {"type": "string", "minLength": 1},
     "names": {
         "anyOf": [
             {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},

@@ -39,6 +39,7 @@ class Subject:
         reference: the model that this one must be equivalent to, or None.
         selected: the codes of the rules that it is checked against.
         tolerant: whether `compare` allows an error, as other rules say.
+        options: what the rule that judges is told besides its limit; see `Rule.options`.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Subject:
     reference: str | None = None
     selected: frozenset[str] = frozenset()
     tolerant: bool = False
+    options: Mapping[str, Limit] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,22 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Option:
+    """What a rule can be told besides its limit, in the policy's table `[check.NAME]` of the rule's
+    name.
+
+    Attributes:
+        unit: what it is, as of a limit.
+        default: what counts where nothing is said.
+        about: what it means, in a few words.
+    """
+
+    unit: Unit
+    default: Limit
+    about: str
+
+
+@dataclass(frozen=True)
 class Rule:
     """One rule.
 
@@ -110,6 +128,7 @@ class Rule:
         metric: the field of `Metrics` that is checked against the limit; where there is one, the
             limit may be relative to what it was: `baseline + 2%`.
         short: what is wrong with a model that has a finding, in a few words.
+        options: what it can be told besides the limit; `Subject.options` has it when it judges.
     """
 
     code: str
@@ -125,6 +144,11 @@ class Rule:
     help: str = ""
     metric: str = ""
     short: str = ""
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def settings(self, given: Mapping[str, Limit]) -> dict[str, Limit]:
+        """Its options: those given, and the defaults of the others."""
+        return {**{name: option.default for name, option in self.options.items()}, **given}
 
     def problems(self, subject: Subject, limit: Any) -> Iterable[Problem]:
         """What is wrong with a model under a limit."""

@@ -4,68 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from onnxshare.analysis.inspection import HeadJudge, inspect
-from onnxshare.analysis.results import Inspection
 from onnxshare.checks.git_baseline import baseline_at
 from onnxshare.checks.git_changes import changed_since, commit_since, former_names, gone
 from onnxshare.checks.jobs import Job, each, left_out, plan
 from onnxshare.checks.known_findings import Baseline, content, read_baseline, silence
-from onnxshare.checks.limits import resolved
-from onnxshare.checks.metrics import Metrics
+from onnxshare.checks.model_check import How, check_one, finding_of, is_relative
 from onnxshare.checks.model_names import portable
 from onnxshare.checks.policy import Policy
 from onnxshare.checks.policy_file import read_policy
 from onnxshare.checks.policy_template import DEFAULT
-from onnxshare.checks.results import CheckReport, Finding, Limit, ModelReport, Severity
-from onnxshare.checks.rule import Problem, Rule, Subject, command
+from onnxshare.checks.results import CheckReport, ModelReport, Severity
 from onnxshare.checks.rules import BY_OPTION
-from onnxshare.checks.rules.sharing import REPEATED, fc_share, repeated, stored_tensors
-from onnxshare.errors import ModelError, ModelFileError, OnnxShareError, SamplesError, UsageError
-from onnxshare.io.load import Model, ModelSource, load
-from onnxshare.shapes.inference import InputShapes
-from onnxshare.shapes.input_sizes import Dims, with_dims
-from onnxshare.support import progress as steps
-from onnxshare.support.plugins import blamed, stdout_kept
+from onnxshare.checks.rules.sharing import REPEATED, repeated
+from onnxshare.errors import UsageError
+from onnxshare.io.load import ModelSource
 
 if TYPE_CHECKING:
-    from onnxshare.comparison.results import Comparison
-    from onnxshare.runtime.limits import RunLimits
     from onnxshare.samples.samples import Samples
-
-
-@dataclass(frozen=True)
-class How:
-    """What is the same for every model.
-
-    Attributes:
-        input_shapes, samples, provider, follow_symlinks, dims, run_limits: as of
-            `onnxshare.check`.
-        judge: asks the rewrites what they could do with a head, so that findings can name the
-            one that helps; as of `onnxshare.analysis.inspection.inspect`.
-        warn: codes of the rules that only warn.
-        baseline: what was found and measured before.
-        former: by the name of a model the one that it had before.
-    """
-
-    input_shapes: InputShapes | None
-    judge: HeadJudge | None
-    samples: Samples | str | Path | None
-    provider: str
-    follow_symlinks: str | os.PathLike[str] | None
-    dims: Dims | None = None
-    run_limits: RunLimits | None = None
-    warn: frozenset[str] = frozenset()
-    baseline: Baseline | None = None
-    former: Mapping[str, str] = field(default_factory=dict)
-
-    def load(self, source: ModelSource) -> Model:
-        """The model, with links to its external data allowed if they are."""
-        return load(source, follow_symlinks=self.follow_symlinks)
 
 
 #: Codes or names of the rules to add, to leave out, and that only warn.
@@ -253,13 +213,8 @@ def _compared(model: ModelReport) -> list[str]:
     return [
         BY_OPTION[option].code
         for option, limit in model.limits.items()
-        if option == "max-regression" or _is_relative((option, limit))
+        if option == "max-regression" or is_relative(BY_OPTION[option], limit)
     ]
-
-
-def _is_relative(item: tuple[str, object]) -> bool:
-    option, limit = item
-    return bool(BY_OPTION[option].metric) and isinstance(limit, str)
 
 
 def _choose(
@@ -291,174 +246,8 @@ def _check_all(
     found = []
     for job, report, problem in zip(planned, reports, repeated(reports), strict=True):
         if problem is not None:
-            more = _finding(rule, problem, job, report.path, how, job.limits[REPEATED])
+            more = finding_of(rule, problem, job, report.path, how, job.limits[REPEATED])
             findings = sorted([*report.findings, more], key=lambda finding: finding.code)
             report = replace(report, findings=tuple(findings))
         found.append(report)
     return found
-
-
-@blamed()
-@stdout_kept()
-def check_one(job: Job, how: How) -> ModelReport:
-    """Hold one model against its limits; whatever goes wrong is its own."""
-    name = job.name
-    report = ModelReport(
-        name,
-        limits=job.limits,
-        error=job.error,
-        line=job.line,
-        key=job.key,
-        former=how.former.get(job.key),
-    )
-    if job.error is not None:
-        return report
-    hashes = any("hashes" in BY_OPTION[option].needs for option in job.limits)
-    try:
-        model = how.load(job.source)
-        shapes = with_dims(model, job.input_shapes or how.input_shapes, how.dims)
-        reading = partial(steps.report, f"reading {name}")
-        inspection = inspect(
-            model, input_shapes=shapes, judge=how.judge, hashes=hashes, progress=reading
-        )
-        name = inspection.model.path or name
-        subject = _subject(name, model, inspection, job, how)
-    except UsageError as error:
-        # Sizes that do not fit one of several models are that model's error.
-        return replace(report, path=name, error=str(error))
-    except Exception as error:
-        return replace(report, path=name, error=_reason(error, name))
-    findings: list[Finding] = []
-    unread: str | None = None
-    for option, limit in job.limits.items():
-        rule = BY_OPTION[option]
-        number = _number(rule, limit, subject)
-        if number is None:  # nothing was measured before
-            continue
-        try:
-            problems = list(rule.problems(subject, number))
-        except UsageError:  # such as an unknown provider: every model would say the same
-            raise
-        except (ModelFileError, ModelError, SamplesError) as error:
-            unread = str(error)
-            continue
-        except OnnxShareError as error:
-            problems = [Problem(f"cannot be judged: {error}", None, command("inspect", name))]
-        findings += (_finding(rule, problem, job, name, how, number) for problem in problems)
-    return replace(
-        report,
-        path=name,
-        findings=tuple(findings),
-        metrics=subject.metrics,
-        error=unread,
-        before=None if subject.before is None else dict(subject.before),
-        tensors=stored_tensors(model, inspection) if REPEATED in job.limits else {},
-    )
-
-
-def _number(rule: Rule, limit: Limit, subject: Subject) -> Limit | None:
-    """A limit, as a number where it is relative to what was measured before; None where nothing
-    was."""
-    if not _is_relative((rule.option, limit)):
-        return limit
-    before = (subject.before or {}).get(rule.metric)
-    whole = rule.unit in ("count", "bytes")
-    return None if before is None else resolved(str(limit), before, whole=whole)
-
-
-def _subject(name: str, model: Model, inspection: Inspection, job: Job, how: How) -> Subject:
-    samples = job.samples if how.samples is None else how.samples
-    allowed = _allowed(job.limits, model, samples is not None)
-
-    def compare(reference: str) -> Comparison:
-        # The only rules that run models ask for this: the others never import onnxruntime.
-        from onnxshare.comparison.compare import compare
-
-        right = reference if how.follow_symlinks is None else how.load(reference)
-        given: dict[str, Any] = {
-            "samples": samples,
-            "provider": how.provider,
-            "run_limits": how.run_limits,
-        }
-        return compare(right, model, **given, **allowed)
-
-    def loads() -> str | None:
-        from onnxshare.errors import RuntimeFailure
-        from onnxshare.runtime.session import opened
-
-        try:
-            with opened(model, "cpu", run_limits=how.run_limits):
-                return None
-        except RuntimeFailure as error:
-            return error.cause
-
-    reference = job.limits.get("equivalent-to")
-    metrics = _metrics(inspection)
-    return Subject(
-        name,
-        inspection,
-        model,
-        compare,
-        loads,
-        metrics,
-        None if how.baseline is None else how.baseline.before(job.key or name, asdict(metrics)),
-        None if reference is None else str(reference),
-        frozenset(BY_OPTION[option].code for option in job.limits),
-        bool(allowed),
-    )
-
-
-def _allowed(limits: Mapping[str, Any], model: Model, samples: bool) -> dict[str, Any]:
-    """The error that a comparison allows; none of a model that promises one itself."""
-    found = {"keep": limits.get("min-agreement"), "max_error": limits.get("max-error")}
-    if found["keep"] is not None and (not samples or found["keep"] >= 1):
-        found["keep"] = None  # random samples show no agreement that counts
-    asked = {name: value for name, value in found.items() if value is not None}
-    if "equivalent-to" not in limits or not asked:
-        return {}
-    from onnxshare.comparison.promise import declared
-
-    return asked if declared(model.skeleton) is None else {}
-
-
-def _metrics(inspection: Inspection) -> Metrics:
-    totals = inspection.totals
-    return Metrics(
-        totals.params,
-        fc_share(totals),
-        totals.sharing_ratio,
-        totals.macs,
-        inspection.model.bytes,
-        totals.peak_activation_bytes,
-    )
-
-
-def _finding(rule: Rule, problem: Problem, job: Job, name: str, how: How, limit: Limit) -> Finding:
-    measured, given = problem.measured, job.limits[rule.option]
-    near = measured if isinstance(measured, (int, float)) else None
-    bound = rule.bound(limit, near)
-    return Finding(
-        rule.code,
-        rule.name,
-        name,
-        problem.message,
-        measured,
-        limit,
-        f"{bound} ({given})" if limit is not given and bound else bound,
-        problem.fix,
-        problem.node,
-        "warning" if rule.code in how.warn else "error",
-        job.key,
-    )
-
-
-def _reason(error: Exception, name: str) -> str:
-    """A crash on one model is reported with it, so that the other models are still checked."""
-    if isinstance(error, OnnxShareError):
-        return str(error)
-    if os.environ.get("ONNXSHARE_DEBUG"):
-        raise error
-    return (
-        f"{name}: internal error: {type(error).__name__}: {error}; this is a bug: "
-        "set ONNXSHARE_DEBUG=1 to see where, and report it"
-    )

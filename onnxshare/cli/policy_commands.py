@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,18 +31,27 @@ def rules(
 
 def _list(output: str) -> None:
     from onnxshare.checks.explain import default
+    from onnxshare.checks.limits import show
     from onnxshare.checks.rules import BY_CODE
 
     every = BY_CODE.values()
     if output == "json":
-        fields = ("code", "name", "option", "unit", "default", "measures", "why", "fix")
-        found = [{field: getattr(rule, field) for field in fields} for rule in every]
+        fields = ("code", "name", "option", "unit", "default", "measures", "why", "fix", "short")
+        found = [
+            {field: getattr(rule, field) for field in fields}
+            | {"options": {name: asdict(option) for name, option in rule.options.items()}}
+            for rule in every
+        ]
         options.print_json({"schema_version": 1, "rules": found})
         return
     from onnxshare.report.console import make_console
     from onnxshare.report.table import Column, Table, rows
 
-    cells = [(rule.code, rule.name, rule.option, default(rule)) for rule in every]
+    cells: list[tuple[str, str, str, str]] = []
+    for rule in every:
+        cells.append((rule.code, rule.name, rule.option, default(rule)))
+        for name, option in rule.options.items():
+            cells.append(("", "", f"{rule.name}.{name}", show(option.default, option.unit)))
     console = make_console()
     console.print(Table([*map(Column, ("code", "name", "limit", "default"))], rows(cells)).text())
     console.print("\n`onnxshare explain CODE` says what a rule measures and why.", soft_wrap=True)

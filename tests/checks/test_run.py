@@ -115,7 +115,7 @@ def test_a_crash_on_one_model_is_reported_with_it(
         return inspect(source, **options)
 
     monkeypatch.delenv("ONNXSHARE_DEBUG", raising=False)
-    monkeypatch.setattr("onnxshare.checks.run.inspect", crash)
+    monkeypatch.setattr("onnxshare.checks.model_check.inspect", crash)
     report = check([lenet_path, lenet], max_params=1)
     assert str(report.models[0].error).startswith(f"{lenet_path}: internal error: KeyError")
     assert [finding.model for finding in report.findings] == ["<model>"]

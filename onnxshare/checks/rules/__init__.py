@@ -8,7 +8,7 @@ DP deployment, RG regression. Other packages add rules by the entry point group 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
 from onnxshare.checks.rule import Rule
@@ -55,19 +55,28 @@ class _Rules(Mapping[str, Rule]):
 @cache
 def _installed(path: tuple[str, ...]) -> tuple[Rule, ...]:
     rules = list(RULES)
-    families = {rule.code[:2] for rule in RULES}
     for entry in plugins.installed("rules"):
         rule = plugins.load(entry)
-        if not isinstance(rule, Rule):
-            raise plugins.broken(entry, "it is not an onnxshare.checks.Rule")
-        if rule.code[:2] in families:
-            raise plugins.broken(entry, f"codes such as {rule.code} are onnxshare's own")
-        taken = {key for other in rules for key in (other.code, other.name, other.option)}
-        for key in (rule.code, rule.name, rule.option):
-            if key in taken or key in (*LISTS, *SETTINGS):
-                raise plugins.broken(entry, f"'{key}' is taken")
+        why = fault_of(rule, rules)
+        if why is not None:
+            raise plugins.broken(entry, why)
         rules.append(rule)
     return tuple(rules[len(RULES) :])
+
+
+def fault_of(rule: object, others: Sequence[Rule] = RULES) -> str | None:
+    """Why a rule of another package cannot stand next to others; None if it can."""
+    if not isinstance(rule, Rule):
+        return "it is not an onnxshare.checks.Rule"
+    if rule.code[:2] in {one.code[:2] for one in RULES}:
+        return f"codes such as {rule.code} are onnxshare's own"
+    taken = {key for one in others for key in (one.code, one.name, one.option)}
+    for key in (rule.code, rule.name, rule.option):
+        if key in taken or key in (*LISTS, *SETTINGS):
+            return f"'{key}' is taken"
+    if "limit" in rule.options:
+        return "an option may not be called 'limit'"
+    return None
 
 
 #: The rules by the name of their option.

@@ -356,5 +356,6 @@ RULES: tuple[Rule, ...] = (
         "`onnxshare.family_sessions` loads it once.",
         lambda subject, limit: (),  # one model alone shows nothing: `repeated` judges them together
         frozenset({"hashes"}),
+        short="Several models store the same weights",
     ),
 )
