@@ -144,7 +144,7 @@ class Rule:
     help: str = ""
     metric: str = ""
     short: str = ""
-    options: Mapping[str, Option] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=dict, hash=False)
 
     def settings(self, given: Mapping[str, Limit]) -> dict[str, Limit]:
         """Its options: those given, and the defaults of the others."""

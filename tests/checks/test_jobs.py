@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from onnxshare.api import check
-from onnxshare.checks.jobs import Job, each, plan
+from onnxshare.checks.jobs import Job, each, left_out, plan
 from onnxshare.checks.policy import ModelEntry, Policy
 from onnxshare.checks.policy_file import read_policy
 from onnxshare.checks.results import ModelReport
@@ -257,7 +257,7 @@ def test_every_key_of_an_entry(tmp_path: Path) -> None:
         "convolution-form": True,
         "max-params": 5_000_000,
     }
-    assert policy.warn == {f"WS10{number}" for number in range(1, 10)}
+    assert policy.warn == {f"WS1{number:02}" for number in range(1, 11)}
     (entry,) = policy.models
     assert entry.path == str(tmp_path / "big" / "*.onnx")
     assert entry.limits == {"max-params": 50_000_000, "equivalent-to": str(tmp_path / "ref.onnx")}
@@ -320,3 +320,28 @@ def test_the_last_entry_counts_for_samples_and_sizes_and_a_model_keeps_its_first
     assert (first.samples, first.input_shapes) == ("last.npz", {"x": [2]})
     jobs = plan(["a.onnx", "*.onnx", "deep/../a.onnx"], Policy(LIMITS, entries))
     assert [job.name for job in jobs] == ["a.onnx", "b.onnx"]
+
+
+def test_what_a_policy_leaves_out_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = "m/a.onnx m/ref.onnx m/own.onnx m/old/c.onnx x/d.onnx venv/e.onnx .h/f.onnx"
+    for name in names.split():
+        Path(name).parent.mkdir(exist_ok=True, parents=True)
+        Path(name).write_bytes(b"")
+    Path("venv/pyvenv.cfg").write_text("")
+    Path("onnxshare.toml").write_text(
+        'exclude = ["m/old"]\n[check]\nmax-params = 1\n'
+        '[[models]]\npath = "m/**/*.onnx"\nreference = "m/ref.onnx"\n'
+        '[[models]]\npath = "m/own.onnx"\nreference = "m/own.onnx"\n'
+    )
+    policy = read_policy(Path("onnxshare.toml"))
+    planned = plan((), policy)
+    # A reference that an entry names by itself is checked.
+    assert [job.key for job in planned] == ["m/a.onnx", "m/own.onnx"]
+    unnamed, references = left_out(policy, planned)
+    assert "as no entry of onnxshare.toml names it: x/d.onnx; add an entry" in unnamed
+    assert "as a reference: m/ref.onnx; name it" in references
+    # By hand, any of them.
+    for given in ("m/ref.onnx", "m/old/c.onnx", "x/d.onnx"):
+        assert [job.key for job in plan([given], policy)] == [given]
+    assert [job.key for job in plan(["m"], policy)] == ["m/a.onnx", "m/own.onnx"]

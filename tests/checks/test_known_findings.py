@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from onnxshare.checks.known_findings import Baseline, read_baseline, silence, write_baseline
+from onnxshare.checks.known_findings import (
+    Baseline,
+    read_baseline,
+    silence,
+    update_baseline,
+    write_baseline,
+)
 from onnxshare.checks.metrics import Metrics
 from onnxshare.checks.policy import Allow
 from onnxshare.checks.results import CheckReport, Finding, ModelReport
@@ -17,6 +23,7 @@ from onnxshare.errors import OutputError, UsageError
 FINDING = Finding("WS101", "fc-dominates", "m/a.onnx", "95%", 0.95, 0.5, "at most 50%", "fix")
 AT_NODE = replace(FINDING, code="WS104", node="fc1")
 REPORT = ModelReport("m/a.onnx", (FINDING, AT_NODE), metrics=Metrics(10, 0.95, 1.0, 10))
+METRICS = Metrics(10, 0.95, 1.0, 10)
 TODAY = datetime.date(2026, 11, 22)
 
 
@@ -142,3 +149,42 @@ def test_a_missing_file_and_a_missing_folder(tmp_path: Path) -> None:
         read_baseline(tmp_path / "none.json")
     with pytest.raises(OutputError, match="cannot be written"):
         write_baseline(CheckReport({}, (REPORT,)), tmp_path / "no" / "b.json")
+
+
+def test_a_baseline_only_shrinks(tmp_path: Path) -> None:
+    """Fixed findings and models that are gone go, better values come, and nothing else."""
+    path, there = tmp_path / "b.json", tmp_path / "m" / "a.onnx"
+    there.parent.mkdir()
+    there.write_text("")
+    gone = ModelReport("m/gone.onnx", (replace(FINDING, model="m/gone.onnx"),), metrics=METRICS)
+    old = written(path, REPORT, gone, ModelReport("m/kept.onnx", metrics=METRICS))
+    (tmp_path / "m" / "kept.onnx").write_text("")  # there, and not checked now
+    better = Metrics(8, 0.95, 0.5, None)  # less uses per parameter are worse
+    worse = replace(FINDING, code="WS102")
+    now = replace(REPORT, findings=(worse, AT_NODE), metrics=better)
+    new = ModelReport("m/new.onnx", (replace(worse, model="m/new.onnx"),), metrics=METRICS)
+    kept, _ = silence([now, new], (), old, TODAY)
+    assert update_baseline(CheckReport({}, kept), old, path, tmp_path) == (1, 2)
+    made = read_baseline(path)
+    assert [item["code"] for item in made.findings.values()] == ["WS104"]
+    assert set(made.metrics) == {"m/a.onnx", "m/kept.onnx"}
+    assert made.metrics["m/a.onnx"]["params"] == 8
+    assert made.metrics["m/a.onnx"]["sharing_ratio"] == 1.0
+    assert made.metrics["m/a.onnx"]["macs"] == 10  # unknown now: what was known stays
+    first = path.read_bytes()
+    kept, stale = silence([now], (), made, TODAY, tmp_path)
+    assert stale == ()
+    update_baseline(CheckReport({}, kept), made, path, tmp_path)
+    assert path.read_bytes() == first
+
+
+def test_a_renamed_model_keeps_what_is_known_and_allowed() -> None:
+    old = Baseline.of([FINDING, AT_NODE], {"m/a.onnx": {"params": 10}})
+    moved = [replace(one, model="x/b.onnx") for one in (FINDING, AT_NODE)]
+    report = ModelReport("x/b.onnx", tuple(moved), metrics=METRICS, former="m/a.onnx")
+    kept, _ = silence([report], (), old.renamed({"x/b.onnx": "m/a.onnx"}), TODAY)
+    assert codes(kept) == []
+    kept, _ = silence([report], [Allow("WS101", "known", model="m/a.onnx")], None, TODAY)
+    assert codes(kept) == ["WS104"]
+    kept, _ = silence([replace(report, former=None)], (), old, TODAY)
+    assert codes(kept) == ["WS101", "WS104"]

@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from onnxshare.checks.limits import Unit, parse_limit, show
+from onnxshare.checks.limits import parse_limit, resolved, show
 
 
 @pytest.mark.parametrize(
@@ -97,3 +97,22 @@ def test_refuses_what_is_no_limit(given: object, unit: Unit) -> None:
 )
 def test_shows_values(value: float | str, unit: Unit, beside: float | None, expected: str) -> None:
     assert show(value, unit, near=beside) == expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "before", "whole", "number"),
+    [
+        ("baseline", 100, True, 100),
+        ("baseline + 2%", 100, True, 102),
+        ("baseline + 2%", 61_590, True, 62_821),  # 62,821.8
+        ("baseline + 14%", 50, True, 57),  # 50 · 1.14 is less than 57 in binary
+        ("baseline - 10%", 101, True, 90),  # 90.9
+        ("baseline - 2%", 0.5, False, 0.49),
+        ("baseline + 5%", 0, True, 0),
+    ],
+)
+def test_limits_relative_to_the_baseline(
+    limit: str, before: float, whole: bool, number: float
+) -> None:
+    assert parse_limit(f" {limit.replace(' ', '')} ", "count", relative=True) == limit
+    assert resolved(limit, before, whole=whole) == number

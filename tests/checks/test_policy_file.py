@@ -144,3 +144,59 @@ def test_every_bad_option_is_named() -> None:
         Policy().with_options({"max-params": "many", "max-fc-share": "200%"})
     assert "--max-params: expected" in str(caught.value)
     assert "--max-fc-share: expected" in str(caught.value)
+
+
+def test_the_nearest_policy_up_to_the_root_of_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = tmp_path / "repository" / "a" / "b"
+    below.mkdir(parents=True)
+    write(tmp_path / "onnxshare.toml", "[check]\nmax-params = 1\n")
+    monkeypatch.chdir(below)
+    assert find_policy() == Policy()  # no repository: this folder alone
+    root = tmp_path / "repository"
+    (root / ".git").mkdir()
+    assert find_policy() == Policy()  # what is above a repository is not of it
+    write(root / "pyproject.toml", '[tool.onnxshare]\nmodels = ["m/*.onnx"]\n')
+    policy = find_policy()
+    assert policy.path == Path("../../pyproject.toml")
+    assert [entry.path for entry in policy.models] == [str(Path("../../m/*.onnx"))]
+    assert policy.root.resolve() == root
+    write(tmp_path / "repository" / "a" / "pyproject.toml", "[tool.ruff]\n")  # says nothing of us
+    assert find_policy().path == Path("../../pyproject.toml")
+    write(tmp_path / "repository" / "a" / "onnxshare.toml", GOOD)
+    assert find_policy().path == Path("../onnxshare.toml")
+    # Any of these, once it is there, would change what is checked.
+    searched = ["onnxshare.toml", "pyproject.toml"]
+    assert [path.as_posix() for path in find_policy().searched] == searched
+
+
+@pytest.mark.parametrize(
+    ("check", "part"),
+    [
+        ('fail-on = "never"', "check.fail-on: expected 'error' or 'warning', not 'never'"),
+        ("max-findings = -1", "check.max-findings: expected a whole number"),
+        ('max-params = "baseline + lots"', "or 'baseline + 2%', not 'baseline + lots'"),
+        ('max-duplicate-bytes = "baseline"', "check.max-duplicate-bytes: expected a size"),
+    ],
+)
+def test_when_it_fails_is_said_rightly(tmp_path: Path, check: str, part: str) -> None:
+    assert part in problem_of(write(tmp_path / "onnxshare.toml", f"[check]\n{check}\n"))
+
+
+def test_settings_and_lines(tmp_path: Path) -> None:
+    text = """exclude = ["old", "x/*.onnx"]
+[check]
+fail-on = "warning"
+"max-params" = "baseline+2.5 %"
+max-findings = "1k"
+[[models]]
+path = "a.onnx"
+reference = "r/b.onnx"
+"""
+    policy = read_policy(write(tmp_path / "onnxshare.toml", text))
+    assert (policy.fail_on, policy.max_findings) == ("warning", 1000)
+    assert policy.limits == {"max-params": "baseline + 2.5%"}
+    assert policy.lines == {"max-params": 4}
+    assert policy.exclude == ("old", "x/*.onnx")
+    assert policy.references == {"r/b.onnx"}

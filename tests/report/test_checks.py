@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from onnxshare.checks.metrics import Metrics
-from onnxshare.checks.results import CheckReport, Finding, Limit, ModelReport, Silenced
+from onnxshare.checks.results import CheckReport, Finding, Limit, ModelReport, Severity, Silenced
 from onnxshare.checks.rules import BY_CODE
 from onnxshare.report.checks import FORMATS, render
 from tests.checks.formats import READERS
@@ -139,3 +139,70 @@ def test_junit_skips_what_is_silenced() -> None:
     cases = {case.attrib["name"][:5]: case for case in suite.iter("testcase")}
     assert [name for name, case in cases.items() if case.find("skipped") is not None] == ["WS104"]
     assert suite.find(".//failure") is None
+
+
+def test_junit_has_a_case_for_each_node() -> None:
+    found = [replace(FINDING, model="m.onnx", node=name) for name in ("a", "b", "a")]
+    limits: dict[str, Limit] = {"convolution-form": True, "size-locked": True}
+    whole = CheckReport({}, (ModelReport("m.onnx", tuple(found), limits=limits),), "p.toml")
+    suite = ElementTree.fromstring(render(replace(whole, lines={"WS104": 9}), "junit"))
+    cases = {case.attrib["name"]: case.find("failure") for case in suite.iter("testcase")}
+    names = ["WS104 convolution-form at a", "WS104 convolution-form at b", "WS108 size-locked"]
+    assert list(cases) == names
+    first, _, kept = cases.values()
+    assert first is not None
+    assert kept is None
+    assert str(first.text).endswith("\nat p.toml:9")
+
+
+def test_sarif_says_of_each_rule_what_is_wrong_and_where_its_page_is() -> None:
+    (run,) = json.loads(render(report(), "sarif"))["runs"]
+    rules = {rule["id"]: rule for rule in run["tool"]["driver"]["rules"]}
+    assert set(rules) == set(BY_CODE)
+    assert rules["WS101"]["shortDescription"]["text"] == (
+        "Fully connected layers hold most parameters."
+    )
+    page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
+    for code, rule in rules.items():
+        assert f"\n### {code} " in page
+        anchor = rule["helpUri"].rpartition("/docs/rules.md#")[2]
+        assert f"\n### {code} {anchor.removeprefix(code.lower() + '-')}\n" in page
+
+
+def test_a_comment_is_cut_before_it_is_too_long() -> None:
+    node = "n" * 90
+    many = [replace(FINDING, model="m.onnx", message="x" * 60, node=node, fix="y" * 90)] * 500
+    text = render(report(ModelReport("m.onnx", tuple(many)), policy="a b/p.toml"), "comment")
+    assert len(text) < 65_536
+    assert text.startswith("<!-- onnxshare check a%20b/p.toml -->\n## ❌ onnxshare failed: ")
+    assert text.endswith(
+        "**The rest is cut: a comment has no room for it. The job's log has all of it.**\n"
+    )
+    rows = [line for line in text.splitlines() if line.startswith("| WS104")]
+    assert 100 < len(rows) < 500
+    assert all(row.endswith(" |") for row in rows)
+    silenced = tuple(Silenced(finding, "allow", "z" * 90) for finding in many)
+    text = render(report(ModelReport("m.onnx", silenced=silenced)), "comment")
+    assert text.count("<details>") == text.count("</details>") == 1
+
+
+def test_rows_of_what_was_measured() -> None:
+    now = ModelReport("m.onnx", (WARNING,), metrics=METRICS, before={"params": 8})
+    unread = ModelReport("bad.onnx", error="is damaged")
+    header, row, last = render(report(now, unread), "csv").splitlines()
+    cells = dict(zip(header.split(","), row.split(","), strict=True))
+    assert (cells["params"], cells["params_before"], cells["macs_before"]) == ("10", "8", "")
+    assert (cells["findings"], cells["failing"], cells["sharing_ratio"]) == ("1", "0", "")
+    assert last.endswith(",is damaged")
+    first, _ = map(json.loads, render(report(now, unread), "jsonl").splitlines())
+    assert list(first) == header.split(",")
+    assert first["sharing_ratio"] is None
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "most", "code"), [("error", 0, 1), ("error", 1, 0), ("warning", 1, 1)]
+)
+def test_when_it_fails(fail_on: Severity, most: int, code: int) -> None:
+    model = ModelReport("m.onnx", (FINDING, WARNING), metrics=METRICS)
+    whole = replace(report(model), fail_on=fail_on, max_findings=most)
+    assert (whole.exit_code, whole.headline[:6]) == (code, "failed" if code else "passed")
