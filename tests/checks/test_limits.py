@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from onnxshare.checks.limits import parse_limit, resolved, show
+from onnxshare.checks.limits import Unit, parse_limit, resolved, show
 
 
 @pytest.mark.parametrize(
