@@ -1,95 +1,113 @@
-"""What rewritten networks do on a GPU: verdicts, errors against the CPU with TensorFloat-32 off and
-on, and latency. Prints a section for docs/benchmarks.md, or puts it there.
+"""What rewritten networks do on a GPU provider: verdicts on right and on spoilt rewrites, errors
+against the CPU, nodes left to the CPU, memory, and latency where it is hardware. Prints a section
+for docs/benchmarks.md, or puts it there.
 
-Run, where `onnxshare doctor` says that CUDA works: python benchmarks/gpu.py [--write]
-`--provider cpu` tries the script itself on a machine without a GPU.
+Run: python benchmarks/gpu.py [--provider NAME] [--write]; networks of the zoo where ONNXSHARE_ZOO
+names its folder. `--provider cpu` tries the script itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import onnx
+from gpu_networks import CASES, SAMPLES, path_of, spoilt
 from latency import BATCHES, MODELS, rewritten, row
 
 import onnxshare
-from onnxshare.comparison.results import Verdict
 from onnxshare.errors import OnnxShareError
 from onnxshare.io.load import load
-from onnxshare.runtime.providers import CUDA_OPTIONS, Provider, choose
+from onnxshare.runtime.provider_table import CUDA, CUDA_OPTIONS
+from onnxshare.runtime.providers import Provider, choose
 from onnxshare.runtime.session import run_model
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 HEADING = "## On a GPU"
 
 
-def verdicts(pairs: list[tuple[str, str, Path, Path]], provider: str) -> Iterator[str]:
-    yield "| network | rewrite | verdict | largest error / tolerance | left to the CPU |"
-    yield "|---|---|---|---:|---|"
-    for name, label, before, after in pairs:
-        found = onnxshare.compare(before, after, provider=provider, samples=MODELS / "test.npz")
-        worst = f"{max((row.worst or 0.0 for row in found.outputs), default=0.0):.2g}"
-        if found.verdict is Verdict.APPROXIMATE:
-            worst = "–"  # an approximation differs by more, and says by how much
-        left = (found.left_to_cpu or {}).get("b") or ["none"]
-        yield f"| {name} | {label} | {found.verdict} | {worst} | {', '.join(left)} |"
+def verdicts(provider: Provider) -> Iterator[str]:
+    yield (
+        "| network | rewrite | verdict | largest error / tolerance | from the CPU "
+        "| left to the CPU | peak memory | spoilt |"
+    )
+    yield "|---|---|---|---:|---:|---|---:|---|"
+    places = CASES if "ONNXSHARE_ZOO" in os.environ else ("models",)
+    for place in places:
+        for name, rewrite in CASES[place]:
+            path = path_of(place, name)
+            changed = onnxshare.rewrite(path, [rewrite], validate=False).model
+            yield f"| {name} | {rewrite} | {' | '.join(_figures(path, changed, provider))} |"
 
 
-def errors(pairs: list[tuple[str, str, Path, Path]], provider: Provider) -> Iterator[str]:
+def _figures(path: Path, changed: onnx.ModelProto, provider: Provider) -> Iterator[str]:
+    found = onnxshare.compare(path, changed, provider=provider.name, count=SAMPLES)
+    yield found.verdict
+    yield f"{max((item.worst or 0.0 for item in found.outputs), default=0.0):.2g}"
+    yield "–" if found.cpu is None or found.cpu.a is None else f"{found.cpu.a:.1e}"
+    yield ", ".join((found.left_to_cpu or {}).get("b") or ["none"])
+    peak = (found.memory or {}).get("a")
+    yield "–" if peak is None else f"{peak / 1e6:,.0f} MB"
+    wrong = onnxshare.compare(path, spoilt(changed), provider=provider.name, count=SAMPLES)
+    yield wrong.verdict
+
+
+def tensor_float(provider: Provider) -> Iterator[str]:
     """The largest error over the largest value of an output, on the test images."""
     images = {"image": np.load(MODELS / "test.npz")["image"][:256]}
     fast = replace(provider, options={**CUDA_OPTIONS, "use_tf32": "1"})
     yield "| model | TF32 off | TF32 on |"
     yield "|---|---:|---:|"
-    files = dict.fromkeys(file for pair in pairs for file in pair[2:])
-    for file in files:
-        (expected,) = run_model(load(file), images, provider="cpu").values()
-        shown = [_error(file, images, expected, how) for how in _ways(provider, fast)]
-        yield f"| {file.stem} | {shown[0]} | {shown[1]} |"
+    for name in ("lenet5", "vgg_small"):
+        model = load(path_of("models", name))
+        (expected,) = run_model(model, images, provider="cpu").values()
+        errors = []
+        for way in (provider, fast):
+            (found,) = run_model(model, images, provider=way).values()
+            errors.append(f"{np.abs(found - expected).max() / np.abs(expected).max():.1e}")
+        yield f"| {name} | {' | '.join(errors)} |"
 
 
-def _ways(provider: Provider, fast: Provider) -> tuple[Provider, Provider]:
-    return (provider, fast) if provider.options else (provider, provider)
-
-
-def _error(file: Path, images: Mapping[str, Any], expected: Any, provider: Provider) -> str:
-    (found,) = run_model(load(file), images, provider=provider).values()
-    return f"{np.abs(found - expected).max() / np.abs(expected).max():.1e}"
-
-
-def latencies(pairs: list[tuple[str, str, Path, Path]], provider: str) -> Iterator[str]:
+def latencies(provider: str) -> Iterator[str]:
     yield "| network | rewrite | batch | before | after | after/before | result |"
     yield "|---|---|---:|---:|---:|---:|---|"
-    for name, label, before, after in pairs:
-        found = onnxshare.compare(before, after, provider=provider, latency=BATCHES, count=2)
-        yield from (row(name, label, item) for item in found.latency or ())
-
-
-def section(request: str, provider: Provider) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
-        pairs = list(rewritten(request, Path(folder)))
-        yield HEADING
-        yield ""
-        yield f"{provider.label} (`python benchmarks/gpu.py --write`)."
-        yield ""
-        yield "Rewritten networks against the original, both on this device:"
-        yield ""
-        yield from verdicts(pairs, request)
-        yield ""
+        for name, label, before, after in rewritten(provider, Path(folder)):
+            found = onnxshare.compare(before, after, provider=provider, latency=BATCHES, count=2)
+            yield from (row(name, label, item) for item in found.latency or ())
+
+
+def section(provider: Provider) -> Iterator[str]:
+    yield HEADING
+    yield ""
+    yield f"{provider.described} (`python benchmarks/gpu.py --provider NAME --write`)."
+    if provider.hardware is False:
+        yield "No GPU was at hand: this adapter computes on the CPU, so no time is given."
+    yield ""
+    yield (
+        f"Rewritten networks against the original on {SAMPLES} random samples and other batches; "
+        "how far the original is from the CPU, over its largest value; and what became of the "
+        "rewrite with the halves of its largest weight exchanged:"
+    )
+    yield ""
+    yield from verdicts(provider)
+    yield ""
+    if provider.name == CUDA:
         yield "This device against the CPU, largest error over largest value:"
         yield ""
-        yield from errors(pairs, provider)
+        yield from tensor_float(provider)
         yield ""
-        yield "Latency, inputs and outputs bound to the device:"
+    if provider.hardware:
+        yield "Latency, inputs and outputs bound to the device where that is CUDA:"
         yield ""
-        yield from latencies(pairs, request)
+        yield from latencies(provider.name)
         yield ""
 
 
@@ -98,14 +116,14 @@ def main() -> None:
     parser.add_argument("--provider", default="cuda")
     parser.add_argument("--write", action="store_true", help="put the section into the page")
     arguments = parser.parse_args()
-    if arguments.write and arguments.provider != "cuda":
-        parser.error("only figures of a GPU are written")
     try:
         provider = choose(arguments.provider)
     except OnnxShareError as error:
         sys.exit(f"benchmarks/gpu.py: {error}")
+    if arguments.write and provider.label.startswith("CPU"):
+        parser.error("only figures of a GPU provider are written")
     lines = []
-    for line in section(arguments.provider, provider):
+    for line in section(provider):
         print(line, flush=True)
         lines.append(line)
     if arguments.write:

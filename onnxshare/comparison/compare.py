@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from onnxshare.comparison.cpu_difference import next_to_cpu
 from onnxshare.comparison.double_precision import BUDGET
 from onnxshare.comparison.interface import Interface
 from onnxshare.comparison.promise import promise_of
@@ -27,6 +29,7 @@ from onnxshare.errors import ModelFileError, UsageError
 from onnxshare.io.load import Model, ModelSource, all_tensors, load, with_data
 from onnxshare.io.serialize import digest, pieces, size
 from onnxshare.runtime.limits import RunLimits
+from onnxshare.runtime.provider_table import CPU
 from onnxshare.runtime.providers import choose
 from onnxshare.runtime.session_pair import Sessions
 from onnxshare.runtime.timing import latencies
@@ -134,7 +137,12 @@ def compare(
             found = _unrounded(found, left, right, inputs, internal, budget=budget, **given_on)
         if latency is not None and found.verdict is not Verdict.NOT_RUN:
             found = replace(found, latency=latencies(sessions, inputs, latency, seed))
-        return replace(found, provider=chosen.label, seed=seed)
+        found = replace(found, provider=chosen.described, seed=seed)
+        if chosen.name == CPU or same:
+            return found
+        on_cpu = partial(compare, left, right, samples=inputs, provider="cpu", seed=seed)
+        both = {"A": left, "B": right}
+        return next_to_cpu(found, both, sessions, inputs, partial(on_cpu, run_limits=run_limits))
 
 
 _SAME = "the models are equal byte for byte"

@@ -26,7 +26,8 @@ from onnxshare.errors import OnnxShareError
 from onnxshare.io.load import Model, load, with_data
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.ort_weights import WHOLE_BELOW, weight_bytes
-from onnxshare.runtime.providers import REFERENCE, Provider
+from onnxshare.runtime.provider_table import REFERENCE
+from onnxshare.runtime.providers import Provider
 from onnxshare.runtime.session import run_model
 from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.samples import Array, Samples

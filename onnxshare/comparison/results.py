@@ -145,6 +145,19 @@ class LocalProof:
 
 
 @dataclass(frozen=True)
+class CpuDifference:
+    """How far a provider's outputs are from the CPU's, on the first samples.
+
+    Attributes:
+        a, b: per model the largest difference over the largest value of that output on the CPU;
+            None where it cannot be run there, or has no floating-point output.
+    """
+
+    a: float | None
+    b: float | None
+
+
+@dataclass(frozen=True)
 class Comparison(Result):
     """Two models run on the same inputs, and what follows from it.
 
@@ -162,6 +175,7 @@ class Comparison(Result):
         latency: how long they take, one entry per batch size; None if that was not requested.
         memory: per model (`a`, `b`) the peak of the process that had run it once and no other;
             None where that cannot be told. In bytes, ONNX Runtime itself included.
+        cpu: how far the provider's outputs are from the CPU's; None on the CPU.
         left_to_cpu: per model the nodes that another provider left to the CPU; None on the CPU.
         first_divergence: where they part, if the verdict is `different`; None if not, or if no
             tensor that both have by name could be compared.
@@ -173,7 +187,7 @@ class Comparison(Result):
     # What is left out, `origin` and `reason` say as text.
     SHOWN = (
         *("verdict", "reason", "provider", "outputs", "samples", "origin", "seed", "accuracy"),
-        *("weights", "local", "latency", "memory", "left_to_cpu", "first_divergence"),
+        *("weights", "local", "latency", "memory", "cpu", "left_to_cpu", "first_divergence"),
     )
 
     verdict: Verdict
@@ -188,6 +202,7 @@ class Comparison(Result):
     local: LocalProof | None = None
     latency: tuple[Latency, ...] | None = None
     memory: Mapping[str, int | None] | None = None
+    cpu: CpuDifference | None = None
     left_to_cpu: Mapping[str, tuple[str, ...]] | None = None
     first_divergence: Divergence | None = None
     random: bool = False

@@ -15,7 +15,7 @@ from onnxshare.errors import RuntimeFailure
 from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.io.load import Model, all_tensors
 from onnxshare.io.tensors import Array
-from onnxshare.runtime.providers import REFERENCE
+from onnxshare.runtime.provider_table import REFERENCE
 from onnxshare.runtime.session import Session
 
 #: Runs with inputs (or weights) moved by one rounding error.

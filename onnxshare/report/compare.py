@@ -117,6 +117,11 @@ def _costs(comparison: Comparison) -> list[str]:
     if memory.get("a") and memory.get("b"):
         lines.append(f"peak memory: A {_megabytes(memory['a'])}, B {_megabytes(memory['b'])}")
     lines += [_latency(item) for item in comparison.latency or ()]
+    if comparison.cpu is not None:
+        shares = {"A": comparison.cpu.a, "B": comparison.cpu.b}
+        said = [f"{name} {share:.2g}" for name, share in shares.items() if share is not None]
+        if said:
+            lines.append(f"difference from the CPU, of the largest value: {', '.join(said)}")
     for letter, nodes in (comparison.left_to_cpu or {}).items():
         if nodes:
             shown = ", ".join(f"'{name}'" for name in nodes[:5])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 
 from onnxshare.errors import UsageError
-from onnxshare.runtime import onnx_runtime, providers
+from onnxshare.runtime import gpu_drivers, onnx_runtime, provider_probe
+from onnxshare.runtime.provider_table import GPU_PROVIDERS, SUFFIX, GpuProvider, gpu_provider
 from onnxshare.support import plugins
 from onnxshare.support.dataclass_tools import Result
 from onnxshare.version import __version__
@@ -18,8 +20,8 @@ PACKAGES = ("onnx", "numpy", "protobuf", "ml_dtypes", "typer", "rich")
 #: Packages that onnxshare uses where they are installed, and what for.
 OPTIONAL = {"pillow": "images as samples, PNG pictures", "pandas": "to_dataframe()"}
 
-#: Providers that need an NVIDIA driver.
-_NVIDIA = (providers.CUDA, "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
+#: Further providers that need an NVIDIA driver.
+_NVIDIA = ("TensorrtExecutionProvider",)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Diagnosis(Result):
         runtimes: the distributions that provide ONNX Runtime, with their versions.
         nvidia: the first NVIDIA GPU and its driver, or why there is none.
         plugins: what other packages add, as `GROUP: NAME`.
-        providers: what ONNX Runtime offers, the default one first.
+        providers: the GPU providers that exist on this system, then what else ONNX Runtime offers.
         problems: what is broken, each in one line with its remedy.
     """
 
@@ -80,8 +82,8 @@ def examine() -> Diagnosis:
     """Look at what is installed and try every provider of ONNX Runtime."""
     runtimes = onnx_runtime.distributions()
     packages = {name: _version(name) for name in PACKAGES}
-    with providers.quiet():
-        device, no_gpu = providers.ask_driver()
+    with onnx_runtime.quiet():
+        device, no_gpu = gpu_drivers.ask_driver()
     states, problems = _providers(no_gpu)
     if len(runtimes) > 1:
         first, *others = runtimes
@@ -121,25 +123,38 @@ def _providers(no_gpu: str) -> tuple[list[ProviderState], list[str]]:
     """The state of every provider, and what keeps ONNX Runtime from working at all; `no_gpu` says
     why there is no NVIDIA GPU, and is empty if there is one."""
     try:
-        with providers.quiet():
+        with onnx_runtime.quiet():
             names = list(onnx_runtime.import_runtime().get_available_providers())
     except UsageError as error:
         return [], [str(error)] if onnx_runtime.distributions() else []
-    states = [_state(name, no_gpu) for name in names]
-    working = [state for state in states if state.works]
-    if not any(state.name == "CPU" for state in working):
+    states = [_state(name, no_gpu) for name in names if gpu_provider(name) is None]
+    states = [*(_gpu(known, names, no_gpu) for known in _known_here()), *states]
+    if not any(state.name == "CPU" and state.works for state in states):
         reason = next((s.detail for s in states if s.name == "CPU"), "it offers none")
         remedy = onnx_runtime.reinstall(next(iter(onnx_runtime.distributions()), "onnxruntime"))
         return states, [f"ONNX Runtime's CPU provider does not work: {reason}; {remedy}"]
     return states, []
 
 
+def _known_here() -> list[GpuProvider]:
+    return [known for known in GPU_PROVIDERS if sys.platform in known.systems]
+
+
+def _gpu(known: GpuProvider, names: list[str], no_gpu: str) -> ProviderState:
+    """The state of a GPU provider: of its first way that works, or why the first does not."""
+    if known.nvidia and no_gpu:
+        return ProviderState(known.title, False, no_gpu)
+    if known.name not in names and not provider_probe.library_of(known):
+        return ProviderState(known.title, False, f"not installed ({known.install})")
+    found = [provider_probe.probe(known, place) for place in range(len(known.ways))]
+    works = next((item for item in found if not item.problem), None)
+    detail = found[0].problem if works is None else works.device
+    return ProviderState(known.title, works is not None, detail)
+
+
 def _state(name: str, no_gpu: str) -> ProviderState:
-    short = name.removesuffix("ExecutionProvider")
+    short = name.removesuffix(SUFFIX)
     if no_gpu and name in _NVIDIA:
         return ProviderState(short, False, no_gpu)
-    if name == providers.CUDA:
-        device, problem = providers.probe_cuda()
-        return ProviderState(short, not problem, problem or device)
-    problem = providers.try_provider(name)
+    problem = provider_probe.try_provider(name).problem
     return ProviderState(short, not problem, problem)

@@ -17,8 +17,8 @@ import onnx
 from onnxshare.errors import RuntimeFailure, UsageError
 from onnxshare.io.load import all_tensors as tensors_of
 from onnxshare.io.load import load
-from onnxshare.runtime.onnx_runtime import import_runtime
-from onnxshare.runtime.providers import CPU, first_line
+from onnxshare.runtime.onnx_runtime import first_line, import_runtime
+from onnxshare.runtime.provider_table import CPU
 
 
 def family_sessions(

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from onnxshare.errors import RuntimeFailure
-from onnxshare.runtime.onnx_runtime import import_runtime
-from onnxshare.runtime.providers import CPU, CUDA, REFERENCE, first_line, preload, quiet
+from onnxshare.runtime.onnx_runtime import first_line, import_runtime, quiet
+from onnxshare.runtime.provider_probe import plugged_in, preload, start
+from onnxshare.runtime.provider_table import CPU, CUDA, REFERENCE
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -66,6 +67,8 @@ class Settings:
         optimise: with all of ONNX Runtime's graph optimisations, or with none.
         threads: threads that share an operator's work, which then wait without spinning, as
             fits a measurement; None leaves both to ONNX Runtime.
+        library: that of the plug-in that brings the provider; empty if ONNX Runtime has it.
+        hardware: whether a plug-in must find a GPU.
     """
 
     provider: str
@@ -73,12 +76,8 @@ class Settings:
     options: Mapping[str, str]
     optimise: bool = True
     threads: int | None = None
-
-    @property
-    def providers(self) -> list[tuple[str, dict[str, str]]]:
-        """What an `InferenceSession` takes: the provider, then the CPU for what it lacks."""
-        chain = [(self.provider, dict(self.options))]
-        return chain if self.provider == CPU else [*chain, (CPU, {})]
+    library: str = ""
+    hardware: bool = False
 
 
 #: Weights next to a model, by name: ONNX's number of their type, and their values.
@@ -115,16 +114,14 @@ class Engine:
         """
         if settings.provider == REFERENCE:
             return self._keep(_Reference(model), None), []
-        onnxruntime = import_runtime()
         options = self._options(weights, settings)
         preload(settings.provider)
+        devices = plugged_in(settings.provider, settings.library, settings.hardware)
         try:
             values = _give(weights, settings, options)
             # CUDA's libraries print past every log setting when they are loaded.
             with quiet():
-                session = onnxruntime.InferenceSession(
-                    model, options, providers=settings.providers, enable_fallback=0
-                )
+                session = start(model, options, settings.provider, settings.options, devices)
         except Exception as error:
             words = first_line(error)
             missing = _NO_KERNEL.search(words)
@@ -208,6 +205,7 @@ class Engine:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if settings.provider != CPU:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+            options.use_deterministic_compute = True
         return options
 
 

@@ -68,7 +68,13 @@ class Session:
         self._host = LocalHost() if host is None else host
         self._later = later
         self.settings = Settings(
-            self.provider.name, self.provider.label, dict(self.provider.options), optimise, threads
+            self.provider.name,
+            self.provider.label,
+            dict(self.provider.options),
+            optimise,
+            threads,
+            self.provider.library,
+            bool(self.provider.hardware),
         )
         self._opened: Opened | None = None
         self._failure: RuntimeFailure | None = None

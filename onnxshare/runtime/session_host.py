@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +14,8 @@ from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.ort_engine import Engine, Racer, Settings
 from onnxshare.runtime.ort_weights import Weights
 from onnxshare.runtime.pipe_messages import Header
-from onnxshare.runtime.providers import CPU, REFERENCE, Provider
+from onnxshare.runtime.provider_table import CPU, REFERENCE
+from onnxshare.runtime.providers import Provider
 from onnxshare.runtime.worker_process import ChildProcess
 from onnxshare.support import memory
 
@@ -97,8 +99,10 @@ class Host(ABC):
 class LocalHost(Host):
     """Sessions in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, provider: Provider | None = None) -> None:
+        """Make this process one in which the provider runs."""
         super().__init__()
+        os.environ.update(provider.environment if provider else {})
         self._engine = Engine()
 
     def _open(self, weights: Weights, settings: Settings) -> tuple[int, Sequence[str]]:
@@ -133,7 +137,11 @@ class ChildHost(Host):
         self._memory = _allowed(limits) if provider.name in (CPU, REFERENCE) else None
         self.returned = limits.returned
         self._closed: list[int] = []
-        self._child = ChildProcess(self._memory, self.returned) if start else None
+        self._environment = provider.environment
+        self._child = self._start() if start else None
+
+    def _start(self) -> ChildProcess:
+        return ChildProcess(self._memory, self.returned, self._environment)
 
     def _open(self, weights: Weights, settings: Settings) -> tuple[int, Sequence[str]]:
         answer, _ = self._ask(
@@ -202,7 +210,7 @@ class ChildHost(Host):
         what: str,
     ) -> tuple[Header, list[Array]]:
         if self._child is None:
-            self._child = ChildProcess(self._memory, self.returned)
+            self._child = self._start()
         closed, self._closed = self._closed, []
         try:
             return self._child.ask(
@@ -216,7 +224,9 @@ class ChildHost(Host):
 def place_for(limits: RunLimits, provider: Provider, *, start: bool = True) -> Host:
     """A place for sessions: a process of its own unless the limits say otherwise; started now, or
     when it is needed."""
-    return LocalHost() if limits.in_process else ChildHost(limits, provider, start=start)
+    if limits.in_process:
+        return LocalHost(provider)
+    return ChildHost(limits, provider, start=start)
 
 
 def _allowed(limits: RunLimits) -> int | None:

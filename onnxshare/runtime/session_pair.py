@@ -9,7 +9,8 @@ from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import Model
 from onnxshare.runtime.limits import RunLimits, or_default
 from onnxshare.runtime.ort_weights import weight_bytes
-from onnxshare.runtime.providers import CPU, Provider
+from onnxshare.runtime.provider_table import CPU
+from onnxshare.runtime.providers import Provider
 from onnxshare.runtime.session import Session
 from onnxshare.runtime.session_host import Host, place_for
 from onnxshare.support import memory

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+from dataclasses import asdict
 from typing import IO
 
 import numpy as np
@@ -22,7 +23,8 @@ import numpy as np
 from onnxshare.errors import RuntimeFailure, UsageError
 from onnxshare.runtime import pipe_messages
 from onnxshare.runtime.ort_engine import Array, Engine, Initializers, Racer, Settings
-from onnxshare.runtime.providers import try_session
+from onnxshare.runtime.provider_probe import try_session
+from onnxshare.runtime.provider_table import Way
 from onnxshare.support import memory
 
 #: The most bytes that this process may write into a file: it has none to write.
@@ -51,7 +53,8 @@ class Worker:
         return work[header["op"]](header, arrays)
 
     def _try(self, header: pipe_messages.Header, arrays: list[Array]) -> Message:
-        return {"problem": try_session(header["provider"], header["options"])}, []
+        way = Way(**header["way"])
+        return {"probe": asdict(try_session(header["provider"], way, header["library"]))}, []
 
     def _open(self, header: pipe_messages.Header, arrays: list[Array]) -> Message:
         settings = Settings(**header["settings"])

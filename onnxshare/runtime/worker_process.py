@@ -56,12 +56,18 @@ class ChildProcess:
     """A process that runs a model, started at once and asked later. `peak` is the most memory that
     it has had, in bytes, as of its last answer; `spent` says why it no longer answers."""
 
-    def __init__(self, memory: int | None, returned: int | None = None) -> None:
+    def __init__(
+        self,
+        memory: int | None,
+        returned: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Start it; what it needs to import, it imports while this process goes on.
 
         Args:
             memory: the most bytes of memory it may take; None for no limit.
             returned: the most bytes that are taken from it at once; None for no limit.
+            environment: variables that it gets in addition to those of this process.
         """
         self.peak: int | None = None
         self.spent = ""
@@ -81,7 +87,7 @@ class ChildProcess:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 bufsize=0,
-                env=child_environment(**_ENVIRONMENT),
+                env=child_environment(**_ENVIRONMENT, **(environment or {})),
                 pass_fds=passed,
                 # Ctrl-C in a terminal reaches the whole group: this process ends that one.
                 start_new_session=True,

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from onnxshare.runtime import doctor, onnx_runtime, providers
+from onnxshare.runtime import doctor, gpu_drivers, onnx_runtime, provider_probe
+from onnxshare.runtime.provider_probe import Probe
+from onnxshare.runtime.provider_table import CPU, CUDA
 from onnxshare.version import __version__
 
 Cli = Callable[..., CompletedProcess[str]]
@@ -78,11 +80,14 @@ def test_two_distributions_over_each_other(
 def test_one_line_on_the_gpu(
     driver: tuple[str, str], line: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(providers, "ask_driver", lambda: driver)
-    monkeypatch.setattr(providers, "try_provider", lambda *_: "")
+    monkeypatch.setattr(gpu_drivers, "ask_driver", lambda: driver)
+    monkeypatch.setattr(provider_probe, "try_provider", lambda *_: Probe())
+    monkeypatch.setattr(provider_probe, "probe", lambda *_: Probe())
     ran = cli("doctor")
     assert ran.returncode == 0
-    assert [row.split(maxsplit=2)[2] for row in ran.stdout.splitlines() if "GPU  " in row] == [line]
+    assert [
+        row.split(maxsplit=2)[2] for row in ran.stdout.splitlines() if row.startswith("NVIDIA GPU")
+    ] == [line]
 
 
 def test_a_runtime_that_cannot_be_imported(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,10 +101,10 @@ def test_a_runtime_that_cannot_be_imported(cli: Cli, monkeypatch: pytest.MonkeyP
 
 
 def test_a_cpu_that_does_not_work(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> str:
-        return "it computes wrong results"
+    def broken(*_: Any) -> Probe:
+        return Probe("it computes wrong results")
 
-    monkeypatch.setattr(providers, "try_provider", broken)
+    monkeypatch.setattr(provider_probe, "try_provider", broken)
     ran = cli("doctor", "--format", "json")
     assert ran.returncode == 1
     found = json.loads(ran.stdout)
@@ -110,16 +115,26 @@ def test_a_cpu_that_does_not_work(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_gpu_that_does_not_work_breaks_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
+    names = [CUDA, "WebGpuExecutionProvider", "TensorrtExecutionProvider", CPU]
+    software = Probe("", "SwiftShader, in software", False)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    monkeypatch.setattr(gpu_drivers, "ask_driver", lambda: ("", "no NVIDIA driver"))
+    monkeypatch.setattr(provider_probe, "library_of", lambda known: "")
     monkeypatch.setattr(
-        onnxruntime, "get_available_providers", lambda: [providers.CUDA, providers.CPU]
+        provider_probe, "probe", lambda known, place: software if place else Probe("no GPU")
     )
-    monkeypatch.setattr(providers, "ask_driver", lambda: ("", "no NVIDIA driver"))
     found = json.loads(cli("doctor", "--format", "json").stdout)
     assert found["healthy"] is True
-    assert found["providers"] == [
-        {"name": "CUDA", "works": False, "detail": "no NVIDIA driver"},
-        {"name": "CPU", "works": True, "detail": ""},
-    ]
+    states = {state["name"]: (state["works"], state["detail"]) for state in found["providers"]}
+    assert states["CUDA"] == states["Tensorrt"] == (False, "no NVIDIA driver")
+    assert states["WebGPU"] == (True, "SwiftShader, in software")
+    assert states["CPU"] == (True, "")
+    if sys.platform == "linux":
+        assert states["ROCm"] == (False, "not installed (pip install onnxruntime-rocm)")
+        assert list(states) == [
+            *("CUDA", "TensorRT-RTX", "MIGraphX", "ROCm", "OpenVINO", "WebGPU"),
+            *("Tensorrt", "CPU"),
+        ]
 
 
 def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

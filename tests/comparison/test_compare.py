@@ -16,7 +16,8 @@ from onnxshare.comparison.function_digest import function_digest
 from onnxshare.comparison.tensor_statistics import Tally, agreement_lower_bound, split_channels
 from onnxshare.errors import ModelFileError, RuntimeFailure, SamplesError, UsageError
 from onnxshare.io.load import load
-from onnxshare.runtime import providers
+from onnxshare.runtime import provider_probe
+from onnxshare.runtime.provider_probe import Probe
 from onnxshare.samples.samples import Samples
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -354,21 +355,12 @@ def test_arguments_that_name_nothing(tmp_path: Path) -> None:
 
 
 def test_cuda_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(providers, "probe_cuda", lambda: ("", "no NVIDIA driver"))
+    missing = Probe("no NVIDIA driver")
+    monkeypatch.setattr(provider_probe, "probe", lambda known, place: missing)
+    monkeypatch.setattr(provider_probe, "is_installed", lambda known: known.title == "CUDA")
     with pytest.raises(RuntimeFailure, match="no NVIDIA driver"):
         compare(linear(), linear(order=ORDER), provider="cuda")
     assert compare(linear(), linear(), provider="auto").provider == "CPU: no NVIDIA driver"
-
-
-@pytest.mark.gpu
-def test_on_cuda() -> None:
-    _, problem = providers.probe_cuda()
-    if problem:
-        pytest.skip(f"CUDA does not work here: {problem}")
-    assert compare(linear(), linear(order=ORDER), provider="cuda").verdict == "equivalent"
-    scaled = WEIGHT.copy()
-    scaled[:, 3] *= 1.01
-    assert compare(linear(), linear(scaled), provider="cuda").verdict == "different"
 
 
 @pytest.mark.parametrize("trials", [1, 2, 10, 59, 1000])

@@ -11,7 +11,8 @@ import pytest
 from onnxshare.comparison.rounding_noise import DRAWS, VISIBLE, NoiseMeter
 from onnxshare.errors import RuntimeFailure
 from onnxshare.io.load import load
-from onnxshare.runtime.providers import CPU, Provider
+from onnxshare.runtime.provider_table import CPU
+from onnxshare.runtime.providers import Provider
 from onnxshare.runtime.session import Session
 from tests.builders import model, node
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,24 @@ import onnx
 import pytest
 
 from onnxshare.errors import RuntimeFailure, UsageError
-from onnxshare.runtime import ort_engine, providers, worker_process
+from onnxshare.runtime import (
+    gpu_drivers,
+    onnx_runtime,
+    ort_engine,
+    provider_probe,
+    providers,
+    worker_process,
+)
 from onnxshare.runtime.ort_engine import Engine, Settings
+from onnxshare.runtime.provider_probe import Probe
+from onnxshare.runtime.provider_table import (
+    CUDA_OPTIONS,
+    GPU_PROVIDERS,
+    GpuProvider,
+    gpu_provider,
+)
+
+MIGRAPHX = next(known for known in GPU_PROVIDERS if known.title == "MIGraphX")
 
 
 def test_the_cpu_always_works() -> None:
@@ -21,27 +38,119 @@ def test_the_cpu_always_works() -> None:
     assert providers.choose("CPUExecutionProvider") == provider
 
 
-def test_auto_falls_back_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(providers, "probe_cuda", lambda: ("", "no NVIDIA driver"))
-    provider = providers.choose("auto")
-    assert provider.name == "CPUExecutionProvider"
-    assert provider.label == "CPU: no NVIDIA driver"
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, int], Probe]:
+    """What trying a way of a provider is to find, by its title and place; CUDA alone is installed
+    unless another is mentioned."""
+    found: dict[tuple[str, int], Probe] = {("CUDA", 0): Probe("no NVIDIA driver")}
+
+    def probe(known: GpuProvider, place: int) -> Probe:
+        return found[known.title, place]
+
+    def installed(known: GpuProvider) -> bool:
+        return any(title == known.title for title, _ in found)
+
+    monkeypatch.setattr(provider_probe, "probe", probe)
+    monkeypatch.setattr(provider_probe, "is_installed", installed)
+    monkeypatch.setattr(provider_probe, "library_of", lambda known: "")
+    monkeypatch.setattr("sys.platform", "linux")
+    return found
 
 
-def test_cuda_is_never_replaced_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(providers, "probe_cuda", lambda: ("", "no NVIDIA driver"))
-    for request in ("cuda", "CUDAExecutionProvider"):
-        with pytest.raises(RuntimeFailure, match="no NVIDIA driver") as caught:
-            providers.choose(request)
-        assert "cpu" in caught.value.remedy
+NO_DRIVER = Probe("no NVIDIA driver")
+H100 = Probe("", "NVIDIA H100, driver 580 for CUDA 13.0", True)
+RADEON = Probe("", "AMD Radeon, driver RADV 25.1", True)
+SOFTWARE = Probe("", "SwiftShader Device, driver SwiftShader, in software", False)
+NO_ADAPTER = Probe("its plug-in finds no GPU")
 
 
-def test_cuda_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(providers, "probe_cuda", lambda: ("NVIDIA H100, driver for CUDA 13.0", ""))
-    provider = providers.choose("auto")
-    assert provider.label == "CUDA (NVIDIA H100, driver for CUDA 13.0)"
-    assert provider.name == "CUDAExecutionProvider"
-    assert provider.options["use_tf32"] == "0"
+@pytest.mark.parametrize(
+    ("found", "label"),
+    [
+        ({("CUDA", 0): NO_DRIVER}, "CPU: no NVIDIA driver"),
+        ({("CUDA", 0): H100}, f"CUDA ({H100.device})"),
+        ({("CUDA", 0): H100, ("WebGPU", 0): RADEON}, f"CUDA ({H100.device})"),
+        ({("CUDA", 0): NO_DRIVER, ("WebGPU", 0): RADEON}, f"WebGPU ({RADEON.device})"),
+        (
+            {("CUDA", 0): NO_DRIVER, ("WebGPU", 0): NO_ADAPTER, ("WebGPU", 1): SOFTWARE},
+            "CPU: no NVIDIA driver; WebGPU: its plug-in finds no GPU",
+        ),
+        (
+            {("CUDA", 0): NO_DRIVER, ("WebGPU", 0): Probe(hardware=None)},
+            "CPU: no NVIDIA driver; WebGPU: its adapter may be software",
+        ),
+        (
+            {("CUDA", 0): NO_DRIVER, ("OpenVINO", 0): NO_ADAPTER, ("OpenVINO", 1): SOFTWARE},
+            "CPU: no NVIDIA driver; OpenVINO: its plug-in finds no GPU",
+        ),
+    ],
+    ids=["none", "CUDA", "CUDA first", "WebGPU", "software alone", "unknown", "a CPU device"],
+)
+def test_auto_takes_the_first_gpu_and_never_software(
+    tried: dict[tuple[str, int], Probe], found: dict[tuple[str, int], Probe], label: str
+) -> None:
+    tried.clear()
+    tried.update(found)
+    assert providers.choose("auto").label == label
+
+
+@pytest.mark.parametrize("request_", ["webgpu", "WebGpuExecutionProvider", "WebGPU"])
+def test_software_where_its_provider_is_named(
+    tried: dict[tuple[str, int], Probe], request_: str
+) -> None:
+    tried |= {("WebGPU", 0): NO_ADAPTER, ("WebGPU", 1): SOFTWARE}
+    provider = providers.choose(request_)
+    assert provider.label == f"WebGPU ({SOFTWARE.device})"
+    assert provider.hardware is False
+    assert provider.environment == {"ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER": "1"}
+    assert provider.options == {"preferredLayout": "NCHW"}
+    assert "approximate" in provider.described
+
+
+def test_a_gpu_is_named_before_software(tried: dict[tuple[str, int], Probe]) -> None:
+    tried |= {("WebGPU", 0): RADEON, ("WebGPU", 1): SOFTWARE}
+    provider = providers.choose("webgpu")
+    assert provider.hardware
+    # Vulkan's loader hides drivers in software, so that none can be taken for this one.
+    assert provider.environment == {"VK_LOADER_DRIVERS_DISABLE": "*lvp*,*swiftshader*"}
+
+
+@pytest.mark.parametrize("request_", ["cuda", "CUDAExecutionProvider"])
+def test_cuda_is_never_replaced_in_silence(
+    tried: dict[tuple[str, int], Probe], request_: str
+) -> None:
+    with pytest.raises(RuntimeFailure, match="no NVIDIA driver") as caught:
+        providers.choose(request_)
+    assert caught.value.remedy == "use --provider auto or cpu"
+
+
+def test_how_to_install_one_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    if provider_probe.is_installed(MIGRAPHX):
+        pytest.skip("it is installed")
+    with pytest.raises(RuntimeFailure, match="built without MIGraphX") as caught:
+        providers.choose("migraphx")
+    assert caught.value.remedy.startswith("pip install onnxruntime-migraphx, or ")
+
+
+@pytest.mark.parametrize(
+    ("request_", "name"),
+    [
+        ("cuda", "CUDAExecutionProvider"),
+        ("WebGPU", "WebGpuExecutionProvider"),
+        ("tensorrt-rtx", "NvTensorRTRTXExecutionProvider"),
+        ("NvTensorRTRTX", "NvTensorRTRTXExecutionProvider"),
+        ("directml", "DmlExecutionProvider"),
+        ("dml", "DmlExecutionProvider"),
+        ("CoreMLExecutionProvider", "CoreMLExecutionProvider"),
+        ("migraphx", "MIGraphXExecutionProvider"),
+        ("openvino", "OpenVINOExecutionProvider"),
+        ("rocm", "ROCMExecutionProvider"),
+    ],
+)
+def test_providers_by_their_names(request_: str, name: str) -> None:
+    known = gpu_provider(request_)
+    assert known is not None
+    assert known.name == name
 
 
 def test_a_driver_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +158,7 @@ def test_a_driver_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    assert providers.ask_driver() == ("", "no NVIDIA driver")
+    assert gpu_drivers.ask_driver() == ("", "no NVIDIA driver")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +191,7 @@ def test_what_the_driver_says(
 
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver())
     device = "" if problem else "Test GPU, driver for CUDA 12.8"
-    assert providers.ask_driver() == (device, problem)
+    assert gpu_drivers.ask_driver() == (device, problem)
 
 
 def test_an_unknown_provider_is_a_usage_error() -> None:
@@ -90,20 +199,11 @@ def test_an_unknown_provider_is_a_usage_error() -> None:
         providers.choose("nonsense")
 
 
-def test_the_probe_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    providers.probe_cuda.cache_clear()
-    _, problem = providers.probe_cuda()
-    out, err = capfd.readouterr()
-    assert (out, err) == ("", "")
-    # Without a GPU there must be a reason; with one there must be none.
-    assert bool(problem) == (providers.choose("auto").name == "CPUExecutionProvider")
-
-
 def test_quiet_silences_native_code_and_gives_the_streams_back(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     print("before")
-    with providers.quiet():
+    with onnx_runtime.quiet():
         os.write(1, b"noise")
         os.write(2, b"noise")
     print("after")
@@ -116,11 +216,12 @@ def test_quiet_silences_native_code_and_gives_the_streams_back(
         ("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : bad shape\nmore", "bad shape"),
         ("/src/file.cc:12 void f(int, const T&) the real words", "the real words"),
         ("Status Message: /a/b.h:3 ns::F::F(bool) sizes clash", "Status Message: sizes clash"),
+        ("/src/a.cc:65 <lambda()> status == Good was false. No adapter.\nmore", "No adapter."),
         ("", "ValueError"),
     ],
 )
 def test_one_line_of_a_long_message(message: str, line: str) -> None:
-    assert providers.first_line(ValueError(message)) == line
+    assert onnx_runtime.first_line(ValueError(message)) == line
 
 
 def test_the_version_of_the_driver_is_told_where_its_library_tells_it(
@@ -138,17 +239,17 @@ def test_the_version_of_the_driver_is_told_where_its_library_tells_it(
             return 0
 
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
-    assert providers._driver_version() == "580.65.06"
+    assert gpu_drivers._driver_version() == "580.65.06"
     monkeypatch.setattr(Library, "nvmlInit_v2", lambda self: 9)
-    assert providers._driver_version() == ""
+    assert gpu_drivers._driver_version() == ""
 
 
 @pytest.mark.parametrize("driver", ["works", ""], ids=["libraries are missing", "a crash"])
 def test_a_driver_alone_is_not_cuda(monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
     """Where CUDA's libraries are missing or crash, as on a machine without a GPU."""
-    if driver and not providers.ask_driver()[1]:
+    if driver and not gpu_drivers.ask_driver()[1]:
         pytest.skip("there is a GPU")
-    monkeypatch.setattr(providers, "ask_driver", lambda: ("Test GPU", ""))
+    monkeypatch.setattr(provider_probe, "ask_driver", lambda: ("Test GPU", ""))
     if not driver:
         crash = RuntimeFailure("ONNX Runtime crashes on it (SIGSEGV)")
 
@@ -156,30 +257,71 @@ def test_a_driver_alone_is_not_cuda(monkeypatch: pytest.MonkeyPatch, driver: str
             raise crash
 
         monkeypatch.setattr(worker_process.ChildProcess, "ask", ask)
-    providers.probe_cuda.cache_clear()
-    try:
-        device, problem = providers.probe_cuda()
-    finally:
-        providers.probe_cuda.cache_clear()
-    assert device == ""
-    assert problem.startswith("ONNX Runtime cannot use the GPU: ")
-    assert ("SIGSEGV" in problem) == (not driver)
+    found = provider_probe.probe.__wrapped__(GPU_PROVIDERS[0], 0)
+    assert found.problem
+    assert ("SIGSEGV" in found.problem) == (not driver)
 
 
-def test_a_provider_is_tried_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert providers.try_provider("CPUExecutionProvider") == ""
-    assert providers.try_provider("NoExecutionProvider") == "this ONNX Runtime was built without No"
+def test_the_probe_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    found = provider_probe.probe.__wrapped__(GPU_PROVIDERS[0], 0)
+    assert capfd.readouterr() == ("", "")
+    # Without a GPU there must be a reason; with one there must be a device.
+    assert bool(found.problem) != bool(found.device)
+
+
+def test_a_provider_is_tried_in_another_process() -> None:
+    assert provider_probe.try_provider("CPUExecutionProvider").problem == ""
+    problem = "this ONNX Runtime was built without No"
+    assert provider_probe.try_provider("NoExecutionProvider").problem == problem
+
+
+def test_a_plug_in_that_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is no library: one line, from a process of its own."""
+    library = tmp_path / "plugin.so"
+    library.write_bytes(b"no library")
+    found = provider_probe.try_provider("WebGpuExecutionProvider", library=str(library))
+    assert found.problem.startswith("its plug-in cannot be used: ")
+    assert "\n" not in found.problem
+
+
+def test_a_plug_in_is_found_by_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if provider_probe.library_of(MIGRAPHX):
+        pytest.skip("it is installed")
+    package = tmp_path / "onnxruntime_ep_migraphx"
+    package.mkdir()
+    (package / "__init__.py").write_text("def get_library_path(): return '/opt/plugin.so'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert provider_probe.library_of(MIGRAPHX) == "/opt/plugin.so"
+    assert provider_probe.is_installed(MIGRAPHX)
+    (package / "__init__.py").write_text("raise OSError('broken')\n")
+    monkeypatch.delitem(sys.modules, "onnxruntime_ep_migraphx")
+    assert provider_probe.library_of(MIGRAPHX) == ""
 
 
 def test_cuda_computes_as_it_can_be_compared() -> None:
     wanted = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC", "prefer_nhwc": "0"}
-    assert dict(providers.CUDA_OPTIONS) == wanted
-    ort_engine = Engine()
-    cuda = Settings("CUDAExecutionProvider", "CUDA", wanted)
-    assert Settings("CPUExecutionProvider", "CPU", {}).providers == [("CPUExecutionProvider", {})]
-    assert cuda.providers == [("CUDAExecutionProvider", wanted), ("CPUExecutionProvider", {})]
-    options = ort_engine._options({}, cuda)
+    assert dict(CUDA_OPTIONS) == wanted
+    options = Engine()._options({}, Settings("CUDAExecutionProvider", "CUDA", wanted))
     assert options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
+    assert options.use_deterministic_compute
+
+
+@pytest.mark.parametrize("vulkan", ["", "broken"], ids=["none", "one that does not start"])
+def test_no_adapters_without_vulkan(monkeypatch: pytest.MonkeyPatch, vulkan: str) -> None:
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            return Broken()
+
+        def __call__(self, *_: object) -> int:
+            return -9  # VK_ERROR_INCOMPATIBLE_DRIVER
+
+    def library(name: str) -> Any:
+        if not vulkan:
+            raise OSError(name)
+        return Broken()
+
+    monkeypatch.setattr(ctypes, "CDLL", library)
+    assert gpu_drivers.vulkan_adapters() == []
 
 
 def test_nodes_on_the_cpu_are_listed_by_name(bundled: Path) -> None:
