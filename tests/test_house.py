@@ -85,6 +85,7 @@ ACROSS = {
     "analysis/operators/formulas/uses_and_work": "all formulas, by hand",
     "analysis/published_networks": "the analysis against published figures",
     "analysis/quantized_weights": "the analysis on quantized operators",
+    "analysis/caches": "keys and values of past steps, across operators and formulas",
     "analysis/rows_per_sample": "several rows of axis 0 in one sample, across all formulas",
     "analysis/worked_networks": "the analysis on networks worked out by hand",
     "analysis/worked_numbers": "the analysis on layers worked out by hand",

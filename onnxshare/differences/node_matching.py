@@ -9,7 +9,7 @@ matched nodes. Of the attributes of two nodes, a default that is written out is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from onnx import defs
 
 from onnxshare.analysis.results import NodeFacts
 from onnxshare.differences.model_side import Side, pair
+from onnxshare.differences.node_settings import equal_settings, has_settings
 from onnxshare.differences.results import Change, LayerChange, field_changes
 from onnxshare.differences.tensor_matching import Matching
 from onnxshare.graph.index import Graph, Node, Scope
@@ -126,6 +127,7 @@ class Layers:
             for change in weights.changes
             if change.change not in ("renamed", "merged", "copied")
         }
+        self._shapes = _shapes_of(a), _shapes_of(b)
         self._match()
         self._places = [
             {id(node): place for place, (node, _) in enumerate(side.nodes)} for side in (a, b)
@@ -237,9 +239,11 @@ class Layers:
         changes = field_changes(_fields(old), _fields(new))
         if old.op_type == new.op_type:  # attributes of two operators have nothing in common
             changes += attribute_changes(left, right, self._a.graph, self._b.graph)
+        same, skipped = self._settings(left, right, old.op_type == new.op_type)
         if _reduces_all(left, old) and _reduces_all(right, new):
-            changes = [change for change in changes if change.field != "axes"]
-        changes += self._inputs(left, right)
+            same, skipped = same | {"axes"}, skipped | {1}
+        changes = [change for change in changes if change.field not in same]
+        changes += self._inputs(left, right, skipped)
         changes += self._results(left, right)
         changes += self._values(left, right)
         before, after = old.path, new.path
@@ -255,9 +259,22 @@ class Layers:
             changes=tuple(changes),
         )
 
-    def _inputs(self, left: Node, right: Node) -> list[Change]:
-        old = [self.origin(self._a, left.scope, name) for name in _present(left)]
-        new = [self.origin(self._b, right.scope, name) for name in _present(right)]
+    def _settings(self, left: Node, right: Node, alike: bool) -> tuple[set[str], set[int]]:
+        """The attributes and inputs that set the same in both."""
+        if not alike or not has_settings(left):
+            return set(), set()
+        one, other = (
+            (node, side.graph, shapes.get(node.input(0)))
+            for node, side, shapes in (
+                (left, self._a, self._shapes[0]),
+                (right, self._b, self._shapes[1]),
+            )
+        )
+        return equal_settings(one, other)
+
+    def _inputs(self, left: Node, right: Node, skipped: Collection[int]) -> list[Change]:
+        old = [self.origin(self._a, left.scope, name) for name in _present(left, skipped)]
+        new = [self.origin(self._b, right.scope, name) for name in _present(right, skipped)]
         if self._all_match(old, new):
             return []
         return [Change("inputs", list(left.inputs), list(right.inputs))]
@@ -315,12 +332,18 @@ def _shapes(facts: NodeFacts) -> str:
     )
 
 
-def _present(node: Node) -> Sequence[str]:
-    """The inputs without those at the end that are left out."""
-    names = list(node.inputs)
+def _present(node: Node, skipped: Collection[int]) -> Sequence[str]:
+    """The inputs without those that are skipped, or left out at the end."""
+    names = ["" if at in skipped else name for at, name in enumerate(node.inputs)]
     while names and not names[-1]:
         names.pop()
     return names
+
+
+def _shapes_of(side: Side) -> dict[str, Sequence[int | str | None] | None]:
+    """The shapes of all tensors that are not stored, by name."""
+    made = [out for facts in side.report.nodes for out in facts.outputs]
+    return {value.name: value.shape for value in (*side.report.model.inputs, *made)}
 
 
 def _reduces_all(node: Node, facts: NodeFacts) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx
 import pytest
 
@@ -131,6 +132,98 @@ CASES = {
          node("ConvTranspose", "u k", "v", strides=[2, 2]), node("Squeeze", "v zero", "q"),
          node("Transpose", "q", "y", perm=[1, 2, 0])],
         {"x": [8, 8, 3]}, [constant("zero", [0]), tensor("k", 3, 3, 2, 2)], 64 * 3 * 3 * 4,
+    ),
+    "parts of the channels on axis 0, Conv": Case(
+        [node("Split", "x parts", "a b c", axis=1), node("Concat", "a b c", "r", axis=0),
+         node("Conv", "r k", "y")],
+        {"x": ["n", 9, 8, 8]}, [constant("parts", [3, 3, 3]), tensor("k", 4, 3, 3, 3)], 3 * ROW,
+    ),
+    "overlapping tiles cut out by Slice, Conv": Case(
+        [node("Slice", "x low mid axes", "a"), node("Slice", "x four high axes", "b"),
+         node("Concat", "a b a", "r", axis=0), node("Conv", "r k", "y")],
+        {"x": ["n", 3, 12, 12]},
+        [constant("low", [0, 0]), constant("mid", [8, 8]), constant("four", [4, 4]),
+         constant("high", [12, 12]), constant("axes", [2, 3]), tensor("k", 4, 3, 3, 3)], 3 * ROW,
+    ),
+    "windows by Transpose, Conv": Case(
+        [node("Reshape", "x cut", "a"), node("Transpose", "a", "b", perm=[0, 2, 4, 1, 3, 5]),
+         node("Reshape", "b s", "r"), node("Conv", "r k", "y")],
+        {"x": ["n", 3, 16, 24]},
+        [constant("cut", [-1, 3, 2, 8, 3, 8]), constant("s", [-1, 3, 8, 8]),
+         tensor("k", 4, 3, 3, 3)], 6 * ROW,
+    ),
+    "repeated along a new axis, Conv": Case(
+        [node("Unsqueeze", "x one", "u"), node("Expand", "u five", "v"),
+         node("Reshape", "v s", "r"), node("Conv", "r k", "y")],
+        {"x": ["n", 3, 8, 8]},
+        [constant("one", [1]), constant("five", [1, 5, 1, 1, 1]), constant("s", [-1, 3, 8, 8]),
+         tensor("k", 4, 3, 3, 3)], 5 * ROW,
+    ),
+    "some frames, Conv": Case(
+        [node("Gather", "x three", "g", axis=1), node("Reshape", "g s", "r"),
+         node("Conv", "r k", "y")],
+        {"x": ["n", 8, 3, 8, 8]},
+        [constant("three", [0, 3, 7]), constant("s", [-1, 3, 8, 8]), tensor("k", 4, 3, 3, 3)],
+        3 * ROW,
+    ),
+    "frames that a known mask keeps, Conv": Case(
+        [node("Compress", "x mask", "g", axis=1), node("Reshape", "g s", "r"),
+         node("Conv", "r k", "y")],
+        {"x": ["n", 4, 3, 8, 8]},
+        [constant("mask", [True, False, True, True], bool), constant("s", [-1, 3, 8, 8]),
+         tensor("k", 4, 3, 3, 3)], 3 * ROW,
+    ),
+    # each frame quantized as it comes: the scales of data are no parameters
+    "frames, ConvInteger": Case(
+        [fold(-1, 3, 8, 8)[0], node("DynamicQuantizeLinear", "r", "q scale zero"),
+         node("ConvInteger", "q kq zero", "y")],
+        {"x": ["n", 8, 3, 8, 8]},
+        [constant("s", [-1, 3, 8, 8]), constant("kq", np.ones((4, 3, 3, 3)), np.int8)], 8 * ROW,
+    ),
+    "rows, MatMulInteger": Case(
+        [fold(-1, 16)[0], node("DynamicQuantizeLinear", "r", "q scale zero"),
+         node("MatMulInteger", "q wq zero", "y")],
+        {"x": ["n", 8, 16]},
+        [constant("s", [-1, 16]), constant("wq", np.ones((16, 4)), np.int8)], 8 * 64,
+    ),
+    "clips, Conv 3-D": folded(
+        "Conv", ["n", 5, 3, 4, 6, 6], [-1, 3, 4, 6, 6], "k:2x3x3x3x3", macs=5 * 32 * 162
+    ),
+    "rows, Einsum": folded(
+        "Einsum", ["n", 6, 5, 8], [-1, 5, 8], "w:8x4", macs=6 * 5 * 32, equation="btd,de->bte"
+    ),
+    "rows of a backward RNN": Case(
+        [fold(-1, 5, 3)[0], node("Transpose", "r", "t", perm=[1, 0, 2]),
+         node("RNN", "t w q", "y", hidden_size=8, direction="reverse")],
+        {"x": ["n", 7, 5, 3]}, [constant("s", [-1, 5, 3]), tensor("w", 1, 8, 3),
+                                tensor("q", 1, 8, 8)], 7 * 5 * 88,
+    ),
+    # 6 views of Conv, the largest of which goes into one row of 4·10
+    "views, the largest of which a Gemm reads": Case(
+        [fold(-1, 3, 8, 8)[0], node("Conv", "r k", "c"), node("GlobalAveragePool", "c", "p"),
+         node("Reshape", "p back", "v"), node("ReduceMax", "v", "m", axes=[1], keepdims=0),
+         node("Gemm", "m w", "y")],
+        {"x": ["n", 6, 3, 8, 8]},
+        [constant("s", [-1, 3, 8, 8]), constant("back", [-1, 6, 4]), tensor("k", 4, 3, 3, 3),
+         tensor("w", 4, 10)], 6 * ROW + 40,
+    ),
+    "eight segments that are the inputs": Case(
+        [node("Conv", "x k", "c"), node("GlobalAveragePool", "c", "p"),
+         node("Reshape", "p back", "v"), node("ReduceMean", "v", "m", axes=[1], keepdims=0),
+         node("Gemm", "m w", "y")],
+        {"x": [8, 3, 8, 8]},
+        [constant("back", [-1, 8, 4]), tensor("k", 4, 3, 3, 3), tensor("w", 4, 10)], 8 * ROW + 40,
+    ),
+    "fixed batch 2 of 5 frames, frames first": Case(
+        [node("Transpose", "x", "t", perm=[1, 0, 2, 3, 4]), node("Reshape", "t s", "r"),
+         node("Conv", "r k", "y")],
+        {"x": [2, 5, 3, 8, 8]}, [constant("s", [10, 3, 8, 8]), tensor("k", 4, 3, 3, 3)], 5 * ROW,
+    ),
+    "five texts next to an image": Case(
+        [node("MatMul", "t wt", "te"), node("Transpose", "te", "tt"), node("MatMul", "x wx", "xe"),
+         node("MatMul", "xe tt", "y")],
+        {"x": ["n", 16], "t": [5, 12]}, [tensor("wt", 12, 8), tensor("wx", 16, 8)],
+        5 * 96 + 128 + 40,
     ),
     "regions of MaxRoiPool, none given": Case(
         [node("MaxRoiPool", "x rois", "r", pooled_shape=[7, 7]), node("Conv", "r k", "y")],

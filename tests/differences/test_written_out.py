@@ -146,3 +146,84 @@ def test_equal_constants(before: onnx.ModelProto, after: onnx.ModelProto, change
 def test_inputs_left_out_at_the_end_are_no_difference() -> None:
     clips = [one("Clip", inputs, {}) for inputs in ("x", "x _", "x _ _")]
     assert not any(onnxshare.diff(clips[0], other).layers for other in clips)
+
+
+def _model(
+    op_type: str, held: dict[str, object], stored: dict[str, object], opset: int
+) -> onnx.ModelProto:
+    """One node that reads x and these constants; `_` leaves an input out."""
+    results = "y z" if op_type == "Split" else "y"
+    made = node(op_type, " ".join(["x", *stored]), results, name="n", **held)
+    constants = [
+        constant(name, value, np.float32 if name in ("low", "high", "fill") else np.int64)
+        for name, value in stored.items()
+        if name != "_"
+    ]
+    return model([made], {"x": [1, 4, 6, 8]}, results.split(), constants, opset=opset)
+
+
+#: operator; attributes, stored inputs and opset of both forms.
+FORMS: dict[str, tuple[str, tuple[Any, Any, int], tuple[Any, Any, int]]] = {
+    "axes as attribute and as input": (
+        "ReduceSum", ({"axes": [2, 3]}, {}, 11), ({}, {"axes": [2, 3]}, 13),
+    ),
+    "axes in another order": ("ReduceMax", ({"axes": [2, 3]}, {}, 17), ({"axes": [3, 2]}, {}, 17)),
+    "axes counted from the last": (
+        "ReduceMean", ({"axes": [-1]}, {}, 17), ({}, {"axes": [3]}, 18),
+    ),
+    "all axes written out": ("ReduceSum", ({}, {}, 13), ({}, {"axes": [0, 1, 2, 3]}, 13)),
+    "an axis counted from the last": ("Softmax", ({"axis": -1}, {}, 13), ({"axis": 3}, {}, 13)),
+    "an axis of ArgMax": ("ArgMax", ({"axis": -3}, {}, 13), ({"axis": 1}, {}, 13)),
+    "no axes": ("ReduceProd", ({}, {}, 17), ({}, {"axes": []}, 18)),
+    "Unsqueeze": ("Unsqueeze", ({"axes": [1]}, {}, 11), ({}, {"axes": [1]}, 13)),
+    "Squeeze": ("Squeeze", ({"axes": [0]}, {}, 11), ({}, {"axes": [0]}, 13)),
+    "Squeeze, all": ("Squeeze", ({}, {}, 13), ({}, {"axes": [0]}, 13)),
+    "Clip": (
+        "Clip", ({"min": 0.0, "max": 6.0}, {}, 10), ({}, {"low": 0.0, "high": 6.0}, 13),
+    ),
+    "Clip, one limit": ("Clip", ({"min": 0.0}, {}, 10), ({}, {"low": 0.0}, 13)),
+    "Pad": (
+        "Pad", ({"pads": [0, 0, 1, 1] * 2}, {}, 10),
+        ({"mode": "constant"}, {"pads": [0, 0, 1, 1] * 2, "fill": 0.0}, 13),
+    ),
+    "Slice": (
+        "Slice", ({"starts": [0], "ends": [2], "axes": [2]}, {}, 9),
+        ({}, {"starts": [0], "ends": [2], "axes": [2], "steps": [1]}, 13),
+    ),
+    "Split": ("Split", ({"axis": 1}, {}, 13), ({"axis": 1}, {"parts": [2, 2]}, 13)),
+    "Split, as attribute": (
+        "Split", ({"axis": 2, "split": [2, 4]}, {}, 11), ({"axis": 2}, {"parts": [2, 4]}, 13),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_settings_in_an_attribute_and_in_a_stored_input(name: str) -> None:
+    op_type, one, other = FORMS[name]
+    pair = _model(op_type, *one), _model(op_type, *other)
+    assert not onnxshare.diff(*pair).layers
+    assert not onnxshare.diff(*reversed(pair)).layers
+
+
+@pytest.mark.parametrize(
+    ("op_type", "one", "other"),
+    [
+        ("ReduceSum", ({"axes": [2, 3]}, {}, 11), ({}, {"axes": [1, 3]}, 13)),
+        ("ReduceSum", ({}, {}, 13), ({"noop_with_empty_axes": 1}, {}, 13)),
+        ("ReduceSum", ({}, {}, 13), ({}, {"axes": [1, 2]}, 13)),
+        ("Clip", ({"min": 0.0}, {}, 10), ({}, {"low": 0.5}, 13)),
+        ("Clip", ({"min": 0.0}, {}, 10), ({}, {"low": 0.0, "high": 6.0}, 13)),
+        ("Pad", ({"pads": [0, 0, 1, 1] * 2}, {}, 10),
+         ({}, {"pads": [0, 0, 1, 1] * 2, "fill": 1.0}, 13)),
+        ("Slice", ({"starts": [0], "ends": [6], "axes": [2]}, {}, 9),
+         ({}, {"starts": [0], "ends": [6], "axes": [2], "steps": [2]}, 13)),
+        ("Split", ({"axis": 1}, {}, 13), ({"axis": 1}, {"parts": [1, 3]}, 13)),
+        ("Transpose", ({"perm": [0, 2, 3, 1]}, {}, 13), ({"perm": [0, 3, 1, 2]}, {}, 13)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_other_settings_are_a_change(
+    op_type: str, one: tuple[Any, Any, int], other: tuple[Any, Any, int]
+) -> None:
+    (change,) = onnxshare.diff(_model(op_type, *one), _model(op_type, *other)).layers
+    assert change.change == "changed"

@@ -1,0 +1,140 @@
+"""Settings of nodes that some opsets hold in an attribute and others in a stored input: axes,
+parts, limits, pads. Two nodes with equal settings do the same, however they are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from onnxshare.graph.index import Graph, Node
+
+#: Sizes of the first input and output of a node; None where they are not known.
+Sizes = Sequence[int | str | None] | None
+
+#: The most elements of a setting.
+_MOST = 4096
+
+#: A setting as all forms of it are written, from its value or None, the node, and its sizes.
+Form = Callable[[Any, Node, Sizes], Any]
+
+
+def _reduced(value: Any, node: Node, sizes: Sizes) -> Any:
+    """Axes of a reduction, in any order; all where none are named."""
+    if value is None or not len(value):
+        if node.attribute("noop_with_empty_axes", 0):
+            return ()
+        value = range(len(sizes)) if sizes is not None else None
+    return None if value is None else _axes(value, sizes)
+
+
+def _axes(value: Any, sizes: Sizes) -> Any:
+    """Axes counted from the first."""
+    numbers = [int(axis) for axis in value]
+    if sizes is None and min(numbers, default=0) < 0:
+        return None
+    return tuple(sorted(axis % len(sizes) if axis < 0 and sizes else axis for axis in numbers))
+
+
+def _squeezed(value: Any, node: Node, sizes: Sizes) -> Any:
+    if value is None:
+        return tuple(at for at, size in enumerate(sizes) if size == 1) if sizes else None
+    return _axes(value, sizes)
+
+
+def _parts(value: Any, node: Node, sizes: Sizes) -> Any:
+    if value is not None:
+        return tuple(map(int, value))
+    axis, count = int(node.attribute("axis", 0)), len(node.outputs)
+    size = sizes[axis] if sizes is not None and -len(sizes) <= axis < len(sizes) else None
+    return (size // count,) * count if isinstance(size, int) and size % count == 0 else None
+
+
+def _steps(value: Any, node: Node, sizes: Sizes) -> Any:
+    """All steps are 1 unless others are given."""
+    return () if value is None or all(step == 1 for step in value) else tuple(map(int, value))
+
+
+def _ordered(value: Any, node: Node, sizes: Sizes) -> Any:
+    return None if value is None else tuple(map(int, value))
+
+
+def _limit(default: float) -> Form:
+    largest = float(np.finfo(np.float32).max)
+
+    def form(value: Any, node: Node, sizes: Sizes) -> Any:
+        if value is None or not len(value):
+            return default
+        number = float(value[0])
+        return default if default in (largest, -largest) and abs(number) >= largest else number
+
+    return form
+
+
+_LOWEST, _HIGHEST = -float(np.finfo(np.float32).max), float(np.finfo(np.float32).max)
+
+#: By operator: (attribute, input, form) of each setting.
+_SETTINGS: dict[str, tuple[tuple[str, int, Form], ...]] = {
+    "Squeeze": (("axes", 1, _squeezed),),
+    "Clip": (("min", 1, _limit(_LOWEST)), ("max", 2, _limit(_HIGHEST))),
+    "Pad": (("pads", 1, _ordered), ("value", 2, _limit(0.0))),
+    "Split": (("split", 1, _parts),),
+    "Slice": (
+        ("starts", 1, _ordered),
+        ("ends", 2, _ordered),
+        ("axes", 3, _ordered),
+        ("steps", 4, _steps),
+    ),
+    "Unsqueeze": (("axes", 1, _ordered),),
+}
+
+
+def _axis(value: Any, node: Node, sizes: Sizes) -> Any:
+    return None if value is None or node.op_type == "OneHot" else _axes(value, sizes)
+
+
+#: The attribute `axis` of any operator; no input holds it.
+_AXIS = (("axis", 99, _axis),)
+
+
+def _of(node: Node) -> tuple[tuple[str, int, Form], ...]:
+    if not node.standard:
+        return ()
+    if node.op_type.startswith("Reduce"):
+        return (("axes", 1, _reduced), *_AXIS)
+    return (*_SETTINGS.get(node.op_type, ()), *_AXIS)
+
+
+def has_settings(node: Node) -> bool:
+    """Whether a node may set something in one of two ways."""
+    return len(_of(node)) > 1 or node.attribute("axis") is not None
+
+
+def equal_settings(
+    one: tuple[Node, Graph, Sizes], other: tuple[Node, Graph, Sizes]
+) -> tuple[set[str], set[int]]:
+    """The attributes and the inputs in which two nodes of one operator need not be compared,
+    because they set the same."""
+    attributes: set[str] = set()
+    inputs: set[int] = set()
+    for name, position, form in _of(one[0]):
+        found = [_setting(name, position, form, *side) for side in (one, other)]
+        if found[0] is not None and found[0] == found[1]:
+            attributes.add(name)
+            inputs.add(position)
+    return attributes, inputs
+
+
+def _setting(name: str, position: int, form: Form, node: Node, graph: Graph, sizes: Sizes) -> Any:
+    """One setting of a node; None where it is computed, or too large to look at."""
+    given: Any = node.attribute(name)
+    if node.input(position):
+        stored = graph.stored(node.scope, node.inputs[position])
+        if stored is None or stored.tensor is None or stored.elements > _MOST:
+            return None
+        given = graph.model.read(stored.tensor).reshape(-1).tolist()
+    elif given is not None and not isinstance(given, list):
+        given = [given]
+    return form(given, node, sizes)
