@@ -70,7 +70,7 @@ class Views:
 
     def computes(self, node: Node, constants: Mapping[int, Stored | None]) -> bool:
         """Look at the next node, of which `follow` said no, with the stored tensor or view that
-        each constant input carries, None for one that is no data; returns whether what it makes of
+        each constant input carries, None for one that is not data; returns whether what it makes of
         constants and sizes stands for stored numbers."""
         scope, path = node.scope, node.scope.path
         if node.op_type in SIZES and node.standard:

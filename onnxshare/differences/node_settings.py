@@ -5,11 +5,14 @@ parts, limits, pads. Two nodes with equal settings do the same, however they are
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
+from onnx import defs
 
 from onnxshare.graph.index import Graph, Node
+from onnxshare.graph.operator_traits import Effect, traits_of
 
 #: Sizes of the first input and output of a node; None where they are not known.
 Sizes = Sequence[int | str | None] | None
@@ -62,49 +65,63 @@ def _ordered(value: Any, node: Node, sizes: Sizes) -> Any:
 
 
 def _limit(default: float) -> Form:
-    largest = float(np.finfo(np.float32).max)
-
     def form(value: Any, node: Node, sizes: Sizes) -> Any:
         if value is None or not len(value):
             return default
-        number = float(value[0])
-        return default if default in (largest, -largest) and abs(number) >= largest else number
+        return max(-_LARGEST, min(_LARGEST, float(value[0])))
 
     return form
 
 
-_LOWEST, _HIGHEST = -float(np.finfo(np.float32).max), float(np.finfo(np.float32).max)
-
-#: By operator: (attribute, input, form) of each setting.
-_SETTINGS: dict[str, tuple[tuple[str, int, Form], ...]] = {
-    "Squeeze": (("axes", 1, _squeezed),),
-    "Clip": (("min", 1, _limit(_LOWEST)), ("max", 2, _limit(_HIGHEST))),
-    "Pad": (("pads", 1, _ordered), ("value", 2, _limit(0.0))),
-    "Split": (("split", 1, _parts),),
-    "Slice": (
-        ("starts", 1, _ordered),
-        ("ends", 2, _ordered),
-        ("axes", 3, _ordered),
-        ("steps", 4, _steps),
-    ),
-    "Unsqueeze": (("axes", 1, _ordered),),
-}
+def _named_axes(value: Any, node: Node, sizes: Sizes) -> Any:
+    effect = traits_of(node).effect
+    if effect is Effect.REDUCTION:
+        return _reduced(value, node, sizes)
+    return (_squeezed if node.op_type == "Squeeze" else _ordered)(value, node, sizes)
 
 
 def _axis(value: Any, node: Node, sizes: Sizes) -> Any:
     return None if value is None or node.op_type == "OneHot" else _axes(value, sizes)
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
+#: By the name that the standard gives to an input: how it is compared.
+_FORMS: dict[str, Form] = {
+    "axes": _named_axes,
+    "split": _parts,
+    "starts": _ordered,
+    "ends": _ordered,
+    "steps": _steps,
+    "pads": _ordered,
+    "constant_value": _limit(0.0),
+    "min": _limit(-_LARGEST),
+    "max": _limit(_LARGEST),
+}
+
+#: Inputs whose attribute had another name.
+_ATTRIBUTES = {"constant_value": "value"}
+
 #: The attribute `axis` of any operator; no input holds it.
-_AXIS = (("axis", 99, _axis),)
+_AXIS = ("axis", 99, _axis)
+
+
+@cache
+def _settings(op_type: str) -> tuple[tuple[str, int, Form], ...]:
+    """(attribute, input, form) of each setting of an operator of the standard."""
+    try:
+        inputs = defs.get_schema(op_type).inputs
+    except defs.SchemaError:
+        return ()
+    return tuple(
+        (_ATTRIBUTES.get(given.name, given.name), position, _FORMS[given.name])
+        for position, given in enumerate(inputs)
+        if given.name in _FORMS
+    )
 
 
 def _of(node: Node) -> tuple[tuple[str, int, Form], ...]:
-    if not node.standard:
-        return ()
-    if node.op_type.startswith("Reduce"):
-        return (("axes", 1, _reduced), *_AXIS)
-    return (*_SETTINGS.get(node.op_type, ()), *_AXIS)
+    return (*_settings(node.op_type), _AXIS) if node.standard else ()
 
 
 def has_settings(node: Node) -> bool:
@@ -137,4 +154,7 @@ def _setting(name: str, position: int, form: Form, node: Node, graph: Graph, siz
         given = graph.model.read(stored.tensor).reshape(-1).tolist()
     elif given is not None and not isinstance(given, list):
         given = [given]
-    return form(given, node, sizes)
+    try:
+        return form(given, node, sizes)
+    except (TypeError, ValueError):
+        return None  # an attribute of the wrong kind
