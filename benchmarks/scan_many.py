@@ -23,12 +23,16 @@ import onnx
 MODEL = Path(__file__).resolve().parents[1] / "models" / "lenet5.onnx"
 
 #: Runs the command, and says the most memory that it held.
-COMMAND = (
-    "import sys; from onnxshare.cli.main import main; code = main();"
-    "lines = open('/proc/self/status').read().splitlines();"
-    "print(next(line for line in lines if line.startswith('VmHWM')).split()[1], file=sys.stderr);"
-    "sys.exit(code)"
-)
+COMMAND = """
+import sys
+from onnxshare.cli.main import main
+
+try:
+    main()
+finally:
+    lines = open("/proc/self/status").read().splitlines()
+    print(next(line for line in lines if line.startswith("VmHWM")).split()[1], file=sys.stderr)
+"""
 
 
 def build(folder: Path, count: int) -> None:

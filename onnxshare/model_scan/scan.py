@@ -60,7 +60,7 @@ def scan(
         jobs: processes at once; None for one per processor where there are many models. A model
             that crashes or hangs one costs its own row.
         cache: a folder for rows; files that did not change are not read again.
-        hashes: read and hash all weights too.
+        hashes: read and hash all weights too, one at a time at addresses.
         seconds: how long a model may take; counted where there are several processes here.
         scheduler: the address of a Dask scheduler, whose workers read the models instead; they
             must see the same paths.
@@ -144,7 +144,7 @@ def read_one(task: Task) -> ScanRow:
     """The row of one model; whatever goes wrong is its error."""
     try:
         if is_address(task.path):
-            model = parse(RemoteBytes(task.path), task.path, None)
+            model = parse(RemoteBytes(task.path, weights=task.hashes), task.path, None)
         else:
             model = load(task.path)
         found = inspect(model, hashes=task.hashes, heads_read=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import http.server
 import io
@@ -18,11 +19,12 @@ import pytest
 from onnx import numpy_helper
 
 import onnxshare
+from onnxshare.io.load import load, parse
 from onnxshare.model_scan.remote_file import RemoteBytes
 from onnxshare.model_scan.results import ScanRow
 from onnxshare.model_scan.scan import Task as ScanTask
 from onnxshare.model_scan.scan import read_all, sort_rows, weight_groups
-from tests.builders import fc, model, node
+from tests.builders import fc, model, node, tensor
 
 Cli = Callable[..., CompletedProcess[str]]
 
@@ -192,7 +194,51 @@ def test_at_an_address_only_the_structure_is_fetched() -> None:
         server.shutdown()
     assert row.error is None
     assert (row.params, row.bytes) == (5 * 1024 * 1024, len(Server.files["/m.onnx"]))
-    assert Server.sent < len(Server.files["/m.onnx"]) / 20
+    assert Server.sent < 2**14  # two blocks for each matrix
+
+
+def test_weights_at_an_address_are_read_where_they_are_hashed(tmp_path: Path) -> None:
+    """Once each, and to the same hashes; many small ones cost little where they are not."""
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
+    weights = [tensor(f"w{i}", 100, 100, seed=i) for i in range(60)]
+    weights.append(tensor("wide", 100, 11_000))  # more than is fetched at once otherwise
+    nodes = [node("MatMul", f"x{i} w{i}", f"x{i + 1}") for i in range(60)]
+    nodes.append(node("MatMul", "x60 wide", "y"))
+    data = model(nodes, {"x0": ["n", 100]}, ["y"], weights).SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(data)
+    fsspec.filesystem("memory").pipe("/many.onnx", data)
+    (here,) = onnxshare.scan(tmp_path, hashes=True)
+    (there,) = onnxshare.scan("memory://many.onnx", hashes=True)
+    assert (there.weights_hash, there.error) == (here.weights_hash, None)
+    found = RemoteBytes("memory://many.onnx")
+    load(parse(found, "m", None))
+    assert found.fetched < 60 * 2 * 1024 + 2**14
+
+
+class WholeFiles(Server):
+    """Knows no ranges."""
+
+    def do_GET(self) -> None:
+        del self.headers["Range"]
+        data = self.files[self.path]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(data)
+
+
+def test_a_server_without_ranges(lenet: onnx.ModelProto) -> None:
+    """A small model is read whole; a large one has an error that says why."""
+    pytest.importorskip("aiohttp", reason="fsspec[http] is not installed")
+    WholeFiles.files = {"/a.onnx": lenet.SerializeToString(), "/b.onnx": wide().SerializeToString()}
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), WholeFiles) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_address[1]}"
+        small, large = onnxshare.scan([f"{base}/a.onnx", f"{base}/b.onnx"])
+        server.shutdown()
+    assert (small.params, small.error) == (61_706, None)
+    assert "gives whole files only" in (large.error or "")
 
 
 def test_folders_at_addresses(lenet: onnx.ModelProto) -> None:
@@ -211,6 +257,7 @@ def test_weights_at_an_address_are_refused_by_name() -> None:
     fsspec.filesystem("memory").pipe("/m.onnx", bytes(2**23))
     data = RemoteBytes("memory://m.onnx")
     assert (len(data), data[5], data[2**23 - 3 :]) == (2**23, 0, b"\0\0\0")
+    assert (data[5:5], data[1000:1030]) == (b"", bytes(30))
     with pytest.raises(onnxshare.ModelFileError, match=r"weights at an address"):
         data[:]
     with pytest.raises(onnxshare.ModelFileError, match=r"cannot be opened"):
