@@ -21,6 +21,9 @@ from onnxshare.support.json_text import json_text
 #: Rows that a table shows; the other formats have all.
 _SHOWN = 200
 
+#: Rows whose cells are held at once; there may be many thousands.
+_AT_ONCE = 500
+
 
 _Writer = Callable[[Sequence[ScanRow], Sequence[WeightGroup]], bytes | str]
 
@@ -128,10 +131,6 @@ def lines_of(groups: Sequence[WeightGroup]) -> list[str]:
     return lines
 
 
-def _records(found: Sequence[ScanRow]) -> list[dict[str, Any]]:
-    return [row.to_dict() for row in found]
-
-
 def _as_text(found: Sequence[ScanRow], groups: Sequence[WeightGroup]) -> str:
     file = io.StringIO()
     print_rows(found, groups, Console(file=file, width=WIDTH_IN_A_PIPE, color_system=None))
@@ -139,11 +138,15 @@ def _as_text(found: Sequence[ScanRow], groups: Sequence[WeightGroup]) -> str:
 
 
 def _as_csv(found: Sequence[ScanRow], groups: Sequence[WeightGroup]) -> str:
-    cells = (
-        ["" if value is None else _flat(value) for value in record.values()]
-        for record in _records(found)
-    )
-    return Table([Column(name) for name in ScanRow.SHOWN], rows(cells)).csv()
+    columns = [Column(name) for name in ScanRow.SHOWN]
+    text = Table(columns, []).csv()
+    for at in range(0, len(found), _AT_ONCE):
+        cells = (
+            ["" if value is None else _flat(value) for value in row.to_dict().values()]
+            for row in found[at : at + _AT_ONCE]
+        )
+        text += Table(columns, rows(cells)).csv().partition("\n")[2]
+    return text
 
 
 def _flat(value: Any) -> str:
@@ -153,7 +156,7 @@ def _flat(value: Any) -> str:
 
 
 def _as_lines(found: Sequence[ScanRow], groups: Sequence[WeightGroup]) -> str:
-    return "".join(json_text(record) + "\n" for record in _records(found))
+    return "".join(json_text(row.to_dict()) + "\n" for row in found)
 
 
 def _as_parquet(found: Sequence[ScanRow], groups: Sequence[WeightGroup]) -> bytes:
@@ -172,7 +175,7 @@ def _as_parquet(found: Sequence[ScanRow], groups: Sequence[WeightGroup]) -> byte
     schema = pyarrow.schema([(name, types.get(name, whole)) for name in ScanRow.SHOWN])
     records = [
         {**record, "weight_bytes_by_dtype": list(record["weight_bytes_by_dtype"].items())}
-        for record in _records(found)
+        for record in (row.to_dict() for row in found)
     ]
     sink = io.BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist(records, schema), sink)
