@@ -147,9 +147,9 @@ def digest_of(parts: Iterable[Buffer]) -> bytes:
 
 
 def kept_apart(members: Sequence[Member], layout: Layout) -> tuple[KeptApart, ...]:
-    """The tensors of several models that equal one another transposed, or once dequantized: no
-    range of a file is both. Of tensors that are equal as they are, the first stands for all;
-    models whose graph cannot be followed are left out.
+    """The tensors of several models that equal one another transposed, or once dequantized, which
+    no range of a file can be, and equal strings. Of tensors that are equal as they are, the first
+    stands for all; models whose graph cannot be followed are left out.
 
     Raises:
         ModelFileError, ModelError: a tensor cannot be read.
@@ -187,7 +187,23 @@ def kept_apart(members: Sequence[Member], layout: Layout) -> tuple[KeptApart, ..
         for group in equal_groups(_comparable(numbers, homes, _has_quantized))
         if any(id(copy.stored) in quantized for copy in group)
     ]
+    found += _strings(members)
     return tuple(item for item in found if item is not None)
+
+
+def _strings(members: Sequence[Member]) -> Iterator[KeptApart]:
+    """Equal tensors of strings, which ONNX keeps in the model file."""
+    groups: dict[tuple[bytes, ...], dict[str, str]] = {}
+    for member in members:
+        for tensor in all_tensors(member.model.skeleton):
+            if sum(map(len, tensor.string_data)) >= EXTERNAL_FROM:
+                group = groups.setdefault(tuple(tensor.string_data), {})
+                group.setdefault(member.file, tensor.name)
+    for texts, group in groups.items():
+        if len(group) > 1:
+            names = tuple(f"{file}:{name}" for file, name in group.items())
+            size = (len(group) - 1) * sum(map(len, texts))
+            yield KeptApart(names, size, "strings cannot lie in a data file")
 
 
 def _comparable(

@@ -284,6 +284,20 @@ def test_what_is_equal_otherwise_is_said(tmp_path: Path) -> None:
     assert apart["one is the transpose of another"] == (("a.onnx:turned", "b.onnx:trunk"), 4096)
 
 
+def test_strings_stay_with_their_models(tmp_path: Path) -> None:
+    models = {}
+    for seed, name in enumerate("ab"):
+        proto = models[name] = classifier(seed)
+        words = numpy_helper.from_array(np.array([b"word " * 10] * 30, object), "words")
+        proto.graph.initializer.append(words)
+        proto.graph.node.append(node("Identity", "words", "names"))
+        proto.graph.output.append(info("names", [30], TensorProto.STRING))
+    paths = saved(tmp_path, **models)
+    (apart,) = write_family(paths, tmp_path / "family", validate=False).kept_apart
+    assert (apart.tensors, apart.bytes) == (("a.onnx:words", "b.onnx:words"), 1500)
+    assert all(same_outputs(path, tmp_path / "family" / path.name) for path in paths)
+
+
 def test_what_is_refused(pair: list[Path], tmp_path: Path) -> None:
     home = tmp_path / "family"
     with pytest.raises(UsageError, match="two models or more"):
