@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -179,7 +180,7 @@ def test_options_come_before_variables_and_these_before_the_file_and_its_entries
 @pytest.mark.parametrize(
     ("family", "codes"),
     [
-        ("WS", [f"WS10{number}" for number in range(1, 10)]),
+        ("WS", [f"WS1{number:02}" for number in range(1, 11)]),
         ("BG", ["BG205"]),  # the others need a limit
         ("EQ", ["EQ302"]),
         ("DP", ["DP402", "DP403", "DP404", "DP405", "DP406"]),
@@ -263,10 +264,17 @@ def test_words_about_rules_import_neither_onnx_nor_onnxruntime(words: list[str])
 
 
 def test_the_files_for_ci_in_the_docs(root: Path, cli: Cli) -> None:
-    text = (root / "docs" / "how-to" / "gate-a-repository.md").read_text(encoding="utf-8")
-    github, gitlab, hook = (
-        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.+?)```", text, re.DOTALL)
-    )
+    def blocks(name: str) -> list[Any]:
+        text = (root / "docs" / "how-to" / f"gate-{name}.md").read_text(encoding="utf-8")
+        return [yaml.safe_load(one) for one in re.findall(r"```yaml\n(.+?)```", text, re.DOTALL)]
+
+    github, rights = blocks("a-repository")
+    assert rights == {"permissions": {"contents": "read", "pull-requests": "write"}}
+    included, gitlab = blocks("with-gitlab")
+    (hook,) = blocks("with-pre-commit")
+    component = (root / "templates" / "check.yml").read_text(encoding="utf-8")
+    known = yaml.safe_load(component.partition("\n---\n")[0])["spec"]["inputs"]
+    assert set(included["include"][0]["inputs"]) <= set(known)
     action = yaml.safe_load((root / "action.yml").read_text(encoding="utf-8"))
     assert set(github["jobs"]["check"]["steps"][-1]["with"]) <= set(action["inputs"])
     script = gitlab["models"]["script"][-1]
