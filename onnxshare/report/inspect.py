@@ -95,7 +95,7 @@ def title(report: Inspection) -> list[Text]:
         Text(printable(f"{_ends(model.inputs)} → {_ends(model.outputs)}"), "dim"),
     ]
     held = [for_sizes(case.totals.dims) for case in report.sizes or (report,)]
-    labels = [f" ({size_label(sizes)})" for sizes in different_sizes(report)] or [""]
+    labels = [f" (columns {size_label(sizes)})" for sizes in different_sizes(report)] or [""]
     return [
         *lines,
         *(

@@ -443,7 +443,7 @@ SEVERAL = ["--dim", "tokens=5,1", "--dim", "past=0,4"]
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ([], ["sharing 5/0", "MACs 1/4", "720", "144", "tokens = 1, past = 4, batch = 1 (1/4)"]),
+        ([], ["sharing 5/0", "MACs 1/4", "720", "144", "batch = 1 (columns 1/4)"]),
         (["--summary"], ["5/0", "720", "144"]),
         (["--by", "op"], ["MACs 5/0", "MACs 1/4"]),
         (["--columns", "name,output,macs"], ["output 5/0", "output 1/4", "MACs 1/4"]),
