@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args, get_origin
 import typer.main
 
 from docs.json_schemas import PRINTED, Schema, schema
-from onnxshare.cli.commands import app
+from onnxshare.cli.commands import SUMMARIES, make_app
 
-GROUP = typer.main.get_command(app)
+GROUP = typer.main.get_command(make_app(SUMMARIES))
 COMMANDS: dict[str, Any] = GROUP.commands  # type: ignore[attr-defined]
 
 MARK = re.compile(r"^<!-- (options|fields) of ([\w-]+) -->$", re.MULTILINE)

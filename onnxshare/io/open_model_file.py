@@ -113,7 +113,7 @@ _SPECIAL = (
     (
         stat.S_ISDIR,
         "is a directory, not a model",
-        "name the .onnx file in it, or use `onnxshare check` for all",
+        "name the .onnx file in it, or use `onnxshare scan` for all",
     ),
     (stat.S_ISFIFO, "is a pipe, not a regular file", "name - to read a model from standard input"),
     (stat.S_ISCHR, "is a device, not a regular file", "save the model to a file first"),
@@ -141,9 +141,13 @@ def _missing(path: Path) -> ModelFileError:
     if found:
         address = f"{found[1]}://{found[2]}"
         how = next((how for start, how in _FETCH if address.startswith(start)), "")
-        fetch = f": `{how.format(shlex.quote(address))}`" if how else ""
+        hub = re.match(r"hf://([^/]+/[^/]+)/(.+)", address)
+        if hub:
+            how = how.replace("OWNER/NAME", shlex.quote(hub[1])).replace("FILE", "{}")
+        fetch = how.format(shlex.quote(hub[2] if hub else address))
         return ModelFileError(
-            f"{address}: is an address, and only files are read", f"download it first{fetch}"
+            f"{address}: is an address, which `onnxshare scan` alone reads",
+            f"download it first{f': `{fetch}`' if fetch else ''}",
         )
     if next(glob.iglob(str(path)), None) is not None:
         return ModelFileError(

@@ -114,7 +114,15 @@ def test_telemetry_is_off_before_onnxruntime_can_be_imported() -> None:
     [
         (["inspect", "--no-such-option"], "--no-such-option"),
         (["no-such-command"], "no-such-command"),
-        (["inspct"], "Did you mean 'inspect'"),
+        (["inspct"], "no such command 'inspct'; did you mean inspect or init?"),
+        (["inspect", "m", "--hashh"], "no such option: --hashh; did you mean --hash?"),
+        (["inspect", "m", "--by", "no"], "--by: 'no' is not one of 'node', 'weight', 'op', "),
+        (["inspect", "m", "--top", "x"], "--top: is not a whole number; see `onnxshare inspect"),
+        (["inspect", "m", "--top", "0"], "--top: is less than 1; see `onnxshare inspect --help`"),
+        (["compare", "a", "b", "--timeout", "x"], "--timeout: is not a number; see `onnxshare co"),
+        (["init", "--preset", "x"], "--preset: 'x' is not one of 'edge', 'server', 'teaching'; s"),
+        (["inspect", "a.onnx", "b.onnx"], "takes one model; use `onnxshare scan`, "),
+        (["rules", "x"], "got unexpected extra argument(s) (x); see `onnxshare rules --help`"),
         ([__file__], "did you mean `onnxshare inspect "),
         (["compare", "a.onnx"], "missing argument"),
         (["check", "--format", "yaml"], "yaml"),
@@ -304,4 +312,6 @@ def assert_one_line(ran: Ran, part: str) -> None:
 @pytest.mark.parametrize("command", ["inspect", "rewrite"])
 def test_one_model_at_a_time(cli: Callable[..., Ran], command: str, lenet_path: Path) -> None:
     ran = cli(command, lenet_path, lenet_path)
-    assert_one_line(ran, f"`onnxshare {command}` takes one model; use `onnxshare check` or")
+    assert_one_line(
+        ran, f"`onnxshare {command}` takes one model; use `onnxshare scan`, `onnxshare check` or"
+    )

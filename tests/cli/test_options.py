@@ -229,8 +229,14 @@ def test_a_bar_on_a_terminal_and_only_there(folder: Path) -> None:
     ],
 )
 def test_a_shell_offers_the_values(command: str, name: str, typed: str, offered: list[str]) -> None:
-    found = cast("Any", typer.main.get_command(commands.app)).commands[command]
+    found = cast("Any", typer.main.get_command(commands.make_app([command]))).commands[command]
     (parameter,) = (item for item in found.params if item.name == name)
     context = found.make_context(command, ["x"], resilient_parsing=True)
     items = [item.value for item in parameter.shell_complete(context, typed)]
     assert items[: len(offered)] == offered
+
+
+@pytest.mark.parametrize("name", commands.SUMMARIES)
+def test_a_summary_is_the_first_sentence_of_the_docstring(name: str) -> None:
+    text = commands.function_of(name).__doc__ or ""
+    assert " ".join(text.partition("\n\n")[0].split()) == commands.SUMMARIES[name]

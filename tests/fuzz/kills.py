@@ -162,7 +162,7 @@ def main(count: int = 100, seed: int = 0) -> None:
     import rewrites.run
 
     assert onnxshare.api
-    assert onnxshare.cli.commands
+    onnxshare.cli.commands.make_app(onnxshare.cli.commands.SUMMARIES)
     assert rewrites.run
     for how in (signal.SIGKILL, signal.SIGTERM):
         with tempfile.TemporaryDirectory() as home:

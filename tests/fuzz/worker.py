@@ -181,6 +181,7 @@ def main() -> None:
     from onnxshare.io import text_formats
 
     assert onnxshare.api
+    onnxshare.cli.commands.make_app(onnxshare.cli.commands.SUMMARIES)
     vars(text_formats)["run_task"] = parsed
     folder = Path(sys.argv[1])
     cases, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w")

@@ -208,12 +208,12 @@ def test_what_is_given_in_memory_is_checked_too(lenet: onnx.ModelProto) -> None:
     [
         ("s3://bucket/a.onnx", "download it first: `aws s3 cp s3://bucket/a.onnx .`"),
         ("gs://bucket/a b.onnx", "`gcloud storage cp 'gs://bucket/a b.onnx' .`"),
-        ("hf://owner/name/a.onnx", "`hf download OWNER/NAME FILE"),
+        ("hf://owner/name/a b.onnx", "`hf download owner/name 'a b.onnx'"),
         ("https://huggingface.co/owner/name/resolve/main/a.onnx", "`hf download OWNER/NAME FILE"),
         ("https://example.org/a.onnx", "`curl -LO https://example.org/a.onnx`"),
         ("ftp://example.org/a.onnx", "download it first"),
         ("models/*.onnx", "one model is read at a time; use `onnxshare scan`"),
-        (".", "name the .onnx file in it, or use `onnxshare check` for all"),
+        (".", "name the .onnx file in it, or use `onnxshare scan` for all"),
         ("c:/none.onnx", "c:/none.onnx: no such file; check the path"),
     ],
 )
