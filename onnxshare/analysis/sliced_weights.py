@@ -9,7 +9,7 @@ from them and sizes (a table that is resized to the input), stands for those num
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 from onnx import TensorProto
@@ -68,10 +68,15 @@ class Views:
             return False
         return bool(parts) and self._make(node, parts)
 
-    def computes(self, node: Node, constants: Mapping[int, Stored | None]) -> bool:
+    def computes(
+        self,
+        node: Node,
+        constants: Mapping[int, Stored],
+        stands: Callable[[int, Stored], bool] = lambda at, stored: True,
+    ) -> bool:
         """Look at the next node, of which `follow` said no, with the stored tensor or view that
-        each constant input carries, None for one that is not data; returns whether what it makes of
-        constants and sizes stands for stored numbers."""
+        each constant input carries, and what says whether the result would stand for it; returns
+        whether what it makes of constants and sizes stands for stored numbers."""
         scope, path = node.scope, node.scope.path
         if node.op_type in SIZES and node.standard:
             self.sized.update((path, name) for name in node.outputs)
@@ -97,7 +102,7 @@ class Views:
         kept = kept or self._graph.source(scope, node.outputs[0]) is not None
         if kept or self._shapes.dtype(scope, node.outputs[0]) in (None, *_STRUCTURE):
             return False
-        several = [one for one in constants.values() if one is not None and one.elements > 1]
+        several = [o for at, o in constants.items() if o.elements > 1 and stands(at, o)]
         # Scales and zero points that are computed with a quantized weight are not that weight.
         return self._stand_for(scope, node.outputs[: 1 if traits.quantized else None], several)
 

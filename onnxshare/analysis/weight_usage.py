@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from onnxshare.analysis.heads.element_order import dynamic_scale
 from onnxshare.analysis.heads.fully_connected import bias_node, fully_connected
@@ -157,7 +158,7 @@ class _Walk:
         else:
             constants = self._constants(node)
             looked = constants or views.computed or views.sized or node.op_type in _LOOKED_AT
-            if looked and views.computes(node, self._standing(node, operator, constants)):
+            if looked and views.computes(node, constants, partial(self._standing, node, operator)):
                 operator = self._of_constants(operator)
         if operator not in self._ordinary:
             operator, constants = self._read(node, operator, constants)
@@ -177,18 +178,12 @@ class _Walk:
             found = self._computing[operator] = replace(operator, kind=kind, roles=roles)
         return found
 
-    def _standing(
-        self, node: Node, operator: Operator, constants: dict[int, Stored]
-    ) -> dict[int, Stored | None]:
-        """The constant inputs of a node; None for one that its result would not stand for: it is
-        neither data nor a weight."""
-        data, found = traits_of(node).data, dict[int, Stored | None](constants)
-        for at, stored in constants.items():
-            role = operator.role(at, stored, stored.dtype)
-            apart = role == STRUCTURE and data is not None and at not in data and not stored.parts
-            if apart or role not in (PARAM, STRUCTURE):
-                found[at] = None
-        return found
+    def _standing(self, node: Node, operator: Operator, at: int, stored: Stored) -> bool:
+        """Whether what a node makes of constants stands for this one, an input: it is data or a
+        weight, not a limit, a scale or a statistic."""
+        role, data = operator.role(at, stored, stored.dtype), traits_of(node).data
+        apart = role == STRUCTURE and data is not None and at not in data and not stored.parts
+        return not apart and role in (PARAM, STRUCTURE)
 
     def finish(self) -> None:
         """Count what no node uses of a tensor that is cut with the first that uses a part."""
