@@ -24,6 +24,7 @@ TYPES = {
     "model": "str | os.PathLike[str] | Literal[False]",
     "target": "str | Literal[False]",
     "names": "Sequence[str] | str | Literal[False]",
+    "text": "str | Literal[False]",
     "flag": "bool",
 }
 
