@@ -48,7 +48,7 @@ def options(name: str) -> str:
 
 
 def _argument(item: Any) -> str:
-    name = (item.metavar or item.name.upper()).strip("[]")
+    name = (item.metavar or item.name.upper()) + ("..." if item.nargs == -1 else "")
     return name if item.required else f"[{name}]"
 
 

@@ -80,7 +80,7 @@ class Options:
         None,
         "Models, folders or globs. Left out: the models that the policy file names, "
         "or the only .onnx file of the current folder.",
-        metavar="[MODEL...]",
+        metavar="MODEL",
     )
     limits: Limits
     limit: list[str] | None = option(

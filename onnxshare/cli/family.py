@@ -23,7 +23,7 @@ class Options:
     models: list[Path] = argument(
         ...,
         "The models, two or more; with --write one is enough where the folder holds a family.",
-        metavar="MODEL...",
+        metavar="MODEL",
     )
     every: bool = option(False, "List all weights, also those of one model alone.", "--all")
     write: Path | None = option(

@@ -83,7 +83,7 @@ def complete_methods(incomplete: str) -> list[str]:
 OneModel = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[MODEL]",
+        metavar="MODEL",
         help="The model; - reads standard input. Left out: the one that the policy file names, "
         "or the only .onnx file of the current folder.",
         show_default=False,

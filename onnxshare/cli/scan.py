@@ -23,7 +23,7 @@ class Options:
         ...,
         "Files, folders (every .onnx file in and below), globs, and addresses that fsspec reads, "
         "such as s3://bucket/models or https://host/model.onnx.",
-        metavar="PATH...",
+        metavar="PATH",
     )
     output: Literal["table", "csv", "jsonl", "parquet"] = option(
         "table", "How to write the rows.", "--format"

@@ -41,6 +41,7 @@ def test_choices_defaults_and_required_arguments() -> None:
     assert "Default: `table`. |" in text
     assert "| `-o`, `--output FILE` |" in text
     assert "onnxshare inspect [OPTIONS] [MODEL]\n" in options("inspect")
+    assert "onnxshare check [OPTIONS] [MODEL...]\n" in options("check")
 
 
 def test_fields_with_their_types() -> None:
