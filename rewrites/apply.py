@@ -12,17 +12,10 @@ from onnxshare.analysis.heads.head import Subject
 from onnxshare.errors import ModelError, RewriteError, UsageError
 from onnxshare.io.load import Model
 from onnxshare.shapes.inference import InputShapes
+from onnxshare.support.option_text import option
 from rewrites.base import Change, Fitting, Options, Rewrite, Site, refuse, study
 from rewrites.restore_functions import with_functions
 from rewrites.subgraph_bodies import Body, bodies, judged, put_back
-
-_NO_SAMPLES = "give inputs to fit to with --samples FILE, or use --fc-to-conv, which is exact"
-_WAY_OUT = (
-    "let a search find the smallest head that keeps a promise with --method auto --keep 99% "
-    "--samples FILE, allow pooling fitted to your data with --approximate --samples FILE, or use "
-    "--fc-to-conv, which is exact"
-)
-
 
 #: Changes after which a rewrite that still finds sites is taken for one that never ends.
 _CHANGES, _CHANGES_PER_NODE = 100, 2
@@ -75,7 +68,8 @@ def apply_all(
     sites = found.sites
     if found.names and not sites:
         raise UsageError(
-            f"no site matches --node '{options.node}'", f"available: {', '.join(found.names)}"
+            f"no site matches {option('--node', options.node)}",
+            f"available: {', '.join(found.names)}",
         )
     # A head that one rewrite has dealt with is not refused by the next.
     done = {(change.site.rewrite, change.site.node) for change in changes}
@@ -191,5 +185,19 @@ def _in_body(
 def _allow(site: Site, options: Options, fitting: Fitting) -> Site:
     if site.exact is False and not (options.approximate and fitting.features is not None):
         missing = options.small_head and fitting.features is None
-        return refuse(site, f"{site.detail}; {_NO_SAMPLES if missing else _WAY_OUT}")
+        return refuse(site, f"{site.detail}; {_no_samples() if missing else _way_out()}")
     return site
+
+
+def _no_samples() -> str:
+    exact = option("--fc-to-conv")
+    return f"give inputs to fit to with {option('--samples FILE')}, or use {exact}, which is exact"
+
+
+def _way_out() -> str:
+    search = option("--method auto --keep 99% --samples FILE")
+    return (
+        f"let a search find the smallest head that keeps a promise with {search}, allow pooling "
+        f"fitted to your data with {option('--approximate --samples FILE')}, or use "
+        f"{option('--fc-to-conv')}, which is exact"
+    )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from onnxshare.analysis.heads.head import ONE_POSITION, Head, Subject
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
+from onnxshare.support.option_text import option
 from rewrites.base import Change, Fitting, Options, Rewrite, Site, head_params
 from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.head_as_maps.sliding import free_sizes, slide
@@ -108,7 +109,8 @@ def _why_not(head: Head, options: Options) -> str | None:
         if head.pooled:
             return ONE_POSITION
         if not options.fully_convolutional:
-            return f"{ONE_POSITION}, and --fully-convolutional writes it as one, which slides"
+            way = option("--fully-convolutional")
+            return f"{ONE_POSITION}, and {way} writes it as one, which slides"
     if head.refused is None and any(layer.alpha == 0 for layer in head.layers):
         return "its alpha is 0, so its result does not depend on the features"
     return head.refused

@@ -30,6 +30,7 @@ from onnxshare.analysis.heads.head import (
 )
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
+from onnxshare.support.option_text import option
 from rewrites.base import Change, Fitting, Options, Rewrite, Site
 from rewrites.head_as_maps.fc_weights import bias_of, weight_pieces
 from rewrites.head_as_maps.head_builder import HeadBuilder
@@ -115,7 +116,7 @@ class FcToGap(Rewrite):
         exact = constant_over_space(subject, head, plans)
         if exact == "no" and head.joined:
             why = f"its FC reads several feature maps, and {_DIFFERS}"
-            reason = f"{why}: use --fc-to-conv, which is exact"
+            reason = f"{why}: use {option('--fc-to-conv')}, which is exact"
             return Site(self.name, first, None, reason, before, None, target=head)
         if exact != "no" and options.method not in _ALLOWS_EXACT:
             words = f"'{options.method}' was requested, although pooling would be exact"

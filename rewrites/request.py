@@ -7,6 +7,7 @@ from typing import Any
 
 from onnxshare.errors import UsageError
 from onnxshare.support import plugins
+from onnxshare.support.option_text import option
 from rewrites import ALL
 from rewrites.base import Options, Rewrite
 from rewrites.small_heads.sample_split import check_method
@@ -75,14 +76,17 @@ def _named(name: str) -> Rewrite:
 
 def _check(names: set[str], options: Options, *, given: bool) -> None:
     if {"fc-to-conv", "conv-to-fc"} <= names:
-        raise UsageError("--conv-to-fc undoes --fc-to-conv", "request one of them")
+        raise UsageError(
+            f"{option('--conv-to-fc')} undoes {option('--fc-to-conv')}", "request one of them"
+        )
     if options.fully_convolutional and "fc-to-conv" not in names:
-        raise UsageError("--fully-convolutional needs --fc-to-conv")
+        raise UsageError(f"{option('--fully-convolutional')} needs {option('--fc-to-conv')}")
     if options.pool_outputs and not options.fully_convolutional:
-        raise UsageError("--pool-outputs needs --fully-convolutional")
+        raise UsageError(f"{option('--pool-outputs')} needs {option('--fully-convolutional')}")
     if options.approximate and not given:
         raise UsageError(
-            "--approximate needs inputs to fit to", "give some with --samples FILE.npz or a folder"
+            f"{option('--approximate')} needs inputs to fit to",
+            f"give some with {option('--samples FILE.npz')} or a folder",
         )
     if options.small_head:
         check_method(options, names, given=given)

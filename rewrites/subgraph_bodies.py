@@ -22,6 +22,7 @@ from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.io.load import Model
 from onnxshare.io.node_reader import all_nodes, refill
 from onnxshare.shapes.inference import InputShapes, Shapes, infer
+from onnxshare.support.option_text import option
 from rewrites.base import Change, Site, refuse
 from rewrites.moved_weights import Moved
 
@@ -271,13 +272,13 @@ def judged(body: Body, site: Site, *, sliding: bool) -> Site:
     if sliding:
         return refuse(
             site,
-            f"it is in the body of {holder}, whose outputs keep their sizes: use --fc-to-conv "
-            "without --fully-convolutional",
+            f"it is in the body of {holder}, whose outputs keep their sizes: use "
+            f"{option('--fc-to-conv')} without {option('--fully-convolutional')}",
         )
     if site.exact is False:
         return refuse(
             site,
             f"{site.detail}; it is in the body of {holder}, where nothing can be fitted: use "
-            "--fc-to-conv, which is exact",
+            f"{option('--fc-to-conv')}, which is exact",
         )
     return site

@@ -29,6 +29,7 @@ from onnxshare.graph.index import Graph, Node
 from onnxshare.io.load import Model, ModelSource, load
 from onnxshare.shapes.inference import InputShapes, Shapes
 from onnxshare.support.garbage_collection import paused
+from onnxshare.support.option_text import option
 from onnxshare.weights.index import Progress
 
 #: What the rewrites say of each head: per rewrite what it would give, or why it is refused.
@@ -220,7 +221,7 @@ def _to_set(open_sizes: Mapping[str, str]) -> str:
     """Which sizes of inputs are open, and the options that set all of them; "" if none are."""
     if not open_sizes:
         return ""
-    options = " ".join(dict.fromkeys(open_sizes.values()))
+    options = option(" ".join(dict.fromkeys(open_sizes.values())))
     return f"; sizes that are open: {_some(list(open_sizes))}; set them all, as in {options}"
 
 

@@ -23,6 +23,7 @@ from onnxshare.graph.onnx_sandbox import InferenceRefused
 from onnxshare.io.tensors import Array
 from onnxshare.shapes.computed_sizes import label
 from onnxshare.shapes.inference import InputShapes, Shapes, infer
+from onnxshare.support.option_text import option
 
 #: How onnx's inference reports one node: its operator, its name if it has one, and what is wrong.
 #: It has no codes, so its words must do.
@@ -69,7 +70,7 @@ def survey(graph: Graph, input_shapes: InputShapes | None = None) -> Survey:
         raise ModelError(
             f"{graph.model.name}: {_sentence(proven, proof.shapes)}",
             "no runtime can run this model: export it again"
-            + (", or give other sizes with --input-shape" if input_shapes else ""),
+            + (f", or give other sizes with {option('--input-shape')}" if input_shapes else ""),
         )
     for_one, alone = _look(graph, input_shapes, 1, proven=True)
     if alone is not None:

@@ -15,6 +15,7 @@ from onnxshare.checks.results import ModelReport
 from onnxshare.checks.rules import BY_OPTION
 from onnxshare.errors import OnnxShareError
 from onnxshare.io.load import load
+from onnxshare.support.option_text import option
 
 #: Checks models and returns their reports in the same order.
 CheckAll = Callable[[Sequence[Job]], Sequence[ModelReport]]
@@ -42,7 +43,7 @@ def baseline_at(
     Raises:
         UsageError: git is not there, this is not a repository, or there is no such commit.
     """
-    commit = Commit(ref, "--baseline-ref")
+    commit = Commit(ref, option("--baseline-ref"))
     former = former_names(commit, jobs, root)
     changed = changed_since(commit, jobs, samples=samples)
     same = [job.key for job in jobs if job not in changed and job.key]

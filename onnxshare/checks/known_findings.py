@@ -101,7 +101,7 @@ class Baseline:
     def stale(self, models: Iterable[str], met: set[str], root: Path | None) -> list[str]:
         """The known findings of these models, by `ModelReport.name`, that were not found any more,
         and the models that are not there any more below a folder, if one is given, as text."""
-        advice = ", shrink the baseline with --update-baseline"
+        advice = ", shrink the baseline with `onnxshare check --update-baseline`"
         missed = [
             f"baseline {item['code']} {_place(item)}: not found any more{advice}"
             for item in self._missed(models, met)
@@ -140,7 +140,7 @@ def read_baseline(path: Path) -> Baseline:
     Raises:
         UsageError: it cannot be read, or is not a baseline.
     """
-    remedy = "write it anew with --write-baseline"
+    remedy = "write it anew with `onnxshare check --write-baseline`"
     try:
         document = json.loads(read_user_file(path, UsageError))
     except FileNotFoundError:

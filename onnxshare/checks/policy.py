@@ -13,6 +13,7 @@ from onnxshare.checks.results import Limit, Severity
 from onnxshare.checks.rule import Rule
 from onnxshare.checks.rules import BY_CODE, BY_OPTION, LISTS, RULES, SETTINGS
 from onnxshare.errors import UsageError, hint
+from onnxshare.support.option_text import option
 
 if TYPE_CHECKING:
     from onnxshare.shapes.inference import InputShapes
@@ -121,13 +122,13 @@ class Policy:
         """
         problems: list[str] = []
         given = {name: value for name, value in options.items() if value is not None}
-        report_unknown(given, BY_OPTION, "--", problems)
-        parsed = read_limits(given, "--", problems)
+        report_unknown(given, BY_OPTION, option("--"), problems)
+        parsed = read_limits(given, option("--"), problems)
         limits = {**self.limits, **parsed}
         over = {BY_OPTION[name].code for name in parsed}
         switched_on: set[str] = set()
         for word in select:
-            for code in find_codes([word], "--select", problems):
+            for code in find_codes([word], option("--select"), problems):
                 rule = BY_CODE[code]
                 if limits.get(rule.option, False) is not False:
                     switched_on.add(rule.option)
@@ -135,9 +136,10 @@ class Policy:
                     switched_on.add(rule.option)
                     limits[rule.option] = rule.default
                 elif word != code[:2]:  # of a family, those that need a limit are left out
-                    problems.append(f"--select {code}: needs a limit, give --{rule.option}")
-        out = set(find_codes(ignore, "--ignore", problems))
-        quiet = find_codes(warn, "--warn", problems)
+                    limit = option(f"--{rule.option}")
+                    problems.append(f"{option('--select')} {code}: needs a limit, give {limit}")
+        out = set(find_codes(ignore, option("--ignore"), problems))
+        quiet = find_codes(warn, option("--warn"), problems)
         fail_on(problems, "")
         return replace(
             self,

@@ -27,6 +27,7 @@ from onnxshare.checks.results import Limit
 from onnxshare.checks.rules import BY_CODE, BY_OPTION, LISTS, SETTINGS
 from onnxshare.errors import UsageError
 from onnxshare.io.user_files import read_user_file
+from onnxshare.support.option_text import option
 
 #: The file that is looked for first; `[tool.onnxshare]` in PYPROJECT comes second.
 POLICY_FILE = "onnxshare.toml"
@@ -92,7 +93,9 @@ def _read_toml(path: Path) -> tuple[dict[str, Any], str]:
         text = read_user_file(path, UsageError).decode()
         return tomllib.loads(text), text
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file", "check the path after --config") from None
+        raise UsageError(
+            f"{path}: no such file", f"check the path after {option('--config')}"
+        ) from None
     except UnicodeDecodeError:
         raise UsageError(f"{path}: is not UTF-8 text", "give a TOML file") from None
     except (ValueError, RecursionError) as error:
@@ -160,9 +163,9 @@ class _Reader:
             table = {}
         report_unknown(table, BY_OPTION, f"{prefix}.", self.problems, more)
         limits = read_limits(table, f"{prefix}.", self.problems)
-        for option, limit in limits.items():
-            if BY_OPTION[option].unit == "model" and isinstance(limit, str):
-                limits[option] = self._beside(limit)
+        for name, limit in limits.items():
+            if BY_OPTION[name].unit == "model" and isinstance(limit, str):
+                limits[name] = self._beside(limit)
         return table, limits
 
     def _words(self, table: Mapping[str, Any], key: str, prefix: str) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from onnxshare.checks.limits import Unit, show
+from onnxshare.support.option_text import option
 
 if TYPE_CHECKING:
     from onnxshare.analysis.results import HeadFacts, Inspection
@@ -189,7 +190,7 @@ def unknown(subject: Subject, what: str) -> Problem:
     sizes = [word for name in open_inputs for word in ("--input-shape", f"{name}:SIZES")]
     return Problem(
         f"cannot be judged: {what}; it may depend on the sizes of {names}, which the policy's "
-        "`input-shapes` or --input-shape set",
+        f"`input-shapes` or {option('--input-shape')} set",
         None,
         command("inspect", subject.name, *sizes),
     )

@@ -13,6 +13,7 @@ from onnxshare.cli.fast_path import plain_inspect
 from onnxshare.cli.streams import prepared
 from onnxshare.errors import OnnxShareError, printable
 from onnxshare.support.numbers import whole_number
+from onnxshare.support.option_text import called_by_the_command_line
 from onnxshare.support.plugins import blamed
 
 #: What a full disk answers.
@@ -62,7 +63,7 @@ def run(arguments: list[str]) -> int:
 
 def _answer(arguments: list[str]) -> int:
     try:
-        with blamed():
+        with called_by_the_command_line(), blamed():
             code = _call(arguments)
         sys.stdout.flush()
         return code

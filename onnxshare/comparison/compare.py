@@ -35,6 +35,7 @@ from onnxshare.runtime.session_pair import Sessions
 from onnxshare.runtime.timing import latencies
 from onnxshare.samples.input_specs import structural_difference, unmatched
 from onnxshare.samples.samples import ImageOptions, Samples, Source, random_samples, read_samples
+from onnxshare.support.option_text import option
 
 
 def compare(
@@ -100,7 +101,9 @@ def compare(
     tolerance = Tolerance(keep, max_error)
     tolerance.check()
     if tolerance and (samples is None or (isinstance(samples, Samples) and samples.random)):
-        raise UsageError("random samples say nothing about an approximation", "give --samples")
+        raise UsageError(
+            "random samples say nothing about an approximation", f"give {option('--samples')}"
+        )
     memory = None if run_limits is None else run_limits.memory
     given = left, right = load(a), load(b)
     chosen = choose(provider)
@@ -108,7 +111,7 @@ def compare(
     interface = Interface(map_input or {}, map_output or {}, outputs, cast=bool(tolerance))
     left, right = interface.align(left, right)
     if reason := unmatched(left.skeleton, right.skeleton):
-        return Comparison(Verdict.NOT_RUN, f"{reason}: {_MATCH}", chosen.label)
+        return Comparison(Verdict.NOT_RUN, f"{reason}: {_match()}", chosen.label)
     other = "" if tolerance else advice(left.skeleton, right.skeleton)
     reason = structural_difference(left.skeleton, right.skeleton)
     if reason:
@@ -147,7 +150,10 @@ def compare(
 
 _SAME = "the models are equal byte for byte"
 
-_MATCH = "say with --map-input, --map-output or --outputs which stand for each other"
+
+def _match() -> str:
+    names = f"{option('--map-input')}, {option('--map-output')} or {option('--outputs')}"
+    return f"say with {names} which stand for each other"
 
 
 _UNROUNDED = (

@@ -43,6 +43,7 @@ from onnxshare.comparison.weight_difference import weight_difference
 from onnxshare.errors import OnnxShareError
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.samples.samples import Array, Samples
+from onnxshare.support.option_text import option
 
 #: Factors on random inputs, tried in turn while the outputs do not live.
 SCALES = (1e-2, 1e2, 1e-4, 1e4)
@@ -112,7 +113,7 @@ def _with_weights_read(task: Task, last: Round) -> Comparison:
     if shown:
         return last.saying(f"{cause}; {shown}", Verdict.DIFFERENT).found
     return last.saying(
-        f"{cause}; but no output shows it ({last.found.reason}): pass other --samples",
+        f"{cause}; but no output shows it ({last.found.reason}): pass other {option('--samples')}",
         Verdict.INCONCLUSIVE,
     ).found
 
@@ -159,7 +160,7 @@ def _with_parts_run(task: Task, last: Round) -> Comparison:
             return again.saying(f"{part.words}: {again.found.reason}").found
     return last.saying(
         f"{part.words}: run alone, that makes a difference; but no output shows it "
-        f"({last.found.reason}): pass other --samples",
+        f"({last.found.reason}): pass other {option('--samples')}",
         Verdict.INCONCLUSIVE,
     ).found
 

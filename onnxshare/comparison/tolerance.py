@@ -13,6 +13,7 @@ from onnxshare.comparison.tensor_statistics import agreement_lower_bound
 from onnxshare.comparison.wider_graph import HALF, float_types
 from onnxshare.errors import UsageError
 from onnxshare.graph.operator_traits import traits_of
+from onnxshare.support.option_text import option
 
 if TYPE_CHECKING:
     from onnxshare.comparison.verdict import Judged
@@ -48,7 +49,10 @@ class Tolerance:
         """
         outputs = [item for item in judged if not item.row.internal]
         if self.keep is not None and not any(map(_has_classes, outputs)):
-            raise UsageError("no output has classes for --keep", "give --max-error instead")
+            raise UsageError(
+                f"no output has classes for {option('--keep')}",
+                f"give {option('--max-error')} instead",
+            )
         found = [pair for item in outputs for pair in self._of(item)]
         broken = [words for kept, words in found if not kept]
         return not broken, "; ".join(broken or [words for _, words in found])
@@ -64,7 +68,7 @@ class Tolerance:
         if tally.numeric and self.max_error is not None:
             yield self._error(name, item)
         elif not classes and item.excess:
-            more = "--max-error" if tally.numeric else "--keep"
+            more = option("--max-error") if tally.numeric else option("--keep")
             what = tally.problem or "differs by more than rounding"
             yield False, f"{name} {what}: give {more} too if that is allowed"
 
@@ -100,8 +104,8 @@ def advice(a: onnx.ModelProto, b: onnx.ModelProto) -> str:
     for kind, found in (("quantized", _quantizes), ("in half precision", _halves)):
         if found(b) and not found(a):
             return (
-                f"B is {kind}, and A is not: give --samples, and say which error is allowed "
-                "with --keep 99% or --max-error 1%"
+                f"B is {kind}, and A is not: give {option('--samples')}, and say which error is "
+                f"allowed with {option('--keep 99%')} or {option('--max-error 1%')}"
             )
     return ""
 

@@ -43,6 +43,7 @@ from onnxshare.comparison.tensor_statistics import Floats, Tally, agreement_lowe
 from onnxshare.comparison.tolerance import NONE, Tolerance
 from onnxshare.io.node_reader import reads
 from onnxshare.io.tensors import Array
+from onnxshare.support.option_text import option
 
 #: Tolerance over noise. The noise is a maximum over few runs and another kernel may round more.
 FACTOR = 16.0
@@ -220,7 +221,7 @@ def _approximate(judged: Sequence[Judged], promise: Promise, random: bool) -> tu
     if random:
         return Verdict.INCONCLUSIVE, (
             f"{promise.rewrite} is an approximation, and random samples say nothing about it: "
-            "pass --samples"
+            f"pass {option('--samples')}"
         )
     kept, words = hold([item.row for item in judged], promise)
     if kept and not any(item.lives for item in judged):
@@ -268,11 +269,11 @@ def _dead(judged: Sequence[Judged], dead: Sequence[str]) -> str:
     if item.tally.samples < 2:
         return (
             f"output '{dead[0]}' was seen once, and one sample cannot show whether it moves with "
-            "the inputs, so equal values prove nothing: pass more --samples"
+            f"the inputs, so equal values prove nothing: pass more {option('--samples')}"
         )
     return (
         f"output '{dead[0]}' barely changes with these inputs ({share} of its channels do), so "
-        "equal values prove nothing: pass other --samples"
+        f"equal values prove nothing: pass other {option('--samples')}"
     )
 
 

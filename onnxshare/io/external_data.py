@@ -26,12 +26,17 @@ import onnx
 from onnxshare.errors import ModelFileError
 from onnxshare.io.memory_map import CHANGED, Identity, identity, map_descriptor
 from onnxshare.io.tensors import Array, from_raw, raw_bytes
+from onnxshare.support.option_text import option
 
 #: Whether components can be opened one below the other.
 _WALKS = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 
 _ABOVE = "put the data file into the model's folder"
-_LINK = "replace it by the file itself, or allow links into a folder with --follow-symlinks FOLDER"
+
+
+def _link() -> str:
+    way = option("--follow-symlinks FOLDER")
+    return f"replace it by the file itself, or allow links into a folder with {way}"
 
 
 class Refused(Exception):
@@ -79,7 +84,8 @@ def open_real(folder: Path, location: str, allowed: Path) -> int:
         except _Linked:
             raise Refused(
                 f"'{location}' is a link out of {allowed}",
-                "name the folder that it leads to with --follow-symlinks, if you trust that",
+                f"name the folder that it leads to with {option('--follow-symlinks')}, if you "
+                "trust that",
             ) from None
     # Opened without links from there, so that nobody can turn the way aside in between.
     file = _open(home, list(real.relative_to(home).parts), location)
@@ -118,7 +124,7 @@ def _open(folder: Path, parts: list[str], location: str) -> int:
         ) from None
     except OSError as error:
         if _is_link(folder, parts):
-            raise _Linked(f"'{location}' is a symbolic link, or lies behind one", _LINK) from None
+            raise _Linked(f"'{location}' is a symbolic link, or lies behind one", _link()) from None
         if error.errno in (errno.ENXIO, errno.ENODEV):
             raise Refused(f"'{location}' is not a regular file") from None
         raise Refused(f"'{location}' cannot be opened: {error.strerror}") from None
@@ -142,7 +148,7 @@ def _open_without_walking(folder: Path, parts: list[str], location: str) -> int:
     """Where components cannot be opened one by one (Windows): look, open, and make sure that
     what was opened is what was looked at."""
     if _is_link(folder, parts):
-        raise _Linked(f"'{location}' is a symbolic link, or lies behind one", _LINK)
+        raise _Linked(f"'{location}' is a symbolic link, or lies behind one", _link())
     path = folder.joinpath(*parts)
     seen = path.lstat()
     if not stat.S_ISREG(seen.st_mode):
@@ -172,7 +178,7 @@ def _checked(file: int, location: str, *, hard_links: bool) -> int:
     elif not stat.S_ISREG(info.st_mode):
         refused = Refused(f"'{location}' is not a regular file")
     elif info.st_nlink > 1 and not hard_links:
-        refused = _Linked(f"'{location}' is a hard link: the file has other names, too", _LINK)
+        refused = _Linked(f"'{location}' is a hard link: the file has other names, too", _link())
     if refused is not None:
         os.close(file)
         raise refused

@@ -16,8 +16,12 @@ from pathlib import Path
 
 from onnxshare.errors import ModelFileError, UsageError
 from onnxshare.io.memory_map import map_descriptor
+from onnxshare.support.option_text import option
 
 _EXPORT = "export the model to ONNX first"
+
+#: What to do with arrays; {} is where they go.
+_ARRAYS = "give the model first; arrays go to {}"
 
 # (first bytes, what it is, what to do); the longest prefixes come first where they nest.
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
@@ -29,7 +33,7 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (a Keras model?)", _EXPORT),
     *((bytes((0x80, n)), "a pickle (a PyTorch checkpoint?)", _EXPORT) for n in range(2, 6)),
     (b"GGUF", "a GGUF file", _EXPORT),
-    (b"\x93NUMPY", "a NumPy array", "give the model first; arrays go to --samples"),
+    (b"\x93NUMPY", "a NumPy array", _ARRAYS),
     (b"\x7fELF", "a program or library", "give the .onnx file"),
     (b"%PDF-", "a PDF document", "give the .onnx file"),
 )
@@ -47,7 +51,7 @@ def describe(head: bytes, size: int | None = None) -> tuple[str, str] | None:
         return _archive(head)
     for prefix, what, remedy in _SIGNATURES:
         if head.startswith(prefix):
-            return what, remedy
+            return what, remedy.format(option("--samples"))
     if head[4:8] == b"TFL3":
         return "a TensorFlow Lite model", "convert the model to ONNX first"
     if head[4:8] == b"ORTM":
@@ -78,7 +82,10 @@ def _archive(head: bytes) -> tuple[str, str]:
     if entry in (b"metadata.json", b"config.json", b"model.weights.h5"):
         return "a Keras file (a ZIP archive)", _EXPORT
     if entry.endswith(b".npy"):
-        return "an .npz file of NumPy arrays", "give the model first; arrays go to --samples"
+        return (
+            "an .npz file of NumPy arrays",
+            _ARRAYS.format(option("--samples")),
+        )
     if entry.endswith(b".onnx"):
         return "a ZIP archive with a model in it", "unpack it first"
     return "a ZIP archive (a PyTorch or Keras file?)", _EXPORT

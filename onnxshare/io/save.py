@@ -24,6 +24,7 @@ from onnxshare.io.external_data import Reference
 from onnxshare.io.load import PROTOBUF_LIMIT, Model, load
 from onnxshare.io.serialize import Block, Buffer, Piece, chunks, has_external, lay_out, pieces, size
 from onnxshare.io.text_formats import text_form
+from onnxshare.support.option_text import option
 
 
 def check_output(path: Path, *, force: bool, report: bool = False) -> None:
@@ -49,9 +50,14 @@ def check_output(path: Path, *, force: bool, report: bool = False) -> None:
         raise OutputError(f"{path}: is a device, a pipe or a socket", "name a regular file")
     if path.exists() and not force:
         if not report:
-            raise OutputError(f"{path}: already exists", "add --force to overwrite it, or use -o")
+            raise OutputError(
+                f"{path}: already exists",
+                f"add {option('--force')} to overwrite it, or name another file",
+            )
         if not _is_report(path):
-            raise OutputError(f"{path}: exists, and is not a report", "add --force to overwrite it")
+            raise OutputError(
+                f"{path}: exists, and is not a report", f"add {option('--force')} to overwrite it"
+            )
     folder = path.parent
     if not folder.is_dir():
         raise OutputError(f"{folder}: no such folder", "create it first")
@@ -298,7 +304,8 @@ def _move(name: Path, path: Path, *, force: bool) -> None:
         atomic_write.move(name, path, force=force)
     except FileExistsError:
         raise OutputError(
-            f"{path}: already exists", "add --force to overwrite it, or use -o"
+            f"{path}: already exists",
+            f"add {option('--force')} to overwrite it, or name another file",
         ) from None
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error

@@ -34,6 +34,7 @@ from onnxshare.model_family.shared_tensors import (
     lay_out_family,
 )
 from onnxshare.runtime.limits import RunLimits
+from onnxshare.support.option_text import option
 from onnxshare.support.progress import report
 
 #: Random samples that both models run on.
@@ -164,7 +165,7 @@ def _new_members(
         if path.exists() and not force:
             raise OutputError(
                 f"{path}: already exists, and is another model",
-                "rename one of them, or add --force to overwrite it",
+                f"rename one of them, or add {option('--force')} to overwrite it",
             )
         yield Member(name, model)
 
@@ -297,7 +298,7 @@ def _prove(original: Model, written: Model, digests: Mapping[int, bytes], how: _
         raise RewriteError(
             f"{original.name}: nothing was written, because the outputs were not shown to be "
             f"bit-equal: {found.reason}",
-            "add --no-validate to compare graphs and tensors alone",
+            f"add {option('--no-validate')} to compare graphs and tensors alone",
         )
     return _PROVEN.format(found.samples)
 

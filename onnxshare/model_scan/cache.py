@@ -14,6 +14,7 @@ from onnxshare.io.atomic_write import replace_file
 from onnxshare.model_scan.remote_file import filesystem, is_address
 from onnxshare.model_scan.results import ScanRow
 from onnxshare.support.dataclass_tools import plain
+from onnxshare.support.option_text import option
 from onnxshare.version import __version__
 
 
@@ -36,7 +37,8 @@ class RowCache:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UsageError(
-                    f"--cache {folder}: {error.strerror}", "name a folder that can be written"
+                    f"{option(f'--cache {folder}')}: {error.strerror}",
+                    "name a folder that can be written",
                 ) from None
 
     def find(self, path: str, state: str | None) -> ScanRow | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from onnxshare.errors import UsageError
+from onnxshare.support.option_text import option
 from onnxshare.support.process_pool import CRASHED
 
 Item = TypeVar("Item")
@@ -42,13 +43,15 @@ def run_on_dask(
         from distributed import Client, as_completed, wait
     except ImportError:
         raise UsageError(
-            "--scheduler needs Dask, which is not installed", "pip install 'onnxshare[dask]'"
+            f"{option('--scheduler')} needs Dask, which is not installed",
+            "pip install 'onnxshare[dask]'",
         ) from None
     try:
         client = Client(scheduler, timeout="10s")
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"--scheduler {scheduler}: cannot be reached: {error}", "start one with dask scheduler"
+            f"{option(f'--scheduler {scheduler}')}: cannot be reached: {error}",
+            "start one with dask scheduler",
         ) from None
     with client:
         batches = [items[at : at + _BATCH] for at in range(0, len(items), _BATCH)]

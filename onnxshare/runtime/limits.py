@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from onnxshare.errors import UsageError
 from onnxshare.support import memory
+from onnxshare.support.option_text import option
 
 #: Less than this holds no ONNX Runtime.
 LEAST_MEMORY = 256 * 2**20
@@ -45,11 +46,13 @@ class RunLimits:
                 f"a time-out of {self.timeout:g} s is none", "give seconds, or leave it out"
             )
         if self.in_process and (self.timeout is not None or self.memory is not None):
-            raise UsageError("limits on time and memory need a process", "leave --in-process out")
+            raise UsageError(
+                "limits on time and memory need a process", f"leave {option('--in-process')} out"
+            )
         if self.memory is not None and not memory.can_limit():
             raise UsageError(
                 "this system cannot hold a process to a limit of memory: only Linux can",
-                "leave --memory-limit out",
+                f"leave {option('--memory-limit')} out",
             )
         if self.memory is not None and self.memory < LEAST_MEMORY:
             raise UsageError(
@@ -83,7 +86,9 @@ def parse_memory(text: str) -> int:
     """
     found = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([kmgt]?)(i?)b?\s*", text.lower())
     if found is None or (found[3] and not found[2]):
-        raise UsageError(f"--memory-limit '{text[:80]}' is not a size", "write 4GB or 512MiB")
+        raise UsageError(
+            f"{option('--memory-limit', text[:80])} is not a size", "write 4GB or 512MiB"
+        )
     unit = (1024 if found[3] else 1000) ** " kmgt".index(found[2] or " ")
     return int(float(found[1]) * unit)
 

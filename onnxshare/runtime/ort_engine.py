@@ -19,6 +19,7 @@ from onnxshare.errors import RuntimeFailure
 from onnxshare.runtime.onnx_runtime import first_line, import_runtime, quiet
 from onnxshare.runtime.provider_probe import plugged_in, preload, start
 from onnxshare.runtime.provider_table import CPU, CUDA, REFERENCE
+from onnxshare.support.option_text import option
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -34,9 +35,13 @@ _NO_KERNEL = re.compile(r"Could not find an implementation for (\w+)(?:\((\d+)\)
 #: The oldest version of the standard whose operators ONNX Runtime has.
 OLDEST_RUN = 7
 
-_NO_KERNEL_REMEDY = (
-    "it has that operator in other types: choose another --provider, or give the models in float32"
-)
+
+def _no_kernel_remedy() -> str:
+    way = option("--provider")
+    return (
+        f"it has that operator in other types: choose another {way}, or give the models in float32"
+    )
+
 
 _OLD_REMEDY = f"its opset is below {OLDEST_RUN}: convert it with onnx.version_converter first"
 
@@ -48,8 +53,8 @@ def _remedy(operator: str, since: str | None) -> str:
     try:
         newer = onnx.defs.get_schema(operator, OLDEST_RUN).since_version
     except onnx.defs.SchemaError:
-        return _NO_KERNEL_REMEDY
-    return _OLD_REMEDY if newer > int(since or newer) else _NO_KERNEL_REMEDY
+        return _no_kernel_remedy()
+    return _OLD_REMEDY if newer > int(since or newer) else _no_kernel_remedy()
 
 
 #: ONNX's number of bfloat16, which NumPy does not know by itself.

@@ -7,6 +7,7 @@ and then a one-node session must run with the fallback to the CPU forbidden (`pr
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,8 +25,15 @@ from onnxshare.runtime.provider_table import (
     Way,
     gpu_provider,
 )
+from onnxshare.support.option_text import option
 
-_ELSE = "use --provider auto or cpu"
+
+def _asked(request: str) -> str:
+    return option(f"--provider {shlex.quote(request)}")
+
+
+def _else() -> str:
+    return f"use {option('--provider auto')} or cpu"
 
 
 @dataclass(frozen=True)
@@ -84,8 +92,8 @@ def choose(request: str = "auto") -> Provider:
             found.append(provider_probe.probe(known, place))
     if found[-1].problem:
         installed = known.name == CUDA or provider_probe.is_installed(known)
-        remedy = _ELSE if installed else f"{known.install}, or {_ELSE}"
-        raise RuntimeFailure(f"--provider {request}: {found[-1].problem}", remedy)
+        remedy = _else() if installed else f"{known.install}, or {_else()}"
+        raise RuntimeFailure(f"{_asked(request)}: {found[-1].problem}", remedy)
     return _provider(known, known.ways[len(found) - 1], found[-1])
 
 
@@ -126,11 +134,11 @@ def _other(request: str, wanted: str) -> Provider:
         if name.lower().removesuffix(SUFFIX.lower()) == wanted:
             problem = provider_probe.try_provider(name).problem
             if problem:
-                raise RuntimeFailure(f"--provider {request}: does not work here: {problem}", _ELSE)
+                raise RuntimeFailure(f"{_asked(request)}: does not work here: {problem}", _else())
             return Provider(name, name.removesuffix(SUFFIX), hardware=None)
     names = [known.title for known in GPU_PROVIDERS]
     others = [name.removesuffix(SUFFIX) for name in available if gpu_provider(name) is None]
     raise UsageError(
-        f"--provider {request}: there is no such provider",
+        f"{_asked(request)}: there is no such provider",
         f"choose auto or one of {', '.join((*names, *others))}",
     )

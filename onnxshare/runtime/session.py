@@ -17,6 +17,7 @@ from onnxshare.runtime.ort_weights import prepare, with_outputs
 from onnxshare.runtime.providers import Provider, choose
 from onnxshare.runtime.session_host import Host, LocalHost, Opened, place_for
 from onnxshare.samples.input_specs import batching, input_specs
+from onnxshare.support.option_text import option
 
 #: The outputs of all samples together may be so many times as large as those of one run.
 _RUNS_RETURNED = 4
@@ -195,7 +196,7 @@ class Session:
             if most is not None and size > _RUNS_RETURNED * most:
                 raise OutOfMemory(
                     f"its outputs take more than {size / 1e9:.3g} GB together",
-                    "give fewer samples, or raise that with --memory-limit",
+                    f"give fewer samples, or raise that with {option('--memory-limit')}",
                 )
         try:
             return {name: _joined(parts) for name, parts in pieces.items()}

@@ -22,6 +22,7 @@ from onnxshare.io.memory_map import place
 from onnxshare.io.tensors import Array
 from onnxshare.runtime import pipe_messages
 from onnxshare.support.child_environment import child_environment
+from onnxshare.support.option_text import option
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -94,7 +95,8 @@ class ChildProcess:
             )
         except OSError as error:
             raise RuntimeFailure(
-                f"no process can be started for it: {error.strerror}", "use --in-process"
+                f"no process can be started for it: {error.strerror}",
+                f"use {option('--in-process')}",
             ) from error
         finally:
             if theirs is not None:
@@ -140,7 +142,8 @@ class ChildProcess:
             raise OutOfMemory(
                 f"what it returns takes {error.args[0] / 1e9:.3g} GB at once, which is more than "
                 "this process takes",
-                "raise that with --memory-limit, or run it on a machine with more memory",
+                f"raise that with {option('--memory-limit')}, or run it on a machine with more "
+                "memory",
             ) from None
         except (pipe_messages.Closed, OSError):
             raise self._death(seconds, what) from None
@@ -187,7 +190,7 @@ class ChildProcess:
         if self._expired:
             return RuntimeFailure(
                 f"ONNX Runtime takes longer than {seconds:.3g} s to {what} it",
-                "give it more time with --timeout SECONDS",
+                f"give it more time with {option('--timeout SECONDS')}",
             )
         if any(sign in words.lower() for sign in (*_LACKS_MEMORY, "memoryerror")):
             return self._too_little()
@@ -211,7 +214,7 @@ class ChildProcess:
             return OutOfMemory("it needs more memory than there is")
         return OutOfMemory(
             f"it needs more memory than its process may have ({self._memory / 1e9:.3g} GB)",
-            "raise that with --memory-limit, or run it on a machine with more",
+            f"raise that with {option('--memory-limit')}, or run it on a machine with more",
         )
 
     def _given(self, weights: Mapping[str, tuple[int, Array]]) -> dict[str, Any]:
@@ -283,7 +286,7 @@ def _nameless_file() -> IO[bytes]:
     except OSError as error:
         raise RuntimeFailure(
             f"no process can be started for it: {error.strerror}",
-            "set TMPDIR to a folder that can be written, or use --in-process",
+            f"set TMPDIR to a folder that can be written, or use {option('--in-process')}",
         ) from error
 
 

@@ -32,6 +32,7 @@ from onnxshare.samples.conform import (
 )
 from onnxshare.samples.input_specs import Batching, InputSpec
 from onnxshare.samples.lazy_arrays import Bounds, Piece, gather
+from onnxshare.support.option_text import option
 
 
 def read_npz(path: Path, specs: Sequence[InputSpec], bounds: Bounds) -> dict[str, Array]:
@@ -48,7 +49,8 @@ def read_npz(path: Path, specs: Sequence[InputSpec], bounds: Bounds) -> dict[str
         if announced > bounds.unpacked(path.stat().st_size):  # a small ZIP can announce terabytes
             raise SamplesError(
                 f"{path}: unpacks to {announced / 2**30:.1f} GiB",
-                "give fewer samples, or .npy files, or raise the bound with --memory-limit",
+                "give fewer samples, or .npy files, or raise the bound with "
+                + option("--memory-limit"),
             )
         with np.load(path, allow_pickle=False) as file:
             chosen = _match_keys(list(file.files), specs, path)

@@ -20,6 +20,7 @@ from onnxshare.io.tensors import Array
 from onnxshare.io.user_files import read_user_file
 from onnxshare.samples.input_specs import Batching, InputSpec
 from onnxshare.support.numbers import whole_number
+from onnxshare.support.option_text import option
 
 #: What NumPy and zipfile raise on files that are not what they should be.
 BROKEN = (
@@ -101,7 +102,7 @@ def require_file(path: Path) -> None:
         SamplesError: it is not.
     """
     if not path.exists():
-        raise SamplesError(f"{path}: no such file or folder", "check --samples")
+        raise SamplesError(f"{path}: no such file or folder", f"check {option('--samples')}")
     if not path.is_file():
         raise SamplesError(f"{path}: is not a regular file")
 

@@ -18,6 +18,7 @@ from onnxshare.samples.conform import check_shape, first_line, fit, only_input, 
 from onnxshare.samples.input_specs import Batching, InputSpec
 from onnxshare.samples.lazy_arrays import Bounds, Piece, gather
 from onnxshare.support.numbers import whole_number
+from onnxshare.support.option_text import option
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -74,7 +75,7 @@ class ImageOptions:
                 raise ValueError
         except ValueError:
             raise UsageError(
-                f"--normalize '{self.normalize}' does not suit images of {channels} "
+                f"{option('--normalize', self.normalize)} does not suit images of {channels} "
                 f"channel{'' if channels == 1 else 's'}",
                 f"give {', '.join(_NAMED)}, or MEAN/STD, each one number or {channels}",
             ) from None
@@ -90,7 +91,8 @@ class ImageOptions:
         sizes = [whole_number(part) or 0 for part in parts]
         if len(sizes) > 2 or not all(0 < size < 2**15 for size in sizes):
             raise UsageError(
-                f"--resize '{self.resize}' is not a size", "give SIDE or HEIGHTxWIDTH, such as 256"
+                f"{option('--resize', self.resize)} is not a size",
+                "give SIDE or HEIGHTxWIDTH, such as 256",
             )
         return tuple(sizes)
 
@@ -141,7 +143,7 @@ def image_pieces(
                 raise SamplesError(
                     f"{file}: becomes {'×'.join(map(str, values.shape))}, and {files[0].name} "
                     f"{'×'.join(map(str, shape))}",
-                    "give one size for all with --resize HEIGHTxWIDTH",
+                    f"give one size for all with {option('--resize HEIGHTxWIDTH')}",
                 )
             if spec.dtype.kind in "iu":
                 values = np.rint(values)
@@ -172,7 +174,7 @@ def _frame(spec: InputSpec, batch: Batching, options: ImageOptions, path: Path) 
         return _Frame(1, shape[0], shape[1], "hw")
     chosen = _layout(spec, shape) if options.layout == "auto" else options.layout
     if chosen not in ("nchw", "nhwc"):
-        raise UsageError(f"--layout '{options.layout}' is neither nchw nor nhwc nor auto")
+        raise UsageError(f"{option('--layout', options.layout)} is neither nchw nor nhwc nor auto")
     channels, height, width = shape if chosen == "nchw" else (shape[2], shape[0], shape[1])
     if channels is not None and channels not in _MODES:
         raise SamplesError(
@@ -193,7 +195,7 @@ def _layout(spec: InputSpec, shape: Sequence[int | None]) -> str:
             break
     raise UsageError(
         f"input '{spec.name}' {spec.words} does not say where its channels are",
-        "say --layout nchw or --layout nhwc",
+        f"say {option('--layout nchw')} or {option('--layout nhwc')}",
     )
 
 
@@ -213,7 +215,9 @@ def _convert(path: Path, frame: _Frame, options: ImageOptions, most: int) -> Arr
 
 
 def _too_large(path: Path, what: str) -> SamplesError:
-    return SamplesError(f"{path}: {what}", "scale it down, or raise the bound with --memory-limit")
+    return SamplesError(
+        f"{path}: {what}", f"scale it down, or raise the bound with {option('--memory-limit')}"
+    )
 
 
 def _pixels(path: Path, frame: _Frame, options: ImageOptions, most: int) -> Array:
@@ -258,7 +262,7 @@ def _fitted(image: Image, frame: _Frame, asked: tuple[int, ...]) -> Image:
     height, width = frame.height or image.height, frame.width or image.width
     if height > image.height or width > image.width:
         raise SamplesError(
-            f"--resize leaves {image.height}×{image.width}, which is less than the model's "
+            f"{option('--resize')} leaves {image.height}×{image.width}, less than the model's "
             f"{height}×{width}",
             "ask for more",
         )

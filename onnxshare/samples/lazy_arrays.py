@@ -11,6 +11,7 @@ import numpy as np
 from onnxshare.errors import SamplesError
 from onnxshare.io.tensors import Array
 from onnxshare.support.memory import allowed
+from onnxshare.support.option_text import option
 
 #: Samples that take no more than this are read at once.
 EAGER_BYTES = 2**26
@@ -105,7 +106,7 @@ class LazyArrays(Mapping[str, Array]):
             raise SamplesError(
                 f"{self._pieces[0].path.parent}: {self.count} samples take "
                 f"{self.nbytes / 2**30:.0f} GiB at once",
-                "give fewer, or raise the bound with --memory-limit",
+                f"give fewer, or raise the bound with {option('--memory-limit')}",
             )
         owner = np.searchsorted(self._starts, self._rows, side="right") - 1
         result: dict[str, Array] = {}

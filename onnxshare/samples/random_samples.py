@@ -15,6 +15,7 @@ from onnxshare.io.tensors import Array, element_count, read
 from onnxshare.samples.input_specs import Batching, InputSpec, batching, input_specs
 from onnxshare.samples.input_uses import InputUses, input_uses, stored_tensors
 from onnxshare.samples.tree_rows import tree_rows
+from onnxshare.support.option_text import option
 
 #: Above this many bytes random inputs are refused.
 MAX_BYTES = 2 * 2**30
@@ -155,7 +156,7 @@ def make(
     Raises: SamplesError: more than 2 GiB would be needed, or an input holds strings.
     """
     if count < 1:
-        raise SamplesError(f"--count {count}: at least one sample is needed")
+        raise SamplesError(f"{option(f'--count {count}')}: at least one sample is needed")
     specs = input_specs(proto)
     layout = batching(specs)
     sizes = dict(sizes)
@@ -182,7 +183,9 @@ def _check_memory(
         plural = "" if count == 1 else "s"
         raise SamplesError(
             f"{count} random sample{plural} would take {needed / 2**30:.1f} GiB",
-            "lower --count" if needed <= MAX_BYTES * count else "pass --samples",
+            f"lower {option('--count')}"
+            if needed <= MAX_BYTES * count
+            else f"pass {option('--samples')}",
         )
 
 
@@ -196,7 +199,8 @@ def _sample_shape(
     """The sizes of one sample; what is guessed for a symbol holds for all inputs (`sizes`)."""
     if spec.shape is None:
         raise SamplesError(
-            f"input '{spec.name}' has no shape, so no random inputs can be made", "pass --samples"
+            f"input '{spec.name}' has no shape, so no random inputs can be made",
+            f"pass {option('--samples')}",
         )
     guesses = _guess(proto, spec, guess)
     shape = []
@@ -249,7 +253,9 @@ def _values(
         return _integers(generator, spec, shape, uses, guess)
     if kind not in "fV":  # "V": bfloat16 and its kin
         what = "strings" if kind == "O" else f"{spec.dtype} values"
-        raise SamplesError(f"input '{spec.name}' holds {what}: not generated", "pass --samples")
+        raise SamplesError(
+            f"input '{spec.name}' holds {what}: not generated", f"pass {option('--samples')}"
+        )
     samples = np.stack([_floats(generator, index, shape[1:]) for index in range(shape[0])])
     for tree in uses.trees if len(shape) > 1 else ():
         rows = samples[1::2].reshape(-1, shape[-1])

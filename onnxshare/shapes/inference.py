@@ -25,6 +25,7 @@ from onnxshare.shapes.rules.microsoft import RULES
 from onnxshare.shapes.rules.substitute import substitute
 from onnxshare.shapes.sequences import Sequences
 from onnxshare.shapes.types import NOTHING, Shape, TensorType, TypeTable, named_types
+from onnxshare.support.option_text import option
 
 #: Rounds of inference between which computed sizes are worked out; each settles all that can be.
 _MAX_ROUNDS = 8
@@ -55,7 +56,7 @@ class Shapes:
         if binding.images:
             self.warnings.append(
                 f"the sizes of images that are open are taken from {binding.images}; "
-                "--input-shape or --dim sets others"
+                f"{option('--input-shape')} or {option('--dim')} sets others"
             )
         self._table = TypeTable(symbols)
         self._types: dict[str, dict[str, TensorType]] = {"": {}}

@@ -21,6 +21,7 @@ from onnxshare.graph.operator_traits import UNKNOWN, Effect, traits_of
 from onnxshare.io.load import Model
 from onnxshare.io.node_reader import model_inputs, symbol
 from onnxshare.shapes.types import holds_rows
+from onnxshare.support.option_text import option
 
 #: Sizes given by the user: input name → sizes, None for "leave as it is".
 InputShapes = Mapping[str, Sequence[int | None]]
@@ -68,7 +69,8 @@ def bind(
     unknown = sorted(set(given) - names)
     if unknown:
         raise UsageError(
-            f"--input-shape names '{unknown[0]}', which is not an input of {graph.model.name}",
+            f"{option('--input-shape')} names '{unknown[0]}', which is not an input of "
+            f"{graph.model.name}",
             f"its inputs are: {', '.join(sorted(names))}",
         )
     inputs = [value for value in weightless.graph.input if value.name in names]
@@ -331,7 +333,8 @@ def _set_shape(
             dims.add()
     if len(dims) != len(sizes):
         raise UsageError(
-            f"--input-shape gives '{value.name}' {len(sizes)} sizes, and {name} has {len(dims)}"
+            f"{option('--input-shape')} gives '{value.name}' {len(sizes)} sizes, and {name} has "
+            f"{len(dims)}"
         )
     symbols: dict[str, int] = {}
     for dim, size in zip(dims, sizes, strict=True):
@@ -341,7 +344,7 @@ def _set_shape(
             raise UsageError(f"an axis of '{value.name}' cannot have {size} positions")
         if dim.HasField("dim_value") and dim.dim_value not in (0, size):
             raise UsageError(
-                f"--input-shape sets an axis of '{value.name}' to {size}, "
+                f"{option('--input-shape')} sets an axis of '{value.name}' to {size}, "
                 f"but {name} fixes it at {dim.dim_value}"
             )
         if dim.dim_param:
@@ -372,7 +375,7 @@ def each_dims(dims: ManyDims | None) -> list[Dims | None]:
     for other, sizes in several.items():
         if len(sizes) != len(first) or not sizes:
             raise UsageError(
-                f"--dim gives '{other}' {len(sizes)} sizes, and '{name}' {len(first)}",
+                f"{option('--dim')} gives '{other}' {len(sizes)} sizes, and '{name}' {len(first)}",
                 "give as many of each, or one for all",
             )
     return [
@@ -411,8 +414,8 @@ def with_dims(
                 continue
             if sizes[axis] not in (None, dims[name]):
                 raise UsageError(
-                    f"--input-shape makes '{name}' of input '{value.name}' {sizes[axis]}, and "
-                    f"--dim makes it {dims[name]}",
+                    f"{option('--input-shape')} makes '{name}' of input '{value.name}' "
+                    f"{sizes[axis]}, and {option('--dim')} makes it {dims[name]}",
                     "give one of them",
                 )
             sizes[axis] = dims[name]
@@ -428,7 +431,7 @@ def _of_the_only_input(
     if len(inputs) != 1:
         names = ", ".join(f"'{value.name}'" for value in inputs)
         raise UsageError(
-            f"--input-shape names no input, and {model} has {len(inputs)}",
+            f"{option('--input-shape')} names no input, and {model} has {len(inputs)}",
             f"write it like NAME:1,3,224,224; its inputs are: {names}",
         )
     return {name or inputs[0].name: sizes for name, sizes in input_shapes.items()}
@@ -450,7 +453,8 @@ def for_each(
         if not any(name in inputs_of for inputs_of in names):
             among = sorted(set().union(*names))
             raise UsageError(
-                f"--input-shape names '{name}', which is not an input of any of the models",
+                f"{option('--input-shape')} names '{name}', which is not an input of any of the "
+                "models",
                 hint(name, among, "inputs"),
             )
     known = {symbol: None for found in symbols for symbol in found}
@@ -478,10 +482,11 @@ def _symbols(inputs: list[onnx.ValueInfoProto]) -> dict[str, None]:
 def _check(models: str, known: Mapping[str, None], dims: Dims) -> None:
     for name, size in dims.items():
         if not isinstance(size, Integral) or isinstance(size, bool) or size < 0:
-            raise UsageError(f"--dim {name}={size}: a size is a whole number")
+            raise UsageError(f"{option('--dim')} {name}={size}: a size is a whole number")
         if name not in known:
             raise UsageError(
-                f"--dim names '{name}', which is not a symbolic size of an input of {models}",
+                f"{option('--dim')} names '{name}', which is not a symbolic size of an input of "
+                f"{models}",
                 hint(name, list(known), "symbolic sizes")
                 if known
                 else "its inputs have no symbolic sizes",

@@ -11,6 +11,7 @@ from onnxshare.graph.index import CARRIERS, Graph, Node, Scope, Stored
 from onnxshare.graph.operator_traits import traits_of
 from onnxshare.io.node_reader import DEFAULTS_SINCE
 from onnxshare.io.tensors import Array
+from onnxshare.support.option_text import option
 from rewrites.refusal import Refusal
 
 
@@ -60,8 +61,8 @@ def refuse_overridable(graph: Graph, *nodes: Node) -> None:
 def may_be_given(stored: Stored) -> str:
     """Why a rewrite leaves a default of an input alone, and what allows it."""
     return (
-        f"'{stored.name}' is also an input, whose value a caller may give: with --assume-defaults "
-        "it counts as a constant"
+        f"'{stored.name}' is also an input, whose value a caller may give: with "
+        f"{option('--assume-defaults')} it counts as a constant"
     )
 
 

@@ -22,6 +22,7 @@ from onnxshare.graph.numpy_operators import OPERATORS
 from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.graph.reference_values import evaluable, evaluate
 from onnxshare.io.tensors import Array
+from onnxshare.support.option_text import option
 from rewrites.edits.node_emitter import Emitter
 from rewrites.edits.node_uses import values_of
 from rewrites.head_as_maps.maps import HeadMap, one
@@ -205,7 +206,7 @@ class Features:
     def _sizes(self, name: str) -> tuple[int, ...]:
         sizes = self._subject.probe.shapes.sizes(self._graph.main, name)
         if sizes is None:
-            raise Refusal(f"the sizes of '{name}' are unknown: give --input-shape")
+            raise Refusal(f"the sizes of '{name}' are unknown: give {option('--input-shape')}")
         return sizes
 
     def _join(self, node: Node, read: dict[str, HeadMap]) -> dict[str, HeadMap]:

@@ -28,6 +28,7 @@ from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Graph, Node
 from onnxshare.graph.rearrangement import rearrange
 from onnxshare.io.tensors import Array
+from onnxshare.support.option_text import option
 from rewrites.edits.node_emitter import Emitter
 from rewrites.edits.node_uses import refuse_overridable
 from rewrites.head_as_maps.elementwise import Steps
@@ -57,7 +58,9 @@ class HeadBuilder:
     def __init__(self, subject: Subject, editor: Editor | None, feature_map: str) -> None:
         sizes = subject.probe.shapes.sizes(subject.graph.main, feature_map)
         if sizes is None:
-            raise Refusal("the sizes of its feature map are unknown: give --input-shape")
+            raise Refusal(
+                f"the sizes of its feature map are unknown: give {option('--input-shape')}"
+            )
         self._subject = subject
         self._graph: Graph = subject.graph
         self._values: Values = subject.probe.values
@@ -190,7 +193,7 @@ class HeadBuilder:
             Refusal: it does not, or it computes in integers or has an activation fused to it.
         """
         if not layer.plain:
-            way = "use --fc-to-conv, which is exact"
+            way = f"use {option('--fc-to-conv')}, which is exact"
             if layer.arithmetic != "float":
                 way += ", or pool the float model before it is quantized"
             raise Refusal(f"FC '{layer.node.name}' is a {layer.node.op_type}: {way}")
@@ -311,4 +314,4 @@ def _sizes(subject: Subject, head: Head, name: str) -> tuple[int, ...]:
     if sizes is not None:
         return sizes
     which = f"'{name}'" if name in head.joined else "its feature map"
-    raise Refusal(f"the sizes of {which} are unknown: give --input-shape")
+    raise Refusal(f"the sizes of {which} are unknown: give {option('--input-shape')}")

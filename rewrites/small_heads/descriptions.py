@@ -6,6 +6,7 @@ from __future__ import annotations
 from onnxshare.graph.index import Graph
 from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.runtime.latency import Latency
+from onnxshare.support.option_text import option
 from rewrites.small_heads.certificate import Estimate, Target
 from rewrites.small_heads.head_layers import Chain
 from rewrites.small_heads.search_result import Search
@@ -58,8 +59,8 @@ def values_words(chain: Chain, classes: frozenset[int]) -> list[str]:
     """How to say that outputs which were taken for values are classes, where they could be."""
     layers = [chain.layers[leaf] for leaf in chain.leaves if leaf not in classes]
     return [
-        f"if the largest element of '{layer.result}' names a class, say so with --keep 95% or "
-        "with labels: the fit is then made for classes"
+        f"if the largest element of '{layer.result}' names a class, say so with "
+        f"{option('--keep 95%')} or with labels: the fit is then made for classes"
         for layer in layers
         if layer.fc.out_features > 1
     ]

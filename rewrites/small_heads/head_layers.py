@@ -24,6 +24,7 @@ from onnxshare.analysis.heads.fully_connected import (
 from onnxshare.analysis.heads.head import SEVERAL, Head, Root, Subject
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array
+from onnxshare.support.option_text import option
 from rewrites.head_as_maps.fc_weights import bias_of, permuted, weight_pieces
 from rewrites.head_as_maps.head_builder import HeadBuilder
 from rewrites.head_as_maps.maps import Columns, is_plain
@@ -176,7 +177,9 @@ def chain_of(subject: Subject, head: Head) -> Chain:
     """
     sizes = subject.probe.shapes.sizes(subject.graph.main, head.feature_map)
     if sizes and sizes[0] != (SEVERAL if subject.probe.dynamic else subject.probe.shapes.batch):
-        raise Refusal("its batch holds several frames of each sample; use --fc-to-conv")
+        raise Refusal(
+            f"its batch holds several frames of each sample; use {option('--fc-to-conv')}"
+        )
     roots = {root.layer.node: root for root in head.roots}
     builder, opaque = _builder(subject, head)
     layers: list[ChainLayer] = []

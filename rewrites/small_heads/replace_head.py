@@ -11,6 +11,7 @@ import onnx
 from onnxshare.analysis.heads.head import Head, Subject
 from onnxshare.comparison.promise import Fit
 from onnxshare.runtime.latency import Latency
+from onnxshare.support.option_text import option
 from rewrites.base import Change, Fitting, Options, Site
 from rewrites.fc_to_conv import FcToConv
 from rewrites.refusal import Refusal
@@ -80,11 +81,17 @@ def _check(chain: Chain, target: Target, classes: frozenset[int]) -> None:
     """Make sure that what is to be kept can be measured."""
     values = [chain.layers[leaf].result for leaf in chain.leaves if leaf not in classes]
     if target.keep is not None and not classes:
-        raise Refusal("its outputs are not classes: promise --max-error instead of --keep")
+        raise Refusal(
+            f"its outputs are not classes: promise {option('--max-error')} instead of "
+            + option("--keep")
+        )
     if target.keep is not None and values and target.max_error is None:
-        raise Refusal(f"'{values[0]}' gives values too: promise --max-error too")
+        raise Refusal(f"'{values[0]}' gives values too: promise {option('--max-error')} too")
     if target.max_error is not None and target.keep is None and classes:
-        raise Refusal("its outputs are classes: promise --keep instead of --max-error")
+        raise Refusal(
+            f"its outputs are classes: promise {option('--keep')} instead of "
+            + option("--max-error")
+        )
 
 
 def _fit(task: _Task, method: Method) -> SmallHead:

@@ -28,6 +28,7 @@ from onnxshare.analysis.heads.head import Subject
 from onnxshare.errors import SamplesError
 from onnxshare.io.tensors import Array
 from onnxshare.samples.samples import Samples
+from onnxshare.support.option_text import option
 from onnxshare.support.progress import report
 from rewrites.base import Features
 from rewrites.refusal import Refusal
@@ -79,7 +80,7 @@ def examine(samples: Samples, warn: Warn) -> Samples:
     if samples.random:
         raise SamplesError(
             f"{samples.origin}: random inputs say nothing of what a network does on real ones",
-            "give real ones with --samples FILE or a folder",
+            f"give real ones with {option('--samples FILE')} or a folder",
         )
     seen: dict[bytes, int] = {}
     pixels = {name: _Neighbours() for name in samples.arrays}
@@ -211,14 +212,14 @@ def _check_embedding(chain: Chain, leaf: int, warn: Warn) -> None:
         if reader.op_type in ("LpNormalization", "ReduceL2"):
             raise Refusal(
                 f"'{name}' is normalized to a length: an embedding, whose largest element is no "
-                "class; promise --max-error instead of --keep"
+                f"class; promise {option('--max-error')} instead of {option('--keep')}"
             )
     words = (name, *(item.name for item in graph.proto.graph.output))
     hints = [word for word in words if any(part in word.lower() for part in ("embed", "descript"))]
     if hints:
         warn(
             f"'{hints[0]}' sounds like an embedding: if it is, the largest element is not a class, "
-            "and --max-error is what to promise"
+            f"and {option('--max-error')} is what to promise"
         )
 
 
@@ -273,7 +274,7 @@ def check_scale(subject: Subject, features: Features, warn: Warn) -> None:
             warn(
                 f"'{node.name}' was trained on values with other statistics than the samples give: "
                 f"half of its channels are {shift:.1f} standard deviations or more off, and vary "
-                f"{np.sqrt(ratio):.2g} times as much; check how the inputs are scaled (--normalize "
-                "for images)"
+                f"{np.sqrt(ratio):.2g} times as much; check how the inputs are scaled "
+                f"({option('--normalize')} for images)"
             )
         return

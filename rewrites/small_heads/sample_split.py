@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxshare.errors import SamplesError, UsageError
 from onnxshare.samples.samples import Samples
+from onnxshare.support.option_text import option
 from rewrites.base import Options
 from rewrites.small_heads.certificate import CONFIDENCE, Target, percent, samples_needed
 from rewrites.small_heads.methods import parse
@@ -83,10 +84,16 @@ def check_method(options: Options, names: Collection[str], *, given: bool) -> No
         UsageError: they do not.
     """
     if "fc-to-gap" not in names:
-        raise UsageError("--method, --keep and --max-error need --fc-to-gap")
+        raise UsageError(
+            f"{option('--method')}, {option('--keep')} and {option('--max-error')} need "
+            + option("--fc-to-gap")
+        )
     if options.method not in ("", "auto"):
         parse(options.method)
-    for name, value in (("--keep", options.keep), ("--max-error", options.max_error)):
+    for name, value in (
+        (option("--keep"), options.keep),
+        (option("--max-error"), options.max_error),
+    ):
         if value is not None and not 0 < value < 1:
             raise UsageError(f"{name} is a share between 0 and 1, or a percentage", "such as 99%")
     if options.objective not in OBJECTIVES:
@@ -95,11 +102,12 @@ def check_method(options: Options, names: Collection[str], *, given: bool) -> No
         )
     if options.method == "auto" and options.keep is None and options.max_error is None:
         raise UsageError(
-            "--method auto searches for what keeps a promise",
-            "say which with --keep 99% (classes) or --max-error 5% (values)",
+            f"{option('--method auto')} searches for what keeps a promise",
+            f"say which with {option('--keep 99%')} (classes) or {option('--max-error 5%')} "
+            "(values)",
         )
     if not given and options.method not in ("", "auto", "gap", "exact"):
         raise UsageError(
             f"'{options.method}' needs inputs to fit to",
-            "give some with --samples FILE.npz or a folder",
+            f"give some with {option('--samples FILE.npz')} or a folder",
         )

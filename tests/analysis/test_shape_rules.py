@@ -210,7 +210,7 @@ def test_a_size_given_by_the_user_may_be_what_does_not_fit() -> None:
         [node("Conv", "x w", "y")], {"x": ["n", 3, "h", "w"]}, ["y"], [tensor("w", 4, 3, 3, 3)]
     )
     assert onnxshare.inspect(built, input_shapes={"x": (1, 3, 3, 3)}).totals.macs == 108
-    with pytest.raises(ModelError, match=r"larger than the padded map.*--input-shape"):
+    with pytest.raises(ModelError, match=r"larger than the padded map.*input_shapes"):
         onnxshare.inspect(built, input_shapes={"x": (1, 3, 2, 2)})
 
 

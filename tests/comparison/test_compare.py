@@ -79,7 +79,7 @@ def test_equal_results_of_other_bytes_are_identical_if_they_move() -> None:
     assert "the same nodes and weights" in result.reason
     result = compare(still, linear(weight=WEIGHT * 0, order=ORDER), provider="cpu")
     assert (result.verdict, result.passed) == ("inconclusive", False)
-    assert "pass other --samples" in result.reason
+    assert "pass other samples" in result.reason
 
 
 def test_errors_are_told_by_channel_or_group_of_channels() -> None:
@@ -192,7 +192,7 @@ def test_other_inputs_or_outputs_are_not_compared() -> None:
     other.graph.output[0].name = other.graph.node[-1].output[0] = "z"
     result = compare(linear(), other, provider="cpu")
     assert (result.verdict, result.passed) == ("not run", False)
-    assert result.reason.startswith("A's outputs are 'y', B's are 'z': say with --map-input")
+    assert result.reason.startswith("A's outputs are 'y', B's are 'z': say with map_input")
 
 
 def test_a_shape_that_differs_only_at_run_time() -> None:
@@ -322,7 +322,7 @@ def test_random_samples_say_nothing_about_an_approximation() -> None:
     model, samples = shifted(0.05, PROMISE)
     result = compare(exact_model(), model, provider="cpu")
     assert result.verdict == "inconclusive"
-    assert "pass --samples" in result.reason
+    assert "pass samples" in result.reason
     made_up = Samples(samples.arrays, None, "random", random=True)
     assert compare(exact_model(), model, samples=made_up, provider="cpu").verdict == "inconclusive"
 
@@ -443,4 +443,4 @@ def test_a_type_without_a_kernel_is_said_with_the_way_out() -> None:
     assert (found.failed_model, found.missing_kernel) == ("A", "Conv")
     assert found.reason.startswith("model A: ")
     assert "Conv" in found.reason
-    assert "choose another --provider, or give the models in float32" in found.reason
+    assert "choose another provider, or give the models in float32" in found.reason

@@ -316,7 +316,7 @@ class TestFollowingLinks:
         return loaded.read(loaded.skeleton.graph.initializer[0])
 
     def test_only_into_the_folder_that_is_named(self, path: Path, folder: Path) -> None:
-        with pytest.raises(ModelFileError, match=r"symbolic link.*--follow-symlinks FOLDER"):
+        with pytest.raises(ModelFileError, match=r"symbolic link.*follow_symlinks=FOLDER"):
             self.values(path, None)
         np.testing.assert_array_equal(self.values(path, folder / "hub"), VALUES)
         np.testing.assert_array_equal(self.values(path, folder / "hub" / "blobs"), VALUES)

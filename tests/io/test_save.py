@@ -34,7 +34,7 @@ def test_an_existing_output_is_refused_and_untouched(
     path.write_bytes(b"precious")
     with pytest.raises(OutputError, match="already exists") as caught:
         save(lenet, path)
-    assert "--force" in caught.value.remedy
+    assert "force=True" in caught.value.remedy
     assert path.read_bytes() == b"precious"
     assert names(tmp_path) == ["net.onnx"]
     save(lenet, path, force=True)

@@ -56,5 +56,5 @@ def test_what_kills_its_worker_costs_itself_alone(cluster: Any) -> None:
 
 
 def test_no_scheduler_is_one_line() -> None:
-    with pytest.raises(UsageError, match=r"--scheduler"):
+    with pytest.raises(UsageError, match=r"^scheduler"):
         list(run_on_dask(killer, [1], "nowhere:1:2", lambda item, why: item))

@@ -109,7 +109,7 @@ def test_input_shape_settles_a_map_of_unknown_size() -> None:
     net.rows(net.gemm(flat, K, 5), 5)
     model = net.model()
     blind = onnxshare.rewrite(model, ["fc-to-conv"], provider="cpu", validate=False)
-    assert "give --input-shape" in (blind.sites[0].refused or "")
+    assert "give input_shapes" in (blind.sites[0].refused or "")
     shapes = {image: (1, 2, H + 2, W + 2)}
     seen = onnxshare.rewrite(model, ["fc-to-conv"], provider="cpu", input_shapes=shapes)
     assert len(seen.changes) == 1

@@ -83,7 +83,7 @@ def test_with_assumed_defaults_only_real_inputs_stay(name: str) -> None:
 
 def test_the_refusal_names_the_option() -> None:
     (reason,) = reasons(as_inputs(FORMS["flatten"].model()), "fc-to-conv")
-    assert "--assume-defaults" in reason
+    assert "assume_defaults=True" in reason
 
 
 def test_assumed_defaults_below_ir_4_stay_listed() -> None:

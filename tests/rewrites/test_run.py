@@ -37,7 +37,7 @@ def test_pooled_outputs_are_the_mean_over_all_crops(bundled: Path, name: str) ->
 
 
 def test_pool_outputs_needs_maps(bundled: Path) -> None:
-    with pytest.raises(UsageError, match="needs --fully-convolutional"):
+    with pytest.raises(UsageError, match="needs fully_convolutional=True"):
         onnxshare.rewrite(bundled / "lenet5.onnx", ["fc-to-conv"], pool_outputs=True)
 
 

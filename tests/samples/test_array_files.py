@@ -57,7 +57,7 @@ def test_samples_take_no_more_than_the_memory_there_is(
         assert bounds.at_once == half
         assert bounds.unpacked(1) == min(half, 2**30)
         assert bounds.unpacked(2**26) == min(half, 50 * 2**26)
-    with pytest.raises(SamplesError, match=r"unpacks to .* --memory-limit"):
+    with pytest.raises(SamplesError, match=r"unpacks to .*RunLimits\(memory"):
         read_samples(tmp_path / "x.npz", proto, memory=5_000)
     assert read_samples(tmp_path / "x.npz", proto, memory=13_000).count == 1000
 

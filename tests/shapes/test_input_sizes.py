@@ -164,7 +164,7 @@ def test_totals_that_need_a_size_are_unknown_and_a_warning_names_it() -> None:
     assert report.nodes[0].outputs[0].shape == (1, "sequence", 3)
     (warning,) = report.warnings
     assert "sequence" in warning
-    assert "--dim sequence=128" in warning
+    assert "dims={'sequence': 128}" in warning
     assert "batch" not in warning
 
 
@@ -172,7 +172,7 @@ def test_sizes_without_a_name() -> None:
     built = conv(["batch", 2, None, None], (3, 2, 3, 3))
     (warning,) = onnxshare.inspect(built).warnings
     assert "x[2], x[3]" in warning
-    assert "--input-shape x:1,2,128,128" in warning
+    assert "input_shapes={'x': (1, 2, 128, 128)}" in warning
     report = onnxshare.inspect(built, input_shapes={"x": (None, 2, 6, 7)})
     assert (report.totals.macs, report.warnings) == (4 * 5 * 54, ())
     assert report.totals.dims == {"batch": 1, "x[2]": 6, "x[3]": 7}
@@ -389,6 +389,10 @@ def test_the_hint_sets_all_open_sizes_at_once(sizes: Dims, cli: Cli, tmp_path: P
     report = onnxshare.inspect(path)
     assert report.totals.macs is None
     (line,) = [text for text in report.warnings if "set them all, as in " in text]
+    given = eval(f"dict({line.partition('set them all, as in ')[2]})")
+    assert onnxshare.inspect(path, **given).totals.macs is not None
+    shown = json.loads(cli("inspect", path, "--format", "json").stdout)
+    (line,) = [text for text in shown["warnings"] if "set them all, as in " in text]
     options = shlex.split(line.partition("set them all, as in ")[2])
     ran = cli("inspect", path, "--format", "json", *options)
     assert json.loads(ran.stdout)["totals"]["macs"] is not None, line

@@ -10,6 +10,7 @@ from onnxshare.analysis.heads.head import ONE_POSITION, SEVERAL, Head, Probe
 from onnxshare.analysis.heads.joined_maps import Upstream, feature_map, was_fc
 from onnxshare.graph.index import Graph, Node
 from onnxshare.graph.operator_traits import Effect, traits_of
+from onnxshare.support.option_text import option
 
 #: Products whose weight may be on either side, and all of them.
 _EITHER_SIDE = frozenset(("MatMul", "FusedMatMul", "MatMulInteger"))
@@ -106,7 +107,7 @@ def unknown_sizes(upstream: Upstream, name: str) -> str:
             )
         waiting += [item for item in unknown if item not in seen]
         seen.update(unknown)
-    return "give --input-shape"
+    return f"give {option('--input-shape')}"
 
 
 def _comes_from_map(upstream: Upstream, name: str) -> bool:

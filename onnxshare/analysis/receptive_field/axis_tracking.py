@@ -17,7 +17,7 @@ from onnxshare.shapes.types import Shape
 #: Why no window can be given. These words are part of the report.
 WHOLE_INPUT = "whole input"
 STRIDES_DIFFER = "strides differ"
-UNKNOWN_PADS = "SAME padding over unknown sizes (--input-shape sets them)"
+UNKNOWN_PADS = "SAME padding over unknown sizes (sizes of inputs set them)"
 TOO_LARGE = "strides beyond all bounds"
 RESHAPED = "positions reshaped"
 NO_RANK = "rank unknown"

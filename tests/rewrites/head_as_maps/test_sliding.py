@@ -352,7 +352,7 @@ def test_one_position_is_nothing_to_do_and_names_the_way_to_slide() -> None:
     net = Net()
     down_to_one_position(net)
     result = onnxshare.rewrite(net.model(), ["fc-to-conv"], provider="cpu")
-    assert "--fully-convolutional writes it as one, which slides" in str(result.sites[0].refused)
+    assert "fully_convolutional=True writes it as one, which slides" in str(result.sites[0].refused)
 
 
 def other_ranks(net: Net) -> None:
@@ -438,7 +438,7 @@ def test_refused(build: Callable[[Net], None], reason: str) -> None:
 
 
 def test_needs_the_rewrite_it_belongs_to(bundled: Path) -> None:
-    with pytest.raises(UsageError, match="--fc-to-conv"):
+    with pytest.raises(UsageError, match="'fc-to-conv'"):
         onnxshare.rewrite(bundled / "lenet5.onnx", ["fc-to-gap"], fully_convolutional=True)
 
 

@@ -208,7 +208,7 @@ def test_an_embedding_is_no_class() -> None:
     node = helper.make_node("LpNormalization", ["y"], ["z"], axis=1, p=2)
     result = fitted(net(weights(6), node, output="z"), "x", smooth(200), keep=0.9)
     assert not result.changes
-    assert "promise --max-error instead" in str(result.sites[0].refused)
+    assert "promise max_error instead" in str(result.sites[0].refused)
     node = helper.make_node("Identity", ["y"], ["embedding"])
     result = fitted(net(weights(6), node, output="embedding"), "x", smooth(200), keep=0.1)
     assert any("'embedding' sounds like" in warning for warning in result.warnings)
