@@ -180,4 +180,4 @@ def test_without_sizes_the_same_net_is_unknown_and_not_zero(zoo: Path) -> None:
     report = onnxshare.inspect(zoo / "models" / "silero_vad_half.onnx")
     assert (report.totals.macs, report.totals.connections) == (None, None)
     assert report.totals.params == manifest(zoo, "silero_vad_half")["params"]
-    assert any("--dim sequence=" in warning for warning in report.warnings)
+    assert any("'sequence': " in warning for warning in report.warnings)

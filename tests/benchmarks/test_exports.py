@@ -32,4 +32,4 @@ def test_the_report_says_what_to_ask() -> None:
         found = compare(original, make(original), provider="cpu", run_limits=exports.HERE, count=8)
         assert found.verdict == "different"
         assert f"B is {kind}, and A is not" in found.reason
-        assert "--keep 99% or --max-error 1%" in found.reason
+        assert "keep=0.99 or max_error=0.01" in found.reason
