@@ -94,7 +94,7 @@ def test_a_known_finding_stays_known_whatever_is_measured(tmp_path: Path) -> Non
 def test_what_is_not_found_any_more_is_named(tmp_path: Path) -> None:
     baseline = written(tmp_path / "b.json", REPORT)
     _, stale = silence([ModelReport("m/a.onnx")], (), baseline, TODAY)
-    advice = "not found any more, shrink the baseline with --update-baseline"
+    advice = "not found any more, shrink the baseline with `onnxshare check --update-baseline`"
     assert stale == (
         f"baseline WS101 m/a.onnx: {advice}",
         f"baseline WS104 m/a.onnx fc1: {advice}",

@@ -200,7 +200,7 @@ expires = 2026-12-09
         "stale  allow BG202 (is cut down this week): nothing needs it any more",
         "stale  allow RG501 (is cut down this week): nothing needs it any more",
         "stale  baseline WS101 models/detector.onnx: not found any more, "
-        "shrink the baseline with --update-baseline",
+        "shrink the baseline with `onnxshare check --update-baseline`",
     ]
     ran = cli(*check, "--update-baseline")
     assert ran.stderr.endswith("wrote known.json: 1 known finding, 1 less than before\n")
