@@ -52,9 +52,10 @@ def texts() -> Iterator[tuple[str, ast.Constant, bool]]:
                 for part in ast.walk(call)
             }
             for node in ast.walk(tree):
-                named = isinstance(node, ast.Constant) and isinstance(node.value, str)
-                if named and id(node) not in docs and NAMED.search(node.value):  # type: ignore[attr-defined, arg-type]
-                    yield path, node, id(node) in given  # type: ignore[misc]
+                if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+                    continue
+                if id(node) not in docs and NAMED.search(node.value):
+                    yield path, node, id(node) in given
 
 
 TEXTS = list(texts())
