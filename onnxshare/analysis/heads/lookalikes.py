@@ -76,17 +76,19 @@ def not_followed(upstream: Upstream, base: str) -> str | None:
 def one_position(upstream: Upstream, name: str) -> bool:
     """Whether a map of one position has one whatever the size of the image: it comes from a mean
     or another number of a whole map, or is the result of an FC already."""
-    seen, waiting = {name}, [name]
+    graph, seen, waiting = upstream.graph, {name}, [name]
     while waiting and len(seen) < _LOOKED_AT:
         current = waiting.pop()
-        sizes, node = upstream.sizes(current), upstream.graph.main.producers.get(current)
-        if node is None or current not in upstream.maps or traits_of(node).effect in _POOLS:
+        sizes, node = upstream.sizes(current), graph.main.producers.get(current)
+        if graph.source(graph.main, current) is not None or was_fc(graph, current):
             continue
-        if was_fc(upstream.graph, current):
+        if node is not None and traits_of(node).effect in _POOLS:
             continue
         if sizes is None or prod(sizes[2:]) > 1:
             return False
-        before = [item for item in node.inputs if item not in seen]
+        if node is None:
+            continue
+        before = [item for item in node.inputs if item and item not in seen]
         seen.update(before)
         waiting += before
     return not waiting

@@ -303,7 +303,19 @@ def one_position_next_to_several(net: Net) -> None:
     net.rows(net.gemm(x, K + 3, 4), 4)
 
 
-ONE = [down_to_one_position, pooled_by_a_window, largest_of_a_window, one_position_next_to_several]
+def first_of_all(net: Net) -> None:
+    """A convolution over the whole image, and nothing before it."""
+    x = net.node("Conv", net.input(2, H + 2, W + 2), net.weight(6, 2, H + 2, W + 2))
+    net.rows(net.gemm(net.node("Flatten", net.node("Relu", x)), 6, 4), 4)
+
+
+ONE = [
+    first_of_all,
+    down_to_one_position,
+    pooled_by_a_window,
+    largest_of_a_window,
+    one_position_next_to_several,
+]
 
 
 @pytest.mark.parametrize("build", ONE)
