@@ -16,6 +16,7 @@ from onnxshare.io.tensors import Array
 from onnxshare.runtime.session import run_model
 from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.samples import Samples
+from onnxshare.support.option_text import option
 
 #: Samples on which the CPU is run next to the provider.
 _SAMPLES = 8
@@ -52,7 +53,8 @@ def next_to_cpu(
         verdict = Verdict.INCONCLUSIVE if verdict.passes else verdict
         reason = (
             f"this provider computes model A wrong: its outputs differ from the CPU's by up to "
-            f"{difference.a:.0%} of their largest value; use --provider cpu (here, {reason})"
+            f"{difference.a:.0%} of their largest value; use {option('--provider cpu')} "
+            f"(here, {reason})"
         )
     elif found.verdict is Verdict.DIFFERENT and (cpu := on_cpu()).passed:
         reason += (

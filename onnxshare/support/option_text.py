@@ -67,7 +67,7 @@ def option(text: str, given: object = None) -> str:
         return text if given is None else f"{text} '{given}'"
     found: dict[str, list[str]] = {}
     name = ""
-    for word in shlex.split(text):
+    for word in _split(text):
         if word.startswith("--"):
             name = word
             found.setdefault(name, [])
@@ -76,6 +76,13 @@ def option(text: str, given: object = None) -> str:
     if given is not None:
         return _keyword(name, [repr(given)])
     return ", ".join(_keyword(name, _values(name, words)) for name, words in found.items())
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:  # a quote in what the user gave
+        return text.split()
 
 
 def _keyword(name: str, values: list[str]) -> str:

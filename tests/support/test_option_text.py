@@ -140,6 +140,7 @@ def test_both_ways_to_write_it(text: str, python: str) -> None:
 
 def test_what_the_user_gave_is_quoted_whatever_it_is() -> None:
     assert option("--node", "a 'b\" c") == "node='a \\'b\" c'"
+    assert option("--cache it's") == 'cache="it\'s"'
     with called_by_the_command_line():
         assert option("--node", "fc*") == "--node 'fc*'"
 
