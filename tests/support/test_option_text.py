@@ -93,7 +93,7 @@ def keywords() -> set[str]:
 def test_options_and_their_keywords_are_there(name: str) -> None:
     """On the command line under this name, in Python under that which the message gives."""
     known: set[str] = set()
-    group: Any = typer.main.get_command(commands.app)
+    group: Any = typer.main.get_command(commands.make_app(commands.SUMMARIES))
     for command in group.commands.values():
         for parameter in command.params:
             known.update(parameter.opts)
