@@ -142,8 +142,8 @@ def test_options_come_before_the_file(tmp_path: Path) -> None:
 def test_every_bad_option_is_named() -> None:
     with pytest.raises(UsageError) as caught:
         Policy().with_options({"max-params": "many", "max-fc-share": "200%"})
-    assert "--max-params: expected" in str(caught.value)
-    assert "--max-fc-share: expected" in str(caught.value)
+    assert "max-params: expected" in str(caught.value)
+    assert "max-fc-share: expected" in str(caught.value)
 
 
 def test_the_nearest_policy_up_to_the_root_of_the_repository(
