@@ -281,8 +281,8 @@ class Parts:
         }
 
     def differing(self) -> Iterator[Part]:
-        """The parts, from the inputs to the outputs; none where layers are written otherwise, and
-        what they make was seen to be equal: what sums with weights is equal everywhere then."""
+        """The parts, from the inputs to the outputs; none that is nothing but layers, written
+        otherwise, of which what they make was seen to be equal: it is equal everywhere then."""
         ours = self.a.digests(self.twins and {n: f"meeting {n}" for n in self.twins})
         back = {other: f"meeting {one}" for one, other in self.twins.items()}
         theirs = self.b.digests(back)
@@ -290,7 +290,7 @@ class Parts:
             other = self.twins.get(name)
             if other is not None and theirs.get(other) != ours[name]:
                 part = self.part(name, self.twins)
-                if part is not None and not (part.affine and name in self._seen):
+                if part is not None and not (name in self._seen and _only_layers(part)):
                     yield part
 
     def part(self, name: str, meetings: Mapping[str, str]) -> Part | None:
@@ -362,6 +362,14 @@ class Parts:
             _cut(self.a, part.nodes[0], inputs, part.name, {}),
             _cut(self.b, part.nodes[1], inputs, part.other, {b: a for a, b in part.cuts.items()}),
         )
+
+
+def _only_layers(part: Part) -> bool:
+    nodes = [*part.nodes[0], *part.nodes[1]]
+    return part.affine and all(
+        traits_of(node).effect in (Effect.CONVOLUTION, Effect.PRODUCT) or traits_of(node).moves
+        for node in nodes
+    )
 
 
 def _is_affine(node: onnx.NodeProto) -> bool:

@@ -44,8 +44,8 @@ _MOST_DEQUANTIZED = 2**22
 #: is not undone by another of the same node.
 _SUMS = (Effect.CONVOLUTION, Effect.PRODUCT)
 LAYERS = operators_where(lambda traits: traits.effect in _SUMS and not traits.quantized)
-TERMS = operators_where(lambda traits: traits.linear)
-TERMS |= {"PRelu", "Gather", "Slice", "BatchNormalization"}
+TERMS = operators_where(lambda traits: traits.linear or traits.effect is Effect.LOOKUP)
+TERMS |= {"PRelu", "Slice", "BatchNormalization"}
 QUANTIZED = operators_where(
     lambda traits: traits.quantized and (traits.effect in _SUMS or traits.elementwise)
 )
