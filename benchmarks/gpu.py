@@ -36,7 +36,7 @@ HEADING = "## On a GPU"
 def verdicts(provider: Provider) -> Iterator[str]:
     yield (
         "| network | rewrite | verdict | largest error / tolerance | from the CPU "
-        "| left to the CPU | peak memory | spoilt |"
+        "| left to the CPU | peak memory | corrupted |"
     )
     yield "|---|---|---|---:|---:|---|---:|---|"
     places = CASES if "ONNXSHARE_ZOO" in os.environ else ("models",)

@@ -45,8 +45,14 @@ def next_to_cpu(
     if found.verdict is Verdict.NOT_RUN:
         return found
     some = samples.take(range(min(_SAMPLES, samples.count)))
-    shares = [_share(sessions, name, model, some) for name, model in models.items()]
-    difference = CpuDifference(*shares)
+    shares: dict[str, float | None] = {}
+    problem = ""
+    for name, model in models.items():
+        try:
+            shares[name] = _share(sessions, name, model, some)
+        except OnnxShareError as error:
+            problem = problem or f"model {name}: {error}"
+    difference = CpuDifference(shares.get("A"), shares.get("B"), problem)
     verdict, reason = found.verdict, found.reason
     if difference.a is not None and difference.a > _WRONG:
         # What a provider computes wrong for both may hide what is wrong with B.
@@ -65,12 +71,9 @@ def next_to_cpu(
 
 def _share(sessions: Sessions, name: str, model: Model, samples: Samples) -> float | None:
     """The largest difference of an output of a model from the CPU's, over the largest value there;
-    None where they cannot be compared."""
-    try:
-        here = sessions.open(name).run(samples.arrays)
-        cpu = run_model(model, samples.arrays, provider="cpu", run_limits=sessions.limits)
-    except OnnxShareError:
-        return None
+    None where no output is a floating-point one. Raises what running it raises."""
+    here = sessions.open(name).run(samples.arrays)
+    cpu = run_model(model, samples.arrays, provider="cpu", run_limits=sessions.limits)
     shares = [_over_largest(here[output], value) for output, value in cpu.items()]
     return max((share for share in shares if share is not None), default=None)
 

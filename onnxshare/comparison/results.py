@@ -151,10 +151,12 @@ class CpuDifference:
     Attributes:
         a, b: per model the largest difference over the largest value of that output on the CPU;
             None where it cannot be run there, or has no floating-point output.
+        problem: why a model could not be run once more, here or on the CPU; else empty.
     """
 
     a: float | None
     b: float | None
+    problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,8 @@ def _costs(comparison: Comparison) -> list[str]:
     if comparison.cpu is not None:
         shares = {"A": comparison.cpu.a, "B": comparison.cpu.b}
         said = [f"{name} {share:.2g}" for name, share in shares.items() if share is not None]
+        if comparison.cpu.problem:
+            said.append(f"not known of {comparison.cpu.problem}")
         if said:
             lines.append(f"difference from the CPU, of the largest value: {', '.join(said)}")
     for letter, nodes in (comparison.left_to_cpu or {}).items():

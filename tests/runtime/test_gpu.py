@@ -23,6 +23,7 @@ from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.provider_table import CUDA, CUDA_OPTIONS
 from onnxshare.runtime.providers import Provider, candidates
 from onnxshare.runtime.session import run_model
+from onnxshare.samples.samples import read_samples
 
 pytestmark = pytest.mark.gpu
 
@@ -100,6 +101,25 @@ def test_a_rewrite_is_proven_as_users_prove_it(gpu: Provider, bundled: Path) -> 
     assert result.validation.provider == gpu.described
 
 
+def test_the_way_back_and_an_approximation(gpu: Provider, bundled: Path) -> None:
+    path = bundled / "lenet5.onnx"
+    convolution = onnxshare.rewrite(path, ["fc-to-conv"], validate=False).model
+    back = onnxshare.rewrite(convolution, ["conv-to-fc"], validate=False).model
+    assert onnxshare.compare(convolution, back, provider=gpu.name, count=SAMPLES).passed
+    samples = bundled / "calibration.npz"
+    how: dict[str, Any] = {"approximate": True, "samples": samples, "validate": False}
+    small = onnxshare.rewrite(path, ["fc-to-gap"], **how).model
+    some = read_samples(samples, load(path).skeleton).take(range(32))
+    for changed in (small, spoilt(small)):
+        here, cpu = (
+            onnxshare.compare(path, changed, provider=provider, samples=some)
+            for provider in (gpu.name, "cpu")
+        )
+        assert here.verdict == cpu.verdict, here.reason
+        kept = [row.argmax_agreement for row in (*here.outputs, *cpu.outputs)]
+        assert kept[0] == kept[-1]
+
+
 def test_nodes_that_the_provider_lacks_are_listed(gpu: Provider) -> None:
     model = single("Det", ["x"], [8, 4, 4])
     other = onnx.ModelProto()
@@ -134,7 +154,7 @@ def test_limits_hold(gpu: Provider, bundled: Path) -> None:
     short = RunLimits(timeout=0.01)
     with pytest.raises(RuntimeFailure, match=r"takes longer than 0\.01 s") as caught:
         run_model(model, images(bundled, 8), provider=gpu, run_limits=short)
-    assert "--timeout" in caught.value.remedy
+    assert "timeout" in caught.value.remedy
 
 
 @pytest.mark.isolated

@@ -121,7 +121,7 @@ def test_cuda_is_never_replaced_in_silence(
 ) -> None:
     with pytest.raises(RuntimeFailure, match="no NVIDIA driver") as caught:
         providers.choose(request_)
-    assert caught.value.remedy == "use --provider auto or cpu"
+    assert caught.value.remedy == "use provider='auto' or cpu"
 
 
 def test_how_to_install_one_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
