@@ -118,7 +118,8 @@ def node_facts(
 ) -> tuple[NodeFacts, ...]:
     """The facts of every node, in graph order: `shared` is what `shared_facts` says of each, `sees`
     gives its receptive field, `memory` holds the activations over a run."""
-    known: dict[str, int] = {}
+    unseen: dict[str, int] = {}  # elements that no node before has used
+    tied_as: dict[tuple[int, int], Sharing] = {}  # by facts in common and number of nodes
     modules, outputs = Modules(), _Outputs(shapes)
     facts = []
     for use, common in zip(usage.nodes, shared, strict=True):
@@ -142,13 +143,21 @@ def node_facts(
             tied = new = 0
             for stored in params:
                 tensor = usage.tensors[stored.key]
-                tied = max(tied, tensor.ties)
-                before = known.get(stored.key, 0)
-                new += max(0, min(stored.elements, tensor.stored.elements - before))
-                known[stored.key] = before + stored.elements
+                elements, ties = stored.elements, tensor.ties
+                if ties > tied:
+                    tied = ties
+                left = unseen.get(stored.key)
+                if left is None:
+                    left = tensor.stored.elements
+                taken = elements if elements < left else left
+                new += taken
+                unseen[stored.key] = left - taken
             own["params_new"] = new
             if tied > 1 and use.work is not None:
-                own["sharing"] = replace(common.sharing, tied=tied)
+                key = id(common), tied
+                if key not in tied_as:
+                    tied_as[key] = replace(common.sharing, tied=tied)
+                own["sharing"] = tied_as[key]
         facts.append(made(NodeFacts, own))
     return tuple(facts)
 
@@ -266,14 +275,19 @@ def _uses(use: NodeUse, facts: NodeFacts) -> Iterator[tuple[str, int | None]]:
         yield from ((stored.key, None) for stored in use.params)
         return
     told = use.work.uses if use.work is not None else None
-    total = sum(stored.elements for stored in use.slots.values())
+    total = 0
+    for stored in use.slots.values():
+        total += stored.elements
     for position, stored in use.slots.items():
         if told is not None:
             count = told.get(position, 0) * (use.times or 0)
         else:
             count = facts.connections * stored.elements // max(1, total)
-        whole = sum(elements for _, elements in stored.sources)
-        for part, elements in stored.sources:
+        if not stored.parts:
+            yield stored.key, count
+            continue
+        whole = sum(elements for _, elements in stored.parts)
+        for part, elements in stored.parts:
             yield part.key, count * elements // max(1, whole)
 
 

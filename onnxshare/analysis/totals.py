@@ -159,8 +159,10 @@ def _unread(graph: Graph, usage: WeightUsage) -> tuple[int, int, int]:
                 unused += stored.elements
             elif stored.dtype in FLOATS and stored.key not in usage.tensors:
                 passed_out += stored.elements
-        for name in scope.initializers.keys() & scope.consumers.keys():
-            stored = graph.stored(scope, name)
-            if stored is not None and stored.dtype in FLOATS and stored.key not in usage.tensors:
+        for name in scope.initializers:
+            stored = scope.sources.get(name) or graph.stored(scope, name)
+            if stored is None or stored.key in usage.tensors or stored.dtype not in FLOATS:
+                continue
+            if name in scope.consumers:
                 other += stored.elements
     return unused, passed_out, other

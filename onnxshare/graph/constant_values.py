@@ -48,7 +48,7 @@ class Values:
         around: Values | None = None,
     ) -> None:
         self._graph = graph
-        self._shapes = shapes or {}
+        self._shapes = {} if shapes is None else shapes  # whether it is empty takes long to say
         self._impossible = impossible
         self._lengths = lengths or {}
         self._around = around

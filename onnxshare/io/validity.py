@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import chain
 from math import prod
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import NoReturn
 
 import onnx
@@ -43,6 +43,7 @@ _FIELDS: dict[int, str] = {
     if field.name.endswith("_data") and field.name != "external_data"
 }
 _TYPED_FIELDS = tuple(name for name in _FIELDS.values() if name != _RAW_DATA)
+_typed_values = attrgetter(*_TYPED_FIELDS)
 _TYPED: dict[int, str] = {
     TensorProto.FLOAT: _FLOAT_DATA,
     TensorProto.COMPLEX64: _FLOAT_DATA,
@@ -281,7 +282,8 @@ class _Checker:
     def held(self, tensor: TensorProto, count: int) -> None:
         """The values of a tensor are there once, where its type has them, and as many as that."""
         raw = tensor.HasField(_RAW_DATA)
-        filled = [field for field in _TYPED_FIELDS if len(getattr(tensor, field))]
+        values = _typed_values(tensor)
+        filled = [f for f, v in zip(_TYPED_FIELDS, values, strict=True) if v] if any(values) else []
         if len(filled) + raw > 1:
             both = " and ".join([_RAW_DATA, *filled] if raw else filled)
             self.refuse(f"tensor '{tensor.name}' has its values twice, in {both}")

@@ -7,11 +7,13 @@ What all FCs have is told here; scales, zero points and fused activations stay w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node
+from onnxshare.io.node_reader import Operation
 from onnxshare.io.tensors import Array
 from onnxshare.support.dataclass_tools import made
 
@@ -89,25 +91,43 @@ def recognise(graph: Graph, node: Node) -> FullyConnected | None:
     shape, source = matrix_shape(graph, node, weight), graph.source
     if shape is None or source(node.scope, data) is not None or not source(node.scope, weight):
         return None
-    if node.attribute("transBatchA", 0) or node.attribute("transBatchB", 0):
+    said = _by_attributes(graph, node)
+    if said is None:
         return None
-    by_output = bool(node.attribute("transB", 0))
-    out_features, in_features = shape if by_output else (shape[1], shape[0])
+    by_output = said["stored_by_output"]
     bias = None if form[2] is None or len(node.inputs) <= form[2] else node.inputs[form[2]]
-    return FullyConnected(
-        node,
-        data,
-        weight,
-        bias or None,
-        in_features,
-        out_features,
-        stored_by_output=by_output,
-        columns=bool(node.attribute("transA", 0)),
-        alpha=float(node.attribute("alpha", 1.0)),
-        beta=float(node.attribute("beta", 1.0)),
-        arithmetic=form[3],
-        activation=str(node.attribute("activation", "")) or None,
-    )
+    given = {
+        **said,
+        "node": node,
+        "data": data,
+        "weight": weight,
+        "bias": bias or None,
+        "in_features": shape[by_output],
+        "out_features": shape[not by_output],
+        "arithmetic": form[3],
+    }
+    return made(FullyConnected, given)
+
+
+def _by_attributes(graph: Graph, node: Node) -> dict[str, Any] | None:
+    """What an FC's attributes say, once for all nodes with the same; None where the product is one
+    of stacks of matrices."""
+    known: dict[Operation, dict[str, Any] | None] = graph.memo.setdefault("attributes of FCs", {})
+    operation = node.operation
+    if operation in known:
+        return known[operation]
+    said = None
+    if not (node.attribute("transBatchA", 0) or node.attribute("transBatchB", 0)):
+        said = {
+            "stored_by_output": bool(node.attribute("transB", 0)),
+            "columns": bool(node.attribute("transA", 0)),
+            "alpha": float(node.attribute("alpha", 1.0)),
+            "beta": float(node.attribute("beta", 1.0)),
+            "activation": str(node.attribute("activation", "")) or None,
+        }
+    if operation.attributes is not None:  # else nodes that share it may differ in them
+        known[operation] = said
+    return said
 
 
 def fully_connected(graph: Graph) -> list[FullyConnected]:

@@ -118,12 +118,11 @@ def seen(place: Place, reads: Window | str) -> Place:
 
 def slid(state: State, reads: Mapping[int, Window | str]) -> State:
     """The result of an operator that reads windows along some axes."""
-
-    def move(place: Place) -> Place:
+    places = {}
+    for key, place in state.places.items():
         found = reads.get(place.axis) if place.axis is not None else None
-        return place if found is None else seen(place, found)
-
-    return changed(state, move)
+        places[key] = place if found is None else seen(place, found)
+    return State(state.rank, places)
 
 
 def joined(states: list[State]) -> State:
@@ -248,7 +247,8 @@ class Step:
 
     def shape(self, position: int) -> Shape | None:
         """The shape of an input."""
-        return self._shape(self.node.input(position))
+        inputs = self.node.inputs
+        return self._shape(inputs[position]) if position < len(inputs) else None
 
     def result(self, position: int = 0) -> Shape | None:
         """The shape of an output."""

@@ -15,8 +15,8 @@ the field behind it is null, with its name.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from onnxshare.analysis.heads.element_order import trains
 from onnxshare.analysis.receptive_field import layout_rules, resize_rules, window_rules
@@ -29,6 +29,7 @@ from onnxshare.analysis.receptive_field.axis_tracking import (
     State,
     Step,
     forget,
+    joined,
 )
 from onnxshare.analysis.receptive_field.windows import ITSELF, Window
 from onnxshare.analysis.results import ReceptiveField
@@ -119,8 +120,7 @@ NO_INPUT = "depends on no input"
 UNEVEN = "differs between positions: the largest size, the average stride, the start of position 0"
 
 
-@dataclass(frozen=True)
-class Fields:
+class Fields(NamedTuple):
     """What one node sees.
 
     Attributes:
@@ -200,24 +200,22 @@ class ReceptiveFields:
                 self._states[name] = state
 
     def _unchanged(self, node: Node, states: list[State | None]) -> State | None:
-        """What an element-wise node of one output sees, where all that it reads sees the same in
-        the same shape: the usual case, made quick. None elsewhere."""
+        """What an element-wise node of one output sees, where all that it reads sees something in
+        the shape of the result: the usual case, made quick. None elsewhere."""
         if len(node.outputs) != 1:
             return None
         if len(states) == 1:
             return states[0]
         nothing, types = NOTHING, self._types
         shape = types.get(node.outputs[0], nothing).shape
-        found = None
+        found = []
         for name, state in zip(node.inputs, states, strict=True):
             if state is None:
                 continue
             if shape is None or types.get(name, nothing).shape != shape:
                 return None
-            if found is not None and state is not found:
-                return None
-            found = state
-        return found
+            found.append(state)
+        return joined(found)
 
     def places(self, tensor: str) -> dict[Key, Place]:
         """What each position of a tensor of the main graph sees along each spatial axis of an
@@ -247,26 +245,26 @@ class ReceptiveFields:
 
     def _report(self, state: State) -> Fields:
         inputs = {name for name, _ in state.places}
-        found = {
-            name: self._one(state, name, axes)
+        found = [
+            (name, *self._one(state, name, axes))
             for name, axes in self.images.items()
             if name in inputs
-        }
+        ]
         if not found:
             return _NO_IMAGE
-        several = found if len(self.images) > 1 else {}
-        return Fields(*next(iter(found.values())), {name: f for name, (f, _) in several.items()})
+        several = found if len(self.images) > 1 else ()
+        return Fields(*found[0][1:], {name: field for name, field, _ in several})
 
     def _one(
         self, state: State, name: str, axes: list[int]
     ) -> tuple[ReceptiveField | None, str | None]:
-        places = [state.places.get((name, axis)) for axis in axes]
-        windows = [place.window for place in places if place is not None and place.window]
+        places = [place for axis in axes if (place := state.places.get((name, axis)))]
+        windows = [place.window for place in places if place.window]
         if len(windows) < len(axes):
-            notes = {place.note for place in places if place is not None and not place.window}
+            notes = {place.note for place in places if not place.window}
             whole = WHOLE_INPUT if WHOLE_INPUT in notes else None
             return None, whole or next(iter(sorted(notes)), NO_INPUT)
-        if all(place is not None and place.axis is None for place in places):
+        if not any(place.axis is not None for place in places):
             shape = self._shapes.get(self._graph.main, name) or ()
             if all(
                 window.lows[0] <= 0 and isinstance(size, int) and window.highs[0] >= size - 1
@@ -278,7 +276,7 @@ class ReceptiveFields:
             "stride": [window.stride for window in windows],
             "start": [window.lows[0] for window in windows],
         }
-        return field, UNEVEN if any(len(window.lows) > 1 for window in windows) else None
+        return field, UNEVEN if max([len(window.lows) for window in windows]) > 1 else None
 
 
 _NO_IMAGE = Fields(None, NO_IMAGE, {})
