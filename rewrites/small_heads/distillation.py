@@ -12,8 +12,9 @@ squared errors. The gradients are written out: with W[k, (c, s)] = u[k, c] m[k, 
 ∂W are one matrix product over a batch, and ∂u, ∂m are sums over ∂W.
 
 Channels are centred and scaled, outputs too, so that one step size suits every head; both are
-folded into the weights afterwards. The first output layer is a ridge fit to random hidden units
-(Rahimi and Recht, "Weighted sums of random kitchen sinks", 2008). Chance has one fixed seed.
+folded into the weights afterwards. A channel that is the same on all samples is scaled by 0. The
+first output layer is a ridge fit to random hidden units (Rahimi and Recht, "Weighted sums of random
+kitchen sinks", 2008). Chance has one fixed seed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from rewrites.small_heads.augmentation import Augmentation
 from rewrites.small_heads.fitted_head import FittedLayer, Hidden, SmallHead
 from rewrites.small_heads.head_layers import Chain
 from rewrites.small_heads.methods import Method
-from rewrites.small_heads.spatial_weighting import Separable
+from rewrites.small_heads.spatial_weighting import Separable, constant_channels
 from rewrites.small_heads.sufficient_statistics import Singles, blocks
 from rewrites.small_heads.training_data import HeadData
 
@@ -87,8 +88,9 @@ _POOL_SIZE = 2**25
 #: A fit that only estimates how well another would do takes this share of the work.
 _QUICK = 1 / 4
 
-#: Channels that change less than this share of the liveliest count as constant.
-_LEAST = 1e-3
+#: Channels that vary less than this share of the liveliest are not scaled up as it is: the fit
+#: would give them weights so large that a small change of theirs decides the answer.
+_LEAST = 0.05
 
 #: As in `refine_classifier.py`; here it leaves the bundled networks alone, which gained nothing
 #: below it.
@@ -147,12 +149,13 @@ def distil(
         ValueError: the fit comes to nothing.
     """
     random = np.random.default_rng(_SEED)
-    centre, scale = _channels(maps)
+    centre, gain = _channels(maps)
     steps, count = effort
     made = Augmentation(maps, spatial, random).draw(count)
+    made[:, gain == 0] = maps[0, gain == 0]  # where a value became zero
     answers = {group: np.asarray(y, np.float32) for group, y in answer(made).items()}
     made -= centre[:, None]
-    made /= scale[:, None]
+    made *= gain[:, None]
     made = made.reshape(count, -1)
     targets = _Targets(answers, classes)
     point = _start(made, targets, size, maps.shape[1:], random)
@@ -166,18 +169,19 @@ def distil(
     if not all(np.isfinite(values).all() for values in point):
         raise ValueError("it diverges")
     given = np.asarray(maps, np.float32)
-    real = ((given - centre[:, None]) / scale[:, None]).reshape(len(given), -1)
+    real = ((given - centre[:, None]) * gain[:, None]).reshape(len(given), -1)
     _level(point, targets, real, answer(given))
-    return _folded(point, targets, centre, scale)
+    return _folded(point, targets, centre, gain)
 
 
 def _channels(maps: Array) -> tuple[Singles, Singles]:
-    """The mean and the scale of each channel; channels that barely change are not blown up."""
+    """The mean of each channel, and by what it is multiplied: by the inverse of its spread over the
+    samples, and the less the smaller that is where it is small; by 0 where it is constant."""
     centre = maps.mean(axis=(0, 2), dtype=np.float64)
-    spread = np.sqrt(np.maximum(maps.var(axis=(0, 2), dtype=np.float64), 0))
-    largest = float(spread.max()) or 1.0
-    scale = np.maximum(spread, _LEAST * largest)
-    return centre.astype(np.float32), scale.astype(np.float32)
+    spread = np.sqrt(maps.var(axis=0, dtype=np.float64).mean(axis=1))
+    spread[constant_channels(maps, np.arange(len(maps)))] = 0
+    least = np.maximum(spread, _LEAST * float(spread.max()) or 1.0)
+    return centre.astype(np.float32), (spread / least**2).astype(np.float32)
 
 
 class _Targets:
@@ -289,12 +293,12 @@ def _gradient(point: _Point, made: Singles, targets: _Targets, chosen: Array) ->
     ]
 
 
-def _folded(point: _Point, targets: _Targets, centre: Singles, scale: Singles) -> Student:
+def _folded(point: _Point, targets: _Targets, centre: Singles, gain: Singles) -> Student:
     """The network with all centring and scaling in its weights, in double precision."""
     channels, rows, hidden, hidden_bias, out, out_bias = (
         values.astype(np.float64) for values in point
     )
-    channels = channels / scale
+    channels = channels * gain
     shift = hidden @ ((channels @ centre) * rows.sum(axis=1))
     out = out * targets.scale[:, None]
     out_bias = out_bias * targets.scale + targets.mean

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from rewrites.small_heads.methods import Method
 from rewrites.small_heads.output_sensitivity import low_rank, mean_jacobian, output_probes
 from rewrites.small_heads.refine_classifier import refine
 from rewrites.small_heads.ridge import LinearFit, Ridge
-from rewrites.small_heads.spatial_weighting import PooledMaps, Weighting
+from rewrites.small_heads.spatial_weighting import PooledMaps, Weighting, constant_channels
 from rewrites.small_heads.sufficient_statistics import Floats, Matrix
 from rewrites.small_heads.training_data import HeadData
 
@@ -44,9 +45,29 @@ def fit_head(data: HeadData, chosen: Array, method: Method, *, quick: bool = Fal
         if method.form == "mlp":
             return distilled(data, chosen, method, quick=quick)
         fit = _Fit(data, chosen, method)
-        return {"collapse": fit.collapse, "stack": fit.stack}.get(method.form, fit.first)()
+        head = {"collapse": fit.collapse, "stack": fit.stack}.get(method.form, fit.first)()
+        return without_constants(head, data.maps, chosen)
     except ValueError as error:
         raise Refusal(f"the fit of '{method.name}' failed: {error}") from error
+
+
+def without_constants(head: SmallHead, maps: Array, chosen: Array) -> SmallHead:
+    """A head of layers on features that gives channels which are the same on all chosen samples the
+    weight 0, and what they add to the biases: nothing is known of what they would do."""
+    constant = constant_channels(maps, chosen)
+    if not constant.any():
+        return head
+    still = np.where(constant[:, None], maps[chosen[0]], np.zeros((), maps.dtype))
+    features = head.weighting.apply(still[None])
+    columns = np.repeat(constant, features.size // len(constant))
+    layers = []
+    for layer in head.layers:
+        if layer.source < 0:
+            first, *others = layer.factors
+            factors = (np.where(columns, np.zeros((), first.dtype), first), *others)
+            layer = replace(layer, factors=factors, bias=layer.apply(features)[0])
+        layers.append(layer)
+    return replace(head, layers=layers)
 
 
 class _Fit:

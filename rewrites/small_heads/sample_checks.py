@@ -33,6 +33,7 @@ from onnxshare.support.progress import report
 from rewrites.base import Features
 from rewrites.refusal import Refusal
 from rewrites.small_heads.head_layers import Chain
+from rewrites.small_heads.spatial_weighting import extremes
 from rewrites.small_heads.sufficient_statistics import blocks
 from rewrites.small_heads.training_data import HeadData
 
@@ -225,11 +226,7 @@ def _check_embedding(chain: Chain, leaf: int, warn: Warn) -> None:
 
 def _check_features(data: HeadData, warn: Warn) -> None:
     name = data.chain.head.feature_map
-    shape = data.maps.shape[1:]
-    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
-    for part in blocks(data.count, int(np.prod(shape))):
-        low = np.minimum(low, data.maps[part].min(axis=0))
-        high = np.maximum(high, data.maps[part].max(axis=0))
+    low, high = extremes(data.maps, np.arange(data.count))
     constant = float((low == high).mean())
     if constant > _MOST_CONSTANT:
         warn(
@@ -240,7 +237,7 @@ def _check_features(data: HeadData, warn: Warn) -> None:
     least, most = float(low.min()), float(high.max())
     near = 1e-3 * (most - least)
     saturated = 0.0
-    for part in blocks(data.count, int(np.prod(shape))):
+    for part in blocks(data.count, low.size):
         block = data.maps[part]
         ends = (block >= most - near).sum()
         if least != 0:  # 0 is where a ReLU rests

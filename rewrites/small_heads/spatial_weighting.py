@@ -234,6 +234,29 @@ def channel_energy(maps: Array, chosen: Array) -> Floats:
     return np.asarray(total / max(1, len(chosen) * maps.shape[2]))
 
 
+#: Values that differ by less than this share of their size, and of how far the liveliest channel
+#: moves, differ by rounding.
+_ROUNDING = 1e-6
+
+
+def extremes(maps: Array, chosen: Array) -> tuple[Array, Array]:
+    """The least and the largest value of each feature `[C, S]` on the chosen samples."""
+    low = high = maps[chosen[0]]
+    for part in blocks(len(chosen), prod(maps.shape[1:])):
+        block = maps[chosen[part]]
+        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+    return low, high
+
+
+def constant_channels(maps: Array, chosen: Array) -> Array:
+    """Which channels of maps `[N, C, S]` are the same on all chosen samples, but for rounding; what
+    they are may differ from position to position."""
+    low, high = extremes(maps, chosen)
+    moved = (high.astype(np.float64) - low).max(axis=1)
+    size = np.maximum(np.abs(low), np.abs(high)).max(axis=1)
+    return np.asarray(moved <= _ROUNDING * (float(moved.max()) + size))
+
+
 @dataclass(frozen=True)
 class Separable:
     """K separable features: channels u `[K, C]` and rows m `[K, S]`, over a map of these spatial

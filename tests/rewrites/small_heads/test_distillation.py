@@ -167,9 +167,10 @@ def test_scores_of_classes_have_the_level_of_the_heads(monkeypatch: pytest.Monke
     assert ((as_fitted.mean(axis=1) - levels) ** 2).mean() > 0.5 * levels.var()
 
 
-@pytest.mark.parametrize("times", [10, 1000])
+@pytest.mark.parametrize("times", [8, 1024])
 def test_fits_do_not_depend_on_the_unit_of_large_scores(times: float) -> None:
-    """Scores in the thousands have the same classes, and probabilities of 0 and 1."""
+    """Scores in the thousands have the same classes, and probabilities of 0 and 1. (By a power of
+    two, which rounds nothing: some fits depend on how their first step was rounded.)"""
     random = np.random.default_rng(4)
     maps = random.standard_normal((60, 3, 8)).astype(np.float32)
     first, second = (random.standard_normal(shape).astype("f4") for shape in ((24, 12), (12, 5)))
@@ -196,6 +197,46 @@ def test_copies_and_dead_channels_do_no_harm() -> None:
     head = fitted(chain, HeadData(chain, maps, results), "mlp:4+separable:2", False)
     given = head.predict(maps)[chain.leaves[0]]
     assert np.isfinite(given).all()
+
+
+@pytest.mark.parametrize(
+    "method", ["mlp:4+separable:2", "gap", "mask:4", "depthwise", "collapse", "collapse+grid:2",
+    "stack:3", "stack:3+mask:4"],
+)  # fmt: skip
+@pytest.mark.parametrize("still", [(1,), (0, C - 1)], ids=["one", "two"])
+def test_channels_that_are_constant_weigh_nothing(method: str, still: tuple[int, ...]) -> None:
+    """One rests at a value of its own at each position; what such a channel adds is in the biases,
+    so that the head answers as the whole one does, and does not heed a change of it."""
+    chain, _ = head_of(planted(8, 3), 20)
+    data, unseen = even(chain, 60, 1), even(chain, 60, 2)
+    level = np.linspace(-60, 100, S, dtype=np.float32)
+    for maps in (data.maps, unseen.maps):
+        for channel in still:
+            maps[:, channel] = level * (channel > 0)
+    results = chain.forward({0: data.maps.reshape(60, -1) @ _first(chain).T + chain.bias(0)})
+    head = fitted(chain, replace(data, results=results), method, False)
+    [leaf] = chain.leaves
+    before = head.predict(unseen.maps)[leaf]
+    unseen.maps[:, still] += np.float32(100)
+    np.testing.assert_array_equal(head.predict(unseen.maps)[leaf], before)
+    wanted = results[leaf]
+    error = wanted - head.predict(data.maps)[leaf]
+    assert np.abs(error.mean(axis=0)).max() < 0.2 * wanted.std()
+
+
+def test_channels_that_vary_little_do_not_decide() -> None:
+    """The first channel has a thousandth of the spread of the others, and little weight: raised
+    by a hundredth of their spread it changes few answers."""
+    chain, _ = head_of(planted(8, 3), 20)
+    data, unseen = even(chain, 300, 1), even(chain, 300, 2)
+    for item in (data, unseen):
+        item.maps[:, 0] *= np.float32(1e-3)
+    results = chain.forward({0: data.maps.reshape(300, -1) @ _first(chain).T + chain.bias(0)})
+    head = fitted(chain, replace(data, results=results), "mlp:16+separable:6", True)
+    [leaf] = chain.leaves
+    before = head.predict(unseen.maps)[leaf].argmax(axis=1)
+    unseen.maps[:, 0] += np.float32(0.01)
+    assert (head.predict(unseen.maps)[leaf].argmax(axis=1) == before).mean() > 0.98
 
 
 def _first(chain: Chain) -> Array:
