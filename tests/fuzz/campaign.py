@@ -96,7 +96,9 @@ def _beside() -> str:
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name, data in zip(MODELS, (computes_shapes(), calls_functions()), strict=True):
-        Path(folder, name).write_bytes(data)
+        for place in (folder, os.path.join(folder, "models")):  # where starters look for them
+            os.makedirs(place, exist_ok=True)
+            Path(place, name).write_bytes(data)
     name, policy = policies()[0]
     Path(folder, Path(name).name).write_bytes(policy)
     return folder

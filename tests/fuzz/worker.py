@@ -134,8 +134,7 @@ def arranged(folder: Path) -> None:
             shutil.rmtree(entry.path, ignore_errors=True)
         else:
             os.unlink(entry.path)
-    for name in os.listdir(folder):
-        shutil.copy(folder / name, name)
+    shutil.copytree(folder, ".", dirs_exist_ok=True)
 
 
 def answer(name: str, data: bytes, said: IO[bytes], folder: Path) -> tuple[str, str]:
