@@ -8,17 +8,20 @@ matched nodes. Of the attributes of two nodes, a default that is written out is 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import onnx
-from onnx import defs
 
 from onnxshare.analysis.results import NodeFacts
 from onnxshare.differences.model_side import Side, pair
-from onnxshare.differences.node_settings import equal_settings, has_settings
+from onnxshare.differences.node_settings import (
+    attribute_value,
+    equal_settings,
+    has_settings,
+    schema_defaults,
+)
 from onnxshare.differences.results import Change, LayerChange, field_changes
 from onnxshare.differences.tensor_matching import Matching
 from onnxshare.graph.index import Graph, Node, Scope
@@ -71,41 +74,17 @@ def _defaults(node: Node, model: onnx.ModelProto) -> dict[str, Any]:
     for opset in model.opset_import:
         known = "" if opset.domain in STANDARD_DOMAINS else opset.domain
         if known == domain:
-            return _of_schema(node.op_type, domain, opset.version)
+            return schema_defaults(node.op_type, domain, opset.version)
     return {}
-
-
-@cache
-def _of_schema(op_type: str, domain: str, version: int) -> dict[str, Any]:
-    try:
-        schema = defs.get_schema(op_type, version, domain)
-    except defs.SchemaError:
-        return {}
-    return {
-        name: _plain(attribute.default_value)
-        for name, attribute in schema.attributes.items()
-        if attribute.default_value.name
-    }
 
 
 def _given(node: Node, graph: Graph) -> dict[str, Any]:
     return {
-        attribute.name: _plain(attribute)
+        attribute.name: attribute_value(attribute)
         for attribute in node.proto.attribute
         if not attribute.HasField("g") and not attribute.graphs
         if not (node.standard and _is_default(node, attribute, graph))
     }
-
-
-def _plain(attribute: onnx.AttributeProto) -> Any:
-    value = value_of(attribute)
-    if isinstance(value, (str, int, float)):
-        return value
-    if isinstance(value, (list, tuple)) and all(isinstance(item, (int, float)) for item in value):
-        return list(value)
-    # Tensors, strings and whatever comes next are equal if their bytes are.
-    data = attribute.SerializeToString(deterministic=True)
-    return f"hash {hashlib.blake2b(data, digest_size=6).hexdigest()}"
 
 
 Key = Callable[[Side, int], Any]
@@ -261,7 +240,7 @@ class Layers:
 
     def _settings(self, left: Node, right: Node, alike: bool) -> tuple[set[str], set[int]]:
         """The attributes and inputs that set the same in both."""
-        if not alike or not has_settings(left):
+        if not alike or not (has_settings(left) or has_settings(right)):
             return set(), set()
         one, other = (
             (node, side.graph, shapes.get(node.input(0)))
@@ -273,8 +252,14 @@ class Layers:
         return equal_settings(one, other)
 
     def _inputs(self, left: Node, right: Node, skipped: Collection[int]) -> list[Change]:
-        old = [self.origin(self._a, left.scope, name) for name in _present(left, skipped)]
-        new = [self.origin(self._b, right.scope, name) for name in _present(right, skipped)]
+        old = [
+            self.origin(self._a, left.scope, name)
+            for name in _present(left, self._a.graph, skipped)
+        ]
+        new = [
+            self.origin(self._b, right.scope, name)
+            for name in _present(right, self._b.graph, skipped)
+        ]
         if self._all_match(old, new):
             return []
         return [Change("inputs", list(left.inputs), list(right.inputs))]
@@ -332,9 +317,13 @@ def _shapes(facts: NodeFacts) -> str:
     )
 
 
-def _present(node: Node, skipped: Collection[int]) -> Sequence[str]:
-    """The inputs without those that are skipped, or left out at the end."""
+def _present(node: Node, graph: Graph, skipped: Collection[int]) -> Sequence[str]:
+    """The inputs without those that are skipped, say nothing, or are left out at the end."""
     names = ["" if at in skipped else name for at, name in enumerate(node.inputs)]
+    if node.standard and node.op_type == "Resize":  # older opsets asked for an empty tensor
+        stored = [graph.source(node.scope, name) if name else None for name in names]
+        empty = [item is not None and not item.elements for item in stored]
+        names = ["" if nothing else name for name, nothing in zip(names, empty, strict=True)]
     while names and not names[-1]:
         names.pop()
     return names

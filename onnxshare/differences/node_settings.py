@@ -4,15 +4,18 @@ parts, limits, pads. Two nodes with equal settings do the same, however they are
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import defs
 
 from onnxshare.graph.index import Graph, Node
 from onnxshare.graph.operator_traits import Effect, traits_of
+from onnxshare.io.node_reader import value_of
 
 #: Sizes of the first input and output of a node; None where they are not known.
 Sizes = Sequence[int | str | None] | None
@@ -81,7 +84,9 @@ def _named_axes(value: Any, node: Node, sizes: Sizes) -> Any:
 
 
 def _axis(value: Any, node: Node, sizes: Sizes) -> Any:
-    return None if value is None or node.op_type == "OneHot" else _axes(value, sizes)
+    if node.op_type == "OneHot" and sizes is not None:  # the axis is one of the result
+        sizes = (*sizes, None)
+    return None if value is None else _axes(value, sizes)
 
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -146,7 +151,9 @@ def equal_settings(
 
 def _setting(name: str, position: int, form: Form, node: Node, graph: Graph, sizes: Sizes) -> Any:
     """One setting of a node; None where it is computed, or too large to look at."""
-    given: Any = node.attribute(name)
+    given: Any = node.attribute(name, None)
+    if given is None:
+        given = schema_defaults(node.op_type, "", graph.opset).get(name)
     if node.input(position):
         stored = graph.stored(node.scope, node.inputs[position])
         if stored is None or stored.tensor is None or stored.elements > _MOST:
@@ -158,3 +165,29 @@ def _setting(name: str, position: int, form: Form, node: Node, graph: Graph, siz
         return form(given, node, sizes)
     except (TypeError, ValueError):
         return None  # an attribute of the wrong kind
+
+
+@cache
+def schema_defaults(op_type: str, domain: str, version: int) -> dict[str, Any]:
+    """What the attributes of an operator are where they are not given, as far as that is fixed."""
+    try:
+        schema = defs.get_schema(op_type, version, domain)
+    except defs.SchemaError:
+        return {}
+    return {
+        name: attribute_value(attribute.default_value)
+        for name, attribute in schema.attributes.items()
+        if attribute.default_value.name
+    }
+
+
+def attribute_value(attribute: onnx.AttributeProto) -> Any:
+    """The value of an attribute, to be compared."""
+    value = value_of(attribute)
+    if isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, (list, tuple)) and all(isinstance(item, (int, float)) for item in value):
+        return list(value)
+    # Tensors, strings and whatever comes next are equal if their bytes are.
+    data = attribute.SerializeToString(deterministic=True)
+    return f"hash {hashlib.blake2b(data, digest_size=6).hexdigest()}"

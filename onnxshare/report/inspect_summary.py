@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -23,19 +25,35 @@ def describe(report: Inspection, sizes: Sequence[str] = (), *, every: bool = Tru
     Args:
         report: what was found.
         sizes: what stands for each of several sizes.
-        every: describe all heads.
+        every: describe all heads, each of those that are alike too.
     """
     lines = [where(report), *traffic(report), memory(report)]
     lines += [
         Text(printable(f"For {label}: {_peak(case)}."))
         for case, label in zip(report.sizes, sizes, strict=True)
     ][1:]
-    shown = report.heads if every else report.heads[:_HEADS]
-    for head in shown:
-        lines += _head(head, report)
-    if len(shown) < len(report.heads):
-        lines.append(Text(f"{len(report.heads) - len(shown)} more heads: --all shows them.", "dim"))
+    groups = [[head] for head in report.heads] if every else _alike(report.heads)
+    shown = groups if every else groups[:_HEADS]
+    for group in shown:
+        lines += _head(group, report)
+    left = len(report.heads) - sum(map(len, shown))
+    if left:
+        lines.append(Text(f"{left} more heads: --all shows them.", "dim"))
     return lines
+
+
+_QUOTED = re.compile("'[^']*'")
+
+
+def _alike(heads: Sequence[HeadFacts]) -> list[list[HeadFacts]]:
+    """The heads, those together that differ in names alone: the steps of an unrolled cell do."""
+    groups: dict[object, list[HeadFacts]] = {}
+    for head in heads:
+        chain = tuple((layer.in_features, layer.out_features) for layer in head.fcs)
+        offers = _QUOTED.sub("''", repr(head.rewrites))
+        kind = head.channels, head.spatial, head.layout, chain, offers
+        groups.setdefault(kind, []).append(head)
+    return list(groups.values())
 
 
 def where(report: Inspection) -> Text:
@@ -116,38 +134,66 @@ def _peak(report: Inspection) -> str:
     return f"activations peak at {numbers.size(found)} per sample{at}"
 
 
-#: FCs of a head that are listed; the rest is counted.
-_FCS = 6
+#: FCs of a head that are listed, and maps of heads that are alike; the rest is counted.
+_FCS, _MAPS = 6, 3
 
 
-def _head(head: HeadFacts, report: Inspection) -> list[Text]:
+def _head(heads: Sequence[HeadFacts], report: Inspection) -> list[Text]:
+    """What is said of heads that are alike, or of one."""
+    head = heads[0]
     sizes = "×".join(map(str, (head.channels, *head.spatial)))
-    shown = head.fcs[:_FCS]
-    chain = " → ".join([str(shown[0].in_features), *(str(layer.out_features) for layer in shown)])
-    if any(b.in_features != a.out_features for a, b in pairwise(shown)):
-        chain = ", ".join(f"{layer.in_features} → {layer.out_features}" for layer in shown)
-    if len(head.fcs) > len(shown):
-        chain += f" and {len(head.fcs) - len(shown)} more"
-    words = printable(f"after '{head.feature_map}' ({sizes}, {head.layout}): FC {chain}")
-    lines = [Text.assemble(("Head ", "bold"), words)]
+    maps = list(dict.fromkeys(f"'{one.feature_map}'" for one in heads))
+    after = ", ".join(maps[:_MAPS])
+    if len(maps) > _MAPS:
+        after += f" and {len(maps) - _MAPS} more"
+    words = printable(f"after {after} ({sizes}, {head.layout}): FC {_chain(head)}")
+    many = f"{len(heads)} heads alike " if len(heads) > 1 else "Head "
+    lines = [Text.assemble((many, "bold"), words)]
     for name, facts in head.rewrites.items():
-        lines += _rewrite(name, facts, rewrite_command(name, facts, head, report))
+        command = _command(name, facts, heads, report)
+        lines += _rewrite(name, facts, command)
+        if len(heads) > 1 and " --node " in command and "refused" not in facts:
+            lines.append(Text("      and so for the others: --all shows each command", "dim"))
     return lines
+
+
+def _chain(head: HeadFacts) -> str:
+    """The FCs of a head: one after the other, or side by side, equal ones counted."""
+    shown = head.fcs[:_FCS]
+    more = len(head.fcs) - len(shown)
+    if all(b.in_features == a.out_features for a, b in pairwise(shown)):
+        chain = " → ".join(
+            [str(shown[0].in_features), *(str(layer.out_features) for layer in shown)]
+        )
+    else:
+        pairs = Counter(f"{layer.in_features} → {layer.out_features}" for layer in head.fcs)
+        counted = [f"{count}× {pair}" if count > 1 else pair for pair, count in pairs.items()]
+        chain, more = ", ".join(counted[:_FCS]), sum(list(pairs.values())[_FCS:])
+    return f"{chain} and {more} more" if more else chain
 
 
 def rewrite_command(name: str, facts: HeadOffer, head: HeadFacts, report: Inspection) -> str:
     """The command that makes a rewrite which a head offers."""
+    return _command(name, facts, [head], report)
+
+
+def _command(name: str, facts: HeadOffer, heads: Sequence[HeadFacts], report: Inspection) -> str:
     command = f"onnxshare rewrite {shlex.quote(report.model.path or 'MODEL')} --{name}"
     extra = "" if facts.get("exact") else " --method auto --keep 99% --samples FILE"
-    return command + _only(head, name, report.heads) + extra
+    return command + _only(heads, name, report.heads) + extra
 
 
-def _only(head: HeadFacts, rewrite: str, heads: Sequence[HeadFacts]) -> str:
-    """What keeps a rewrite to one head, where it would change others too."""
-    others = (other.rewrites.get(rewrite, {"refused"}) for other in heads if other is not head)
+def _only(chosen: Sequence[HeadFacts], rewrite: str, heads: Sequence[HeadFacts]) -> str:
+    """What keeps a rewrite to some heads, where it would change others too: to the first of these,
+    as a pattern says no list of names."""
+    others = (
+        other.rewrites.get(rewrite, {"refused"})
+        for other in heads
+        if not any(other is head for head in chosen)
+    )
     if all("refused" in offer for offer in others):
         return ""
-    return f" --node {shlex.quote(glob.escape(head.fcs[0].node))}"
+    return f" --node {shlex.quote(glob.escape(chosen[0].fcs[0].node))}"
 
 
 def _rewrite(name: str, facts: HeadOffer, command: str) -> list[Text]:

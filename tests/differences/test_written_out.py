@@ -174,6 +174,12 @@ FORMS: dict[str, tuple[str, tuple[Any, Any, int], tuple[Any, Any, int]]] = {
     "all axes written out": ("ReduceSum", ({}, {}, 13), ({}, {"axes": [0, 1, 2, 3]}, 13)),
     "an axis counted from the last": ("Softmax", ({"axis": -1}, {}, 13), ({"axis": 3}, {}, 13)),
     "an axis of ArgMax": ("ArgMax", ({"axis": -3}, {}, 13), ({"axis": 1}, {}, 13)),
+    "a default axis counted from the first": ("Softmax", ({}, {}, 13), ({"axis": 3}, {}, 13)),
+    "a default axis of an older opset": ("Softmax", ({}, {}, 11), ({"axis": -3}, {}, 11)),
+    "a default axis of normalization": (
+        "LpNormalization", ({}, {}, 13), ({"axis": 3, "p": 2}, {}, 13),
+    ),
+    "a default axis that is not the last": ("ArgMin", ({}, {}, 13), ({"axis": -4}, {}, 13)),
     "no axes": ("ReduceProd", ({}, {}, 17), ({}, {"axes": []}, 18)),
     "Unsqueeze": ("Unsqueeze", ({"axes": [1]}, {}, 11), ({}, {"axes": [1]}, 13)),
     "Squeeze": ("Squeeze", ({"axes": [0]}, {}, 11), ({}, {"axes": [0]}, 13)),
@@ -218,6 +224,8 @@ def test_settings_in_an_attribute_and_in_a_stored_input(name: str) -> None:
         ("Slice", ({"starts": [0], "ends": [6], "axes": [2]}, {}, 9),
          ({}, {"starts": [0], "ends": [6], "axes": [2], "steps": [2]}, 13)),
         ("Split", ({"axis": 1}, {}, 13), ({"axis": 1}, {"parts": [1, 3]}, 13)),
+        ("Softmax", ({}, {}, 13), ({"axis": 2}, {}, 13)),
+        ("ArgMin", ({}, {}, 13), ({"axis": 3}, {}, 13)),
         ("Transpose", ({"perm": [0, 2, 3, 1]}, {}, 13), ({"perm": [0, 3, 1, 2]}, {}, 13)),
     ],
     ids=str,
@@ -227,3 +235,30 @@ def test_other_settings_are_a_change(
 ) -> None:
     (change,) = onnxshare.diff(_model(op_type, *one), _model(op_type, *other)).layers
     assert change.change == "changed"
+
+
+def _resized_by(inputs: tuple[str, ...]) -> onnx.ModelProto:
+    built = onnx.helper.make_node("Resize", inputs, ["y"], "only", mode="nearest")
+    stored = {"none": [], "void": [], "twice": [1, 1, 2, 2], "whole": [0, 0, 0, 0, 1, 1, 1, 1]}
+    weights = [constant(name, values, np.float32) for name, values in stored.items()]
+    weights.append(constant("sizes", [1, 3, 16, 16]))
+    read = [item for item in weights if item.name in inputs]
+    return model([built], {"x": DATA["x"]}, ["y"], read, opset=13)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "changed"),
+    [
+        (("x", "", "twice"), ("x", "none", "twice"), False),
+        (("x", "", "", "sizes"), ("x", "none", "void", "sizes"), False),
+        (("x", "", "", "sizes"), ("x", "none", "none", "sizes"), False),
+        (("x", "whole", "", "sizes"), ("x", "", "", "sizes"), True),
+        (("x", "", "twice"), ("x", "", "", "sizes"), True),
+    ],
+)
+def test_an_empty_input_of_resize_says_nothing(
+    one: tuple[str, ...], other: tuple[str, ...], changed: bool
+) -> None:
+    pair = [_resized_by(inputs) for inputs in (one, other)]
+    assert bool(onnxshare.diff(*pair).layers) == changed
+    assert bool(onnxshare.diff(*reversed(pair)).layers) == changed

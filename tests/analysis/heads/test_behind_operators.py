@@ -81,6 +81,7 @@ FOLLOWED: dict[str, Case] = {
     ),
     "GridSample": ("GridSample", [floats("o", random_array(2, 3, 3, 2) / 3)], {}),
     "MatMul": ("MatMul", [tensor("o", 6, 6)], {}),
+    "Compress": ("Compress", [constant("o", [True, False, True, True], bool)], {"axis": 1}),
 }  # fmt: skip
 
 #: What makes one position of a map: there is nothing to share.
@@ -94,11 +95,6 @@ POOLED: dict[str, Case] = {
 REFUSED: dict[str, tuple[Case, bool, str]] = {
     "custom": (("Thing", [], {"domain": "custom"}), False, "Thing 'between' makes is not known"),
     "custom, flat": (("Thing", [], {"domain": "custom"}), True, "is not known beforehand"),
-    "Compress": (
-        ("Compress", [constant("o", [True, False, True, True], bool)], {"axis": 1}),
-        False,
-        "Compress 'between' makes is not known",
-    ),
     "Det": (("Det", [], {}), False, "Det 'between'), which cannot be followed"),
     **{
         f"{name}, flat": ((name, operands, attributes), True, f"({name} 'between')")
@@ -165,9 +161,8 @@ def test_pooled_maps_have_nothing_to_share(name: str) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_followed_is_refused_with_a_reason(name: str) -> None:
     case, flat, reason = REFUSED[name]
-    custom = case[2].get("domain") == "custom" or case[0] == "Compress"
-    columns = {"Compress": 108}.get(case[0], 144) if custom else None
-    built = behind(case, flat=flat, columns=columns)
+    custom = case[2].get("domain") == "custom"
+    built = behind(case, flat=flat, columns=144 if custom else None)
     report = onnxshare.inspect(built)
     (head,) = report.heads
     assert [fc.node for fc in head.fcs] == ["fc"]
