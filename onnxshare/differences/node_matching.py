@@ -320,7 +320,7 @@ def _shapes(facts: NodeFacts) -> str:
 def _present(node: Node, graph: Graph, skipped: Collection[int]) -> Sequence[str]:
     """The inputs without those that are skipped, say nothing, or are left out at the end."""
     names = ["" if at in skipped else name for at, name in enumerate(node.inputs)]
-    if node.standard and node.op_type == "Resize":  # older opsets asked for an empty tensor
+    if node.standard and node.op_type == "Resize":  # older opsets need a tensor there
         stored = [graph.source(node.scope, name) if name else None for name in names]
         empty = [item is not None and not item.elements for item in stored]
         names = ["" if nothing else name for name, nothing in zip(names, empty, strict=True)]

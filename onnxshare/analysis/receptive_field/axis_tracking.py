@@ -30,11 +30,13 @@ class Place(NamedTuple):
         axis: the axis of the tensor along which the window moves; None where it stays.
         window: what a position sees; None where no window can be given.
         note: why not.
+        edges: what positions at the edges see in place of what would be outside; "" for nothing.
     """
 
     axis: int | None
     window: Window | None
     note: str = ""
+    edges: str = ""
 
 
 #: Every position sees all of the axis.
@@ -101,7 +103,7 @@ def renumbered(state: State, axes: Mapping[int, int], rank: int) -> State:
 def stopped(place: Place, position: int = 0) -> Place:
     """What one position sees: it moves no more."""
     window = fixed(place.window, position) if place.window is not None else None
-    return Place(None, window, place.note)
+    return Place(None, window, place.note, place.edges)
 
 
 def seen(place: Place, reads: Window | str) -> Place:
@@ -113,7 +115,19 @@ def seen(place: Place, reads: Window | str) -> Place:
     if isinstance(reads, str):
         return Place(place.axis, None, reads)
     window = through(reads, place.window)
-    return Place(place.axis, window, "" if window is not None else TOO_LARGE)
+    return Place(place.axis, window, "" if window is not None else TOO_LARGE, place.edges)
+
+
+def folded(state: State, edges: Mapping[int, str]) -> State:
+    """The result of an operator that puts the inside, from elsewhere, outside the edges."""
+    return changed(
+        state,
+        lambda place: (
+            place._replace(edges=place.edges or edges[place.axis])
+            if place.window is not None and place.axis in edges
+            else place
+        ),
+    )
 
 
 def slid(state: State, reads: Mapping[int, Window | str]) -> State:
@@ -147,7 +161,7 @@ def _both(one: Place, other: Place) -> Place:
     together = union(one.window, other.window) if one.axis == other.axis else None
     if together is None:
         return Place(one.axis, None, STRIDES_DIFFER)
-    return Place(one.axis, together)
+    return Place(one.axis, together, "", one.edges or other.edges)
 
 
 def stretched(state: State, shape: Shape | None, result: Shape | None) -> State:

@@ -276,7 +276,10 @@ class ReceptiveFields:
             "stride": [window.stride for window in windows],
             "start": [window.lows[0] for window in windows],
         }
-        return field, UNEVEN if max([len(window.lows) for window in windows]) > 1 else None
+        notes = dict.fromkeys(place.edges for place in places if place.edges)
+        if max([len(window.lows) for window in windows]) > 1:
+            notes = {UNEVEN: None, **notes}
+        return field, "; ".join(notes) or None
 
 
 _NO_IMAGE = Fields(None, NO_IMAGE, {})

@@ -12,6 +12,7 @@ from onnxshare.analysis.receptive_field.axis_tracking import (
     NO_RANK,
     State,
     Step,
+    folded,
     forget,
     joined,
     mixed,
@@ -120,6 +121,13 @@ def _cut(start: int, stride: int, size: int | None) -> Window | str:
     return regular(stride, start, start)
 
 
+#: What Pad puts outside the edges by its modes, where that is not one constant or the edge itself.
+_OUTSIDE = {
+    "reflect": "mirrored at the edges: positions there see the inside instead of the outside",
+    "wrap": "wrapped around: positions at an edge see the opposite one instead of the outside",
+}
+
+
 def pad(step: Step) -> State:
     """Pad: what is added at the beginning shifts. Mirrored and repeated edges are edges too."""
     state, rank = step.ranked()
@@ -132,7 +140,12 @@ def pad(step: Step) -> State:
         for axis, begin in zip(axes, pads, strict=False)
         if begin
     }
-    return with_others(step, slid(state, reads))
+    result = with_others(step, slid(state, reads))
+    outside = _OUTSIDE.get(step.attribute("mode", "constant"))
+    if outside is None:
+        return result
+    sizes = zip(axes, pads, pads[len(axes) :], strict=False)
+    return folded(result, {axis % rank: outside for axis, *ends in sizes if max(ends) > 0})
 
 
 def split(step: Step) -> list[State]:

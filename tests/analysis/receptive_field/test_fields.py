@@ -494,6 +494,51 @@ def test_resize(factor: float, mode: str, rounding: str, mapping: str) -> None:
         assert assert_measured(built, [1, 2, 12, 12], margin=1) > 4
 
 
+@pytest.mark.parametrize(
+    ("mode", "note"), [("constant", ""), ("edge", ""), ("reflect", "mirrored"), ("wrap", "wrapped")]
+)
+@pytest.mark.parametrize("ends", [(2, 3), (3, 0), (0, 2)])
+def test_padded_edges(mode: str, note: str, ends: tuple[int, int]) -> None:
+    """What positions at the edges see, as NumPy pads, is what ONNX Runtime lets them see."""
+    before, after = ends
+    nodes = [
+        node("Pad", "x pads", "a", mode=mode),
+        node("Conv", "a w", "b", strides=[2]),
+        node("Relu", "b", "c"),
+        node("MaxPool", "c", "d", kernel_shape=[1]),
+        node("Add", "d c", "y"),
+    ]
+    weights = [
+        numpy_helper.from_array(np.ones((2, 2, 3), np.float32), "w"),
+        constant("pads", [0, 0, before, 0, 0, after]),
+    ]
+    sizes = [1, 2, 11]
+    built = model(nodes, {"x": ["n", *sizes[1:]]}, ["y"], weights, opset=19)
+    field = onnxshare.inspect(built).nodes[-1]
+    assert field.receptive_field == {"size": [3], "stride": [2], "start": [-before]}
+    assert str(field.receptive_field_note or "").startswith(note)
+    assert bool(field.receptive_field_note) == bool(note)
+    how: dict[str, Any] = {"constant_values": -1} if mode == "constant" else {}
+    rows = np.pad(np.arange(sizes[2]), ends, mode=mode, **how)  # type: ignore[call-overload]
+    for position, seen in enumerate(measured(built, sizes, 2)):
+        inside = [row for row in rows[2 * position : 2 * position + 3] if row >= 0]
+        assert seen == ((min(inside), max(inside)) if inside else (1, 0))
+
+
+def test_a_cut_edge_is_not_mirrored() -> None:
+    """Pad with negative sizes cuts, whatever its mode; the note goes along other axes' padding."""
+    weights = [numpy_helper.from_array(np.ones((2, 2, 3), np.float32), "w")]
+    for pads, noted in (([0, 0, -1, 0, 0, -2], False), ([0, 0, -1, 0, 0, 1], True)):
+        built = model(
+            [node("Pad", "x pads", "a", mode="reflect"), node("Conv", "a w", "y")],
+            {"x": ["n", 2, 11]},
+            ["y"],
+            [*weights, constant("pads", pads)],
+            opset=19,
+        )
+        assert bool(onnxshare.inspect(built).nodes[-1].receptive_field_note) == noted
+
+
 def test_channels_last() -> None:
     """The spatial axes are those that a convolution slides over, wherever they are."""
     built = chain(
