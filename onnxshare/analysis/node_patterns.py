@@ -42,9 +42,14 @@ class Pattern:
 
 
 class Patterns:
-    """The patterns of one graph, whose tensors have these shapes."""
+    """The patterns of one graph, whose tensors have these shapes.
+
+    Attributes:
+        of_one_sample: paths of the graphs whose tensors belong to one sample, whatever the batch.
+    """
 
     def __init__(self, graph: Graph, shapes: Shapes) -> None:
+        self.of_one_sample: set[str] = set()
         self._graph = graph
         self._shapes = shapes
         self._main = shapes.types_in("") | {"": ABSENT}
@@ -61,6 +66,7 @@ class Patterns:
             key: Key = (told, len(inputs), *map(get, inputs), *map(get, outputs))
         else:
             key = told, len(inputs), *self._types(node, inputs), *self._types(node, outputs)
+            key = self._batch(node), *key
         for place, item in constants.items():
             key += place, item.dtype, item.shape
         found = self._known.get(key)
@@ -103,12 +109,13 @@ class Patterns:
             for place, stored in constants.items()
         )
         params = {place: constants[place] for place, role in roles if role == PARAM}
+        batch = self._batch(node)
         context = Context(
             node,
             tuple(found.sizes for found in inputs),
             tuple(found.sizes for found in outputs),
             tuple(params.get(place) for place in range(len(inputs))),
-            self._shapes.batch,
+            batch,
             {place: stored for place, stored in params.items() if place < 0},
         )
         read_as = tuple(
@@ -120,24 +127,29 @@ class Patterns:
             _work(operator, context),
             roles,
             read_as,
-            self._activations(node, constants, inputs, outputs),
+            self._activations(node, constants, (inputs, outputs), batch),
             misfit(Operands(node, inputs, outputs, self._graph.opset)),
         )
 
+    def _batch(self, node: Node) -> int:
+        """How many samples the tensors of a node's graph hold."""
+        return 1 if node.scope.path in self.of_one_sample else self._shapes.batch
+
+    @staticmethod
     def _activations(
-        self,
         node: Node,
         constants: dict[int, Stored],
-        inputs: tuple[TensorType, ...],
-        outputs: tuple[TensorType, ...],
+        operands: tuple[tuple[TensorType, ...], tuple[TensorType, ...]],
+        batch: int,
     ) -> int | None:
+        inputs, outputs = operands
         moved = [found for place, found in enumerate(inputs) if place not in constants]
         constant = node.op_type in ("Constant", "ConstantOfShape")
         if constant or (inputs and all(found is ABSENT for found in moved)):
             moved = []  # what it makes is a constant too
         else:
             moved += outputs
-        return activation_bytes(moved, self._shapes.batch)
+        return activation_bytes(moved, batch)
 
 
 def _work(operator: Operator, context: Context) -> Work | None:

@@ -119,7 +119,9 @@ def take(graph: Graph, shapes: Shapes, values: Values) -> WeightUsage:
     operators: dict[Operation, Operator] = {}
     for node in graph.nodes():
         if node.scope not in times:
-            times[node.scope] = _times(node.scope, shapes, values, usage.warnings)
+            times[node.scope], by_sample = _times(node.scope, shapes, values, usage.warnings)
+            if by_sample:
+                walk.patterns.of_one_sample.add(node.scope.path)
         operator = operators.get(node.operation)
         if operator is None:
             operator = operators[node.operation] = lookup(node.domain, node.op_type)
@@ -143,7 +145,7 @@ class _Walk:
 
     def __init__(self, graph: Graph, shapes: Shapes, usage: WeightUsage) -> None:
         self._graph, self._usage = graph, usage
-        self._patterns, self._views = Patterns(graph, shapes), Views(graph, shapes)
+        self.patterns, self._views = Patterns(graph, shapes), Views(graph, shapes)
         self._constant = graph.constants(graph.main)
         self._ordinary: set[Operator] = set()
         self._computing: dict[Operator, Operator] = {}
@@ -162,7 +164,7 @@ class _Walk:
                 operator = self._of_constants(operator)
         if operator not in self._ordinary:
             operator, constants = self._read(node, operator, constants)
-        pattern = self._patterns.of(node, operator, constants)
+        pattern = self.patterns.of(node, operator, constants)
         params, slots = _NONE, _EMPTY
         if constants:
             params, slots = _parameters(node, pattern, constants, self._usage, self._cut)
@@ -279,10 +281,13 @@ def _place(params: list[Stored], source: Stored) -> int | None:
     return next((place for place, one in enumerate(params) if one.key == source.key), None)
 
 
-def _times(scope: Scope, shapes: Shapes, values: Values, warnings: list[str]) -> int | None:
+def _times(
+    scope: Scope, shapes: Shapes, values: Values, warnings: list[str]
+) -> tuple[int | None, bool]:
     """How often one run executes the nodes of a scope: trip counts of the loops around it. Where
-    one is not known, that is noted."""
-    times = 1
+    one is not known, that is noted. And whether one of them runs over the samples of a fixed batch:
+    then it is how often for one sample."""
+    times, by_sample = 1, False
     while scope.holder is not None:
         holder = scope.holder
         steps: int | None = None
@@ -300,10 +305,22 @@ def _times(scope: Scope, shapes: Shapes, values: Values, warnings: list[str]) ->
                 f"{holder.op_type} '{holder.name}': how often it runs its body is known only at "
                 "run time, so the work of the nodes in it is unknown"
             )
-            return None
+            return None, False
+        if not by_sample and _runs_over_batch(scope, steps, shapes):
+            steps, by_sample = steps // shapes.batch, True
         times *= steps
         scope = holder.scope
-    return times
+    return times, by_sample
+
+
+def _runs_over_batch(scope: Scope, steps: int, shapes: Shapes) -> bool:
+    """Whether the steps of a loop are the samples of a fixed batch, or rows of them. As many steps
+    as samples may also be steps of all samples: the work of one sample is the same either way."""
+    batch = shapes.batch
+    if batch < 2 or not steps or steps % batch:
+        return False
+    sizes = (found.sizes for found in shapes.types_in(scope.path).values())
+    return steps == batch or not any(item and item[0] == batch for item in sizes)
 
 
 def _scan_steps(holder: Node, shapes: Shapes) -> int | None:

@@ -18,7 +18,7 @@ from onnx import helper
 from onnxshare.errors import ModelError
 from onnxshare.graph.index import Graph, Node, Scope, Stored
 from onnxshare.graph.loop_values import LOOPS, run
-from onnxshare.graph.numpy_operators import MAX_COMPUTED, OPERATORS
+from onnxshare.graph.numpy_operators import MAX_COMPUTED, OPERATORS, OTHERS
 from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.graph.reference_values import MAX_ELEMENTS, cost, evaluable, evaluate
 from onnxshare.io.tensors import Array
@@ -131,7 +131,7 @@ class Values:
         if self._graph.stored(scope, name) is not None:
             return []
         node = scope.producers.get(name)
-        if node is None or not node.standard:
+        if node is None or not (node.standard or (node.domain, node.op_type) in OTHERS):
             return None
         if traits_of(node).effect is Effect.SHAPE:
             return []

@@ -28,6 +28,9 @@ Evaluator = Callable[[Node, Inputs], Any]
 #: ValueError and its like where the operands do not fit.
 OPERATORS: dict[str, Evaluator] = {}
 
+#: Those of them that are not of the standard's default domain.
+OTHERS = frozenset((("ai.onnx.ml", "ArrayFeatureExtractor"),))
+
 
 def _evaluates(op_type: str) -> Callable[[Evaluator], Evaluator]:
     def register(evaluate: Evaluator) -> Evaluator:
@@ -143,6 +146,16 @@ def _gather(node: Node, inputs: Inputs) -> Array | None:
     if data.size // max(1, data.shape[axis]) * indices.size > MAX_COMPUTED:
         return None
     return np.take(data, indices, axis=axis)
+
+
+@_evaluates("ArrayFeatureExtractor")
+def _extract(node: Node, inputs: Inputs) -> Array | None:
+    """Elements of the last axis; of one row where there is only that axis."""
+    data, places = _need(inputs[0]), _need(inputs[1]).astype(np.int64).reshape(-1)
+    rows = data.reshape(-1, data.shape[-1])
+    if len(rows) * places.size > MAX_COMPUTED:
+        return None
+    return rows[:, places].reshape(*(data.shape[:-1] or (1,)), places.size)
 
 
 @_evaluates("Concat")

@@ -20,7 +20,7 @@ from onnxshare.shapes.sequences import Known, Sequences
 _SHAPED = operators_where(lambda traits: traits.shape_inputs)
 
 #: Operators of which more than that decides it.
-_JUDGED = frozenset(("GroupQueryAttention", "If", "Loop", "PRelu"))
+_JUDGED = frozenset(("ArrayFeatureExtractor", "GroupQueryAttention", "If", "Loop", "PRelu"))
 
 #: Marks a state of a Loop that is assumed to keep its shape, and one that does not.
 _ASSUMED, _CHANGES = "onnxshare: assumed", "onnxshare: changes"
@@ -59,7 +59,12 @@ def settle(
             if node.op_type == "PRelu":
                 found |= _widen(node, copies[node.position], graph, known)
                 continue
-            if not node.standard or all(known(scope, name) for name in node.outputs if name):
+            if all(known(scope, name) for name in node.outputs if name):
+                continue
+            if node.op_type == "ArrayFeatureExtractor":  # inference leaves it where it reads a list
+                found |= _of_values(node, proto, known, values)
+                continue
+            if not node.standard:
                 continue
             copy = copies[node.position]
             if node.op_type == "If":

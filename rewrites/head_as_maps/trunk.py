@@ -53,7 +53,7 @@ class Trunk:
         the map. Axes that move otherwise are left out."""
         found: dict[int, set[int]] = {}
         for name in self._maps:
-            for axis, window, _ in self._fields.places(name).values():
+            for axis, window, *_ in self._fields.places(name).values():
                 if axis is not None and window is not None and len(window.lows) == 1:
                     found.setdefault(axis, set()).add(window.step)
         return found
@@ -93,7 +93,7 @@ class Trunk:
         for node in self._nodes:
             for name in filter(self._needed.__contains__, node.outputs):
                 old, new = self._shapes.sizes(self._graph.main, name), shapes.get(name)
-                for axis, window, _ in self._fields.places(name).values():
+                for axis, window, *_ in self._fields.places(name).values():
                     if axis is None or not old:
                         continue
                     least = more // window.step if window and len(window.lows) == 1 else 1

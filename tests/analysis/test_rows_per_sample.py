@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import onnxshare
-from tests.builders import constant, model, node, tensor
+from tests.builders import constant, info, model, node, tensor
 
 MS = "com.microsoft"
 
@@ -229,6 +230,26 @@ CASES = {
         [node("MaxRoiPool", "x rois", "r", pooled_shape=[7, 7]), node("Conv", "r k", "y")],
         {"x": ["n", 3, 32, 32], "rois": ["R", 5]}, [tensor("k", 4, 3, 3, 3)], None,
     ),
+    # Speech detection in the form of Silero VAD v6: per frame 7 places of 10·16 and of 8·5·3; four
+    # steps of 4 gates·6·(8 + 6); per frame 6.
+    **{f"four frames of speech, batch {batch}": Case(
+        [node("Reshape", "x frames", "f"), node("Conv", "f basis", "q", strides=[8]),
+         node("Split", "q parts", "re im", axis=1), node("Mul", "re re", "r2"),
+         node("Mul", "im im", "i2"), node("Add", "r2 i2", "p"), node("Sqrt", "p", "m"),
+         node("Conv", "m k", "c", pads=[1, 1]), node("Relu", "c", "a"),
+         node("ReduceMean", "a last", "v", keepdims=0), node("Reshape", "v steps", "s"),
+         node("Transpose", "s", "t", perm=[1, 0, 2]),
+         node("LSTM", "t w q_", "h", hidden_size=6), node("Squeeze", "h one", "z"),
+         node("Transpose", "z", "o", perm=[1, 0, 2]), node("Reshape", "o cells", "d"),
+         node("Conv", "d head", "e"), node("Sigmoid", "e", "g"), node("Reshape", "g four", "y")],
+        {"x": [batch, 256]},
+        [constant("frames", [-1, 1, 64]), tensor("basis", 10, 1, 16), constant("parts", [5, 5]),
+         tensor("k", 8, 5, 3), constant("last", [-1]), constant("steps", [-1, 4, 8]),
+         tensor("w", 1, 24, 8), tensor("q_", 1, 24, 6), constant("one", [1]),
+         constant("cells", [-1, 6, 1]), tensor("head", 1, 6, 1), constant("four", [-1, 4])],
+        4 * 7 * (160 + 120) + 4 * 24 * 14 + 4 * 6,
+        also={"connections": 4 * 7 * (160 + 120) + 4 * 24 * 14 + 4 * 6},
+    ) for batch in ("n", 1, 3)},
     "regions of MaxRoiPool, 20 given": Case(
         [node("MaxRoiPool", "x rois", "r", pooled_shape=[7, 7]), node("Conv", "r k", "y")],
         {"x": ["n", 3, 32, 32], "rois": ["R", 5]}, [tensor("k", 4, 3, 3, 3)],
@@ -242,6 +263,52 @@ def test_every_row_is_counted(case: Case) -> None:
     totals = case.report().totals
     assert totals.macs == case.macs
     assert {name: getattr(totals, name) for name in case.also} == case.also
+
+
+def each_row(op: str, batch: int | str, rows: int, *, time: bool = False) -> onnx.ModelProto:
+    """A loop over `rows` rows of 3x8x8, or steps of all samples, each through a Conv and an FC."""
+    taken = node("Gather", "x at", "row", axis=1 if time else 0)
+    work = [node("Conv", "one k", "c"), node("Flatten", "c", "f"), node("Gemm", "f w", "z")]
+    weights = [tensor("k", 4, 3, 3, 3), tensor("w", 144, 5), constant("first", [0])]
+    weights += [constant("rows", rows), constant("go", True, np.bool_), constant("each", 1)]
+    widen = node("Identity", "row", "one") if time else node("Unsqueeze", "row first", "one")
+    end = info("z", None)
+    whole = [batch, rows, 3, 8, 8] if time else [rows if batch != "n" else "n", 3, 8, 8]
+    if op == "Loop":
+        steps, go = info("at", [], TensorProto.INT64), info("ok", [], TensorProto.BOOL)
+        keeps = info("on", [], TensorProto.BOOL)
+        nodes = [node("Identity", "ok", "on"), taken, widen, *work]
+        body = helper.make_graph(nodes, "body", [steps, go], [keeps, end])
+        outer = [node("Loop", "rows go", "y", body=body)]
+    elif op == "Scan":
+        nodes = [node("Unsqueeze", "row first", "one"), *work]
+        body = helper.make_graph(nodes, "body", [info("row", None)], [end])
+        outer = [node("Scan", "x", "y", body=body, num_scan_inputs=1)]
+    else:
+        body = helper.make_graph(work, "body", [info("one", None)], [end])
+        outer = [node("SplitToSequence", "x each", "parts"), node("SequenceMap", "parts", "q")]
+        outer[1].attribute.append(helper.make_attribute("body", body))
+        outer.append(node("ConcatFromSequence", "q", "y", axis=0))
+    return model(outer, {"x": whole}, ["y"], weights, opset=17)
+
+
+#: Of one row: the Conv and the FC behind it.
+EACH = ROW + 144 * 5
+
+
+@pytest.mark.parametrize("op", ["Loop", "Scan", "SequenceMap"])
+@pytest.mark.parametrize("batch", [1, 2, 4, 5])
+def test_a_fixed_batch_that_a_loop_runs_over(op: str, batch: int) -> None:
+    report = onnxshare.inspect(each_row(op, batch, batch))
+    assert (report.totals.macs, report.warnings) == (EACH, ())
+    assert [facts.connections for facts in report.nodes if facts.params] == [ROW, 720]
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, 6), (2, 6), (2, 2), (3, 2)])
+def test_steps_of_a_loop_over_all_samples(batch: int, steps: int) -> None:
+    """Each step is of the whole batch: a sample has all of them."""
+    report = onnxshare.inspect(each_row("Loop", batch, steps, time=True))
+    assert report.totals.macs == steps * EACH
 
 
 def test_the_factors_of_a_ratio_hold_the_rows() -> None:

@@ -57,6 +57,15 @@ CASES: dict[str, list[onnx.NodeProto]] = {
         node("ScatterElements", "s last fives", "v"),
         node("Gather", "v last", "t"),
     ],
+    "ArrayFeatureExtractor": [
+        node("ArrayFeatureExtractor", "s last", "g", domain="ai.onnx.ml"),
+        node("Reshape", "g minus", "t"),
+    ],
+    "ArrayFeatureExtractor of several rows": [
+        node("Reshape", "s two_two", "rows"),
+        node("ArrayFeatureExtractor", "rows one", "g", domain="ai.onnx.ml"),
+        node("Squeeze", "g one", "t"),
+    ],
     "CumSum": [node("CumSum", "s zero_scalar", "c"), node("Gather", "c first", "t")],
     "CumSum, exclusive, from the end": [
         node("CumSum", "s zero_scalar", "c", exclusive=1, reverse=1),
@@ -281,6 +290,7 @@ def test_sizes_computed_from_shape(name: str) -> None:
         ["y"],
         CONSTANTS,
         opset=18,
+        domains=["ai.onnx.ml"],
     )
     (result,) = run(built, x=random_array(1, 4, 6, 8), w=random_array(1, 1))
     facts = onnxshare.inspect(built).nodes[-1]

@@ -120,14 +120,13 @@ def seen(place: Place, reads: Window | str) -> Place:
 
 def folded(state: State, edges: Mapping[int, str]) -> State:
     """The result of an operator that puts the inside, from elsewhere, outside the edges."""
-    return changed(
-        state,
-        lambda place: (
-            place._replace(edges=place.edges or edges[place.axis])
-            if place.window is not None and place.axis in edges
-            else place
-        ),
-    )
+
+    def move(place: Place) -> Place:
+        if place.axis is None or place.window is None or place.axis not in edges:
+            return place
+        return place._replace(edges=place.edges or edges[place.axis])
+
+    return changed(state, move)
 
 
 def slid(state: State, reads: Mapping[int, Window | str]) -> State:

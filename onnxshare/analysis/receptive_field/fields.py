@@ -276,10 +276,10 @@ class ReceptiveFields:
             "stride": [window.stride for window in windows],
             "start": [window.lows[0] for window in windows],
         }
-        notes = dict.fromkeys(place.edges for place in places if place.edges)
+        told = dict.fromkeys(place.edges for place in places if place.edges)
         if max([len(window.lows) for window in windows]) > 1:
-            notes = {UNEVEN: None, **notes}
-        return field, "; ".join(notes) or None
+            told = {UNEVEN: None, **told}
+        return field, "; ".join(told) or None
 
 
 _NO_IMAGE = Fields(None, NO_IMAGE, {})
