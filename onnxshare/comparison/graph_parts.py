@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import onnx
@@ -115,11 +115,7 @@ class Side:
 
     def _node(self, node: onnx.NodeProto, known: Mapping[str, str]) -> str:
         domain = "" if node.domain == "ai.onnx" else node.domain
-        version = self._versions.get(domain, 1)
-        try:
-            version = defs.get_schema(node.op_type, version, domain).since_version
-        except defs.SchemaError:
-            version = 0
+        version = _since(node.op_type, self._versions.get(domain, 1), domain)
         return self._digester.node(node, known, version=version)
 
     def cone(self, name: str, ends: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
@@ -228,10 +224,22 @@ def sides(a: Model, b: Model) -> tuple[Side, Side]:
 
 def same_graphs(a: Side, b: Side) -> bool:
     """Whether two models are the same nodes and weights, whatever these are called."""
-    ours, theirs = a.digests({}), b.digests({})
+    return _equal_outputs(a, a.digests({}), b.digests({}))
+
+
+def _equal_outputs(a: Side, ours: Mapping[str, str], theirs: Mapping[str, str]) -> bool:
     return bool(a.outputs) and all(
         name in ours and ours[name] == theirs.get(name) for name in a.outputs
     )
+
+
+@cache
+def _since(op_type: str, version: int, domain: str) -> int:
+    """The version in which an operator was last changed; 0 if it is not one of onnx's."""
+    try:
+        return defs.get_schema(op_type, version, domain).since_version
+    except defs.SchemaError:
+        return 0
 
 
 class Parts:
@@ -243,7 +251,7 @@ class Parts:
         ours, theirs = a.digests({}), b.digests({})
         same = {digest: name for name, digest in reversed(theirs.items())}
         self.twins = {name: same[d] for name, d in ours.items() if d in same}
-        self.alike = same_graphs(a, b)
+        self.alike = _equal_outputs(a, ours, theirs)
         self._seen: dict[str, str] = {}
         self._drawn = {**random_tensors(a.proto), **random_tensors(b.proto)}
         if not self.alike:
