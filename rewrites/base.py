@@ -48,6 +48,7 @@ class Options:
         max_error: the largest relative RMS error of a head's values.
         objective: what a search makes small: params, macs, bytes or latency.
         seed: of a search's folds.
+        time_limit: the most seconds for the search for one small head.
     """
 
     approximate: bool = False
@@ -59,6 +60,7 @@ class Options:
     max_error: float | None = None
     objective: str = "params"
     seed: int = 0
+    time_limit: float | None = None
 
     @property
     def small_head(self) -> bool:

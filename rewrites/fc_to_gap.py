@@ -72,8 +72,8 @@ class FcToGap(Rewrite):
     """Turns the FCs that read a feature map into global average pooling and smaller FCs.
 
     Attributes:
-        approximate, method, keep, max_error, objective: as of `Options`; None leaves it to the
-            call.
+        approximate, method, keep, max_error, objective, time_limit: as of `Options`; None leaves
+            it to the call.
     """
 
     approximate: bool | None = None
@@ -81,6 +81,7 @@ class FcToGap(Rewrite):
     keep: float | None = None
     max_error: float | None = None
     objective: str | None = None
+    time_limit: float | None = None
 
     name = "fc-to-gap"
     together = True

@@ -121,6 +121,7 @@ def rewrite(
     keep: float | None = None,
     max_error: float | None = None,
     objective: str = "params",
+    time_limit: float | None = None,
 ) -> RewriteResult:
     """Rewrite a model and compare the result with the original. The source is not changed.
 
@@ -150,6 +151,8 @@ def rewrite(
         keep: the share of answers, 0 to 1, that a head must keep; certified.
         max_error: the relative RMS error that a head may have instead, as embeddings need.
         objective: what the search makes small: params, bytes, macs or latency.
+        time_limit: seconds after which a search ends with the best that it has; with it the result
+            depends on how fast the machine is.
 
     Raises:
         ModelFileError, ModelError: the model cannot be read or contradicts itself.
@@ -172,6 +175,7 @@ def rewrite(
         max_error,
         objective,
         seed,
+        time_limit,
     )
     chosen, options = request(rewrites, options, given=samples is not None)
     original = load(source)

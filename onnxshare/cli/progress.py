@@ -8,6 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from onnxshare.cli.printing import note
 from onnxshare.errors import printable
 from onnxshare.support import progress
 
@@ -61,7 +62,7 @@ class Bars(contextlib.AbstractContextManager["Bars"]):
 
 class Steps(contextlib.AbstractContextManager["Steps"]):
     """Shows what `support.progress` reports once the work has taken two seconds, if stderr is a
-    terminal; nothing is left of it at the end."""
+    terminal; nothing is left of it at the end. Elsewhere what it logs is written, line by line."""
 
     def __init__(self, words: str) -> None:
         self._state = (words, 0, 0)
@@ -79,6 +80,8 @@ class Steps(contextlib.AbstractContextManager["Steps"]):
             timer.daemon = True
             timer.start()
             self._kept.callback(timer.cancel)
+        else:
+            self._kept.enter_context(progress.logging(note))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -106,6 +106,12 @@ class Options:
     objective: Literal["params", "macs", "bytes", "latency"] = option(
         "params", "With --method auto, what the head should be cheapest in.", panel=_APPROXIMATE
     )
+    time_limit: float | None = option(
+        None,
+        "With --method auto: end the search for a head after so long, with the best so far.",
+        metavar="SECONDS",
+        panel=_APPROXIMATE,
+    )
     plot: Path | None = option(
         None,
         "With --method auto, draw what was tried: parameters against what they keep, as "
@@ -191,6 +197,7 @@ def command(given: Options) -> int:
             keep=options.share("--keep", given.keep),
             max_error=options.share("--max-error", given.max_error),
             objective=given.objective,
+            time_limit=given.time_limit,
         )
     _report(given, result, target)
     return 0 if result.passed else 1

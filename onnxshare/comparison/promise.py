@@ -106,6 +106,7 @@ class Fit(TypedDict, total=False):
     Attributes:
         method: the small head that was fitted.
         fitted_on: the number of samples.
+        certified_on: the number of others that what was requested was certified on.
         left_out_error: the largest leave-one-out error of its layers, where it has one.
         refined: whether a layer was refined as a classifier.
         keep, max_error: what was requested, where that was certified.
@@ -114,6 +115,7 @@ class Fit(TypedDict, total=False):
 
     method: str
     fitted_on: int
+    certified_on: int
     left_out_error: float
     refined: bool
     keep: float

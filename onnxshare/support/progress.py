@@ -1,4 +1,5 @@
-"""Says how far long work has come, to a listener: the command line, on a terminal."""
+"""Says how far long work has come, to a listener: the command line, on a terminal; and elsewhere
+which long steps are done, to a log."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from contextvars import ContextVar
 Listener = Callable[[str, int, int], None]
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+_log: ContextVar[Callable[[str], None] | None] = ContextVar("log", default=None)
 
 
 def report(what: str, done: int, total: int) -> None:
@@ -27,3 +30,20 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+def log(line: str) -> None:
+    """Write into the log, if one is kept, what a step that took long has found."""
+    write = _log.get()
+    if write is not None:
+        write(line)
+
+
+@contextlib.contextmanager
+def logging(write: Callable[[str], None]) -> Iterator[None]:
+    """Have `log` call this for as long as it lasts."""
+    token = _log.set(write)
+    try:
+        yield
+    finally:
+        _log.reset(token)

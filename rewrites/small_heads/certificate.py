@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, log, sqrt
+from math import ceil, inf, log, sqrt
+from time import monotonic
 
 import numpy as np
 
@@ -110,12 +111,18 @@ def samples_needed(target: Target) -> int:
 
 
 def fixed_sequence(
-    order: Sequence[str], measure: Callable[[str], Estimate], target: Target
+    order: Sequence[str],
+    measure: Callable[[str], Estimate],
+    target: Target,
+    deadline: float = inf,
 ) -> list[tuple[str, Estimate]]:
     """Measure candidates on held-out samples, in an order laid down before these are looked at,
-    until one does not keep the target: all measured but the last keep it; the last may."""
+    until one does not keep the target: all measured but the last keep it; the last may. Past the
+    deadline (of `monotonic`) none is begun but the first: a clock knows nothing of the samples."""
     found: list[tuple[str, Estimate]] = []
     for name in order:
+        if found and monotonic() >= deadline:
+            break
         found.append((name, measure(name)))
         if not found[-1][1].reaches(target):
             break

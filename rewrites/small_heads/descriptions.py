@@ -9,7 +9,7 @@ from onnxshare.runtime.latency import Latency
 from onnxshare.support.option_text import option
 from rewrites.small_heads.certificate import Estimate, Target
 from rewrites.small_heads.head_layers import Chain
-from rewrites.small_heads.search_result import Search
+from rewrites.small_heads.search_result import Candidate, Search
 
 
 def class_leaves(chain: Chain, *, asked: bool) -> frozenset[int]:
@@ -93,11 +93,22 @@ def latency_words(found: Latency) -> str:
 def best_words(found: Search) -> str:
     """How close the search came."""
     tried = [(item.method, item.estimate) for item in found.candidates if item.estimate is not None]
+    late = f"; the time limit left {found.too_late} untried" if found.too_late else ""
     if not tried:
-        return "no method makes it smaller"
+        return f"no method makes it smaller{late}"
     # By the estimates, not the bounds: candidates were tried on different numbers of samples.
     name, best = max(tried, key=lambda item: (item[1].agreement or 0.0, -(item[1].error or 0.0)))
     return (
         f"of {len(tried)} tried on up to {found.samples:,} samples the best, {name}, "
-        f"{measured(best, found.target)} on {best.samples:,}"
+        f"{measured(best, found.target)} on {best.samples:,}{late}"
+    )
+
+
+def tried_words(item: Candidate, target: Target) -> str:
+    """What became of a candidate in cross-validation, as one line."""
+    if item.estimate is None:
+        return f"{item.method}: not tried: {item.refused}"
+    return (
+        f"{item.method}: {item.params:,} parameters, {measured(item.estimate, target)} on "
+        f"{item.estimate.samples:,} samples: {'enough' if item.reaches else 'not enough'}"
     )

@@ -124,10 +124,6 @@ def family(depth: int, outputs: int, positions: int) -> list[Method]:
     if depth == 1:  # a collapse of one FC is that FC
         return [Method("first", kind, count) for kind, count in spaces]
     found = [Method("collapse", kind, count) for kind, count in [*spaces, ("full", 1)]]
-    found += [
-        Method("mlp", "separable", round(outputs * features), round(outputs * units))
-        for units, features in _MLPS
-    ]
     ranks = sorted({max(2, round(outputs * factor)) for factor in (1.2, 1.6, 2.4)})
     for rank in ranks:
         for kind, count in spaces:
@@ -135,4 +131,8 @@ def family(depth: int, outputs: int, positions: int) -> list[Method]:
                 found.append(Method("stack", kind, count, rank))
         found.append(Method("stack", "full", 1, rank))
     found += [Method("first", kind, count) for kind, count in spaces if kind != "depthwise"]
+    found += [  # last, as each takes longer than all others together
+        Method("mlp", "separable", round(outputs * features), round(outputs * units))
+        for units, features in _MLPS
+    ]
     return found

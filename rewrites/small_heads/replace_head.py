@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
+from time import monotonic
 
 import numpy as np
 import onnx
@@ -47,6 +49,7 @@ class _Task:
     fitting: Fitting
     data: HeadData
     target: Target
+    deadline: float
 
 
 def shrink(subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
@@ -68,7 +71,8 @@ def shrink(subject: Subject, site: Site, options: Options, fitting: Fitting) -> 
     data = collect(chain, fitting.features, fitting.samples.count, classes)
     labels = fitting.samples.labels
     check_head(data, labels, fitting.warn, promised=options.keep is not None)
-    task = _Task(site, options, fitting, data, target)
+    deadline = inf if options.time_limit is None else monotonic() + options.time_limit
+    task = _Task(site, options, fitting, data, target, deadline)
     if options.method != "auto":
         return _given(task)
     found = _search(task)
@@ -102,7 +106,14 @@ def _fit(task: _Task, method: Method) -> SmallHead:
 def _search(task: _Task) -> Search:
     objective, seed = task.options.objective, task.options.seed
     latency = partial(_timed, task) if objective == "latency" else None
-    found = search(task.data, task.target, objective=objective, latency=latency, seed=seed)
+    found = search(
+        task.data,
+        task.target,
+        objective=objective,
+        latency=latency,
+        seed=seed,
+        deadline=task.deadline,
+    )
     return replace(found, timed_on=task.fitting.timed_on)
 
 
@@ -121,7 +132,8 @@ def _certified(task: _Task, found: Search) -> Change:
         made[name] = small, emit_head(small)
         return _certify(task, made[name][1][0])
 
-    tested = fixed_sequence(ladder(found, task.options.objective), measure, task.target)
+    order = ladder(found, task.options.objective)
+    tested = fixed_sequence(order, measure, task.target, task.deadline)
     found = settle(found, tested)
     last, missed = tested[-1]
     words = (
@@ -133,7 +145,11 @@ def _certified(task: _Task, found: Search) -> Change:
         subject = task.data.chain.subject
         return exact_form(subject, task.site, task.options, task.fitting, why, found)
     change = _change(task, *made[found.chosen], found.certificate, found)
-    return change if last == found.chosen else replace(change, notes=(*change.notes, words))
+    if last == found.chosen and len(tested) == len(order):
+        return change
+    if last == found.chosen:
+        words = "the time limit was reached before cheaper heads were certified"
+    return replace(change, notes=(*change.notes, words))
 
 
 def _given(task: _Task) -> Change:
@@ -200,9 +216,16 @@ def _notes(
             f"the cheapest in {task.options.objective} of {kept} that keep the promise in "
             f"cross-validation, of {tried} tried on {found.samples} samples"
         )
+        if found.too_late:
+            notes.append(f"the time limit left {found.too_late} heads untried")
         chosen = next(item for item in found.candidates if item.chosen)
         notes += [] if chosen.latency is None else [latency_words(chosen.latency)]
     if certificate is not None:
+        assert task.fitting.samples is not None
+        notes.append(
+            f"fitted to {task.data.count:,} samples of {task.fitting.samples.origin}, drawn with "
+            f"seed {task.options.seed}; certified on {certificate.samples:,} others of them"
+        )
         notes.append(
             f"certified {task.target.words} with 95 % confidence, {certificate.samples} samples: "
             f"it {measured(certificate, task.target)}"
@@ -217,6 +240,7 @@ def _figures(task: _Task, small: SmallHead, certificate: Estimate | None) -> Fit
         figures["left_out_error"] = max(layer.error for layer in small.layers)
         figures["refined"] = any(layer.refined for layer in small.layers)
     if certificate is not None:
+        figures["certified_on"] = certificate.samples
         if task.target.keep is not None:
             figures["keep"] = task.target.keep
         if task.target.max_error is not None:

@@ -100,6 +100,12 @@ def check_method(options: Options, names: Collection[str], *, given: bool) -> No
         raise UsageError(
             f"there is no objective '{options.objective}'", f"available: {', '.join(OBJECTIVES)}"
         )
+    if options.time_limit is not None and not options.time_limit > 0:
+        raise UsageError(f"{option('--time-limit')} is a number of seconds above 0")
+    if options.time_limit is not None and options.method != "auto":
+        raise UsageError(
+            f"{option('--time-limit')} ends a search", f"request one with {option('--method auto')}"
+        )
     if options.method == "auto" and options.keep is None and options.max_error is None:
         raise UsageError(
             f"{option('--method auto')} searches for what keeps a promise",

@@ -17,22 +17,23 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from math import inf
+from time import monotonic
 
 import numpy as np
 
 from onnxshare.io.tensors import Array
 from onnxshare.runtime.latency import MARGIN, Latency
 from onnxshare.support.cpu_count import usable_cores
-from onnxshare.support.progress import report
+from onnxshare.support.progress import log, report
 from rewrites.refusal import Refusal
 from rewrites.small_heads import blas_threads
 from rewrites.small_heads.certificate import Estimate, Target, estimate
-from rewrites.small_heads.descriptions import task_words
+from rewrites.small_heads.descriptions import task_words, tried_words
 from rewrites.small_heads.emit_head import check_head
 from rewrites.small_heads.fit_head import fit_head
 from rewrites.small_heads.fitted_head import SmallHead
 from rewrites.small_heads.methods import Method, family
-from rewrites.small_heads.search_result import Candidate, Search
+from rewrites.small_heads.search_result import TOO_LATE, Candidate, Search
 from rewrites.small_heads.sufficient_statistics import blocks
 from rewrites.small_heads.training_data import HeadData
 
@@ -53,7 +54,11 @@ class CrossValidated:
 
 
 def cross_validate(
-    data: HeadData, method: Method, seed: int = 0, target: Target | None = None
+    data: HeadData,
+    method: Method,
+    seed: int = 0,
+    target: Target | None = None,
+    deadline: float = inf,
 ) -> CrossValidated:
     """Fit a method without each fold in turn, and predict that fold.
 
@@ -61,7 +66,8 @@ def cross_validate(
     With a target folds are left out once not even a perfect rest would keep it.
 
     Raises:
-        Refusal: the method does not suit the head, or would make nothing smaller.
+        Refusal: the method does not suit the head, would make nothing smaller, or the deadline (of
+            `monotonic`) is past before all folds are fitted.
     """
     chain, classes = data.chain, data.classes
     order = np.random.default_rng([seed, 1]).permutation(data.count)
@@ -72,6 +78,8 @@ def cross_validate(
     parts = [np.sort(order[fold::folds]) for fold in range(folds)]
 
     def fit(unseen: Array) -> SmallHead:
+        if monotonic() >= deadline:
+            raise Refusal(TOO_LATE)
         seen = np.setdiff1d(np.arange(data.count), unseen, assume_unique=True)
         return fit_head(data, seen, method, quick=True)
 
@@ -130,9 +138,11 @@ def search(
     objective: str = "params",
     latency: Callable[[Method], Latency] | None = None,
     seed: int = 0,
+    deadline: float = inf,
 ) -> Search:
     """Cross-validate the whole family and choose the cheapest in `objective`; `latency` times a
-    method's model against the original, and is wanted where that is the objective."""
+    method's model against the original, and is wanted where that is the objective. Past the
+    deadline (of `monotonic`) nothing more is tried."""
     chain = data.chain
     methods = family(
         max(len(chain.path(leaf)) for leaf in chain.leaves),
@@ -143,7 +153,8 @@ def search(
     for place, method in enumerate(methods):
         report(f"trying {method.name}", place, len(methods))
         with blas_threads.suited_to(chain.params):
-            found.append(_try(data, method, target, seed))
+            found.append(_try(data, method, target, seed, deadline))
+        log(f"{place + 1} of {len(methods)}: {tried_words(found[-1], target)}")
     if latency is not None:
         found = [
             replace(item, latency=latency(method)) if item.reaches else item
@@ -215,9 +226,9 @@ def settle(found: Search, tested: Sequence[tuple[str, Estimate]]) -> Search:
     )
 
 
-def _try(data: HeadData, method: Method, target: Target, seed: int) -> Candidate:
+def _try(data: HeadData, method: Method, target: Target, seed: int, deadline: float) -> Candidate:
     try:
-        tried = cross_validate(data, method, seed, target)
+        tried = cross_validate(data, method, seed, target, deadline)
         check_head(tried.heads[0])
     except Refusal as refusal:
         return Candidate(method.name, refused=str(refusal))

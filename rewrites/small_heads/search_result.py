@@ -8,6 +8,9 @@ from onnxshare.runtime.latency import Latency
 from onnxshare.support.dataclass_tools import Result
 from rewrites.small_heads.certificate import Estimate, Target
 
+#: Why a candidate was not tried.
+TOO_LATE = "the time limit was reached"
+
 
 @dataclass(frozen=True)
 class Candidate(Result):
@@ -67,3 +70,8 @@ class Search(Result):
     certificate: Estimate | None = None
     certified: bool | None = None
     timed_on: str = ""
+
+    @property
+    def too_late(self) -> int:
+        """How many candidates the time limit left untried."""
+        return sum(item.refused == TOO_LATE for item in self.candidates)

@@ -8,11 +8,25 @@ import sys
 import pytest
 
 from onnxshare.cli import progress
+from onnxshare.support.progress import log
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_log_is_written_where_nobody_sees_bars(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    stream = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    log("before")
+    with progress.Steps("rewriting"):
+        log("1 of 2: \x1b[31m")
+    log("after")
+    assert stream.getvalue() == ("" if terminal else "1 of 2: \\x1b[31m\n")
 
 
 def work(bars: progress.Bars) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import comb, log
+from math import comb, inf, log
 
 import numpy as np
 import pytest
@@ -126,6 +126,14 @@ def test_family_has_no_two_alike() -> None:
         names = [method.name for method in family(depth, 10, positions)]
         assert len(set(names)) == len(names)
         assert [parse(name).name for name in names] == names
+
+
+def test_past_the_deadline_only_the_first_is_measured() -> None:
+    sure, target = Estimate(100, 1.0, 0.97), Target(keep=0.9)
+    order = ["surest", "cheaper", "cheapest"]
+    for deadline, measured in ((-inf, order[:1]), (inf, order)):
+        found = fixed_sequence(order, lambda _: sure, target, deadline)
+        assert [name for name, _ in found] == measured
 
 
 def test_half_of_what_is_certain_is_not_promised() -> None:

@@ -19,7 +19,9 @@ from onnxshare.runtime.latency import Latency
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.samples import Samples
+from onnxshare.support.progress import logging
 from rewrites.base import Options
+from rewrites.small_heads import certificate, replace_head, search
 from rewrites.small_heads.sample_split import split
 from rewrites.small_heads.search_result import Search
 from tests.rewrites.checking import assert_same_results, dtype_of, feeds, inputs, interface, run
@@ -262,6 +264,9 @@ def test_auto_on_a_head_that_pooling_equals_needs_no_samples() -> None:
         ({"max_error": 0.0}, "^max_error is"),
         ({"method": "mask:2", "max_error": -0.1}, "^max_error is"),
         ({"method": "auto", "keep": 0.9, "objective": "speed"}, "objective"),
+        ({"method": "auto", "keep": 0.9, "time_limit": 0.0}, "time_limit is"),
+        ({"method": "mask:2", "time_limit": 9.0}, "time_limit ends a search"),
+        ({"time_limit": 9.0}, "time_limit ends a search"),
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, Any], words: str) -> None:
@@ -434,6 +439,28 @@ def test_what_cannot_be_kept_falls_back_to_exact() -> None:
     assert result.validation.verdict == "equivalent"
     assert not any(e.key == "onnxshare.approximate" for e in result.model.metadata_props)
     assert_same_results(model, result.model, feeds(model, 3))
+
+
+def test_a_time_limit_ends_the_search_with_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on by one at each look: the limit is over after so many."""
+    clock = iter(range(10**6))
+    for module in (certificate, replace_head, search):
+        monkeypatch.setattr(module, "monotonic", lambda: next(clock))
+    lines: list[str] = []
+    with logging(lines.append):
+        [change] = small(planted(2), "auto", 400, max_error=0.5, time_limit=18).changes
+    found = change.search
+    assert found is not None
+    tried = [item for item in found.candidates if item.estimate is not None]
+    assert 0 < len(tried) < len(found.candidates)
+    assert found.too_late > 0
+    assert len(lines) == len(found.candidates)
+    assert sum("not tried: the time limit was reached" in line for line in lines) == found.too_late
+    assert found.certified
+    assert f"the time limit left {found.too_late} heads untried" in change.notes
+    assert change.fit is not None
+    assert (change.fit["fitted_on"], change.fit["certified_on"]) == (200, 200)
+    assert any("fitted to 200 samples of" in note for note in change.notes)
 
 
 def test_values_are_certified_by_their_error() -> None:
