@@ -7,16 +7,17 @@ fixed input size: with `--fully-convolutional` the network slides over larger in
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from onnxshare.analysis.heads.head import ONE_POSITION, Head, Subject
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
 from onnxshare.support.option_text import option
 from rewrites.base import Change, Fitting, Options, Rewrite, Site, head_params
-from rewrites.head_as_maps.head_builder import HeadBuilder
-from rewrites.head_as_maps.sliding import free_sizes, slide
-from rewrites.head_as_maps.trunk import Trunk
 from rewrites.refusal import Refusal
+
+if TYPE_CHECKING:  # `inspect` asks about heads, few of which are built
+    from rewrites.head_as_maps.head_builder import HeadBuilder
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ class FcToConv(Rewrite):
         builder = self._plan(subject, site.target, editor, options)
         notes = [*builder.notes, *builder.copies()]
         if options.fully_convolutional:
+            from rewrites.head_as_maps.sliding import free_sizes
+            from rewrites.head_as_maps.trunk import Trunk
+
             trunk = Trunk(subject, builder.replaced)
             trunk.free(builder.out)
             model = editor.apply()
@@ -88,6 +92,8 @@ class FcToConv(Rewrite):
     def _plan(
         self, subject: Subject, heads: tuple[Head, ...], editor: Editor | None, options: Options
     ) -> HeadBuilder:
+        from rewrites.head_as_maps.head_builder import HeadBuilder
+
         builder = HeadBuilder.of(subject, editor, heads)
         layers = {layer.node: layer for head in heads for layer in head.layers}
         nodes = {node.position: node for head in heads for node in head.nodes}
@@ -97,6 +103,8 @@ class FcToConv(Rewrite):
             elif node not in builder.replaced:  # an Add may have become the bias already
                 builder.carry(node)
         if options.fully_convolutional:
+            from rewrites.head_as_maps.sliding import slide
+
             slide(subject, builder, pool=options.pool_outputs)
         else:
             builder.finish()

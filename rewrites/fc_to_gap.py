@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import helper
@@ -33,9 +34,11 @@ from onnxshare.graph.index import Node
 from onnxshare.support.option_text import option
 from rewrites.base import Change, Fitting, Options, Rewrite, Site
 from rewrites.head_as_maps.fc_weights import bias_of, weight_pieces
-from rewrites.head_as_maps.head_builder import HeadBuilder
-from rewrites.head_as_maps.maps import Columns
 from rewrites.refusal import Refusal
+
+if TYPE_CHECKING:  # `inspect` asks about heads, few of which are built
+    from rewrites.head_as_maps.head_builder import HeadBuilder
+    from rewrites.head_as_maps.maps import Columns
 
 #: The methods for which exact pooling will do.
 _ALLOWS_EXACT = ("", "gap", "auto")
@@ -158,6 +161,8 @@ class FcToGap(Rewrite):
         self, subject: Subject, head: Head, editor: Editor | None
     ) -> tuple[HeadBuilder, list[_Plan]]:
         """Carry what stands between the maps and their FCs over to the maps, and pool there."""
+        from rewrites.head_as_maps.head_builder import HeadBuilder
+
         builder = HeadBuilder.of(subject, editor, (head,))
         pooled: dict[str, str] = {}
         path = {node for root in head.roots for node in root.path}

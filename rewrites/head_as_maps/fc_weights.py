@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import TensorProto
@@ -18,8 +19,10 @@ from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Node
 from onnxshare.io.tensors import Array, release
 from rewrites.edits.node_uses import quantized
-from rewrites.head_as_maps.maps import Columns
 from rewrites.refusal import Refusal
+
+if TYPE_CHECKING:
+    from rewrites.head_as_maps.maps import Columns
 
 #: What Conv and GlobalAveragePool compute in; bfloat16 only since opset 22.
 _MAP_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
