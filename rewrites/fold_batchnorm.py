@@ -15,11 +15,15 @@ use would need a kernel of its own, and sharing would be lost.
 Before a convolution that does not pad, where nothing linear comes first, it is folded forward:
 
     Σ W[f, c, k] · (a[c] · x[c, k] + s[c]) = Σ (W[f, c, k] · a[c]) · x[c, k] + Σ W[f, c, k] · s[c].
+
+Products and sums with stored numbers per channel are scale and shift too. They go with the
+BatchNormalization that they stand beside, and forward on their own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from onnx import TensorProto
@@ -51,6 +55,8 @@ from rewrites.refusal import Refusal
 
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
+_NORM = "BatchNormalization"
+_SCALES = ("Mul", "Div", "Add", "Sub")
 
 #: Before this opset element-wise operators broadcast only where told to, and BatchNormalization
 #: trains unless told not to.
@@ -59,30 +65,33 @@ _BROADCASTS = 7
 
 @dataclass(frozen=True)
 class _Layer:
-    """What BatchNormalization normalizes the result of.
+    """A layer, and what scales and shifts its result or, folded forward, its data.
 
     Attributes:
         node: the convolution, Gemm or MatMul.
-        norm: the BatchNormalization.
+        chain: BatchNormalization, and products and sums with stored numbers per channel.
         sums: the node, and the Add that gives it its bias, if there is one.
         fc: the node as an FC; None for a convolution.
         bias: name of the bias, if there is one.
-        forward: whether it is a convolution that reads what the BatchNormalization makes.
-        between: products and sums with stored numbers per channel that come between them.
+        forward: whether it is a convolution that reads what the chain makes.
     """
 
     node: Node
-    norm: Node
+    chain: tuple[Node, ...]
     sums: list[Node]
     fc: FullyConnected | None = None
     bias: str | None = None
     forward: bool = False
-    between: tuple[Node, ...] = ()
+
+    @property
+    def norm(self) -> Node:
+        """The BatchNormalization, or else the first of the chain: what names the site."""
+        return next((n for n in self.chain if n.op_type == _NORM), self.chain[0])
 
     @property
     def first(self) -> list[Node]:
         """The nodes whose results nothing else may read."""
-        return [self.norm, *self.between] if self.forward else self.sums
+        return [*self.chain] if self.forward else [*self.sums, *self.chain[:-1]]
 
     @property
     def weight(self) -> str:
@@ -92,7 +101,8 @@ class _Layer:
     @property
     def constants(self) -> tuple[str, ...]:
         """Names of weight, bias, scale, shift, mean and variance; no bias where there is none."""
-        return (self.weight, *filter(None, (self.bias,)), *self.norm.inputs[1:5])
+        statistics = self.norm.inputs[1:5] if self.norm.op_type == _NORM else ()
+        return (self.weight, *filter(None, (self.bias,)), *statistics)
 
 
 @dataclass(frozen=True)
@@ -103,14 +113,20 @@ class FoldBatchNorm(Rewrite):
     together = True
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
-        """One site per BatchNormalization right after a convolution or FC, or before a
-        convolution."""
-        users = users_of(subject.graph)
-        layers = (
-            _before(subject.graph, node) or _behind(subject.graph, node)
-            for node in subject.graph.main.nodes
-            if node.standard and node.op_type == "BatchNormalization"
-        )
+        """One site per BatchNormalization right after a convolution or FC or before a
+        convolution, and per scale and shift before a convolution."""
+        graph, users = subject.graph, users_of(subject.graph)
+        layers = [
+            _before(graph, node) or _behind(graph, node)
+            for node in graph.main.nodes
+            if node.standard and node.op_type == _NORM
+        ]
+        taken = {node for layer in layers if layer is not None for node in layer.chain}
+        layers += [
+            _scaled(subject, node, taken)
+            for node in graph.main.nodes
+            if node.standard and node.op_type == "Conv"
+        ]
         return [self._site(subject, users, layer) for layer in layers if layer is not None]
 
     def _site(self, subject: Subject, users: Users, layer: _Layer) -> Site:
@@ -132,45 +148,86 @@ class FoldBatchNorm(Rewrite):
         scale, shift = _scale_and_shift(subject, layer)
         weight, bias = _folded(subject, layer, scale, shift)
         editor = subject.editor(self.name)
-        _emit(editor, layer, weight, bias)
-        return replaced(site, editor, [*layer.sums, *layer.between, layer.norm])
+        _emit(subject.graph, editor, layer, weight, bias)
+        return replaced(site, editor, [*layer.sums, *layer.chain])
 
 
 def _before(graph: Graph, norm: Node) -> _Layer | None:
     """The linear layer whose result a BatchNormalization reads; None if it reads another."""
-    node = graph.main.producers.get(norm.inputs[0])
-    if node is None or not node.standard:
-        return None
-    if node.op_type in _CONVOLUTIONS:
-        return _Layer(node, norm, [node], bias=node.input(2) or None)
-    fc = made_by(graph, node)
-    if fc is None:
-        return None
-    return _Layer(fc.node, norm, nodes_of(graph, fc), fc, stored_bias(graph, fc)[0])
+    chain: tuple[Node, ...] = (norm,)
+    while (node := graph.main.producers.get(_data(graph, chain[0]) or "")) is not None:
+        fc = made_by(graph, node)
+        if fc is not None:
+            bias = stored_bias(graph, fc)[0]
+            return _Layer(fc.node, (*chain, *_after(graph, norm)), nodes_of(graph, fc), fc, bias)
+        if node.standard and node.op_type in _CONVOLUTIONS:
+            chain = (*chain, *_after(graph, norm))
+            return _Layer(node, chain, [node], bias=node.input(2) or None)
+        if node.op_type == _NORM or _data(graph, node) is None:
+            return None
+        chain = (node, *chain)
+    return None
 
 
 def _behind(graph: Graph, norm: Node) -> _Layer | None:
     """The convolution that reads what a BatchNormalization makes, and nothing else does."""
-    data, between = norm.outputs[0], list[Node]()
-    while (node := only_reader(graph, between[-1] if between else norm)) is not None:
-        other = [name for name in node.inputs if name != data]
-        if node.op_type not in ("Mul", "Add") or len(other) != 1 or not node.standard:
+    chain = [norm, *_after(graph, norm)]
+    while (node := graph.main.producers.get(_data(graph, chain[0]) or "")) is not None:
+        if node.op_type == _NORM or _data(graph, node) is None or not only_reader(graph, node):
             break
-        if graph.source(node.scope, other[0]) is None or graph.opset < _BROADCASTS:
-            return None
-        between.append(node)
-        data = node.outputs[0]
-    if node is None or not node.standard or node.op_type != "Conv":
+        chain.insert(0, node)
+    node = only_reader(graph, chain[-1])
+    return _forward(node, tuple(chain)) if node is not None else None
+
+
+def _scaled(subject: Subject, conv: Node, taken: set[Node]) -> _Layer | None:
+    """A convolution that reads products and sums with stored numbers per channel; None if it
+    reads another, or they go elsewhere."""
+    graph, chain = subject.graph, list[Node]()
+    node = graph.main.producers.get(conv.inputs[0])
+    while node is not None and node.op_type != _NORM and node not in taken:
+        if made_by(graph, node) is not None or (data := _data(graph, node)) is None:
+            break
+        shape = subject.probe.shapes.sizes(node.scope, _operand(graph, node))
+        if only_reader(graph, node) is None or shape is None or not _fits(subject, node, shape):
+            break
+        chain.insert(0, node)
+        node = graph.main.producers.get(data)
+    return _forward(conv, tuple(chain)) if chain else None
+
+
+def _forward(node: Node, chain: tuple[Node, ...]) -> _Layer | None:
+    data = chain[-1].outputs[0]
+    if not node.standard or node.op_type != "Conv" or node.inputs[0] != data:
         return None
-    if node.inputs[0] != data or data in node.inputs[1:]:
+    return _Layer(node, chain, [node], bias=node.input(2) or None, forward=True)
+
+
+def _after(graph: Graph, norm: Node) -> list[Node]:
+    """The products and sums with stored numbers that alone read a result, one after another."""
+    found = [norm]
+    while (node := only_reader(graph, found[-1])) is not None:
+        if node.op_type == _NORM or _data(graph, node) is None:
+            break
+        found.append(node)
+    return found[1:]
+
+
+def _data(graph: Graph, node: Node) -> str | None:
+    """What a node of a chain scales and shifts; None if it is no such node."""
+    if node.standard and node.op_type == _NORM:
+        return node.inputs[0]
+    if not node.standard or node.op_type not in _SCALES or graph.opset < _BROADCASTS:
         return None
-    bias = node.input(2) or None
-    return _Layer(node, norm, [node], bias=bias, forward=True, between=tuple(between))
+    stored = [graph.source(node.scope, name) is not None for name in node.inputs]
+    if sum(stored) != 1 or (node.op_type == "Div" and not stored[1]):
+        return None
+    return node.inputs[0 if stored[1] else 1]
 
 
 def _sources(graph: Graph, layer: _Layer) -> dict[str, Stored]:
     """The stored parameters of a layer and its normalization by key; statistics are none."""
-    names = layer.constants[:-2]
+    names = layer.constants[:-2] if layer.norm.op_type == _NORM else layer.constants
     found = (graph.source(layer.node.scope, name) for name in names)
     return {stored.key: stored for stored in found if stored is not None}
 
@@ -182,21 +239,23 @@ def _check(subject: Subject, layer: _Layer) -> None:
         Refusal: it is not.
     """
     graph, norm = subject.graph, layer.norm
-    if _trains(graph, norm):
+    if norm.op_type == _NORM and _trains(graph, norm):
         raise Refusal("it runs in training mode, with the statistics of each batch")
     if not norm.attribute("spatial", 1):
         raise Refusal("it normalizes each position on its own (spatial=0)")
     auto_pad = layer.node.attribute("auto_pad", "NOTSET")
     pads = any(layer.node.attribute("pads", ())) or auto_pad not in ("NOTSET", "VALID")
-    if layer.forward and pads:
+    shifts = any(node.op_type in (_NORM, "Add", "Sub") for node in layer.chain)
+    if layer.forward and pads and shifts:
         raise Refusal(f"'{layer.node.name}' pads with zeros that are not normalized")
     if any(only_reader(graph, node) is None for node in layer.first):
         raise Refusal(f"the result of '{layer.sums[-1].name}' is used elsewhere too")
     if subject.probe.shapes.dtype(norm.scope, norm.inputs[0]) not in _TYPES:
         raise Refusal("its element type is not a float type that weights can be folded in")
-    for node in layer.between:
-        _per_channel(subject, layer, node)
-        refuse_overridable(graph, node)
+    for node in layer.chain:
+        if node.op_type != _NORM:
+            refuse_overridable(graph, node)
+            _per_channel(subject, node)
     for name in layer.constants:
         _check_constant(graph, layer, name)
     _check_axis(subject, layer)
@@ -233,11 +292,11 @@ def _check_axis(subject: Subject, layer: _Layer) -> None:
         layer.fc.result_columns or len(shapes.get(norm.scope, norm.inputs[0]) or ()) != 2
     ):
         raise Refusal(f"it does not normalize the features of '{layer.node.name}'")
-    channels = _channels(subject, layer)
-    if layer.forward:
-        sizes = shapes.sizes(layer.node.scope, layer.weight) or (0, 0)
-        channels = sizes[1] * int(layer.node.attribute("group", 1))
-    for name in norm.inputs[1:5]:
+    channels = _normalized(subject, layer)
+    data = shapes.get(norm.scope, _data(subject.graph, layer.chain[0]) or "") or ()
+    if len(data) < 2 or data[1] not in (channels, None):
+        raise Refusal(f"'{layer.chain[0].name}' does not hold one number per channel")
+    for name in norm.inputs[1:5] if norm.op_type == _NORM else ():
         stored = subject.graph.source(norm.scope, name)
         if stored is None or stored.elements != channels:
             raise Refusal(f"'{name}' does not hold one number per channel")
@@ -252,12 +311,20 @@ def _channels(subject: Subject, layer: _Layer) -> int:
     return sizes[0]
 
 
+def _normalized(subject: Subject, layer: _Layer) -> int:
+    """Channels of what is scaled and shifted: those that a layer reads, or those that it makes."""
+    if not layer.forward:
+        return _channels(subject, layer)
+    sizes = subject.probe.shapes.sizes(layer.node.scope, layer.weight) or (0, 0)
+    return sizes[1] * int(layer.node.attribute("group", 1))
+
+
 def _growth(layer: _Layer, sources: dict[str, Stored], users: Users, channels: int) -> int:
     """By how many parameters the model grows: what comes, less what nothing else uses."""
     freed = sum(
         stored.elements
         for stored in sources.values()
-        if not users.others(stored, *layer.sums, layer.norm)
+        if not users.others(stored, *layer.sums, *layer.chain)
     )
     weight = next(iter(sources.values()), None)
     return (weight.elements if weight is not None else 0) + channels - freed
@@ -275,36 +342,70 @@ def _check_sharing(graph: Graph, layer: _Layer, users: Users, growth: int) -> No
 
 
 def _scale_and_shift(subject: Subject, layer: _Layer) -> tuple[Array, Array]:
-    """a and c of BN(y) = a · y + c, in double precision."""
-    scope, names = layer.node.scope, layer.norm.inputs[1:5]
-    constants = (values_of(subject, scope, name).astype(np.float64).reshape(-1) for name in names)
+    """a and c of a · y + c, which the chain makes of y, in double precision."""
+    factor, shift = np.ones(1), np.zeros(1)
+    for node in layer.chain:
+        scale, added = _normalization(subject, node) or _product_or_sum(subject, node)
+        factor, shift = factor * scale, shift * scale + added
+    channels = _normalized(subject, layer)
+    return np.broadcast_to(factor, channels), np.broadcast_to(shift, channels)
+
+
+def _normalization(subject: Subject, norm: Node) -> tuple[Array, Array] | None:
+    """a and c of BN(y) = a · y + c; None if the node is another."""
+    if norm.op_type != _NORM:
+        return None
+    constants = (
+        values_of(subject, norm.scope, name).astype(np.float64).reshape(-1)
+        for name in norm.inputs[1:5]
+    )
     scale, shift, mean, variance = constants
-    epsilon = float(np.float32(layer.norm.attribute("epsilon", 1e-5)))
+    epsilon = float(np.float32(norm.attribute("epsilon", 1e-5)))
     if not (variance + epsilon > 0).all():
         raise Refusal("its variance is not positive everywhere")
     factor = scale / np.sqrt(variance + epsilon)
-    shift = shift - factor * mean
-    for node in layer.between:
-        given = _per_channel(subject, layer, node)
-        factor, shift = (
-            (factor * given, shift * given) if node.op_type == "Mul" else (factor, shift + given)
-        )
-    return factor, shift
+    return factor, shift - factor * mean
 
 
-def _per_channel(subject: Subject, layer: _Layer, node: Node) -> Array:
-    """The numbers that a node between multiplies or adds, one per channel or one for all.
+def _product_or_sum(subject: Subject, node: Node) -> tuple[Array, Array]:
+    """a and c of a product or sum with a stored number per channel."""
+    given, none, one = _per_channel(subject, node), np.zeros(1), np.ones(1)
+    with np.errstate(divide="ignore"):
+        by_operator = {
+            "Mul": (given, none),
+            "Div": (1 / given, none),
+            "Add": (one, given),
+            "Sub": (one, -given),
+        }
+    if node.op_type == "Sub" and node.inputs[1] == _data(subject.graph, node):
+        return -one, given
+    return by_operator[node.op_type]
+
+
+def _per_channel(subject: Subject, node: Node) -> Array:
+    """The numbers that a product or sum takes, one per channel or one for all.
 
     Raises:
         Refusal: they are not that.
     """
-    rank = len(subject.probe.shapes.get(node.scope, layer.node.inputs[0]) or ())
-    (name,) = (n for n in node.inputs if subject.graph.source(node.scope, n) is not None)
+    name = _operand(subject.graph, node)
     value = values_of(subject, node.scope, name).astype(np.float64)
-    channels = value.shape[1 - rank] if value.ndim >= rank - 1 > 0 else 1
-    if value.ndim > rank or value.size not in (1, channels):
+    if not _fits(subject, node, value.shape):
         raise Refusal(f"'{name}' does not hold one number per channel")
     return value.reshape(-1)
+
+
+def _operand(graph: Graph, node: Node) -> str:
+    """The stored operand of a product or sum."""
+    return next(name for name in node.inputs if graph.source(node.scope, name) is not None)
+
+
+def _fits(subject: Subject, node: Node, shape: tuple[int, ...]) -> bool:
+    """Whether an operand of that shape has one number per channel, or one for all."""
+    data = _data(subject.graph, node) or ""
+    rank = len(subject.probe.shapes.get(node.scope, data) or ())
+    channels = shape[1 - rank] if len(shape) >= rank - 1 > 0 else 1
+    return len(shape) <= rank and prod(shape) in (1, channels)
 
 
 def _folded(subject: Subject, layer: _Layer, scale: Array, shift: Array) -> tuple[Array, Array]:
@@ -343,11 +444,11 @@ def _spread(layer: _Layer, given: Array, shape: tuple[int, ...]) -> Array:
     return np.repeat(by_group, shape[0] // len(by_group), axis=0).reshape(*shape[:2], *ones)
 
 
-def _emit(editor: Editor, layer: _Layer, weight: Array, bias: Array) -> None:
-    node, output = layer.node, layer.norm.outputs[0]
+def _emit(graph: Graph, editor: Editor, layer: _Layer, weight: Array, bias: Array) -> None:
+    node, output = layer.node, layer.chain[-1].outputs[0]
     data = layer.fc.data if layer.fc is not None else node.inputs[0]
     if layer.forward:
-        data, output = layer.norm.inputs[0], node.outputs[0]
+        data, output = _data(graph, layer.chain[0]) or "", node.outputs[0]
     stem = layer.bias or f"{layer.weight}_bias"
     names = [
         editor.constant(weight, f"{layer.weight}_folded"),
