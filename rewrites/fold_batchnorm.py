@@ -22,6 +22,7 @@ BatchNormalization that they stand beside, and forward on their own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
@@ -56,7 +57,13 @@ from rewrites.refusal import Refusal
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _NORM = "BatchNormalization"
-_SCALES = ("Mul", "Div", "Add", "Sub")
+#: The a and c of a · y + c that an operator makes with a stored operand on the right.
+_SCALES: dict[str, Callable[[Array], tuple[Array, Array]]] = {
+    "Mul": lambda given: (given, np.zeros(1)),
+    "Div": lambda given: (1 / given, np.zeros(1)),
+    "Add": lambda given: (np.ones(1), given),
+    "Sub": lambda given: (np.ones(1), -given),
+}
 
 #: Before this opset element-wise operators broadcast only where told to, and BatchNormalization
 #: trains unless told not to.
@@ -369,17 +376,11 @@ def _normalization(subject: Subject, norm: Node) -> tuple[Array, Array] | None:
 
 def _product_or_sum(subject: Subject, node: Node) -> tuple[Array, Array]:
     """a and c of a product or sum with a stored number per channel."""
-    given, none, one = _per_channel(subject, node), np.zeros(1), np.ones(1)
-    with np.errstate(divide="ignore"):
-        by_operator = {
-            "Mul": (given, none),
-            "Div": (1 / given, none),
-            "Add": (one, given),
-            "Sub": (one, -given),
-        }
+    given = _per_channel(subject, node)
     if node.op_type == "Sub" and node.inputs[1] == _data(subject.graph, node):
-        return -one, given
-    return by_operator[node.op_type]
+        return -np.ones(1), given
+    with np.errstate(divide="ignore"):
+        return _SCALES[node.op_type](given)
 
 
 def _per_channel(subject: Subject, node: Node) -> Array:
