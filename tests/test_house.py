@@ -118,6 +118,7 @@ ACROSS = {
     "rewrites/overridable": "every rewrite on constants that a caller may override",
     "rewrites/plugins": "rewrites of other packages",
     "rewrites/proof/single_breaks": "the proof, with one thing wrong",
+    "rewrites/fold_products": "products and sums that --fold-batchnorm takes along",
     "rewrites/properties": "every rewrite on random nets",
     "rewrites/zoo": "every rewrite on other people's models",
     "runtime/gpu": "what only a GPU can show",
