@@ -26,9 +26,12 @@ from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.rounds import stricter_of
 from onnxshare.graph.editor import set_property
 from onnxshare.io.load import Model
+from onnxshare.io.tensors import read
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.ort_weights import weight_bytes
 from onnxshare.runtime.providers import choose
+from onnxshare.samples.input_specs import batching, input_specs
+from onnxshare.samples.input_uses import stored_tensors
 from onnxshare.samples.samples import Samples, random_samples
 from rewrites.base import Change, Options
 from rewrites.head_as_maps.sliding import as_vectors
@@ -74,6 +77,37 @@ def _with_evidence(
                 if name in back:
                     field_[place] = back[name]
     return renamed, list(names)
+
+
+#: Frames of a sample, at most, and numbers of them that are tried.
+_FRAMES, _TRIED = 64, 4
+
+
+def _frames(proto: onnx.ModelProto) -> list[int]:
+    """How many frames Reshapes may cut the batch into, where any batch may be fed: the sizes next
+    to one that is left open, such as 5 in `[5, -1, 4]` or `[-1, 5, 4]`."""
+    specs = input_specs(proto)
+    layout = batching(specs)
+    if layout.size is not None or layout.whole or not all(spec.shape for spec in specs):
+        return []
+    stored, found = dict(stored_tensors(proto)), set[int]()
+    for node in proto.graph.node:
+        shape = stored.get(node.input[1]) if node.op_type == "Reshape" else None
+        first = [int(size) for size in read(shape).ravel()[:2]] if shape is not None else []
+        if -1 in first:
+            found.update(size for size in first if 1 < size <= _FRAMES)
+    return sorted(found)[:_TRIED]
+
+
+def _at_batch(model: Model, size: int) -> Model:
+    """A copy whose inputs have that batch."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model.skeleton)
+    fed = {spec.name for spec in input_specs(copy)}
+    for value in copy.graph.input:
+        if value.name in fed:
+            value.type.tensor_type.shape.dim[0].dim_value = size
+    return replace(model, skeleton=copy)
 
 
 #: Metadata of a model that was written without a comparison.
@@ -175,7 +209,26 @@ class Prover:
         moved: bool = False,
     ) -> Comparison:
         """Compare a rewritten model with the original, inner tensors included; its weights are not
-        read again if they were all `moved`."""
+        read again if they were all `moved`. Where the batch must be a multiple of the frames that
+        a Reshape cuts it into, both run on batches of two samples of so many frames."""
+        found = self._compare(original, result, changes, samples, moved)
+        if samples is not None or found.failed_model != "A":
+            return found
+        for frames in _frames(original.skeleton):
+            pair = (_at_batch(model, 2 * frames) for model in (original, result))
+            again = self._compare(*pair, changes, None, moved)
+            if again.failed_model != "A":
+                return replace(again, reason=f"{again.reason}; at batches of {2 * frames}")
+        return found
+
+    def _compare(
+        self,
+        original: Model,
+        result: Model,
+        changes: tuple[Change, ...],
+        samples: Samples | None,
+        moved: bool,
+    ) -> Comparison:
         rewritten, names = _comparable(original, result, changes, self.options)
         provider, seed, limits = self.provider, self.options.seed, self.run_limits
         run = partial(compare, provider=provider, seed=seed, count=self.count, run_limits=limits)

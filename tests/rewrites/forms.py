@@ -819,6 +819,25 @@ def recurrent_frames(net: Net) -> None:
     net.rows(net.node("Squeeze", last, net.ints(0)), 3)
 
 
+def frames_are_the_batch(*sizes: int, tail: str = "") -> Callable[[Net], None]:
+    """The caller folds five frames into the batch; the head's result is unfolded to `sizes`."""
+
+    def build(net: Net) -> None:
+        x = net.gemm(net.flat(), K, 4)
+        x = net.node("Reshape", net.node("Relu", x) if tail else x, net.ints(*sizes))
+        if tail == "LSTM":
+            weights = (net.weight(1, 12, 4), net.weight(1, 12, 3))
+            _, last, _ = net.nodes("LSTM", 3, x, *weights, hidden_size=3)
+            net.output(net.node("Squeeze", last, net.ints(0)), None, 3)
+        elif tail:
+            axes = [sizes.index(5)]
+            net.output(net.node(tail, x, axes=axes, keepdims=0), None, 4)
+        else:
+            net.output(x, *(None if size == -1 else size for size in sizes))
+
+    return build
+
+
 def mixed_rows(net: Net) -> None:
     """The second FC reads pieces of the first one's output."""
     x = net.node("Reshape", net.gemm(net.flat(), K, 6), net.ints(-1, 3))
@@ -1035,6 +1054,14 @@ FORMS: dict[str, Form] = {
     "frames unfolded before the FC": Form(unfolded_first),
     "an FC over all frames": Form(all_frames, left=1),
     "an LSTM over frames": Form(recurrent_frames),
+    "frames first, in the batch": Form(frames_are_the_batch(5, -1, 4), batches=(5, 15)),
+    "frames last, in the batch": Form(frames_are_the_batch(-1, 5, 4), batches=(5, 15)),
+    "an LSTM, frames in the batch": Form(
+        frames_are_the_batch(5, -1, 4, tail="LSTM"), batches=(5, 15)
+    ),
+    "a maximum, frames in the batch": Form(
+        frames_are_the_batch(5, -1, 4, tail="ReduceMax"), batches=(5, 15)
+    ),
     "bias adds an axis": Form(added_axis(1, 1, 5)),
     "factor adds an axis": Form(scalar_axis),
     "BatchNormalization over samples": Form(
