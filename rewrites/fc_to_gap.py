@@ -14,7 +14,7 @@ measured on samples it was not fitted to.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
 from onnxshare.support.option_text import option
 from rewrites.base import Change, Fitting, Options, Rewrite, Site
+from rewrites.edits.node_uses import quantized
 from rewrites.head_as_maps.fc_weights import bias_of, weight_pieces
 from rewrites.refusal import Refusal
 
@@ -48,6 +49,12 @@ _ROUNDING = 4
 
 
 _DIFFERS = "its weights differ over space"
+
+
+_IN_FLOAT = (
+    "the new one is written in float. For integers, quantize the new model again, for example "
+    "with quantize_static or quantize_dynamic of onnxruntime.quantization"
+)
 
 
 @dataclass(frozen=True)
@@ -133,11 +140,21 @@ class FcToGap(Rewrite):
         return Site(self.name, first, exact != "no", None, before, after, detail, head)
 
     def apply(self, subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
-        """Make the change.
+        """Make the change, and say where weights in integers become weights in float.
 
         Raises:
             Refusal: the site is not exact and there are no samples to fit to.
         """
+        change = self._change(subject, site, options, fitting)
+        if options.method == "exact":
+            return change
+        graph = subject.graph
+        layers = (root.layer for root in site.target.roots)
+        named = [x.node.name for x in layers if quantized(graph, x.node.scope, x.weight)]
+        said = tuple(f"the weight of '{name}' was in integers: {_IN_FLOAT}" for name in named)
+        return replace(change, notes=(*change.notes, *said))
+
+    def _change(self, subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
         from rewrites.small_heads.replace_head import (  # only fits need it, inspections do not
             exact_form,
             shrink,

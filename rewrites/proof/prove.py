@@ -215,8 +215,8 @@ class Prover:
         if samples is not None or found.failed_model != "A":
             return found
         for frames in _frames(original.skeleton):
-            pair = (_at_batch(model, 2 * frames) for model in (original, result))
-            again = self._compare(*pair, changes, None, moved)
+            a, b = (_at_batch(model, 2 * frames) for model in (original, result))
+            again = self._compare(a, b, changes, None, moved)
             if again.failed_model != "A":
                 return replace(again, reason=f"{again.reason}; at batches of {2 * frames}")
         return found

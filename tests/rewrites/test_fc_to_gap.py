@@ -109,6 +109,9 @@ def test_a_quantized_weight_is_pooled_as_real_numbers(per_output: bool, turned: 
     assert [(site.exact, site.refused) for site in result.sites] == [(True, None)]
     assert result.passed
     assert result.before.params - result.after.params >= 5 * C * (H * W - 1)
+    (note,) = result.changes[0].notes
+    assert "written in float" in note
+    assert "quantize_static" in note
     given = feeds(model, 3)
     np.testing.assert_allclose(run(result.model, given)[0], run(model, given)[0], rtol=1e-4)
 
