@@ -259,8 +259,31 @@ def joined_and_quantized(net: Net) -> None:
     net.rows(x, 12, elem=TensorProto.UINT8)
 
 
+def normalized_by_expand(net: Net) -> None:
+    """As PyTorch's `normalize` is exported: the norm is as large as the data again."""
+    x = scores(net)
+    norm = net.node("ReduceL2", x, axes=[1], keepdims=1)
+    norm = net.node("Clip", norm, net.stored(1e-12, np.float32))
+    net.rows(net.node("Div", x, net.node("Expand", norm, net.node("Shape", x))), 6)
+
+
+def gated_halves(net: Net) -> None:
+    one, other = net.nodes("Split", 2, scores(net), net.ints(3, 3), axis=-1)
+    net.rows(net.node("Mul", one, net.node("Sigmoid", other)), 3)
+
+
+def softmax_by_hand(net: Net) -> None:
+    x = scores(net)
+    x = net.node("Exp", net.node("Sub", x, net.node("ReduceMax", x, axes=[1], keepdims=1)))
+    net.rows(net.node("Div", x, net.node("ReduceSum", x, net.ints(1), keepdims=1)), 6)
+
+
+def larger_half(net: Net) -> None:
+    net.rows(net.node("Max", *net.nodes("Split", 2, scores(net), axis=1)), 3)
+
+
 BUILDS = [
-    twice, joined_and_quantized,
+    twice, joined_and_quantized, normalized_by_expand, gated_halves, softmax_by_hand, larger_half,
     laid_out_otherwise, then_argmax,
     normalized, normalized_by_parts, dueling, dueling_of_one_layer, captcha, turned, best_three,
     captcha_of_several_heads, joined_along_classes, box_and_class, distance, thresholds, layer_norm,

@@ -471,6 +471,25 @@ def back_and_forth(net: Net) -> str:
     return net.node("Tanh", net.node("Reshape", x, net.ints(-1, C, 12)))
 
 
+def axes_taken_out_and_put_in(net: Net) -> str:
+    """The axis of a single channel, as NumPy code moves it."""
+    x = net.node("Squeeze", net.input(9, 8, 1), net.ints(3))
+    return net.node("Conv", net.node("Unsqueeze", x, net.ints(1)), net.weight(C, 1, 5, 5))
+
+
+def row_of_a_signal(net: Net) -> str:
+    x = net.node("Transpose", net.input(16, 3), perm=[0, 2, 1])
+    x = net.node("Conv", net.node("Unsqueeze", x, net.ints(2)), net.weight(C, 3, 1, 5))
+    return net.node("Squeeze", x, net.ints(2))
+
+
+def colours_reversed(net: Net) -> str:
+    """RGB as BGR, by a Slice backwards along the last axis."""
+    back = (net.ints(-1), net.ints(-(2**31)), net.ints(-1), net.ints(-1))
+    x = net.node("Slice", net.input(9, 8, 3), *back)
+    return net.node("Conv", net.node("Transpose", x, perm=[0, 3, 1, 2]), net.weight(C, 3, 5, 5))
+
+
 LAID_OUT: dict[str, Callable[[Net], str]] = {
     "[N, W]": signal,
     "[N, W, C] by Keras": keras_signal,
@@ -479,6 +498,9 @@ LAID_OUT: dict[str, Callable[[Net], str]] = {
     "[N, D, H, W, 1]": lambda net: turned_by_reshape(net, 7, 6, 7),
     "[N, H, W], its batch computed": shape_of_the_batch,
     "a row": back_and_forth,
+    "a row by Unsqueeze": row_of_a_signal,
+    "axes of NumPy": axes_taken_out_and_put_in,
+    "BGR": colours_reversed,
 }
 
 
@@ -488,7 +510,8 @@ LAID_OUT: dict[str, Callable[[Net], str]] = {
 def test_inputs_that_are_laid_out_before_the_convolution(name: str, opset: int) -> None:
     net = Net(opset=opset)
     x = LAID_OUT[name](net)
-    size = {"[N, H, W, 1]": 20, "[N, D, H, W, 1]": 18, "[N, H, W], its batch computed": 20}
+    images = ("[N, H, W, 1]", "[N, H, W], its batch computed", "axes of NumPy", "BGR")
+    size = {"[N, D, H, W, 1]": 18, **dict.fromkeys(images, 20)}
     net.rows(net.gemm(net.node("Flatten", net.node("Relu", x)), C * size.get(name, 12), 5), 5)
     model = net.model()
     result = slid(model)
