@@ -57,12 +57,11 @@ from rewrites.refusal import Refusal
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _NORM = "BatchNormalization"
-#: The a and c of a · y + c that an operator makes with a stored operand on the right.
+#: The a and c of a · y + c that an operator makes with a stored operand on the right; Sub has two.
 _SCALES: dict[str, Callable[[Array], tuple[Array, Array]]] = {
     "Mul": lambda given: (given, np.zeros(1)),
     "Div": lambda given: (1 / given, np.zeros(1)),
     "Add": lambda given: (np.ones(1), given),
-    "Sub": lambda given: (np.ones(1), -given),
 }
 
 #: Before this opset element-wise operators broadcast only where told to, and BatchNormalization
@@ -224,7 +223,8 @@ def _data(graph: Graph, node: Node) -> str | None:
     """What a node of a chain scales and shifts; None if it is no such node."""
     if node.standard and node.op_type == _NORM:
         return node.inputs[0]
-    if not node.standard or node.op_type not in _SCALES or graph.opset < _BROADCASTS:
+    scales = node.op_type in _SCALES or node.op_type == "Sub"
+    if not node.standard or not scales or graph.opset < _BROADCASTS:
         return None
     stored = [graph.source(node.scope, name) is not None for name in node.inputs]
     if sum(stored) != 1 or (node.op_type == "Div" and not stored[1]):
@@ -377,8 +377,9 @@ def _normalization(subject: Subject, norm: Node) -> tuple[Array, Array] | None:
 def _product_or_sum(subject: Subject, node: Node) -> tuple[Array, Array]:
     """a and c of a product or sum with a stored number per channel."""
     given = _per_channel(subject, node)
-    if node.op_type == "Sub" and node.inputs[1] == _data(subject.graph, node):
-        return -np.ones(1), given
+    if node.op_type == "Sub":
+        sign = np.ones(1) if node.inputs[0] == _data(subject.graph, node) else -np.ones(1)
+        return sign, -sign * given
     with np.errstate(divide="ignore"):
         return _SCALES[node.op_type](given)
 
