@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from onnxshare.errors import ModelFileError
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node
 from onnxshare.graph.loop_values import loop_trips
@@ -201,8 +202,11 @@ def _of_values(node: Node, proto: onnx.GraphProto, known: Known, values: Values)
     for place, output in enumerate(node.outputs):
         if not output or known(node.scope, output) is not None:
             continue
-        sized = _sized(node, known, values) if place == 0 else None
-        value = values.get(node.scope, output) if sized is None else None
+        try:
+            sized = _sized(node, known, values) if place == 0 else None
+            value = values.get(node.scope, output) if sized is None else None
+        except ModelFileError:  # what decides it is in a file that is missing: it stays unknown
+            continue
         if value is not None:
             sized = value.shape, onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
         if sized is not None:

@@ -213,6 +213,6 @@ def test_from_a_folder_below_and_with_a_policy_above(
     "revision", ["nowhere", "--output=planted", "HEAD^{tree}", "HEAD..HEAD", ""]
 )
 def test_what_git_does_not_know(revision: str) -> None:
-    with pytest.raises(UsageError, match=r"^--baseline-ref '"):
+    with pytest.raises(UsageError, match=r"^baseline_ref '"):
         check(["models/a.onnx"], baseline_ref=revision, max_params=1)
     assert not Path("planted").exists()

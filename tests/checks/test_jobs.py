@@ -295,7 +295,7 @@ def test_every_key_of_an_entry(tmp_path: Path) -> None:
         ("[[allow]]\nrule = 'WS199'\nreason = 'x'\n", ["WS199: no such rule, did you mean WS10"]),
         ("[check]\nselect = 'WS101'\n", ["check.select: expected a list"]),
         ("[check]\nwarn = ['WS1']\n", ["check.warn: WS1: no such rule"]),
-        ("[check]\nselect = ['BG202']\n", ["onnxshare.toml: check: --select BG202: needs a limit"]),
+        ("[check]\nselect = ['BG202']\n", ["onnxshare.toml: check: select BG202: needs a limit"]),
         ("[check]\ntarget = 'x'\n", ["check.target: expected a target"]),
         ("[check]\ngap-is-exact = 'maybe'\n", ["check.gap-is-exact: expected true or false"]),
         ("baseline = 3\n", ["baseline: expected the path of a file"]),
