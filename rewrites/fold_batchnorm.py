@@ -17,7 +17,7 @@ Before a convolution that does not pad, where nothing linear comes first, it is 
     Σ W[f, c, k] · (a[c] · x[c, k] + s[c]) = Σ (W[f, c, k] · a[c]) · x[c, k] + Σ W[f, c, k] · s[c].
 
 Products and sums with stored numbers per channel are scale and shift too. They go with the
-BatchNormalization that they stand beside, and forward on their own.
+BatchNormalization that they stand next to, and forward on their own.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Rewrites:
 
     share: bool = _flag("Equal stored tensors, and transposed copies → one tensor. Exact.")
     fold_batchnorm: bool = _flag(
-        "BatchNormalization, or a scale and shift → weights and bias beside it. Exact."
+        "BatchNormalization, or a scale and shift → weights and bias next to it. Exact."
     )
     global_pool: bool = _flag("Average pooling over the whole map → GlobalAveragePool. Exact.")
     pool_first: bool = _flag("1×1 convolution, then global average pooling → pooling first. Exact.")
