@@ -9,7 +9,7 @@ from importlib import metadata
 
 from onnxshare.errors import UsageError
 from onnxshare.runtime import gpu_drivers, onnx_runtime, provider_probe
-from onnxshare.runtime.provider_table import GPU_PROVIDERS, SUFFIX, GpuProvider, gpu_provider
+from onnxshare.runtime.provider_table import GPU_PROVIDERS, SUFFIX, GpuProvider
 from onnxshare.support import plugins
 from onnxshare.support.dataclass_tools import Result
 from onnxshare.version import __version__
@@ -123,12 +123,11 @@ def _providers(no_gpu: str) -> tuple[list[ProviderState], list[str]]:
     """The state of every provider, and what keeps ONNX Runtime from working at all; `no_gpu` says
     why there is no NVIDIA GPU, and is empty if there is one."""
     try:
-        with onnx_runtime.quiet():
-            names = list(onnx_runtime.import_runtime().get_available_providers())
+        others = provider_probe.other_providers()
     except UsageError as error:
         return [], [str(error)] if onnx_runtime.distributions() else []
-    states = [_state(name, no_gpu) for name in names if gpu_provider(name) is None]
-    states = [*(_gpu(known, names, no_gpu) for known in _known_here()), *states]
+    states = [_gpu(known, no_gpu) for known in GPU_PROVIDERS if sys.platform in known.systems]
+    states += [_state(name, no_gpu) for name in others]
     if not any(state.name == "CPU" and state.works for state in states):
         reason = next((s.detail for s in states if s.name == "CPU"), "it offers none")
         remedy = onnx_runtime.reinstall(next(iter(onnx_runtime.distributions()), "onnxruntime"))
@@ -136,25 +135,19 @@ def _providers(no_gpu: str) -> tuple[list[ProviderState], list[str]]:
     return states, []
 
 
-def _known_here() -> list[GpuProvider]:
-    return [known for known in GPU_PROVIDERS if sys.platform in known.systems]
-
-
-def _gpu(known: GpuProvider, names: list[str], no_gpu: str) -> ProviderState:
+def _gpu(known: GpuProvider, no_gpu: str) -> ProviderState:
     """The state of a GPU provider: of its first way that works, or why the first does not."""
     if known.nvidia and no_gpu:
         return ProviderState(known.title, False, no_gpu)
-    if known.name not in names and not provider_probe.library_of(known):
+    if not provider_probe.is_installed(known):
         return ProviderState(known.title, False, f"not installed ({known.install})")
-    found = [provider_probe.probe(known, place) for place in range(len(known.ways))]
-    works = next((item for item in found if not item.problem), None)
-    detail = found[0].problem if works is None else works.device
-    return ProviderState(known.title, works is not None, detail)
+    _, found = provider_probe.first_way(known)
+    return ProviderState(known.title, not found.problem, found.problem or found.device)
 
 
 def _state(name: str, no_gpu: str) -> ProviderState:
     short = name.removesuffix(SUFFIX)
     if no_gpu and name in _NVIDIA:
         return ProviderState(short, False, no_gpu)
-    problem = provider_probe.try_provider(name).problem
-    return ProviderState(short, not problem, problem)
+    found = provider_probe.probe_other(name)
+    return ProviderState(short, not found.problem, found.problem or found.device)

@@ -163,7 +163,8 @@ def _vulkan_adapter(ask: Any, device: int) -> tuple[int, Adapter]:
     found = _Properties(type=_PROPERTIES_2, next=ctypes.addressof(driver))
     ask(device, ctypes.byref(found))
     name, *info = (text.decode(errors="replace") for text in (driver.name, driver.info))
-    name = f"driver {' '.join(filter(None, (name, *info)))}" if name else ""
+    words = " ".join(filter(None, (name.removesuffix(" driver"), *info)))
+    name = f"driver {words}" if words else ""
     software = found.kind == _IN_SOFTWARE
     adapter = Adapter(found.name.decode(errors="replace"), name, software)
     return _TYPES.get(found.kind, 3), adapter

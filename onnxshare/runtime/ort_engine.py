@@ -17,7 +17,7 @@ import numpy as np
 
 from onnxshare.errors import RuntimeFailure
 from onnxshare.runtime.onnx_runtime import first_line, import_runtime, quiet
-from onnxshare.runtime.provider_probe import plugged_in, preload, start
+from onnxshare.runtime.provider_session import plugged_in, preload, start
 from onnxshare.runtime.provider_table import CPU, CUDA, REFERENCE
 from onnxshare.support.option_text import option
 

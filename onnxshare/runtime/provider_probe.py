@@ -4,22 +4,22 @@ fallback to the CPU forbidden, because libraries that do not fit together may cr
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib
-import importlib.util
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from onnxshare.errors import RuntimeFailure, UsageError
 from onnxshare.runtime.gpu_drivers import ask_driver, vulkan_adapters
 from onnxshare.runtime.onnx_runtime import first_line, import_runtime, package, quiet
-from onnxshare.runtime.provider_table import CPU, CUDA, PLAIN, SUFFIX, GpuProvider, Way
+from onnxshare.runtime.provider_session import plugged_in, plugins, preload, start
+from onnxshare.runtime.provider_table import CPU, PLAIN, SUFFIX, GpuProvider, Way, gpu_provider
 
 #: Seconds in which a provider must have started; the first time, CUDA's libraries are slow.
 _TO_TRY = 120.0
+
+#: A provider of which nothing is known: on any device.
+_ANY = Way(hardware=False)
 
 _WEBGPU = "WebGpuExecutionProvider"
 
@@ -37,18 +37,25 @@ class Probe:
 def library_of(known: GpuProvider) -> str:
     """The library of the plug-in that adds a provider to the ONNX Runtime that is installed; empty
     if there is no such plug-in here, or if ONNX Runtime has the provider itself."""
-    if not known.plugin or package() == known.package:
-        return ""
-    if importlib.util.find_spec(known.plugin) is None:
-        return ""
-    with contextlib.suppress(Exception):  # another project's package
-        return str(importlib.import_module(known.plugin).get_library_path())
-    return ""
+    return "" if package() == known.package else plugins().get(known.name, "")
 
 
 def is_installed(known: GpuProvider) -> bool:
-    """Whether something here may bring a provider; nothing is imported to find that out."""
+    """Whether something here may bring a provider; ONNX Runtime is not imported to find out."""
     return package() == known.package or bool(library_of(known))
+
+
+def first_way(known: GpuProvider) -> tuple[Way, Probe]:
+    """The first of a provider's ways that works, or its first one with the reason why it does not;
+    others than the first only where something installed may bring the provider."""
+    first = probe(known, 0)
+    if not first.problem or not is_installed(known):
+        return known.ways[0], first
+    for place, way in enumerate(known.ways[1:], 1):
+        found = probe(known, place)
+        if not found.problem:
+            return way, found
+    return known.ways[0], first
 
 
 @functools.cache
@@ -63,6 +70,22 @@ def probe(known: GpuProvider, place: int) -> Probe:
             return Probe(problem)
     found = try_provider(known.name, way, library_of(known))
     return Probe(found.problem, found.device or device, found.hardware or bool(device))
+
+
+def other_providers() -> list[str]:
+    """ONNX Runtime's providers, and those of installed plug-ins, that are not in the table.
+
+    Raises:
+        UsageError: ONNX Runtime is not installed, or cannot be imported.
+    """
+    with quiet():
+        names = (*import_runtime().get_available_providers(), *plugins())
+    return [name for name in dict.fromkeys(names) if gpu_provider(name) is None]
+
+
+def probe_other(provider: str) -> Probe:
+    """Try a provider that is not in the table, on any device."""
+    return try_provider(provider, _ANY, plugins().get(provider, ""))
 
 
 def try_provider(provider: str, way: Way = PLAIN, library: str = "") -> Probe:
@@ -114,63 +137,6 @@ def try_session(provider: str, way: Way, library: str) -> Probe:
     return _described(provider, way, devices)
 
 
-def start(
-    model: bytes,
-    options: Any,
-    provider: str,
-    provider_options: Mapping[str, str],
-    devices: list[Any],
-    *,
-    alone: bool = False,
-) -> Any:
-    """An `InferenceSession` on a provider: on devices of a plug-in, or by its name; what it lacks
-    runs on the CPU unless it is `alone`. Raises what ONNX Runtime raises."""
-    session = import_runtime().InferenceSession
-    if devices:
-        options.add_provider_for_devices(devices, dict(provider_options))
-        return session(model, options)
-    chain = [(provider, dict(provider_options))]
-    if provider != CPU and not alone:
-        chain.append((CPU, {}))
-    return session(model, options, providers=chain, enable_fallback=0)
-
-
-def plugged_in(provider: str, library: str, hardware: bool = True) -> list[Any]:
-    """The device on which a plug-in's provider is to run, in a list, after the plug-in's library
-    was registered with ONNX Runtime; empty where there is no library.
-
-    Raises:
-        RuntimeFailure: the library cannot be registered, or finds no GPU.
-    """
-    if not library:
-        return []
-    onnxruntime = import_runtime()
-    if library not in _registered:
-        try:
-            with quiet():
-                onnxruntime.register_execution_provider_library(f"onnxshare:{provider}", library)
-        except Exception as error:
-            raise RuntimeFailure(f"its plug-in cannot be used: {first_line(error)}") from error
-        _registered.add(library)
-    found = [device for device in onnxruntime.get_ep_devices() if device.ep_name == provider]
-    kind = onnxruntime.OrtHardwareDeviceType.GPU
-    found.sort(key=lambda device: device.device.type != kind)
-    if not found or (hardware and found[0].device.type != kind):
-        raise RuntimeFailure("its plug-in finds no GPU")
-    return found[:1]
-
-
-_registered: set[str] = set()
-
-
-def preload(provider: str) -> None:
-    """Load NVIDIA's libraries, if CUDA is to be used, from where their Python packages put them."""
-    if provider == CUDA:
-        # Distributions of other makers may lack it.
-        with quiet(), contextlib.suppress(Exception):
-            import_runtime().preload_dlls()
-
-
 def _described(provider: str, way: Way, devices: list[Any]) -> Probe:
     """The device that a provider has just run on, as far as ONNX Runtime and Vulkan tell."""
     if provider == _WEBGPU and sys.platform == "linux":
@@ -184,7 +150,8 @@ def _described(provider: str, way: Way, devices: list[Any]) -> Probe:
         kind = item.device.type.name
         return Probe(device=f"{name}, {kind}", hardware=kind == "GPU")
     # An adapter that Vulkan does not know may be software, too: on Windows, Direct3D has one.
-    return Probe(hardware=way.hardware if provider != _WEBGPU or sys.platform == "darwin" else None)
+    known = gpu_provider(provider) is not None and (provider != _WEBGPU or sys.platform == "darwin")
+    return Probe(hardware=way.hardware if known else None)
 
 
 #: What is run to try a provider.

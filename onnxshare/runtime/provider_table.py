@@ -48,8 +48,7 @@ class GpuProvider:
     Attributes:
         name: ONNX Runtime's.
         title: what its makers call it.
-        package: the distribution that brings it, or the plug-in that adds it to another one.
-        plugin: the module of the plug-in, which knows where its library is; empty if there is none.
+        package: the distribution of ONNX Runtime that has it; plug-ins say what they add.
         ways: how to start it; those on hardware first.
         systems: where it exists, as `sys.platform`.
         install: how to install it.
@@ -63,7 +62,6 @@ class GpuProvider:
     ways: tuple[Way, ...]
     systems: tuple[str, ...]
     install: str
-    plugin: str = ""
     caveat: str = ""
     nvidia: bool = False
 
@@ -89,7 +87,6 @@ GPU_PROVIDERS = (
         (Way(environment=_NO_TF32),),
         ("linux", "win32"),
         "pip install onnxruntime-ep-nv-tensorrt-rtx next to an ONNX Runtime",
-        plugin="onnxruntime_ep_nv_tensorrt_rtx",
         caveat="TensorRT chooses its kernels by timing them",
         nvidia=True,
     ),
@@ -100,7 +97,6 @@ GPU_PROVIDERS = (
         (Way(),),
         ("linux",),
         "pip install onnxruntime-migraphx",
-        plugin="onnxruntime_ep_migraphx",
     ),
     GpuProvider(
         "ROCMExecutionProvider",
@@ -137,7 +133,6 @@ GPU_PROVIDERS = (
         ),
         ("linux", "win32"),
         "pip install onnxruntime-ep-openvino next to an ONNX Runtime",
-        plugin="onnxruntime_ep_openvino",
     ),
     GpuProvider(
         "WebGpuExecutionProvider",
@@ -158,7 +153,6 @@ GPU_PROVIDERS = (
         ),
         ("linux", "win32", "darwin"),
         "pip install 'onnxshare[webgpu]'",
-        plugin="onnxruntime_ep_webgpu",
         caveat="WebGPU's shaders may approximate division, exp and tanh",
     ),
 )

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from onnxshare.errors import RuntimeFailure, UsageError
 from onnxshare.runtime import provider_probe
-from onnxshare.runtime.onnx_runtime import import_runtime
 from onnxshare.runtime.provider_probe import Probe
+from onnxshare.runtime.provider_session import plugins
 from onnxshare.runtime.provider_table import (
     CPU,
     CUDA,
@@ -86,15 +86,12 @@ def choose(request: str = "auto") -> Provider:
     known = gpu_provider(wanted)
     if known is None:
         return _other(request, wanted)
-    found = [provider_probe.probe(known, 0)]
-    for place in range(1, len(known.ways)):
-        if found[-1].problem and provider_probe.is_installed(known):
-            found.append(provider_probe.probe(known, place))
-    if found[-1].problem:
+    way, found = provider_probe.first_way(known)
+    if found.problem:
         installed = known.name == CUDA or provider_probe.is_installed(known)
         remedy = _else() if installed else f"{known.install}, or {_else()}"
-        raise RuntimeFailure(f"{_asked(request)}: {found[-1].problem}", remedy)
-    return _provider(known, known.ways[len(found) - 1], found[-1])
+        raise RuntimeFailure(f"{_asked(request)}: {found.problem}", remedy)
+    return _provider(known, way, found)
 
 
 def candidates() -> list[GpuProvider]:
@@ -129,15 +126,17 @@ def _provider(known: GpuProvider, way: Way, found: Probe) -> Provider:
 
 
 def _other(request: str, wanted: str) -> Provider:
-    available = import_runtime().get_available_providers()
-    for name in available:
-        if name.lower().removesuffix(SUFFIX.lower()) == wanted:
-            problem = provider_probe.try_provider(name).problem
-            if problem:
-                raise RuntimeFailure(f"{_asked(request)}: does not work here: {problem}", _else())
-            return Provider(name, name.removesuffix(SUFFIX), hardware=None)
+    """A provider that is not in the table: ONNX Runtime's own, or an installed plug-in's."""
+    others = {name.removesuffix(SUFFIX): name for name in provider_probe.other_providers()}
+    for title, name in others.items():
+        if title.lower() == wanted:
+            found = provider_probe.probe_other(name)
+            if found.problem:
+                raise RuntimeFailure(f"{_asked(request)}: {found.problem}", _else())
+            label = f"{title} ({found.device})".removesuffix(" ()")
+            library = plugins().get(name, "")
+            return Provider(name, label, library=library, hardware=found.hardware)
     names = [known.title for known in GPU_PROVIDERS]
-    others = [name.removesuffix(SUFFIX) for name in available if gpu_provider(name) is None]
     raise UsageError(
         f"{_asked(request)}: there is no such provider",
         f"choose auto or one of {', '.join((*names, *others))}",

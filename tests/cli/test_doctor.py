@@ -119,7 +119,7 @@ def test_a_gpu_that_does_not_work_breaks_nothing(cli: Cli, monkeypatch: pytest.M
     software = Probe("", "SwiftShader, in software", False)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
     monkeypatch.setattr(gpu_drivers, "ask_driver", lambda: ("", "no NVIDIA driver"))
-    monkeypatch.setattr(provider_probe, "library_of", lambda known: "")
+    monkeypatch.setattr(provider_probe, "is_installed", lambda known: known.title == "WebGPU")
     monkeypatch.setattr(
         provider_probe, "probe", lambda known, place: software if place else Probe("no GPU")
     )

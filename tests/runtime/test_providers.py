@@ -16,6 +16,7 @@ from onnxshare.runtime import (
     onnx_runtime,
     ort_engine,
     provider_probe,
+    provider_session,
     providers,
     worker_process,
 )
@@ -289,13 +290,22 @@ def test_a_plug_in_is_found_by_its_package(tmp_path: Path, monkeypatch: pytest.M
         pytest.skip("it is installed")
     package = tmp_path / "onnxruntime_ep_migraphx"
     package.mkdir()
-    (package / "__init__.py").write_text("def get_library_path(): return '/opt/plugin.so'\n")
+    says = "def get_library_path(): return '/opt/plugin.so'\n"
+    says += "def get_ep_names(): return ['MIGraphXExecutionProvider', 'OwnExecutionProvider']\n"
+    (package / "__init__.py").write_text(says)
     monkeypatch.syspath_prepend(str(tmp_path))
+    provider_session.plugins.cache_clear()
     assert provider_probe.library_of(MIGRAPHX) == "/opt/plugin.so"
     assert provider_probe.is_installed(MIGRAPHX)
+    assert "OwnExecutionProvider" in provider_probe.other_providers()
+    with pytest.raises(RuntimeFailure, match="its plug-in cannot be used") as caught:
+        providers.choose("own")
+    assert "provider='auto'" in caught.value.remedy
     (package / "__init__.py").write_text("raise OSError('broken')\n")
     monkeypatch.delitem(sys.modules, "onnxruntime_ep_migraphx")
+    provider_session.plugins.cache_clear()
     assert provider_probe.library_of(MIGRAPHX) == ""
+    provider_session.plugins.cache_clear()
 
 
 def test_cuda_computes_as_it_can_be_compared() -> None:
