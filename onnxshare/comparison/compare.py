@@ -26,7 +26,7 @@ from onnxshare.comparison.wider_graph import (
     wider_samples,
 )
 from onnxshare.errors import ModelFileError, UsageError
-from onnxshare.io.load import Model, ModelSource, all_tensors, load, with_data
+from onnxshare.io.load import Model, ModelSource, load, with_data
 from onnxshare.io.serialize import digest, pieces, size
 from onnxshare.runtime.limits import RunLimits
 from onnxshare.runtime.provider_table import CPU
@@ -194,15 +194,11 @@ def _unrounded(
 
 def _unread(model: Model) -> str:
     """Why the weights of a model cannot be read; empty if they can."""
-    for tensor in all_tensors(model.skeleton) if model.external_files() else ():
-        held = model.payloads is not None and model.payloads.find(tensor) is not None
-        if tensor.data_location == onnx.TensorProto.EXTERNAL and not held:
-            try:
-                model.external.check(tensor)
-            except ModelFileError as error:
-                return (
-                    f"the files are equal byte for byte, but their weights cannot be read: {error}"
-                )
+    for tensor in model.external_tensors() if model.external_files() else ():
+        try:
+            model.external.check(tensor)
+        except ModelFileError as error:
+            return f"the files are equal byte for byte, but their weights cannot be read: {error}"
     return ""
 
 

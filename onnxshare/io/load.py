@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -94,13 +95,17 @@ class Model:
         if self.whole:
             return ()
         names: dict[str, None] = {}
-        for tensor in all_tensors(self.skeleton, by_type=True):
-            if tensor.data_location != onnx.TensorProto.EXTERNAL:
-                continue
-            if self.payloads is not None and self.payloads.find(tensor) is not None:
-                continue
+        for tensor in self.external_tensors(by_type=True):
             names.update((e.value, None) for e in tensor.external_data if e.key == "location")
         return tuple(names)
+
+    def external_tensors(self, *, by_type: bool = False) -> Iterator[onnx.TensorProto]:
+        """The tensors whose data is said to be in other files, be that right or not; `by_type` is
+        as of `all_tensors`."""
+        for tensor in all_tensors(self.skeleton, by_type=by_type):
+            held = self.payloads is not None and self.payloads.find(tensor) is not None
+            if tensor.data_location == onnx.TensorProto.EXTERNAL and not held:
+                yield tensor
 
     def external_files(self) -> tuple[str, ...]:
         """The locations of external data, as the model names them, each once."""

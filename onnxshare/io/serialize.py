@@ -149,11 +149,7 @@ class _Splicer:
 
 def has_external(model: Model) -> bool:
     """Whether tensors of a model say that their data is external, be it right or not."""
-    return any(
-        tensor.data_location == onnx.TensorProto.EXTERNAL
-        and (model.payloads is None or model.payloads.find(tensor) is None)
-        for tensor in all_tensors(model.skeleton)
-    )
+    return any(True for _ in model.external_tensors())
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from onnxshare.errors import RuntimeFailure, UsageError
-from onnxshare.io.load import all_tensors as tensors_of
 from onnxshare.io.load import load
 from onnxshare.runtime.onnx_runtime import first_line, import_runtime
 from onnxshare.runtime.provider_table import CPU
@@ -95,7 +92,5 @@ def _paths(folder: Path, models: Sequence[str] | None) -> list[Path]:
 def _check_data(path: Path) -> None:
     """Make sure that a model leads ONNX Runtime to nothing but regular files in its folder."""
     model = load(path)
-    for tensor in tensors_of(model.skeleton) if model.external_files() else ():
-        inside = model.payloads is not None and model.payloads.find(tensor) is not None
-        if tensor.data_location == onnx.TensorProto.EXTERNAL and not inside:
-            model.external.check(tensor)
+    for tensor in model.external_tensors() if model.external_files() else ():
+        model.external.check(tensor)

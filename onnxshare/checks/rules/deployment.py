@@ -119,15 +119,9 @@ def _which(value: TensorInfo) -> str:
 
 
 def _external_data(subject: Subject, limit: bool) -> Iterator[Problem]:
-    from onnxshare.io.load import all_tensors
-
     model = subject.model
     seen: set[str] = set()
-    for tensor in all_tensors(model.skeleton):
-        if tensor.data_location != tensor.EXTERNAL:
-            continue
-        if model.payloads is not None and model.payloads.find(tensor) is not None:
-            continue
+    for tensor in model.external_tensors():
         try:
             model.external.check(tensor)
         except ModelFileError as error:
