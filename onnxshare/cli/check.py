@@ -164,7 +164,7 @@ class Options:
     samples: Path | None = option(
         None, "Inputs for --equivalent-to: a .npz file or a folder.", metavar="FILE"
     )
-    provider: str = option("auto", "Where --equivalent-to runs: auto, cpu or cuda.", metavar="NAME")
+    provider: str = option("auto", options.PROVIDER, metavar="NAME")
     jobs: int | None = option(
         None, "How many models at once. Left out: one per processor.", metavar="N", min=1
     )

@@ -33,12 +33,7 @@ class Options:
         ".npy, ONNX test data (.pb), an image, or a folder of these. Left out: random ones.",
         metavar="FILE|FOLDER",
     )
-    provider: str = option(
-        "auto",
-        "Where to run: auto (CUDA if it works, else the CPU), cuda, cpu, or an "
-        "ONNX Runtime provider.",
-        metavar="NAME",
-    )
+    provider: str = option("auto", options.PROVIDER, metavar="NAME")
     seed: int = option(0, "Of the random inputs and the noise.", min=0)
     count: int = option(32, "How many random inputs.", min=1)
     keep: str | None = option(

@@ -139,6 +139,12 @@ class Sizes:
         return {"input_shapes": input_shapes(self.input_shape), "dims": found}
 
 
+#: Help of every --provider.
+PROVIDER = (
+    "Where models run: auto (the first GPU that works, else the CPU), cpu, or a provider such as "
+    "cuda or webgpu."
+)
+
 _IMAGES = "Images as samples"
 
 

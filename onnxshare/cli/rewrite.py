@@ -141,7 +141,7 @@ class Options:
         "Run neither model: write exact changes after a check of moved weights alone. The "
         "output and the file say so.",
     )
-    provider: str = option("auto", "Where to run: auto, cpu, cuda or a provider.", metavar="NAME")
+    provider: str = option("auto", options.PROVIDER, metavar="NAME")
     seed: int = option(0, "Seed of random inputs and held-out samples.", min=0)
     html: options.Html = None
     images: options.Images

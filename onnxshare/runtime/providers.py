@@ -86,6 +86,8 @@ def choose(request: str = "auto") -> Provider:
     known = gpu_provider(wanted)
     if known is None:
         return _other(request, wanted)
+    if sys.platform not in known.systems:
+        raise RuntimeFailure(f"{_asked(request)}: {known.title} is not for this system", _else())
     way, found = provider_probe.first_way(known)
     if found.problem:
         installed = known.name == CUDA or provider_probe.is_installed(known)

@@ -125,6 +125,18 @@ def test_cuda_is_never_replaced_in_silence(
     assert caught.value.remedy == "use provider='auto' or cpu"
 
 
+@pytest.mark.parametrize(
+    ("request_", "system"), [("coreml", "linux"), ("cuda", "darwin"), ("directml", "linux")]
+)
+def test_a_provider_of_another_system(
+    monkeypatch: pytest.MonkeyPatch, request_: str, system: str
+) -> None:
+    monkeypatch.setattr("sys.platform", system)
+    with pytest.raises(RuntimeFailure, match="is not for this system") as caught:
+        providers.choose(request_)
+    assert caught.value.remedy == "use provider='auto' or cpu"
+
+
 def test_how_to_install_one_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     if provider_probe.is_installed(MIGRAPHX):
         pytest.skip("it is installed")
