@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -24,13 +25,14 @@ class _Report(Console):
         raise BrokenPipeError
 
 
-def make_console(*, answers: bool = True) -> Console:
-    """A console on stdout, as wide as the terminal, else as COLUMNS says, else 100. `answers` is
-    whether the exit code of the command is an answer, which it is not where nothing reads it to the
-    end."""
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else WIDTH_IN_A_PIPE
+def make_console(file: TextIO | None = None, *, answers: bool = True) -> Console:
+    """A console on stdout or a file, as wide as the terminal, else as COLUMNS says, else 100.
+    `answers` is whether the exit code of the command is an answer, which it is not where nothing
+    reads it to the end."""
+    file = file or sys.stdout
+    width = None if file.isatty() or os.environ.get("COLUMNS") else WIDTH_IN_A_PIPE
     kind = Console if answers else _Report
-    return kind(file=sys.stdout, width=width, highlight=False)
+    return kind(file=file, width=width, highlight=False)
 
 
 def say(console: Console, words: str | Text, style: str = "") -> None:

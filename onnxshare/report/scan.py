@@ -14,12 +14,15 @@ from onnxshare.errors import UsageError, printable
 from onnxshare.io.atomic_write import replace_file
 from onnxshare.model_scan.results import ScanRow, WeightGroup
 from onnxshare.report import text_tools
-from onnxshare.report.console import WIDTH_IN_A_PIPE, make_console
+from onnxshare.report.console import make_console
 from onnxshare.report.table import Bar, Cell, Column, Row, Table, rows
 from onnxshare.support.json_text import json_text
 
 #: Rows that a table shows; the other formats have all.
 _SHOWN = 200
+
+#: How wide a console must be for a bar per model next to the numbers.
+_ROOM_FOR_BARS = 90
 
 #: Rows whose cells are held at once; there may be many thousands.
 _AT_ONCE = 500
@@ -61,7 +64,7 @@ def write(
 
 def print_rows(found: Sequence[ScanRow], groups: Sequence[WeightGroup], console: Console) -> None:
     """Print the table, the sums and the groups."""
-    console.print(table_of(found[:_SHOWN]).text())
+    console.print(table_of(found[:_SHOWN], bars=console.width >= _ROOM_FOR_BARS).text())
     console.print(f"\n{sentence_of(found)}", soft_wrap=True, markup=False)
     if len(found) > _SHOWN:
         console.print(f"{_SHOWN} of {len(found):,} rows: --format csv has all", soft_wrap=True)
@@ -69,17 +72,19 @@ def print_rows(found: Sequence[ScanRow], groups: Sequence[WeightGroup], console:
         console.print(line, soft_wrap=True, markup=False)
 
 
-def table_of(found: Sequence[ScanRow]) -> Table:
-    """A row per model."""
+def table_of(found: Sequence[ScanRow], *, bars: bool) -> Table:
+    """A row per model, with a bar of its weights or without."""
     most = max((row.weight_bytes or 0 for row in found), default=0)
     folder = _folder(found)
     titles = ("weights", "params", "in FCs", "uses", "MACs", "memory", "heads")
     head = f"model in {printable(folder)}" if folder else "model"
-    columns = [Column(head, folds=True, least=12), Column()]
-    return Table(
-        columns + [Column(title, right=True) for title in titles],
-        [Row(_cells(row, most, len(folder)), "" if row.error is None else "red") for row in found],
-    )
+    columns = [Column(head, folds=True, least=12), *([Column()] if bars else [])]
+    table_rows = []
+    for row in found:
+        path, *numbers = _cells(row, len(folder))
+        bar: list[Cell] = ["" if row.error else Bar(row.weight_bytes or 0, most)] if bars else []
+        table_rows.append(Row([path, *bar, *numbers], "red" if row.error else ""))
+    return Table(columns + [Column(title, right=True) for title in titles], table_rows)
 
 
 def _folder(found: Sequence[ScanRow]) -> str:
@@ -92,13 +97,12 @@ def _folder(found: Sequence[ScanRow]) -> str:
     return low[: low.rfind("/", 0, same) + 1]
 
 
-def _cells(row: ScanRow, most: int, skipped: int) -> list[Cell]:
+def _cells(row: ScanRow, skipped: int) -> list[str]:
     path = printable(row.path[skipped:])
     if row.error is not None:
-        return [path, "", *["–"] * 6, "not read"]
+        return [path, *["–"] * 6, "not read"]
     return [
         path,
-        Bar(row.weight_bytes or 0, most),
         text_tools.size(row.weight_bytes),
         text_tools.rounded(row.params),
         "–" if row.fc_share is None else f"{row.fc_share:.1%}",
@@ -133,7 +137,7 @@ def lines_of(groups: Sequence[WeightGroup]) -> list[str]:
 
 def _as_text(found: Sequence[ScanRow], groups: Sequence[WeightGroup]) -> str:
     file = io.StringIO()
-    print_rows(found, groups, Console(file=file, width=WIDTH_IN_A_PIPE, color_system=None))
+    print_rows(found, groups, make_console(file, answers=False))
     return file.getvalue()
 
 

@@ -301,19 +301,40 @@ def _bind_batch(
 
 
 def _sequences(graph: Graph, *, states: bool = False) -> frozenset[str]:
-    """The inputs that a recurrent cell reads as they are, so that their axis 0 is time; or those
-    that it starts from, whose axis 0 is the directions."""
+    """The inputs that a recurrent cell or a Scan reads as they are, so that their axis 0 is time;
+    or those that a cell starts from, whose axis 0 is the directions."""
     found = set()
     for node in graph.main.nodes:
         domain = "" if node.standard else node.domain
+        read: Sequence[str] = ()
         if (domain, node.op_type) in _RECURRENT and not node.attribute("layout", 0):
-            for name in node.inputs[5:7] if states else node.inputs[:1]:
-                while (maker := graph.main.producers.get(name)) and maker.op_type in _SAME_AXES:
-                    name = maker.inputs[0]
-                if name in graph.main.inputs:
-                    found.add(name)
+            read = node.inputs[5:7] if states else node.inputs[:1]
+        elif (domain, node.op_type) == ("", "Scan") and not states:
+            read = _scanned(graph, node)
+        for name in read:
+            while (maker := graph.main.producers.get(name)) and maker.op_type in _SAME_AXES:
+                name = maker.inputs[0]
+            if name in graph.main.inputs:
+                found.add(name)
     return frozenset(found)
 
+
+def _scanned(graph: Graph, node: Node) -> Sequence[str]:
+    """What a Scan goes through from step to step. Steps that need the one before are no samples,
+    nor are those that hold one sample each; others may be, so what they go through is not here."""
+    count = int(node.attribute("num_scan_inputs", 1))
+    axes = node.attribute("scan_input_axes") or [0] * count
+    if (graph.opset or 0) < _SCAN_WITHOUT_BATCH:
+        return ()
+    names = [name for name, axis in zip(node.inputs[-count:], axes, strict=False) if axis == 0]
+    if len(node.inputs) > count:
+        return names
+    sizes = {value.name: value.type.tensor_type.shape.dim for value in graph.inputs}
+    return [n for n in names if len(sizes.get(n, ())) > 2 and sizes[n][1].dim_value == 1]
+
+
+#: Before this version of the default domain, axis 0 of what a Scan reads is the batch.
+_SCAN_WITHOUT_BATCH = 9
 
 _SAME_AXES = frozenset("Identity Cast Dropout".split())
 

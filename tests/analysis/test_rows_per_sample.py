@@ -304,6 +304,27 @@ def test_a_fixed_batch_that_a_loop_runs_over(op: str, batch: int) -> None:
     assert [facts.connections for facts in report.nodes if facts.params] == [ROW, 720]
 
 
+@pytest.mark.parametrize("opset", [9, 17])
+@pytest.mark.parametrize(
+    ("steps", "batch", "states"), [(3, 1, 0), (3, 1, 1), (3, 2, 1), (6, 3, 1), (4, 4, 1)]
+)
+def test_steps_of_a_scan(opset: int, steps: int, batch: int, states: int) -> None:
+    """Steps x samples x 8: each step of a sample has a product of 8·8. Steps that need the one
+    before are time, and so are steps of one sample each."""
+    nodes = [node("MatMul", "row w", "a"), node("Add", "a h" if states else "a a", "o")]
+    inputs, outputs = [info("row", [batch, 8])], [info("o", None)]
+    if states:
+        nodes.append(node("Identity", "o", "h2"))
+        inputs.insert(0, info("h", [batch, 8]))
+        outputs.insert(0, info("h2", None))
+    body = helper.make_graph(nodes, "body", inputs, outputs)
+    given = {"x": [steps, batch, 8], **({"h0": [batch, 8]} if states else {})}
+    names = ("h0 x", "last y") if states else ("x", "y")
+    outer = node("Scan", *names, body=body, num_scan_inputs=1)
+    report = onnxshare.inspect(model([outer], given, ["y"], [tensor("w", 8, 8)], opset=opset))
+    assert (report.totals.macs, report.warnings) == (steps * 64, ())
+
+
 @pytest.mark.parametrize(("batch", "steps"), [(1, 6), (2, 6), (2, 2), (3, 2)])
 def test_steps_of_a_loop_over_all_samples(batch: int, steps: int) -> None:
     """Each step is of the whole batch: a sample has all of them."""

@@ -831,7 +831,8 @@ def frames_are_the_batch(*sizes: int, tail: str = "") -> Callable[[Net], None]:
             net.output(net.node("Squeeze", last, net.ints(0)), None, 3)
         elif tail:
             axes = [sizes.index(5)]
-            net.output(net.node(tail, x, axes=axes, keepdims=0), None, 4)
+            given, more = ([net.ints(*axes)], {}) if net.opset >= 18 else ([], {"axes": axes})
+            net.output(net.node(tail, x, *given, keepdims=0, **more), None, 4)
         else:
             net.output(x, *(None if size == -1 else size for size in sizes))
 
