@@ -18,8 +18,9 @@ from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node, Scope, Stored
 from onnxshare.graph.onnx_sandbox import infer_shapes
 from onnxshare.io.load import Model
+from onnxshare.shapes.batch_axis import rows
 from onnxshare.shapes.computed_sizes import leave_unknown, name_inner_nodes, settle
-from onnxshare.shapes.input_sizes import Binding, InputShapes, bind, rows
+from onnxshare.shapes.input_sizes import Binding, InputShapes, bind
 from onnxshare.shapes.rules import classical_ml, old_opsets
 from onnxshare.shapes.rules.microsoft import RULES
 from onnxshare.shapes.rules.substitute import substitute
@@ -236,7 +237,8 @@ def _inferred(
     inferred = infer_shapes(
         weightless, graph.model.name, strict=strict, values=not proven, nodes=nodes
     )
-    shapes = Shapes(rows(graph, inferred, binding), binding, binding.open)
+    batch = 1 if binding.batch_symbols else rows(graph, inferred)
+    shapes = Shapes(batch, binding, binding.open)
     for scope, copy in graph.paired(inferred.graph):
         if not scope.children:
             copy.ClearField("node")  # nobody reads them any more, nor copies them

@@ -16,20 +16,14 @@ from typing import cast
 import onnx
 
 from onnxshare.errors import UsageError, hint
-from onnxshare.graph.index import Graph, Node
-from onnxshare.graph.operator_traits import UNKNOWN, Effect, traits_of
+from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model
 from onnxshare.io.node_reader import model_inputs, symbol
-from onnxshare.shapes.types import holds_rows
+from onnxshare.shapes.batch_axis import regions, sequences
 from onnxshare.support.option_text import option
 
 #: Sizes given by the user: input name → sizes, None for "leave as it is".
 InputShapes = Mapping[str, Sequence[int | None]]
-
-#: Cells that read [steps, batch, features] unless their attribute `layout` is 1.
-_RECURRENT = frozenset(
-    (("", "RNN"), ("", "GRU"), ("", "LSTM"), ("com.microsoft", "DynamicQuantizeLSTM"))
-)
 
 
 @dataclass(frozen=True)
@@ -39,7 +33,6 @@ class Binding:
     Attributes:
         sizes: symbol → size, whether from the user or as batch.
         batch_symbols: those that were bound as batch.
-        sequences: inputs whose axis 0 is time and axis 1 the batch.
         dims: what symbols have become, and axes without one, as `input[axis]`, that the user set.
         open: the symbols, axes and inputs that have no size, and the option that sets each.
         images: where sizes of images come from that nobody gave; "" where there are none.
@@ -47,7 +40,6 @@ class Binding:
 
     sizes: dict[str, int]
     batch_symbols: tuple[str, ...]
-    sequences: frozenset[str]
     dims: dict[str, int]
     open: dict[str, str]
     images: str = ""
@@ -92,24 +84,23 @@ def bind(
                     )
     taken = None if batch is None else _image_sizes(graph.proto.metadata_props)
     images = [] if taken is None else [x for x in inputs if _take(x, taken[1], sizes, unnamed)]
-    sequences = _sequences(graph)
+    timed, of_maps = sequences(graph), regions(graph)
     symbols: list[str] = []
-    regions = _regions(graph)
-    for value in sorted(inputs, key=lambda value: value.name in regions):
+    for value in sorted(inputs, key=lambda value: value.name in of_maps):
         if batch is None:
             break
-        if value.name in regions and value.type.tensor_type.shape.dim:
+        if value.name in of_maps and value.type.tensor_type.shape.dim:
             dim = value.type.tensor_type.shape.dim[0]
             if dim.dim_param not in sizes:
                 continue  # how many regions a sample has is not a batch
-        symbols += _bind_batch(value, 1 if value.name in sequences else 0, sizes, batch or 1)
+        symbols += _bind_batch(value, 1 if value.name in timed else 0, sizes, batch or 1)
     for value in inputs:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in sizes:
                 dim.dim_value = sizes[dim.dim_param]
     open_sizes = {name: option for value in inputs for name, option in _open(value).items()}
     said = f"{taken[0]} in the metadata of the model" if taken is not None and images else ""
-    return Binding(sizes, tuple(symbols), sequences, {**sizes, **unnamed}, open_sizes, said)
+    return Binding(sizes, tuple(symbols), {**sizes, **unnamed}, open_sizes, said)
 
 
 #: Under which names exporters note the sizes of images: Ultralytics, timm and others.
@@ -214,77 +205,6 @@ def _open(value: onnx.ValueInfoProto) -> dict[str, str]:
     return found
 
 
-def rows(graph: Graph, inferred: onnx.ModelProto, binding: Binding) -> int:
-    """Rows of one run: axis 0 of the inputs (axis 1 of sequences and states) where it is a fixed
-    size that they share, and the outputs have as many, or all that is computed has a multiple; 1
-    otherwise. Inputs of one number have no rows, and regions are not a batch."""
-    if binding.batch_symbols:
-        return 1
-    names = {value.name for value in graph.inputs} - _regions(graph)
-    second = binding.sequences | _sequences(graph, states=True)
-    ends = [
-        value
-        for value in inferred.graph.input
-        if value.name in names and not _one_number(value.type.tensor_type)
-    ]
-    first = {_size(value, 1 if value.name in second else 0) for value in ends}
-    made = {_size(value, 0) for value in inferred.graph.output}
-    if len(first) != 1 or 0 in first | made:
-        return 1
-    (size,) = first
-    agreed = size == 1 or (made == first and not second)
-    return size if agreed or _rows_everywhere(graph, inferred, size) else 1
-
-
-def _size(value: onnx.ValueInfoProto, axis: int) -> int:
-    """The size of an axis; 0 where it is not known."""
-    dims = value.type.tensor_type.shape.dim
-    return int(dims[axis].dim_value) if len(dims) > axis else 0
-
-
-def _rows_everywhere(graph: Graph, inferred: onnx.ModelProto, batch: int) -> bool:
-    """Whether the rows of all that the model computes are a multiple of the batch, so that some of
-    them belong to each sample."""
-    return all(
-        holds_rows([dim.dim_value for dim in value.type.tensor_type.shape.dim], batch)
-        for value in (*inferred.graph.value_info, *inferred.graph.output)
-        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-        and value.type.tensor_type.shape.dim
-        and graph.source(graph.main, value.name) is None
-    )
-
-
-#: Operators that make a row for each region, and the inputs that say which.
-_OF_REGIONS = {"RoiAlign": (1, 2), "MaxRoiPool": (1,), "CropAndResize": (1, 2)}
-
-
-def _regions(graph: Graph) -> frozenset[str]:
-    """The inputs whose rows are regions of the maps that other inputs give."""
-    if _OF_REGIONS.keys().isdisjoint(op_type for _, op_type in graph.operators):
-        return frozenset()
-    found: set[str] = set()
-    makers = [node for node in graph.main.nodes if node.op_type in _OF_REGIONS]
-    names = [n.inputs[at] for n in makers for at in _OF_REGIONS[n.op_type] if at < len(n.inputs)]
-    while names:
-        name = names.pop()
-        if name in found:
-            continue
-        found.add(name)
-        maker: Node | None = graph.main.producers.get(name)
-        traits = UNKNOWN if maker is None else traits_of(maker)
-        if maker is not None and (traits.elementwise or traits.carries or traits.views):
-            names += maker.inputs if traits.effect is Effect.JOIN else maker.inputs[:1]
-    return frozenset(found & graph.main.inputs)
-
-
-def _one_number(tensor_type: onnx.TypeProto.Tensor) -> bool:
-    """Whether a tensor is a scalar, or the only element of a vector: a rate, a threshold."""
-    dims = tensor_type.shape.dim
-    return tensor_type.HasField("shape") and (
-        not dims or (len(dims) == 1 and bool(dims[0].dim_value == 1))
-    )
-
-
 def _bind_batch(
     value: onnx.ValueInfoProto, axis: int, sizes: dict[str, int], batch: int
 ) -> list[str]:
@@ -298,45 +218,6 @@ def _bind_batch(
         return []
     sizes[name] = batch
     return [name]
-
-
-def _sequences(graph: Graph, *, states: bool = False) -> frozenset[str]:
-    """The inputs that a recurrent cell or a Scan reads as they are, so that their axis 0 is time;
-    or those that a cell starts from, whose axis 0 is the directions."""
-    found = set()
-    for node in graph.main.nodes:
-        domain = "" if node.standard else node.domain
-        read: Sequence[str] = ()
-        if (domain, node.op_type) in _RECURRENT and not node.attribute("layout", 0):
-            read = node.inputs[5:7] if states else node.inputs[:1]
-        elif (domain, node.op_type) == ("", "Scan") and not states:
-            read = _scanned(graph, node)
-        for name in read:
-            while (maker := graph.main.producers.get(name)) and maker.op_type in _SAME_AXES:
-                name = maker.inputs[0]
-            if name in graph.main.inputs:
-                found.add(name)
-    return frozenset(found)
-
-
-def _scanned(graph: Graph, node: Node) -> Sequence[str]:
-    """What a Scan goes through from step to step. Steps that need the one before are no samples,
-    nor are those that hold one sample each; others may be, so what they go through is not here."""
-    count = int(node.attribute("num_scan_inputs", 1))
-    axes = node.attribute("scan_input_axes") or [0] * count
-    if (graph.opset or 0) < _SCAN_WITHOUT_BATCH:
-        return ()
-    names = [name for name, axis in zip(node.inputs[-count:], axes, strict=False) if axis == 0]
-    if len(node.inputs) > count:
-        return names
-    sizes = {value.name: value.type.tensor_type.shape.dim for value in graph.inputs}
-    return [n for n in names if len(sizes.get(n, ())) > 2 and sizes[n][1].dim_value == 1]
-
-
-#: Before this version of the default domain, axis 0 of what a Scan reads is the batch.
-_SCAN_WITHOUT_BATCH = 9
-
-_SAME_AXES = frozenset("Identity Cast Dropout".split())
 
 
 #: What no axis has: sizes are stored in 64 bits.

@@ -801,7 +801,7 @@ def test_attributes_without_sense(item: onnx.NodeProto) -> None:
         graph = Graph(load(built))
     except onnxshare.OnnxShareError:
         return  # too few or too many inputs
-    shapes = Shapes(1, Binding({}, (), frozenset(), {}, {}))
+    shapes = Shapes(1, Binding({}, (), {}, {}))
     shapes.put("", "x", onnx.TensorProto.FLOAT, (1, 2, 8, 8))
     shapes.put("", "w", onnx.TensorProto.FLOAT, (2, 2, 1, 1))
     fields = ReceptiveFields(graph, shapes, Values(graph, shapes.fully_known()))
