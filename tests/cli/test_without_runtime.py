@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import site
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ def installed(
 ) -> tuple[str, Path]:
     """What is installed here but for ONNX Runtime; and the line that says what to do."""
     folder = tmp_path_factory.mktemp("site")
-    (packages,) = site.getsitepackages()
+    packages = sysconfig.get_path("purelib")
     for path in Path(packages).iterdir():
         if not path.name.startswith("onnxruntime") and path.suffix != ".pth":
             (folder / path.name).symlink_to(path)
