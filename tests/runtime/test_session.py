@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import onnxshare
 from onnxshare.errors import RuntimeFailure, SamplesError
 from onnxshare.io.external_data import ExternalData
 from onnxshare.io.load import Model
@@ -148,6 +150,27 @@ def test_failures_are_one_line() -> None:
     with pytest.raises(RuntimeFailure, match="cannot run it") as caught:
         run_model(product("n"), {"x": np.zeros((2, 5), np.float32)}, provider="cpu")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("runs", [0, 1, 3, 5])
+def test_a_device_that_is_lost_while_models_run(
+    runs: int, bundled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is lost, nothing is proven, and one line says why."""
+    left, run = iter(range(runs)), onnxruntime.InferenceSession.run
+
+    def once_more(self: Any, *given: Any) -> Any:
+        if next(left, None) is None:
+            raise RuntimeError("Device was lost\nand much more")
+        return run(self, *given)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", once_more)
+    path = bundled / "lenet5.onnx"
+    changed = onnxshare.rewrite(path, ["fc-to-conv"], validate=False).model
+    limits = onnxshare.RunLimits(in_process=True)
+    found = onnxshare.compare(path, changed, provider="cpu", run_limits=limits)
+    assert found.verdict == "not run"
+    assert found.reason.endswith("ONNX Runtime cannot run it: Device was lost")
 
 
 def test_samples_that_are_missing_or_uneven() -> None:
