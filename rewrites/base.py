@@ -76,14 +76,19 @@ class Site(Result):
         rewrite: the rewrite's name.
         node: the name of the first node that would be replaced.
         exact: equal in real arithmetic; None if refused.
-        refused: the reason why not, or None.
+        refused: the reason why nothing is changed there, or None.
+        nothing_to_do: whether that is because no rewrite could share more: the feature map has
+            one position, or the FC is applied at every position of it.
         params_before: parameters of the nodes in question.
         params_after: parameters afterwards; None if refused.
         detail: one phrase on what would be done.
         target: what `apply` needs to know; belongs to the rewrite.
     """
 
-    SHOWN = ("rewrite", "node", "exact", "refused", "params_before", "params_after", "detail")
+    SHOWN = (
+        *("rewrite", "node", "exact", "refused", "nothing_to_do"),
+        *("params_before", "params_after", "detail"),
+    )
 
     rewrite: str
     node: str
@@ -93,6 +98,7 @@ class Site(Result):
     params_after: int | None
     detail: str = ""
     target: Any = field(default=None, repr=False, compare=False)
+    nothing_to_do: bool = False
 
 
 def refuse(site: Site, reason: str) -> Site:

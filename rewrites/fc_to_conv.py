@@ -6,7 +6,7 @@ fixed input size: with `--fully-convolutional` the network slides over larger in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxshare.analysis.heads.head import ONE_POSITION, Head, Subject
@@ -53,6 +53,7 @@ class FcToConv(Rewrite):
         """A site, and the nodes that would go."""
         before = sum(head_params(subject.graph, head) for head in heads)
         reason, taken = _why_not(heads[0], options), set[Node]()
+        nothing = reason is not None and heads[0].shared
         if reason is None:
             try:
                 taken = self._plan(subject, heads, None, options).replaced
@@ -60,7 +61,8 @@ class FcToConv(Rewrite):
                 reason = str(refusal)
         first = heads[0].layers[0].node.name
         if reason is not None:
-            return Site(self.name, first, None, reason, before, None, target=heads), taken
+            site = Site(self.name, first, None, reason, before, None, target=heads)
+            return replace(site, nothing_to_do=nothing), taken
         words = "; ".join(map(_describe, heads))
         return Site(self.name, first, True, None, before, before, words, heads), taken
 
@@ -118,7 +120,7 @@ def _why_not(head: Head, options: Options) -> str | None:
             return ONE_POSITION
         if not options.fully_convolutional:
             way = option("--fully-convolutional")
-            return f"{ONE_POSITION}, and {way} writes it as one, which slides"
+            return f"{ONE_POSITION}; {way} writes it as one, which slides"
     if head.refused is None and any(layer.alpha == 0 for layer in head.layers):
         return "its alpha is 0, so its result does not depend on the features"
     return head.refused

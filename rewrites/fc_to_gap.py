@@ -111,6 +111,7 @@ class FcToGap(Rewrite):
         reason = head.refused
         if reason is None and head.shared:
             reason = "its feature map has one position: there is nothing to pool"
+        nothing = reason is not None and head.shared
         plans: list[_Plan] = []
         if reason is None:
             try:
@@ -118,7 +119,8 @@ class FcToGap(Rewrite):
             except Refusal as refusal:
                 reason = str(refusal)
         if reason is not None:
-            return Site(self.name, first, None, reason, before, None, target=head)
+            site = Site(self.name, first, None, reason, before, None, target=head)
+            return replace(site, nothing_to_do=nothing)
         if options.method == "exact":
             words = "the convolution over the whole map"
             return Site(self.name, first, True, None, before, before, words, head)

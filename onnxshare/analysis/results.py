@@ -216,13 +216,14 @@ class HeadLayer(Result):
 
 
 class HeadOffer(TypedDict, total=False):
-    """What a rewrite would give of a head, or why it is refused: then `refused` is the only key.
+    """What a rewrite would give of a head; or why it is refused, alone or with `nothing_to_do`.
 
     Attributes:
         exact: equal in real arithmetic.
         params_before, params_after: parameters of the nodes in question, then and now.
         detail: one phrase on what would be done.
         refused: the reason why not.
+        nothing_to_do: true where that is because nothing is left to share.
     """
 
     exact: bool | None
@@ -230,6 +231,7 @@ class HeadOffer(TypedDict, total=False):
     params_after: int
     detail: str
     refused: str
+    nothing_to_do: bool
 
 
 @dataclass(frozen=True)

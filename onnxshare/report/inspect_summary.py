@@ -199,7 +199,8 @@ def _only(chosen: Sequence[HeadFacts], rewrite: str, heads: Sequence[HeadFacts])
 def _rewrite(name: str, facts: HeadOffer, command: str) -> list[Text]:
     reason = facts.get("refused")
     if reason is not None:
-        return [Text(printable(f"  --{name}: not here, {reason}"), "dim")]
+        words = "nothing to do" if facts.get("nothing_to_do") else "not here"
+        return [Text(printable(f"  --{name}: {words}, {reason}"), "dim")]
     before, after = facts.get("params_before"), facts.get("params_after")
     kind = "exact" if facts.get("exact") else "approximate"
     change = "the same weights, free of the fixed input size"

@@ -93,7 +93,8 @@ def _site(site: Site, change: Change | None) -> list[Text]:
     name = printable(f"{site.rewrite}  {site.node}: ")
     if change is None:
         reason = site.refused or "left as it is"
-        return [Text.assemble((name, "bold"), ("refused", "yellow"), printable(f", {reason}"))]
+        kind = ("nothing to do", "green") if site.nothing_to_do else ("refused", "yellow")
+        return [Text.assemble((name, "bold"), kind, printable(f", {reason}"))]
     kind = ("exact", "green") if site.exact else ("approximate", "yellow")
     lines = [Text.assemble((name, "bold"), kind, printable(f", {site.detail}"))]
     if site.params_after is not None and site.params_after != site.params_before:

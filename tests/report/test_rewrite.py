@@ -53,7 +53,6 @@ def test_parameters_before_and_after() -> None:
     [
         ("time as batch", "axis 0 is not a batch"),
         ("quantized weight, transposed", "is quantized"),
-        ("one position", "one position"),
     ],
 )
 def test_a_refusal_says_why(name: str, expected: str) -> None:
@@ -62,6 +61,19 @@ def test_a_refusal_says_why(name: str, expected: str) -> None:
     assert expected in text
     assert text.rstrip().endswith("nothing was rewritten, and nothing written")
     assert "parameters:" not in text
+
+
+@pytest.mark.parametrize("rewrite", ["fc-to-conv", "fc-to-gap"])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("one position", "one position"), ("an FC per position", "12 rows of each sample")],
+)
+def test_nothing_to_do_is_not_a_refusal(name: str, expected: str, rewrite: str) -> None:
+    text = printed(result_of(FORMS[name].model(), rewrite))
+    assert "nothing to do, " in text
+    assert expected in text
+    assert "refused" not in text
+    assert text.rstrip().endswith("nothing was rewritten, and nothing written")
 
 
 def test_nothing_to_do() -> None:

@@ -18,8 +18,11 @@ from onnxshare.graph.index import Graph, Node
 from onnxshare.io.tensors import Array
 from onnxshare.shapes.inference import InputShapes, Shapes, infer
 
-#: Why a head whose map is pooled already is not a site.
-ONE_POSITION = "its feature map has one position: the FC already is a 1×1 convolution"
+#: Why there is nothing to do for a head whose map is pooled already.
+ONE_POSITION = (
+    "its feature map has one position: the FC already is a 1×1 convolution, and each weight is "
+    "used once whatever the form"
+)
 
 #: Samples of a probe: a size that a graph is unlikely to hold in a Reshape, unlike 2.
 SEVERAL = 3
@@ -53,7 +56,8 @@ class Head:
         layers: all FCs, in graph order; those of chains after the roots included.
         between: element-wise and layout nodes between the FCs.
         refused: why no rewrite fits, or None.
-        shared: whether there is nothing to share: the map is one position already.
+        shared: whether there is nothing to share: the map is one position already, or the FC is
+            applied at every position of it.
         pooled: whether it is one position whatever the size of the image.
         joined: further tensors that a Concat joins to the flattened map: other maps, and
             plain vectors `[N, F]`.

@@ -133,12 +133,13 @@ class _Search:
                 reason = joined or self._given.get(path.base)
                 reason = reason or not_followed(upstream, path.base)
                 if reason is not None:
-                    roots = () if reason == ONE_POSITION else (Root(layer, ()),)
-                    self._refused.append(Head(path.base, (), roots, (layer,), (), reason))
+                    one = reason == ONE_POSITION
+                    roots = () if one else (Root(layer, ()),)
+                    self._refused.append(Head(path.base, (), roots, (layer,), (), reason, one))
                 return None
             name, nodes, join = path.base, (*joined.nodes, *path.nodes), joined
         elif _pooled(upstream, path.base):
-            self._refused.append(Head(name, (), (), (layer,), (), ONE_POSITION))
+            self._refused.append(Head(name, (), (), (layer,), (), ONE_POSITION, True))
             return None
         elif was_fc(upstream.graph, name) and not self._by_sample(layer, name):
             return None  # a later FC, over several samples of a head that is rewritten already
@@ -163,7 +164,7 @@ class _Search:
         for words, layers in by_reason.items():
             name = feature_map(upstream.path(layers[0].data))[0]
             sizes = upstream.sizes(name) or (0,)
-            heads.append(Head(name, sizes[1:], (), tuple(layers), (), words))
+            heads.append(Head(name, sizes[1:], (), tuple(layers), (), words, True))
         heads += [
             head for head in unstored(upstream, self._given) if head.layers[0].node not in known
         ]
@@ -206,7 +207,7 @@ def _judge(upstream: Upstream, found: _Found) -> Head:
     judged = [_order(root, known[0], upstream.probe) for root in roots]
     reasons = [item for item in judged if isinstance(item, str)]
     if reasons:
-        return replace(head, refused=reasons[0])
+        return replace(head, refused=reasons[0], shared=False, pooled=False)
     good = tuple(item for item in judged if isinstance(item, Root))
     return replace(head, roots=good)
 

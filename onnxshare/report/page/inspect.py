@@ -254,7 +254,8 @@ _APPROXIMATE = (
 
 def _offer(name: str, facts: HeadOffer, head: HeadFacts, report: Inspection) -> dict[str, Any]:
     if "refused" in facts:
-        return {"name": f"--{name}", "refused": facts["refused"], "kind": ""}
+        words = "Nothing to do" if facts.get("nothing_to_do") else "Not here"
+        return {"name": f"--{name}", "refused": f"{words}: {facts['refused']}", "kind": ""}
     before, after = facts["params_before"], facts["params_after"]
     exact = bool(facts.get("exact"))
     words = _EXACT if exact else _APPROXIMATE

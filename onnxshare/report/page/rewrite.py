@@ -89,12 +89,13 @@ def _pair(before: Inspection, after: Inspection, share: float) -> list[tuple[str
 
 
 def _site(site: Site, done: Change | None) -> dict[str, Any]:
-    refused = "" if done is not None else site.refused or "left as it is"
+    reason = "" if done is not None else site.refused or "left as it is"
+    left = "nothing to do" if site.nothing_to_do else "refused"
     after = site.params_after
     return {
         "name": f"{site.rewrite} at {site.node}",
-        "kind": "refused" if refused else "exact" if site.exact else "approximate",
-        "refused": refused,
+        "kind": left if reason else "exact" if site.exact else "approximate",
+        "refused": f"{left.capitalize()}: {reason}" if reason else "",
         "detail": site.detail,
         "before": text_tools.exact(site.params_before),
         "after": text_tools.exact(after) + _ratio(site.params_before, after),

@@ -155,7 +155,7 @@ def test_it_is_found_counted_and_followed(name: str) -> None:
 def test_pooled_maps_have_nothing_to_share(name: str) -> None:
     (head,) = onnxshare.inspect(behind(POOLED[name])).heads
     assert [fc.node for fc in head.fcs] == ["fc"]
-    assert head.rewrites["fc-to-conv"]["refused"] == ONE_POSITION
+    assert head.rewrites["fc-to-conv"] == {"refused": ONE_POSITION, "nothing_to_do": True}
 
 
 @pytest.mark.parametrize("name", REFUSED)
