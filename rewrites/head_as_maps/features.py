@@ -26,6 +26,7 @@ from onnxshare.support.option_text import option
 from rewrites.edits.node_emitter import Emitter
 from rewrites.edits.node_uses import values_of
 from rewrites.head_as_maps.maps import HeadMap, one
+from rewrites.head_as_maps.sample_rows import keeps_samples_apart, on_rows
 from rewrites.refusal import Refusal
 
 #: What takes elements, or repeats them.
@@ -86,12 +87,28 @@ class Features:
             return self._combine(node, read)
         if node.inputs[0] in read and len(read) == 1:
             views = traits_of(node).views or effect is Effect.LOOKUP
-            if effect in _PICKS and views and node.op_type != "Unique":
+            if effect in _PICKS and views and node.op_type not in ("Unique", "Trilu"):
                 return self._pick(node, read[node.inputs[0]])
             along = self._along(node, read[node.inputs[0]].index)
             if along is not None:
                 return self._reduce(node, read[node.inputs[0]], along)
+        if self._by_sample(node, read):
+            rows = {name: self.in_order(node, head_map) for name, head_map in read.items()}
+            output = node.outputs[0]
+            return {output: on_rows(self._out, node, rows, self._sizes(output))}
         raise Refusal(f"node '{node.name}' ({node.op_type}) cannot work on a map of outputs")
+
+    def _by_sample(self, node: Node, read: dict[str, HeadMap]) -> bool:
+        """Whether a node makes of each sample a result of its own."""
+        others = [name for name in node.inputs if name and name not in read]
+        if any(self._graph.source(node.scope, name) is None for name in others):
+            return False
+        head = {name: head_map.index.shape for name, head_map in read.items()}
+        result = self._sizes(node.outputs[0])
+        if any(sizes[:1] != (self._samples,) for sizes in (*head.values(), result)):
+            return False
+        stored = {name: self._sizes(name) for name in others}
+        return keeps_samples_apart(self._subject, node, head, stored)
 
     def _alongside(self, node: Node, read: dict[str, HeadMap]) -> dict[str, HeadMap]:
         """Rows that a node reads next to results of FCs and that the image has no part in, such as

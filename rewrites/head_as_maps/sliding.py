@@ -10,6 +10,7 @@ image.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import lcm, prod
 
 import numpy as np
@@ -144,6 +145,12 @@ def _enlarged(
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]
     } | {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    made = [shapes.get(value.name) for value in trial.graph.output]
+    if fits and not all(each and all(each[1:]) for each in made):
+        graph = Graph(replace(subject.graph.model, skeleton=trial))
+        worked_out = infer(graph)  # sizes that are computed from sizes, in older opsets too
+        every = ((name, worked_out.sizes(graph.main, name)) for name in shapes)
+        shapes |= {name: list(known) for name, known in every if known}
     return shapes, fits
 
 
@@ -195,8 +202,9 @@ def slide(subject: Subject, builder: HeadBuilder, *, pool: bool = False) -> None
             continue  # it reads no result of the head, or the feature map next to it
         if traits_of(node).shape_only:
             continue  # `_check_readers` asks whether anything is left that needs the size
-        if node in layers:  # behind something that is not a step of a head, such as a gate
-            builder.connect(layers[node])
+        layer = layers.get(node)
+        if layer is not None and maps[layer.data].index.size == builder.samples * layer.in_features:
+            builder.connect(layer)  # behind something that is not a step of a head, such as a gate
         elif len(known) == 1 and _is_step(subject, node):
             builder.carry(node)
         else:

@@ -338,11 +338,6 @@ def every_second_sample(net: Net) -> None:
     net.output(x, None, 6)
 
 
-def classes_of_a_table(net: Net) -> None:
-    best = net.node("ArgMax", scores(net), axis=1, keepdims=0)
-    net.rows(net.node("Gather", net.weight(6, 4), best, axis=0), 4)
-
-
 def scaled_by_the_image(net: Net) -> None:
     flat = net.flat()
     largest = net.node("ReduceMax", net.node("Tanh", flat), axes=[1], keepdims=1)
@@ -361,7 +356,6 @@ def scaled_alike(net: Net) -> None:
         (over_samples, "is not over the features"),
         (mean_of_samples, "is not over the features"),
         (every_second_sample, "mixes samples"),
-        (classes_of_a_table, "cannot work on a map of outputs"),
         (scaled_by_the_image, "which comes from the image and not from the head"),
         (scaled_alike, "which is not one row per sample"),
     ],
