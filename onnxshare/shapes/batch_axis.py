@@ -87,9 +87,9 @@ def _one_number(tensor_type: onnx.TypeProto.Tensor) -> bool:
 
 
 def sequences(graph: Graph, *, states: bool = False) -> frozenset[str]:
-    """The inputs that a recurrent cell or a Scan reads as they are, so that their axis 0 is time;
-    or those that a cell starts from, whose axis 0 is the directions."""
-    found: set[str] = set()
+    """The inputs whose axis 0 is time: those that a recurrent cell or a Scan reads as they are, and
+    frames; or the inputs that a cell starts from, whose axis 0 is the directions."""
+    found = set() if states else {value.name for value in graph.inputs if frames(value)}
     for node in graph.main.nodes if _IN_TIME & graph.operators.keys() else ():
         domain = "" if node.standard else node.domain
         read: Sequence[str] = ()
@@ -103,6 +103,17 @@ def sequences(graph: Graph, *, states: bool = False) -> frozenset[str]:
             if name in graph.main.inputs:
                 found.add(name)
     return frozenset(found)
+
+
+def frames(value: onnx.ValueInfoProto) -> bool:
+    """Whether an input is so many images of each sample, `[T, N, C, H, W]`: T is fixed and N is
+    not, which the channels of a volume `[N, C, D, H, W]` would be."""
+    dims = value.type.tensor_type.shape.dim
+    return len(dims) > _IMAGES and dims[0].dim_value > 1 and dims[1].dim_value <= 0
+
+
+#: Axes of a batch of images.
+_IMAGES = 4
 
 
 def _scanned(graph: Graph, node: Node) -> Sequence[str]:

@@ -19,7 +19,7 @@ from onnxshare.errors import UsageError, hint
 from onnxshare.graph.index import Graph
 from onnxshare.io.load import Model
 from onnxshare.io.node_reader import model_inputs, symbol
-from onnxshare.shapes.batch_axis import regions, sequences
+from onnxshare.shapes.batch_axis import frames, regions, sequences
 from onnxshare.support.option_text import option
 
 #: Sizes given by the user: input name → sizes, None for "leave as it is".
@@ -85,6 +85,7 @@ def bind(
     taken = None if batch is None else _image_sizes(graph.proto.metadata_props)
     images = [] if taken is None else [x for x in inputs if _take(x, taken[1], sizes, unnamed)]
     timed, of_maps = sequences(graph), regions(graph)
+    timed |= {value.name for value in inputs if frames(value)}  # by what the user says, too
     symbols: list[str] = []
     for value in sorted(inputs, key=lambda value: value.name in of_maps):
         if batch is None:

@@ -786,6 +786,28 @@ def frames(net: Net) -> str:
     return net.trunk(image=x)
 
 
+def frames_first(tail: str = "ReduceMean") -> Callable[[Net], None]:
+    """Five frames along axis 0, and the batch, which is open, along axis 1."""
+
+    def build(net: Net) -> None:
+        net.batch = 5
+        images = net.input("n", 2, H + 2, W + 2)
+        x = net.trunk(image=net.node("Reshape", images, net.ints(-1, 2, H + 2, W + 2)))
+        x = net.node("Relu", net.gemm(net.node("Flatten", x), K, 4))
+        x = net.node("Reshape", x, net.ints(5, -1, 4))
+        if tail == "ReduceMean":
+            net.output(net.node(tail, x, axes=[0], keepdims=0), "n", 4)
+        elif tail == "LSTM":
+            _, x, _ = net.nodes(
+                tail, 3, x, net.weight(1, 12, 4), net.weight(1, 12, 3), hidden_size=3
+            )
+            net.output(net.node("Squeeze", x, net.ints(0)), "n", 3)
+        else:
+            net.output(net.node(tail, x, axis=2), 5, "n", 4)
+
+    return build
+
+
 def mean_of_frames(net: Net) -> None:
     x = net.gemm(net.node("Flatten", frames(net)), K, 4)
     x = net.node("Reshape", x, net.ints(-1, 5, 4))
@@ -1055,6 +1077,9 @@ FORMS: dict[str, Form] = {
     "frames unfolded before the FC": Form(unfolded_first),
     "an FC over all frames": Form(all_frames, left=1),
     "an LSTM over frames": Form(recurrent_frames),
+    "frames first": Form(frames_first()),
+    "frames first, an answer for each": Form(frames_first("Softmax")),
+    "frames first, an LSTM": Form(frames_first("LSTM")),
     "frames first, in the batch": Form(frames_are_the_batch(5, -1, 4), batches=(5, 15)),
     "frames last, in the batch": Form(frames_are_the_batch(-1, 5, 4), batches=(5, 15)),
     "an LSTM, frames in the batch": Form(

@@ -17,6 +17,7 @@ import pytest
 import onnxshare
 from onnxshare.errors import UsageError
 from tests.builders import Dims, conv, info, model, node, random_array, tensor
+from tests.rewrites.forms import FORMS
 
 Cli = Callable[..., CompletedProcess[str]]
 
@@ -496,3 +497,12 @@ def test_several_sizes_that_are_wrong(
     assert ran.returncode == 2
     assert part in ran.stderr
     assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("dims", [None, {"n": 1}, {"n": 3}])
+def test_the_batch_of_frames_that_come_first(dims: dict[str, int] | None) -> None:
+    """Five frames of `[5, n, 2, 5, 6]`: a 3×3 convolution with 12 positions, and an FC for each."""
+    model = FORMS["frames first"].model()
+    report = onnxshare.inspect(model, dims=dims)
+    convolution, fc = 3 * 12 * (2 * 9 + 1), 4 * (36 + 1)
+    assert report.totals.connections == 5 * (convolution + fc)
