@@ -52,7 +52,7 @@ def start(folder: Path, *arguments: object, **options: object) -> subprocess.Pop
     return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
         [*COMMAND, *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, "TMPDIR": str(folder / "tmp")},
+        env={**os.environ, "TERM": "xterm", "TMPDIR": str(folder / "tmp")},
         text=True,
         stdout=subprocess.PIPE,
         **{"stderr": subprocess.PIPE, **options},
