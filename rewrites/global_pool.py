@@ -34,7 +34,7 @@ class GlobalPool(Rewrite):
 
     def sites(self, subject: Subject, options: Options) -> list[Site]:
         """One site per AveragePool whose window covers its map, and per ReduceMean over exactly
-        the spatial axes, behind a Transpose too."""
+        the spatial axes, behind a Transpose or Reshape too, or in two steps."""
         pools = Pools(subject)
         found = (
             pools.recognise(node)
@@ -67,9 +67,9 @@ class GlobalPool(Rewrite):
         node = pool.node
         editor = subject.editor(self.name)
         output, turned = node.outputs[0], pool.turned
-        as_it_is = pool.keeps and turned is None
+        as_it_is, source = pool.keeps and turned is None, pool.before or node
         result = output if as_it_is else editor.new_name(f"{output}_map")
-        editor.emit(node, "GlobalAveragePool", [(turned or node).inputs[0]], result)
+        editor.emit(node, "GlobalAveragePool", [source.inputs[0]], result)
         if not pool.keeps:
             editor.emit(node, "Flatten", [result], output, {"axis": 1})
         elif turned is not None:

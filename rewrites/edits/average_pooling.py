@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 from onnxshare.analysis.heads.element_order import data_input, elementwise
 from onnxshare.analysis.heads.head import Subject
@@ -24,14 +25,20 @@ class Pool:
         keeps: whether the result is a map of one position, else it is a vector.
         window: the sizes that an AveragePool covers; empty for one that needs no sizes.
         fault: why it is not quite the average, although it covers the map; None if it is.
-        turned: the Transpose before it, of which it reads the map in another layout.
+        before: the node before it whose data it averages: a Transpose or Reshape, of which it
+            reads the map in another layout, or a mean over the other axes.
     """
 
     node: Node
     keeps: bool = True
     window: tuple[int, ...] = ()
     fault: str | None = None
-    turned: Node | None = None
+    before: Node | None = None
+
+    @property
+    def turned(self) -> Node | None:
+        """The Transpose before it, if there is one."""
+        return self.before if self.before and self.before.op_type == "Transpose" else None
 
 
 class Pools:
@@ -80,14 +87,47 @@ class Pools:
         if reduced == positions and is_map(graph, node.inputs[0], rank):
             return Pool(node, keeps)
         before = graph.main.producers.get(node.inputs[0])
-        if before is None or before.op_type != "Transpose" or not before.standard:
+        if before is None or not before.standard:
             return None
+        how = {
+            Effect.PERMUTATION: self._turned,
+            Effect.RESHAPE: self._joined,
+            Effect.REDUCTION: self._in_steps,
+        }.get(traits_of(before).effect)
+        covers = how is not None and how(before, reduced, keeps=keeps)
+        known = covers and is_map(graph, before.inputs[0], self.rank(before.inputs[0]))
+        return Pool(node, keeps, before=before) if known else None
+
+    def _turned(self, before: Node, reduced: set[int], *, keeps: bool) -> bool:
+        """Whether a mean behind a Transpose leaves samples and channels."""
+        if before.op_type != "Transpose":
+            return False
+        rank = self.rank(before.inputs[0])
         perm = [int(axis) for axis in before.attribute("perm", range(rank)[::-1])]
         kept = [perm[axis] for axis in range(rank) if axis not in reduced]
-        if (sorted(kept) if keeps else kept) != [0, 1]:
-            return None
-        is_turned = is_map(graph, before.inputs[0], rank)
-        return Pool(node, keeps, turned=before) if is_turned else None
+        return (sorted(kept) if keeps else kept) == [0, 1]
+
+    def _joined(self, before: Node, reduced: set[int], *, keeps: bool) -> bool:
+        """Whether a mean is over the one axis that the positions of a map were made."""
+        main, shapes = self._subject.graph.main, self._subject.probe.shapes
+        map_sizes = shapes.sizes(main, before.inputs[0])
+        sizes = shapes.sizes(main, before.outputs[0])
+        if map_sizes is None or len(map_sizes) < 4 or keeps or reduced != {2}:
+            return False
+        return sizes == (*map_sizes[:2], prod(map_sizes[2:]))
+
+    def _in_steps(self, before: Node, reduced: set[int], *, keeps: bool) -> bool:
+        """Whether a mean and the one before it are over all positions, each over some axes."""
+        rank, axes = self.rank(before.inputs[0]), self._axes(before)
+        if (
+            before.op_type != "ReduceMean"
+            or axes is None
+            or keeps != bool(before.attribute("keepdims", 1))
+        ):
+            return False
+        first = {axis % rank for axis in axes}
+        left = [axis for axis in range(rank) if keeps or axis not in first]
+        return first | {left[axis] for axis in reduced} == set(range(2, rank))
 
     def _axes(self, node: Node) -> list[int] | None:
         if name := node.input(1):  # since opset 18

@@ -29,7 +29,7 @@ class Trunk:
         made = {name for node in replaced for name in node.outputs}
         read = {name for node in replaced for name in node.inputs} - made
         self._maps = [name for name in sorted(read) if self._fields.places(name)]
-        self._needed = set(self._maps)
+        self._needed = set(self._maps or read)
         self._nodes: list[Node] = []
         for node in reversed(self._graph.main.nodes):
             if not traits_of(node).shape_only and not self._needed.isdisjoint(node.outputs):
@@ -99,7 +99,8 @@ class Trunk:
                     least = more // window.step if window and len(window.lows) == 1 else 1
                     if not new or len(new) <= axis or new[axis] - old[axis] < least:
                         return named(node)
-        return None
+        still = (node for node in self._nodes if not self._moving(node))
+        return next(map(named, still), None)  # such as what cuts a vector into rows
 
     def notes(self) -> list[str]:
         """What keeps positions from being equal to what the original gives on their crops."""

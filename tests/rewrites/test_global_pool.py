@@ -332,6 +332,67 @@ def test_a_mean_behind_a_transpose(perm: list[int], axes: tuple[int, ...], keepd
         assert_same_results(model, result.model, feeds(model, batch))
 
 
+def mean_over(net: Net, x: str, *axes: int, keepdims: int = 0) -> str:
+    return net.node("ReduceMean", x, net.ints(*axes), keepdims=keepdims)
+
+
+#: As PyTorch's `x.view(n, c, -1).mean(-1)`, `x.flatten(2).mean(2)` and `x.mean(3).mean(2)` are.
+WRITTEN: dict[str, Callable[[Net, str], str]] = {
+    "positions joined": lambda net, x: mean_over(
+        net, net.node("Reshape", x, net.ints(0, 3, -1)), -1
+    ),
+    "positions joined, batch open": lambda net, x: mean_over(
+        net, net.node("Reshape", x, net.ints(-1, 3, 35)), 2
+    ),
+    "in two steps": lambda net, x: mean_over(net, mean_over(net, x, 3), 2),
+    "in two steps, rows first": lambda net, x: mean_over(net, mean_over(net, x, 2), -1),
+    "in two steps, axes kept": lambda net, x: mean_over(
+        net, mean_over(net, x, 3, keepdims=1), 2, keepdims=1
+    ),
+}
+
+#: Means over less than the map, or more.
+WRITTEN_OTHERWISE: dict[str, Callable[[Net, str], str]] = {
+    "channels joined": lambda net, x: mean_over(
+        net, net.node("Reshape", x, net.ints(0, 15, -1)), -1
+    ),
+    "rows joined with channels": lambda net, x: mean_over(
+        net, net.node("Reshape", x, net.ints(0, -1, 7)), 2
+    ),
+    "channels in the second step": lambda net, x: mean_over(net, mean_over(net, x, 3), 1),
+    "one axis twice": lambda net, x: mean_over(
+        net, mean_over(net, x, 3, keepdims=1), 3, keepdims=1
+    ),
+}
+
+
+def pooled_map(build: Callable[[Net, str], str], rank: int) -> onnx.ModelProto:
+    net = Net(opset=18)
+    x = net.node("Relu", net.node("Conv", net.input(2, 5, 7), net.weight(3, 2, 1, 1)))
+    net.output(net.node("Tanh", build(net, x)), *[None] * rank)
+    return net.model()
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_other_ways_to_write_the_mean(name: str) -> None:
+    model = pooled_map(WRITTEN[name], 4 if "kept" in name else 2)
+    result = pool(model)
+    assert result.passed
+    assert {"ReduceMean", "Reshape"}.isdisjoint(kinds(result.model))
+    assert "GlobalAveragePool" in kinds(result.model)
+    onnx.checker.check_model(result.model, full_check=True)
+    for batch in (1, 3):
+        assert_same_results(model, result.model, feeds(model, batch))
+
+
+@pytest.mark.parametrize("name", WRITTEN_OTHERWISE)
+def test_means_of_something_else(name: str) -> None:
+    assert (
+        pool(pooled_map(WRITTEN_OTHERWISE[name], 4 if "twice" in name else 2), validate=False).sites
+        == ()
+    )
+
+
 @pytest.mark.parametrize(
     ("perm", "axes", "keepdims"),
     [

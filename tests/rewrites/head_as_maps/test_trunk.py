@@ -531,3 +531,12 @@ def test_inputs_that_are_laid_out_before_the_convolution(name: str, opset: int) 
             crop = crop.take(range(start, start + sizes[axis]), axis + 1)
         [old] = run(model, {source.name: np.ascontiguousarray(crop)})
         np.testing.assert_allclose(made[(..., *place)], old, rtol=1e-4, atol=1e-5)
+
+
+def test_a_vector_that_is_cut_into_rows_names_what_cuts_it() -> None:
+    net = Net()
+    x = net.node("Reshape", net.input(32), net.ints(-1, 2, 16))
+    x = net.node("Relu", net.node("Conv", x, net.weight(C, 2, 5)))
+    net.rows(net.gemm(net.node("Flatten", x), C * 12, 5), 5)
+    [site] = slid(net.model()).sites
+    assert re.search(r"other input sizes: node '\w+' \(Reshape\) is tied", site.refused or "")
