@@ -101,14 +101,15 @@ class Features:
     def _by_sample(self, node: Node, read: dict[str, HeadMap]) -> bool:
         """Whether a node makes of each sample a result of its own."""
         others = [name for name in node.inputs if name and name not in read]
-        if any(self._graph.source(node.scope, name) is None for name in others):
+        stored = all(self._graph.source(node.scope, name) is not None for name in others)
+        if not stored or self._graph.opset < _BROADCASTS:
             return False
         head = {name: head_map.index.shape for name, head_map in read.items()}
         result = self._sizes(node.outputs[0])
         if any(sizes[:1] != (self._samples,) for sizes in (*head.values(), result)):
             return False
-        stored = {name: self._sizes(name) for name in others}
-        return keeps_samples_apart(self._subject, node, head, stored)
+        sizes_of = {name: self._sizes(name) for name in others}
+        return keeps_samples_apart(self._subject, node, head, sizes_of)
 
     def _alongside(self, node: Node, read: dict[str, HeadMap]) -> dict[str, HeadMap]:
         """Rows that a node reads next to results of FCs and that the image has no part in, such as

@@ -25,6 +25,7 @@ from rewrites.head_as_maps.maps import Columns
 from rewrites.head_as_maps.quantized import (
     Data,
     fused_attributes,
+    less_zero_points,
     quantized,
     to_floats,
     with_scales,
@@ -179,5 +180,8 @@ class Convolutions:
         op_type, inputs = "Conv", [data.name, *kernel]
         if layer.arithmetic != "float":
             op_type, inputs = with_scales(self._subject, self._out, layer, data, kernel)
-        sizes: dict[str, object] = {"kernel_shape": list(read.part.sizes[1:])}
-        return self._out.emit(layer.node, op_type, inputs, wanted, sizes)
+        sizes = read.part.sizes
+        shape: dict[str, object] = {"kernel_shape": list(sizes[1:])}
+        made = self._out.emit(layer.node, op_type, inputs, wanted, shape)
+        less = f"{wanted}_less"
+        return less_zero_points(self._subject, self._out, layer, data, made, sizes, less)

@@ -67,7 +67,7 @@ def check_integers(subject: Subject, layer: FullyConnected, *, parts: int) -> No
     if layer.arithmetic in ("scaled", "dynamic"):
         _check_scaled(subject, layer)
     if layer.arithmetic != "quantized":
-        _one_zero_point(subject, layer)
+        _zero_points(subject, layer)
         return
     if parts > 1:
         raise Refusal(f"the results of '{node.name}' are rounded: sums of several are not the same")
@@ -120,13 +120,41 @@ def with_scales(
         scales = [_flat(subject, out, name) for name in layer.node.inputs[4:6]]
         ends = [data.scale, data.zero, weight, *scales, *_result(layer)]
         return "QLinearConv", [data.name, *ends, *bias]
-    zero = _one_zero_point(subject, layer)
-    if not isinstance(zero, str):
-        zero = out.constant(zero, f"{layer.weight}_zero_point")
+    zero = _zero_points(subject, layer)
+    if not isinstance(zero, str):  # several are subtracted from the sums
+        single = zero.ndim == 0
+        zero = out.constant(zero, f"{layer.weight}_zero_point") if single else ""
     inputs = [data.name, weight, data.zero, zero]
     while not inputs[-1]:
         inputs.pop()
     return "ConvInteger", inputs
+
+
+def less_zero_points(
+    subject: Subject,
+    out: Emitter,
+    layer: FullyConnected,
+    data: Data,
+    sums: str,
+    sizes: tuple[int, ...],
+    wanted: str,
+) -> str:
+    """What a ConvInteger over a map of these sizes makes, where each output f has a zero point z:
+
+    Σ (x - x₀) · (W[f] - z[f]) = Σ (x - x₀) · W[f] - z[f] · Σ (x - x₀).
+    """
+    zero = "" if layer.arithmetic not in _WEIGHT_ZERO else _zero_points(subject, layer)
+    if isinstance(zero, str) or zero.ndim == 0:
+        return sums
+    node, dtype = layer.node, zero.dtype
+    ones = out.constant(np.ones((1, *sizes), dtype), f"{layer.weight}_ones")
+    inputs = [data.name, ones, *filter(None, [data.zero])]
+    kernel: dict[str, object] = {"kernel_shape": list(sizes[1:])}
+    whole = out.emit(node, "ConvInteger", inputs, f"{wanted}_data", kernel)
+    shape = (layer.out_features, *(1 for _ in sizes[1:]))
+    points = out.constant(zero.astype(np.int32).reshape(shape), f"{layer.weight}_zero_points")
+    extra = out.emit(node, "Mul", [whole, points], f"{wanted}_extra")
+    return out.emit(node, "Sub", [sums, extra], wanted)
 
 
 def to_floats(
@@ -189,20 +217,22 @@ def _flat(subject: Subject, out: Emitter, name: str) -> str:
     return out.constant(values_of(subject, subject.graph.main, name).reshape(-1), f"{name}_map")
 
 
-def _one_zero_point(subject: Subject, layer: FullyConnected) -> str | Array:
+def _zero_points(subject: Subject, layer: FullyConnected) -> str | Array:
     """The zero point of the weight of a MatMulInteger as ConvInteger takes it, one element: its
-    name, "" where it is left out; or its value, where it is the same for every output.
+    name, "" where it is left out, or its value, where it is the same for every output; else those
+    of all outputs.
 
     Raises:
-        Refusal: the outputs have different ones.
+        Refusal: they are computed.
     """
     name = layer.node.input(_WEIGHT_ZERO[layer.arithmetic])
     if not name or _elements(subject, name) == 1:
         return name
     value = subject.probe.values.get(subject.graph.main, name)
-    if value is None or np.any(value != value.reshape(-1)[0]):
-        raise Refusal(f"ConvInteger takes one zero point, and '{layer.node.name}' has several")
-    return value.reshape(-1)[:1].reshape(())
+    if value is None or value.size != layer.out_features:
+        raise Refusal(f"'{name}' of '{layer.node.name}' is computed, or not one per output")
+    several = bool(np.any(value != value.reshape(-1)[0]))
+    return value.reshape(-1) if several else value.reshape(-1)[:1].reshape(())
 
 
 def _check_scaled(subject: Subject, layer: FullyConnected) -> None:
