@@ -42,7 +42,7 @@ class FcToConv(Rewrite):
         able = tuple(head for head in subject.heads if _why_not(head, options) is None)
         if not (options.fully_convolutional and able):
             return [self._site(subject, (head,), options)[0] for head in subject.heads]
-        together, taken = self._site(subject, able, options)
+        together, taken = self._site(subject, _first(subject, able), options)
         rest = [head for head in subject.heads if _why_not(head, options) is not None]
         left = [head for head in rest if any(layer.node not in taken for layer in head.layers)]
         return [*(self._site(subject, (head,), options)[0] for head in left), together]
@@ -111,6 +111,17 @@ class FcToConv(Rewrite):
         else:
             builder.finish()
         return builder
+
+
+def _first(subject: Subject, heads: tuple[Head, ...]) -> tuple[Head, ...]:
+    """The heads whose map is not made of another head's result, as rows of classes are: such FCs
+    are carried along with the head that they come from."""
+    layers = {layer.node for head in heads for layer in head.layers}
+    after: set[str] = set()
+    for node in subject.graph.main.nodes:
+        if node in layers or not after.isdisjoint(node.inputs):
+            after.update(node.outputs)
+    return tuple(head for head in heads if not head.spatial or head.feature_map not in after)
 
 
 def _why_not(head: Head, options: Options) -> str | None:

@@ -242,6 +242,13 @@ def then_argmax(net: Net) -> None:
     net.output(best, "n", elem=TensorProto.INT64)
 
 
+def mixed_digits(net: Net) -> None:
+    """An FC on a softmax of several axes, which is no feature map of its own."""
+    x = net.node("Reshape", scores(net), net.ints(-1, 2, 3))
+    x = net.node("Softmax", net.node("Transpose", x, perm=[0, 2, 1]), axis=1)
+    net.rows(net.gemm(net.node("Flatten", x), 6, 4), 4)
+
+
 def twice(net: Net) -> None:
     """One result under two names."""
     x = scores(net)
@@ -284,7 +291,7 @@ def larger_half(net: Net) -> None:
 
 BUILDS = [
     twice, joined_and_quantized, normalized_by_expand, gated_halves, softmax_by_hand, larger_half,
-    laid_out_otherwise, then_argmax,
+    laid_out_otherwise, then_argmax, mixed_digits,
     normalized, normalized_by_parts, dueling, dueling_of_one_layer, captcha, turned, best_three,
     captcha_of_several_heads, joined_along_classes, box_and_class, distance, thresholds, layer_norm,
     batch_norm_of_three_axes, softmax_over_rows, running_sum, expected_age, repeated,
