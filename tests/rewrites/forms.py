@@ -110,6 +110,12 @@ class Net:
         """Make a tensor `[batch, features]` a graph output."""
         self.output(name, self.batch, features, elem=elem)
 
+    def reduce(self, op_type: str, x: str, axis: int) -> str:
+        """A reduction over one axis, which goes; as this opset writes it."""
+        if self.opset >= 18:
+            return self.node(op_type, x, self.ints(axis), keepdims=0)
+        return self.node(op_type, x, axes=[axis], keepdims=0)
+
     def trunk(self, *spatial: int, channels: int = C, image: str | None = None) -> str:
         """Conv 3 and Relu, without padding: a feature map `[n, channels, spatial]`."""
         sizes = spatial or (H, W)
@@ -796,7 +802,7 @@ def frames_first(tail: str = "ReduceMean") -> Callable[[Net], None]:
         x = net.node("Relu", net.gemm(net.node("Flatten", x), K, 4))
         x = net.node("Reshape", x, net.ints(5, -1, 4))
         if tail == "ReduceMean":
-            net.output(net.node(tail, x, axes=[0], keepdims=0), "n", 4)
+            net.output(net.reduce(tail, x, 0), "n", 4)
         elif tail == "LSTM":
             _, x, _ = net.nodes(
                 tail, 3, x, net.weight(1, 12, 4), net.weight(1, 12, 3), hidden_size=3
@@ -811,10 +817,7 @@ def frames_first(tail: str = "ReduceMean") -> Callable[[Net], None]:
 def mean_of_frames(net: Net) -> None:
     x = net.gemm(net.node("Flatten", frames(net)), K, 4)
     x = net.node("Reshape", x, net.ints(-1, 5, 4))
-    mean = net.ints(1) if net.opset >= 18 else ""
-    axes = {} if mean else {"axes": [1]}
-    x = net.node("ReduceMean", x, *([mean] if mean else []), keepdims=0, **axes)
-    net.rows(x, 4)
+    net.rows(net.reduce("ReduceMean", x, 1), 4)
 
 
 def frame_by_frame(net: Net) -> None:
@@ -852,9 +855,7 @@ def frames_are_the_batch(*sizes: int, tail: str = "") -> Callable[[Net], None]:
             _, last, _ = net.nodes("LSTM", 3, x, *weights, hidden_size=3)
             net.output(net.node("Squeeze", last, net.ints(0)), None, 3)
         elif tail:
-            axes = [sizes.index(5)]
-            given, more = ([net.ints(*axes)], {}) if net.opset >= 18 else ([], {"axes": axes})
-            net.output(net.node(tail, x, *given, keepdims=0, **more), None, 4)
+            net.output(net.reduce(tail, x, sizes.index(5)), None, 4)
         else:
             net.output(x, *(None if size == -1 else size for size in sizes))
 
