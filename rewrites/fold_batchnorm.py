@@ -176,14 +176,15 @@ def _before(graph: Graph, norm: Node) -> _Layer | None:
 
 
 def _behind(graph: Graph, norm: Node) -> _Layer | None:
-    """The convolution that reads what a BatchNormalization makes, and nothing else does."""
+    """The convolution that reads what a BatchNormalization makes; it may not be the only one."""
     chain = [norm, *_after(graph, norm)]
     while (node := graph.main.producers.get(_data(graph, chain[0]) or "")) is not None:
         if node.op_type == _NORM or _data(graph, node) is None or not only_reader(graph, node):
             break
         chain.insert(0, node)
-    node = only_reader(graph, chain[-1])
-    return _forward(node, tuple(chain)) if node is not None else None
+    readers = norm.scope.readers(chain[-1].outputs[0])
+    found = (_forward(node, tuple(chain)) for node in readers if node.scope is norm.scope)
+    return next((layer for layer in found if layer is not None), None)
 
 
 def _scaled(subject: Subject, conv: Node, taken: set[Node]) -> _Layer | None:
@@ -255,8 +256,9 @@ def _check(subject: Subject, layer: _Layer) -> None:
     shifts = any(node.op_type in (_NORM, "Add", "Sub") for node in layer.chain)
     if layer.forward and pads and shifts:
         raise Refusal(f"'{layer.node.name}' pads with zeros that are not normalized")
-    if any(only_reader(graph, node) is None for node in layer.first):
-        raise Refusal(f"the result of '{layer.sums[-1].name}' is used elsewhere too")
+    other = next((node for node in layer.first if only_reader(graph, node) is None), None)
+    if other is not None:
+        raise Refusal(f"the result of '{other.name}' is used elsewhere too")
     if subject.probe.shapes.dtype(norm.scope, norm.inputs[0]) not in _TYPES:
         raise Refusal("its element type is not a float type that weights can be folded in")
     for node in layer.chain:

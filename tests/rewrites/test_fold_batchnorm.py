@@ -307,6 +307,13 @@ def kernel_is_output(net: Net) -> None:
     net.output(kernel, 3, 2, 1, 1)
 
 
+def read_by_two_convolutions(net: Net) -> None:
+    """Folded forward, it would have to be folded into each."""
+    x = batchnorm(net, net.input(2, 5, 5), 2)
+    for _ in range(2):
+        net.output(net.node("Conv", x, net.weight(3, 2, 3, 3)), "n", 3, 3, 3)
+
+
 def result_used_twice(net: Net) -> None:
     x = net.node("Conv", net.input(2, 4, 4), net.weight(3, 2, 1, 1))
     net.output(net.node("Add", x, batchnorm(net, x, 3)), "n", 3, 4, 4)
@@ -391,6 +398,7 @@ REFUSED: dict[str, tuple[Build, dict[str, Any], str]] = {
     "kernel used thrice": (lambda net: kernel_used_twice(net, 3), {}, "and 1 more"),
     "kernel behind Identity": (lambda net: kernel_used_twice(net, hidden=True), {}, "+34 param"),
     "kernel is an output": (kernel_is_output, {}, "also used by output"),
+    "read by two convolutions": (read_by_two_convolutions, {}, "used elsewhere too"),
     "result used twice": (result_used_twice, {}, "used elsewhere too"),
     "result is an output": (result_is_output, {}, "used elsewhere too"),
     "product used twice": (product_used_twice, {}, "used elsewhere too"),
