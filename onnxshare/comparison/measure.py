@@ -52,6 +52,7 @@ class Measurement:
         a: the model that is right.
         b: the model to be judged by it.
         samples: the inputs.
+        batch: samples per run.
         left_out: outputs that a random operator makes differ from run to run, and the operator.
     """
 
@@ -103,8 +104,8 @@ class Measurement:
         answering = _answering(a.skeleton, floats)
         self._answering = {name for name in names if name in answering}
         self._internal = {*internal, *self._pairs} - set(outputs)
-        self._batch = _batch_size(a.skeleton, samples) if batch is None else batch
-        self._step = self._batch
+        self.batch = _batch_size(a.skeleton, samples) if batch is None else batch
+        self._step = self.batch
         if sessions.in_turn:  # the sessions change places after each step
             self._step = _most_at_once(samples)
         self._small = small_samples(samples)
@@ -116,7 +117,7 @@ class Measurement:
 
     def first(self) -> dict[str, Array]:
         """The outputs of A on all samples."""
-        return _run("A", self._a, self.samples, self._batch)
+        return _run("A", self._a, self.samples, self.batch)
 
     def judge(self, *, again: bool = True) -> list[Judged]:
         """Run everything; look `again` at samples that seem to differ."""
@@ -139,7 +140,7 @@ class Measurement:
     def few_rows(self) -> bool:
         """Whether an output has a row for each run, of which there were few, and more are
         possible."""
-        if self._batch == 1 or batching(input_specs(self.a.skeleton)).size is not None:
+        if self.batch == 1 or batching(input_specs(self.a.skeleton)).size is not None:
             return False
         most = min(_ROWS, self.samples.count)
         return any(tally.samples < most and not tally.problem for tally in self._tallies.values())
@@ -175,16 +176,16 @@ class Measurement:
 
     def _add(self, start: int, stop: int) -> None:
         part = self._part(self._order[start:stop])
-        ours = _run("A", self._a, part, self._batch)
+        ours = _run("A", self._a, part, self.batch)
         base, moved, own = ours, None, []
         if start < NOISE_SAMPLES:
             few = part
             if all(is_float(v) and len(v) == part.count for v in ours.values()):
                 few = part.take(_FEW)  # run on their own: some models mix the samples of a batch
-                base = _run("A", self._a, few, self._batch)
-            moved = self._noise.response(few.arrays, self._batch)
-            own = self._noise.runs(few.arrays, self._batch)
-        found = _run("B", self._b, part, self._batch)
+                base = _run("A", self._a, few, self.batch)
+            moved = self._noise.response(few.arrays, self.batch)
+            own = self._noise.runs(few.arrays, self.batch)
+        found = _run("B", self._b, part, self.batch)
         theirs = {name: found[other] for name, other in self._names_b.items()}
         for name, tally in self._tallies.items():
             runs = [run[name] for run in own]
@@ -218,11 +219,11 @@ class Measurement:
         # Outputs without a batch axis have rows that are runs, not samples.
         known = [row for row in dict.fromkeys(rows) if row < self.samples.count]
         part = self._part(self._order[known[:NOISE_SAMPLES] or slice(NOISE_SAMPLES)])
-        ours = self._a.run(part.arrays, self._batch)
-        own = self._noise.deeper(part.arrays, self._batch)
-        moved = self._noise.response(part.arrays, self._batch)
+        ours = self._a.run(part.arrays, self.batch)
+        own = self._noise.deeper(part.arrays, self.batch)
+        moved = self._noise.response(part.arrays, self.batch)
         if any(row >= NOISE_SAMPLES for row in known):
-            own += self._noise.runs(part.arrays, self._batch)
+            own += self._noise.runs(part.arrays, self.batch)
         for name, tally in self._tallies.items():
             tally.discrete = self._noise.quantized
             tally.add_noise(ours[name], [run[name] for run in own])

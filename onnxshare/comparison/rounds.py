@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx
 
+from onnxshare.comparison.inner_tensors import before_the_end
 from onnxshare.comparison.measure import Measurement
 from onnxshare.comparison.promise import Promise
 from onnxshare.comparison.results import Comparison, Verdict
@@ -104,6 +106,9 @@ def measure(
     a, inside = task.a.skeleton, [*task.internal, *(pairs or ())]
     covers = {value.name: upstream(a, value.name, inside) for value in a.graph.output}
     verdict, reason = decide(judged, covers, task.promise, samples.random, task.tolerance)
+    if verdict is Verdict.DIFFERENT and not (task.tolerance or task.promise):
+        with contextlib.suppress(RuntimeFailure):
+            verdict, reason = _before_integers(task, run, judged, pairs) or (verdict, reason)
     parted = verdict is Verdict.DIFFERENT and not task.tolerance
     found = replace(
         found,
@@ -127,6 +132,37 @@ def _run(
         run = Measurement(*given, batch=1)
         judged = run.judge()
     return run, judged
+
+
+def _before_integers(
+    task: Task, run: Measurement, judged: list[Judged], pairs: Mapping[str, str] | None
+) -> tuple[Verdict, str] | None:
+    """What follows where integers differ that the same last operators make of tensors that agree:
+    rounding turned them over, as an ArgMax behind a sigmoid that is 1 for many classes. None where
+    something else differs, or these tensors do."""
+    wrong = {item.row.name: item for item in judged if item.excess}
+    ends = before_the_end(task.a.skeleton, task.b.skeleton)
+    if not (ends.keys() >= wrong.keys() and all(w.tally.only_values for w in wrong.values())):
+        return None
+    outputs = {value.name for value in task.a.skeleton.graph.output}
+    before = dict(ends[name] for name in wrong)
+    if not outputs.isdisjoint(before):
+        return None
+    given = (task.a, task.b, run.samples, task.sessions, task.seed, task.internal)
+    again = Measurement(*given, {**(pairs or {}), **before}, batch=run.batch)
+    rest = [item for item in again.judge() if item.row.name not in wrong]
+    if not before.keys() <= {item.row.name for item in rest}:
+        return None
+    verdict, reason = decide(rest, {}, None, run.samples.random)
+    if verdict is Verdict.DIFFERENT:
+        return None
+    name, item = next(iter(wrong.items()))
+    words = f"output '{name}' {item.tally.problem}, which rounding before it explains"
+    if not before.keys() <= {item.row.name for item in rest if item.lives}:
+        return Verdict.INCONCLUSIVE, f"{words}; '{ends[name][0]}' there barely changes"
+    if verdict is Verdict.INCONCLUSIVE:
+        return verdict, reason
+    return Verdict.EQUIVALENT, f"{reason}; {words}: '{ends[name][0]}' was judged instead"
 
 
 def said_left_out(left_out: Mapping[str, str]) -> str:

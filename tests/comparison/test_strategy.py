@@ -184,6 +184,33 @@ def test_random_operators_in_subgraphs_and_functions() -> None:
     assert random_tensors(proto) == {"y": "Bernoulli"}
 
 
+@pytest.mark.parametrize("end", ["Sigmoid", "Tanh"])
+def test_ties_that_rounding_breaks_are_judged_by_the_values_before_them(end: str) -> None:
+    weight = np.random.default_rng(2).standard_normal((512, 300)).astype(np.float32)
+
+    def best(*sizes: int, factor: float = 1.0) -> onnx.ModelProto:
+        """The best of saturated values, of sums in so many pieces."""
+        parts = np.split(weight * np.float32(factor), np.cumsum(sizes)[:-1])
+        stored = {f"w{i}": part for i, part in enumerate(parts)}
+        stored["sizes"] = np.array(sizes)
+        names = range(len(sizes))
+        nodes = [node("Split", "x sizes", " ".join(f"x{i}" for i in names), axis=1)]
+        nodes += [node("MatMul", f"x{i} w{i}", f"m{i}") for i in names]
+        nodes += [node("Sum", " ".join(f"m{i}" for i in names), "h"), node(end, "h", "s")]
+        nodes.append(node("ArgMax", "s", "y", axis=1))
+        tensors = [numpy_helper.from_array(value, name) for name, value in stored.items()]
+        proto = model(nodes, {"x": ["n", 512]}, ["y"], tensors)
+        proto.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+        return proto
+
+    a = best(512)
+    found = against(a, best(100, 156, 256))
+    assert found.passed, found.reason
+    assert "which rounding before it explains" in found.reason
+    wrong = against(a, best(100, 156, 256, factor=1.001))
+    assert wrong.verdict.value == "different", wrong.reason
+
+
 def test_random_inputs_are_scaled_until_the_outputs_live() -> None:
     """Made-up inputs are lost beside a large bias, and larger ones are not (double precision is
     switched off here)."""
