@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from types import FrameType
 from onnxshare.cli.fast_path import plain_inspect
 from onnxshare.cli.streams import prepared
 from onnxshare.errors import OnnxShareError, printable
+from onnxshare.support.garbage_collection import paused
 from onnxshare.support.numbers import whole_number
 from onnxshare.support.option_text import called_by_the_command_line
 from onnxshare.support.plugins import blamed
@@ -38,6 +40,7 @@ def main() -> None:
         code = run(sys.argv[1:])
     except (_Terminated, KeyboardInterrupt):  # before anything began, or after its end
         code = 128 + signal.SIGTERM
+    gc.freeze()  # else Python looks for cycles in all there is, though the process ends here
     sys.exit(code)
 
 
@@ -110,9 +113,10 @@ def _drop_output() -> None:
 def _call(arguments: list[str]) -> int:
     plain = plain_inspect(arguments)
     if plain is not None:
-        from onnxshare.cli.inspect_run import show
+        with paused():  # imports too make nothing that is needed no more
+            from onnxshare.cli.inspect_run import show
 
-        show(*plain)
+            show(*plain)
         return 0
     from onnxshare.cli.commands import call
 
