@@ -205,6 +205,8 @@ def _subject(name: str, model: Model, inspection: Inspection, job: Job, how: How
             "samples": samples,
             "provider": how.provider,
             "run_limits": how.run_limits,
+            "input_shapes": job.input_shapes or how.input_shapes,
+            "dims": how.dims,
         }
         return compare(right, model, **given, **allowed)
 

@@ -58,6 +58,7 @@ class Options:
     outputs: list[str] | None = option(
         None, "Compare this output of A alone; repeatable.", metavar="NAME", panel=_INTERFACE
     )
+    sizes: options.Sizes
     latency: bool = option(
         False,
         "Also time both models in turn, and say which is faster if that can be shown.",
@@ -132,6 +133,7 @@ def _compared(a: Model, b: Model, given: Options) -> Comparison:
         map_input=_names("--map-input", given.map_input),
         map_output=_names("--map-output", given.map_output),
         outputs=given.outputs or (),
+        **given.sizes.keywords(),
     )
 
 

@@ -13,7 +13,7 @@ import onnx
 
 from onnxshare.comparison.cpu_difference import next_to_cpu
 from onnxshare.comparison.double_precision import BUDGET
-from onnxshare.comparison.interface import Interface
+from onnxshare.comparison.interface import Interface, at_sizes
 from onnxshare.comparison.promise import promise_of
 from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.rounds import Task, stricter_of
@@ -35,6 +35,7 @@ from onnxshare.runtime.session_pair import Sessions
 from onnxshare.runtime.timing import latencies
 from onnxshare.samples.input_specs import structural_difference, unmatched
 from onnxshare.samples.samples import ImageOptions, Samples, Source, random_samples, read_samples
+from onnxshare.shapes.input_sizes import Dims, InputShapes
 from onnxshare.support.option_text import option
 
 
@@ -58,6 +59,8 @@ def compare(
     map_input: Mapping[str, str] | None = None,
     map_output: Mapping[str, str] | None = None,
     outputs: Sequence[str] = (),
+    input_shapes: InputShapes | None = None,
+    dims: Dims | None = None,
 ) -> Comparison:
     """Run two models on the same inputs and judge whether they are the same function.
 
@@ -86,6 +89,8 @@ def compare(
             samples only.
         map_input, map_output: names of A → those of B, where they differ.
         outputs: the outputs of A that are compared; all if empty.
+        input_shapes, dims: sizes of inputs, by input or by symbol, that both models are compared
+            at, and no others; as of `onnxshare.inspect`.
 
     Raises:
         ModelFileError, ModelError: a model cannot be read, or has inputs that are not tensors.
@@ -112,6 +117,7 @@ def compare(
     left, right = interface.align(left, right)
     if reason := unmatched(left.skeleton, right.skeleton):
         return Comparison(Verdict.NOT_RUN, f"{reason}: {_match()}", chosen.label)
+    left, right = at_sizes(left, right, input_shapes, dims)
     other = "" if tolerance else advice(left.skeleton, right.skeleton)
     reason = structural_difference(left.skeleton, right.skeleton)
     if reason:

@@ -14,6 +14,7 @@ from onnxshare.io.node_reader import refill, subgraphs
 from onnxshare.io.tensors import types
 from onnxshare.runtime.ort_weights import drop_unneeded, with_outputs
 from onnxshare.samples.input_specs import input_specs
+from onnxshare.shapes.input_sizes import Dims, InputShapes, for_each, set_shape
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,29 @@ class Interface:
         if self.cast:
             ours, theirs = _with_casts(ours), _with_casts(theirs)
         return replace(a, skeleton=ours), replace(b, skeleton=theirs)
+
+
+def at_sizes(
+    a: Model, b: Model, input_shapes: InputShapes | None, dims: Dims | None
+) -> tuple[Model, Model]:
+    """Both models with these sizes of inputs, by input or by symbol, instead of open ones.
+
+    Raises:
+        UsageError: neither model has such an input or symbol, or one fixes another size.
+    """
+    if not (input_shapes or dims):
+        return a, b
+    first, second = for_each((a, b), input_shapes, dims)
+    return _sized(a, first), _sized(b, second)
+
+
+def _sized(model: Model, shapes: InputShapes | None) -> Model:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.skeleton)
+    for value in proto.graph.input:
+        if value.name in (shapes or {}):
+            set_shape(value, (shapes or {})[value.name], model.name)
+    return replace(model, skeleton=proto)
 
 
 def _names(proto: onnx.ModelProto, what: str) -> list[str]:

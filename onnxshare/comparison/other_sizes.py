@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from shlex import quote
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from onnxshare.samples.random_samples import (
     open_sizes,
 )
 from onnxshare.samples.samples import Samples, random_samples
+from onnxshare.support.option_text import option
 
 #: Samples of the second sizes.
 _OTHERS = 8
@@ -56,8 +58,7 @@ def at_other_batches(task: Task, last: Round) -> Round:
     a, b = task.a.skeleton, task.b.skeleton
     layouts = [batching(input_specs(proto)) for proto in (a, b)]
     if layouts[1].size and not (layouts[0].size or any(layout.whole for layout in layouts)):
-        only = f"B takes batches of {layouts[1].size} only, and ran on these"
-        return last.saying(f"{last.found.reason}; {only}")
+        return _at_a_batch_that_b_fixes(task, last, layouts[1].size)
     if task.sessions.in_turn or any(layout.size or layout.whole for layout in layouts):
         return last
     drawn = {**random_tensors(a), **random_tensors(b)}
@@ -70,6 +71,25 @@ def at_other_batches(task: Task, last: Round) -> Round:
             new = Comparison.on(part, Verdict.DIFFERENT, words)
             return replace(last, found=new)
     return last
+
+
+def _at_a_batch_that_b_fixes(task: Task, last: Round, size: int) -> Round:
+    """Where A runs other batches than the one that B fixes, B is another function."""
+    other = 1 if size > 1 else 2
+    part = last.samples.take(np.arange(other) % last.samples.count)
+    try:
+        task.sessions.open("A").run_once(part.arrays, other)
+    except RuntimeFailure:
+        return last
+    spec = next(spec for spec in input_specs(task.a.skeleton) if spec.shape)
+    if symbol := spec.symbols[0]:
+        way = option(f"--dim {quote(symbol)}={size}")
+    else:
+        sizes = [size, *spec.shape[1:]]
+        way = option(f"--input-shape {spec.name}:{','.join(str(n or '') for n in sizes)}")
+    words = f"A runs a batch of {other}, and B takes batches of {size} only"
+    words += f"; at that batch alone ({way}), {last.found.reason}"
+    return replace(last, found=Comparison.on(last.samples, Verdict.DIFFERENT, words))
 
 
 def _at_batch(task: Task, part: Samples, names: Sequence[str]) -> str:
@@ -101,6 +121,8 @@ def _at_batch(task: Task, part: Samples, names: Sequence[str]) -> str:
 def at_other_sizes(task: Task, last: Round) -> Round:
     """Once more at other sizes and with other integers, where the models leave them open."""
     stricter = stricter_of(task.a.skeleton, task.b.skeleton)
+    if open_sizes(task.a.skeleton) and not open_sizes(task.b.skeleton):
+        last = last.saying(f"{last.found.reason}; B fixes sizes that A leaves open, and ran at these")
     small = replace(task, count=min(task.count, _OTHERS))
     few = replace(small, count=min(small.count, _LONG_ONES))
     long = long_sequences(task.a.skeleton, task.b.skeleton)

@@ -76,7 +76,7 @@ def bind(
                 dim.ClearField("dim_param")
         if value.name in given:
             unnamed.update(_unnamed(value, given[value.name]))
-            for known, size in _set_shape(value, given[value.name], graph.model.name).items():
+            for known, size in set_shape(value, given[value.name], graph.model.name).items():
                 if sizes.setdefault(known, size) != size:
                     raise UsageError(
                         f"'{known}' of {graph.model.name} cannot be both {sizes[known]} and "
@@ -225,10 +225,12 @@ def _bind_batch(
 _TOO_LARGE = 2**63
 
 
-def _set_shape(
-    value: onnx.ValueInfoProto, sizes: Sequence[int | None], name: str
-) -> dict[str, int]:
-    """Set the sizes of an input; returns what its symbols have become, for the other inputs."""
+def set_shape(value: onnx.ValueInfoProto, sizes: Sequence[int | None], name: str) -> dict[str, int]:
+    """Set the sizes of an input; returns what its symbols have become, for the other inputs.
+
+    Raises:
+        UsageError: these are not as many sizes as it has axes, or contradict those that it fixes.
+    """
     tensor_type = value.type.tensor_type
     dims = tensor_type.shape.dim
     if not tensor_type.HasField("shape"):

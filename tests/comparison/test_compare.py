@@ -184,7 +184,52 @@ def test_a_fixed_batch_against_a_dynamic_one() -> None:
     fixed, dynamic = linear(batch=16), linear(order=ORDER)
     samples = Samples({"x": X})
     assert compare(fixed, dynamic, samples=samples, provider="cpu").verdict == "equivalent"
-    assert compare(dynamic, fixed, provider="cpu").verdict == "equivalent"
+    found = compare(dynamic, fixed, provider="cpu")
+    assert found.verdict == "different"
+    assert found.reason.startswith("A runs a batch of 1, and B takes batches of 16 only; at that")
+    at = compare(dynamic, fixed, provider="cpu", dims={"n": 16})
+    assert at.verdict == "equivalent", at.reason
+    assert "dims={'n': 16}" in found.reason
+
+
+def pooled(*sizes: int | str, ceil: int = 0) -> onnx.ModelProto:
+    info = helper.make_tensor_value_info
+    node = helper.make_node(
+        "AveragePool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=ceil
+    )
+    ends = [info("x", 1, ["n", 2, *sizes])], [info("y", 1, None)]
+    graph = helper.make_graph([node], "pooled", *ends)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "passed"),
+    [
+        ({}, False),
+        ({"dims": {"h": 8, "w": 6}}, True),
+        ({"dims": {"h": 8, "w": 7}}, False),
+        ({"input_shapes": {"x": [4, 2, 8, 6]}}, True),
+        ({"input_shapes": {"": [None, 2, 8, 6]}}, True),
+    ],
+)
+def test_sizes_that_are_asked_for(sizes: dict[str, Any], passed: bool) -> None:
+    """Windows beyond the edge are another function at odd sizes alone."""
+    found = compare(pooled("h", "w"), pooled("h", "w", ceil=1), provider="cpu", **sizes)
+    assert found.passed is passed, found.reason
+
+
+def test_sizes_that_neither_has_are_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="width"):
+        compare(pooled("h", "w"), pooled("h", "w", ceil=1), provider="cpu", dims={"width": 8})
+    with pytest.raises(UsageError, match="fixes it at 6"):
+        shapes = {"x": [1, 2, 8, 8]}
+        compare(pooled(8, 6), pooled("h", "w", ceil=1), provider="cpu", input_shapes=shapes)
+
+
+def test_sizes_that_b_fixes() -> None:
+    found = compare(pooled("h", "w"), pooled(8, 6, ceil=1), provider="cpu")
+    assert found.passed
+    assert found.reason.endswith("; B fixes sizes that A leaves open, and ran at these")
 
 
 def test_other_inputs_or_outputs_are_not_compared() -> None:
