@@ -85,7 +85,7 @@ def _at_a_batch_that_b_fixes(task: Task, last: Round, size: int) -> Round:
     if symbol := spec.symbols[0]:
         way = option(f"--dim {quote(symbol)}={size}")
     else:
-        sizes = [size, *spec.shape[1:]]
+        sizes = [size, *(spec.shape or ())[1:]]
         way = option(f"--input-shape {spec.name}:{','.join(str(n or '') for n in sizes)}")
     words = f"A runs a batch of {other}, and B takes batches of {size} only"
     words += f"; at that batch alone ({way}), {last.found.reason}"
