@@ -12,9 +12,9 @@ from typing import Any
 
 from onnxshare.cli.streams import write_utf8
 from onnxshare.errors import printable
-from onnxshare.support.json_text import json_text
+from onnxshare.support.json_text import json_items, json_text
 
-#: So many lines are written at once.
+#: So many records are written at once.
 _AT_ONCE = 1000
 
 
@@ -24,9 +24,8 @@ def print_json(data: Mapping[str, Any]) -> None:
     Lists of records are written a record a line. Records that come from an iterator are written
     as they come, so that a document of any length takes the memory of some of its lines.
     """
-    pieces = _document(data)
-    while some := "".join(islice(pieces, _AT_ONCE)):
-        write_utf8(some)
+    for piece in _document(data):
+        write_utf8(piece)
 
 
 def note(text: str) -> None:
@@ -94,8 +93,8 @@ def _lines(value: Any) -> Iterator[str]:
         value = iter(value)
     if isinstance(value, Iterator):
         before = "[\n    "
-        for item in value:
-            yield before + json_text(item)
+        while some := list(islice(value, _AT_ONCE)):
+            yield before + json_items(some, ",\n    ")
             before = ",\n    "
         yield "[]" if before.startswith("[") else "\n  ]"
     elif isinstance(value, Mapping) and value:

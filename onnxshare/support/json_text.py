@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -33,6 +33,18 @@ def json_text(value: Any, *, indented: bool = False) -> str:
         marks = (",", ": ") if indented else (",", ":")
         indent = 2 if indented else None
         text = json.dumps(given, ensure_ascii=False, indent=indent, separators=marks)
+    return _escaped(text)
+
+
+def json_items(values: Sequence[Any], between: str) -> str:
+    """Values as JSON, with a text between them: of thousands quicker than one by one."""
+    try:
+        return _escaped(between.encode().join(map(orjson.dumps, values)).decode())
+    except TypeError:
+        return between.join(map(json_text, values))
+
+
+def _escaped(text: str) -> str:
     if text.isascii() and "\x7f" not in text and "##" not in text:
         return text
     return _OBEYED.sub(_escape, text)
