@@ -10,7 +10,7 @@ from onnxshare.analysis.heads.element_order import dynamic_scale
 from onnxshare.analysis.heads.fully_connected import bias_node, fully_connected
 from onnxshare.analysis.node_patterns import Pattern, Patterns
 from onnxshare.analysis.operators.attribute_weights import as_read, unknown
-from onnxshare.analysis.operators.formulas.elementwise import bias
+from onnxshare.analysis.operators.formulas.elementwise import bias, nothing
 from onnxshare.analysis.operators.formulas.elementwise import elementwise as applied
 from onnxshare.analysis.operators.operator import (
     CONSTANT,
@@ -149,6 +149,7 @@ class _Walk:
         self._constant = graph.constants(graph.main)
         self._ordinary: set[Operator] = set()
         self._computing: dict[Operator, Operator] = {}
+        self._once: dict[Operator, Operator] = {}
         self._cut: dict[str, tuple[list[Stored], int]] = {}
 
     def look(self, node: Node, operator: Operator, times: int | None) -> None:
@@ -162,6 +163,11 @@ class _Walk:
             looked = constants or views.computed or views.sized or node.op_type in _LOOKED_AT
             if looked and views.computes(node, constants, partial(self._standing, node, operator)):
                 operator = self._of_constants(operator)
+            elif (
+                views.computed
+                and {(node.scope.path, name) for name in node.outputs} & views.computed
+            ):
+                operator = self._done_once(operator)
         if operator not in self._ordinary:
             operator, constants = self._read(node, operator, constants)
         pattern = self.patterns.of(node, operator, constants)
@@ -177,7 +183,17 @@ class _Walk:
         if found is None:
             kind = "other" if operator.kind in ("conv", "recurrent") else operator.kind
             roles = "".join(letter if letter in "CTQ" else "S" for letter in operator.roles or "")
-            found = self._computing[operator] = replace(operator, kind=kind, roles=roles)
+            once = self._done_once(operator)
+            found = self._computing[operator] = replace(once, kind=kind, roles=roles)
+        return found
+
+    def _done_once(self, operator: Operator) -> Operator:
+        """The row of an operator that reads constants only: that is done once, when a runtime loads
+        the model, and not with every inference."""
+        found = self._once.get(operator)
+        if found is None:
+            work = None if operator.work is None else nothing
+            found = self._once[operator] = replace(operator, work=work)
         return found
 
     def _standing(self, node: Node, operator: Operator, at: int, stored: Stored) -> bool:
