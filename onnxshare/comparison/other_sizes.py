@@ -122,7 +122,9 @@ def at_other_sizes(task: Task, last: Round) -> Round:
     """Once more at other sizes and with other integers, where the models leave them open."""
     stricter = stricter_of(task.a.skeleton, task.b.skeleton)
     if open_sizes(task.a.skeleton) and not open_sizes(task.b.skeleton):
-        last = last.saying(f"{last.found.reason}; B fixes sizes that A leaves open, and ran at these")
+        last = last.saying(
+            f"{last.found.reason}; B fixes sizes that A leaves open, and ran at these"
+        )
     small = replace(task, count=min(task.count, _OTHERS))
     few = replace(small, count=min(small.count, _LONG_ONES))
     long = long_sequences(task.a.skeleton, task.b.skeleton)

@@ -221,8 +221,8 @@ def test_sizes_that_are_asked_for(sizes: dict[str, Any], passed: bool) -> None:
 def test_sizes_that_neither_has_are_a_usage_error() -> None:
     with pytest.raises(UsageError, match="width"):
         compare(pooled("h", "w"), pooled("h", "w", ceil=1), provider="cpu", dims={"width": 8})
+    shapes = {"x": [1, 2, 8, 8]}
     with pytest.raises(UsageError, match="fixes it at 6"):
-        shapes = {"x": [1, 2, 8, 8]}
         compare(pooled(8, 6), pooled("h", "w", ceil=1), provider="cpu", input_shapes=shapes)
 
 
