@@ -207,7 +207,8 @@ class Engine:
         if settings.threads is not None:
             options.intra_op_num_threads = settings.threads
             options.inter_op_num_threads = 1
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Threads that wait in a loop take time from what the other sessions and we compute.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if settings.provider != CPU:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
             options.use_deterministic_compute = True
