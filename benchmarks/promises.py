@@ -123,21 +123,22 @@ def draw(case: Case, seed: int) -> Kept:
 
 
 def _whole(found: Search, item: Candidate) -> bool:
-    """Whether a candidate was tried on all samples of the search."""
-    return item.estimate is not None and item.estimate.samples == found.samples
+    """Whether a candidate was tried on all samples that the search had for it."""
+    tried = item.estimate is not None
+    return tried and (parse(item.method).taught or item.estimate.samples == found.samples)
 
 
 def _held_against(found: Search, target: Target) -> Search:
     """The search as it would have been for a target at least as high."""
-    marked = tuple(
-        replace(
-            item,
-            reaches=_whole(found, item)
-            and item.estimate is not None
-            and item.estimate.reaches(target),
-        )
-        for item in found.candidates
-    )
+
+    def reaches(item: Candidate) -> bool:
+        if item.estimate is None or not _whole(found, item):
+            return False
+        if parse(item.method).taught:
+            return item.estimate.could_reach(target)
+        return item.estimate.reaches(target)
+
+    marked = tuple(replace(item, reaches=reaches(item)) for item in found.candidates)
     return replace(found, target=target, candidates=marked)
 
 

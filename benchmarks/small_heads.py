@@ -93,10 +93,9 @@ def table(name: str, seen: Measured, unseen: Measured, methods: list[str]) -> It
     cells = " | ".join(f"N = {count:,}: same class, % | accuracy lost" for count in counts)
     yield f"| Head | ÷ | {cells} |\n|---|---:|{'---:|' * 2 * len(counts)}"
     depth = max(len(chain.path(leaf)) for leaf in chain.leaves)
-    names = methods or [
-        method.name
-        for method in family(depth, wanted.shape[1], chain.positions)
-    ]  # fmt: skip
+    outputs, head = wanted.shape[1], chain.head
+    found_here = family(depth, outputs, head.channels, head.spatial)
+    names = methods or [method.name for method in found_here]
     for method in names:
         try:
             head = fit_head(seen.data, np.arange(64), parse(method))

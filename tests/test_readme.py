@@ -32,7 +32,7 @@ import yaml
 import onnxshare
 from onnxshare.checks.policy_file import read_policy
 from onnxshare.cli import main
-from rewrites.small_heads import distillation
+from rewrites.small_heads import distillation, transfer_set
 
 ROOT = Path(__file__).resolve().parents[1]
 SETUP = ("run", "test")
@@ -229,8 +229,8 @@ def perform(
     shutil.copytree(ROOT / "models", tmp_path / "models")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(distillation, "_STEPS", (50, 200))
-    monkeypatch.setattr(distillation, "_POOL", (1000, 4000))
+    monkeypatch.setattr(distillation, "_STEPS", (50, 150))
+    monkeypatch.setattr(transfer_set, "_POOL", (1000, 1000))
 
     def here(words: list[str]) -> tuple[int, str, str]:
         capfd.readouterr()
@@ -307,8 +307,8 @@ SIGNATURES = [block for block in of("python") if block.text.startswith("onnxshar
 )
 def test_python_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On files of those names, with a data loader such as PyTorch's, and little distillation."""
-    monkeypatch.setattr(distillation, "_STEPS", (50, 200))
-    monkeypatch.setattr(distillation, "_POOL", (1000, 4000))
+    monkeypatch.setattr(distillation, "_STEPS", (50, 150))
+    monkeypatch.setattr(transfer_set, "_POOL", (1000, 1000))
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "models" / "lenet5.onnx", "model.onnx")
     images = np.load(ROOT / "models" / "calibration.npz")["image"][:700]

@@ -19,7 +19,7 @@ of this looks at the input, so it is the same for images, sound and everything e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -57,10 +57,10 @@ class Augmentation:
             _mixed, self._boxed, self._switched
         )  # fmt: skip
 
-    def draw(self, count: int) -> Singles:
-        """So many maps, `[count, C, S]`; each sample is the first of a pair equally often."""
+    def batches(self, count: int) -> Iterator[Singles]:
+        """So many maps, some at a time, `[n, C, S]`; each sample is the first of a pair equally
+        often."""
         samples = len(self._maps)
-        found = np.empty((count, *self._maps.shape[1:]), np.float32)
         rounds = -(-count // samples)
         order = np.concatenate([self._random.permutation(samples) for _ in range(rounds)])
         for place, start in enumerate(range(0, count, _BLOCK)):
@@ -69,8 +69,7 @@ class Augmentation:
             share = self._random.random((len(first), 1, 1), dtype=np.float32)
             made = self._ways[place % len(self._ways)](first, second, share)
             made *= self._random.random(made.shape, dtype=np.float32) >= _DROPPED
-            found[start : start + len(made)] = made
-        return found
+            yield made
 
     def _moved(self, chosen: Array) -> Singles:
         """The maps of these samples, most of them moved; none gets a value below all that are."""

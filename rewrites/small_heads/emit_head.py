@@ -7,6 +7,7 @@
 | `mask:R` | Reshape [0, C, S] → MatMul [S, R] → Flatten |
 | `depthwise` | Conv with one kernel H × W per channel → Flatten |
 | `separable:K` | Conv 1×1 to K channels → Conv with one kernel H × W per channel → Flatten |
+| `separable:K+grid:G` | AveragePool before these |
 | all positions | Flatten |
 
 Each fitted layer is one Gemm, or two where it is cut to low rank (a MatMul and a Gemm before
@@ -102,8 +103,7 @@ class _Writer:
         if weighting.kind == "gap":
             source = self._emit("GlobalAveragePool", [source], name)
         elif weighting.kind == "grid":
-            windows = {"kernel_shape": list(weighting.kernel), "strides": list(weighting.strides)}
-            source = self._emit("AveragePool", [source], name, windows)
+            source = self._averaged(source, weighting, name)
         elif weighting.kind == "mask":
             assert weighting.rows is not None
             if len(spatial) > 1:
@@ -118,11 +118,19 @@ class _Writer:
     def separable(self, source: str, weighting: Separable) -> str:
         """Separable features `[N, K]` of a map `[N, C, spatial…]`; returns their name."""
         name, axes = f"{source}_separable", len(weighting.spatial)
+        sizes, windows = weighting.spatial, weighting.windows
+        if windows is not None:
+            source, sizes = self._averaged(source, windows, f"{source}_grid"), windows.counts
         mixtures = weighting.channels.reshape(*weighting.channels.shape, *([1] * axes))
         inputs = [source, self._store(mixtures, f"{name}_channels")]
         mixed = self._emit("Conv", inputs, f"{name}_mixed", {"kernel_shape": [1] * axes})
-        weighted = self._depthwise(mixed, weighting.rows, weighting.spatial, f"{name}_masks", name)
+        weighted = self._depthwise(mixed, weighting.rows, sizes, f"{name}_masks", name)
         return self._emit("Flatten", [weighted], f"{name}_features", {"axis": 1})
+
+    def _averaged(self, source: str, windows: Weighting, name: str) -> str:
+        """A map averaged to the windows of a grid."""
+        shape = {"kernel_shape": list(windows.kernel), "strides": list(windows.strides)}
+        return self._emit("AveragePool", [source], name, shape)
 
     def _depthwise(
         self, source: str, rows: Array, spatial: tuple[int, ...], kernel: str, name: str

@@ -9,46 +9,124 @@
   layers are cut to low rank where the outputs barely change (`output_sensitivity.py`). Fitting each
   layer to the original's responses on the approximated input follows Zhang et al. (arXiv
   1505.06798).
-- An mlp has no closed form: it is distilled (`distillation.py`).
+- Separable features, with or without a hidden layer behind them, have no closed form: they are
+  distilled (`distillation.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from onnxshare.io.tensors import Array
 from rewrites.refusal import Refusal
 from rewrites.small_heads import spatial_weighting as spatial
-from rewrites.small_heads.distillation import distilled
-from rewrites.small_heads.fitted_head import FittedLayer, SmallHead
+from rewrites.small_heads.distillation import distil, effort_for
+from rewrites.small_heads.fitted_head import FittedLayer, Hidden, SmallHead
 from rewrites.small_heads.head_layers import Chain
 from rewrites.small_heads.methods import Method
 from rewrites.small_heads.output_sensitivity import low_rank, mean_jacobian, output_probes
 from rewrites.small_heads.refine_classifier import refine
 from rewrites.small_heads.ridge import LinearFit, Ridge
-from rewrites.small_heads.spatial_weighting import PooledMaps, Weighting, constant_channels
+from rewrites.small_heads.spatial_weighting import (
+    PooledMaps,
+    Separable,
+    Weighting,
+    constant_channels,
+)
 from rewrites.small_heads.sufficient_statistics import Floats, Matrix
 from rewrites.small_heads.training_data import HeadData
+from rewrites.small_heads.transfer_set import (
+    HeadAnswers,
+    TransferSet,
+    maps_for,
+    transfer_set,
+)
+
+#: Fewer samples than this say too little of what lies between them.
+_FEWEST = 16
 
 
-def fit_head(data: HeadData, chosen: Array, method: Method, *, quick: bool = False) -> SmallHead:
-    """Fit a head by one method on the chosen samples. A quick fit is only to estimate how well
-    another would do; that matters where a fit goes step by step.
+def fit_head(data: HeadData, chosen: Array, method: Method) -> SmallHead:
+    """Fit a head by one method on the chosen samples.
 
     Raises:
         Refusal: the method does not suit the head, or the fit fails.
     """
-    try:
-        if method.form == "mlp":
-            return distilled(data, chosen, method, quick=quick)
-        fit = _Fit(data, chosen, method)
-        head = {"collapse": fit.collapse, "stack": fit.stack}.get(method.form, fit.first)()
-        return without_constants(head, data.maps, chosen)
-    except ValueError as error:
-        raise Refusal(f"the fit of '{method.name}' failed: {error}") from error
+    return HeadFitter(data, chosen).fit(method)
+
+
+class HeadFitter:
+    """Fits a head to the chosen samples by one method after the other; what several methods ask for
+    is computed once."""
+
+    def __init__(self, data: HeadData, chosen: Array) -> None:
+        self._data, self._chosen = data, chosen
+        self._shared = _Shared(data, chosen)
+        self._sets: dict[int, TransferSet] = {}
+
+    def fit(self, method: Method, *, quick: bool = False) -> SmallHead:
+        """Fit by a method. A quick fit is only to estimate how well another would do; that matters
+        where a fit goes step by step.
+
+        Raises:
+            Refusal: the method does not suit the head, or the fit fails.
+        """
+        try:
+            if method.taught:
+                return self._distilled(method, quick)
+            fit = _Fit(self._shared, method)
+            head = {"collapse": fit.collapse, "stack": fit.stack}.get(method.form, fit.first)()
+            return without_constants(head, self._data.maps, self._chosen)
+        except ValueError as error:
+            raise Refusal(f"the fit of '{method.name}' failed: {error}") from error
+
+    def _distilled(self, method: Method, quick: bool) -> SmallHead:
+        """Separable features, and mostly one hidden layer, taught by the whole head."""
+        data, chain = self._data, self._data.chain
+        if chain.opaque is not None:
+            raise Refusal(f"{chain.opaque}, so it cannot be asked what it would answer")
+        if method.form == "first" and len(chain.layers) > 1:
+            raise Refusal(f"it has several FCs: use 'collapse+{method.name}'")
+        if len(self._chosen) < _FEWEST:
+            raise Refusal(f"'{method.name}' takes at least {_FEWEST} samples to fit to")
+        sizes = chain.head.spatial
+        windows = spatial.grid(sizes, method.bins) if method.bins else None
+        positions = chain.positions if windows is None else windows.per_channel
+        if _params(chain, method, positions) >= chain.params:
+            raise Refusal("it is no smaller than the head")
+        width = chain.head.channels * positions
+        if method.bins not in self._sets:
+            count = maps_for(chain.head.channels * chain.positions, width, chain.macs)
+            maps, teacher = data.maps[self._chosen], HeadAnswers(chain)
+            self._sets[method.bins] = transfer_set(maps, sizes, teacher, count, method.bins)
+        found = distil(
+            self._sets[method.bins],
+            data.classes,
+            (method.count, method.rank),
+            effort_for(method.count * width, quick=quick),
+        )
+        hidden = None
+        if found.hidden is not None and found.hidden_bias is not None:
+            hidden = Hidden(found.hidden, found.hidden_bias)
+        layers = [
+            FittedLayer(leaf, -1, (found.out[leaf],), found.out_bias[leaf])
+            for leaf in chain.leaves
+        ]  # fmt: skip
+        separable = Separable(sizes, found.channels, found.rows, windows)
+        return SmallHead(chain, method, separable, layers, hidden)
+
+
+def _params(chain: Chain, method: Method, positions: int) -> int:
+    """Weights of a distilled head."""
+    outputs = sum(chain.layers[leaf].fc.out_features for leaf in chain.leaves)
+    features = method.count * (chain.head.channels + positions)
+    if not method.rank:
+        return features + outputs * (method.count + 1)
+    return features + method.rank * (method.count + 1) + outputs * (method.rank + 1)
 
 
 def without_constants(head: SmallHead, maps: Array, chosen: Array) -> SmallHead:
@@ -70,15 +148,40 @@ def without_constants(head: SmallHead, maps: Array, chosen: Array) -> SmallHead:
     return replace(head, layers=layers)
 
 
+class _Shared:
+    """What fits in closed form to the same samples ask for, whatever the method."""
+
+    def __init__(self, data: HeadData, chosen: Array) -> None:
+        self.data, self.chosen = data, chosen
+
+    @cached_property
+    def results(self) -> dict[int, Floats]:
+        """Per layer its outputs."""
+        data = self.data
+        return {place: y[self.chosen].astype(np.float64) for place, y in data.results.items()}
+
+    @cached_property
+    def slopes(self) -> dict[int, Floats]:
+        """Per leaf its mean Jacobian."""
+        chain = self.data.chain
+        return {leaf: mean_jacobian(chain, leaf, self.results) for leaf in chain.leaves}
+
+    @cached_property
+    def probes(self) -> dict[int, Floats]:
+        """What errors of each layer that is cut to low rank cost at the outputs."""
+        chain = self.data.chain
+        if len(chain.leaves) < len(chain.layers):
+            return output_probes(chain, self.results)
+        return {leaf: np.eye(chain.layers[leaf].fc.out_features) for leaf in chain.leaves}
+
+
 class _Fit:
     """One fit in closed form: of which head, to what, how."""
 
-    def __init__(self, data: HeadData, chosen: Array, method: Method) -> None:
+    def __init__(self, shared: _Shared, method: Method) -> None:
+        data, self.chosen = shared.data, shared.chosen
         self.chain, self.maps, self.classes = data.chain, data.maps, data.classes
-        self.chosen, self.method = chosen, method
-        self.results = {
-            place: values[chosen].astype(np.float64) for place, values in data.results.items()
-        }
+        self.shared, self.method, self.results = shared, method, shared.results
 
     def weighting(self, pieces: Iterable[Array]) -> Weighting:
         """What is left of space; `pieces` are the weights on the map that masks are made for."""
@@ -133,7 +236,7 @@ class _Fit:
     def collapse(self) -> SmallHead:
         """The whole head as one linear layer."""
         chain, results = self.chain, self.results
-        priors = {leaf: mean_jacobian(chain, leaf, results) for leaf in chain.leaves}
+        priors = self.shared.slopes
         weighting = self.weighting(
             prior / (float(np.sqrt(results[leaf].var(axis=0).mean())) or 1.0)
             for leaf, prior in priors.items()
@@ -147,12 +250,10 @@ class _Fit:
     def stack(self) -> SmallHead:
         """Layer by layer, hidden ones of low rank."""
         chain, rank = self.chain, self.method.rank
-        if len(chain.leaves) == len(chain.layers):
-            raise Refusal("it has no hidden layer to cut to low rank")
         if chain.opaque is not None:
             raise Refusal(chain.opaque)
         weighting = self.roots_weighting()
-        probes = output_probes(chain, self.results)
+        probes = self.shared.probes
         pooled = self.pooled(weighting) if weighting.rows is not None else None
         layers: list[FittedLayer] = []
         unseen: dict[int, Floats] = {}  # per layer its predictions for samples it did not see
@@ -166,7 +267,7 @@ class _Fit:
                 fitted, unseen[place] = _whole(chain, place, self.results[place], probes, rank)
                 layers.append(fitted)
                 continue
-            if place in chain.leaves:
+            if place not in probes:
                 layers.append(self.layer(ridge, place, layer.parent, prior))
                 continue
             fit = ridge.fit(self.results[place], prior)

@@ -9,17 +9,21 @@ A name is `FORM+WEIGHTING`:
   linear layer), `stack:R` (each FC layer by layer, the hidden ones of rank R), `mlp:H` (all FCs
   become two, with H hidden units between them).
 
-`mlp:H` goes with the weighting `separable:K`, and that with no other form: K features, each a
-mixture of channels under a spatial weighting.
+`mlp:H` goes with the weighting `separable:K`: K features, each a mixture of channels under a
+spatial weighting, of the map as it is or, with `grid:G`, averaged to G windows along each axis
+first. With `collapse`, or alone on a head of one FC, these features make one linear layer.
 
-So `mask:4`, `collapse`, `collapse+gap`, `stack:16`, `stack:12+mask:8`, `mlp:16+separable:24`.
+So `mask:4`, `collapse`, `collapse+gap`, `stack:16`, `stack:12+mask:8`, `mlp:16+separable:24`,
+`mlp:16+separable:24+grid:4`.
 `exact` is the convolution over the whole map: nothing smaller.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, prod
 
 from onnxshare.errors import UsageError
 
@@ -28,7 +32,8 @@ _COUNTED = ("grid", "mask", "stack", "mlp", "separable")
 
 _NAMES = (
     "gap, grid:K, mask:R, depthwise, collapse, stack:R, collapse+gap, collapse+mask:R, "
-    "stack:R+mask:R and so on, mlp:H+separable:K, exact, auto"
+    "stack:R+mask:R and so on, separable:K, collapse+separable:K, mlp:H+separable:K, "
+    "mlp:H+separable:K+grid:G, exact, auto"
 )
 
 
@@ -41,12 +46,15 @@ class Method:
         weighting: `gap`, `grid`, `mask`, `depthwise`, `separable` or `full`.
         count: windows per axis of a grid, masks, or separable features.
         rank: of the hidden layers of a stack, or the hidden units of an mlp.
+        bins: windows per axis that the map is averaged to before separable features; 0 for all of
+            it.
     """
 
     form: str
     weighting: str
     count: int = 1
     rank: int = 0
+    bins: int = 0
 
     @property
     def name(self) -> str:
@@ -55,13 +63,19 @@ class Method:
         space = (
             self.weighting if self.weighting not in _COUNTED else f"{self.weighting}:{self.count}"
         )
-        words = ("" if form == "first" else form, "" if space == "full" else space)
+        before = f"grid:{self.bins}" if self.bins else ""
+        words = ("" if form == "first" else form, "" if space == "full" else space, before)
         return "+".join(filter(None, words))
 
     @property
     def whole(self) -> bool:
         """Whether all FCs of the head go, and nothing of what is between them stays."""
         return self.form in ("collapse", "mlp")
+
+    @property
+    def taught(self) -> bool:
+        """Whether it has no closed form, and is fitted step by step."""
+        return self.weighting == "separable"
 
 
 EXACT = Method("exact", "full")
@@ -77,10 +91,12 @@ def describe(method: Method) -> str:
         "full": "all positions",
         "separable": f"{method.count} mixtures of channels with a spatial mask each",
     }[method.weighting]
+    if method.bins:
+        space += f" on a grid of {method.bins}"
     form = {
         "first": "a smaller first FC",
         "collapse": "all FCs collapsed to one",
-        "stack": f"hidden FCs of rank {method.rank}",
+        "stack": f"FCs of rank {method.rank}",
         "mlp": f"one hidden layer of {method.rank}",
     }[method.form]
     return f"'{method.name}': {space}, {form}, fitted"
@@ -99,30 +115,71 @@ def parse(name: str) -> Method:
         found[match[1]] = int(match[2] or 1)
     form = next((key for key in ("collapse", "stack", "mlp") if key in found), "first")
     rank = found.pop(form, 0)
+    bins = found.pop("grid", 0) if "separable" in found else 0
     if len(found) > 1 or not set(found) <= {"gap", "grid", "mask", "depthwise", "separable"}:
         raise problem
     weighting, count = next(iter(found.items()), ("full", 1))
-    if (form, weighting) == ("first", "full") or (form == "mlp") != (weighting == "separable"):
+    separable = weighting == "separable"
+    if (form, weighting) == ("first", "full") or (form == "mlp" and not separable):
         raise problem
-    return Method(form, weighting, count, rank if form in _COUNTED else 0)
+    if form == "stack" and separable:
+        raise problem
+    return Method(form, weighting, count, rank if form in _COUNTED else 0, bins)
 
 
-#: Hidden units and separable features of an mlp, per output of the head.
-_MLPS = ((1.6, 2.4), (2.0, 2.8), (3.2, 4.0))
+#: Positions that a large map is averaged to, about.
+_WINDOWS = 36
+
+#: Numbers of a map, C·S: a map of more is only read averaged, to as few as the second if it can.
+_WIDEST = (2**14, 2**13)
 
 
-def family(depth: int, outputs: int, positions: int) -> list[Method]:
+def grids(channels: int, spatial: Sequence[int]) -> list[int]:
+    """The grids on which separable features are tried: windows along each axis, as even as can be,
+    and 0 for the whole map, where it is not too large."""
+    longest = max(spatial)
+    bins = ceil(longest / ceil(longest / round(_WINDOWS ** (1 / len(spatial)))))
+    while bins > 2 and channels * prod(min(bins, size) for size in spatial) > _WIDEST[1]:
+        bins = ceil(bins / 2)
+    if bins == longest:
+        return [0]
+    return [bins, 0] if channels * prod(spatial) <= _WIDEST[0] else [bins]
+
+
+def _mlps(outputs: int, channels: int, spatial: Sequence[int]) -> list[Method]:
+    """Hidden layers of about half the weights of the next, the smallest first: 1.6 units for each
+    of few outputs, fewer where there are many, which lie in a space of fewer dimensions."""
+    least = max(4, round(min(1.6 * outputs, 8 * outputs**0.5)))
+    extra = round(min(0.8 * outputs, least / 2))
+    return [
+        Method("mlp", "separable", units + extra, units, bins)
+        for units in (least, 2 * least, 4 * least)
+        for bins in grids(channels, spatial)
+    ]
+
+
+def family(depth: int, outputs: int, channels: int, spatial: Sequence[int]) -> list[Method]:
     """The methods that a search tries, before any is fitted, for a depth of FCs one after the
-    other.
+    other, on maps of so many channels and these spatial sizes.
 
     Ranks of 1.2 to 1.6 times the outputs, over all leaves, were enough in experience, and the
     search goes to twice that.
     """
+    taught = _mlps(outputs, channels, spatial)  # last, as each takes longer than others
     spaces = [("gap", 1), ("grid", 2), *(("mask", count) for count in (2, 4, 8, 16))]
-    spaces = [item for item in spaces if item[1] < positions]
+    spaces = [item for item in spaces if item[1] < prod(spatial)]
     spaces.append(("depthwise", 1))
     if depth == 1:  # a collapse of one FC is that FC
-        return [Method("first", kind, count) for kind, count in spaces]
+        found = [Method("first", kind, count) for kind, count in spaces]
+        found += [Method("stack", "full", 1, rank) for rank in _halves(outputs)]
+        linear = [
+            Method("first", "separable", rank + rank // 2, 0, bins)
+            for rank in _halves(2 * outputs)[:2]
+            for bins in grids(channels, spatial)
+        ]
+        taught = linear + taught
+        weights = outputs * channels * prod(spatial)
+        return found + [m for m in taught if m.count * (channels + (m.rank or outputs)) < weights]
     found = [Method("collapse", kind, count) for kind, count in [*spaces, ("full", 1)]]
     ranks = sorted({max(2, round(outputs * factor)) for factor in (1.2, 1.6, 2.4)})
     for rank in ranks:
@@ -131,8 +188,10 @@ def family(depth: int, outputs: int, positions: int) -> list[Method]:
                 found.append(Method("stack", kind, count, rank))
         found.append(Method("stack", "full", 1, rank))
     found += [Method("first", kind, count) for kind, count in spaces if kind != "depthwise"]
-    found += [  # last, as each takes longer than all others together
-        Method("mlp", "separable", round(outputs * features), round(outputs * units))
-        for units, features in _MLPS
-    ]
-    return found
+    return found + taught
+
+
+def _halves(most: int) -> list[int]:
+    """Ranks below this, each about 1.4 times smaller, down to 2."""
+    ranks = {round(most * 2 ** (-step / 2)) for step in range(1, 2 * most.bit_length())}
+    return sorted((rank for rank in ranks if rank >= 2), reverse=True)

@@ -23,7 +23,8 @@ class Candidate(Result):
         bytes: of its parameters.
         estimate: what cross-validation says; None where it was not tried.
         latency: of the whole model (B) against the original (A); None where it was not measured.
-        reaches: whether its bound reaches the target.
+        reaches: whether its bound reaches the target, or its estimate where only a fifth of the
+            samples was held out.
         certificate: what it does on samples that the search never saw; None where it was not tried
             on them.
         certified: whether that keeps the target.

@@ -30,7 +30,8 @@ In separable features each is one mixture of channels under one spatial weightin
 A linear layer on these is a weight W[f, c, s] = Σ_k H[f, k] u[k, c] m[k, s] on the map: the
 canonical polyadic decomposition of that weight in K terms, which costs K (C + S) instead of F·C·S
 (Lebedev et al., "Speeding-up convolutional neural networks using fine-tuned CP-decomposition",
-arXiv 1412.6553). As operators it is a 1×1 convolution followed by a depthwise one over the map.
+arXiv 1412.6553). As operators it is a 1×1 convolution followed by a depthwise one over the map. A
+large map may be averaged to a grid first: neighbouring positions of it say much the same.
 """
 
 from __future__ import annotations
@@ -66,6 +67,12 @@ class Weighting:
     def per_channel(self) -> int:
         """Features made of each channel, r."""
         return prod(self.spatial) if self.rows is None else self.rows.shape[-2]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Windows of a grid along each axis."""
+        sizes = zip(self.spatial, self.kernel, self.strides, strict=True)
+        return tuple((size - kernel) // stride + 1 for size, kernel, stride in sizes)
 
     @property
     def params(self) -> int:
@@ -260,11 +267,12 @@ def constant_channels(maps: Array, chosen: Array) -> Array:
 @dataclass(frozen=True)
 class Separable:
     """K separable features: channels u `[K, C]` and rows m `[K, S]`, over a map of these spatial
-    sizes."""
+    sizes; or over the windows that it is averaged to first (`grid`)."""
 
     spatial: tuple[int, ...]
     channels: Floats = field(repr=False)
     rows: Floats = field(repr=False)
+    windows: Weighting | None = None
 
     @property
     def kind(self) -> str:
@@ -278,9 +286,12 @@ class Separable:
 
     def macs(self, channels: int) -> int:
         """Multiply-accumulates per sample."""
-        return len(self.rows) * prod(self.spatial) * (channels + 1)
+        averaged = 0 if self.windows is None else self.windows.macs(channels)
+        return averaged + self.rows.size * (channels + 1)
 
     def apply(self, maps: Array) -> Floats:
         """The features `[n, K]` of maps `[n, C, S]`."""
+        if self.windows is not None:
+            maps = self.windows.apply(maps).reshape(*maps.shape[:2], -1)
         mixed = self.channels @ maps.astype(np.float64)
         return np.asarray(np.einsum("nks,ks->nk", mixed, self.rows))

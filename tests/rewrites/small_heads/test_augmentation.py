@@ -13,6 +13,10 @@ from rewrites.small_heads.augmentation import Augmentation
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+def drawn(maps: Augmentation, count: int) -> Array:
+    return np.concatenate(list(maps.batches(count)))
+
+
 @pytest.mark.parametrize("spatial", [(7,), (4, 5), (2, 3, 2)], ids=["1-D", "2-D", "3-D"])
 def test_what_is_near_is_made_of_two_samples(
     spatial: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
@@ -21,7 +25,7 @@ def test_what_is_near_is_made_of_two_samples(
     monkeypatch.setattr(augmentation, "_MOVED", 0)
     size = int(np.prod(spatial))
     maps = np.broadcast_to(np.arange(1.0, 6.0)[:, None, None], (5, 3, size))
-    made = Augmentation(maps, spatial, np.random.default_rng(0)).draw(1536)
+    made = drawn(Augmentation(maps, spatial, np.random.default_rng(0)), 1536)
     assert made.shape == (1536, 3, size)
     assert 0.08 < (made == 0).mean() < 0.12
     mixed, boxed, switched = made[:512], made[512:1024], made[1024:]
@@ -125,7 +129,7 @@ def _share(move: Array, difference: Array) -> float:
 
 def test_values_do_not_fall_below_those_that_occur() -> None:
     maps = np.maximum(clouds(40, 30), 0)
-    made = Augmentation(maps, (15,), np.random.default_rng(1)).draw(900)
+    made = drawn(Augmentation(maps, (15,), np.random.default_rng(1)), 900)
     assert made.min() == 0
     assert made.max() > maps.max()
 
@@ -140,5 +144,5 @@ def test_partners_are_near_more_often_than_by_chance() -> None:
 @pytest.mark.parametrize("samples", [1, 2, 3])
 def test_few_samples_and_copies(samples: int) -> None:
     maps = np.broadcast_to(np.arange(6, dtype=np.float32).reshape(1, 2, 3), (samples, 2, 3))
-    made = Augmentation(maps, (3,), np.random.default_rng(0)).draw(50)
+    made = drawn(Augmentation(maps, (3,), np.random.default_rng(0)), 50)
     assert ((made == maps[0]) | (made == 0)).all()

@@ -98,6 +98,9 @@ NAMES = {
     "stack:16": Method("stack", "full", 1, 16),
     "stack:12+mask:8": Method("stack", "mask", 8, 12),
     "mlp:16+separable:24": Method("mlp", "separable", 24, 16),
+    "mlp:16+separable:24+grid:4": Method("mlp", "separable", 24, 16, 4),
+    "separable:6": Method("first", "separable", 6),
+    "collapse+separable:6+grid:2": Method("collapse", "separable", 6, 0, 2),
     "exact": EXACT,
 }
 
@@ -113,7 +116,8 @@ def test_names_and_back(name: str) -> None:
     "name",
     [
         *("", "mask", "gap:2", "mask:-1", "mask:2+mask:3", "Collapse", "stack", "+", "mask:1e3"),
-        *("mlp:8", "separable:4", "mlp:8+mask:4", "collapse+separable:4", "mlp+separable:4"),
+        *("mlp:8", "mlp:8+grid:4", "mlp:8+mask:4", "stack:2+separable:4", "mlp+separable:4"),
+        *("mlp:8+separable:4+grid", "mlp:8+separable:4+mask:2", "mask:2+grid:4"),
     ],
 )
 def test_no_names(name: str) -> None:
@@ -122,8 +126,9 @@ def test_no_names(name: str) -> None:
 
 
 def test_family_has_no_two_alike() -> None:
-    for depth, positions in ((1, 49), (2, 4), (3, 1)):
-        names = [method.name for method in family(depth, 10, positions)]
+    shapes = ((1, 8, (7, 7)), (2, 3, (2, 2)), (3, 4, (1,)), (2, 512, (9, 14)), (1, 2, (6, 4, 20)))
+    for depth, channels, spatial in shapes:
+        names = [method.name for method in family(depth, 10, channels, spatial)]
         assert len(set(names)) == len(names)
         assert [parse(name).name for name in names] == names
 

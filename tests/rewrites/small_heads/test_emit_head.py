@@ -59,13 +59,13 @@ def digits() -> Array:
     return rows[np.random.default_rng(2).permutation(len(rows))]
 
 
-#: By network: the FCs one after the other and the positions of its map, as `family` takes them.
+#: By network: the FCs one after the other, and the channels and sizes of its map.
 NETS = {
-    "lenet5": (3, 25),
-    "vgg_small-torchscript": (3, 36),
-    "mnist8_cntk": (1, 16),
-    "marabou_mnist_maxpool2": (2, 121),
-    "zkml_lenet_small": (2, 16),
+    "lenet5": (3, 16, (5, 5)),
+    "vgg_small-torchscript": (3, 64, (6, 6)),
+    "mnist8_cntk": (1, 16, (4, 4)),
+    "marabou_mnist_maxpool2": (2, 4, (11, 11)),
+    "zkml_lenet_small": (2, 8, (4, 4)),
 }
 BUNDLED = ("lenet5", "vgg_small-torchscript")
 
@@ -75,7 +75,8 @@ def net(name: str, folder: Path) -> Net:
     model = load(folder / f"{name}.onnx")
     subject = study(model)
     chain = chain_of(subject, subject.heads[0])
-    assert (len(chain.path(chain.leaves[0])), chain.positions) == NETS[name]
+    depth = len(chain.path(chain.leaves[0]))
+    assert (depth, chain.head.channels, tuple(chain.head.spatial)) == NETS[name]
     if name in BUNDLED:
         image = np.load(folder / "calibration.npz")["image"][:200]
         test = np.load(folder / "test.npz")["image"]
@@ -90,8 +91,8 @@ def net(name: str, folder: Path) -> Net:
 
 def methods(name: str) -> list[str]:
     """All that a search would try on one of the project's nets, a part of it on the others."""
-    depth, positions = NETS[name]
-    found = [method.name for method in family(depth, 10, positions)]
+    depth, channels, spatial = NETS[name]
+    found = [item.name for item in family(depth, 10, channels, spatial)]
     return found if name == "lenet5" else found[len(name) % 4 :: 4]
 
 

@@ -195,8 +195,8 @@ def several(kind: str) -> onnx.ModelProto:
     ("kind", "method", "reason"),
     [
         ("two FCs on one map", "collapse+mask:10", None),
-        ("two FCs on one map", "stack:2", "no hidden layer"),
-        ("two FCs on one map", "mlp:5+separable:3", "it is linear"),
+        ("two FCs on one map", "stack:2", None),
+        ("two FCs on one map", "mlp:5+separable:3", None),
         ("two outputs of one hidden layer", "collapse+mask:10", None),
         ("two outputs of one hidden layer", "mlp:5+separable:3", None),
         ("a hidden layer that is an output", "mlp:5+separable:3", "read elsewhere"),
@@ -205,7 +205,7 @@ def several(kind: str) -> onnx.ModelProto:
         ("a hidden layer that is an output", "collapse", "read elsewhere"),
         ("a hidden layer that is an output", "stack:3", None),
         ("an extra input", "collapse+mask:10", None),
-        ("an extra input", "stack:2", "no hidden layer"),
+        ("an extra input", "stack:2", None),
         ("an activation with no formula here", "mask:10", None),
         ("an activation with no formula here", "collapse", None),
         ("an activation with no formula here", "collapse+mask:10", None),
@@ -398,8 +398,14 @@ def test_search_takes_the_cheapest_that_reaches(searched: RewriteResult) -> None
     assert chosen.params == min(item.params or 0 for item in reaching) == change.site.params_after
     assert found.samples == 200
     for item in found.candidates:
-        assert item.refused or (item.estimate is not None and item.estimate.samples == 200)
-        if item.estimate is not None and item.estimate.agreement_low is not None:
+        assert item.estimate is not None
+        assert item.estimate.agreement is not None
+        assert item.estimate.agreement_low is not None
+        if "mlp" in item.method:  # one part was held out
+            assert item.estimate.samples == 40
+            assert item.reaches == (item.estimate.agreement >= 0.65)
+        else:
+            assert item.estimate.samples == 200
             assert item.reaches == (item.estimate.agreement_low >= 0.65)
 
 
@@ -493,13 +499,13 @@ def test_the_fastest_is_chosen_where_latency_counts(monkeypatch: pytest.MonkeyPa
     ratios = iter([0.9, 0.4, 0.8])
 
     def latencies(sessions: Sessions, samples: Samples, batches: Any, seed: int) -> list[Latency]:
-        ratio = next(ratios)
+        ratio = next(ratios, 0.9)
         return [Latency(1, 1e-3, ratio * 1e-3, ratio, (ratio, ratio), 500, 1, "faster")]
 
     monkeypatch.setattr("rewrites.run.latencies", latencies)
     found = timed(planted(2))
     timings = {item.method: item.latency for item in found.candidates if item.reaches}
-    assert list(timings) == ["mask:2", "mask:4", "mask:8"]
+    assert timings.keys() >= {"mask:2", "mask:4", "mask:8"}
     assert found.chosen == "mask:4"
     assert all(item.latency is None for item in found.candidates if not item.reaches)
 

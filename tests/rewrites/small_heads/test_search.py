@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +17,9 @@ from rewrites.refusal import Refusal
 from rewrites.run import features_of
 from rewrites.small_heads import blas_threads, search
 from rewrites.small_heads.certificate import Target, estimate
-from rewrites.small_heads.fit_head import fit_head
-from rewrites.small_heads.fitted_head import SmallHead
 from rewrites.small_heads.head_layers import Chain, chain_of
 from rewrites.small_heads.methods import parse
-from rewrites.small_heads.search import cross_validate
+from rewrites.small_heads.search import CrossValidation
 from rewrites.small_heads.training_data import HeadData, collect
 
 Head = tuple[Chain, HeadData]
@@ -61,8 +55,8 @@ def test_what_is_left_early_could_not_have_reached_the_target(
     chain, data = head
     leaves = frozenset(chain.leaves) if classes else frozenset[int]()
     wanted = {leaf: data.results[leaf] for leaf in chain.leaves}
-    whole = cross_validate(replace(data, classes=leaves), parse(method))
-    early = cross_validate(replace(data, classes=leaves), parse(method), target=target)
+    whole = CrossValidation(replace(data, classes=leaves)).run(parse(method))
+    early = CrossValidation(replace(data, classes=leaves)).run(parse(method), target=target)
     full = estimate(wanted, whole.outputs, leaves)
     assert whole.samples.tolist() == list(range(data.count))
     if len(early.samples) < data.count:
@@ -75,60 +69,37 @@ def test_what_is_left_early_could_not_have_reached_the_target(
 def test_folds_are_left_out(head: Head) -> None:
     chain, data = head
     leaves = frozenset(chain.leaves)
-    gap = cross_validate(replace(data, classes=leaves), parse("gap"), target=Target(keep=0.99))
+    gap = CrossValidation(replace(data, classes=leaves)).run(parse("gap"), target=Target(keep=0.99))
     assert len(gap.heads) == 1
     assert len(gap.samples) == data.count // 5
 
 
-def test_fits_side_by_side_are_those_made_one_by_one(
-    head: Head, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_takes_long_is_fitted_once(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads that are fitted step by step, and any of a large head."""
     chain, data = head
-    leaves = frozenset(chain.leaves)
+    validation = CrossValidation(replace(data, classes=frozenset(chain.leaves)))
+    counts = {}
+    for method in ("mlp:4+separable:4", "collapse+gap"):
+        counts[method] = len(validation.run(parse(method)).samples)
+    assert counts == {"mlp:4+separable:4": data.count // 5, "collapse+gap": data.count}
+    monkeypatch.setattr(search, "_LARGE", chain.params)
+    assert len(validation.run(parse("collapse+gap")).samples) == data.count // 5
+
+
+def test_what_is_predicted_was_not_fitted_to(head: Head) -> None:
+    chain, data = head
     method = parse("mlp:4+separable:4")
-    monkeypatch.setattr(search, "usable_cores", lambda: 1)
-    one_by_one = cross_validate(replace(data, classes=leaves), method)
-    together = threading.Barrier(3)
-    numbers = count()
-
-    def watched(*given: Any, **more: Any) -> SmallHead:
-        if next(numbers) < 3:
-            together.wait(30)  # until three have come
-        return fit_head(*given, **more)
-
-    monkeypatch.setattr(search, "fit_head", watched)
-    monkeypatch.setattr(search, "usable_cores", lambda: 3)
-    side_by_side = cross_validate(replace(data, classes=leaves), method)
-    assert len(side_by_side.heads) == 5
-    for leaf in chain.leaves:
-        np.testing.assert_array_equal(side_by_side.outputs[leaf], one_by_one.outputs[leaf])
+    found = CrossValidation(replace(data, classes=frozenset(chain.leaves))).run(method)
+    maps, results = data.maps.copy(), {p: v.copy() for p, v in data.results.items()}
+    maps[found.samples] = 0
+    for values in results.values():
+        values[found.samples] = 0
+    again = CrossValidation(HeadData(chain, maps, results, frozenset(chain.leaves))).run(method)
+    for one, other in zip(found.heads, again.heads, strict=True):
+        for place, layer in enumerate(one.layers):
+            np.testing.assert_array_equal(layer.factors[0], other.layers[place].factors[0])
 
 
-def test_fits_that_wait_are_not_begun_once_the_rest_is_left_out(
-    head: Head, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chain, data = head
-    begun: list[int] = []
-
-    def watched(*given: Any, **more: Any) -> SmallHead:
-        begun.append(threading.get_ident())
-        if len(begun) > 1:
-            time.sleep(0.5)
-        return fit_head(*given, **more)
-
-    monkeypatch.setattr(search, "fit_head", watched)
-    monkeypatch.setattr(search, "usable_cores", lambda: 2)
-    before = threading.active_count()
-    method, target = parse("mlp:2+separable:2"), Target(keep=0.999)
-    left = cross_validate(replace(data, classes=frozenset(chain.leaves)), method, target=target)
-    assert len(left.heads) == 1
-    assert len(begun) == 3
-    assert threading.get_ident() not in begun
-    assert threading.active_count() == before
-
-
-def test_a_refusal_ends_fits_side_by_side(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, data = head
-    monkeypatch.setattr(search, "usable_cores", lambda: 4)
+def test_no_smaller_is_refused(head: Head) -> None:
     with pytest.raises(Refusal, match="no smaller"):
-        cross_validate(data, parse("mlp:64+separable:4000"))
+        CrossValidation(head[1]).run(parse("mlp:64+separable:4000"))
