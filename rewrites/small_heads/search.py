@@ -175,18 +175,36 @@ def by_cost(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
     return found
 
 
+#: Neighbours on the ladder that are further apart get a rung between them, where there is one.
+_APART = 4
+
+
 def ladder(found: Search, objective: str) -> list[str]:
     """The candidates to certify, in this order: from the surest to the cheapest.
 
-    Of those that reach the target, those than which none is both cheaper and surer.
+    Of those that reach the target, those than which none is both cheaper and surer; and between two
+    of them of very different sizes the surest of a size between, though the smaller one seems to be
+    surer: that may be chance, and if it fails, less is lost.
     """
     reaching = [item for item in found.candidates if item.reaches and item.estimate is not None]
-    kept: list[tuple[tuple[float, float], str]] = []
+    front: list[Candidate] = []
     for item in by_cost(reaching, objective):
-        assert item.estimate is not None
-        if not kept or item.estimate.margin > kept[-1][0]:
-            kept.append((item.estimate.margin, item.method))
-    return [name for _, name in reversed(kept)]
+        if not front or _margin(item) > _margin(front[-1]):
+            front.append(item)
+    kept = front[:1]
+    for item in front[1:]:
+        small, large = kept[-1].params or 0, item.params or 0
+        others = (other for other in reaching if other not in front)
+        between = [other for other in others if small < (other.params or 0) < large]
+        if large > _APART * small and between:
+            kept.append(max(between, key=_margin))
+        kept.append(item)
+    return [item.method for item in reversed(kept)]
+
+
+def _margin(item: Candidate) -> tuple[float, float]:
+    assert item.estimate is not None
+    return item.estimate.margin
 
 
 def settle(found: Search, tested: Sequence[tuple[str, Estimate]]) -> Search:

@@ -183,6 +183,18 @@ def test_ladder_goes_from_the_surest_to_the_cheapest() -> None:
     assert ladder(found, "params") == ["c", "a"]
 
 
+def test_sizes_far_apart_get_a_rung_between_them() -> None:
+    """The surest between them, though the smaller seems to be surer; not where they are close."""
+    rows = [("a", 10, 0.97), ("b", 20, 0.955), ("c", 30, 0.96), ("d", 50, 0.99), ("e", 60, 0.98)]
+    rows += [("f", 190, 0.995)]
+    candidates = tuple(
+        Candidate(name, params, params, params, result(low), reaches=True)
+        for name, params, low in rows
+    )
+    found = Search(Target(keep=0.95), "", 300, 50, candidates, "a")
+    assert ladder(found, "params") == ["f", "d", "c", "a"]
+
+
 def test_settling_marks_what_was_measured_and_what_failed() -> None:
     """The last that passes is chosen; what comes after the first failure was never measured."""
     candidates = tuple(
