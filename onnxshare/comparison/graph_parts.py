@@ -18,10 +18,11 @@ from onnx import AttributeProto, defs
 
 from onnxshare.comparison.function_digest import Digester, digest_of
 from onnxshare.comparison.tensor_statistics import close
+from onnxshare.graph.attribute_defaults import attribute_value, schema_defaults
 from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.io.load import Model
-from onnxshare.io.node_reader import reads
+from onnxshare.io.node_reader import reads, refill
 from onnxshare.io.tensors import Array
 from onnxshare.samples.input_specs import input_specs
 from onnxshare.weights.content import same_bits
@@ -115,8 +116,10 @@ class Side:
 
     def _node(self, node: onnx.NodeProto, known: Mapping[str, str]) -> str:
         domain = "" if node.domain == "ai.onnx" else node.domain
-        version = _since(node.op_type, self._versions.get(domain, 1), domain)
-        return self._digester.node(node, known, version=version)
+        version = self._versions.get(domain, 1)
+        bare = _without_defaults(node, domain, version)
+        since = _since(node.op_type, version, domain)
+        return self._digester.node(bare, known, version=since)
 
     def cone(self, name: str, ends: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
         """The nodes that make a value, in order, and the values that they start from: the inputs,
@@ -134,6 +137,23 @@ class Side:
                 found.add(id(self.makers[value]))
                 needed += reads(self.makers[value])
         return [node for node in self.nodes if id(node) in found], cuts
+
+
+def _without_defaults(node: onnx.NodeProto, domain: str, version: int) -> onnx.NodeProto:
+    """The node without attributes that say what holds anyway, which one exporter writes and another
+    does not."""
+    defaults = schema_defaults(node.op_type, domain, version) if node.attribute else {}
+    kept = [
+        item
+        for item in node.attribute
+        if item.name not in defaults or attribute_value(item) != defaults[item.name]
+    ]
+    if len(kept) == len(node.attribute):
+        return node
+    bare = onnx.NodeProto()
+    bare.CopyFrom(node)
+    refill(bare.attribute, kept)
+    return bare
 
 
 def _kind(tensor: onnx.TensorProto) -> tuple[int, ...]:

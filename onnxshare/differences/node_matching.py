@@ -17,13 +17,12 @@ import onnx
 from onnxshare.analysis.results import NodeFacts
 from onnxshare.differences.model_side import Side, pair
 from onnxshare.differences.node_settings import (
-    attribute_value,
     equal_settings,
     has_settings,
-    schema_defaults,
 )
 from onnxshare.differences.results import Change, LayerChange, field_changes
 from onnxshare.differences.tensor_matching import Matching
+from onnxshare.graph.attribute_defaults import attribute_value, schema_defaults
 from onnxshare.graph.index import Graph, Node, Scope
 from onnxshare.io.node_reader import STANDARD_DOMAINS, value_of
 

@@ -4,18 +4,16 @@ parts, limits, pads. Two nodes with equal settings do the same, however they are
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import defs
 
+from onnxshare.graph.attribute_defaults import schema_defaults
 from onnxshare.graph.index import Graph, Node
 from onnxshare.graph.operator_traits import Effect, traits_of
-from onnxshare.io.node_reader import value_of
 
 #: Sizes of the first input and output of a node; None where they are not known.
 Sizes = Sequence[int | str | None] | None
@@ -165,29 +163,3 @@ def _setting(name: str, position: int, form: Form, node: Node, graph: Graph, siz
         return form(given, node, sizes)
     except (TypeError, ValueError):
         return None  # an attribute of the wrong kind
-
-
-@cache
-def schema_defaults(op_type: str, domain: str, version: int) -> dict[str, Any]:
-    """What the attributes of an operator are where they are not given, as far as that is fixed."""
-    try:
-        schema = defs.get_schema(op_type, version, domain)
-    except defs.SchemaError:
-        return {}
-    return {
-        name: attribute_value(attribute.default_value)
-        for name, attribute in schema.attributes.items()
-        if attribute.default_value.name
-    }
-
-
-def attribute_value(attribute: onnx.AttributeProto) -> Any:
-    """The value of an attribute, to be compared."""
-    value = value_of(attribute)
-    if isinstance(value, (str, int, float)):
-        return value
-    if isinstance(value, (list, tuple)) and all(isinstance(item, (int, float)) for item in value):
-        return list(value)
-    # Tensors, strings and whatever comes next are equal if their bytes are.
-    data = attribute.SerializeToString(deterministic=True)
-    return f"hash {hashlib.blake2b(data, digest_size=6).hexdigest()}"

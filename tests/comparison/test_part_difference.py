@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 import onnxshare
+from onnxshare.comparison.graph_parts import same_graphs, sides
 from onnxshare.runtime.limits import RunLimits
 from tests.comparison.test_made_up_inputs import agree, model
 
@@ -237,3 +238,24 @@ def test_weights_of_the_table_are_read_behind_other_operators() -> None:
     assert "'e' ('u' in B) differs in 1 of 500 rows" in found.reason
     assert "(the samples look up " in found.reason
     assert onnxshare.compare(a, direct(text, ids, u=table, z=X), **HERE).passed
+
+
+@pytest.mark.parametrize(
+    ("written", "bare", "same"),
+    [
+        ('Conv<auto_pad="NOTSET", group=1>(x, k)', "Conv(x, k)", True),
+        ('Conv<auto_pad="VALID">(x, k)', "Conv(x, k)", False),
+        ("MaxPool<kernel_shape=[2,2], ceil_mode=0, storage_order=0>(x)", "", True),
+        ("MaxPool<kernel_shape=[2,2], ceil_mode=1>(x)", "", False),
+        ("LeakyRelu<alpha=0.01>(x)", "LeakyRelu(x)", True),
+        ("LeakyRelu<alpha=0.02>(x)", "LeakyRelu(x)", False),
+        ("Softmax<axis=-1>(x)", "Softmax(x)", True),
+        ("Softmax<axis=3>(x)", "Softmax(x)", False),
+    ],
+)
+def test_attributes_that_are_written_at_their_defaults(written: str, bare: str, same: bool) -> None:
+    texts = written, bare or "MaxPool<kernel_shape=[2,2]>(x)"
+    stored = {"k": K} if "k)" in written else {}
+    kind = "(float[N,3,H,W] x) => (float[N,C,P,Q] y)"
+    a, b = (model(f"{kind} {{y = {text}}}", **stored) for text in texts)
+    assert same_graphs(*sides(onnxshare.load(a), onnxshare.load(b))) == same
