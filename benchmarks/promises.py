@@ -31,7 +31,7 @@ from heads import Measured, bundled
 from small_heads import zoo
 
 import onnxshare
-from onnxshare.comparison.tensor_statistics import agreement_lower_bound
+from onnxshare.comparison.target import agreement_lower_bound
 from onnxshare.samples.samples import Array
 from rewrites.small_heads.certificate import Estimate, Target, estimate, fixed_sequence
 from rewrites.small_heads.fit_head import fit_head

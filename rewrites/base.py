@@ -13,6 +13,7 @@ import onnx
 from onnxshare.analysis.heads.fully_connected import bias_elements
 from onnxshare.analysis.heads.head import Head, Subject, probe
 from onnxshare.analysis.heads.search import find_heads
+from onnxshare.comparison.target import Target
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Graph, Node
 from onnxshare.io.load import Model
@@ -46,6 +47,9 @@ class Options:
             searches for one; empty is `gap`.
         keep: the least share of samples on which the class should stay the same.
         max_error: the largest relative RMS error of a head's values.
+        keep_top, within, max_loss: what else should be kept of classes (`comparison/target.py`).
+        search_share: the share of the samples that a fit or a search sees; None leaves it to the
+            promise.
         objective: what a search makes small: params, macs, bytes or latency.
         seed: of a search's folds.
         time_limit: the most seconds for the search for one small head.
@@ -61,11 +65,20 @@ class Options:
     objective: str = "params"
     seed: int = 0
     time_limit: float | None = None
+    keep_top: tuple[int, float] | None = None
+    within: tuple[int, float] | None = None
+    max_loss: float | None = None
+    search_share: float | None = None
+
+    @property
+    def target(self) -> Target:
+        """What should be kept."""
+        return Target(self.keep, self.max_error, self.keep_top, self.within, self.max_loss)
 
     @property
     def small_head(self) -> bool:
         """Whether a small head is requested: by its method, or by what it should keep."""
-        return bool(self.method) or self.keep is not None or self.max_error is not None
+        return bool(self.method) or self.target.asked
 
 
 @dataclass(frozen=True)
@@ -166,6 +179,7 @@ class Fitting:
         features: shows inner tensors on them.
         held_out: shows inner tensors on samples that no fit and no search may see: for one
             certification.
+        held_out_labels: the right classes of these, where they are known.
         warn: is told what makes the samples doubtful.
         race: times a rewritten model (B) against the original (A) on a sample, where they will run.
         timed_on: where that is, as text.
@@ -177,6 +191,7 @@ class Fitting:
     warn: Callable[[str], None] = lambda words: None
     race: Callable[[onnx.ModelProto], Latency] | None = None
     timed_on: str = ""
+    held_out_labels: Array | None = None
 
 
 @runtime_checkable

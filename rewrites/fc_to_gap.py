@@ -82,16 +82,20 @@ class FcToGap(Rewrite):
     """Turns the FCs that read a feature map into global average pooling and smaller FCs.
 
     Attributes:
-        approximate, method, keep, max_error, objective, time_limit: as of `Options`; None leaves
-            it to the call.
+        approximate, method, keep, max_error, keep_top, within, max_loss, objective, time_limit,
+            search_share: as of `Options`; None leaves it to the call.
     """
 
     approximate: bool | None = None
     method: str | None = None
     keep: float | None = None
     max_error: float | None = None
+    keep_top: tuple[int, float] | None = None
+    within: tuple[int, float] | None = None
+    max_loss: float | None = None
     objective: str | None = None
     time_limit: float | None = None
+    search_share: float | None = None
 
     name = "fc-to-gap"
     together = True

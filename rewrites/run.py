@@ -120,6 +120,10 @@ def rewrite(
     method: str = "",
     keep: float | None = None,
     max_error: float | None = None,
+    keep_top: tuple[int, float] | None = None,
+    within: tuple[int, float] | None = None,
+    max_loss: float | None = None,
+    search_share: float | None = None,
     objective: str = "params",
     time_limit: float | None = None,
 ) -> RewriteResult:
@@ -150,6 +154,13 @@ def rewrite(
         method: with `fc-to-gap`, the head to fit, such as `stack:16`, or `auto` to search.
         keep: the share of answers, 0 to 1, that a head must keep; certified.
         max_error: the relative RMS error that a head may have instead, as embeddings need.
+        keep_top: `(k, share)`: the share of samples on which the class must stay among the k
+            largest scores of the new head.
+        within: `(k, share)`: the share of samples whose class may move by k places, no more; for
+            classes that are ordered.
+        max_loss: the share of accuracy that may be lost; the samples need labels.
+        search_share: the share of the samples that a fit or a search sees; the others certify what
+            it finds. None: half, and more where fewer prove the promise.
         objective: what the search makes small: params, bytes, macs or latency.
         time_limit: seconds after which a search ends with the best that it has; with it the result
             depends on how fast the machine is.
@@ -176,6 +187,10 @@ def rewrite(
         objective,
         seed,
         time_limit,
+        keep_top,
+        within,
+        max_loss,
+        search_share,
     )
     chosen, options = request(rewrites, options, given=samples is not None)
     original = load(source)
@@ -232,6 +247,7 @@ class _Job:
             features_of, self.original, provider=self.provider, run_limits=self.run_limits
         )
         fitting = Fitting(own, features(own), features(held_out), warn)
+        fitting = replace(fitting, held_out_labels=held_out.labels)
         if self.options.objective != "latency":
             return fitting
         where = choose(self.provider)

@@ -49,6 +49,26 @@ class Options:
         metavar="SHARE",
         panel=_ALLOWED,
     )
+    keep_top: str | None = option(
+        None,
+        "Allow one that has the class among its first so many on this share of the samples, such "
+        "as 5:99%.",
+        metavar="K:SHARE",
+        panel=_ALLOWED,
+    )
+    within: str | None = option(
+        None,
+        "For classes in an order: allow one whose class moves by so many places at most on this "
+        "share of the samples, such as 2:95%.",
+        metavar="K:SHARE",
+        panel=_ALLOWED,
+    )
+    max_loss: str | None = option(
+        None,
+        "Allow one that loses no more accuracy than this, such as 1pt; the samples need labels.",
+        metavar="POINTS",
+        panel=_ALLOWED,
+    )
     map_input: list[str] | None = option(
         None, "A's input OLD is B's NEW; repeatable.", metavar="OLD=NEW", panel=_INTERFACE
     )
@@ -130,6 +150,9 @@ def _compared(a: Model, b: Model, given: Options) -> Comparison:
         run_limits=given.isolation.limits(),
         keep=options.share("--keep", given.keep),
         max_error=options.share("--max-error", given.max_error),
+        keep_top=options.counted_share("--keep-top", given.keep_top),
+        within=options.counted_share("--within", given.within),
+        max_loss=options.points("--max-loss", given.max_loss),
         map_input=_names("--map-input", given.map_input),
         map_output=_names("--map-output", given.map_output),
         outputs=given.outputs or (),

@@ -336,6 +336,40 @@ Html = Annotated[
 ]
 
 
+def counted_share(option: str, text: str | None) -> tuple[int, float] | None:
+    """Parse `5:99%`: a number, and a share as `share` takes it; None stays None.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if text is None:
+        return None
+    number, colon, rest = text.partition(":")
+    count = whole_number(number) or 0
+    if count < 1 or not colon:
+        raise UsageError(f"{option} '{text}' is no number and share", "write it like 5:99%")
+    found = share(option, rest)
+    assert found is not None  # nor is the text
+    return count, found
+
+
+def points(option: str, text: str | None) -> float | None:
+    """Parse `1pt`, `1 points` or `1%` as 0.01, and `0.01`; None stays None.
+
+    Raises:
+        UsageError: it is none of these, or not between 0 and 1.
+    """
+    if text is None:
+        return None
+    number = re.fullmatch(r"\s*([0-9.]+)\s*(pts?|points?)\s*", text)
+    try:
+        return share(option, f"{number[1]}%" if number else text)
+    except UsageError as error:
+        raise UsageError(
+            f"{option} '{text}' is no loss of accuracy", "write it like 1pt"
+        ) from error
+
+
 def share(option: str, text: str | None) -> float | None:
     """Parse `99%`, `99 %` or `0.99`; None stays None.
 

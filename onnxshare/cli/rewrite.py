@@ -103,6 +103,33 @@ class Options:
         metavar="SHARE",
         panel=_APPROXIMATE,
     )
+    keep_top: str | None = option(
+        None,
+        "Promise that on this share of the samples the class is among the first so many, such as "
+        "5:99%.",
+        metavar="K:SHARE",
+        panel=_APPROXIMATE,
+    )
+    within: str | None = option(
+        None,
+        "For classes in an order, such as ages: promise that on this share of the samples the "
+        "class moves by so many places at most, such as 2:95%.",
+        metavar="K:SHARE",
+        panel=_APPROXIMATE,
+    )
+    max_loss: str | None = option(
+        None,
+        "Promise that no more accuracy than this is lost, such as 1pt; the samples need labels.",
+        metavar="POINTS",
+        panel=_APPROXIMATE,
+    )
+    search_share: str | None = option(
+        None,
+        "The share of the samples that a fit or a search sees; the rest certify. Left out: what "
+        "the promise does not need, at least half.",
+        metavar="SHARE",
+        panel=_APPROXIMATE,
+    )
     objective: Literal["params", "macs", "bytes", "latency"] = option(
         "params", "With --method auto, what the head should be cheapest in.", panel=_APPROXIMATE
     )
@@ -196,6 +223,10 @@ def command(given: Options) -> int:
             method=given.method,
             keep=options.share("--keep", given.keep),
             max_error=options.share("--max-error", given.max_error),
+            keep_top=options.counted_share("--keep-top", given.keep_top),
+            within=options.counted_share("--within", given.within),
+            max_loss=options.points("--max-loss", given.max_loss),
+            search_share=options.share("--search-share", given.search_share),
             objective=given.objective,
             time_limit=given.time_limit,
         )

@@ -18,7 +18,8 @@ from onnxshare.comparison.promise import promise_of
 from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.rounds import Task, stricter_of
 from onnxshare.comparison.strategy import examine
-from onnxshare.comparison.tolerance import Tolerance, advice
+from onnxshare.comparison.target import Target
+from onnxshare.comparison.tolerance import NONE, advice, needs_labels
 from onnxshare.comparison.wider_graph import (
     quantizes,
     same_steps,
@@ -56,11 +57,15 @@ def compare(
     weights_moved: bool = False,
     keep: float | None = None,
     max_error: float | None = None,
+    keep_top: tuple[int, float] | None = None,
+    within: tuple[int, float] | None = None,
+    max_loss: float | None = None,
     map_input: Mapping[str, str] | None = None,
     map_output: Mapping[str, str] | None = None,
     outputs: Sequence[str] = (),
     input_shapes: InputShapes | None = None,
     dims: Dims | None = None,
+    counted: Target = NONE,
 ) -> Comparison:
     """Run two models on the same inputs and judge whether they are the same function.
 
@@ -87,10 +92,17 @@ def compare(
             lower bound; with real samples only.
         max_error: allow an approximation with this relative RMS error of every output; with real
             samples only.
+        keep_top: `(k, share)`: allow one whose k largest scores hold the class on this share of the
+            samples, by the same bound.
+        within: `(k, share)`: allow one whose class moves by at most k places on this share; for
+            classes that are ordered, such as ages.
+        max_loss: allow one that loses at most this share of accuracy, by its 95 % upper bound; the
+            samples need labels.
         map_input, map_output: names of A → those of B, where they differ.
         outputs: the outputs of A that are compared; all if empty.
         input_shapes, dims: sizes of inputs, by input or by symbol, that both models are compared
             at, and no others; as of `onnxshare.inspect`.
+        counted: what is counted of classes without being judged.
 
     Raises:
         ModelFileError, ModelError: a model cannot be read, or has inputs that are not tensors.
@@ -103,7 +115,7 @@ def compare(
         >>> print(found.verdict, found.passed)
         identical True
     """
-    tolerance = Tolerance(keep, max_error)
+    tolerance = Target(keep, max_error, keep_top, within, max_loss)
     tolerance.check()
     if tolerance and (samples is None or (isinstance(samples, Samples) and samples.random)):
         raise UsageError(
@@ -133,9 +145,11 @@ def compare(
     with Sessions({"A": left, "B": right}, chosen, run_limits, in_turn=in_turn) as sessions:
         promise, unkept = promise_of(*given)
         task = Task(left, right, sessions, seed, tuple(internal), count, budget)
-        task = replace(task, promise=promise, tolerance=tolerance, weights_moved=weights_moved)
+        task = replace(task, promise=promise, tolerance=tolerance)
+        task = replace(task, weights_moved=weights_moved, counted=counted)
         models = left.skeleton, right.skeleton
         inputs = _samples_for(*models, samples, count, seed, images, memory)
+        needs_labels(tolerance, inputs.labels is not None)
         found = Comparison.on(inputs, Verdict.IDENTICAL, _SAME)
         if not same:
             found = replace(examine(task, inputs), **sessions.costs())

@@ -11,6 +11,7 @@ import onnx
 from onnxshare.comparison.inner_tensors import first_divergence
 from onnxshare.comparison.results import Divergence
 from onnxshare.comparison.rounding_noise import EPSILON, NoiseMeter
+from onnxshare.comparison.target import Criterion
 from onnxshare.comparison.tensor_statistics import Tally, is_float
 from onnxshare.comparison.verdict import Judged, judge, upstream
 from onnxshare.errors import RuntimeFailure
@@ -66,6 +67,7 @@ class Measurement:
         internal: Sequence[str] = (),
         pairs: Mapping[str, str] | None = None,
         batch: int | None = None,
+        criteria: Sequence[Criterion] = (),
     ) -> None:
         """Open both models.
 
@@ -77,6 +79,7 @@ class Measurement:
             pairs: tensors inside A that those of B may stand for, under other names: they speak
                 for the models if they agree, and not against them if they do not.
             batch: samples per run; None for as many as suit their size.
+            criteria: what is counted of classes.
 
         Raises:
             RuntimeFailure: one of them cannot be loaded.
@@ -94,7 +97,7 @@ class Measurement:
         self._a = _open(sessions, "A", names)
         self._b = _open(sessions, "B", list(dict.fromkeys(self._names_b.values())))
         self._noise = NoiseMeter(a, self._a, seed=seed)
-        self._tallies = {name: Tally(name) for name in names}
+        self._tallies = {name: Tally(name, criteria) for name in names}
         specs = input_specs(a.skeleton)
         fed = [spec.name for spec in specs]
         floats = [spec.name for spec in specs if spec.dtype.kind in "fV"]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 import onnx
 
 from onnxshare.comparison.function_digest import function_digest
 from onnxshare.comparison.results import Comparison, OutputComparison
+from onnxshare.comparison.target import Criterion, Measure, Target, percent
+from onnxshare.errors import UsageError
 from onnxshare.io.load import Model
 
 #: The key of the promise in a model's `metadata_props`.
@@ -31,6 +33,7 @@ class Promise:
             where the outputs are not classes.
         sqnr_low: the centred SQNR in dB that outputs without classes should reach at least.
         classes, values: the outputs that each is promised of; empty for all of that kind.
+        target: what it promises of classes in other ways than by `agreement_low`.
         original, approximation: digests of the functions of the pair that it was made for; empty
             where it names none, and then it counts between no models.
     """
@@ -42,6 +45,7 @@ class Promise:
     values: tuple[str, ...] = ()
     original: str = ""
     approximation: str = ""
+    target: Target = field(default_factory=Target)
 
     def made_for(self, model: Model) -> bool:
         """Whether a model is the approximation that promises this; its weights are read."""
@@ -90,14 +94,31 @@ def _read(text: str | None) -> Promise | None:
             None if data.get(key) is None else float(data[key])
             for key in ("agreement_low", "sqnr_low")
         )
+        target = replace(_target(data), keep=None, max_error=None)
+        target.check()
         name = str(data.get("rewrite", "a rewrite"))
         classes, values = (tuple(map(str, data.get(key, ()))) for key in ("classes", "values"))
         pair = [str(data.get(key) or "") for key in ("original", "approximation")]
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, UsageError):
         return None
-    if (low is None and ratio is None) or not 0.0 <= (low or 0.0) <= 1.0:
+    if (low is None and ratio is None and not target.asked) or not 0.0 <= (low or 0.0) <= 1.0:
         return None
-    return Promise(name, low, ratio, classes, values, *pair)
+    return Promise(name, low, ratio, classes, values, pair[0], pair[1], target)
+
+
+def _target(data: Mapping[str, Any]) -> Target:
+    """What was requested of an approximation, as its fit or its promise notes it."""
+    pairs = {
+        key: None if data.get(key) is None else (int(data[key][0]), float(data[key][1]))
+        for key in ("keep_top", "within")
+    }
+    loss = data.get("max_loss")
+    return Target(
+        data.get("keep"),
+        data.get("max_error"),
+        **pairs,
+        max_loss=None if loss is None else float(loss),
+    )
 
 
 class Fit(TypedDict, total=False):
@@ -109,7 +130,7 @@ class Fit(TypedDict, total=False):
         certified_on: the number of others that what was requested was certified on.
         left_out_error: the largest leave-one-out error of its layers, where it has one.
         refined: whether a layer was refined as a classifier.
-        keep, max_error: what was requested, where that was certified.
+        keep, max_error, keep_top, within, max_loss: what was requested, where that was certified.
         classes, values: the outputs that it was asked of.
     """
 
@@ -120,6 +141,9 @@ class Fit(TypedDict, total=False):
     refined: bool
     keep: float
     max_error: float
+    keep_top: Sequence[float]
+    within: Sequence[float]
+    max_loss: float
     classes: list[str]
     values: list[str]
 
@@ -143,11 +167,14 @@ def make(comparison: Comparison, rewrite: str, fit: Fit) -> tuple[dict[str, Any]
     keep, most = fit.get("keep"), fit.get("max_error")
     rows, said = comparison.outputs, []
     worst = _by_agreement(_of(rows, fit.get("classes", ())))
-    if worst is not None and (keep is not None or most is None):
+    others = [item for item in _target(fit).criteria if item.kind != "keep"]
+    if worst is not None and (keep is not None or (most is None and not others)):
         figures, words = _of_classes(worst, keep)
         promise |= figures
         said.append(words)
-    if worst is None or most is not None:
+    found = {item: _least(rows, fit.get("classes", ()), item) for item in others}
+    said += [item.said(measure) for item, measure in found.items() if measure is not None]
+    if most is not None or (worst is None and not others):
         figures, words = _of_values(_by_sqnr(_of(rows, fit.get("values", ()))), most)
         promise |= figures
         said.append(words)
@@ -155,11 +182,13 @@ def make(comparison: Comparison, rewrite: str, fit: Fit) -> tuple[dict[str, Any]
         f"an approximation: on {comparison.samples} samples that it was not fitted to, "
         f"{', and '.join(said)}"
     )
-    kept = []
+    if others:
+        promise["kept"] = [measure.to_dict() for measure in found.values() if measure is not None]
+    kept = [item.words for item, m in found.items() if m is not None and m.low >= item.least]
     if keep is not None and promise.get("agreement_low", 0.0) >= keep:
-        kept.append(f"agreement ≥ {_percent(keep)}")
+        kept.append(f"agreement ≥ {percent(keep)}")
     if most is not None and promise["sqnr"] >= _decibels(most):
-        kept.append(f"relative error ≤ {_percent(most)}")
+        kept.append(f"relative error ≤ {percent(most)}")
     if kept:
         words += (
             f"; promised: {' and '.join(kept)} with 95 % confidence, {comparison.samples:,} samples"
@@ -192,10 +221,12 @@ def _decibels(error: float) -> float:
     return -20 * math.log10(error)
 
 
-def _percent(share: float) -> str:
-    """A share as it is promised: 99.0 %, 99.95 %."""
-    whole, _, digits = f"{share * 100:.4f}".rstrip("0").partition(".")
-    return f"{whole}.{digits or '0'} %"
+def missed(comparison: Comparison, fit: Fit) -> list[str]:
+    """What was requested of classes, other than that they stay, and is not shown."""
+    rows, names = comparison.outputs, fit.get("classes", ())
+    others = [item for item in _target(fit).criteria if item.kind != "keep"]
+    found = [(item, _least(rows, names, item)) for item in others]
+    return [item.words for item, m in found if m is None or m.low < item.least]
 
 
 def hold(rows: Sequence[OutputComparison], promise: Promise) -> tuple[bool, str]:
@@ -205,6 +236,8 @@ def hold(rows: Sequence[OutputComparison], promise: Promise) -> tuple[bool, str]
         found.append(_hold_classes(_by_agreement(_of(rows, promise.classes)), promise))
     if promise.sqnr_low is not None:
         found.append(_hold_values(_by_sqnr(_of(rows, promise.values)), promise))
+    for criterion in promise.target.criteria:
+        found.append(_hold_criterion(_least(rows, promise.classes, criterion), criterion))
     broken = [words for kept, words in found if not kept]
     words = "; ".join(broken or [words for _, words in found])
     return not broken, f"{promise.rewrite} is an approximation: {words}"
@@ -221,6 +254,13 @@ def _hold_classes(row: OutputComparison | None, promise: Promise) -> tuple[bool,
     )
 
 
+def _hold_criterion(found: Measure | None, criterion: Criterion) -> tuple[bool, str]:
+    if found is None:
+        return False, f"it promises {criterion.words}, and nothing shows that"
+    words = f"it {criterion.said(found)}, and {criterion.words} was promised"
+    return found.value >= criterion.least, words
+
+
 def _hold_values(row: OutputComparison | None, promise: Promise) -> tuple[bool, str]:
     assert promise.sqnr_low is not None
     if row is None or row.sqnr_centred_db is None:
@@ -234,6 +274,18 @@ def _hold_values(row: OutputComparison | None, promise: Promise) -> tuple[bool, 
 def _of(rows: Sequence[OutputComparison], names: Sequence[str]) -> Sequence[OutputComparison]:
     """The rows of these outputs; all where none of them was compared."""
     return [row for row in rows if row.name in names] or rows
+
+
+def _least(
+    rows: Sequence[OutputComparison], names: Sequence[str], criterion: Criterion
+) -> Measure | None:
+    """What is known of a criterion in the output that keeps it least; None if nothing is."""
+    known = [
+        row for row in _of(rows, names) if any(m.criterion == criterion.name for m in row.kept)
+    ]
+    known = [row for row in known if not row.internal] or known
+    found = [m for row in known for m in row.kept if m.criterion == criterion.name]
+    return min(found, key=lambda measure: measure.low, default=None)
 
 
 def _by_agreement(rows: Sequence[OutputComparison]) -> OutputComparison | None:

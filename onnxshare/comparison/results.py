@@ -11,6 +11,7 @@ from onnxshare.runtime.latency import Latency
 from onnxshare.support.dataclass_tools import Result
 
 if TYPE_CHECKING:
+    from onnxshare.comparison.target import Measure
     from onnxshare.samples.samples import Samples
 
 
@@ -66,6 +67,8 @@ class OutputComparison:
         confidence_low: its one-sided 95 % Clopper-Pearson lower bound.
         top5_agreement: share of samples with the same five largest classes, in any order.
         top5_confidence_low: its one-sided 95 % Clopper-Pearson lower bound.
+        kept: what was counted of classes, where that was requested: the mean outcome of each
+            criterion and its lower bound.
         channel_errors: error over tolerance of each channel; of more than 256 the largest of each
             of 256 groups of neighbors.
     """
@@ -87,6 +90,7 @@ class OutputComparison:
     top5_agreement: float | None = None
     top5_confidence_low: float | None = None
     channel_errors: tuple[float, ...] = ()
+    kept: tuple[Measure, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from onnxshare.comparison.inner_tensors import before_the_end
 from onnxshare.comparison.measure import Measurement
 from onnxshare.comparison.promise import Promise
 from onnxshare.comparison.results import Comparison, Verdict
-from onnxshare.comparison.tolerance import NONE, Tolerance
+from onnxshare.comparison.target import Criterion, Target
+from onnxshare.comparison.tolerance import NONE
 from onnxshare.comparison.verdict import Judged, decide, upstream
 from onnxshare.errors import RuntimeFailure, SamplesError
 from onnxshare.io.load import Model
@@ -35,6 +36,7 @@ class Task:
         budget: seconds that may be spent in double precision.
         promise: of the model that is an approximation of the other, if one is.
         tolerance: the error that is allowed.
+        counted: what is counted of classes in addition to what these two are about.
         weights_moved: whether the weights of B were shown to be those of A.
     """
 
@@ -46,8 +48,15 @@ class Task:
     count: int
     budget: float
     promise: Promise | None = None
-    tolerance: Tolerance = NONE
+    tolerance: Target = NONE
     weights_moved: bool = False
+    counted: Target = NONE
+
+    @property
+    def criteria(self) -> tuple[Criterion, ...]:
+        """What is counted of classes."""
+        given = (self.tolerance, self.counted, *([self.promise.target] if self.promise else ()))
+        return tuple(dict.fromkeys(item for target in given for item in target.criteria))
 
 
 @dataclass(frozen=True)
@@ -126,10 +135,10 @@ def _run(
 ) -> tuple[Measurement, list[Judged]]:
     """Run both; sample by sample where an output turns out to have one row for each run."""
     given = (task.a, task.b, samples, task.sessions, task.seed, task.internal, pairs)
-    run = Measurement(*given, batch=batch)
+    run = Measurement(*given, batch=batch, criteria=task.criteria)
     judged = run.judge()
     if run.few_rows and batch is None:
-        run = Measurement(*given, batch=1)
+        run = Measurement(*given, batch=1, criteria=task.criteria)
         judged = run.judge()
     return run, judged
 

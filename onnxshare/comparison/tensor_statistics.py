@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from onnxshare.comparison.target import Criterion, Measure
 from onnxshare.io.tensors import Array
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -49,30 +49,6 @@ class Spread:
 
 #: Outputs of up to this many elements per sample are judged element by element below rank 4.
 _MOST_ELEMENTS = 65_536
-
-
-@lru_cache(maxsize=256)
-def agreement_lower_bound(successes: int, trials: int, confidence: float = 0.95) -> float | None:
-    """Return the one-sided Clopper-Pearson lower bound of a proportion.
-
-    It is the p at which `successes` or more out of `trials` would still be seen with
-    probability 1 - `confidence` (Clopper and Pearson, Biometrika 26, 1934). None without trials.
-    """
-    if trials < 1:
-        return None
-    if successes < 1:
-        return 0.0
-    counts = np.arange(successes, trials + 1)
-    logs = np.array([math.lgamma(n + 1) for n in range(trials + 1)])
-    ways = logs[trials] - logs[counts] - logs[trials - counts]
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        p = (low + high) / 2
-        if p in (low, high):
-            break
-        tail = np.exp(ways + counts * math.log(p) + (trials - counts) * math.log1p(-p)).sum()
-        low, high = (p, high) if tail < 1 - confidence else (low, p)
-    return low
 
 
 def split_channels(array: Array) -> Floats:
@@ -126,9 +102,10 @@ class Tally:
         discrete: whether values jump by whole steps, which any channel may do once in a while.
     """
 
-    def __init__(self, name: str) -> None:
-        """Start with nothing seen of the tensor called `name`."""
+    def __init__(self, name: str, criteria: Sequence[Criterion] = ()) -> None:
+        """Start with nothing seen of the tensor called `name`; count outcomes for `criteria`."""
         self.name = name
+        self._outcomes = {item: np.zeros(3, np.int64) for item in criteria}  # 1, -1, all
         self.samples = 0
         self.bit_equal = True
         self.problem = ""
@@ -165,7 +142,7 @@ class Tally:
         self.bit_equal = self.bit_equal and same
         self.numeric = is_float(a)
         if not self.numeric:
-            self._add_exact(a, b, own)
+            self._add_exact(a, b, own, labels)
             return
         self.epsilon = _epsilon(a.dtype)
         self._add_classes(a, b, labels)
@@ -191,6 +168,15 @@ class Tally:
         if distance.size != self.error.size:
             return
         self.response = distance if self.response is None else np.maximum(self.response, distance)
+
+    @property
+    def measures(self) -> dict[Criterion, Measure]:
+        """What is known by criterion, of those that the tensor says something about."""
+        return {
+            item: item.measure(*map(int, counts))
+            for item, counts in self._outcomes.items()
+            if counts[2]
+        }
 
     @property
     def movement(self) -> Floats:
@@ -249,12 +235,27 @@ class Tally:
         self.bit_equal = False
         self.problem = self.problem or problem
 
-    def _add_exact(self, a: Array, b: Array, own: Sequence[Array]) -> None:
+    def _add_outcomes(
+        self, a: Array, b: Array, labels: Array | None, same: Array | None = None
+    ) -> None:
+        """Count the outcomes of scores `[N, classes]`; or of classes `[N, 1]`, of which it is known
+        where they are the `same`."""
+        one = same is not None
+        for item, counts in self._outcomes.items():
+            found = same if item.kind == "keep" else None
+            if found is None and not (one and a.shape[1] != 1):
+                found = item.outcomes(a[:, 0] if one else a, b[:, 0] if one else b, labels)
+            if found is not None:
+                counts += (int((found > 0).sum()), int((found < 0).sum()), len(found))
+
+    def _add_exact(self, a: Array, b: Array, own: Sequence[Array], labels: Array | None) -> None:
         wrong = a != b
         for other in own:  # an arg-max that the model's own rounding turns over
             if other.shape == a.shape:
                 wrong &= other == a
-        self.agree += int((~wrong).reshape(len(a), -1).all(axis=1).sum())
+        same = (~wrong).reshape(len(a), -1).all(axis=1)
+        self.agree += int(same.sum())
+        self._add_outcomes(a.reshape(len(a), -1), b.reshape(len(a), -1), labels, same)
         if wrong.any():
             self.only_values = self.only_values or not self.problem
             self._refuse(f"differs in {int(wrong.sum())} of {a.size} {a.dtype} values")
@@ -269,6 +270,7 @@ class Tally:
         if not self.classes:
             return
         best_a, best_b = rows.argmax(axis=1), b.reshape(len(b), -1).argmax(axis=1)
+        self._add_outcomes(rows, b.reshape(len(b), -1), labels)
         self.agree += int((best_a == best_b).sum())
         if self.classes > 5:
             self.agree_five += int((_five(rows) == _five(b.reshape(len(b), -1))).all(axis=1).sum())

@@ -39,8 +39,9 @@ import onnx
 
 from onnxshare.comparison.promise import Promise, hold
 from onnxshare.comparison.results import OutputComparison, Verdict
-from onnxshare.comparison.tensor_statistics import Floats, Tally, agreement_lower_bound
-from onnxshare.comparison.tolerance import NONE, Tolerance
+from onnxshare.comparison.target import Target, agreement_lower_bound
+from onnxshare.comparison.tensor_statistics import Floats, Tally
+from onnxshare.comparison.tolerance import NONE, tolerated
 from onnxshare.io.node_reader import reads
 from onnxshare.io.tensors import Array
 from onnxshare.support.option_text import option
@@ -113,6 +114,7 @@ def tolerances(tally: Tally) -> Floats:
 def judge(tally: Tally, *, internal: bool) -> Judged:
     """Measure one tensor's errors against its tolerances."""
     known: dict[str, Any] = {**tally.figures(), **_classes(tally)}
+    known["kept"] = tuple(tally.measures.values())
     if tally.problem or not tally.numeric or not tally.error.size:
         row = OutputComparison(tally.name, internal, live=tally.varied, **known)
         return Judged(tally, row, bool(tally.problem), np.zeros(0, dtype=np.bool_), np.zeros(0))
@@ -162,7 +164,7 @@ def decide(
     covers: Mapping[str, Sequence[str]],
     promise: Promise | None,
     random: bool,
-    tolerance: Tolerance = NONE,
+    tolerance: Target = NONE,
 ) -> tuple[Verdict, str]:
     """Return the verdict and the reason for it, in one sentence.
 
@@ -206,8 +208,8 @@ def decide(
     )
 
 
-def _tolerated(judged: Sequence[Judged], tolerance: Tolerance) -> tuple[Verdict, str]:
-    kept, words = tolerance.hold(judged)
+def _tolerated(judged: Sequence[Judged], tolerance: Target) -> tuple[Verdict, str]:
+    kept, words = tolerated(tolerance, judged)
     still = [item.row.name for item in judged if not (item.row.internal or item.tally.moves)]
     if kept and still:
         return Verdict.INCONCLUSIVE, _dead(judged, still)
@@ -222,6 +224,11 @@ def _approximate(judged: Sequence[Judged], promise: Promise, random: bool) -> tu
         return Verdict.INCONCLUSIVE, (
             f"{promise.rewrite} is an approximation, and random samples say nothing about it: "
             f"pass {option('--samples')}"
+        )
+    if promise.target.max_loss is not None and not any(sum(i.tally.right) for i in judged):
+        return Verdict.INCONCLUSIVE, (
+            f"{promise.rewrite} is an approximation that promises accuracy: pass "
+            f"{option('--samples')} with labels"
         )
     kept, words = hold([item.row for item in judged], promise)
     if kept and not any(item.lives for item in judged):

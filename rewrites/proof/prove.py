@@ -22,6 +22,7 @@ from onnxshare.comparison.function_digest import function_digest
 from onnxshare.comparison.inner_tensors import before_the_end
 from onnxshare.comparison.promise import PROMISE_KEY, Fit
 from onnxshare.comparison.promise import make as make_promise
+from onnxshare.comparison.promise import missed as missed_by
 from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.rounds import stricter_of
 from onnxshare.graph.editor import set_property
@@ -232,7 +233,7 @@ class Prover:
         rewritten, names = _comparable(original, result, changes, self.options)
         provider, seed, limits = self.provider, self.options.seed, self.run_limits
         run = partial(compare, provider=provider, seed=seed, count=self.count, run_limits=limits)
-        run = partial(run, weights_moved=moved)
+        run = partial(run, weights_moved=moved, counted=self.options.target)
         if self.large and all(change.site.exact for change in changes):
             stricter = stricter_of(original.skeleton, rewritten.skeleton)
             given = samples or random_samples(stricter, self.count, seed)
@@ -324,7 +325,7 @@ def _promise(
 ) -> tuple[Model, Comparison]:
     """Write what was measured on held-out samples into the model, as its promise."""
     promise, words = make_promise(comparison, "fc-to-gap", fit)
-    missed = []
+    missed = [f"less than {words} requested" for words in missed_by(comparison, fit)]
     if promise.get("agreement_low", 1.0) < fit.get("keep", 0.0):
         missed.append(f"less than the {fit['keep']:.2%} requested")
     if "max_error" in fit and promise["sqnr"] < -20 * log10(fit["max_error"]):

@@ -1,10 +1,10 @@
 """What is promised of an approximation, and how many samples that takes.
 
-Agreement of classes is a proportion: its lower bound is Clopper and Pearson's (1934), which holds
-at any number of samples. For values, with e_n² the squared error of sample n and s_n² its squared
-distance from the mean, the relative error t with t² = Σ e² / Σ s² is bounded by the largest t for
-which the mean of e_n² − t² s_n² is not clearly negative in a one-sided t-test (Fieller, 1954): that
-bound holds for many samples, not exactly for few.
+How sure it is what is kept of classes stands in `onnxshare/comparison/target.py`. For values, with
+e_n² the squared error of sample n and s_n² its squared distance from the mean, the relative error t
+with t² = Σ e² / Σ s² is bounded by the largest t for which the mean of e_n² − t² s_n² is not
+clearly negative in a one-sided t-test (Fieller, 1954): that bound holds for many samples, not
+exactly for few.
 
 Trying candidates on the same held-out samples until one passes would break promises more often
 than they say. A fixed sequence does not: an order is laid down before those samples are looked at,
@@ -18,55 +18,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, inf, log, sqrt
+from math import inf, sqrt
 from time import monotonic
 
 import numpy as np
 
-from onnxshare.comparison.tensor_statistics import agreement_lower_bound
+from onnxshare.comparison.target import CONFIDENCE, Criterion, Measure, agreement_lower_bound
+from onnxshare.comparison.target import Target as Target
 from onnxshare.io.tensors import Array
 from onnxshare.support.dataclass_tools import Result
 from rewrites.small_heads.sufficient_statistics import Floats
 
-#: How sure a promise is.
-CONFIDENCE = 0.95
-
 #: The one-sided quantile of the normal distribution at that.
 _QUANTILE = 1.6448536269514722
-
-
-@dataclass(frozen=True)
-class Target:
-    """What an approximation has to keep.
-
-    Attributes:
-        keep: the least share of samples on which the class stays the same; None without.
-        max_error: the largest relative RMS error of values; None without.
-    """
-
-    keep: float | None = None
-    max_error: float | None = None
-
-    @property
-    def asked(self) -> bool:
-        """Whether anything is requested."""
-        return self.keep is not None or self.max_error is not None
-
-    def kept_by(self, agreement: float | None, error: float | None) -> bool:
-        """Whether so much agreement and so large an error keep it."""
-        kept = self.keep is None or (agreement is not None and agreement >= self.keep)
-        small = self.max_error is None or (error is not None and error <= self.max_error)
-        return kept and small
-
-    @property
-    def words(self) -> str:
-        """What is requested, as text."""
-        parts = []
-        if self.keep is not None:
-            parts.append(f"agreement ≥ {percent(self.keep)}")
-        if self.max_error is not None:
-            parts.append(f"relative error ≤ {percent(self.max_error)}")
-        return " and ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -79,6 +43,7 @@ class Estimate(Result):
         agreement_low: its lower bound.
         error: the largest relative RMS error over the outputs of values; None without.
         error_high: its upper bound.
+        kept: what was measured of each criterion that is about classes.
     """
 
     samples: int
@@ -86,28 +51,54 @@ class Estimate(Result):
     agreement_low: float | None = None
     error: float | None = None
     error_high: float | None = None
+    kept: tuple[Measure, ...] = ()
+
+    def measure(self, criterion: Criterion) -> Measure | None:
+        """What is known of a criterion."""
+        if criterion.kind == "keep" and self.agreement is not None:
+            low = self.agreement_low or 0.0
+            return Measure(criterion.name, self.samples, self.agreement, low)
+        return next((item for item in self.kept if item.criterion == criterion.name), None)
 
     def reaches(self, target: Target) -> bool:
         """Whether the bounds, not just the estimates, keep the target."""
-        return target.kept_by(self.agreement_low, self.error_high)
+        return self._keeps(target, self.error_high, lambda measure: measure.low)
 
     def could_reach(self, target: Target) -> bool:
         """Whether the estimates keep the target, whatever their bounds."""
-        return target.kept_by(self.agreement, self.error)
+        return self._keeps(target, self.error, lambda measure: measure.value)
+
+    def _keeps(
+        self, target: Target, error: float | None, value: Callable[[Measure], float]
+    ) -> bool:
+        found = [(item, self.measure(item)) for item in target.criteria]
+        kept = all(measure is not None and value(measure) >= item.least for item, measure in found)
+        return kept and (
+            target.max_error is None or (error is not None and error <= target.max_error)
+        )
+
+    @property
+    def values(self) -> tuple[float, float]:
+        """How good it seems, to order by."""
+        least = min((item.value for item in self.kept), default=self.agreement or 0.0)
+        return (least, -(self.error or 0.0))
 
     @property
     def margin(self) -> tuple[float, float]:
         """How sure it is, to order by."""
-        return (self.agreement_low or 0.0, -(self.error_high or 0.0))
+        least = min((item.low for item in self.kept), default=self.agreement_low or 0.0)
+        return (least, -(self.error_high or 0.0))
+
+
+#: Samples that the bound on values wants.
+_VALUES = 30
 
 
 def samples_needed(target: Target) -> int:
-    """The fewest samples on which a promise can be kept: with not one class changed, n samples
-    prove an agreement of p where pⁿ ≤ 1 − confidence; the bound on values wants 30."""
-    needed = 1
-    if target.keep is not None and 0 < target.keep < 1:
-        needed = ceil(log(1 - CONFIDENCE) / log(target.keep))
-    return max(needed, 30 if target.max_error is not None else 1)
+    """The fewest samples on which a promise can be kept, with no outcome but the best; the bound on
+    values wants 30."""
+    least = 1 if target.max_error is None else _VALUES
+    return max([least, *(criterion.samples_needed for criterion in target.criteria)])
 
 
 def fixed_sequence(
@@ -130,10 +121,15 @@ def fixed_sequence(
 
 
 def estimate(
-    wanted: Mapping[int, Array], given: Mapping[int, Array], classes: frozenset[int]
+    wanted: Mapping[int, Array],
+    given: Mapping[int, Array],
+    classes: frozenset[int],
+    target: Target | None = None,
+    labels: Array | None = None,
 ) -> Estimate:
     """Compare a head's outputs with the original's, both per leaf `[N, F]`; of the leaves in
-    `classes` the largest output is what counts, the others give values."""
+    `classes` the largest output is what counts, the others give values. Of classes is measured
+    whether they agree, and what the target is about."""
     samples = len(next(iter(wanted.values())))
     same = np.ones(samples, np.bool_)
     errors = []
@@ -150,7 +146,28 @@ def estimate(
         agreement_lower_bound(agreed, samples, CONFIDENCE) if classes else None,
         worst[0] if worst else None,
         worst[1] if worst else None,
+        tuple(
+            measure
+            for item in (target.criteria if target else ())
+            if (measure := _measure(item, wanted, given, classes, labels)) is not None
+        ),
     )
+
+
+def _measure(
+    criterion: Criterion,
+    wanted: Mapping[int, Array],
+    given: Mapping[int, Array],
+    classes: frozenset[int],
+    labels: Array | None,
+) -> Measure | None:
+    """What is kept in all outputs of classes at once; None where that cannot be told."""
+    found = [criterion.outcomes(wanted[leaf], given[leaf], labels) for leaf in sorted(classes)]
+    known = [item for item in found if item is not None]
+    if not known or len(known) < len(found):
+        return None
+    least = np.minimum.reduce(known)
+    return criterion.measure(int((least > 0).sum()), int((least < 0).sum()), len(least))
 
 
 def _relative(wanted: Floats, given: Floats) -> tuple[float, float]:
@@ -185,10 +202,3 @@ def _t(count: int) -> float:
     "Handbook of Mathematical Functions", 26.7.5)."""
     z, free = _QUANTILE, count - 1
     return float(z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2))
-
-
-def percent(share: float) -> str:
-    """A share as it is promised: 99.0 %, 99.95 %."""
-    text = f"{share * 100:.4f}".rstrip("0")
-    whole, _, digits = text.partition(".")
-    return f"{whole}.{digits or '0'} %"

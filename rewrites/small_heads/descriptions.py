@@ -69,9 +69,9 @@ def values_words(chain: Chain, classes: frozenset[int]) -> list[str]:
 def measured(found: Estimate, target: Target) -> str:
     """What was measured and its bound, as text."""
     parts = []
-    if target.keep is not None and found.agreement is not None:
-        low = found.agreement_low or 0.0
-        parts.append(f"keeps the class of {found.agreement:.2%} (at least {low:.2%})")
+    for criterion in target.criteria:
+        measure = found.measure(criterion)
+        parts += [] if measure is None else [criterion.said(measure)]
     if target.max_error is not None and found.error is not None:
         high = found.error_high or 0.0
         parts.append(f"has a relative error of {found.error:.2%} (at most {high:.2%})")
@@ -97,7 +97,7 @@ def best_words(found: Search) -> str:
     if not tried:
         return f"no method makes it smaller{late}"
     # By the estimates, not the bounds: candidates were tried on different numbers of samples.
-    name, best = max(tried, key=lambda item: (item[1].agreement or 0.0, -(item[1].error or 0.0)))
+    name, best = max(tried, key=lambda item: item[1].values)
     return (
         f"of {len(tried)} tried on up to {found.samples:,} samples the best, {name}, "
         f"{measured(best, found.target)} on {best.samples:,}{late}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import inf
 from time import monotonic
+from typing import cast
 
 import numpy as np
 import onnx
@@ -63,14 +64,15 @@ def shrink(subject: Subject, site: Site, options: Options, fitting: Fitting) -> 
     if fitting.features is None or fitting.samples is None:
         raise Refusal("it is not exact, and there are no samples to fit it to")
     chain = chain_of(subject, head)
-    target = Target(options.keep, options.max_error)
+    target = options.target
     labelled = fitting.samples.labels is not None and options.max_error is None
-    classes = class_leaves(chain, asked=options.keep is not None or labelled)
+    classes = class_leaves(chain, asked=bool(target.criteria) or labelled)
     _check(chain, target, classes)
     check_scale(subject, fitting.features, fitting.warn)
     data = collect(chain, fitting.features, fitting.samples.count, classes)
     labels = fitting.samples.labels
-    check_head(data, labels, fitting.warn, promised=options.keep is not None)
+    data = replace(data, labels=labels)
+    check_head(data, labels, fitting.warn, promised=bool(target.criteria))
     deadline = inf if options.time_limit is None else monotonic() + options.time_limit
     task = _Task(site, options, fitting, data, target, deadline)
     if options.method != "auto":
@@ -84,14 +86,21 @@ def shrink(subject: Subject, site: Site, options: Options, fitting: Fitting) -> 
 def _check(chain: Chain, target: Target, classes: frozenset[int]) -> None:
     """Make sure that what is to be kept can be measured."""
     values = [chain.layers[leaf].result for leaf in chain.leaves if leaf not in classes]
-    if target.keep is not None and not classes:
+    asked = bool(target.criteria)
+    if asked and not classes:
         raise Refusal(
             f"its outputs are not classes: promise {option('--max-error')} instead of "
             + option("--keep")
         )
-    if target.keep is not None and values and target.max_error is None:
+    for criterion in target.criteria:
+        fewest = min(chain.layers[leaf].fc.out_features for leaf in classes)
+        if criterion.count >= fewest - (criterion.kind == "within"):
+            raise Refusal(f"it has {fewest} classes: {criterion.what} says nothing")
+        if criterion.paired and len(classes) > 1:
+            raise Refusal("it has several outputs of classes, and the labels are of one")
+    if asked and values and target.max_error is None:
         raise Refusal(f"'{values[0]}' gives values too: promise {option('--max-error')} too")
-    if target.max_error is not None and target.keep is None and classes:
+    if target.max_error is not None and not asked and classes:
         raise Refusal(
             f"its outputs are classes: promise {option('--keep')} instead of "
             + option("--max-error")
@@ -186,7 +195,8 @@ def _certify(task: _Task, model: onnx.ModelProto) -> Estimate:
         raise Refusal("there are no samples left to certify it on")
     measure = partial(measured_outputs, task.data.chain, task.data.classes, features)
     original = measure(task.data.chain.subject.graph.proto)
-    return estimate(original, measure(model), task.data.classes)
+    labels = task.fitting.held_out_labels
+    return estimate(original, measure(model), task.data.classes, task.target, labels)
 
 
 def _site(task: _Task, small: SmallHead) -> Site:
@@ -241,10 +251,7 @@ def _figures(task: _Task, small: SmallHead, certificate: Estimate | None) -> Fit
         figures["refined"] = any(layer.refined for layer in small.layers)
     if certificate is not None:
         figures["certified_on"] = certificate.samples
-        if task.target.keep is not None:
-            figures["keep"] = task.target.keep
-        if task.target.max_error is not None:
-            figures["max_error"] = task.target.max_error
+        figures |= cast("Fit", {k: v for k, v in asdict(task.target).items() if v is not None})
         figures |= kinds(task.data.chain, task.data.classes)
     return figures
 

@@ -3,45 +3,94 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from math import floor
+from math import ceil
 
 import numpy as np
 
+from onnxshare.comparison.target import CONFIDENCE, Criterion, Target
+from onnxshare.comparison.tolerance import needs_labels
 from onnxshare.errors import SamplesError, UsageError
 from onnxshare.samples.samples import Samples
 from onnxshare.support.option_text import option
+from onnxshare.support.progress import log
 from rewrites.base import Options
-from rewrites.small_heads.certificate import CONFIDENCE, Target, percent, samples_needed
+from rewrites.small_heads.certificate import samples_needed
 from rewrites.small_heads.methods import parse
 from rewrites.small_heads.search import OBJECTIVES
 
 #: Fewer samples leave nothing to fit and to hold out.
 MIN_SAMPLES = 8
 
-#: Share of the samples that a fit never sees, and on which it is measured: where nothing has to
-#: be promised, and where something has.
+#: The share of the samples that a fit never sees where nothing has to be promised; and the most
+#: where something has, as a search wants as many for the same bound.
 _HELD_OUT = 0.25
 _CERTIFIED = 0.5
 
 
 def split(samples: Samples, options: Options) -> tuple[Samples, Samples]:
-    """The samples to fit to, and the ones to measure on.
+    """The samples to fit to, and the ones to measure on: of a promise as many as it takes, half of
+    all at most, or what `search_share` leaves.
 
     Raises:
         SamplesError: there are too few, and how many are needed.
+        UsageError: accuracy is to be kept, and there are no labels.
     """
-    target = Target(options.keep, options.max_error)
+    target = options.target
+    needs_labels(target, samples.labels is not None)
     if samples.count < MIN_SAMPLES and not target.asked:
         raise SamplesError(
             f"{_held(samples)}, and a fit needs {MIN_SAMPLES}",
             "give more; a few hundred are a good start",
         )
-    held = max(1, round(samples.count * (_CERTIFIED if target.asked else _HELD_OUT)))
+    held = max(1, round(samples.count * _HELD_OUT))
     if target.asked:
-        needed = _enough(samples, target, searches=options.method == "auto")
-        held = max(needed, min(held, samples.count - MIN_SAMPLES))
+        held = _certifying(samples, options)
+    elif options.search_share is not None:
+        held = samples.count - round(samples.count * options.search_share)
+        held = min(max(1, held), samples.count - MIN_SAMPLES)
     order = np.random.default_rng(options.seed).permutation(samples.count)
     return samples.take(order[held:].tolist()), samples.take(order[:held].tolist())
+
+
+def _certifying(samples: Samples, options: Options) -> int:
+    """How many samples certify: so many that a head whose true figure is better than the promise by
+    a quarter of the gap to perfect is certified more often than not. Says, before any work, what a
+    head has to be like where there are fewer.
+
+    Raises:
+        SamplesError: they cannot prove the promise at all.
+    """
+    target, share = options.target, options.search_share
+    needed = _enough(samples, target, searches=options.method == "auto")
+    wanted = max([needed, *(_for_a_quarter(item) for item in target.criteria)])
+    held = round(samples.count * _CERTIFIED)
+    if target.max_error is None:
+        held = min(held, wanted)
+    if share is not None:
+        held = samples.count - round(samples.count * share)
+        if not needed <= held <= samples.count - MIN_SAMPLES:
+            raise UsageError(
+                f"{option('--search-share')} of {share:.0%} leaves {held} of {samples.count} "
+                f"samples, and to promise {target.words} takes at least {needed}, and "
+                f"{MIN_SAMPLES} others",
+                "leave it out, or give more samples",
+            )
+    held = max(needed, min(held, samples.count - MIN_SAMPLES))
+    if held < wanted:
+        worst = max(target.criteria, key=_for_a_quarter)
+        log(
+            f"of {held:,} samples that certify, {worst.most_missed(held):,} may differ to show "
+            f"{worst.words}: heads have to be much better than that; {wanted - held:,} samples "
+            "more would certify heads that are a little better"
+        )
+    return held
+
+
+def _for_a_quarter(criterion: Criterion) -> int:
+    """Samples on which a true figure better than the promised by a quarter of the gap to perfect
+    shows, by the normal approximation: 16 z² p / (1 − p)."""
+    share = 1 + criterion.least if criterion.paired else criterion.least
+    return ceil(16 * 1.645**2 * share / (1 - share))
 
 
 def _enough(samples: Samples, target: Target, *, searches: bool) -> int:
@@ -58,17 +107,18 @@ def _enough(samples: Samples, target: Target, *, searches: bool) -> int:
         raise SamplesError(
             f"{_held(samples)}; to promise {target.words} with {CONFIDENCE:.0%} confidence takes "
             f"at least {needed} that no fit has seen, and {why}",
-            f"give {needed + rest} or more (twice that leaves room for chance), or promise {less}",
+            f"give {needed + rest} or more, {needed + rest - samples.count} more than now (twice "
+            f"that leaves room for chance), or promise {less}",
         )
     return needed
 
 
 def _provable(count: int, target: Target) -> str:
     """The most that so many certified samples could prove, as text."""
-    if target.keep is None or count < 1:
+    if not target.criteria or count < 1:
         return "less"
-    share = floor((1 - CONFIDENCE) ** (1 / count) * 1000) / 1000
-    return f"less: these could prove at most {percent(share)}, and that if not one answer changes"
+    most = max(target.criteria, key=lambda item: item.samples_needed)
+    return f"less: these could prove {most.provable(count)}, and that if not one answer changes"
 
 
 def _held(samples: Samples) -> str:
@@ -90,12 +140,9 @@ def check_method(options: Options, names: Collection[str], *, given: bool) -> No
         )
     if options.method not in ("", "auto"):
         parse(options.method)
-    for name, value in (
-        (option("--keep"), options.keep),
-        (option("--max-error"), options.max_error),
-    ):
-        if value is not None and not 0 < value < 1:
-            raise UsageError(f"{name} is a share between 0 and 1, or a percentage", "such as 99%")
+    options.target.check()
+    if options.search_share is not None and not 0 < options.search_share < 1:
+        raise UsageError(f"{option('--search-share')} is a share between 0 and 1, such as 50%")
     if options.objective not in OBJECTIVES:
         raise UsageError(
             f"there is no objective '{options.objective}'", f"available: {', '.join(OBJECTIVES)}"
@@ -106,7 +153,7 @@ def check_method(options: Options, names: Collection[str], *, given: bool) -> No
         raise UsageError(
             f"{option('--time-limit')} ends a search", f"request one with {option('--method auto')}"
         )
-    if options.method == "auto" and options.keep is None and options.max_error is None:
+    if options.method == "auto" and not options.target.asked:
         raise UsageError(
             f"{option('--method auto')} searches for what keeps a promise",
             f"say which with {option('--keep 99%')} (classes) or {option('--max-error 5%')} "

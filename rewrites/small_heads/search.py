@@ -99,7 +99,9 @@ class CrossValidation:
             for leaf, values in predict(data, head, unseen).items():
                 given[leaf][unseen] = values
             predicted[unseen] = True
-            if target is not None and not estimate(wanted, given, data.classes).could_reach(target):
+            if target is None:
+                continue
+            if not estimate(wanted, given, data.classes, target, data.labels).could_reach(target):
                 break
         chosen = np.flatnonzero(predicted)
         return CrossValidated(
@@ -244,7 +246,8 @@ def _try(validation: CrossValidation, method: Method, target: Target, deadline: 
     chain = data.chain
     size = next(iter(chain.pieces(chain.roots[0]))).dtype.itemsize
     wanted = {leaf: data.results[leaf][tried.samples] for leaf in chain.leaves}
-    found = estimate(wanted, tried.outputs, data.classes)
+    labels = None if data.labels is None else data.labels[tried.samples]
+    found = estimate(wanted, tried.outputs, data.classes, target, labels)
     if validation.once(method):
         reaches = found.could_reach(target)
     else:

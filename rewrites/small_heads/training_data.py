@@ -32,12 +32,14 @@ class HeadData:
         maps: what its roots read, `[N, C, S]` in single precision (double for a double model).
         results: per layer its outputs `[N, F]`, biases added.
         classes: the leaves whose largest output is what counts.
+        labels: the right class of each sample, where it is known.
     """
 
     chain: Chain
     maps: Array = field(repr=False)
     results: Mapping[int, Array] = field(repr=False)
     classes: frozenset[int] = frozenset()
+    labels: Array | None = field(default=None, repr=False)
 
     @property
     def count(self) -> int:

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxshare.comparison.compare import compare
 from onnxshare.comparison.function_digest import function_digest
-from onnxshare.comparison.tensor_statistics import Tally, agreement_lower_bound, split_channels
+from onnxshare.comparison.target import agreement_lower_bound
+from onnxshare.comparison.tensor_statistics import Tally, split_channels
 from onnxshare.errors import ModelFileError, RuntimeFailure, SamplesError, UsageError
 from onnxshare.io.load import load
 from onnxshare.runtime import provider_probe

@@ -99,7 +99,7 @@ def test_too_few_samples_do_not_show_it() -> None:
     found = onnxshare.compare(scores(), scores(moved(0.001)), samples=few, keep=0.99)
     assert found.verdict == "different"
     assert "at least 86.09%" in found.reason
-    assert "299 if the class always stays" in found.reason
+    assert "299 if no answer changes" in found.reason
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ from statistics import median
 
 from rich.text import Text
 
+from onnxshare.comparison.target import Criterion
 from onnxshare.errors import printable
 from onnxshare.report import text_tools
 from onnxshare.report.compare import seconds
 from onnxshare.report.table import Cell, Column, Row, Table, named
 from onnxshare.runtime.latency import MARGIN
+from rewrites.small_heads.certificate import Estimate
 from rewrites.small_heads.search_result import Candidate, Search
 
 #: What stands in the last column of the chosen candidate.
@@ -24,7 +26,11 @@ def table(search: Search) -> Table:
         for item in search.candidates
         if item.estimate is not None
     ]
-    figures = ["100.0 %", "100.0 %"] * (search.target.keep is not None)
+    figures = [
+        cell
+        for item in search.target.criteria
+        for cell in ["0.0 %" if item.paired else "100.0 %"] * 2
+    ]
     figures += ["0.0 %", "0.0 %"] * (search.target.max_error is not None)
     if any(item.latency is not None for item in search.candidates):
         before = [item.latency.a for item in search.candidates if item.latency and item.latency.a]
@@ -64,8 +70,9 @@ def _certified(search: Search) -> list[Text]:
     for item in reversed(tested):
         assert item.certificate is not None
         bounds = []
-        if search.target.keep is not None:
-            bounds.append(f"at least {_percent(item.certificate.agreement_low)}")
+        for criterion in search.target.criteria:
+            least = _measured(item.certificate, criterion)[1]
+            bounds.append(f"{'change' if criterion.paired else ''} at least {least}".strip())
         if search.target.max_error is not None:
             bounds.append(f"error at most {_percent(item.certificate.error_high)}")
         passed = "chosen" if item.chosen else "keeps it" if item.certified else "failed"
@@ -97,8 +104,9 @@ def _timed(search: Search) -> list[Text]:
 
 def _titles(search: Search) -> list[str]:
     titles = []
-    if search.target.keep is not None:
-        titles += ["same class", "at least"]
+    for item in search.target.criteria:
+        named_ = {"keep": "same class", "keep_top": f"top {item.count}", "max_loss": "accuracy"}
+        titles += [named_.get(item.kind, f"within {item.count}"), "at least"]
     if search.target.max_error is not None:
         titles += ["error", "at most"]
     if any(item.latency is not None for item in search.candidates):
@@ -114,8 +122,8 @@ def _row(search: Search, item: Candidate) -> list[Cell]:
         text_tools.exact(params),
         f"{search.params_before / params:.3g}",
     ]
-    if search.target.keep is not None:
-        row += [_percent(estimate.agreement), _percent(estimate.agreement_low)]
+    for criterion in search.target.criteria:
+        row += _measured(estimate, criterion)
     if search.target.max_error is not None:
         row += [_percent(estimate.error), _percent(estimate.error_high)]
     if any(other.latency is not None for other in search.candidates):
@@ -130,6 +138,12 @@ def _latency(item: Candidate) -> list[str]:
         return ["–", "–"]
     low, high = found.ci95
     return [seconds(found.b), f"{low:.2f}-{high:.2f}"]
+
+
+def _measured(found: Estimate, criterion: Criterion) -> list[str]:
+    """What was measured of a criterion, and its lower bound."""
+    measure = found.measure(criterion)
+    return [_percent(value) for value in (measure.value, measure.low)] if measure else ["–", "–"]
 
 
 def _mark(item: Candidate) -> str:

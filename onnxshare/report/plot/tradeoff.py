@@ -77,12 +77,11 @@ def draw(heads: Sequence[tuple[str, Search]]) -> Picture:
 
 def _panel(name: str, search: Search) -> Iterator[Line | Dot | Words]:
     points = [_point(search, item) for item in search.candidates if item.estimate is not None]
-    classes = search.target.keep is not None
     chosen = search.chosen == "exact"
     exact = _Point("exact", search.params_before, 0.0, 0.0, "chosen" if chosen else "good", "exact")
     points.append(exact)
     frame = _frame(search, points)
-    what = "agreement" if classes else "relative error"
+    what = search.target.criteria[0].what if search.target.criteria else "relative error"
     yield Words(
         (_LEFT - 50, 26), f"Head of '{_short(name)}': parameters and {what}", "ink", 16, bold=True
     )
@@ -113,9 +112,15 @@ def _point(search: Search, item: Candidate) -> _Point:
     estimate = item.estimate
     assert estimate is not None
     params = item.params or 1
-    if search.target.keep is not None:
-        loss, bound = 1 - (estimate.agreement or 0.0), 1 - (estimate.agreement_low or 0.0)
-        words = f"agreement {1 - loss:.1%}, at least {1 - bound:.1%}"
+    if search.target.criteria:
+        first = search.target.criteria[0]
+        measure = estimate.measure(first)
+        best = 0.0 if first.paired else 1.0
+        loss, bound = (best - x for x in ((measure.value, measure.low) if measure else (0.0, 0.0)))
+        loss, bound = max(loss, 0.0), max(bound, 0.0)
+        words = f"{first.what} {loss:.1%}, at most {bound:.1%}"
+        if _shares(search):
+            words = f"{first.what} {1 - loss:.1%}, at least {1 - bound:.1%}"
     else:
         loss, bound = estimate.error or 0.0, estimate.error_high or 0.0
         words = f"error {loss:.1%}, at most {bound:.1%}"
@@ -129,12 +134,19 @@ def _point(search: Search, item: Candidate) -> _Point:
 
 
 def _target(search: Search) -> float:
-    target = search.target
-    return 1 - target.keep if target.keep is not None else target.max_error or 0.0
+    if not search.target.criteria:
+        return search.target.max_error or 0.0
+    least = search.target.criteria[0].least
+    return 1 - least if _shares(search) else -least
+
+
+def _shares(search: Search) -> bool:
+    """Whether shares that are kept are drawn, not errors or losses."""
+    return any(not item.paired for item in search.target.criteria[:1])
 
 
 def _frame(search: Search, points: Sequence[_Point]) -> _Frame:
-    classes = search.target.keep is not None
+    classes = _shares(search)
     small = [point.loss for point in points if point.loss > 0] + [_target(search)]
     least = 1 / search.samples if classes else min(small) / 4
     params = [log10(max(point.params, 1)) for point in points]
@@ -159,7 +171,7 @@ def _axes(frame: _Frame, search: Search) -> Iterator[Line | Words]:
         if value == 0 and last - y < _SMALL + 2:
             continue
         last = y
-        share = 1 - value if search.target.keep is not None else value
+        share = 1 - value if _shares(search) else value
         yield Line((_LEFT, y), (right, y), "grid")
         yield Words((_LEFT - 8, y + 4), _percent(share), "faint", _SMALL, "end")
     for power in range(floor(frame.left), ceil(frame.right) + 1):
@@ -182,7 +194,7 @@ def _axes(frame: _Frame, search: Search) -> Iterator[Line | Words]:
 
 def _marks(frame: _Frame, search: Search) -> list[float]:
     """Losses that may be marked."""
-    if search.target.keep is not None:
+    if _shares(search):
         return [1 - share for share in _AGREEMENTS]
     powers = range(floor(frame.low), ceil(frame.high) + 1)
     return [0.0, *(digit * 10.0**power for power in powers for digit in (1, 2, 5))]

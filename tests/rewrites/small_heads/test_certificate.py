@@ -7,7 +7,7 @@ from math import comb, inf, log
 import numpy as np
 import pytest
 
-from onnxshare.comparison.tensor_statistics import agreement_lower_bound
+from onnxshare.comparison.target import agreement_lower_bound, percent
 from onnxshare.errors import UsageError
 from onnxshare.runtime.latency import Latency
 from rewrites.small_heads.certificate import (
@@ -15,7 +15,6 @@ from rewrites.small_heads.certificate import (
     Target,
     estimate,
     fixed_sequence,
-    percent,
     samples_needed,
 )
 from rewrites.small_heads.methods import EXACT, Method, family, parse
