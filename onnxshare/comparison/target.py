@@ -176,8 +176,8 @@ class Criterion:
         """What was measured, and its bound, as text that follows a subject."""
         if self.paired:
             change = "loses" if found.value <= 0 else "gains"
-            value = f"{change} {points(abs(found.value))} of accuracy"
-            return f"{value} (at most {points(-found.low)} lost)"
+            value = f"{change} {abs(found.value) * 100:.2f} points of accuracy"
+            return f"{value} (at most {-found.low * 100:.2f} points lost)"
         value = {
             "keep": f"keeps the class of {found.value:.2%}",
             "keep_top": f"has the class among its first {self.count} on {found.value:.2%}",
