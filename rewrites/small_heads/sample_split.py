@@ -26,6 +26,14 @@ MIN_SAMPLES = 8
 _HELD_OUT = 0.25
 _CERTIFIED = 0.5
 
+#: How much better than the promise a head is that is certified more often than not, as a part of
+#: the gap to perfect: where samples abound, and before a user is told that there are few.
+_LEAST = 0.1
+_MOST = 0.25
+
+#: The one-sided quantile of the normal distribution at 95 %.
+_QUANTILE = 1.645
+
 
 def split(samples: Samples, options: Options) -> tuple[Samples, Samples]:
     """The samples to fit to, and the ones to measure on: of a promise as many as it takes, half of
@@ -54,18 +62,18 @@ def split(samples: Samples, options: Options) -> tuple[Samples, Samples]:
 
 def _certifying(samples: Samples, options: Options) -> int:
     """How many samples certify: so many that a head whose true figure is better than the promise by
-    a quarter of the gap to perfect is certified more often than not. Says, before any work, what a
-    head has to be like where there are fewer.
+    a tenth of the gap to perfect is certified more often than not. Says, before any work, what a
+    head has to be like where there are too few even for a quarter of it.
 
     Raises:
         SamplesError: they cannot prove the promise at all.
     """
     target, share = options.target, options.search_share
     needed = _enough(samples, target, searches=options.method == "auto")
-    wanted = max([needed, *(_for_a_quarter(item) for item in target.criteria)])
+    wanted = max([needed, *(_showing(item, _MOST) for item in target.criteria)])
     held = round(samples.count * _CERTIFIED)
     if target.max_error is None:
-        held = min(held, wanted)
+        held = min(held, max([needed, *(_showing(item, _LEAST) for item in target.criteria)]))
     if share is not None:
         held = samples.count - round(samples.count * share)
         if not needed <= held <= samples.count - MIN_SAMPLES:
@@ -77,7 +85,7 @@ def _certifying(samples: Samples, options: Options) -> int:
             )
     held = max(needed, min(held, samples.count - MIN_SAMPLES))
     if held < wanted:
-        worst = max(target.criteria, key=_for_a_quarter)
+        worst = max(target.criteria, key=lambda item: _showing(item, _MOST))
         log(
             f"of {held:,} samples that certify, {worst.most_missed(held):,} may differ to show "
             f"{worst.words}: heads have to be much better than that; {wanted - held:,} samples "
@@ -86,11 +94,11 @@ def _certifying(samples: Samples, options: Options) -> int:
     return held
 
 
-def _for_a_quarter(criterion: Criterion) -> int:
-    """Samples on which a true figure better than the promised by a quarter of the gap to perfect
-    shows, by the normal approximation: 16 z² p / (1 − p)."""
+def _showing(criterion: Criterion, part: float) -> int:
+    """Samples on which a true figure that is better than the promised by this part of the gap to
+    perfect shows, by the normal approximation: z² p / ((1 − p) part²)."""
     share = 1 + criterion.least if criterion.paired else criterion.least
-    return ceil(16 * 1.645**2 * share / (1 - share))
+    return ceil((_QUANTILE / part) ** 2 * share / (1 - share))
 
 
 def _enough(samples: Samples, target: Target, *, searches: bool) -> int:
@@ -107,8 +115,8 @@ def _enough(samples: Samples, target: Target, *, searches: bool) -> int:
         raise SamplesError(
             f"{_held(samples)}; to promise {target.words} with {CONFIDENCE:.0%} confidence takes "
             f"at least {needed} that no fit has seen, and {why}",
-            f"give {needed + rest} or more, {needed + rest - samples.count} more than now (twice "
-            f"that leaves room for chance), or promise {less}",
+            f"give {needed + rest} or more ({needed + rest - samples.count} more than now; twice as "
+            f"many leave room for chance), or promise {less}",
         )
     return needed
 
