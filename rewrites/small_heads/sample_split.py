@@ -112,11 +112,12 @@ def _enough(samples: Samples, target: Target, *, searches: bool) -> int:
     if samples.count < needed + rest:
         why = f"the search takes {rest} more" if searches else f"the fit takes {rest} more"
         less = _provable(min(samples.count // (1 + searches), samples.count - MIN_SAMPLES), target)
+        more = needed + rest - samples.count
         raise SamplesError(
             f"{_held(samples)}; to promise {target.words} with {CONFIDENCE:.0%} confidence takes "
             f"at least {needed} that no fit has seen, and {why}",
-            f"give {needed + rest} or more ({needed + rest - samples.count} more than now; twice as "
-            f"many leave room for chance), or promise {less}",
+            f"give {needed + rest} or more ({more} more than now; twice as many leave room for "
+            f"chance), or promise {less}",
         )
     return needed
 
