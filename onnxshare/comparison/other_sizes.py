@@ -1,4 +1,4 @@
-"""Rounds with other batches, sizes and integers, where the models leave them open."""
+"""Rounds with other batches, sizes, integers and NaN, where the models leave them open."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 
 from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.rounds import Round, Task, measure, stricter_of
-from onnxshare.comparison.tensor_statistics import close
+from onnxshare.comparison.tensor_statistics import close, is_float
 from onnxshare.errors import OutOfMemory, RuntimeFailure, SamplesError
 from onnxshare.graph.random_operators import random_tensors
 from onnxshare.samples.input_specs import batching, input_specs
+from onnxshare.samples.input_uses import input_uses
 from onnxshare.samples.random_samples import (
     INTEGERS,
     MORE,
@@ -33,6 +34,9 @@ _OTHERS = 8
 
 #: Samples of long sequences.
 _LONG_ONES = 3
+
+#: Of so many numbers one is NaN, where a model asks for it.
+_MISSING = 4
 
 #: Samples per run, where the models take any number.
 _BATCHES = (1, 2, 3)
@@ -143,11 +147,47 @@ def at_other_sizes(task: Task, last: Round) -> Round:
         same |= again.found.passed
     wide = [(WIDE,)] if open_integers(stricter, free=True) else []
     for integers in (*([INTEGERS] if open_integers(stricter) else []), *wide):
-        again, guess = _first_that_runs(small, integers)
+        again, _ = _first_that_runs(small, integers)
         if again is not None and (again.verdict is Verdict.DIFFERENT or again.found.failed_model):
-            words = f"with integers from {guess.integers[0]} to {guess.integers[1]}"
-            return again.saying(f"{words}: {again.found.reason}", Verdict.DIFFERENT)
+            words = f"with integers from {_range(again.samples)}: {again.found.reason}"
+            return again.saying(words, Verdict.DIFFERENT)
     return last.saying(f"{last.found.reason}; the same at other sizes") if same else last
+
+
+def at_other_integers(task: Task, last: Round) -> Round:
+    """Where 0 and 1 move nothing, other integers may; the last round where they do not either."""
+    stricter = stricter_of(task.a.skeleton, task.b.skeleton)
+    wide = [WIDE] if open_integers(stricter, free=True) else []
+    for guess in (*(INTEGERS if open_integers(stricter) else ()), *wide):
+        again, _ = _first_that_runs(task, (guess,))
+        if again is None or again.verdict is Verdict.INCONCLUSIVE:
+            continue
+        words = f"with integers from {_range(again.samples)}: {again.found.reason}"
+        return again.saying(words, Verdict.DIFFERENT if again.found.failed_model else None)
+    return last
+
+
+def _range(samples: Samples) -> str:
+    arrays = [array for array in samples.arrays.values() if array.dtype.kind in "iu"]
+    return f"{min(map(np.min, arrays))} to {max(map(np.max, arrays))}"
+
+
+def with_missing_values(task: Task, last: Round) -> Round:
+    """Once more with NaN among the numbers, where either model asks for NaN."""
+    protos = task.a.skeleton, task.b.skeleton
+    arrays = dict(last.samples.arrays)
+    random = np.random.default_rng(task.seed)
+    for name, array in last.samples.arrays.items():
+        if is_float(array) and any(input_uses(proto, name).missing for proto in protos):
+            gone = random.integers(0, _MISSING, array.shape) == 0
+            arrays[name] = np.where(gone, np.array(np.nan, array.dtype), array)
+    if all(arrays[name] is array for name, array in last.samples.arrays.items()):
+        return last
+    again = measure(task, replace(last.samples, arrays=arrays))
+    if again.verdict is Verdict.DIFFERENT or again.found.failed_model == "B":
+        words = f"with NaN for missing values: {again.found.reason}"
+        return again.saying(words, Verdict.DIFFERENT)
+    return last
 
 
 def _first_that_runs(task: Task, guesses: Sequence[Guess]) -> tuple[Round | None, Guess]:

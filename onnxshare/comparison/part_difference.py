@@ -392,7 +392,7 @@ def _unlike(a: _Alone, b: _Alone, values: dict[str, Array], moderate: bool, exac
     finite = np.isfinite(left) & np.isfinite(right)
     if moderate and (np.isfinite(left) & ~np.isfinite(right)).any():
         return True
-    error = np.abs(left - right)[finite]
+    error = np.abs(left[finite] - right[finite])
     unit = max(a.unit, float(np.finfo(one.dtype).eps))
     least = FACTOR * unit * np.abs(left[finite]).max(initial=0.0)
     if error.max(initial=0.0) <= least:

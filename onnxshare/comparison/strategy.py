@@ -4,12 +4,13 @@
 2. Random samples of other sizes, where a model cannot run at those that were guessed.
 3. Outputs that barely change: the tensors that go into the last operators (`inner_tensors.py`);
    integers and labels that take several values are evidence where these do not part.
-4. Still inconclusive, and the samples are random: the same ones larger or smaller, until outputs
-   live.
+4. Still inconclusive, and the samples are random: other integers, then the same ones larger or
+   smaller, until outputs live.
 5. Passed, on samples of very different scales: once more on the small ones alone, because what is
    rounding next to large numbers is an error next to small ones.
 6. Passed, with the batch open: runs of other batches. With random samples and sizes open: once
-   more at other sizes, odd and long ones among them; with open integers: others than 0 and 1.
+   more at other sizes, odd and long ones among them; with open integers: others than 0 and 1;
+   where a model asks for NaN, with that.
 7. Inconclusive, or different by little: in double precision, in a budget (`double_precision.py`).
 8. Passed: the weights are read. Where one layer's differ and nothing makes up for it
    (`weight_difference.py`), that is not a pass, and different if double precision shows it.
@@ -32,7 +33,13 @@ from onnxshare.comparison.double_precision import Doubt, difference_in_double, i
 from onnxshare.comparison.graph_parts import same_graphs, sides
 from onnxshare.comparison.inner_tensors import before_the_end
 from onnxshare.comparison.measure import small_samples
-from onnxshare.comparison.other_sizes import at_other_batches, at_other_sizes, at_sizes_that_run
+from onnxshare.comparison.other_sizes import (
+    at_other_batches,
+    at_other_integers,
+    at_other_sizes,
+    at_sizes_that_run,
+    with_missing_values,
+)
 from onnxshare.comparison.part_difference import part_difference
 from onnxshare.comparison.results import Comparison, Verdict
 from onnxshare.comparison.rounding_noise import EPSILON
@@ -83,6 +90,8 @@ def examine(task: Task, samples: Samples) -> Comparison:
     if last.verdict is Verdict.INCONCLUSIVE and (kind := _too_coarse(a)):
         return replace(last.found, reason=f"in {kind}, {_COARSE}")
     if last.verdict is Verdict.INCONCLUSIVE and samples.random:
+        last = at_other_integers(task, last)
+    if last.verdict is Verdict.INCONCLUSIVE and samples.random:
         last = _at_other_scales(task, last)
     if last.found.passed and not task.weights_moved:
         last = _on_small_ones(task, samples, last)
@@ -90,6 +99,8 @@ def examine(task: Task, samples: Samples) -> Comparison:
         last = at_other_batches(task, last)
     if last.found.passed and samples.random:
         last = at_other_sizes(task, last)
+    if last.found.passed and samples.random:
+        last = with_missing_values(task, last)
     if last.verdict is Verdict.DIFFERENT and not last.found.outputs:
         return last.found  # B does not run where A does
     if last.verdict in (Verdict.INCONCLUSIVE, Verdict.DIFFERENT):

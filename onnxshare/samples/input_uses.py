@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -46,12 +47,14 @@ class InputUses:
         numbers: the integers that it meets in the operators that read it.
         free: whether any integer will do: it decides no size, and looks up nothing.
         trees: the tree ensembles that read it.
+        missing: whether something that reads it asks for NaN, which stands for missing values.
     """
 
     rows: int | None
     numbers: tuple[int, ...]
     free: bool
     trees: tuple[onnx.NodeProto, ...]
+    missing: bool
 
 
 class _Stored:
@@ -89,10 +92,12 @@ def input_uses(proto: onnx.ModelProto, name: str) -> InputUses:
     """Find how the main graph uses an input; what subgraphs do with it is not followed."""
     stored, names, rows, trees = _Stored(proto), {name}, [], []
     numbers: set[int] = set()
+    missing = False
     for node in proto.graph.node:
         read_here = [place for place, value in enumerate(node.input) if value in names]
         if not read_here:
             continue
+        missing |= _asks_for_nan(node)
         if _carries(node) and read_here == [0]:
             names.update(node.output)
         elif node.op_type in _TREES:
@@ -101,7 +106,15 @@ def input_uses(proto: onnx.ModelProto, name: str) -> InputUses:
             rows += [size for place in read_here if (size := _bound(node, place, stored))]
             numbers.update(value for other in node.input for value in stored.integers(other))
     free = rows == [] and _is_free(proto, name)
-    return InputUses(min(rows, default=None), tuple(sorted(numbers)), free, tuple(trees))
+    return InputUses(min(rows, default=None), tuple(sorted(numbers)), free, tuple(trees), missing)
+
+
+def _asks_for_nan(node: onnx.NodeProto) -> bool:
+    given = {item.name: item for item in node.attribute}
+    if node.op_type == "Imputer":
+        return "replaced_value_float" in given and math.isnan(given["replaced_value_float"].f)
+    tracked = given.get("nodes_missing_value_tracks_true")
+    return node.op_type == "IsNaN" or (tracked is not None and any(tracked.ints))
 
 
 def _bound(node: onnx.NodeProto, place: int, stored: _Stored) -> int | None:

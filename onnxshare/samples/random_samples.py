@@ -34,6 +34,9 @@ _APART = 1e-3
 #: Of so many integers one is 0, the last one, or a number that the model compares with.
 _SPECIAL = 4
 
+#: The largest of random unsigned integers.
+_LARGEST_UNSIGNED = 2**32 - 1
+
 #: A long sequence, where nothing says how long one may be.
 _LONG = 300
 
@@ -276,8 +279,8 @@ def _integers(
     low, high = (known.min, known.max) if known.bits == 8 else guess.integers
     if guess == WIDE and not uses.free:
         low, high = Guess().integers
-    elif guess == WIDE and known.bits == 16:
-        low, high = known.min, known.max
+    elif guess == WIDE and (known.bits == 16 or known.min == 0):
+        low, high = known.min, _LARGEST_UNSIGNED
     if uses.rows is not None:
         low, high = 0, uses.rows - 1
     low, high = max(low, known.min), min(high, known.max)

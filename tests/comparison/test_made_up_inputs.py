@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import numpy_helper, parser
+from onnx import helper, numpy_helper, parser
 
 import onnxshare
 from onnxshare.runtime.limits import RunLimits
@@ -105,6 +105,34 @@ def at_batch(size: int) -> onnx.ModelProto:
         n=np.array([size]),
         f=np.ones(1, np.float32),
     )
+
+
+def bucket(width: int) -> onnx.ModelProto:
+    return looked_up("h = Div(x, k)", k=np.array(width))
+
+
+def imputed(last: float) -> onnx.ModelProto:
+    """What is missing in eight features is replaced."""
+    proto = dense("h = Relu(f)")
+    proto.opset_import.add(domain="ai.onnx.ml", version=3)
+    values: dict[str, Any] = {
+        "imputed_value_floats": [*map(float, range(7)), last],
+        "replaced_value_float": np.nan,
+    }
+    proto.graph.node.insert(
+        0, helper.make_node("Imputer", ["x"], ["f"], domain="ai.onnx.ml", **values)
+    )
+    return proto
+
+
+def tracking(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Trees that send what is missing down their first branches."""
+    tracks = helper.make_attribute("nodes_missing_value_tracks_true", [1] * 28)
+    proto.graph.node[1].attribute.append(tracks)
+    return proto
+
+
+MISSING = {"x": np.full((1, 8), np.nan, np.float32)}
 
 
 def no_padding(text: str, index: int) -> onnx.ModelProto:
@@ -278,6 +306,38 @@ WRONG: dict[str, Pair] = {
         model("(int64[N,6] x) => (int64[N,6] y) {a = Abs(x) y = Mul(a, two)}", two=np.array([2])),
         {"x": np.full((1, 6), -2)},
     ),
+    "uint32 read as int32": (
+        counted("h = Identity(x)", "uint32"),
+        counted("h = Cast<to=6>(x)", "uint32"),
+        {"x": np.full((1, 5), 4_000_000_000, np.uint32)},
+    ),
+    "a row for each of ten integers": (bucket(10), bucket(11), {"x": np.full((1, 5), 10)}),
+    "a hundredth of an integer": (
+        counted("h = Div(x, k)", k=np.array(100)),
+        counted("h = Div(x, k)", k=np.array(99)),
+        {"x": np.full((1, 5), 99)},
+    ),
+    "a missing value": (
+        dense("c = IsNaN(x) h = Where(c, k, x)", k=np.float32(0)),
+        dense("h = Identity(x)"),
+        MISSING,
+    ),
+    "another number for a missing value": (imputed(7.0), imputed(8.0), MISSING),
+    "trees that know of no missing values": (
+        tracking(forest("p")),
+        forest("q"),
+        {"x": MISSING["x"][:, :6]},
+    ),
+    "a branch that large sums take": (
+        model(
+            "(float[N,8] x) => (float[N,8] y) {s = ReduceSum<keepdims=0>(x) c = Greater(s, k) "
+            "y = If<then_branch = t () => (float[N,8] p) {p = Neg(x)}, "
+            "else_branch = e () => (float[N,8] q) {q = Identity(x)}>(c)}",
+            k=np.float32(1e7),
+        ),
+        model("(float[N,8] x) => (float[N,8] y) {y = Identity(x)}"),
+        {"x": np.full((1, 8), 1e7, np.float32)},
+    ),
 }
 
 #: Those that only the weights, or a part that runs alone, show.
@@ -404,6 +464,21 @@ RIGHT: dict[str, Pair] = {
         ),
         {"x": np.ones((2, 8), np.float32), "k": np.array([5])},
     ),
+    "integers that 0 and 1 do not move": (
+        counted("h = Div(x, k)", k=np.array(100)),
+        counted("a = Div(x, k) h = Div(a, k)", k=np.array(10)),
+        {"x": RANDOM.integers(-999, 999, (9, 5))},
+    ),
+    "bits and a quotient": (
+        counted('h = BitShift<direction="RIGHT">(x, k)', "uint32", k=np.array(3, np.uint32)),
+        counted("h = Div(x, k)", "uint32", k=np.array(8, np.uint32)),
+        {"x": RANDOM.integers(0, 2**32, (9, 5)).astype(np.uint32)},
+    ),
+    "an Imputer as Where": (
+        imputed(7.0),
+        dense("c = IsNaN(x) f = Where(c, k, x) h = Relu(f)", k=np.arange(8, dtype=np.float32)),
+        MISSING,
+    ),
 }
 
 
@@ -424,7 +499,9 @@ def agree(a: onnx.ModelProto, b: onnx.ModelProto, feed: dict[str, NDArray[Any]])
     except Exception:  # of ONNX Runtime, which has a class for each
         return False
     pairs = list(zip(expected, found, strict=True))
-    return all(p.shape == q.shape and np.allclose(p, q, atol=1e-5) for p, q in pairs)
+    return all(
+        p.shape == q.shape and np.allclose(p, q, atol=1e-5, equal_nan=True) for p, q in pairs
+    )
 
 
 @pytest.mark.parametrize("name", WRONG)
