@@ -75,7 +75,8 @@ def complete_methods(incomplete: str) -> list[str]:
     """What a shell may add where the method of a small head is named."""
     from rewrites.small_heads.methods import family
 
-    names = ["auto", *(method.name for method in family(3, 10, 64, (6, 6)))]
+    methods = (method.name for method in family(3, 10, 64, (6, 6)))
+    names = ["auto", "int8", *(name for item in methods for name in (item, f"{item}+int8"))]
     return [name for name in names if name.startswith(incomplete)]
 
 

@@ -84,8 +84,8 @@ class Options:
     method: str = option(
         "",
         "With --fc-to-gap, the small head to make: gap, grid:K, mask:R, depthwise, "
-        "collapse, stack:R, collapse+mask:R, mlp:H+separable:K … or auto, the cheapest that "
-        "keeps a promise.",
+        "collapse, stack:R, collapse+mask:R, mlp:H+separable:K …, with +int8 in 8 bits, int8 "
+        "(the head as it is in 8 bits), or auto, the cheapest that keeps a promise.",
         metavar="NAME",
         autocompletion=options.complete_methods,
         panel=_APPROXIMATE,

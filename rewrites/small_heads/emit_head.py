@@ -12,7 +12,8 @@
 
 Each fitted layer is one Gemm, or two where it is cut to low rank (a MatMul and a Gemm before
 version 11, when a Gemm must have a bias), in an mlp after a Gemm and a Relu; outputs get their old
-names.
+names. Weights in 8 bits come from a DequantizeLinear with a scale per output channel, and in a
+model of another type than single precision from a Cast after that.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from rewrites.head_as_maps.maps import is_plain, vector_to_old
 from rewrites.refusal import Refusal
 from rewrites.small_heads.fitted_head import FittedLayer, Hidden, SmallHead
 from rewrites.small_heads.head_layers import Chain, ChainLayer
+from rewrites.small_heads.int8_weights import check_int8, int8_of
 from rewrites.small_heads.spatial_weighting import Separable, Weighting
 from rewrites.small_heads.training_data import carried_map
 
@@ -56,7 +58,9 @@ def emit_head(small: SmallHead) -> Emitted:
     subject = chain.subject
     editor = Editor(subject.graph.proto, "fc-to-gap", subject.graph.model.payloads)
     builder, source = carried_map(chain, editor)
-    writer = _Writer(chain, builder.out)
+    if small.method.int8:
+        check_int8(chain)
+    writer = _Writer(chain, builder.out, int8=small.method.int8)
     if isinstance(small.weighting, Separable):
         pooled = writer.separable(source, small.weighting)
     else:
@@ -79,6 +83,8 @@ def check_head(small: SmallHead) -> None:
         Refusal: as of `emit_head`.
     """
     _leaving(small)
+    if small.method.int8:
+        check_int8(small.chain)
     for fitted in small.layers:
         if fitted.source >= 0:
             _rows(small.chain, small.chain.layers[fitted.target])
@@ -87,15 +93,31 @@ def check_head(small: SmallHead) -> None:
 class _Writer:
     """Emits the nodes of a small head, weights in the type of the head's own."""
 
-    def __init__(self, chain: Chain, out: Emitter) -> None:
+    def __init__(self, chain: Chain, out: Emitter, *, int8: bool) -> None:
         root = chain.roots[0]
-        self._chain, self._out = chain, out
+        self._chain, self._out, self._int8 = chain, out, int8
         self._node = chain.layers[root].fc.node
         self._opset = chain.subject.graph.opset
         self._dtype = next(iter(chain.pieces(root))).dtype
 
     def _store(self, values: Array, name: str) -> str:
         return self._out.constant(values.astype(self._dtype), name)
+
+    def _weight(self, rows: Array, name: str, *, transposed: bool = False) -> str:
+        """A weight, a row for each output channel; returns the name of it, or of its transpose."""
+        if not self._int8:
+            return self._store(rows.T if transposed else rows, name)
+        found = int8_of(rows)
+        inputs = [
+            self._out.constant(found.values.T if transposed else found.values, f"{name}_int8"),
+            self._out.constant(found.scale, f"{name}_scale"),
+        ]
+        axis = {"axis": int(transposed)}
+        wide = self._emit("DequantizeLinear", inputs, name, axis)
+        if self._dtype == np.float32:
+            return wide
+        to = onnx.helper.np_dtype_to_tensor_dtype(self._dtype)
+        return self._emit("Cast", [wide], f"{name}_cast", {"to": to})
 
     def weighting(self, source: str, weighting: Weighting) -> str:
         """What turns a map `[N, C, spatial…]` into features `[N, C·r]`; returns their name."""
@@ -109,7 +131,9 @@ class _Writer:
             if len(spatial) > 1:
                 shape = [0, self._chain.head.channels, weighting.rows.shape[1]]
                 source = self._reshape(source, shape)
-            source = self._emit("MatMul", [source, self._store(weighting.rows.T, f"{name}s")], name)
+            source = self._emit(
+                "MatMul", [source, self._weight(weighting.rows, f"{name}s", transposed=True)], name
+            )
         elif weighting.kind == "depthwise":
             assert weighting.rows is not None
             source = self._depthwise(source, weighting.rows, spatial, f"{name}_kernel", name)
@@ -122,7 +146,7 @@ class _Writer:
         if windows is not None:
             source, sizes = self._averaged(source, windows, f"{source}_grid"), windows.counts
         mixtures = weighting.channels.reshape(*weighting.channels.shape, *([1] * axes))
-        inputs = [source, self._store(mixtures, f"{name}_channels")]
+        inputs = [source, self._weight(mixtures, f"{name}_channels")]
         mixed = self._emit("Conv", inputs, f"{name}_mixed", {"kernel_shape": [1] * axes})
         weighted = self._depthwise(mixed, weighting.rows, sizes, f"{name}_masks", name)
         return self._emit("Flatten", [weighted], f"{name}_features", {"axis": 1})
@@ -136,13 +160,13 @@ class _Writer:
         self, source: str, rows: Array, spatial: tuple[int, ...], kernel: str, name: str
     ) -> str:
         """A convolution over the whole map, a kernel for each channel."""
-        stored = self._store(rows.reshape(len(rows), 1, *spatial), kernel)
+        stored = self._weight(rows.reshape(len(rows), 1, *spatial), kernel)
         shape = {"group": len(rows), "kernel_shape": list(spatial)}
         return self._emit("Conv", [source, stored], name, shape)
 
     def hidden(self, features: str, hidden: Hidden) -> str:
         """A Gemm and a Relu; returns the name of the rows `[N, units]`."""
-        weight = self._store(hidden.weight, f"{features}_weight")
+        weight = self._weight(hidden.weight, f"{features}_weight")
         bias = self._store(hidden.bias, f"{features}_bias")
         rows = self._emit("Gemm", [features, weight, bias], f"{features}_hidden", self._gemm)
         return self._emit("Relu", [rows], f"{features}_active")
@@ -156,9 +180,9 @@ class _Writer:
                 inputs = [features, self._store(factor.T, weight_name)]
                 features = self._emit("MatMul", inputs, name)
             else:
-                inputs = [features, self._store(factor, weight_name)]
+                inputs = [features, self._weight(factor, weight_name)]
                 features = self._emit("Gemm", inputs, name, {"transB": 1})
-        weight = self._store(fitted.factors[-1], weight_name)
+        weight = self._weight(fitted.factors[-1], weight_name)
         bias = self._store(fitted.bias, f"{layer.result}_bias")
         return self._emit("Gemm", [features, weight, bias], name, self._gemm)
 

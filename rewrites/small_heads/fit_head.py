@@ -11,6 +11,8 @@
   1505.06798).
 - Separable features, with or without a hidden layer behind them, have no closed form: they are
   distilled (`distillation.py`).
+
+What is stored in 8 bits is fitted in floats first (`int8_weights.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from rewrites.small_heads import spatial_weighting as spatial
 from rewrites.small_heads.distillation import distil, effort_for
 from rewrites.small_heads.fitted_head import FittedLayer, Hidden, SmallHead
 from rewrites.small_heads.head_layers import Chain
-from rewrites.small_heads.methods import Method
+from rewrites.small_heads.int8_weights import check_int8, in_int8, original
+from rewrites.small_heads.methods import INT8, Method
 from rewrites.small_heads.output_sensitivity import low_rank, mean_jacobian, output_probes
 from rewrites.small_heads.refine_classifier import refine
 from rewrites.small_heads.ridge import LinearFit, Ridge
@@ -75,12 +78,18 @@ class HeadFitter:
         Raises:
             Refusal: the method does not suit the head, or the fit fails.
         """
+        data, chosen = self._data, self._chosen
+        if method.int8:
+            check_int8(data.chain)
+            twin = replace(method, int8=False)
+            head = original(data) if method == INT8 else self.fit(twin, quick=quick)
+            return replace(in_int8(head, data, chosen), method=method)
         try:
             if method.taught:
                 return self._distilled(method, quick)
             fit = _Fit(self._shared, method)
             head = {"collapse": fit.collapse, "stack": fit.stack}.get(method.form, fit.first)()
-            return without_constants(head, self._data.maps, self._chosen)
+            return without_constants(head, data.maps, chosen)
         except ValueError as error:
             raise Refusal(f"the fit of '{method.name}' failed: {error}") from error
 

@@ -11,7 +11,7 @@ from onnxshare.io.tensors import Array
 from rewrites.small_heads.head_layers import Chain, ChainLayer
 from rewrites.small_heads.methods import Method
 from rewrites.small_heads.spatial_weighting import Separable, Weighting
-from rewrites.small_heads.sufficient_statistics import Floats
+from rewrites.small_heads.sufficient_statistics import Floats, blocks
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class FittedLayer:
         return self.bias.size + self.macs
 
     @property
+    def rows(self) -> int:
+        """Rows of its weight, which have a scale each where they are stored in 8 bits."""
+        return sum(len(factor) for factor in self.factors)
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates per sample."""
         return sum(factor.size for factor in self.factors)
@@ -49,7 +54,9 @@ class FittedLayer:
     def apply(self, features: Floats) -> Floats:
         """Its outputs `[N, F]` for features `[N, D]`."""
         for factor in self.factors:
-            features = features @ factor.T.astype(np.float64)
+            parts = blocks(len(factor), factor.shape[1])
+            given = [features @ factor[part].T.astype(np.float64) for part in parts]
+            features = np.concatenate(given, axis=1)
         return features + self.bias
 
 
@@ -69,6 +76,13 @@ class Hidden:
     def apply(self, features: Floats) -> Floats:
         """Its outputs `[N, units]` for features `[N, D]`."""
         return np.maximum(features @ self.weight.T + self.bias, 0)
+
+
+def weighting_matrices(weighting: Weighting | Separable) -> tuple[Array, ...]:
+    """The stored weights of a weighting, a row per output channel."""
+    if isinstance(weighting, Separable):
+        return weighting.channels, weighting.rows
+    return (weighting.rows,) if weighting.params and weighting.rows is not None else ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,19 @@ class SmallHead:
         """Weights and biases of everything that takes the place of the head's FCs."""
         parts = (self.weighting, *self.layers, *self.kept, *filter(None, (self.hidden,)))
         return sum(part.params for part in parts)
+
+    @property
+    def bytes(self) -> int:
+        """What storing all that takes; in 8 bits with a scale in single precision per row."""
+        size = self.chain.itemsize
+        if not self.method.int8:
+            return self.params * size
+        hidden = () if self.hidden is None else (self.hidden,)
+        floats = sum(part.bias.size for part in (*self.layers, *hidden))
+        rows = sum(layer.rows for layer in self.layers)
+        rows += sum(len(part) for part in weighting_matrices(self.weighting))
+        rows += sum(len(part.bias) for part in hidden)
+        return int(self.params - floats + size * floats + 4 * rows)
 
     @property
     def macs(self) -> int:

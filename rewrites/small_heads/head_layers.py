@@ -105,6 +105,11 @@ class Chain:
         return sum(layer.macs for layer in self.layers)
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of a weight."""
+        return int(next(self.pieces(self.roots[0])).dtype.itemsize)
+
+    @property
     def positions(self) -> int:
         """Positions of the map, S."""
         return prod(self.head.spatial)

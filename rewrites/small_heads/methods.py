@@ -1,6 +1,6 @@
 """The family of small heads, by name.
 
-A name is `FORM+WEIGHTING`:
+A name is `FORM+WEIGHTING`, with `+int8` where its weights are stored in 8 bits:
 
 - the weighting over space: `gap`, `grid:K` (average pooling to K windows along each axis),
   `mask:R` (R spatial weightings shared by all channels), `depthwise` (one weighting per channel),
@@ -14,15 +14,15 @@ spatial weighting, of the map as it is or, with `grid:G`, averaged to G windows 
 first. With `collapse`, or alone on a head of one FC, these features make one linear layer.
 
 So `mask:4`, `collapse`, `collapse+gap`, `stack:16`, `stack:12+mask:8`, `mlp:16+separable:24`,
-`mlp:16+separable:24+grid:4`.
-`exact` is the convolution over the whole map: nothing smaller.
+`mlp:16+separable:24+grid:4`, `stack:32+int8`. `int8` alone is the head as it is, its weights in 8
+bits. `exact` is the convolution over the whole map: nothing smaller.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 
 from onnxshare.errors import UsageError
@@ -33,7 +33,7 @@ _COUNTED = ("grid", "mask", "stack", "mlp", "separable")
 _NAMES = (
     "gap, grid:K, mask:R, depthwise, collapse, stack:R, collapse+gap, collapse+mask:R, "
     "stack:R+mask:R and so on, separable:K, collapse+separable:K, mlp:H+separable:K, "
-    "mlp:H+separable:K+grid:G, exact, auto"
+    "mlp:H+separable:K+grid:G, each with +int8, int8, exact, auto"
 )
 
 
@@ -42,12 +42,13 @@ class Method:
     """One member of the family.
 
     Attributes:
-        form: `first`, `collapse`, `stack`, `mlp` or `exact`.
+        form: `first`, `collapse`, `stack`, `mlp`, `original` (the FCs as they are) or `exact`.
         weighting: `gap`, `grid`, `mask`, `depthwise`, `separable` or `full`.
         count: windows per axis of a grid, masks, or separable features.
         rank: of the hidden layers of a stack, or the hidden units of an mlp.
         bins: windows per axis that the map is averaged to before separable features; 0 for all of
             it.
+        int8: whether its weights are stored in 8 bits.
     """
 
     form: str
@@ -55,6 +56,7 @@ class Method:
     count: int = 1
     rank: int = 0
     bins: int = 0
+    int8: bool = False
 
     @property
     def name(self) -> str:
@@ -64,7 +66,12 @@ class Method:
             self.weighting if self.weighting not in _COUNTED else f"{self.weighting}:{self.count}"
         )
         before = f"grid:{self.bins}" if self.bins else ""
-        words = ("" if form == "first" else form, "" if space == "full" else space, before)
+        words = (
+            "" if self.form in ("first", "original") else form,
+            "" if space == "full" else space,
+            before,
+            "int8" if self.int8 else "",
+        )
         return "+".join(filter(None, words))
 
     @property
@@ -80,9 +87,15 @@ class Method:
 
 EXACT = Method("exact", "full")
 
+#: The head as it is, its weights in 8 bits.
+INT8 = Method("original", "full", int8=True)
+
 
 def describe(method: Method) -> str:
     """A method as text."""
+    stored = ", weights in 8 bits" if method.int8 else ""
+    if method.form == "original":
+        return f"'{method.name}': the FCs as they are{stored}"
     space = {
         "gap": "global average pooling",
         "grid": f"average pooling to a grid of {method.count}",
@@ -99,7 +112,7 @@ def describe(method: Method) -> str:
         "stack": f"FCs of rank {method.rank}",
         "mlp": f"one hidden layer of {method.rank}",
     }[method.form]
-    return f"'{method.name}': {space}, {form}, fitted"
+    return f"'{method.name}': {space}, {form}, fitted{stored}"
 
 
 def parse(name: str) -> Method:
@@ -109,10 +122,13 @@ def parse(name: str) -> Method:
         return EXACT
     found: dict[str, int] = {}
     for part in name.split("+"):
-        match = re.fullmatch(r"([a-z]+)(?::([1-9][0-9]{0,5}))?", part)
+        match = re.fullmatch(r"([a-z]+|int8)(?::([1-9][0-9]{0,5}))?", part)
         if match is None or (match[1] in _COUNTED) != (match[2] is not None) or match[1] in found:
             raise problem
         found[match[1]] = int(match[2] or 1)
+    int8 = found.pop("int8", 0) > 0
+    if int8 and not found:
+        return INT8
     form = next((key for key in ("collapse", "stack", "mlp") if key in found), "first")
     rank = found.pop(form, 0)
     bins = found.pop("grid", 0) if "separable" in found else 0
@@ -124,7 +140,7 @@ def parse(name: str) -> Method:
         raise problem
     if form == "stack" and separable:
         raise problem
-    return Method(form, weighting, count, rank if form in _COUNTED else 0, bins)
+    return Method(form, weighting, count, rank if form in _COUNTED else 0, bins, int8)
 
 
 #: Positions that a large map is averaged to, about.
@@ -195,3 +211,23 @@ def _halves(most: int) -> list[int]:
     """Ranks below this, each about 1.4 times smaller, down to 2."""
     ranks = {round(most * 2 ** (-step / 2)) for step in range(1, 2 * most.bit_length())}
     return sorted((rank for rank in ranks if rank >= 2), reverse=True)
+
+
+#: Further ranks of a stack that a search for few bytes tries, per output of the head: in 8 bits a
+#: higher rank still costs less than a low one in floats.
+_MORE_RANKS = (3.2, 4.8)
+
+
+def stored_in_int8(methods: list[Method], outputs: int, objective: str) -> list[Method]:
+    """The methods that a search tries where 8 bits can be written: the head as it is in 8 bits too,
+    and for few bytes all of them in 8 bits. Arithmetic stays in floats, so that for the latency
+    none is."""
+    if objective == "latency":
+        return methods
+    if objective != "bytes":
+        return [INT8, *methods]
+    found = [replace(method, int8=True) for method in methods]
+    if any(method.form == "stack" for method in methods):
+        ranks = (round(outputs * factor) for factor in _MORE_RANKS)
+        found += [Method("stack", "full", 1, max(2, rank), int8=True) for rank in ranks]
+    return [INT8, *dict.fromkeys(found)]

@@ -216,6 +216,11 @@ def _notes(
     task: _Task, small: SmallHead, found: Search | None, certificate: Estimate | None
 ) -> tuple[str, ...]:
     notes = []
+    if small.method.int8:
+        before = task.data.chain.params * task.data.chain.itemsize
+        notes.append(
+            f"weights in 8 bits: {before:,} → {small.bytes:,} bytes, ÷{before / small.bytes:.3g}"
+        )
     if task.options.method:
         notes.append(task_words(task.data.chain, task.data.classes))
         notes += [] if task.target.asked else values_words(task.data.chain, task.data.classes)
@@ -246,7 +251,8 @@ def _notes(
 def _figures(task: _Task, small: SmallHead, certificate: Estimate | None) -> Fit:
     """What is written into the model in addition to the promise."""
     figures: Fit = {"method": small.method.name, "fitted_on": task.data.count}
-    if small.hidden is None:  # what is distilled has no leave-one-out error
+    # What is distilled, or as it was, has no leave-one-out error.
+    if small.hidden is None and small.method.form != "original":
         figures["left_out_error"] = max(layer.error for layer in small.layers)
         figures["refined"] = any(layer.refined for layer in small.layers)
     if certificate is not None:

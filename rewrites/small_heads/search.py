@@ -32,7 +32,8 @@ from rewrites.small_heads.descriptions import task_words, tried_words
 from rewrites.small_heads.emit_head import check_head
 from rewrites.small_heads.fit_head import HeadFitter
 from rewrites.small_heads.fitted_head import SmallHead
-from rewrites.small_heads.methods import Method, family
+from rewrites.small_heads.int8_weights import PER_CHANNEL
+from rewrites.small_heads.methods import INT8, Method, family, stored_in_int8
 from rewrites.small_heads.search_result import TOO_LATE, Candidate, Search
 from rewrites.small_heads.sufficient_statistics import blocks
 from rewrites.small_heads.training_data import HeadData
@@ -71,7 +72,7 @@ class CrossValidation:
 
     def once(self, method: Method) -> bool:
         """Whether a method is fitted only once, without the first part."""
-        return method.taught or self.data.chain.params >= _LARGE
+        return method.taught or method == INT8 or self.data.chain.params >= _LARGE
 
     def run(
         self, method: Method, target: Target | None = None, deadline: float = inf
@@ -89,11 +90,14 @@ class CrossValidation:
         wanted = {leaf: data.results[leaf] for leaf in chain.leaves}
         given = {leaf: values.astype(np.float64) for leaf, values in wanted.items()}
         heads, predicted = [], np.zeros(data.count, np.bool_)
-        for unseen, fitter in self._folds[: 1 if self.once(method) else None]:
+        folds = self._folds[: 1 if self.once(method) else None]
+        if method == INT8:  # nothing of it is fitted, so that all samples measure it
+            folds = [(np.arange(data.count), HeadFitter(data, np.arange(data.count)))]
+        for unseen, fitter in folds:
             if monotonic() >= deadline:
                 raise Refusal(TOO_LATE)
             head = fitter.fit(method, quick=True)
-            if head.params >= chain.params:
+            if head.bytes >= chain.params * chain.itemsize:
                 raise Refusal("it is no smaller than the head")
             heads.append(head)
             for leaf, values in predict(data, head, unseen).items():
@@ -133,12 +137,11 @@ def search(
     method's model against the original, and is wanted where that is the objective. Past the
     deadline (of `monotonic`) nothing more is tried."""
     chain = data.chain
-    methods = family(
-        max(len(chain.path(leaf)) for leaf in chain.leaves),
-        sum(chain.layers[leaf].fc.out_features for leaf in chain.leaves),
-        chain.head.channels,
-        chain.head.spatial,
-    )
+    outputs = sum(chain.layers[leaf].fc.out_features for leaf in chain.leaves)
+    depth = max(len(chain.path(leaf)) for leaf in chain.leaves)
+    methods = family(depth, outputs, chain.head.channels, chain.head.spatial)
+    if chain.subject.graph.opset >= PER_CHANNEL:
+        methods = stored_in_int8(methods, outputs, objective)
     found, validation = [], CrossValidation(data, seed)
     for place, method in enumerate(methods):
         report(f"trying {method.name}", place, len(methods))
@@ -244,7 +247,7 @@ def _try(validation: CrossValidation, method: Method, target: Target, deadline: 
     params = max(head.params for head in tried.heads)
     macs = max(head.macs for head in tried.heads)
     chain = data.chain
-    size = next(iter(chain.pieces(chain.roots[0]))).dtype.itemsize
+    size = max(head.bytes for head in tried.heads)
     wanted = {leaf: data.results[leaf][tried.samples] for leaf in chain.leaves}
     labels = None if data.labels is None else data.labels[tried.samples]
     found = estimate(wanted, tried.outputs, data.classes, target, labels)
@@ -252,4 +255,4 @@ def _try(validation: CrossValidation, method: Method, target: Target, deadline: 
         reaches = found.could_reach(target)
     else:
         reaches = found.samples == data.count and found.reaches(target)
-    return Candidate(method.name, params, macs, params * size, found, reaches=reaches)
+    return Candidate(method.name, params, macs, size, found, reaches=reaches)

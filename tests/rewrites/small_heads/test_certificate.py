@@ -17,7 +17,7 @@ from rewrites.small_heads.certificate import (
     fixed_sequence,
     samples_needed,
 )
-from rewrites.small_heads.methods import EXACT, Method, family, parse
+from rewrites.small_heads.methods import EXACT, INT8, Method, family, parse
 from rewrites.small_heads.search import by_cost, ladder, settle
 from rewrites.small_heads.search_result import Candidate, Search
 
@@ -100,6 +100,10 @@ NAMES = {
     "mlp:16+separable:24+grid:4": Method("mlp", "separable", 24, 16, 4),
     "separable:6": Method("first", "separable", 6),
     "collapse+separable:6+grid:2": Method("collapse", "separable", 6, 0, 2),
+    "int8": INT8,
+    "gap+int8": Method("first", "gap", int8=True),
+    "stack:32+int8": Method("stack", "full", 1, 32, int8=True),
+    "mlp:16+separable:24+int8": Method("mlp", "separable", 24, 16, int8=True),
     "exact": EXACT,
 }
 
@@ -117,6 +121,7 @@ def test_names_and_back(name: str) -> None:
         *("", "mask", "gap:2", "mask:-1", "mask:2+mask:3", "Collapse", "stack", "+", "mask:1e3"),
         *("mlp:8", "mlp:8+grid:4", "mlp:8+mask:4", "stack:2+separable:4", "mlp+separable:4"),
         *("mlp:8+separable:4+grid", "mlp:8+separable:4+mask:2", "mask:2+grid:4"),
+        *("int8:4", "int8+int8", "exact+int8", "int4"),
     ],
 )
 def test_no_names(name: str) -> None:

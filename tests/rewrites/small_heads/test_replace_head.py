@@ -433,8 +433,9 @@ def test_promise_is_certified_on_samples_that_the_search_never_saw(
 
 
 def test_what_cannot_be_kept_falls_back_to_exact() -> None:
-    """Random hidden layers: nothing smaller agrees on 99 % of random inputs."""
-    model = two_layers("Tanh")
+    """Random hidden layers: nothing smaller agrees on 99 % of random inputs, and at opset 12 there
+    is no scale per channel."""
+    model = two_layers("Tanh", 12)
     result = small(model, "auto", 700, keep=0.99)
     [change] = result.changes
     assert "not compressible within the promise" in change.site.detail
