@@ -276,10 +276,9 @@ class ReceptiveFields:
             "stride": [window.stride for window in windows],
             "start": [window.lows[0] for window in windows],
         }
-        told = dict.fromkeys(place.edges for place in places if place.edges)
-        if max([len(window.lows) for window in windows]) > 1:
-            told = {UNEVEN: None, **told}
-        return field, "; ".join(told) or None
+        uneven = any([len(window.lows) > 1 for window in windows])
+        told = [UNEVEN] * uneven + [place.edges for place in places if place.edges]
+        return field, "; ".join(dict.fromkeys(told)) or None
 
 
 _NO_IMAGE = Fields(None, NO_IMAGE, {})
