@@ -276,7 +276,7 @@ class ReceptiveFields:
             "stride": [window.stride for window in windows],
             "start": [window.lows[0] for window in windows],
         }
-        uneven = any([len(window.lows) > 1 for window in windows])
+        uneven = any(len(window.lows) > 1 for window in windows)
         told = [UNEVEN] * uneven + [place.edges for place in places if place.edges]
         return field, "; ".join(dict.fromkeys(told)) or None
 
