@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import onnx
 
-from onnxshare.analysis.heads.fully_connected import bias_elements
+from onnxshare.analysis.heads.fully_connected import (
+    FullyConnected,
+    bias_elements,
+    bias_node,
+)
 from onnxshare.analysis.heads.head import Head, Subject, probe
 from onnxshare.analysis.heads.search import find_heads
 from onnxshare.comparison.target import Target
@@ -285,8 +289,23 @@ def study(
 
 def head_params(graph: Graph, head: Head) -> int:
     """Parameters of all FCs of a head, their biases included."""
-    return sum(
-        layer.in_features * layer.out_features + bias_elements(graph, layer)
-        for layer in head.layers
-        if layer.stored
-    )
+    return fc_params(graph, [layer for layer in head.layers if layer.stored])
+
+
+def fc_params(graph: Graph, layers: Iterable[FullyConnected]) -> int:
+    """Parameters of some FCs, their biases included; a tensor that several read counts once."""
+    found: dict[object, int] = {}
+    for layer in layers:
+        weight = graph.source(layer.node.scope, layer.weight)
+        key = layer.node if weight is None else weight.key
+        found[key] = layer.in_features * layer.out_features
+        found[_bias(graph, layer)] = bias_elements(graph, layer)
+    return sum(found.values())
+
+
+def _bias(graph: Graph, layer: FullyConnected) -> object:
+    """What tells the bias of an FC from others: the stored tensor, or the node that adds it."""
+    added = bias_node(graph, layer)
+    names = [layer.bias] if layer.bias is not None else added.inputs if added is not None else []
+    keys = [stored.key for name in names if (stored := graph.source(layer.node.scope, name))]
+    return ("bias", *(keys or [layer.node]))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import helper
 
-from onnxshare.analysis.heads.fully_connected import bias_elements, nodes_of
+from onnxshare.analysis.heads.fully_connected import nodes_of
 from onnxshare.analysis.heads.head import (
     Head,
     Root,
@@ -32,7 +32,7 @@ from onnxshare.analysis.heads.head import (
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
 from onnxshare.support.option_text import option
-from rewrites.base import Change, Fitting, Options, Rewrite, Site
+from rewrites.base import Change, Fitting, Options, Rewrite, Site, fc_params
 from rewrites.edits.node_uses import quantized
 from rewrites.head_as_maps.fc_weights import bias_of, weight_pieces
 from rewrites.refusal import Refusal
@@ -106,11 +106,7 @@ class FcToGap(Rewrite):
         return [self._site(subject, head, options) for head in subject.heads]
 
     def _site(self, subject: Subject, head: Head, options: Options) -> Site:
-        before = sum(
-            root.layer.in_features * root.layer.out_features
-            + bias_elements(subject.graph, root.layer)
-            for root in head.roots
-        )
+        before = fc_params(subject.graph, [root.layer for root in head.roots])
         first = head.layers[0].node.name
         reason = head.refused
         if reason is None and head.shared:
@@ -128,8 +124,12 @@ class FcToGap(Rewrite):
         if options.method == "exact":
             words = "the convolution over the whole map"
             return Site(self.name, first, True, None, before, before, words, head)
-        spared = sum(plan.spared * plan.root.layer.out_features for plan in plans)
-        after = before - spared
+        spared: dict[object, int] = {}  # of each weight, however many FCs read it
+        for plan in plans:
+            layer = plan.root.layer
+            stored = subject.graph.source(layer.node.scope, layer.weight)
+            spared[stored.key if stored else layer.node] = plan.spared * layer.out_features
+        after = before - sum(spared.values())
         exact = constant_over_space(subject, head, plans)
         if exact == "no" and head.joined:
             why = f"its FC reads several feature maps, and {_DIFFERS}"
