@@ -31,6 +31,7 @@ from onnxshare.analysis.heads.head import (
 )
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
+from onnxshare.io.tensors import Array
 from onnxshare.support.option_text import option
 from rewrites.base import Change, Fitting, Options, Rewrite, Site, fc_params
 from rewrites.edits.node_uses import quantized
@@ -173,8 +174,9 @@ class FcToGap(Rewrite):
             return shrink(subject, site, options, fitting)
         editor = subject.editor(self.name)
         builder, plans = self._plan(subject, head, editor)
+        constants: dict[tuple[object, ...], str] = {}
         for plan in plans:
-            _emit_layer(builder, subject, plan)
+            _emit_layer(builder, subject, plan, constants)
         builder.finish()
         last = (nodes_of(subject.graph, plan.root.layer)[-1] for plan in plans)
         results = {node.outputs[0]: node.outputs[0] for node in last}
@@ -247,8 +249,11 @@ def constant_over_space(subject: Subject, head: Head, plans: list[_Plan]) -> str
     return answer
 
 
-def _emit_layer(builder: HeadBuilder, subject: Subject, plan: _Plan) -> None:
-    """Gemm on the pooled features, its output under the old name and in the old shape.
+def _emit_layer(
+    builder: HeadBuilder, subject: Subject, plan: _Plan, known: dict[tuple[object, ...], str]
+) -> None:
+    """Gemm on the pooled features, its output under the old name and in the old shape; equal
+    constants of several are stored once, as `known`.
 
     V = Σ_s W[f, c, s], which is S · w[f, c] where the weights are constant over space."""
     layer = plan.root.layer
@@ -259,11 +264,18 @@ def _emit_layer(builder: HeadBuilder, subject: Subject, plan: _Plan) -> None:
     dtype = helper.tensor_dtype_to_np_dtype(
         subject.probe.shapes.dtype(subject.graph.main, layer.data) or 1
     )
-    inputs = [plan.pooled, builder.out.constant(weight.astype(dtype), f"{layer.weight}_gap")]
+
+    def constant(values: Array, wanted: str) -> str:
+        key = values.shape, values.dtype, values.tobytes()
+        if key not in known:
+            known[key] = builder.out.constant(values, wanted)
+        return known[key]
+
+    inputs = [plan.pooled, constant(weight.astype(dtype), f"{layer.weight}_gap")]
     if bias is None and subject.graph.opset < 11:  # where Gemm must have one
         bias = np.zeros(layer.out_features, dtype)
     if bias is not None:
-        inputs.append(builder.out.constant(bias, f"{layer.node.outputs[0]}_bias"))
+        inputs.append(constant(bias, f"{layer.node.outputs[0]}_bias"))
     attributes: dict[str, object] = {"transB": 1}
     if subject.graph.opset < 7:
         attributes["broadcast"] = 1  # before opset 7 a bias had to ask for it

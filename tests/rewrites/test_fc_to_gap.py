@@ -427,3 +427,23 @@ def test_seed_changes_what_is_held_out(bundled: Path) -> None:
     ]
     assert models[0] == models[1]
     assert models[0] != models[2]
+
+
+def test_a_weight_that_several_fcs_read_is_counted_and_stored_once() -> None:
+    """6 FCs of 2 × (3 · 4) weights and 2 biases: 26 parameters, of which 2 × 3 + 2 are left."""
+    inits = [
+        numpy_helper.from_array(np.ones((2, 12), np.float32), "w"),
+        numpy_helper.from_array(np.ones(2, np.float32), "b"),
+        numpy_helper.from_array(np.ones((3, 1, 1, 1), np.float32), "k"),
+    ]
+    nodes = [onnx.helper.make_node("Conv", ["x", "k"], ["c"])]
+    nodes += [onnx.helper.make_node("Flatten", ["c"], ["f"])]
+    nodes += [onnx.helper.make_node("Gemm", ["f", "w", "b"], [f"y{i}"], transB=1) for i in range(6)]
+    value, float_ = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    outputs = [value(f"y{i}", float_, [1, 2]) for i in range(6)]
+    graph = onnx.helper.make_graph(nodes, "g", [value("x", float_, [1, 1, 2, 2])], outputs, inits)
+    opset = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
+    result = onnxshare.rewrite(model, "fc-to-gap", validate=False)
+    assert [(site.params_before, site.params_after) for site in result.sites] == [(26, 8)]
+    assert (result.before.params, result.after.params) == (26 + 3, 8 + 3)
