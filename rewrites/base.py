@@ -308,4 +308,4 @@ def _bias(graph: Graph, layer: FullyConnected) -> object:
     added = bias_node(graph, layer)
     names = [layer.bias] if layer.bias is not None else added.inputs if added is not None else []
     keys = [stored.key for name in names if (stored := graph.source(layer.node.scope, name))]
-    return ("bias", *(keys or [layer.node]))
+    return ("bias", *keys) if keys else ("bias", layer.node)
