@@ -16,11 +16,14 @@ from onnxshare.comparison.double_precision import BUDGET
 from onnxshare.comparison.interface import Interface, at_sizes
 from onnxshare.comparison.promise import promise_of
 from onnxshare.comparison.results import Comparison, Verdict
+from onnxshare.comparison.rounding_noise import working_epsilon
 from onnxshare.comparison.rounds import Task, stricter_of
 from onnxshare.comparison.strategy import examine
 from onnxshare.comparison.target import Target
 from onnxshare.comparison.tolerance import NONE, advice, needs_labels
 from onnxshare.comparison.wider_graph import (
+    HALF,
+    float_types,
     quantizes,
     same_steps,
     wider_graph,
@@ -158,6 +161,9 @@ def compare(
         if _may_be_a_step(found, left, right) and not (promise or tolerance):
             given_on = {"provider": provider, "seed": seed, "run_limits": run_limits}
             found = _unrounded(found, left, right, inputs, internal, budget=budget, **given_on)
+        elif found.verdict is Verdict.INCONCLUSIVE and float_types(left.skeleton) & HALF:
+            given_on = {"provider": provider, "seed": seed, "run_limits": run_limits}
+            found = _in_float32(found, left, right, inputs, internal, budget=budget, **given_on)
         if latency is not None and found.verdict is not Verdict.NOT_RUN:
             found = replace(found, latency=latencies(sessions, inputs, latency, seed))
         found = replace(found, provider=chosen.described, seed=seed)
@@ -200,15 +206,44 @@ def _unrounded(
     """Compare without rounding data, where both round it to the same steps; ONNX Runtime's own
     kernels for quantized weights round, too, and are left out with them."""
     whole = with_data(a), with_data(b)
-    old, new = (wider_graph(proto, rounding=False) for proto in whole)
-    if old is None or new is None or not same_steps(*whole):
+    wide = [wider_graph(proto, rounding=False) for proto in whole]
+    if not same_steps(*whole):
+        return found
+    return _as_wide(found, wide, samples, inside, _UNROUNDED, **how)
+
+
+_IN_FLOAT32 = "in float32, because the rounding of half precision would hide a wrong weight"
+
+
+def _in_float32(
+    found: Comparison, a: Model, b: Model, samples: Samples, inside: Sequence[str], **how: Any
+) -> Comparison:
+    """Compare in float32, where no rounding hides an error, what A computes in half precision, and
+    B no coarser."""
+    if working_epsilon(b.skeleton) > working_epsilon(a.skeleton):
+        return found
+    wide = [wider_graph(with_data(model)) for model in (a, b)]
+    return _as_wide(found, wide, samples, inside, _IN_FLOAT32, **how)
+
+
+def _as_wide(
+    found: Comparison,
+    wide: Sequence[onnx.ModelProto | None],
+    samples: Samples,
+    inside: Sequence[str],
+    words: str,
+    **how: Any,
+) -> Comparison:
+    """What was found, or that the functions agree when both round less."""
+    old, new = wide
+    if old is None or new is None:
         return found
     made = {name for node in old.graph.node for name in node.output}
     names = [name for name in inside if name in made]
     smooth = compare(old, new, samples=wider_samples(samples), tensors=names, **how)
     if not smooth.passed:
         return found
-    reason = f"{smooth.reason}; compared {_UNROUNDED}; as they are, {found.reason}"
+    reason = f"{smooth.reason}; compared {words}; as they are, {found.reason}"
     return replace(smooth, verdict=Verdict.EQUIVALENT, reason=reason)
 
 

@@ -490,3 +490,25 @@ def test_a_type_without_a_kernel_is_said_with_the_way_out() -> None:
     assert found.reason.startswith("model A: ")
     assert "Conv" in found.reason
     assert "choose another provider, or give the models in float32" in found.reason
+
+
+def in_half(op: str = "Relu", factor: float = 1.0) -> onnx.ModelProto:
+    """Two products in half precision; the middle, and a factor of one weight of the second."""
+    random = np.random.default_rng(3)
+    first, second = random.standard_normal((16, 32)), random.standard_normal((32, 8))
+    second[2, 5] *= factor
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g(float[N,16] x) => (float[N,8] y) '
+        f"{{h = Cast<to=10>(x) a = MatMul(h, V) r = {op}(a) b = MatMul(r, W) y = Cast<to=1>(b)}}"
+    )
+    stored = {"V": first.astype(np.float16), "W": second.astype(np.float16)}
+    model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in stored.items())
+    return model
+
+
+@pytest.mark.parametrize(("factor", "passed"), [(1.0, True), (1.01, False), (2.0, False)])
+def test_half_precision_is_judged_in_float32(factor: float, passed: bool) -> None:
+    """A slope of 0 on the left makes of LeakyRelu a Relu."""
+    found = compare(in_half(), in_half("LeakyRelu<alpha=0.0>", factor), provider="cpu")
+    assert ("compared in float32" in found.reason) == passed
+    assert found.passed is passed, found.reason
