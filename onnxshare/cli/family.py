@@ -22,7 +22,8 @@ class Options:
 
     models: list[Path] = argument(
         ...,
-        "The models, two or more; with --write one is enough where the folder holds a family.",
+        "The models, two or more, or a folder of them; with --write one is enough where the "
+        "folder holds a family.",
         metavar="MODEL",
     )
     every: bool = option(False, "List all weights, also those of one model alone.", "--all")
@@ -71,12 +72,21 @@ def command(given: Options) -> int:
             if getattr(given, name):
                 words = name.replace("_", "-")
                 raise UsageError(f"--{words} is about what is written", "add --write FOLDER")
-    read = {"a model that is read": given.models}
+    models = [path for given_path in given.models for path in _models_of(given_path)]
+    read = {"a model that is read": models}
     with options.report_to(given.out, read=read, force=given.force):
-        loaded = [
-            onnxshare.load(path, follow_symlinks=given.follow_symlinks) for path in given.models
-        ]
+        loaded = [onnxshare.load(path, follow_symlinks=given.follow_symlinks) for path in models]
         return _show(given, loaded) if given.write is None else _write(given, given.write, loaded)
+
+
+def _models_of(path: Path) -> list[Path]:
+    """A model, or those of a folder in the order of their names."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.glob("*.onnx"))
+    if not found:
+        raise UsageError(f"{path}: holds no .onnx file", "name a folder that does, or the models")
+    return found
 
 
 def _show(given: Options, loaded: list[Model]) -> int:

@@ -18,6 +18,7 @@ import pytest
 from onnx import numpy_helper
 
 import onnxshare
+from onnxshare.cli.main import run as command_line
 from tests.builders import fc, node, run
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -163,3 +164,13 @@ def test_words_about_models_that_share_nothing(bundled: Path, cli: Cli) -> None:
     """LeNet-5 and the VGG: 61,706 and 378,442 parameters."""
     ran = cli("family", str(bundled / "lenet5.onnx"), str(bundled / "vgg_small.onnx"))
     assert "The files hold 440,148 parameters; none is in two of them." in ran.stdout
+
+
+def test_a_folder_stands_for_the_models_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(__file__).parents[2] / "models" / "enas"
+    assert command_line(["family", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert command_line(["family", *map(str, sorted(folder.glob("*.onnx")))]) == 0
+    assert capsys.readouterr().out == shown
+    assert command_line(["family", str(folder.parents[1] / "docs")]) == 2
+    assert "holds no .onnx file" in capsys.readouterr().err
