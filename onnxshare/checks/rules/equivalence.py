@@ -65,9 +65,12 @@ def _min_agreement(subject: Subject, limit: float) -> Iterator[Problem]:
             return
     agreement = promise.agreement_low
     if agreement is None and limit > 0:
+        only = [promise.target.words] if promise.target else []
+        if promise.sqnr_low is not None:
+            only.append(f"{promise.sqnr_low:.1f} dB of signal over error")
         yield Problem(
             f"an approximation by {promise.rewrite} promises no agreement of classes, only "
-            f"{promise.sqnr_low:.1f} dB of signal over error",
+            f"{' and '.join(only)}",
             None,
             fix,
         )

@@ -96,13 +96,24 @@ def test_a_model_rewritten_approximately(
 
 
 @pytest.mark.parametrize(("limit", "found"), [(0.0, False), (0.01, True)])
-def test_an_approximation_that_promises_no_classes(limit: float, found: bool) -> None:
+@pytest.mark.parametrize(
+    ("promised", "words"),
+    [
+        ({"sqnr_low": 20.0}, "20.0 dB of signal over error"),
+        ({"keep_top": [5, 0.99]}, "class among the first 5 ≥ 99.0 %"),
+        ({"within": [2, 0.95], "sqnr_low": 20.0}, "class within 2 classes ≥ 95.0 % and 20.0 dB"),
+        ({"max_loss": 0.01}, "accuracy lost ≤ 1.0 points"),
+    ],
+)
+def test_an_approximation_that_promises_no_agreement(
+    promised: dict[str, object], words: str, limit: float, found: bool
+) -> None:
     of = subject()
     promise = of.model.skeleton.metadata_props.add(key=PROMISE_KEY)
-    promise.value = json.dumps({"rewrite": "fc-to-gap", "sqnr_low": 20.0})
+    promise.value = json.dumps({"rewrite": "fc-to-gap", **promised})
     problem = judge("min-agreement", limit, of)
     assert (problem is not None) is found
-    assert problem is None or "no agreement of classes, only 20.0 dB" in problem.message
+    assert problem is None or f"no agreement of classes, only {words}" in problem.message
 
 
 @pytest.mark.parametrize(("limit", "found"), [(0.09, True), (0.11, False)])
