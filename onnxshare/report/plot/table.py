@@ -38,6 +38,8 @@ def table(search: Search) -> Table:
     exact = search.chosen == "exact"
     mark = CHOSEN if exact else "keeps all"
     cells = ["exact", text_tools.exact(search.params_before), "1", *figures, "", mark]
+    if _in_bytes(search):
+        cells.insert(3, "")
     columns = [*named("method", "head params", "÷", *_titles(search), "on"), Column()]
     return Table(columns, [*rows, Row([*cells], "bold" if exact else "")], ruled=True)
 
@@ -102,8 +104,13 @@ def _timed(search: Search) -> list[Text]:
     return found + [Text(printable(f"not timed: {reason}")) for reason in reasons]
 
 
+def _in_bytes(search: Search) -> bool:
+    """Whether bytes are not as many times fewer as parameters, as of small heads in 8 bits."""
+    return any(item.method.endswith("+int8") and item.bytes for item in search.candidates)
+
+
 def _titles(search: Search) -> list[str]:
-    titles = []
+    titles = ["bytes"] if _in_bytes(search) else []
     for item in search.target.criteria:
         named_ = {"keep": "same class", "keep_top": f"top {item.count}", "max_loss": "accuracy"}
         titles += [named_.get(item.kind, f"within {item.count}"), "at least"]
@@ -122,6 +129,8 @@ def _row(search: Search, item: Candidate) -> list[Cell]:
         text_tools.exact(params),
         f"{search.params_before / params:.3g}",
     ]
+    if _in_bytes(search):
+        row.append(text_tools.exact(item.bytes or 0))
     for criterion in search.target.criteria:
         row += _measured(estimate, criterion)
     if search.target.max_error is not None:

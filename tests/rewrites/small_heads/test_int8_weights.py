@@ -9,12 +9,16 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from onnxshare.comparison.target import Target
 from onnxshare.io.load import load
+from onnxshare.report.plot.table import table
 from rewrites.base import study
 from rewrites.small_heads import search
+from rewrites.small_heads.certificate import Estimate
 from rewrites.small_heads.head_layers import chain_of
 from rewrites.small_heads.int8_weights import Moments, int8_of, rounded
 from rewrites.small_heads.methods import INT8, Method, family, stored_in_int8
+from rewrites.small_heads.search_result import Candidate, Search
 from tests.rewrites.checking import feeds, run
 from tests.rewrites.forms import K, Net
 from tests.rewrites.small_heads.test_replace_head import samples_for, small, two_layers
@@ -145,3 +149,11 @@ def test_what_a_search_tries_in_8_bits() -> None:
     assert all(method.int8 for method in for_bytes)
     assert len({method.name for method in for_bytes}) == len(for_bytes)
     assert Method("stack", "full", 1, 32, int8=True) in for_bytes
+
+
+@pytest.mark.parametrize(("method", "shown"), [("gap+int8", True), ("gap", False)])
+def test_a_search_among_heads_in_8_bits_shows_their_bytes(method: str, shown: bool) -> None:
+    tried = Candidate(method, 50, 40, 12345, Estimate(100, 1.0, 0.97))
+    found = table(Search(Target(keep=0.9), "", 100, 500, (tried,), "exact"))
+    assert ("12,345" in found.rows[0].cells) is shown
+    assert len({len(row.cells) for row in found.rows} | {len(found.columns)}) == 1
