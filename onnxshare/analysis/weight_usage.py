@@ -27,8 +27,9 @@ from onnxshare.analysis.sliced_weights import CUT_OR_JOIN, SIZES, Views
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node, Scope, Stored
 from onnxshare.graph.loop_values import loop_trips
-from onnxshare.graph.operator_traits import traits_of
+from onnxshare.graph.operator_traits import Effect, traits_of
 from onnxshare.io.node_reader import Operation
+from onnxshare.io.tensors import types
 from onnxshare.shapes.inference import Shapes
 
 #: The Add that gives an FC its bias: a bias is a parameter even where it is one number.
@@ -331,12 +332,37 @@ def _times(
 
 def _runs_over_batch(scope: Scope, steps: int, shapes: Shapes) -> bool:
     """Whether the steps of a loop are the samples of a fixed batch, or rows of them. As many steps
-    as samples may also be steps of all samples: the work of one sample is the same either way."""
+    as samples may also be steps of all samples: the work of one sample is the same either way.
+    Steps that need the one before are not samples."""
     batch = shapes.batch
-    if batch < 2 or not steps or steps % batch:
+    if batch < 2 or not steps or steps % batch or _needs_the_step_before(scope, shapes):
         return False
     sizes = (found.sizes for found in shapes.types_in(scope.path).values())
     return steps == batch or not any(item and item[0] == batch for item in sizes)
+
+
+_PRODUCTS = (Effect.PRODUCT, Effect.CONVOLUTION, Effect.RECURRENT, Effect.ATTENTION)
+_FLOATS = types("FLOAT DOUBLE FLOAT16 BFLOAT16")
+
+
+def _needs_the_step_before(scope: Scope, shapes: Shapes) -> bool:
+    """Whether a product in the body of a loop reads numbers that the step before has made; what
+    only gathers results, or counts, does not."""
+    assert scope.holder is not None
+    states = [value.name for value in scope.graph.input]
+    if scope.holder.op_type == "Loop":
+        states = states[2:]
+    elif scope.holder.op_type == "Scan":
+        states = states[: -int(scope.holder.attribute("num_scan_inputs", 1))]
+    else:
+        states = []
+    made = {name for name in states if shapes.dtype(scope, name) in _FLOATS}
+    for node in scope.nodes if made else ():
+        if not made.isdisjoint(node.inputs):
+            if traits_of(node).effect in _PRODUCTS:
+                return True
+            made.update(node.outputs)
+    return False
 
 
 def _scan_steps(holder: Node, shapes: Shapes) -> int | None:

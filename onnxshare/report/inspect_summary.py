@@ -32,7 +32,7 @@ def describe(report: Inspection, sizes: Sequence[str] = (), *, every: bool = Tru
         Text(printable(f"For {label}: {_peak(case)}."))
         for case, label in zip(report.sizes, sizes, strict=True)
     ][1:]
-    groups = [[head] for head in report.heads] if every else _alike(report.heads)
+    groups = [[head] for head in report.heads] if every else alike(report.heads)
     shown = groups if every else groups[:_HEADS]
     for group in shown:
         lines += _head(group, report)
@@ -45,7 +45,7 @@ def describe(report: Inspection, sizes: Sequence[str] = (), *, every: bool = Tru
 _QUOTED = re.compile("'[^']*'")
 
 
-def _alike(heads: Sequence[HeadFacts]) -> list[list[HeadFacts]]:
+def alike(heads: Sequence[HeadFacts]) -> list[list[HeadFacts]]:
     """The heads, those together that differ in names alone: the steps of an unrolled cell do."""
     groups: dict[object, list[HeadFacts]] = {}
     for head in heads:
@@ -150,7 +150,7 @@ def _head(heads: Sequence[HeadFacts], report: Inspection) -> list[Text]:
     many = f"{len(heads)} heads alike " if len(heads) > 1 else "Head "
     lines = [Text.assemble((many, "bold"), words)]
     for name, facts in head.rewrites.items():
-        command = _command(name, facts, heads, report)
+        command = rewrite_command(name, facts, heads, report)
         lines += _rewrite(name, facts, command)
         if len(heads) > 1 and " --node " in command and "refused" not in facts:
             lines.append(Text("      and so for the others: --all shows each command", "dim"))
@@ -172,12 +172,10 @@ def _chain(head: HeadFacts) -> str:
     return f"{chain} and {more} more" if more else chain
 
 
-def rewrite_command(name: str, facts: HeadOffer, head: HeadFacts, report: Inspection) -> str:
-    """The command that makes a rewrite which a head offers."""
-    return _command(name, facts, [head], report)
-
-
-def _command(name: str, facts: HeadOffer, heads: Sequence[HeadFacts], report: Inspection) -> str:
+def rewrite_command(
+    name: str, facts: HeadOffer, heads: Sequence[HeadFacts], report: Inspection
+) -> str:
+    """The command that makes a rewrite which heads offer that are alike, or one."""
     command = f"onnxshare rewrite {shlex.quote(report.model.path or 'MODEL')} --{name}"
     extra = "" if facts.get("exact") else " --method auto --keep 99% --samples FILE"
     return command + _only(heads, name, report.heads) + extra

@@ -325,6 +325,25 @@ def test_steps_of_a_scan(opset: int, steps: int, batch: int, states: int) -> Non
     assert (report.totals.macs, report.warnings) == (steps * 64, ())
 
 
+@pytest.mark.parametrize("needed", [True, False])
+@pytest.mark.parametrize("sums", ["Add", "Max"])
+def test_a_state_of_a_loop_over_axis_0(needed: bool, sums: str) -> None:
+    """Four steps of 8·8. Where a product reads what the step before has made they are time, and all
+    of one sample; where that is only added up they may be samples, and one has one."""
+    nodes = [node("Identity", "ok", "on"), node("Gather", "x at", "row", axis=0)]
+    nodes += [node("Add", "row h", "u"), node("MatMul", "u w", "h2"), node("Relu", "h2", "o")]
+    if not needed:
+        nodes[2:] = [node("MatMul", "row w", "o"), node(sums, "o h", "h2")]
+    inputs = [info("at", [], TensorProto.INT64), info("ok", [], TensorProto.BOOL)]
+    outputs = [info("on", [], TensorProto.BOOL), info("h2", None), info("o", None)]
+    body = helper.make_graph(nodes, "body", [*inputs, info("h", [1, 8])], outputs)
+    stored = [tensor("w", 8, 8), constant("rows", 4), constant("go", True, np.bool_)]
+    outer = node("Loop", "rows go h0", "last y", body=body)
+    stored.append(constant("h0", np.zeros((1, 8)), np.float32))
+    report = onnxshare.inspect(model([outer], {"x": [4, 1, 8]}, ["y"], stored, opset=17))
+    assert report.totals.macs == (4 * 64 if needed else 64)
+
+
 @pytest.mark.parametrize(("batch", "steps"), [(1, 6), (2, 6), (2, 2), (3, 2)])
 def test_steps_of_a_loop_over_all_samples(batch: int, steps: int) -> None:
     """Each step is of the whole batch: a sample has all of them."""

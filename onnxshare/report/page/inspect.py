@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from pathlib import PurePath
@@ -13,6 +14,7 @@ from onnxshare.errors import printable
 from onnxshare.report import text_tools
 from onnxshare.report.inspect import make_table, title
 from onnxshare.report.inspect_summary import (
+    alike,
     describe_equal,
     memory,
     rewrite_command,
@@ -51,6 +53,7 @@ def as_html(report: Inspection) -> str:
     first, *others = (line.plain for line in title(report))
     path = report.model.path or "model"
     name = PurePath(path).name
+    groups = alike(report.heads)
     return render(
         "inspect",
         title=name,
@@ -60,8 +63,8 @@ def as_html(report: Inspection) -> str:
         areas=[(area, charts.AREAS[area]) for area in areas_of(report)],
         treemap=_treemap(report),
         legend=LEGEND,
-        heads=[_head(head, report) for head in report.heads[:_HEADS]],
-        more_heads=_more(len(report.heads) - _HEADS),
+        heads=[_head(group, report) for group in groups[:_HEADS]],
+        more_heads=_more(sum(map(len, groups[_HEADS:]))),
         scatter=chart(charts.scatter(report)),
         memory=_charts_of_memory(report),
         modules=modules_table(report),
@@ -225,7 +228,9 @@ def _more(count: int) -> str:
     return f"{count} more heads are not drawn here." if count > 0 else ""
 
 
-def _head(head: HeadFacts, report: Inspection) -> dict[str, Any]:
+def _head(heads: Sequence[HeadFacts], report: Inspection) -> dict[str, Any]:
+    """Heads that are alike, or one: what is shown of the first, and how many there are."""
+    head = heads[0]
     most = max(layer.params for layer in head.fcs)
     layers = [
         {
@@ -237,12 +242,13 @@ def _head(head: HeadFacts, report: Inspection) -> dict[str, Any]:
         }
         for layer in head.fcs
     ]
+    many = f" and {len(heads) - 1} alike" if len(heads) > 1 else ""
     return {
-        "feature_map": head.feature_map,
+        "feature_map": head.feature_map + many,
         "map": "×".join(map(str, (head.channels, *head.spatial))),
         "layout": head.layout,
         "layers": layers,
-        "offers": [_offer(name, facts, head, report) for name, facts in head.rewrites.items()],
+        "offers": [_offer(name, facts, heads, report) for name, facts in head.rewrites.items()],
     }
 
 
@@ -252,7 +258,9 @@ _APPROXIMATE = (
 )
 
 
-def _offer(name: str, facts: HeadOffer, head: HeadFacts, report: Inspection) -> dict[str, Any]:
+def _offer(
+    name: str, facts: HeadOffer, heads: Sequence[HeadFacts], report: Inspection
+) -> dict[str, Any]:
     if "refused" in facts:
         words = "Nothing to do" if facts.get("nothing_to_do") else "Not here"
         return {"name": f"--{name}", "refused": f"{words}: {facts['refused']}", "kind": ""}
@@ -268,5 +276,5 @@ def _offer(name: str, facts: HeadOffer, head: HeadFacts, report: Inspection) -> 
         "after": text_tools.exact(after) + (f" ({smaller})" if smaller else ""),
         "share": min(after / before, 1.0) if before else 1.0,
         "words": words,
-        "command": rewrite_command(name, facts, head, report),
+        "command": rewrite_command(name, facts, heads, report),
     }

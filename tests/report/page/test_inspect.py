@@ -16,6 +16,7 @@ import onnxshare
 from onnxshare.report.page.inspect import as_html, change, figures, page_data
 from tests.builders import model, node, tensor
 from tests.report.page.test_document import HOSTILE, Parsed
+from tests.report.test_inspect_summary import steps
 
 Cli = Callable[..., CompletedProcess[str]]
 
@@ -138,3 +139,11 @@ def test_a_model_is_never_replaced(cli: Cli, lenet_path: Path, option: str) -> N
     assert len(ran.stderr.splitlines()) == 1
     assert lenet_path.read_bytes() == before
     assert target.read_bytes() == before
+
+
+def test_heads_that_are_alike_are_one() -> None:
+    """Seven columns of one map, each through an FC of the same sizes."""
+    page = as_html(onnxshare.inspect(steps()))
+    assert page.count('data-view="head"') == 1
+    assert "Head after column0 and 6 alike" in page
+    assert "more head" not in page
