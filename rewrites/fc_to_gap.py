@@ -52,10 +52,8 @@ _ROUNDING = 4
 _DIFFERS = "its weights differ over space"
 
 
-_IN_FLOAT = (
-    "the new one is written in float. For integers, quantize the new model again, for example "
-    "with quantize_static or quantize_dynamic of onnxruntime.quantization"
-)
+#: Methods that are not names of a head of their own.
+_UNNAMED = ("", "auto")
 
 
 @dataclass(frozen=True)
@@ -153,12 +151,17 @@ class FcToGap(Rewrite):
             Refusal: the site is not exact and there are no samples to fit to.
         """
         change = self._change(subject, site, options, fitting)
-        if options.method == "exact":
+        if options.method == "exact" or _in_integers(change):
             return change
-        graph = subject.graph
+        graph, method = subject.graph, "gap" if options.method in _UNNAMED else options.method
+        way = option(f"--method {method}+int8")
         layers = (root.layer for root in site.target.roots)
         named = [x.node.name for x in layers if quantized(graph, x.node.scope, x.weight)]
-        said = tuple(f"the weight of '{name}' was in integers: {_IN_FLOAT}" for name in named)
+        said = tuple(
+            f"the weight of '{name}' was in integers, and the new one is in float: {way} writes it "
+            "in 8 bits"
+            for name in named
+        )
         return replace(change, notes=(*change.notes, *said))
 
     def _change(self, subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
@@ -198,6 +201,13 @@ class FcToGap(Rewrite):
             read = builder.check(root.layer)
             plans.append(_Plan(root, read, _pooled(builder, root.layer.node, read, pooled)))
         return builder, plans
+
+
+def _in_integers(change: Change) -> bool:
+    """Whether the new weights are in integers."""
+    added = set(change.added)
+    nodes = (node for node in change.model.graph.node if node.name in added)
+    return any(node.op_type == "DequantizeLinear" for node in nodes)
 
 
 def _pooled(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 import onnxshare
 from onnxshare import RewriteResult
@@ -25,7 +25,7 @@ from tests.rewrites.checking import (
     interface,
     run,
 )
-from tests.rewrites.forms import C, H, K, Net, W
+from tests.rewrites.forms import C, H, K, Net, W, quantized_fc
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -110,8 +110,7 @@ def test_a_quantized_weight_is_pooled_as_real_numbers(per_output: bool, turned: 
     assert result.passed
     assert result.before.params - result.after.params >= 5 * C * (H * W - 1)
     (note,) = result.changes[0].notes
-    assert "written in float" in note
-    assert "quantize_static" in note
+    assert "the new one is in float: method='gap+int8' writes it in 8 bits" in note
     given = feeds(model, 3)
     np.testing.assert_allclose(run(result.model, given)[0], run(model, given)[0], rtol=1e-4)
 
@@ -447,3 +446,25 @@ def test_a_weight_that_several_fcs_read_is_counted_and_stored_once() -> None:
     result = onnxshare.rewrite(model, "fc-to-gap", validate=False)
     assert [(site.params_before, site.params_after) for site in result.sites] == [(26, 8)]
     assert (result.before.params, result.after.params) == (26 + 3, 8 + 3)
+
+
+@pytest.mark.parametrize("name", ["MatMul", "Gemm, a scale per output"])
+def test_heads_in_integers_become_heads_in_float_or_in_integers(name: str) -> None:
+    """As asked for; in float, a note says how to have integers."""
+    net = Net()
+    (quantized_fc() if name == "MatMul" else quantized_fc(axis=0, by_output=True))(net)
+    model = net.model()
+    given = samples_for(model, 200)
+    for method in ("gap", "gap+int8"):
+        result = onnxshare.rewrite(
+            model, ["fc-to-gap"], method=method, samples=given, provider="cpu", seed=2
+        )
+        (change,) = result.changes
+        said = [note for note in change.notes if "was in integers" in note]
+        kinds = {t.name: t.data_type for t in result.model.graph.initializer}
+        stored = [kinds[n] for node in result.model.graph.node for n in node.input if n in kinds]
+        in_integers = TensorProto.INT8 in stored
+        assert in_integers == (method == "gap+int8")
+        assert bool(said) != in_integers
+        assert all("method='gap+int8'" in note for note in said)
+        run(result.model, feeds(model, 2))
