@@ -70,8 +70,8 @@ def rate(done: float) -> float:
 _SEED = 0
 
 #: Maps per step, and the most and the fewest steps.
-_BATCH = 128
-_STEPS = (400, 3000)
+_BATCH = 256
+_STEPS = (200, 6000)
 
 #: Multiply-accumulates of all steps of one start.
 _WORK = 1e11

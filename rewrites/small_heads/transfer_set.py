@@ -32,7 +32,7 @@ Teacher = Callable[[Singles], Mapping[int, Array]]
 _SEED = 0
 
 #: Maps that are made, at most and at least; and multiply-accumulates of all answers to them.
-_POOL = (2048, 16_000)
+_POOL = (2048, 48_000)
 _ANSWERS = 3e11
 
 #: Numbers of all maps that are kept, and of all samples' together.

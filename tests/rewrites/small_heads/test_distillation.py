@@ -364,8 +364,8 @@ def test_every_head_gets_a_hidden_layer_at_a_cost_that_is_known(
         assert maps >= 1500
         assert maps * width * 4 <= 2**28
         assert maps * answer <= 3.1e11
-        assert steps >= 400
-        assert starts * steps * 2 * 128 * method.count * width <= 2e12
+        assert steps >= 200
+        assert starts * steps * 2 * 256 * method.count * width <= 2e12
         assert distillation.effort_for(method.count * width, quick=True) == (steps // 3, 1)
 
 
