@@ -8,7 +8,7 @@ import inspect
 import re
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -117,7 +117,7 @@ def _of(hint: Any, kinds: dict[str, Schema]) -> Schema:
         return _any([_of(item, kinds) for item in inner])
     if origin is Literal:
         return {"enum": list(inner)}
-    if origin in (tuple, list) and inner:
+    if origin in (tuple, list, Sequence) and inner:
         if origin is tuple and inner[-1] is not Ellipsis:
             each = [_of(item, kinds) for item in inner]
             return {"type": "array", "prefixItems": each, "items": False, "minItems": len(each)}
