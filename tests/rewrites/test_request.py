@@ -46,7 +46,7 @@ def test_the_order_is_that_of_all_whatever_is_given() -> None:
         ([FcToConv(pool_outputs=True)], "pool_outputs=True needs fully_convolutional=True"),
         ([FcToGap(approximate=True)], "approximate=True needs inputs to fit to"),
         ([FcToGap(method="auto")], "method='auto' searches"),
-        ([FcToGap(keep=99.0)], "keep is a share"),
+        ([FcToGap(keep=99.0)], "keep is 99.0; give a share"),
         ([FcToGap(keep=0.9), "fc-to-gap"], "'fc-to-gap' is requested twice"),
         ([object()], "is not a rewrite"),
         ([], "no rewrite was requested"),
