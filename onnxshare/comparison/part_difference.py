@@ -400,7 +400,7 @@ def _unlike(a: _Alone, b: _Alone, values: dict[str, Array], moderate: bool, exac
     if a.rounding.trees:  # which compare exactly, and then add up
         return bool(error.max() > _SUMMED * least)
     noise = 0.0
-    for moved in _turned_over(a, values):
+    for moved in _moved(a, values):
         gap = np.abs(moved.astype(np.float64) - left)
         noise = max(noise, float(gap[np.isfinite(gap)].max(initial=0.0)))
     return bool(error.max() > max(least, FACTOR * noise))
