@@ -22,10 +22,9 @@ from onnxshare.comparison.strategy import examine
 from onnxshare.comparison.target import Target
 from onnxshare.comparison.tolerance import NONE, advice, needs_labels
 from onnxshare.comparison.wider_graph import (
-    HALF,
-    float_types,
     quantizes,
     same_steps,
+    short_types,
     wider_graph,
     wider_samples,
 )
@@ -161,7 +160,7 @@ def compare(
         if _may_be_a_step(found, left, right) and not (promise or tolerance):
             given_on = {"provider": provider, "seed": seed, "run_limits": run_limits}
             found = _unrounded(found, left, right, inputs, internal, budget=budget, **given_on)
-        elif found.verdict is Verdict.INCONCLUSIVE and float_types(left.skeleton) & HALF:
+        elif found.verdict is Verdict.INCONCLUSIVE and short_types(left.skeleton):
             given_on = {"provider": provider, "seed": seed, "run_limits": run_limits}
             found = _in_float32(found, left, right, inputs, internal, budget=budget, **given_on)
         if latency is not None and found.verdict is not Verdict.NOT_RUN:
@@ -220,7 +219,8 @@ def _in_float32(
 ) -> Comparison:
     """Compare in float32, where no rounding hides an error, what A computes in half precision, and
     B no coarser."""
-    if working_epsilon(b.skeleton) > working_epsilon(a.skeleton):
+    ours, theirs = a.skeleton, b.skeleton
+    if short_types(theirs) - short_types(ours) or working_epsilon(theirs) > working_epsilon(ours):
         return found
     wide = [wider_graph(with_data(model)) for model in (a, b)]
     return _as_wide(found, wide, samples, inside, _IN_FLOAT32, **how)

@@ -25,7 +25,7 @@ from onnxshare.comparison.rounding_noise import EPSILON
 from onnxshare.graph.constant_values import Values
 from onnxshare.graph.index import Graph, Node
 from onnxshare.io.load import load
-from onnxshare.io.node_reader import refill
+from onnxshare.io.node_reader import all_nodes, refill
 from onnxshare.io.tensors import Array
 from onnxshare.samples.samples import Samples
 
@@ -80,6 +80,18 @@ def float_types(proto: onnx.ModelProto) -> set[int]:
     kinds = {value.type.tensor_type.elem_type for value in values}
     kinds.update(tensor.data_type for tensor in proto.graph.initializer)
     return kinds & EPSILON.keys()
+
+
+def short_types(proto: onnx.ModelProto) -> set[int]:
+    """The types of half precision that a model takes, gives, stores, or rounds to."""
+    inner = (node for function in proto.functions for node in function.node)
+    named = {
+        item.i
+        for node in all_nodes((*proto.graph.node, *inner))
+        for item in node.attribute
+        if item.name in _TYPE_ATTRIBUTES
+    }
+    return (float_types(proto) | named) & HALF
 
 
 def quantizes(proto: onnx.ModelProto) -> bool:

@@ -108,3 +108,15 @@ def test_names_that_no_encoding_has_and_devices(cli: Cli) -> None:
 def test_all_files_of_one_command_differ(cli: Cli) -> None:
     ran = cli("inspect", "a.onnx", "-o", "x.html", "--html", "x.html")
     assert ran.stderr == ("onnxshare: error: x.html: is to be written twice; name another file\n")
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_a_scan_has_all_its_columns(
+    columns: int, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no room for bars, they are left out, and not the last numbers."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    head, row, *_ = cli("scan", "a.onnx", "b.onnx", "--jobs", "1").stdout.splitlines()
+    assert head.split()[-2:] == ["memory", "heads"]
+    assert row.split()[-1] == "1"
+    assert ("█" in row) == (columns >= 90)

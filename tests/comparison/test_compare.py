@@ -492,14 +492,16 @@ def test_a_type_without_a_kernel_is_said_with_the_way_out() -> None:
     assert "choose another provider, or give the models in float32" in found.reason
 
 
-def in_half(op: str = "Relu", factor: float = 1.0) -> onnx.ModelProto:
-    """Two products in half precision; the middle, and a factor of one weight of the second."""
+def in_half(op: str = "Relu", factor: float = 1.0, before: str = "Identity") -> onnx.ModelProto:
+    """Two products in half precision; the middle, a factor of one weight of the second, and what
+    comes before."""
     random = np.random.default_rng(3)
     first, second = random.standard_normal((16, 32)), random.standard_normal((32, 8))
     second[2, 5] *= factor
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["": 17]> g(float[N,16] x) => (float[N,8] y) '
-        f"{{h = Cast<to=10>(x) a = MatMul(h, V) r = {op}(a) b = MatMul(r, W) y = Cast<to=1>(b)}}"
+        f"{{g = {before}(x) h = Cast<to=10>(g) a = MatMul(h, V) r = {op}(a) b = MatMul(r, W) "
+        "y = Cast<to=1>(b)}"
     )
     stored = {"V": first.astype(np.float16), "W": second.astype(np.float16)}
     model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in stored.items())
@@ -511,4 +513,11 @@ def test_half_precision_is_judged_in_float32(factor: float, passed: bool) -> Non
     """A slope of 0 on the left makes of LeakyRelu a Relu."""
     found = compare(in_half(), in_half("LeakyRelu<alpha=0.0>", factor), provider="cpu")
     assert ("compared in float32" in found.reason) == passed
+    assert found.passed is passed, found.reason
+
+
+@pytest.mark.parametrize(("before", "passed"), [("Cast<to=16>", False), ("Cast<to=11>", True)])
+def test_what_rounds_to_fewer_digits_is_not_judged_in_float32(before: str, passed: bool) -> None:
+    """bfloat16 has three digits, float64 sixteen."""
+    found = compare(in_half(), in_half("LeakyRelu<alpha=0.0>", 1.0, before), provider="cpu")
     assert found.passed is passed, found.reason
