@@ -86,11 +86,8 @@ def _at_a_batch_that_b_fixes(task: Task, last: Round, size: int) -> Round:
     except RuntimeFailure:
         return last
     spec = next(spec for spec in input_specs(task.a.skeleton) if spec.shape)
-    if symbol := spec.symbols[0]:
-        way = option(f"--dim {quote(symbol)}={size}")
-    else:
-        sizes = [size, *(spec.shape or ())[1:]]
-        way = option(f"--input-shape {spec.name}:{','.join(str(n or '') for n in sizes)}")
+    sizes = [size, *(spec.shape or ())[1:]]
+    way = option(f"--input-shape {quote(spec.name)}:{','.join(str(n or '') for n in sizes)}")
     words = f"A runs a batch of {other}, and B takes batches of {size} only"
     words += f"; at that batch alone ({way}), {last.found.reason}"
     return replace(last, found=Comparison.on(last.samples, Verdict.DIFFERENT, words))

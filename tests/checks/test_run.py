@@ -16,6 +16,7 @@ from onnxshare.api import check
 from onnxshare.checks.policy import ModelEntry, Policy
 from onnxshare.checks.results import CheckReport
 from onnxshare.errors import RuntimeFailure, SamplesError, UsageError
+from tests.builders import model, node, tensor
 
 
 def codes(report: CheckReport) -> list[str]:
@@ -224,3 +225,18 @@ class TestEquivalence:
         assert report.exit_code == code
         words = report.models[0].error or report.findings[0].message
         assert str(error) in words
+
+
+@pytest.mark.parametrize(("shapes", "passed"), [(None, False), ({"x": (2, 4)}, True)])
+def test_a_reference_at_the_sizes_that_are_asked_for(
+    shapes: dict[str, tuple[int, int]] | None, passed: bool, tmp_path: Path
+) -> None:
+    """The reference takes any batch, what is shipped takes two images."""
+    shipped, reference = (
+        model([node("Gemm", f"x {w}", "y")], {"x": [batch, 4]}, ["y"], [tensor(w, 4, 3)])
+        for batch, w in ((2, "w"), ("n", "v"))
+    )
+    onnx.save(reference, tmp_path / "ref.onnx")
+    found = check(shipped, equivalent_to=tmp_path / "ref.onnx", provider="cpu", input_shapes=shapes)
+    assert found.passed is passed, [item.message for item in found.findings]
+    assert passed or "input_shapes={'x': (2, 4)}" in found.findings[0].message

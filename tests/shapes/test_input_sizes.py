@@ -506,3 +506,12 @@ def test_the_batch_of_frames_that_come_first(dims: dict[str, int] | None) -> Non
     report = onnxshare.inspect(model, dims=dims)
     convolution, fc = 3 * 12 * (2 * 9 + 1), 4 * (36 + 1)
     assert report.totals.connections == 5 * (convolution + fc)
+
+
+@pytest.mark.parametrize("first", [1, "n"])
+def test_a_volume_with_open_channels_is_not_frames(first: int | str) -> None:
+    """Its batch is axis 0, so its channels stay open: in and out are 4 · 5 · 6 floats of each."""
+    built = model([node("Relu", "x", "y")], {"x": [first, "c", 4, 5, 6]}, ["y"])
+    assert onnxshare.inspect(built).totals.peak_activation_bytes is None
+    known = onnxshare.inspect(built, dims={"c": 3}).totals
+    assert known.peak_activation_bytes == 2 * 3 * 120 * 4
