@@ -22,6 +22,8 @@ from onnxshare.comparison.strategy import examine
 from onnxshare.comparison.target import Target
 from onnxshare.comparison.tolerance import NONE, advice, needs_labels
 from onnxshare.comparison.wider_graph import (
+    HALF,
+    float_types,
     quantizes,
     same_steps,
     short_types,
@@ -160,7 +162,7 @@ def compare(
         if _may_be_a_step(found, left, right) and not (promise or tolerance):
             given_on = {"provider": provider, "seed": seed, "run_limits": run_limits}
             found = _unrounded(found, left, right, inputs, internal, budget=budget, **given_on)
-        elif found.verdict is Verdict.INCONCLUSIVE and short_types(left.skeleton):
+        elif found.verdict is Verdict.INCONCLUSIVE and float_types(left.skeleton) & HALF:
             given_on = {"provider": provider, "seed": seed, "run_limits": run_limits}
             found = _in_float32(found, left, right, inputs, internal, budget=budget, **given_on)
         if latency is not None and found.verdict is not Verdict.NOT_RUN:
