@@ -45,6 +45,8 @@ def activation(subject: Subject, node: Node, features: int) -> Activation | None
         return None if slope is None else _leaky(slope.astype(np.float64))
     if node.op_type == "BatchNormalization":
         return _normalize(node, constants[1:5], features)
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        return _integers(node, constants[1:])
     if traits_of(node).linear and len(node.inputs) == 2 and len(known) == 1:
         first = constants[0] is None
         operand = per_feature(known[0], features)
@@ -149,6 +151,25 @@ def _normalize(node: Node, parts: list[Array | None], features: int) -> Activati
     scale, shift, mean, variance = (np.asarray(part, np.float64) for part in parts)
     factor = scale / np.sqrt(variance + _number(node, "epsilon", 1e-5))
     return _linear(factor, shift - mean * factor)
+
+
+def _integers(node: Node, parts: list[Array | None]) -> Activation | None:
+    """One step of 8 bits per tensor: to integers, round(x / scale) + zero point, or back."""
+    known = [part for part in parts if part is not None and part.size == 1]
+    if len(known) != 2 or len(parts) != 2 or known[1].dtype.kind not in "iu":
+        return None
+    scale, zero = (float(part.reshape(())) for part in known)
+    if node.op_type == "DequantizeLinear":
+        return _linear(scale, -zero * scale)
+    low, high = np.iinfo(known[1].dtype).min, np.iinfo(known[1].dtype).max
+
+    def value(x: Floats) -> Floats:
+        return np.clip(np.rint(x / scale) + zero, low, high)
+
+    def slope(x: Floats) -> Floats:
+        return np.where((x > (low - zero) * scale) & (x < (high - zero) * scale), 1 / scale, 0.0)
+
+    return Activation(value, slope)
 
 
 def _linear(factor: float | Floats, offset: float | Floats) -> Activation:

@@ -130,7 +130,7 @@ class _Writer:
             assert weighting.rows is not None
             if len(spatial) > 1:
                 shape = [0, self._chain.head.channels, weighting.rows.shape[1]]
-                source = self._reshape(source, shape)
+                source = self._reshape(self._off_integers(source), shape)
             source = self._emit(
                 "MatMul", [source, self._weight(weighting.rows, f"{name}s", transposed=True)], name
             )
@@ -201,6 +201,17 @@ class _Writer:
         """The attributes of a Gemm with a bias."""
         old = self._opset < _GEMM_BROADCASTS
         return {"transB": 1, "broadcast": 1} if old else {"transB": 1}
+
+    def _off_integers(self, source: str) -> str:
+        """A map as what a Reshape may read: ONNX Runtime (1.23) moves a DequantizeLinear of signed
+        integers behind a Reshape, and from opset 21 on makes a QuantizeLinear of a wrong type
+        there; it moves none behind a Flatten."""
+        head, graph = self._chain.head, self._chain.subject.graph
+        before = [node for root in head.roots for node in root.path]
+        before += filter(None, [graph.main.producer(head.feature_map)])
+        if not any(node.op_type == "DequantizeLinear" for node in before):
+            return source
+        return self._emit("Flatten", [source], f"{source}_flat", {"axis": 1})
 
     def _reshape(self, source: str, shape: list[int]) -> str:
         name = f"{source}_positions"

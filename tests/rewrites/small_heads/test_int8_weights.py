@@ -120,6 +120,30 @@ def test_small_heads_in_8_bits_are_close_to_their_float_twins(method: str) -> No
     assert np.sqrt(((found - wanted) ** 2).mean() / wanted.var()) < 0.05
 
 
+def eight_bit(net: Net, x: str, scale: float = 0.05) -> str:
+    """A tensor rounded to signed 8 bits."""
+    ends = [net.stored(np.float32(scale)), net.stored(0, np.int8)]
+    return net.node("DequantizeLinear", net.node("QuantizeLinear", x, *ends), *ends)
+
+
+@pytest.mark.parametrize("flatten_first", [False, True])
+@pytest.mark.parametrize("method", ["mask:2+int8", "stack:3+int8"])
+def test_heads_of_models_whose_activations_are_in_signed_8_bits(
+    method: str, flatten_first: bool
+) -> None:
+    """ONNX Runtime, with its optimizations, does not load a DequantizeLinear before a Reshape."""
+    net = Net(opset=21, ir=10)
+    x = net.trunk()
+    x = eight_bit(net, net.node("Flatten", x)) if flatten_first else eight_bit(net, x)
+    x = x if flatten_first else net.node("Flatten", x)
+    x = eight_bit(net, net.node("Relu", net.gemm(x, K, 20)))
+    net.rows(net.gemm(x, 20, 4), 4)
+    result = small(net.model(), method)
+    assert result.changes, result.sites
+    assert result.validation is not None
+    assert result.validation.verdict == "approximate", result.validation.reason
+
+
 def test_below_opset_13_there_is_no_scale_per_channel() -> None:
     result = small(two_layers(opset=12), "gap+int8")
     assert not result.changes

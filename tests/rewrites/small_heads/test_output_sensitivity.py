@@ -83,6 +83,29 @@ def test_activations_are_those_of_onnx_runtime(kind: str) -> None:
     np.testing.assert_allclose(step.slope(away), slope, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("dtype", "zero"), [(np.int8, -128), (np.uint8, 3), (np.int16, 0)])
+def test_integers_between_fcs_are_those_of_onnx_runtime(dtype: Any, zero: int) -> None:
+    """Values step by step; the slope is that of the line which the steps follow, up to its ends."""
+
+    def integers(net: Net, x: str) -> str:
+        ends = [net.stored(np.float32(0.02)), net.stored(zero, dtype)]
+        return net.node("DequantizeLinear", net.node("QuantizeLinear", x, *ends), *ends)
+
+    net = Net(opset=21, ir=10)
+    x = net.input(5)
+    net.rows(integers(net, x), 5)
+    values = np.random.default_rng(0).standard_normal((50, 5)).astype(np.float32) * 3
+    [expected] = run(net.model(), {x: values})
+    net = Net(opset=21, ir=10)
+    net.rows(net.gemm(integers(net, net.gemm(net.flat(), K, 5)), 5, 3), 3)
+    subject = study(load(net.model()))
+    step = chain_of(subject, subject.heads[0]).step(1)
+    np.testing.assert_allclose(step.value(values.astype(np.float64)), expected, atol=1e-6)
+    low, high = ((end - zero) * 0.02 for end in (np.iinfo(dtype).min, np.iinfo(dtype).max))
+    inside = (values > low) & (values < high)
+    np.testing.assert_allclose(step.slope(values.astype(np.float64)), inside, rtol=1e-6)
+
+
 def outputs(chain: Chain, maps: Array) -> dict[int, Array]:
     """All layers' outputs, by plain matrix products."""
     found: dict[int, Array] = {}
