@@ -141,7 +141,7 @@ class Options:
     )
     plot: Path | None = option(
         None,
-        "With --method auto, draw what was tried: parameters against what they keep, as "
+        "With --method auto, draw what was tried: the objective against what is kept, as "
         ".svg or .png.",
         metavar="FILE",
         panel=_APPROXIMATE,

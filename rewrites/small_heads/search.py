@@ -159,17 +159,30 @@ def search(
     chosen = "exact" if best is None else best.method
     marked = tuple(replace(item, chosen=item is best) for item in found)
     words = task_words(chain, data.classes)
-    return Search(target, words, data.count, chain.params, marked, chosen)
+    costs = {"macs": chain.macs, "bytes": chain.params * chain.itemsize, "latency": 1}
+    before = costs.get(objective, chain.params)
+    return Search(
+        target,
+        words,
+        data.count,
+        chain.params,
+        marked,
+        chosen,
+        objective=objective,
+        before=before,
+    )
 
 
 def by_cost(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
     """Candidates by what they cost, the cheapest first; of equal ones that of fewer parameters.
     What could not be timed costs the most."""
-    if objective != "latency":
-        return sorted(candidates, key=lambda item: (getattr(item, objective), item.params or 0))
 
     def ratio(item: Candidate) -> float:
-        return inf if item.latency is None or item.latency.ratio is None else item.latency.ratio
+        found = item.cost(objective)
+        return inf if found is None else found
+
+    if objective != "latency":
+        return sorted(candidates, key=lambda item: (ratio(item), item.params or 0))
 
     left, found = sorted(candidates, key=ratio), list[Candidate]()
     while left:

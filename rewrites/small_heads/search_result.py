@@ -44,6 +44,13 @@ class Candidate(Result):
     chosen: bool = False
     refused: str | None = None
 
+    def cost(self, objective: str) -> float | None:
+        """What it takes of what was to be small; None where that was not measured."""
+        if objective == "latency":
+            return None if self.latency is None else self.latency.ratio
+        found: int | None = getattr(self, objective)
+        return found
+
 
 @dataclass(frozen=True)
 class Search(Result):
@@ -54,6 +61,8 @@ class Search(Result):
         task: what the head's outputs were taken for, and why, as text.
         samples: how many the search used.
         params_before: parameters of the head as it was.
+        objective: what was to be small: params, macs, bytes or latency.
+        before: of the head as it was, the objective; of the latency, which is a ratio, 1.
         candidates: everything that was tried, cheapest first.
         chosen: the method that was chosen; `exact` where none reached the target.
         certificate: what the chosen head does on samples that the search never saw, or where none
@@ -71,6 +80,8 @@ class Search(Result):
     certificate: Estimate | None = None
     certified: bool | None = None
     timed_on: str = ""
+    objective: str = "params"
+    before: int | None = None
 
     @property
     def too_late(self) -> int:

@@ -1,9 +1,9 @@
-"""What a search for a small head tried, as a picture: parameters against what they keep.
+"""What a search for a small head tried, as a picture: what was to be small against what is kept.
 
-Parameters go to the right on a logarithmic scale. Upwards goes the logarithm of what is lost (one
-minus the agreement, or the relative error), so that 99 % and 99.9 % are about as far apart as 90 %
-and 99 %; to all of it one sample is added, or nothing lost at all would have no place. A bar
-reaches from each estimate to its bound.
+Parameters, or whatever else was to be small, go to the right on a logarithmic scale. Upwards goes
+the logarithm of what is lost (one minus the agreement, or the relative error), so that 99 % and
+99.9 % are about as far apart as 90 % and 99 %; to all of it one sample is added, or nothing lost at
+all would have no place. A bar reaches from each estimate to its bound.
 """
 
 from __future__ import annotations
@@ -27,16 +27,26 @@ _APART = 24.0
 
 _SMALL = 11.0
 
+#: What may be minimized, in words.
+_COSTS = {
+    "params": "parameters of the head",
+    "macs": "multiply-accumulates of the head, per sample",
+    "bytes": "bytes of the head's parameters",
+    "latency": "time of the whole model, as a share of what it took",
+}
+
+_NAMES = {"params": "parameters", "macs": "MACs", "bytes": "bytes", "latency": "time"}
+
 #: What a point can be; those that matter more are named first.
 _ROLES = ("chosen", "good", "bad")
 
 
 @dataclass(frozen=True)
 class _Point:
-    """A candidate: its name, parameters, what it loses, and the bound of that."""
+    """A candidate: its name, what it costs, what it loses, and the bound of that."""
 
     name: str
-    params: int
+    cost: float
     loss: float
     bound: float
     role: str
@@ -47,15 +57,15 @@ class _Point:
 class _Frame:
     """Where values are drawn."""
 
-    left: float  # log10 of parameters at the left edge
+    left: float  # log10 of the cost at the left edge
     right: float
     low: float  # log10 of the loss at the upper edge
     high: float
     least: float  # the loss that stands for none
 
-    def x(self, params: float) -> float:
-        """Where so many parameters are."""
-        share = (log10(max(params, 1)) - self.left) / (self.right - self.left)
+    def x(self, cost: float) -> float:
+        """Where so much of a cost is."""
+        share = (log10(cost) - self.left) / (self.right - self.left)
         return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
 
     def y(self, loss: float) -> float:
@@ -71,26 +81,36 @@ def draw(heads: Sequence[tuple[str, Search]]) -> Picture:
         for shape in _panel(name, search):
             shapes.append(_moved(shape, place * _HEIGHT))
     names = ", ".join(name for name, _ in heads)
-    title = f"Parameters of the head against what it keeps: {names}"
+    costs = " and ".join(dict.fromkeys(_COSTS[search.objective] for _, search in heads))
+    title = f"{costs[0].upper()}{costs[1:]} against what it keeps: {names}"
     return Picture(_WIDTH, _HEIGHT * len(heads), title, tuple(shapes))
 
 
 def _panel(name: str, search: Search) -> Iterator[Line | Dot | Words]:
-    points = [_point(search, item) for item in search.candidates if item.estimate is not None]
+    points = [
+        _point(search, item, cost)
+        for item in search.candidates
+        if item.estimate is not None and (cost := item.cost(search.objective)) is not None
+    ]
     chosen = search.chosen == "exact"
-    exact = _Point("exact", search.params_before, 0.0, 0.0, "chosen" if chosen else "good", "exact")
+    before = search.before or search.params_before
+    exact = _Point("exact", before, 0.0, 0.0, "chosen" if chosen else "good", "exact")
     points.append(exact)
     frame = _frame(search, points)
     what = search.target.criteria[0].what if search.target.criteria else "relative error"
     yield Words(
-        (_LEFT - 50, 26), f"Head of '{_short(name)}': parameters and {what}", "ink", 16, bold=True
+        (_LEFT - 50, 26),
+        f"Head of '{_short(name)}': {_NAMES[search.objective]} and {what}",
+        "ink",
+        16,
+        bold=True,
     )
     yield Words((_LEFT - 50, 46), _subtitle(search), "faint")
     yield from _legend()
     yield from _axes(frame, search)
     taken: list[tuple[float, float, float, float]] = []
     for point in points:
-        at = frame.x(point.params), frame.y(point.loss)
+        at = frame.x(point.cost), frame.y(point.loss)
         end = at[0], frame.y(point.bound)
         if end[1] - at[1] > 1:
             yield Line(at, end, point.role, 1.5)
@@ -100,7 +120,7 @@ def _panel(name: str, search: Search) -> Iterator[Line | Dot | Words]:
     line = frame.y(_target(search))
     taken.append((_LEFT, line - 2, _WIDTH - _RIGHT, line + 2))
     for point in points:
-        at = frame.x(point.params), frame.y(point.loss)
+        at = frame.x(point.cost), frame.y(point.loss)
         yield Dot(
             at, 6 if point.role == "chosen" else 4, point.role, point.role != "bad", point.title
         )
@@ -108,10 +128,9 @@ def _panel(name: str, search: Search) -> Iterator[Line | Dot | Words]:
         yield from _label(point, frame, taken)
 
 
-def _point(search: Search, item: Candidate) -> _Point:
+def _point(search: Search, item: Candidate, cost: float) -> _Point:
     estimate = item.estimate
     assert estimate is not None
-    params = item.params or 1
     if search.target.criteria:
         first = search.target.criteria[0]
         measure = estimate.measure(first)
@@ -129,8 +148,13 @@ def _point(search: Search, item: Candidate) -> _Point:
     role = "chosen" if item.chosen else "good" if good else "bad"
     if item.certified is False:
         words += ", failed when certified"
-    title = f"{item.method}: {params:,} parameters, {words}, {estimate.samples:,} samples"
-    return _Point(item.method, params, loss, bound, role, title)
+    costs = f"{item.params or 0:,} parameters"
+    if search.objective == "latency":
+        costs += f", {cost:.2f} of the time"
+    elif search.objective != "params":
+        costs += f", {cost:,} {_NAMES[search.objective]}"
+    title = f"{item.method}: {costs}, {words}, {estimate.samples:,} samples"
+    return _Point(item.method, max(cost, 1e-3), loss, bound, role, title)
 
 
 def _target(search: Search) -> float:
@@ -149,12 +173,12 @@ def _frame(search: Search, points: Sequence[_Point]) -> _Frame:
     classes = _shares(search)
     small = [point.loss for point in points if point.loss > 0] + [_target(search)]
     least = 1 / search.samples if classes else min(small) / 4
-    params = [log10(max(point.params, 1)) for point in points]
-    pad = 0.06 * max(max(params) - min(params), 0.5)
+    costs = [log10(point.cost) for point in points]
+    pad = 0.06 * max(max(costs) - min(costs), 0.5)
     worst = max(*(point.bound for point in points), _target(search) * 1.5)
     return _Frame(
-        min(params) - pad,
-        max(params) + pad,
+        min(costs) - pad,
+        max(costs) + pad,
         log10(least),
         log10(min(worst, 1.0 if classes else worst) + least) + 0.03,
         least,
@@ -174,17 +198,19 @@ def _axes(frame: _Frame, search: Search) -> Iterator[Line | Words]:
         share = 1 - value if _shares(search) else value
         yield Line((_LEFT, y), (right, y), "grid")
         yield Words((_LEFT - 8, y + 4), _percent(share), "faint", _SMALL, "end")
+    digits = (1, 2, 5) if frame.right - frame.left > 1 else range(1, 10)
     for power in range(floor(frame.left), ceil(frame.right) + 1):
-        for digit in (1, 2, 5):
+        for digit in digits:
             x = frame.x(digit * 10.0**power)
             if not _LEFT <= x <= right:
                 continue
             yield Line((x, _TOP), (x, bottom), "grid")
-            words = text_tools.rounded(digit * 10**power)
+            cost = digit * 10**power
+            words = text_tools.rounded(cost) if power >= 0 else f"{cost:g}"
             yield Words((x, bottom + 18), words, "faint", _SMALL, "middle")
     yield Line((_LEFT, bottom), (right, bottom), "faint")
     middle = (_LEFT + right) / 2
-    yield Words((middle, _HEIGHT - 12), "parameters of the head", "faint", 12, "middle")
+    yield Words((middle, _HEIGHT - 12), _COSTS[search.objective], "faint", 12, "middle")
     y = frame.y(_target(search))
     yield Line((_LEFT, y), (right, y), "target", 1.5, dashed=True)
     yield Words(
@@ -216,7 +242,7 @@ def _label(
     point: _Point, frame: _Frame, taken: list[tuple[float, float, float, float]]
 ) -> Iterator[Words]:
     """The name of a point, where there is room: next to it, above or below; else nowhere."""
-    x, y = frame.x(point.params), frame.y(point.loss)
+    x, y = frame.x(point.cost), frame.y(point.loss)
     width, bold = len(point.name) * _SMALL * LETTER, point.role == "chosen"
     width *= 1.08 if bold else 1.0
     places = (
@@ -248,11 +274,19 @@ def _subtitle(search: Search) -> str:
         words = f"exact form kept: {why}"
     else:
         item = next(item for item in search.candidates if item.chosen)
-        times = search.params_before / (item.params or 1)
-        words = f"chosen: {item.method}, {times:.3g} times smaller"
+        words = f"chosen: {item.method}, {_saved(search, item)}"
         if search.certificate is not None:
             words += f", certified on {search.certificate.samples:,} unseen samples"
     return f"{words}; cross-validated on {search.samples:,} samples"
+
+
+def _saved(search: Search, item: Candidate) -> str:
+    """How much less a candidate takes of what was to be small."""
+    cost = item.cost(search.objective) or 1
+    if search.objective == "latency":
+        return f"{cost:.2f} of the time"
+    times = (search.before or search.params_before) / cost
+    return f"{times:.3g} times fewer {_NAMES[search.objective]}"
 
 
 def _percent(share: float) -> str:

@@ -8,6 +8,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import replace
+from math import log10
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,34 @@ def test_times_stand_beside_what_is_kept() -> None:
 def dots(search: Search, name: str = "fc") -> dict[str, Dot]:
     shapes = tradeoff_picture.draw([(name, search)]).shapes
     return {shape.title.split(":")[0]: shape for shape in shapes if isinstance(shape, Dot)}
+
+
+@pytest.mark.parametrize(
+    ("objective", "before", "costs", "axis", "chosen"),
+    [
+        ("params", 100_000, {"gap": 1_000, "mask": 4_000}, "parameters of the head", "50 times"),
+        ("macs", 200_000, {"gap": 1_000, "mask": 4_000}, "multiply-accumulates", "100 times"),
+        ("bytes", 400_000, {"gap": 4_000, "mask": 16_000}, "bytes of the head", "50 times"),
+        ("latency", 1, {"mask": 0.625}, "time of the whole model", "0.62 of the time"),
+    ],
+)
+def test_the_axis_is_what_was_to_be_small(
+    objective: str, before: int, costs: dict[str, float], axis: str, chosen: str
+) -> None:
+    search = replace(TIMED, objective=objective, before=before)
+    found = dots(search)
+    assert set(found) == {*costs, "exact", ""}  # the legend's dots have no title
+    frame = tradeoff_picture.draw([("fc", search)])
+    words = [shape.text for shape in frame.shapes if isinstance(shape, Words)]
+    assert any(axis in word for word in words)
+    assert any(chosen in word for word in words)
+    ends = min(found["exact"].at[0], 736.0), log10(before)
+    marks = {shape.text: shape.at[0] for shape in frame.shapes if isinstance(shape, Words)}
+    first = "10 k" if before > 1 else "0.7"
+    start = marks[first], log10(float(first.replace(" k", "e3")))
+    scale = (ends[0] - start[0]) / (ends[1] - start[1])
+    for name, cost in costs.items():
+        assert found[name].at[0] == pytest.approx(start[0] + scale * (log10(cost) - start[1]))
 
 
 def test_better_is_higher_and_larger_is_to_the_right() -> None:
