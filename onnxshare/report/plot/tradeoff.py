@@ -27,7 +27,7 @@ _APART = 24.0
 
 _SMALL = 11.0
 
-#: What may be minimized, in words.
+#: What may be to be small, as text.
 _COSTS = {
     "params": "parameters of the head",
     "macs": "multiply-accumulates of the head, per sample",
