@@ -131,7 +131,7 @@ def fit(model: str, maps_at: str, method: str) -> None:
     start = time.perf_counter()
     head = on_samples(Path(model), image)
     chosen = np.arange(len(image))
-    with blas_threads.suited_to(head.chain.params):
+    with blas_threads.one():
         small = fit_head(head.data, chosen, parse(method))
     emit_head(small)
     print(time.perf_counter() - start)

@@ -2,23 +2,15 @@
 
 The fits of an ordinary head are thousands of products of a millisecond and less. Threads of the
 BLAS that share such a product wait for each other in a loop: on two cores that had other work a
-search took 6 to 15 times as long with two threads as with one, for the same result. The products
-of a large head are worth sharing, but for the refinement of classes, whose dot products are not.
+search took 6 to 15 times as long with two threads as with one. The products of a large head could
+be shared, but in which order they are added up depends on the number of threads, and with it the
+last digits: with one, a machine of any number of cores finds the same head.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
-
-#: Heads of at least so many weights make products that are worth more than one thread.
-_LARGE = 2**22
-
-
-def suited_to(params: int) -> AbstractContextManager[Any]:
-    """Within it, NumPy's BLAS has one thread for a head of so few parameters that more would be in
-    each other's way."""
-    return nullcontext() if params >= _LARGE else one()
 
 
 def one() -> AbstractContextManager[Any]:

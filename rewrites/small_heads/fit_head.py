@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
@@ -105,7 +106,7 @@ class HeadFitter:
         sizes = chain.head.spatial
         windows = spatial.grid(sizes, method.bins) if method.bins else None
         positions = chain.positions if windows is None else windows.per_channel
-        if _params(chain, method, positions) >= chain.params:
+        if expected_params(chain, method) >= chain.params:
             raise Refusal("it is no smaller than the head")
         width = chain.head.channels * positions
         if method.bins not in self._sets:
@@ -129,13 +130,35 @@ class HeadFitter:
         return SmallHead(chain, method, separable, layers, hidden)
 
 
-def _params(chain: Chain, method: Method, positions: int) -> int:
-    """Weights of a distilled head."""
+def expected_params(chain: Chain, method: Method) -> int:
+    """Weights and biases of a head by a method, before it is fitted; there are fewer where masks or
+    ranks turn out to be."""
+    channels, sizes = chain.head.channels, chain.head.spatial
     outputs = sum(chain.layers[leaf].fc.out_features for leaf in chain.leaves)
-    features = method.count * (chain.head.channels + positions)
-    if not method.rank:
-        return features + outputs * (method.count + 1)
-    return features + method.rank * (method.count + 1) + outputs * (method.rank + 1)
+    if method.taught:
+        windows = prod(min(method.bins, size) for size in sizes) if method.bins else chain.positions
+        features, units = method.count * (channels + windows), method.rank
+        between = units * (method.count + 1) if units else 0
+        return features + between + outputs * ((units or method.count) + 1)
+    each, stored = {
+        "full": (chain.positions, 0),
+        "grid": (prod(min(method.count, size) for size in sizes), 0),
+        "mask": (method.count, method.count * chain.positions),
+        "depthwise": (1, channels * chain.positions),
+    }.get(method.weighting, (1, 0))
+    if method.form == "collapse":
+        return stored + outputs * (channels * each + 1)
+    last = chain.leaves if len(chain.leaves) < len(chain.layers) else ()  # these are not cut
+    for place, layer in enumerate(chain.layers):
+        if method.form == "original" or (method.form == "first" and layer.parent >= 0):
+            stored += layer.params
+            continue
+        rows = layer.fc.out_features
+        columns = channels * each if layer.parent < 0 else layer.fc.in_features
+        whole = rows * columns
+        thin = method.rank * (rows + columns) if method.rank and place not in last else whole
+        stored += rows + min(thin, whole)
+    return stored
 
 
 def without_constants(head: SmallHead, maps: Array, chosen: Array) -> SmallHead:

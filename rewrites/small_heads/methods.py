@@ -174,15 +174,28 @@ def _mlps(outputs: int, channels: int, spatial: Sequence[int]) -> list[Method]:
     ]
 
 
-def family(depth: int, outputs: int, channels: int, spatial: Sequence[int]) -> list[Method]:
+#: Ranks of a stack per output. None is above the number of samples: these span no more directions.
+_RANKS = (1.2, 1.6, 2.4)
+
+
+def family(
+    depth: int,
+    outputs: int,
+    channels: int,
+    spatial: Sequence[int],
+    *,
+    samples: int = 10**9,
+    dear: bool = False,
+) -> list[Method]:
     """The methods that a search tries, before any is fitted, for a depth of FCs one after the
-    other, on maps of so many channels and these spatial sizes.
+    other, on maps of so many channels and these spatial sizes, of so many samples.
 
     Ranks of 1.2 to 1.6 times the outputs, over all leaves, were enough in experience, and the
-    search goes to twice that.
+    search goes to twice that. Where each fit is `dear`, of neighbours in size one is tried.
     """
     taught = _mlps(outputs, channels, spatial)  # last, as each takes longer than others
-    spaces = [("gap", 1), ("grid", 2), *(("mask", count) for count in (2, 4, 8, 16))]
+    masks = (4, 16) if dear else (2, 4, 8, 16)
+    spaces = [("gap", 1), ("grid", 2), *(("mask", count) for count in masks)]
     spaces = [item for item in spaces if item[1] < prod(spatial)]
     spaces.append(("depthwise", 1))
     if depth == 1:  # a collapse of one FC is that FC
@@ -197,9 +210,10 @@ def family(depth: int, outputs: int, channels: int, spatial: Sequence[int]) -> l
         weights = outputs * channels * prod(spatial)
         return found + [m for m in taught if m.count * (channels + (m.rank or outputs)) < weights]
     found = [Method("collapse", kind, count) for kind, count in [*spaces, ("full", 1)]]
-    ranks = sorted({max(2, round(outputs * factor)) for factor in (1.2, 1.6, 2.4)})
+    span = min(outputs, samples / max(_RANKS))
+    ranks = sorted({max(2, round(span * factor)) for factor in _RANKS})
     for rank in ranks:
-        for kind, count in spaces:
+        for kind, count in spaces if not dear or rank == ranks[len(ranks) // 2] else ():
             if kind in ("mask", "depthwise") and count in (1, 4, 8, 16):
                 found.append(Method("stack", kind, count, rank))
         found.append(Method("stack", "full", 1, rank))

@@ -42,6 +42,9 @@ from rewrites.small_heads.sufficient_statistics import Floats, Matrix
 #: Probes per hidden layer, over all samples together.
 _PROBES = 8192
 
+#: Multiply-accumulates of all probes: a wide head gets fewer.
+_WORK = 4e10
+
 #: Above two hidden layers the mean is taken over so many samples.
 _DEEP_SAMPLES = 128
 
@@ -90,10 +93,11 @@ def output_probes(chain: Chain, results: Mapping[int, Floats]) -> dict[int, Floa
     """
     samples = len(results[0])
     wide = sum(chain.layers[leaf].fc.out_features for leaf in chain.leaves)
-    each = max(1, min(wide, _PROBES // max(1, samples)))
+    later = [place for place, layer in enumerate(chain.layers) if layer.parent >= 0]
+    work = samples * sum(chain.layers[place].macs for place in later)
+    each = max(1, min(wide, _PROBES // max(1, samples), int(_WORK // max(1, work))))
     exact = each == wide
     random = np.random.default_rng(0)
-    later = [place for place, layer in enumerate(chain.layers) if layer.parent >= 0]
     slopes = {i: chain.step(i).slope(results[chain.layers[i].parent]) for i in later}
     weights = {i: chain.weight(i).astype(np.float64) for i in later}
     found: dict[int, list[Floats]] = {}

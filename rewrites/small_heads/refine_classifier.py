@@ -18,7 +18,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from rewrites.small_heads import blas_threads
 from rewrites.small_heads.ridge import LinearFit, Ridge
 from rewrites.small_heads.sufficient_statistics import Floats, Matrix
 
@@ -34,6 +33,10 @@ _SPREAD = 8.0
 #: More work than this (samples × directions × classes) is not worth the wait.
 MOST_WORK = 3e8
 
+#: Above so much, one fold is tried in place of three, and nothing where a fit gives another class
+#: to half of the samples that it is made without: such a head is of no use.
+_DEAR = 3e7
+
 _STEPS = 40
 _MEMORY = 12
 
@@ -48,8 +51,7 @@ def refine(ridge: Ridge, targets: Floats, prior: Floats, fit: LinearFit) -> Line
     power = min(1.0, _SPREAD / spread) if spread > 0 else 1.0
     if power < 1:
         fit = replace(fit, weight=fit.weight * power, bias=fit.bias * power)
-    with blas_threads.one():
-        found = _refined(ridge, targets * power, prior * power, fit)
+    found = _refined(ridge, targets * power, prior * power, fit)
     if found is None or power == 1:
         return found
     return replace(found, weight=found.weight / power, bias=found.bias / power)
@@ -60,8 +62,12 @@ def _refined(ridge: Ridge, targets: Floats, prior: Floats, fit: LinearFit) -> Li
     samples, size = features.shape
     if size == 0 or samples < 2 * _FOLDS or features.size * targets.shape[1] > MOST_WORK:
         return None
+    dear = features.size * targets.shape[1] > _DEAR
+    if dear and (fit.left_out.argmax(axis=1) == targets.argmax(axis=1)).mean() < 0.5:
+        return None
     wanted = _softmax(targets)
-    steps = _best_steps(features, targets, wanted, ridge.rotate(ridge.predict(prior)))
+    centre = ridge.rotate(ridge.predict(prior))
+    steps = _best_steps(features, targets, wanted, centre, 1 if dear else _FOLDS)
     if steps == 0:
         return None
     start = ridge.rotate(ridge.predict(fit.weight))
@@ -72,26 +78,29 @@ def _refined(ridge: Ridge, targets: Floats, prior: Floats, fit: LinearFit) -> Li
     return LinearFit(moved, bias - moved @ ridge.mean, fit.ridge, fit.error, fit.left_out)
 
 
-def _best_steps(features: Floats, targets: Floats, wanted: Floats, centre: Floats) -> int:
-    """How far down the list of weights cross-validation goes; 0 for not refining at all.
+def _best_steps(
+    features: Floats, targets: Floats, wanted: Floats, centre: Floats, folds: int
+) -> int:
+    """How far down the list of weights cross-validation goes; 0 for not refining at all. So many of
+    the folds are left out in turn.
 
     Each weight starts from the one before, and the first that does not help ends it.
     """
     held = np.arange(len(features)) % _FOLDS
     first = [
-        Ridge(Matrix(features[held != k])).fit(targets[held != k], centre) for k in range(_FOLDS)
+        Ridge(Matrix(features[held != k])).fit(targets[held != k], centre) for k in range(folds)
     ]
     points = [(fit.weight, fit.bias) for fit in first]
 
     def score() -> float:
         return sum(
             _divergence(features[held == fold], wanted[held == fold], *points[fold])
-            for fold in range(_FOLDS)
+            for fold in range(folds)
         )
 
     best = score()
     for place, strength in enumerate(_WEIGHTS):
-        for fold in range(_FOLDS):
+        for fold in range(folds):
             seen = held != fold
             points[fold] = _fit(
                 features[seen], wanted[seen], first[fold].weight, points[fold], strength

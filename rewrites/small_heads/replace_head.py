@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from math import inf
 from time import monotonic
 from typing import cast
@@ -13,6 +13,7 @@ import onnx
 
 from onnxshare.analysis.heads.head import Head, Subject
 from onnxshare.comparison.promise import Fit
+from onnxshare.io.tensors import Array
 from onnxshare.runtime.latency import Latency
 from onnxshare.support.option_text import option
 from rewrites.base import Change, Fitting, Options, Site
@@ -51,6 +52,13 @@ class _Task:
     data: HeadData
     target: Target
     deadline: float
+
+    @cached_property
+    def original(self) -> dict[int, Array]:
+        """What the head gives for the samples that certify."""
+        assert self.fitting.held_out is not None
+        proto = self.data.chain.subject.graph.proto
+        return measured_outputs(self.data.chain, self.data.classes, self.fitting.held_out, proto)
 
 
 def shrink(subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
@@ -108,7 +116,7 @@ def _check(chain: Chain, target: Target, classes: frozenset[int]) -> None:
 
 
 def _fit(task: _Task, method: Method) -> SmallHead:
-    with blas_threads.suited_to(task.data.chain.params):
+    with blas_threads.one():
         return fit_head(task.data, np.arange(task.data.count), method)
 
 
@@ -193,10 +201,9 @@ def _certify(task: _Task, model: onnx.ModelProto) -> Estimate:
     features = task.fitting.held_out
     if features is None:
         raise Refusal("there are no samples left to certify it on")
-    measure = partial(measured_outputs, task.data.chain, task.data.classes, features)
-    original = measure(task.data.chain.subject.graph.proto)
+    given = measured_outputs(task.data.chain, task.data.classes, features, model)
     labels = task.fitting.held_out_labels
-    return estimate(original, measure(model), task.data.classes, task.target, labels)
+    return estimate(task.original, given, task.data.classes, task.target, labels)
 
 
 def _site(task: _Task, small: SmallHead) -> Site:

@@ -30,19 +30,21 @@ from rewrites.small_heads import blas_threads
 from rewrites.small_heads.certificate import Estimate, Target, estimate
 from rewrites.small_heads.descriptions import task_words, tried_words
 from rewrites.small_heads.emit_head import check_head
-from rewrites.small_heads.fit_head import HeadFitter
+from rewrites.small_heads.fit_head import HeadFitter, expected_params
 from rewrites.small_heads.fitted_head import SmallHead
 from rewrites.small_heads.int8_weights import PER_CHANNEL
 from rewrites.small_heads.methods import INT8, Method, family, stored_in_int8
-from rewrites.small_heads.search_result import TOO_LATE, Candidate, Search
+from rewrites.small_heads.search_result import SURE, TOO_LATE, Candidate, Search
 from rewrites.small_heads.sufficient_statistics import blocks
 from rewrites.small_heads.training_data import HeadData
 
 _FOLDS = 5
 
 #: Heads of at least so many weights are fitted once, without one part of the samples, in place of
-#: five times, and so are heads that are fitted step by step.
+#: five times, and so are heads that are fitted step by step. Fewer are tried of such heads: of
+#: neighbours in size one, and none that is larger than so many whose bounds reach the target.
 _LARGE = 2**22
+_SURE = 2
 
 
 @dataclass(frozen=True)
@@ -133,20 +135,22 @@ def search(
     seed: int = 0,
     deadline: float = inf,
 ) -> Search:
-    """Cross-validate the whole family and choose the cheapest in `objective`; `latency` times a
-    method's model against the original, and is wanted where that is the objective. Past the
-    deadline (of `monotonic`) nothing more is tried."""
+    """Cross-validate the family, the smallest first, and choose the cheapest in `objective`;
+    `latency` times a method's model against the original, and is wanted where that is the
+    objective. Past the deadline (of `monotonic`) nothing more is tried."""
     chain = data.chain
-    outputs = sum(chain.layers[leaf].fc.out_features for leaf in chain.leaves)
-    depth = max(len(chain.path(leaf)) for leaf in chain.leaves)
-    methods = family(depth, outputs, chain.head.channels, chain.head.spatial)
-    if chain.subject.graph.opset >= PER_CHANNEL:
-        methods = stored_in_int8(methods, outputs, objective)
-    found, validation = [], CrossValidation(data, seed)
+    large = chain.params >= _LARGE
+    methods = _methods(data, objective, dear=large)
+    found, validation, sure = list[Candidate](), CrossValidation(data, seed), 0
     for place, method in enumerate(methods):
         report(f"trying {method.name}", place, len(methods))
-        with blas_threads.suited_to(chain.params):
-            found.append(_try(validation, method, target, deadline))
+        if large and sure == _SURE and objective in ("params", "bytes"):
+            found.append(Candidate(method.name, refused=SURE))
+        else:
+            with blas_threads.one():
+                found.append(_try(validation, method, target, deadline))
+        estimated = found[-1].estimate
+        sure += method != INT8 and estimated is not None and estimated.reaches(target)
         log(f"{place + 1} of {len(methods)}: {tried_words(found[-1], target)}")
     if latency is not None:
         found = [
@@ -171,6 +175,19 @@ def search(
         objective=objective,
         before=before,
     )
+
+
+def _methods(data: HeadData, objective: str, *, dear: bool) -> list[Method]:
+    """What is tried, the smallest first; but before these the head as it is, in 8 bits: where the
+    time is limited, there is something then."""
+    chain = data.chain
+    outputs = sum(chain.layers[leaf].fc.out_features for leaf in chain.leaves)
+    depth = max(len(chain.path(leaf)) for leaf in chain.leaves)
+    samples, spatial = data.count - data.count // _FOLDS, chain.head.spatial
+    methods = family(depth, outputs, chain.head.channels, spatial, samples=samples, dear=dear)
+    if chain.subject.graph.opset >= PER_CHANNEL:
+        methods = stored_in_int8(methods, min(outputs, samples // 4), objective)
+    return sorted(methods, key=lambda item: item != INT8 and expected_params(chain, item))
 
 
 def by_cost(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:

@@ -10,6 +10,7 @@ from rewrites.small_heads.certificate import Estimate, Target
 
 #: Why a candidate was not tried.
 TOO_LATE = "the time limit was reached"
+SURE = "smaller heads keep the promise"
 
 
 @dataclass(frozen=True)
