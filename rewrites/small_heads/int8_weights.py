@@ -62,9 +62,12 @@ class Int8:
 def int8_of(weight: Array) -> Int8:
     """A weight `[F, …]` of `rounded` as it is stored."""
     flat = weight.reshape(len(weight), -1)
-    scale = (np.abs(flat).max(axis=1) / _LARGEST).astype(np.float32)
+    largest = np.maximum(flat.max(axis=1), -flat.min(axis=1))
+    scale = (largest / _LARGEST).astype(np.float32)
     scale[scale == 0] = 1
-    values = np.rint(flat / scale[:, None]).clip(-_LARGEST, _LARGEST).astype(np.int8)
+    values = np.empty(flat.shape, np.int8)
+    for part in blocks(len(flat), flat.shape[1]):
+        values[part] = np.rint(flat[part] / scale[part, None]).clip(-_LARGEST, _LARGEST)
     return Int8(values.reshape(weight.shape), scale)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from math import inf
 from time import monotonic
@@ -31,7 +31,6 @@ from rewrites.small_heads.descriptions import (
 )
 from rewrites.small_heads.emit_head import Emitted, emit_head
 from rewrites.small_heads.fit_head import fit_head
-from rewrites.small_heads.fitted_head import SmallHead
 from rewrites.small_heads.head_layers import Chain, chain_of
 from rewrites.small_heads.methods import EXACT, Method, describe, parse
 from rewrites.small_heads.sample_checks import check_head, check_scale
@@ -59,6 +58,26 @@ class _Task:
         assert self.fitting.held_out is not None
         proto = self.data.chain.subject.graph.proto
         return measured_outputs(self.data.chain, self.data.classes, self.fitting.held_out, proto)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A head that was fitted and written, without the weights that it was fitted with.
+
+    Attributes:
+        method: how it was fitted.
+        params, bytes: what its weights and biases take.
+        errors: the leave-one-out error of each layer; none where it has none.
+        refined: whether a layer was refined for classes.
+        emitted: the whole model with it.
+    """
+
+    method: Method
+    params: int
+    bytes: int
+    errors: tuple[float, ...]
+    refined: bool
+    emitted: Emitted = field(repr=False)
 
 
 def shrink(subject: Subject, site: Site, options: Options, fitting: Fitting) -> Change:
@@ -115,9 +134,13 @@ def _check(chain: Chain, target: Target, classes: frozenset[int]) -> None:
         )
 
 
-def _fit(task: _Task, method: Method) -> SmallHead:
+def _make(task: _Task, method: Method) -> _Made:
     with blas_threads.one():
-        return fit_head(task.data, np.arange(task.data.count), method)
+        small = fit_head(task.data, np.arange(task.data.count), method)
+    closed = small.hidden is None and method.form != "original"  # others have no such error
+    errors = tuple(layer.error for layer in small.layers) if closed else ()
+    refined = any(layer.refined for layer in small.layers)
+    return _Made(method, small.params, small.bytes, errors, refined, emit_head(small))
 
 
 def _search(task: _Task) -> Search:
@@ -137,17 +160,17 @@ def _search(task: _Task) -> Search:
 def _timed(task: _Task, method: Method) -> Latency:
     """A method's whole model (B) against the original (A)."""
     assert task.fitting.race is not None
-    return task.fitting.race(emit_head(_fit(task, method))[0])
+    return task.fitting.race(_make(task, method).emitted[0])
 
 
 def _certified(task: _Task, found: Search) -> Change:
     """The cheapest head of a search that a fixed sequence of tests certifies, or the exact form."""
-    made: dict[str, tuple[SmallHead, Emitted]] = {}
+    made: list[_Made] = []
 
     def measure(name: str) -> Estimate:
-        small = _fit(task, parse(name))
-        made[name] = small, emit_head(small)
-        return _certify(task, made[name][1][0])
+        del made[:-1]  # the one before is what is left if this one fails
+        made.append(_make(task, parse(name)))
+        return _certify(task, made[-1].emitted[0])
 
     order = ladder(found, task.options.objective)
     tested = fixed_sequence(order, measure, task.target, task.deadline)
@@ -161,7 +184,8 @@ def _certified(task: _Task, found: Search) -> Change:
         why = f"{words}; give more samples, or promise less"
         subject = task.data.chain.subject
         return exact_form(subject, task.site, task.options, task.fitting, why, found)
-    change = _change(task, *made[found.chosen], found.certificate, found)
+    [chosen] = [item for item in made if item.method.name == found.chosen]
+    change = _change(task, chosen, found.certificate, found)
     if last == found.chosen and len(tested) == len(order):
         return change
     if last == found.chosen:
@@ -171,23 +195,18 @@ def _certified(task: _Task, found: Search) -> Change:
 
 def _given(task: _Task) -> Change:
     """The head that was requested, certified where something is to be kept."""
-    small = _fit(task, parse(task.options.method or "gap"))
-    emitted = emit_head(small)
-    certificate = _certify(task, emitted[0]) if task.target.asked else None
+    small = _make(task, parse(task.options.method or "gap"))
+    certificate = _certify(task, small.emitted[0]) if task.target.asked else None
     if certificate is not None and not certificate.reaches(task.target):
         words = f"{small.method.name} {measured(certificate, task.target)}"
         raise Refusal(f"{words}: that is not {task.target.words}")
-    return _change(task, small, emitted, certificate, None)
+    return _change(task, small, certificate, None)
 
 
 def _change(
-    task: _Task,
-    small: SmallHead,
-    emitted: Emitted,
-    certificate: Estimate | None,
-    found: Search | None,
+    task: _Task, small: _Made, certificate: Estimate | None, found: Search | None
 ) -> Change:
-    model, removed, added = emitted
+    model, removed, added = small.emitted
     chain = task.data.chain
     tensors = {(name := chain.layers[leaf].result): name for leaf in chain.leaves}
     notes = _notes(task, small, found, certificate)
@@ -206,7 +225,7 @@ def _certify(task: _Task, model: onnx.ModelProto) -> Estimate:
     return estimate(task.original, given, task.data.classes, task.target, labels)
 
 
-def _site(task: _Task, small: SmallHead) -> Site:
+def _site(task: _Task, small: _Made) -> Site:
     """The site with the figures of what was done; a pooled first layer leaves the others alone."""
     site, chain = task.site, task.data.chain
     spared = chain.params - site.params_before if small.method.form == "first" else 0
@@ -220,7 +239,7 @@ def _site(task: _Task, small: SmallHead) -> Site:
 
 
 def _notes(
-    task: _Task, small: SmallHead, found: Search | None, certificate: Estimate | None
+    task: _Task, small: _Made, found: Search | None, certificate: Estimate | None
 ) -> tuple[str, ...]:
     notes = []
     if small.method.int8:
@@ -255,13 +274,12 @@ def _notes(
     return tuple(notes)
 
 
-def _figures(task: _Task, small: SmallHead, certificate: Estimate | None) -> Fit:
+def _figures(task: _Task, small: _Made, certificate: Estimate | None) -> Fit:
     """What is written into the model in addition to the promise."""
     figures: Fit = {"method": small.method.name, "fitted_on": task.data.count}
-    # What is distilled, or as it was, has no leave-one-out error.
-    if small.hidden is None and small.method.form != "original":
-        figures["left_out_error"] = max(layer.error for layer in small.layers)
-        figures["refined"] = any(layer.refined for layer in small.layers)
+    if small.errors:
+        figures["left_out_error"] = max(small.errors)
+        figures["refined"] = small.refined
     if certificate is not None:
         figures["certified_on"] = certificate.samples
         figures |= cast("Fit", {k: v for k, v in asdict(task.target).items() if v is not None})

@@ -2,54 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from rewrites.small_heads import blas_threads, refine_classifier
-from rewrites.small_heads.ridge import Ridge
-from rewrites.small_heads.sufficient_statistics import Matrix
+import onnxshare
+from onnxshare.runtime.limits import RunLimits
+from rewrites.refusal import Refusal
+from rewrites.small_heads import blas_threads, replace_head, search
+
+MODELS = Path(__file__).parents[3] / "models"
 
 
 def of_blas() -> set[int]:
     return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
 
-@pytest.mark.parametrize(
-    ("limits", "inside"),
-    [
-        (blas_threads.one, 1),
-        (lambda: blas_threads.suited_to(60_000), 1),
-        (lambda: blas_threads.suited_to(100_000_000), 2),
-    ],
-    ids=["one", "a small head", "a large head"],
-)
-def test_threads_of_the_blas(
-    limits: Callable[[], AbstractContextManager[Any]], inside: int
-) -> None:
+@pytest.fixture
+def _two_threads() -> Any:
     with threadpool_limits(2, user_api="blas"):
         if of_blas() != {2}:
             pytest.skip("this BLAS does not let its threads be set")
-        with limits():
-            assert of_blas() == {inside}
+        yield
         assert of_blas() == {2}
 
 
-def test_a_refinement_has_one_thread_whatever_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_two_threads")
+def test_threads_of_the_blas() -> None:
+    with blas_threads.one():
+        assert of_blas() == {1}
+
+
+@pytest.mark.usefixtures("_two_threads")
+@pytest.mark.parametrize(
+    ("module", "function", "method"),
+    [(search.CrossValidation, "run", "auto"), (replace_head, "fit_head", "collapse+gap")],
+    ids=["a search", "a fit"],
+)
+def test_no_sum_depends_on_the_number_of_cores(
+    module: Any, function: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two threads, sums are added up in another order, and the last digits differ."""
     seen: list[set[int]] = []
 
-    def look(*_: object) -> int:
+    def look(*_: object) -> None:
         seen.append(of_blas())
-        return 0
+        raise Refusal("seen")
 
-    monkeypatch.setattr(refine_classifier, "_best_steps", look)
-    random = np.random.default_rng(0)
-    features, targets = random.standard_normal((30, 4)), random.standard_normal((30, 3))
-    ridge, prior = Ridge(Matrix(features)), np.zeros((3, 4))
-    with threadpool_limits(2, user_api="blas"):
-        assert refine_classifier.refine(ridge, targets, prior, ridge.fit(targets, prior)) is None
-    assert seen == [{1}]
+    monkeypatch.setattr(module, function, look)
+    onnxshare.rewrite(
+        MODELS / "lenet5.onnx",
+        ["fc-to-gap"],
+        method=method,
+        keep=0.5,
+        samples=MODELS / "calibration.npz",
+        provider="cpu",
+        run_limits=RunLimits(in_process=True),
+        validate=False,
+    )
+    assert seen
+    assert set(map(frozenset, seen)) == {frozenset({1})}

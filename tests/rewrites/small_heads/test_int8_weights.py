@@ -155,7 +155,7 @@ def test_below_opset_13_there_is_no_scale_per_channel() -> None:
 def test_where_nothing_is_smaller_the_head_as_it_is_in_8_bits_comes_before_the_exact_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(search, "family", lambda *_: [])
+    monkeypatch.setattr(search, "family", lambda *_, **__: [])
     result = small(two_layers("Tanh"), "auto", 700, keep=0.99)
     [change] = result.changes
     assert change.search is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,11 @@ from rewrites.refusal import Refusal
 from rewrites.run import features_of
 from rewrites.small_heads import blas_threads, search
 from rewrites.small_heads.certificate import Target, estimate
+from rewrites.small_heads.fit_head import HeadFitter, expected_params
 from rewrites.small_heads.head_layers import Chain, chain_of
-from rewrites.small_heads.methods import parse
-from rewrites.small_heads.search import CrossValidation
+from rewrites.small_heads.methods import Method, family, parse
+from rewrites.small_heads.search import CrossValidated, CrossValidation
+from rewrites.small_heads.search_result import SURE
 from rewrites.small_heads.training_data import HeadData, collect
 
 Head = tuple[Chain, HeadData]
@@ -84,6 +87,51 @@ def test_what_takes_long_is_fitted_once(head: Head, monkeypatch: pytest.MonkeyPa
     assert counts == {"mlp:4+separable:4": data.count // 5, "collapse+gap": data.count}
     monkeypatch.setattr(search, "_LARGE", chain.params)
     assert len(validation.run(parse("collapse+gap")).samples) == data.count // 5
+
+
+def test_of_a_large_head_nothing_is_tried_beyond_what_is_sure(
+    head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes grow; after two whose bound reaches the target, larger ones are named, and not tried;
+    the head as it is in 8 bits is always tried, first, and is none of the two."""
+    chain, data = head
+    data = replace(data, classes=frozenset(chain.leaves))
+    fitted: list[str] = []
+    run = CrossValidation.run
+
+    def watched(self: CrossValidation, method: Method, *rest: Any) -> CrossValidated:
+        fitted.append(method.name)
+        return run(self, method, *rest)
+
+    monkeypatch.setattr(search, "_LARGE", chain.params)
+    monkeypatch.setattr(CrossValidation, "run", watched)
+    found = search.search(data, Target(keep=0.5))
+    tried = {item.method: item for item in found.candidates if item.estimate is not None}
+    sure = [name for name in fitted if name in tried and tried[name].estimate.reaches(found.target)]
+    assert fitted[0] == sure[0] == "int8"
+    assert len(sure) == 3
+    assert fitted[-1] == sure[-1]
+    sizes = [tried[name].params or 0 for name in fitted[1:] if name in tried]
+    assert sizes == sorted(sizes)
+    left = [item for item in found.candidates if item.refused == SURE]
+    assert left
+    assert {item.method for item in left}.isdisjoint(fitted)
+    assert found.chosen in sure
+
+
+def test_the_size_of_a_head_is_known_before_it_is_fitted(head: Head) -> None:
+    """At most, as the samples may span fewer directions, and nearly always exactly."""
+    chain, data = head
+    fitter = HeadFitter(replace(data, classes=frozenset(chain.leaves)), np.arange(data.count))
+    exact = 0
+    methods = family(3, 10, chain.head.channels, chain.head.spatial)
+    closed = [method for method in methods if not method.taught]
+    for method in closed:
+        small = fitter.fit(method)
+        expected = expected_params(chain, method)
+        assert small.params <= expected, method.name
+        exact += small.params == expected
+    assert exact > 0.8 * len(closed)
 
 
 def test_what_is_predicted_was_not_fitted_to(head: Head) -> None:
