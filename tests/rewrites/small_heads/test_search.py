@@ -107,7 +107,8 @@ def test_of_a_large_head_nothing_is_tried_beyond_what_is_sure(
     monkeypatch.setattr(CrossValidation, "run", watched)
     found = search.search(data, Target(keep=0.5))
     tried = {item.method: item for item in found.candidates if item.estimate is not None}
-    sure = [name for name in fitted if name in tried and tried[name].estimate.reaches(found.target)]
+    bounds = {item.method: item.estimate for item in found.candidates}
+    sure = [name for name in fitted if (bound := bounds[name]) and bound.reaches(found.target)]
     assert fitted[0] == sure[0] == "int8"
     assert len(sure) == 3
     assert fitted[-1] == sure[-1]
