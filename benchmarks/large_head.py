@@ -25,6 +25,7 @@ It needs 1.5 GB of disk in FOLDER, or in the temporary folder.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import subprocess
@@ -43,7 +44,7 @@ from onnx import TensorProto, helper, numpy_helper
 from vgg19 import measure
 
 import onnxshare
-from onnxshare.comparison.promise import declared
+from onnxshare.comparison.promise import PROMISE_KEY
 from onnxshare.report.compare import seconds
 from onnxshare.samples.samples import Array
 from rewrites.small_heads import blas_threads
@@ -109,10 +110,11 @@ def maps(count: int, random: np.random.Generator, shape: Shape = VGG16) -> Array
     return made
 
 
-def maps_of_kinds(count: int, random: np.random.Generator, kinds: int = 200) -> Array:
+def maps_of_kinds(
+    count: int, random: np.random.Generator, shape: Shape = VGG16, kinds: int = 200
+) -> Array:
     """Non-negative maps `[count, 512, 7, 7]` of so many kinds, which differ more from each other
     than maps of one kind do."""
-    shape = VGG16
     shapes = blobs(64, shape.side, random)
     themes = random.standard_normal((kinds, shape.channels)).astype(np.float32)
     where = shapes[random.integers(0, len(shapes), (kinds, shape.channels))]
@@ -196,7 +198,7 @@ def fit(model: str, maps_at: str, method: str) -> None:
 def smallest(model: str, shape: Shape) -> None:
     """Fit the smallest head with a hidden layer as a command does, and print a row: it is measured
     on maps that no fit saw, next to the share of the commonest class."""
-    made = maps(500 + UNSEEN, np.random.default_rng(1), shape)
+    made = maps_of_kinds(500 + UNSEEN, np.random.default_rng(1), shape)
     head = on_samples(Path(model), made)
     chain, [leaf] = head.chain, head.chain.leaves
     outputs, sizes = shape.widths[-1], (shape.side, shape.side)
@@ -250,8 +252,9 @@ def searched(model: Path, seen: Path, kind: str) -> str:
     clock, peak = measure([*words, "--force", "--provider", "cpu"])
     took, unit = children() - before, (unit + work()) / 2
     count, whole = (onnxshare.inspect(at).totals for at in (out, model))
-    promise = declared(onnx.load(out, load_external_data=False))
-    method = promise.fit["method"] if promise else "exact"
+    made = onnx.load(out, load_external_data=False)
+    notes = {item.key: item.value for item in made.metadata_props}
+    method = json.loads(notes[PROMISE_KEY])["method"] if PROMISE_KEY in notes else "exact"
     load, cores = os.getloadavg()[0], os.cpu_count()
     ratios = (whole.params / count.params, whole.param_bytes / count.param_bytes)
     return (

@@ -31,11 +31,7 @@ _FOLDS = 3
 _SPREAD = 8.0
 
 #: More work than this (samples × directions × classes) is not worth the wait.
-MOST_WORK = 3e8
-
-#: Above so much, one fold is tried in place of three, and nothing where a fit gives another class
-#: to half of the samples that it is made without: such a head is of no use.
-_DEAR = 3e7
+MOST_WORK = 1e8
 
 _STEPS = 40
 _MEMORY = 12
@@ -62,12 +58,8 @@ def _refined(ridge: Ridge, targets: Floats, prior: Floats, fit: LinearFit) -> Li
     samples, size = features.shape
     if size == 0 or samples < 2 * _FOLDS or features.size * targets.shape[1] > MOST_WORK:
         return None
-    dear = features.size * targets.shape[1] > _DEAR
-    if dear and (fit.left_out.argmax(axis=1) == targets.argmax(axis=1)).mean() < 0.5:
-        return None
     wanted = _softmax(targets)
-    centre = ridge.rotate(ridge.predict(prior))
-    steps = _best_steps(features, targets, wanted, centre, 1 if dear else _FOLDS)
+    steps = _best_steps(features, targets, wanted, ridge.rotate(ridge.predict(prior)))
     if steps == 0:
         return None
     start = ridge.rotate(ridge.predict(fit.weight))
@@ -78,29 +70,26 @@ def _refined(ridge: Ridge, targets: Floats, prior: Floats, fit: LinearFit) -> Li
     return LinearFit(moved, bias - moved @ ridge.mean, fit.ridge, fit.error, fit.left_out)
 
 
-def _best_steps(
-    features: Floats, targets: Floats, wanted: Floats, centre: Floats, folds: int
-) -> int:
-    """How far down the list of weights cross-validation goes; 0 for not refining at all. So many of
-    the folds are left out in turn.
+def _best_steps(features: Floats, targets: Floats, wanted: Floats, centre: Floats) -> int:
+    """How far down the list of weights cross-validation goes; 0 for not refining at all.
 
     Each weight starts from the one before, and the first that does not help ends it.
     """
     held = np.arange(len(features)) % _FOLDS
     first = [
-        Ridge(Matrix(features[held != k])).fit(targets[held != k], centre) for k in range(folds)
+        Ridge(Matrix(features[held != k])).fit(targets[held != k], centre) for k in range(_FOLDS)
     ]
     points = [(fit.weight, fit.bias) for fit in first]
 
     def score() -> float:
         return sum(
             _divergence(features[held == fold], wanted[held == fold], *points[fold])
-            for fold in range(folds)
+            for fold in range(_FOLDS)
         )
 
     best = score()
     for place, strength in enumerate(_WEIGHTS):
-        for fold in range(folds):
+        for fold in range(_FOLDS):
             seen = held != fold
             points[fold] = _fit(
                 features[seen], wanted[seen], first[fold].weight, points[fold], strength
