@@ -70,6 +70,7 @@ def compare(
     input_shapes: InputShapes | None = None,
     dims: Dims | None = None,
     counted: Target = NONE,
+    approximate: bool = False,
 ) -> Comparison:
     """Run two models on the same inputs and judge whether they are the same function.
 
@@ -107,6 +108,8 @@ def compare(
         input_shapes, dims: sizes of inputs, by input or by symbol, that both models are compared
             at, and no others; as of `onnxshare.inspect`.
         counted: what is counted of classes without being judged.
+        approximate: B approximates A: its errors are measured, and neither where they begin nor
+            whether rounding could explain them, which takes long for a large model.
 
     Raises:
         ModelFileError, ModelError: a model cannot be read, or has inputs that are not tensors.
@@ -150,7 +153,7 @@ def compare(
         promise, unkept = promise_of(*given)
         task = Task(left, right, sessions, seed, tuple(internal), count, budget)
         task = replace(task, promise=promise, tolerance=tolerance)
-        task = replace(task, weights_moved=weights_moved, counted=counted)
+        task = replace(task, weights_moved=weights_moved, counted=counted, approximate=approximate)
         models = left.skeleton, right.skeleton
         inputs = _samples_for(*models, samples, count, seed, images, memory)
         needs_labels(tolerance, inputs.labels is not None)
@@ -159,7 +162,8 @@ def compare(
             found = replace(examine(task, inputs), **sessions.costs())
             more = (unkept, "" if found.passed or promise else other)
             found = replace(found, reason="; ".join(filter(None, (found.reason, *more))))
-        if _may_be_a_step(found, left, right) and not (promise or tolerance):
+        exact = not (promise or tolerance or approximate)
+        if exact and _may_be_a_step(found, left, right):
             given_on = {"provider": provider, "seed": seed, "run_limits": run_limits}
             found = _unrounded(found, left, right, inputs, internal, budget=budget, **given_on)
         elif found.verdict is Verdict.INCONCLUSIVE and float_types(left.skeleton) & HALF:

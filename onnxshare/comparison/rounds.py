@@ -37,6 +37,7 @@ class Task:
         promise: of the model that is an approximation of the other, if one is.
         tolerance: the error that is allowed.
         counted: what is counted of classes in addition to what these two are about.
+        approximate: whether B is known to approximate A, so that its errors are only measured.
         weights_moved: whether the weights of B were shown to be those of A.
     """
 
@@ -51,6 +52,7 @@ class Task:
     tolerance: Target = NONE
     weights_moved: bool = False
     counted: Target = NONE
+    approximate: bool = False
 
     @property
     def criteria(self) -> tuple[Criterion, ...]:
@@ -115,10 +117,11 @@ def measure(
     a, inside = task.a.skeleton, [*task.internal, *(pairs or ())]
     covers = {value.name: upstream(a, value.name, inside) for value in a.graph.output}
     verdict, reason = decide(judged, covers, task.promise, samples.random, task.tolerance)
-    if verdict is Verdict.DIFFERENT and not (task.tolerance or task.promise):
+    exact = not (task.tolerance or task.promise or task.approximate)
+    if verdict is Verdict.DIFFERENT and exact:
         with contextlib.suppress(RuntimeFailure):
             verdict, reason = _before_integers(task, run, judged, pairs) or (verdict, reason)
-    parted = verdict is Verdict.DIFFERENT and not task.tolerance
+    parted = verdict is Verdict.DIFFERENT and not (task.tolerance or task.approximate)
     found = replace(
         found,
         verdict=verdict,
@@ -136,10 +139,10 @@ def _run(
     """Run both; sample by sample where an output turns out to have one row for each run."""
     given = (task.a, task.b, samples, task.sessions, task.seed, task.internal, pairs)
     run = Measurement(*given, batch=batch, criteria=task.criteria)
-    judged = run.judge()
+    judged = run.judge(again=not task.approximate)
     if run.few_rows and batch is None:
         run = Measurement(*given, batch=1, criteria=task.criteria)
-        judged = run.judge()
+        judged = run.judge(again=not task.approximate)
     return run, judged
 
 

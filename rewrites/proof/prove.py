@@ -247,7 +247,10 @@ class Prover:
                 ran = f"{before} before, the same in both models byte for byte, ran once"
                 reason = f"{found.reason}; {ran}"
                 return replace(found, reason=reason, memory=None, left_to_cpu=None)
-        return run(original, rewritten, samples=samples, tensors=names)
+        heavy = weight_bytes(original) > _HEAVY
+        fitted = heavy and any(change.fit is not None for change in changes)
+        how = {"in_turn": fitted, "approximate": fitted}
+        return run(original, rewritten, samples=samples, tensors=names, **how)
 
     def _locally(
         self, original: Model, result: Model, changes: tuple[Change, ...], found: Comparison
