@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 import onnxshare
 from onnxshare import RewriteResult
+from onnxshare.comparison import rounding_noise
 from onnxshare.errors import SamplesError, UsageError
 from onnxshare.runtime.latency import Latency
 from onnxshare.runtime.limits import RunLimits
@@ -21,6 +22,7 @@ from onnxshare.runtime.session_pair import Sessions
 from onnxshare.samples.samples import Samples
 from onnxshare.support.progress import logging
 from rewrites.base import Options
+from rewrites.proof import prove
 from rewrites.small_heads import certificate, replace_head, search
 from rewrites.small_heads.sample_split import split
 from rewrites.small_heads.search_result import Search
@@ -63,6 +65,34 @@ def test_weights_that_are_constant_over_space_fit_any_weighting(
     onnx.checker.check_model(result.model, full_check=True)
     for batch in (1, 3):
         assert_same_results(model, result.model, feeds(model, batch), spread=64.0)
+
+
+def test_of_a_large_head_errors_are_only_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not where they begin, nor with which weights rounding would be as large: both take long."""
+    moved: list[None] = []
+
+    def counted(*given: Any) -> Any:
+        moved.append(None)
+        return move(*given)
+
+    move = rounding_noise._moved_weights
+    monkeypatch.setattr(rounding_noise, "_moved_weights", counted)
+    found = []
+    for limit in (prove._HEAVY, 0):
+        monkeypatch.setattr(prove, "_HEAVY", limit)
+        found.append((small(planted(3), "mask:2").validation, len(moved)))
+    (plain, first), (large, second) = found
+    assert plain is not None
+    assert large is not None
+    assert first
+    assert second == first
+    assert plain.first_divergence is not None
+    assert large.first_divergence is None
+    assert (plain.verdict, large.verdict) == ("approximate", "approximate")
+    assert [(row.name, row.max_abs, row.rmse) for row in plain.outputs] == [
+        (row.name, row.max_abs, row.rmse) for row in large.outputs
+    ]
+    assert plain.reason == large.reason
 
 
 def planted(rank: int, *, opset: int = 17, sizes: tuple[int, ...] = (H, W)) -> onnx.ModelProto:
