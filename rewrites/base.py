@@ -55,6 +55,7 @@ class Options:
         search_share: the share of the samples that a fit or a search sees; None leaves it to the
             promise.
         objective: what a search makes small: params, macs, bytes or latency.
+        int8_activations: whether a search that tries heads in 8 bits has activations in 8 bits too.
         seed: of a search's folds.
         time_limit: the most seconds for the search for one small head.
     """
@@ -73,6 +74,7 @@ class Options:
     within: tuple[int, float] | None = None
     max_loss: float | None = None
     search_share: float | None = None
+    int8_activations: bool = False
 
     @property
     def target(self) -> Target:

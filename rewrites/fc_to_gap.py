@@ -82,7 +82,7 @@ class FcToGap(Rewrite):
 
     Attributes:
         approximate, method, keep, max_error, keep_top, within, max_loss, objective, time_limit,
-            search_share: as of `Options`; None leaves it to the call.
+            search_share, int8_activations: as of `Options`; None leaves it to the call.
     """
 
     approximate: bool | None = None
@@ -95,6 +95,7 @@ class FcToGap(Rewrite):
     objective: str | None = None
     time_limit: float | None = None
     search_share: float | None = None
+    int8_activations: bool | None = None
 
     name = "fc-to-gap"
     together = True

@@ -88,5 +88,6 @@ def _check(names: set[str], options: Options, *, given: bool) -> None:
             f"{option('--approximate')} needs inputs to fit to",
             f"give some with {option('--samples FILE.npz')} or a folder",
         )
-    if options.small_head or options.time_limit is not None or options.search_share is not None:
+    searches = options.search_share is not None or options.int8_activations
+    if options.small_head or options.time_limit is not None or searches:
         check_method(options, names, given=given)

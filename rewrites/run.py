@@ -126,6 +126,7 @@ def rewrite(
     search_share: float | None = None,
     objective: str = "params",
     time_limit: float | None = None,
+    int8_activations: bool = False,
 ) -> RewriteResult:
     """Rewrite a model and compare the result with the original. The source is not changed.
 
@@ -164,6 +165,8 @@ def rewrite(
         objective: what the search makes small: params, bytes, macs or latency.
         time_limit: seconds after which a search ends with the best that it has; with it the result
             depends on how fast the machine is.
+        int8_activations: with `method="auto"`, try heads in 8 bits with their activations in 8 bits
+            too.
 
     Raises:
         ModelFileError, ModelError: the model cannot be read or contradicts itself.
@@ -191,6 +194,7 @@ def rewrite(
         within,
         max_loss,
         search_share,
+        int8_activations,
     )
     chosen, options = request(rewrites, options, given=samples is not None)
     original = load(source)

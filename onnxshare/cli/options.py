@@ -76,7 +76,8 @@ def complete_methods(incomplete: str) -> list[str]:
     from rewrites.small_heads.methods import family
 
     methods = (method.name for method in family(3, 10, 64, (6, 6)))
-    names = ["auto", "int8", *(name for item in methods for name in (item, f"{item}+int8"))]
+    several = (name for item in methods for name in (item, f"{item}+int8", f"{item}+w8a8"))
+    names = ["auto", "int8", "w8a8", *several]
     return [name for name in names if name.startswith(incomplete)]
 
 

@@ -84,8 +84,9 @@ class Options:
     method: str = option(
         "",
         "With --fc-to-gap, the small head to make: gap, grid:K, mask:R, depthwise, "
-        "collapse, stack:R, collapse+mask:R, mlp:H+separable:K …, with +int8 in 8 bits, int8 "
-        "(the head as it is in 8 bits), or auto, the cheapest that keeps a promise.",
+        "collapse, stack:R, collapse+mask:R, mlp:H+separable:K …, with +int8 its weights in 8 "
+        "bits, with +w8a8 activations too; int8 or w8a8 (the head as it is in 8 bits), or auto, "
+        "the cheapest that keeps a promise.",
         metavar="NAME",
         autocompletion=options.complete_methods,
         panel=_APPROXIMATE,
@@ -132,6 +133,11 @@ class Options:
     )
     objective: Literal["params", "macs", "bytes", "latency"] = option(
         "params", "With --method auto, what the head should be cheapest in.", panel=_APPROXIMATE
+    )
+    int8_activations: bool = option(
+        False,
+        "With --method auto: try heads in 8 bits with their activations in 8 bits too.",
+        panel=_APPROXIMATE,
     )
     time_limit: float | None = option(
         None,
@@ -226,6 +232,7 @@ def command(given: Options) -> int:
             keep_top=options.counted_share("--keep-top", given.keep_top),
             within=options.counted_share("--within", given.within),
             max_loss=options.points("--max-loss", given.max_loss),
+            int8_activations=given.int8_activations,
             search_share=options.share("--search-share", given.search_share),
             objective=given.objective,
             time_limit=given.time_limit,

@@ -14,6 +14,12 @@ Each fitted layer is one Gemm, or two where it is cut to low rank (a MatMul and 
 version 11, when a Gemm must have a bias), in an mlp after a Gemm and a Relu; outputs get their old
 names. Weights in 8 bits come from a DequantizeLinear with a scale per output channel, and in a
 model of another type than single precision from a Cast after that.
+
+Where activations are in 8 bits too, a QuantizeLinear and a DequantizeLinear stand before each
+product, and the bias comes from 32-bit integers: ONNX Runtime computes what stands between them in
+integers (QLinearConv, QGemm, MatMulIntegerToFloat). It does so for a convolution only if another
+such pair follows it directly, so that one stands on each side of the Flatten. All is in single
+precision, with a Cast before and after where the model has another type.
 """
 
 from __future__ import annotations
@@ -32,7 +38,8 @@ from rewrites.head_as_maps.maps import is_plain, vector_to_old
 from rewrites.refusal import Refusal
 from rewrites.small_heads.fitted_head import FittedLayer, Hidden, SmallHead
 from rewrites.small_heads.head_layers import Chain, ChainLayer
-from rewrites.small_heads.int8_weights import check_int8, int8_of
+from rewrites.small_heads.int8_activations import Range, Steps
+from rewrites.small_heads.int8_weights import bias_scale, check_int8, integers
 from rewrites.small_heads.spatial_weighting import Separable, Weighting
 from rewrites.small_heads.training_data import carried_map
 
@@ -42,6 +49,11 @@ _RESHAPE_INPUT = 5
 _GEMM_BROADCASTS = 7
 _GEMM_WITHOUT_BIAS = 11
 
+
+#: Weights whose activations are in 8 bits are unsigned too, with this as zero. Of unsigned times
+#: signed, ONNX Runtime adds two products in 16 bits on x64 without VNNI (VPMADDUBSW), where
+#: 2 · 255 · 127 does not fit: sums are clipped without a word. Unsigned ones it widens first.
+_MIDDLE = 128
 
 #: A model, the names of the nodes that went, and of those that came.
 Emitted = tuple[onnx.ModelProto, tuple[str, ...], tuple[str, ...]]
@@ -60,11 +72,13 @@ def emit_head(small: SmallHead) -> Emitted:
     builder, source = carried_map(chain, editor)
     if small.method.int8:
         check_int8(chain)
-    writer = _Writer(chain, builder.out, int8=small.method.int8)
+    writer = _Writer(chain, builder.out, activations=small.method.int8_activations)
+    inner = small.hidden or next(layer for layer in small.layers if layer.source < 0)
+    reads = inner.steps[0].reads if inner.steps else None
     if isinstance(small.weighting, Separable):
-        pooled = writer.separable(source, small.weighting)
+        pooled = writer.separable(source, small.weighting, reads)
     else:
-        pooled = writer.weighting(source, small.weighting)
+        pooled = writer.weighting(source, small.weighting, reads)
     if small.hidden is not None:
         pooled = writer.hidden(pooled, small.hidden)
     for fitted in small.layers:
@@ -91,37 +105,96 @@ def check_head(small: SmallHead) -> None:
 
 
 class _Writer:
-    """Emits the nodes of a small head, weights in the type of the head's own."""
+    """Emits the nodes of a small head, weights in the type of the head's own; `steps` are how a
+    product is stored in 8 bits, empty in floats."""
 
-    def __init__(self, chain: Chain, out: Emitter, *, int8: bool) -> None:
+    def __init__(self, chain: Chain, out: Emitter, *, activations: bool) -> None:
         root = chain.roots[0]
-        self._chain, self._out, self._int8 = chain, out, int8
+        self._chain, self._out, self._activations = chain, out, activations
         self._node = chain.layers[root].fc.node
         self._opset = chain.subject.graph.opset
         self._dtype = next(iter(chain.pieces(root))).dtype
+        self._read: dict[tuple[str, Range], str] = {}
+        self._ends: dict[Range, list[str]] = {}
+        self._single: set[str] = set()  # what is in single precision, whatever the model is in
 
     def _store(self, values: Array, name: str) -> str:
         return self._out.constant(values.astype(self._dtype), name)
 
-    def _weight(self, rows: Array, name: str, *, transposed: bool = False) -> str:
+    def _weight(
+        self, rows: Array, name: str, steps: tuple[Steps, ...], *, transposed: bool = False
+    ) -> str:
         """A weight, a row for each output channel; returns the name of it, or of its transpose."""
-        if not self._int8:
+        if not steps:
             return self._store(rows.T if transposed else rows, name)
-        found = int8_of(rows)
-        inputs = [
-            self._out.constant(found.values.T if transposed else found.values, f"{name}_int8"),
-            self._out.constant(found.scale, f"{name}_scale"),
-        ]
+        values, scale = integers(rows, steps[0].scale), steps[0].scale
+        values = values.T if transposed else values
         axis = {"axis": int(transposed)}
+        if self._activations:
+            shifted = (values.astype(np.int16) + _MIDDLE).astype(np.uint8)
+            zero = np.full(scale.shape, _MIDDLE, np.uint8)
+            parts: dict[str, Array] = {"uint8": shifted, "scale": scale, "zero_point": zero}
+        else:
+            parts = {"int8": values, "scale": scale}
+        inputs = [self._out.constant(item, f"{name}_{what}") for what, item in parts.items()]
         wide = self._emit("DequantizeLinear", inputs, name, axis)
-        if self._dtype == np.float32:
-            return wide
-        to = onnx.helper.np_dtype_to_tensor_dtype(self._dtype)
-        return self._emit("Cast", [wide], f"{name}_cast", {"to": to})
+        return wide if self._activations else self._cast(wide, self._dtype)
 
-    def weighting(self, source: str, weighting: Weighting) -> str:
-        """What turns a map `[N, C, spatial…]` into features `[N, C·r]`; returns their name."""
-        name, spatial = f"{source}_{weighting.kind}", weighting.spatial
+    def _bias(self, bias: Array, name: str, steps: tuple[Steps, ...]) -> str:
+        if not self._activations:
+            return self._store(bias, name)
+        scale = bias_scale(steps[-1])
+        values = np.rint(bias / scale.astype(np.float64)).astype(np.int32)
+        inputs = [
+            self._out.constant(values, f"{name}_int32"),
+            self._out.constant(scale, f"{name}_scale"),
+        ]
+        return self._emit("DequantizeLinear", inputs, name, {"axis": 0})
+
+    def _cast(self, name: str, dtype: np.dtype[Any]) -> str:
+        """A tensor of single precision in another type."""
+        if dtype == np.float32:
+            return name
+        to = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+        return self._emit("Cast", [name], f"{name}_cast", {"to": to})
+
+    def _in_range(self, name: str, reads: Range | None) -> str:
+        """A tensor as 8 bits hold it, in single precision; as it is where it stays in floats."""
+        if reads is None:
+            return name
+        if (name, reads) not in self._read:
+            single = name
+            if self._dtype != np.float32 and name not in self._single:
+                to = {"to": onnx.TensorProto.FLOAT}
+                single = self._emit("Cast", [name], f"{name}_single", to)
+            if reads not in self._ends:
+                self._ends[reads] = [
+                    self._out.constant(np.array(reads.scale, np.float32), f"{name}_scale"),
+                    self._out.constant(np.array(reads.zero, np.uint8), f"{name}_zero_point"),
+                ]
+            ends = self._ends[reads]
+            stored = self._emit("QuantizeLinear", [single, *ends], f"{name}_uint8")
+            wide = self._emit("DequantizeLinear", [stored, *ends], f"{name}_in_range")
+            self._read[name, reads] = wide
+        return self._read[name, reads]
+
+    def _product(
+        self,
+        op_type: str,
+        inputs: list[str],
+        name: str,
+        steps: tuple[Steps, ...],
+        attributes: Any = None,
+    ) -> str:
+        """An operator whose first input is in 8 bits where that is requested."""
+        source, *others = inputs
+        source = self._in_range(source, steps[0].reads if steps else None)
+        return self._emit(op_type, [source, *others], name, attributes)
+
+    def weighting(self, source: str, weighting: Weighting, reads: Range | None) -> str:
+        """What turns a map `[N, C, spatial…]` into features `[N, C·r]`, which can hold so much for
+        what reads them; returns their name."""
+        name, spatial, steps = f"{source}_{weighting.kind}", weighting.spatial, weighting.steps
         if weighting.kind == "gap":
             source = self._emit("GlobalAveragePool", [source], name)
         elif weighting.kind == "grid":
@@ -131,24 +204,30 @@ class _Writer:
             if len(spatial) > 1:
                 shape = [0, self._chain.head.channels, weighting.rows.shape[1]]
                 source = self._reshape(self._off_integers(source), shape)
-            source = self._emit(
-                "MatMul", [source, self._weight(weighting.rows, f"{name}s", transposed=True)], name
-            )
+            masks = self._weight(weighting.rows, f"{name}s", steps, transposed=True)
+            source = self._product("MatMul", [source, masks], name, steps)
         elif weighting.kind == "depthwise":
             assert weighting.rows is not None
-            source = self._depthwise(source, weighting.rows, spatial, f"{name}_kernel", name)
+            names = f"{name}_kernel", name
+            source = self._depthwise(source, weighting.rows, spatial, names, steps)
+            source = self._in_range(source, reads)
         return self._emit("Flatten", [source], f"{name}_features", {"axis": 1})
 
-    def separable(self, source: str, weighting: Separable) -> str:
-        """Separable features `[N, K]` of a map `[N, C, spatial…]`; returns their name."""
+    def separable(self, source: str, weighting: Separable, reads: Range | None) -> str:
+        """Separable features `[N, K]` of a map `[N, C, spatial…]`, which can hold so much for what
+        reads them; returns their name."""
         name, axes = f"{source}_separable", len(weighting.spatial)
         sizes, windows = weighting.spatial, weighting.windows
         if windows is not None:
             source, sizes = self._averaged(source, windows, f"{source}_grid"), windows.counts
         mixtures = weighting.channels.reshape(*weighting.channels.shape, *([1] * axes))
-        inputs = [source, self._weight(mixtures, f"{name}_channels")]
-        mixed = self._emit("Conv", inputs, f"{name}_mixed", {"kernel_shape": [1] * axes})
-        weighted = self._depthwise(mixed, weighting.rows, sizes, f"{name}_masks", name)
+        first, second = weighting.steps[:1], weighting.steps[1:]
+        inputs = [source, self._weight(mixtures, f"{name}_channels", first)]
+        kernel = {"kernel_shape": [1] * axes}
+        mixed = self._product("Conv", inputs, f"{name}_mixed", first, kernel)
+        names = f"{name}_masks", name
+        weighted = self._depthwise(mixed, weighting.rows, sizes, names, second)
+        weighted = self._in_range(weighted, reads)
         return self._emit("Flatten", [weighted], f"{name}_features", {"axis": 1})
 
     def _averaged(self, source: str, windows: Weighting, name: str) -> str:
@@ -157,34 +236,44 @@ class _Writer:
         return self._emit("AveragePool", [source], name, shape)
 
     def _depthwise(
-        self, source: str, rows: Array, spatial: tuple[int, ...], kernel: str, name: str
+        self,
+        source: str,
+        rows: Array,
+        spatial: tuple[int, ...],
+        names: tuple[str, str],
+        steps: tuple[Steps, ...],
     ) -> str:
-        """A convolution over the whole map, a kernel for each channel."""
-        stored = self._weight(rows.reshape(len(rows), 1, *spatial), kernel)
+        """A convolution over the whole map, a kernel for each channel; both get these names."""
+        kernel, name = names
+        stored = self._weight(rows.reshape(len(rows), 1, *spatial), kernel, steps)
         shape = {"group": len(rows), "kernel_shape": list(spatial)}
-        return self._emit("Conv", [source, stored], name, shape)
+        return self._product("Conv", [source, stored], name, steps, shape)
 
     def hidden(self, features: str, hidden: Hidden) -> str:
         """A Gemm and a Relu; returns the name of the rows `[N, units]`."""
-        weight = self._weight(hidden.weight, f"{features}_weight")
-        bias = self._store(hidden.bias, f"{features}_bias")
-        rows = self._emit("Gemm", [features, weight, bias], f"{features}_hidden", self._gemm)
+        weight = self._weight(hidden.weight, f"{features}_weight", hidden.steps)
+        bias = self._bias(hidden.bias, f"{features}_bias", hidden.steps)
+        inputs, name = [features, weight, bias], f"{features}_hidden"
+        rows = self._product("Gemm", inputs, name, hidden.steps, self._gemm)
         return self._emit("Relu", [rows], f"{features}_active")
 
     def layer(self, layer: ChainLayer, fitted: FittedLayer, features: str) -> str:
         """One or two Gemms; returns the name of the rows `[N, F]`."""
         self._node = layer.fc.node
         name, weight_name = f"{layer.result}_small", f"{layer.fc.weight}_small"
-        for factor in fitted.factors[:-1]:
+        for place, factor in enumerate(fitted.factors[:-1]):
+            steps = fitted.steps[place : place + 1]
             if self._opset < _GEMM_WITHOUT_BIAS:
                 inputs = [features, self._store(factor.T, weight_name)]
                 features = self._emit("MatMul", inputs, name)
             else:
-                inputs = [features, self._weight(factor, weight_name)]
-                features = self._emit("Gemm", inputs, name, {"transB": 1})
-        weight = self._weight(fitted.factors[-1], weight_name)
-        bias = self._store(fitted.bias, f"{layer.result}_bias")
-        return self._emit("Gemm", [features, weight, bias], name, self._gemm)
+                inputs = [features, self._weight(factor, weight_name, steps)]
+                features = self._product("Gemm", inputs, name, steps, {"transB": 1})
+        steps = fitted.steps[-1:]
+        weight = self._weight(fitted.factors[-1], weight_name, steps)
+        inputs = [features, weight, self._bias(fitted.bias, f"{layer.result}_bias", steps)]
+        rows = self._product("Gemm", inputs, name, steps, self._gemm)
+        return self._cast(rows, self._dtype) if self._activations else rows
 
     def give_back(self, layer: ChainLayer, rows: str) -> None:
         """Let rows `[N, F]` take the place of an FC's output, under its old name and in its
@@ -221,7 +310,10 @@ class _Writer:
         return self._emit("Reshape", [source, stored], name)
 
     def _emit(self, op_type: str, inputs: list[str], name: str, attributes: Any = None) -> str:
-        return self._out.emit(self._node, op_type, inputs, name, attributes)
+        output = self._out.emit(self._node, op_type, inputs, name, attributes)
+        if op_type == "DequantizeLinear" or self._single.intersection(inputs):
+            self._single.add(output)
+        return output
 
 
 def _rows(chain: Chain, layer: ChainLayer) -> str:

@@ -31,7 +31,7 @@ from rewrites.small_heads.distillation import distil, effort_for
 from rewrites.small_heads.fitted_head import FittedLayer, Hidden, SmallHead
 from rewrites.small_heads.head_layers import Chain
 from rewrites.small_heads.int8_weights import check_int8, in_int8, original
-from rewrites.small_heads.methods import INT8, Method
+from rewrites.small_heads.methods import Method
 from rewrites.small_heads.output_sensitivity import low_rank, mean_jacobian, output_probes
 from rewrites.small_heads.refine_classifier import refine
 from rewrites.small_heads.ridge import LinearFit, Ridge
@@ -82,9 +82,12 @@ class HeadFitter:
         data, chosen = self._data, self._chosen
         if method.int8:
             check_int8(data.chain)
-            twin = replace(method, int8=False)
-            head = original(data) if method == INT8 else self.fit(twin, quick=quick)
-            return replace(in_int8(head, data, chosen), method=method)
+            twin = replace(method, int8=False, int8_activations=False)
+            as_it_is = method.form == "original"
+            head = original(data) if as_it_is else self.fit(twin, quick=quick)
+            activations = method.int8_activations
+            found = in_int8(head, data, chosen, activations=activations)
+            return replace(found, method=method)
         try:
             if method.taught:
                 return self._distilled(method, quick)

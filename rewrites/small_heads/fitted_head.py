@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxshare.io.tensors import Array
 from rewrites.small_heads.head_layers import Chain, ChainLayer
+from rewrites.small_heads.int8_activations import Steps, read
 from rewrites.small_heads.methods import Method
 from rewrites.small_heads.spatial_weighting import Separable, Weighting
 from rewrites.small_heads.sufficient_statistics import Floats, blocks
@@ -26,6 +27,7 @@ class FittedLayer:
         ridge: λ of the fit.
         error: leave-one-out squared error as a share of the targets' variance.
         refined: whether it was refined for classes.
+        steps: how each factor is stored in 8 bits; empty in floats.
     """
 
     target: int
@@ -35,16 +37,12 @@ class FittedLayer:
     ridge: float = 0.0
     error: float = 0.0
     refined: bool = False
+    steps: tuple[Steps, ...] = ()
 
     @property
     def params(self) -> int:
         """Weights and biases."""
         return self.bias.size + self.macs
-
-    @property
-    def rows(self) -> int:
-        """Rows of its weight, which have a scale each where they are stored in 8 bits."""
-        return sum(len(factor) for factor in self.factors)
 
     @property
     def macs(self) -> int:
@@ -53,7 +51,8 @@ class FittedLayer:
 
     def apply(self, features: Floats) -> Floats:
         """Its outputs `[N, F]` for features `[N, D]`."""
-        for factor in self.factors:
+        for place, factor in enumerate(self.factors):
+            features = read(self.steps, place, features)
             parts = blocks(len(factor), factor.shape[1])
             given = [features @ factor[part].T.astype(np.float64) for part in parts]
             features = np.concatenate(given, axis=1)
@@ -63,10 +62,11 @@ class FittedLayer:
 @dataclass(frozen=True)
 class Hidden:
     """A layer between the features and the outputs, max(0, H z + h), in no place of the chain, with
-    weight H `[units, D]` and bias h."""
+    weight H `[units, D]` and bias h, and how it is stored in 8 bits; empty in floats."""
 
     weight: Floats = field(repr=False)
     bias: Floats = field(repr=False)
+    steps: tuple[Steps, ...] = ()
 
     @property
     def params(self) -> int:
@@ -75,7 +75,7 @@ class Hidden:
 
     def apply(self, features: Floats) -> Floats:
         """Its outputs `[N, units]` for features `[N, D]`."""
-        return np.maximum(features @ self.weight.T + self.bias, 0)
+        return np.maximum(read(self.steps, 0, features) @ self.weight.T + self.bias, 0)
 
 
 def weighting_matrices(weighting: Weighting | Separable) -> tuple[Array, ...]:
@@ -119,16 +119,20 @@ class SmallHead:
 
     @property
     def bytes(self) -> int:
-        """What storing all that takes; in 8 bits with a scale in single precision per row."""
+        """What storing all that takes; in 8 bits with a scale in single precision per row, and with
+        activations in 8 bits a zero point too, a scale per bias, and both per tensor."""
         size = self.chain.itemsize
         if not self.method.int8:
             return self.params * size
         hidden = () if self.hidden is None else (self.hidden,)
-        floats = sum(part.bias.size for part in (*self.layers, *hidden))
-        rows = sum(layer.rows for layer in self.layers)
-        rows += sum(len(part) for part in weighting_matrices(self.weighting))
-        rows += sum(len(part.bias) for part in hidden)
-        return int(self.params - floats + size * floats + 4 * rows)
+        biases = sum(part.bias.size for part in (*self.layers, *hidden))
+        parts = (self.weighting, *self.layers, *hidden)
+        steps = [item for part in parts for item in part.steps]
+        rows = sum(item.scale.size for item in steps)
+        if not self.method.int8_activations:
+            return int(self.params - biases + size * biases + 4 * rows)
+        ranges = {item.reads for item in steps}
+        return int(self.params - biases + 8 * biases + 5 * rows + 5 * len(ranges))
 
     @property
     def macs(self) -> int:

@@ -1,6 +1,7 @@
 """The family of small heads, by name.
 
-A name is `FORM+WEIGHTING`, with `+int8` where its weights are stored in 8 bits:
+A name is `FORM+WEIGHTING`, with `+int8` where its weights are stored in 8 bits, and `+w8a8` where
+what they are multiplied with (activations) is too:
 
 - the weighting over space: `gap`, `grid:K` (average pooling to K windows along each axis),
   `mask:R` (R spatial weightings shared by all channels), `depthwise` (one weighting per channel),
@@ -15,7 +16,8 @@ first. With `collapse`, or alone on a head of one FC, these features make one li
 
 So `mask:4`, `collapse`, `collapse+gap`, `stack:16`, `stack:12+mask:8`, `mlp:16+separable:24`,
 `mlp:16+separable:24+grid:4`, `stack:32+int8`. `int8` alone is the head as it is, its weights in 8
-bits. `exact` is the convolution over the whole map: nothing smaller.
+bits, `w8a8` the same with its activations. `exact` is the convolution over the whole map: nothing
+smaller.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ _COUNTED = ("grid", "mask", "stack", "mlp", "separable")
 _NAMES = (
     "gap, grid:K, mask:R, depthwise, collapse, stack:R, collapse+gap, collapse+mask:R, "
     "stack:R+mask:R and so on, separable:K, collapse+separable:K, mlp:H+separable:K, "
-    "mlp:H+separable:K+grid:G, each with +int8, int8, exact, auto"
+    "mlp:H+separable:K+grid:G, each with +int8 or +w8a8, int8, w8a8, exact, auto"
 )
 
 
@@ -49,6 +51,7 @@ class Method:
         bins: windows per axis that the map is averaged to before separable features; 0 for all of
             it.
         int8: whether its weights are stored in 8 bits.
+        int8_activations: whether what they are multiplied with is in 8 bits too.
     """
 
     form: str
@@ -57,6 +60,7 @@ class Method:
     rank: int = 0
     bins: int = 0
     int8: bool = False
+    int8_activations: bool = False
 
     @property
     def name(self) -> str:
@@ -70,7 +74,7 @@ class Method:
             "" if self.form in ("first", "original") else form,
             "" if space == "full" else space,
             before,
-            "int8" if self.int8 else "",
+            "w8a8" if self.int8_activations else "int8" if self.int8 else "",
         )
         return "+".join(filter(None, words))
 
@@ -90,10 +94,14 @@ EXACT = Method("exact", "full")
 #: The head as it is, its weights in 8 bits.
 INT8 = Method("original", "full", int8=True)
 
+#: The same, and what they are multiplied with.
+W8A8 = replace(INT8, int8_activations=True)
+
 
 def describe(method: Method) -> str:
     """A method as text."""
-    stored = ", weights in 8 bits" if method.int8 else ""
+    words = "weights and activations" if method.int8_activations else "weights"
+    stored = f", {words} in 8 bits" if method.int8 else ""
     if method.form == "original":
         return f"'{method.name}': the FCs as they are{stored}"
     space = {
@@ -122,13 +130,15 @@ def parse(name: str) -> Method:
         return EXACT
     found: dict[str, int] = {}
     for part in name.split("+"):
-        match = re.fullmatch(r"([a-z]+|int8)(?::([1-9][0-9]{0,5}))?", part)
+        match = re.fullmatch(r"([a-z]+|int8|w8a8)(?::([1-9][0-9]{0,5}))?", part)
         if match is None or (match[1] in _COUNTED) != (match[2] is not None) or match[1] in found:
             raise problem
         found[match[1]] = int(match[2] or 1)
-    int8 = found.pop("int8", 0) > 0
-    if int8 and not found:
-        return INT8
+    weights, both = (found.pop(name, 0) > 0 for name in ("int8", "w8a8"))
+    if weights and both:
+        raise problem
+    if (weights or both) and not found:
+        return W8A8 if both else INT8
     form = next((key for key in ("collapse", "stack", "mlp") if key in found), "first")
     rank = found.pop(form, 0)
     bins = found.pop("grid", 0) if "separable" in found else 0
@@ -140,7 +150,8 @@ def parse(name: str) -> Method:
         raise problem
     if form == "stack" and separable:
         raise problem
-    return Method(form, weighting, count, rank if form in _COUNTED else 0, bins, int8)
+    rank = rank if form in _COUNTED else 0
+    return Method(form, weighting, count, rank, bins, weights or both, both)
 
 
 #: Positions that a large map is averaged to, about.
@@ -232,10 +243,15 @@ def _halves(most: int) -> list[int]:
 _MORE_RANKS = (3.2, 4.8)
 
 
-def stored_in_int8(methods: list[Method], outputs: int, objective: str) -> list[Method]:
+def stored_in_int8(
+    methods: list[Method], outputs: int, objective: str, *, activations: bool = False
+) -> list[Method]:
     """The methods that a search tries where 8 bits can be written: the head as it is in 8 bits too,
-    and for few bytes all of them in 8 bits. Arithmetic stays in floats, so that for the latency
-    none is."""
+    and for few bytes all of them in 8 bits; `activations` are in 8 bits where that is requested.
+    Else arithmetic stays in floats, so that for the latency none is in 8 bits."""
+    if activations:
+        plain = stored_in_int8(methods, outputs, "params" if objective == "latency" else objective)
+        return [replace(item, int8_activations=item.int8) for item in plain]
     if objective == "latency":
         return methods
     if objective != "bytes":

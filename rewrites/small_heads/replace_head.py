@@ -151,6 +151,7 @@ def _search(task: _Task) -> Search:
         task.target,
         objective=objective,
         latency=latency,
+        activations=task.options.int8_activations,
         seed=seed,
         deadline=task.deadline,
     )
@@ -244,8 +245,9 @@ def _notes(
     notes = []
     if small.method.int8:
         before = task.data.chain.params * task.data.chain.itemsize
+        words = "weights and activations" if small.method.int8_activations else "weights"
         notes.append(
-            f"weights in 8 bits: {before:,} → {small.bytes:,} bytes, ÷{before / small.bytes:.3g}"
+            f"{words} in 8 bits: {before:,} → {small.bytes:,} bytes, ÷{before / small.bytes:.3g}"
         )
     if task.options.method:
         notes.append(task_words(task.data.chain, task.data.classes))

@@ -162,6 +162,12 @@ def check_method(options: Options, names: Collection[str], *, given: bool) -> No
         raise UsageError(
             f"{option('--time-limit')} ends a search", f"request one with {option('--method auto')}"
         )
+    if options.int8_activations and options.method != "auto":
+        raise UsageError(
+            f"{option('--int8-activations')} is for a search",
+            f"request one with {option('--method auto')}, or name a head, such as "
+            f"{option('--method w8a8')} or stack:32+w8a8",
+        )
     if options.method == "auto" and not options.target.asked:
         raise UsageError(
             f"{option('--method auto')} searches for what keeps a promise",

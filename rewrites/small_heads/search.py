@@ -33,7 +33,7 @@ from rewrites.small_heads.emit_head import check_head
 from rewrites.small_heads.fit_head import HeadFitter, expected_params
 from rewrites.small_heads.fitted_head import SmallHead
 from rewrites.small_heads.int8_weights import PER_CHANNEL
-from rewrites.small_heads.methods import INT8, Method, family, stored_in_int8
+from rewrites.small_heads.methods import Method, family, stored_in_int8
 from rewrites.small_heads.search_result import SURE, TOO_LATE, Candidate, Search
 from rewrites.small_heads.sufficient_statistics import blocks
 from rewrites.small_heads.training_data import HeadData
@@ -74,7 +74,7 @@ class CrossValidation:
 
     def once(self, method: Method) -> bool:
         """Whether a method is fitted only once, without the first part."""
-        return method.taught or method == INT8 or self.data.chain.params >= _LARGE
+        return method.taught or method.form == "original" or self.data.chain.params >= _LARGE
 
     def run(
         self, method: Method, target: Target | None = None, deadline: float = inf
@@ -93,7 +93,7 @@ class CrossValidation:
         given = {leaf: values.astype(np.float64) for leaf, values in wanted.items()}
         heads, predicted = [], np.zeros(data.count, np.bool_)
         folds = self._folds[: 1 if self.once(method) else None]
-        if method == INT8:  # nothing of it is fitted, so that all samples measure it
+        if method.form == "original":  # nothing of it is fitted, so that all samples measure it
             folds = [(np.arange(data.count), HeadFitter(data, np.arange(data.count)))]
         for unseen, fitter in folds:
             if monotonic() >= deadline:
@@ -132,15 +132,17 @@ def search(
     *,
     objective: str = "params",
     latency: Callable[[Method], Latency] | None = None,
+    activations: bool = False,
     seed: int = 0,
     deadline: float = inf,
 ) -> Search:
     """Cross-validate the family, the smallest first, and choose the cheapest in `objective`;
     `latency` times a method's model against the original, and is wanted where that is the
-    objective. Past the deadline (of `monotonic`) nothing more is tried."""
+    objective. Heads in 8 bits are tried with `activations` in 8 bits too where that is requested.
+    Past the deadline (of `monotonic`) nothing more is tried."""
     chain = data.chain
     large = chain.params >= _LARGE
-    methods = _methods(data, objective, dear=large)
+    methods = _methods(data, objective, activations=activations, dear=large)
     found, validation, sure = list[Candidate](), CrossValidation(data, seed), 0
     for place, method in enumerate(methods):
         report(f"trying {method.name}", place, len(methods))
@@ -150,7 +152,7 @@ def search(
             with blas_threads.one():
                 found.append(_try(validation, method, target, deadline))
         estimated = found[-1].estimate
-        sure += method != INT8 and estimated is not None and estimated.reaches(target)
+        sure += method.form != "original" and estimated is not None and estimated.reaches(target)
         log(f"{place + 1} of {len(methods)}: {tried_words(found[-1], target)}")
     if latency is not None:
         found = [
@@ -177,7 +179,7 @@ def search(
     )
 
 
-def _methods(data: HeadData, objective: str, *, dear: bool) -> list[Method]:
+def _methods(data: HeadData, objective: str, *, activations: bool, dear: bool) -> list[Method]:
     """What is tried, the smallest first; but before these the head as it is, in 8 bits: where the
     time is limited, there is something then."""
     chain = data.chain
@@ -186,8 +188,11 @@ def _methods(data: HeadData, objective: str, *, dear: bool) -> list[Method]:
     samples, spatial = data.count - data.count // _FOLDS, chain.head.spatial
     methods = family(depth, outputs, chain.head.channels, spatial, samples=samples, dear=dear)
     if chain.subject.graph.opset >= PER_CHANNEL:
-        methods = stored_in_int8(methods, min(outputs, samples // 4), objective)
-    return sorted(methods, key=lambda item: item != INT8 and expected_params(chain, item))
+        span = min(outputs, samples // 4)
+        methods = stored_in_int8(methods, span, objective, activations=activations)
+    return sorted(
+        methods, key=lambda item: item.form != "original" and expected_params(chain, item)
+    )
 
 
 def by_cost(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:

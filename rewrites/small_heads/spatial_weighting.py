@@ -43,6 +43,7 @@ from math import prod
 import numpy as np
 
 from onnxshare.io.tensors import Array
+from rewrites.small_heads.int8_activations import Steps, read
 from rewrites.small_heads.sufficient_statistics import Floats, blocks
 
 
@@ -55,6 +56,7 @@ class Weighting:
         spatial: the spatial sizes of the map.
         rows: A: `[r, S]` where all channels share it, `[C, 1, S]` for depthwise; None for `full`.
         kernel, strides: of the average pooling that makes a grid.
+        steps: how its product is stored in 8 bits; empty in floats.
     """
 
     kind: str
@@ -62,6 +64,7 @@ class Weighting:
     rows: Floats | None = field(default=None, repr=False)
     kernel: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
+    steps: tuple[Steps, ...] = ()
 
     @property
     def per_channel(self) -> int:
@@ -92,7 +95,7 @@ class Weighting:
         count, width = maps.shape[:2]
         if self.rows is None:
             return maps.reshape(count, -1).astype(np.float64)
-        wide = maps.astype(np.float64)
+        wide = read(self.steps, 0, maps.astype(np.float64))
         if self.rows.ndim == 3:
             pooled = np.einsum("ncs,cks->nck", wide, self.rows[channels])
         else:
@@ -267,12 +270,14 @@ def constant_channels(maps: Array, chosen: Array) -> Array:
 @dataclass(frozen=True)
 class Separable:
     """K separable features: channels u `[K, C]` and rows m `[K, S]`, over a map of these spatial
-    sizes; or over the windows that it is averaged to first (`grid`)."""
+    sizes; or over the windows that it is averaged to first (`grid`). `steps` say how the two
+    products are stored in 8 bits; empty in floats."""
 
     spatial: tuple[int, ...]
     channels: Floats = field(repr=False)
     rows: Floats = field(repr=False)
     windows: Weighting | None = None
+    steps: tuple[Steps, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -291,7 +296,15 @@ class Separable:
 
     def apply(self, maps: Array) -> Floats:
         """The features `[n, K]` of maps `[n, C, S]`."""
-        if self.windows is not None:
-            maps = self.windows.apply(maps).reshape(*maps.shape[:2], -1)
-        mixed = self.channels @ maps.astype(np.float64)
-        return np.asarray(np.einsum("nks,ks->nk", mixed, self.rows))
+        mixed = self.mixed(maps)
+        return np.asarray(np.einsum("nks,ks->nk", read(self.steps, 1, mixed), self.rows))
+
+    def read(self, maps: Array) -> Floats:
+        """What it reads, `[n, C, S]`: maps, or their windows."""
+        if self.windows is None:
+            return maps.astype(np.float64)
+        return self.windows.apply(maps).reshape(*maps.shape[:2], -1)
+
+    def mixed(self, maps: Array) -> Floats:
+        """The mixtures of channels `[n, K, S]`."""
+        return self.channels @ read(self.steps, 0, self.read(maps))

@@ -221,7 +221,12 @@ def test_a_bar_on_a_terminal_and_only_there(folder: Path) -> None:
         ("inspect", "columns", "para", ["params", "params_new"]),
         ("inspect", "columns", "name,mac", ["name,macs"]),
         ("rewrite", "rewrite", "fc", ["fc-to-gap", "fc-to-conv"]),
-        ("rewrite", "method", "collapse+g", ["collapse+gap", "collapse+gap+int8"]),
+        (
+            "rewrite",
+            "method",
+            "collapse+g",
+            ["collapse+gap", "collapse+gap+int8", "collapse+gap+w8a8"],
+        ),
         ("rewrite", "method", "au", ["auto"]),
         ("check", "select", "WS101,fc-d", ["WS101,fc-dominates"]),
         ("check", "ignore", "WS104", ["WS104"]),

@@ -106,7 +106,9 @@ def _timed(search: Search) -> list[Text]:
 
 def _in_bytes(search: Search) -> bool:
     """Whether bytes are not as many times fewer as parameters, as of small heads in 8 bits."""
-    return any(item.method.endswith("+int8") and item.bytes for item in search.candidates)
+    return any(
+        item.method.endswith(("+int8", "+w8a8")) and item.bytes for item in search.candidates
+    )
 
 
 def _titles(search: Search) -> list[str]:

@@ -16,7 +16,7 @@ from rewrites.base import study
 from rewrites.small_heads import search
 from rewrites.small_heads.certificate import Estimate
 from rewrites.small_heads.head_layers import chain_of
-from rewrites.small_heads.int8_weights import Moments, int8_of, rounded
+from rewrites.small_heads.int8_weights import Moments, integers, rounded
 from rewrites.small_heads.methods import INT8, Method, family, stored_in_int8
 from rewrites.small_heads.search_result import Candidate, Search
 from tests.rewrites.checking import feeds, run
@@ -28,9 +28,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def test_a_row_is_stored_in_127ths_of_its_largest_weight() -> None:
     weight = np.array([[127.0, 1.4, -63.6], [0.0, 0.0, 0.0], [-2.54, 1.27, 0.013]])
-    stored = int8_of(rounded(weight))
-    assert stored.values.tolist() == [[127, 1, -64], [0, 0, 0], [-127, 64, 1]]
-    np.testing.assert_allclose(stored.scale, [1, 1, 0.02], rtol=1e-6)
+    given, scale = rounded(weight)
+    assert integers(given, scale).tolist() == [[127, 1, -64], [0, 0, 0], [-127, 64, 1]]
+    np.testing.assert_allclose(scale, [1, 1, 0.02], rtol=1e-6)
 
 
 def test_a_large_weight_on_what_moves_little_spoils_no_other() -> None:
@@ -40,11 +40,10 @@ def test_a_large_weight_on_what_moves_little_spoils_no_other() -> None:
     weight[:, 7] = 400
     features = random.standard_normal((200, 50))
     features[:, 7] = 3 + 1e-6 * features[:, 7]
-    given = rounded(weight, Moments.of(iter([features[:90], features[90:]])))
+    given, scale = rounded(weight, Moments.of(iter([features[:90], features[90:]])))
     others = np.arange(50) != 7
     assert np.abs(given - weight)[:, others].max() <= 4 / 127
-    stored = int8_of(given)
-    np.testing.assert_allclose(stored.values * stored.scale[:, None], given, atol=1e-6)
+    np.testing.assert_allclose(integers(given, scale) * scale[:, None], given, atol=1e-6)
 
 
 def test_moments_of_blocks_are_those_of_the_whole() -> None:
