@@ -202,10 +202,10 @@ class _Rounding:
         given = self._features(weighting, None)
         wanted = given if weighting is head.weighting else self._features(head.weighting, None)
         if head.hidden is not None:
-            inside: tuple[Array, ...] = (head.hidden.weight,)
+            inside, bias = (head.hidden.weight,), head.hidden.bias
             reads = range_of(given, _cost(head)) if self._activations else None
-            made = self._product(inside, head.hidden.bias, wanted, given, reads)
-            hidden = Hidden(made[0][0], *made[1:])
+            [factor], bias, steps = self._product(inside, bias, wanted, given, reads)
+            hidden = Hidden(factor, bias, steps)
             wanted = self._features(head.weighting, head.hidden)
             given = self._features(weighting, hidden)
         reads = range_of(given, _cost_of_layers(head)) if self._activations else None
@@ -215,8 +215,7 @@ class _Rounding:
                 made = self._product(layer.factors, layer.bias, wanted, given, reads)
             else:
                 made = self._layer(layer)
-            factors, bias, steps = made
-            found.append(replace(layer, factors=factors, bias=bias, steps=steps))
+            found.append(replace(layer, factors=made[0], bias=made[1], steps=made[2]))
         return replace(head, weighting=weighting, hidden=hidden, layers=found)
 
     def _features(self, weighting: Weighting | Separable, hidden: Hidden | None) -> _Rows:
