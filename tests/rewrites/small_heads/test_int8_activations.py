@@ -284,7 +284,7 @@ def test_what_a_search_tries_with_activations_in_8_bits() -> None:
 def test_a_search_takes_the_head_as_it_is_with_its_activations(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(search, "family", lambda *_: [])
+    monkeypatch.setattr(search, "family", lambda *_, **__: [])
     result = small(two_layers("Tanh"), "auto", 700, keep=0.95, int8_activations=True)
     [change] = result.changes
     assert change.search is not None
