@@ -263,19 +263,14 @@ class _Rounding:
     def _layer(self, layer: FittedLayer) -> tuple[tuple[Array, ...], Floats, tuple[Steps, ...]]:
         """A layer after the first."""
         data, chosen = self._data, self._chosen
-        results = data.results[layer.source]
-        try:
-            step = data.chain.step(layer.target)
-        except Refusal:
-            if self._activations:
-                raise
-            found = [rounded(factor) for factor in layer.factors]
-            steps = tuple(Steps(scale) for _, scale in found)
-            return tuple(weight for weight, _ in found), layer.bias, steps
+        known = data.inputs.get(layer.target)
+        values = data.results[layer.source] if known is None else known
+        step = None if known is not None else data.chain.step(layer.target)
 
         def rows() -> Iterator[Floats]:
-            for part in blocks(len(chosen), results.shape[1]):
-                yield step.value(results[chosen[part]].astype(np.float64))
+            for part in blocks(len(chosen), values.shape[1]):
+                block = values[chosen[part]].astype(np.float64)
+                yield block if step is None else step.value(block)
 
         return self._product(layer.factors, layer.bias, rows, rows)
 

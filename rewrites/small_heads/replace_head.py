@@ -31,6 +31,7 @@ from rewrites.small_heads.descriptions import (
 )
 from rewrites.small_heads.emit_head import Emitted, emit_head
 from rewrites.small_heads.fit_head import fit_head
+from rewrites.small_heads.fitted_head import SmallHead
 from rewrites.small_heads.head_layers import Chain, chain_of
 from rewrites.small_heads.methods import EXACT, Method, describe, parse
 from rewrites.small_heads.sample_checks import check_head, check_scale
@@ -151,11 +152,21 @@ def _search(task: _Task) -> Search:
         task.target,
         objective=objective,
         latency=latency,
+        run_head=partial(_outputs, task),
         activations=task.options.int8_activations,
         seed=seed,
         deadline=task.deadline,
     )
     return replace(found, timed_on=task.fitting.timed_on)
+
+
+def _outputs(task: _Task, small: SmallHead) -> dict[int, Array]:
+    """Per leaf what a head gives on the samples to fit to, where the model is run with it."""
+    assert task.fitting.features is not None
+    data = task.data
+    model = emit_head(small)[0]
+    found = measured_outputs(data.chain, data.classes, task.fitting.features, model)
+    return {leaf: found[leaf] for leaf in data.chain.leaves}
 
 
 def _timed(task: _Task, method: Method) -> Latency:

@@ -47,6 +47,10 @@ _LARGE = 2**22
 _SURE = 2
 
 
+#: Runs the model with a head in place of its own: per leaf the outputs `[N, F]` on all samples.
+RunHead = Callable[[SmallHead], Mapping[int, Array]]
+
+
 @dataclass(frozen=True)
 class CrossValidated:
     """What a method does on samples `[n]` that it was not fitted to: the heads, one per part that
@@ -59,10 +63,11 @@ class CrossValidated:
 
 class CrossValidation:
     """Samples in parts: for each method, some of them are predicted by a head that was fitted
-    without them."""
+    without them. What stands between FCs and is not known here has to be run: `run_head` gives a
+    head's outputs on all samples."""
 
-    def __init__(self, data: HeadData, seed: int = 0) -> None:
-        self.data = data
+    def __init__(self, data: HeadData, seed: int = 0, run_head: RunHead | None = None) -> None:
+        self.data, self._run_head = data, run_head
         order = np.random.default_rng([seed, 1]).permutation(data.count)
         folds = min(_FOLDS, data.count)
         parts = [np.sort(order[fold::folds]) for fold in range(folds)]
@@ -74,7 +79,20 @@ class CrossValidation:
 
     def once(self, method: Method) -> bool:
         """Whether a method is fitted only once, without the first part."""
-        return method.taught or method.form == "original" or self.data.chain.params >= _LARGE
+        dear = self.data.chain.params >= _LARGE or self._has_to_run(method)
+        return method.taught or method.form == "original" or dear
+
+    def _has_to_run(self, method: Method) -> bool:
+        """Whether what a head by a method answers takes a run of the model."""
+        layers = self.data.chain.layers
+        unknown = any(layer.parent >= 0 and layer.step is None for layer in layers)
+        return unknown and not method.whole
+
+    def _answers(self, head: SmallHead, chosen: Array) -> Mapping[int, Array]:
+        """Per leaf a fitted head's outputs on the chosen samples."""
+        if self._run_head is None or not self._has_to_run(head.method):
+            return predict(self.data, head, chosen)
+        return {leaf: values[chosen] for leaf, values in self._run_head(head).items()}
 
     def run(
         self, method: Method, target: Target | None = None, deadline: float = inf
@@ -102,7 +120,7 @@ class CrossValidation:
             if head.bytes >= chain.params * chain.itemsize:
                 raise Refusal("it is no smaller than the head")
             heads.append(head)
-            for leaf, values in predict(data, head, unseen).items():
+            for leaf, values in self._answers(head, unseen).items():
                 given[leaf][unseen] = values
             predicted[unseen] = True
             if target is None:
@@ -132,18 +150,19 @@ def search(
     *,
     objective: str = "params",
     latency: Callable[[Method], Latency] | None = None,
+    run_head: RunHead | None = None,
     activations: bool = False,
     seed: int = 0,
     deadline: float = inf,
 ) -> Search:
     """Cross-validate the family, the smallest first, and choose the cheapest in `objective`;
     `latency` times a method's model against the original, and is wanted where that is the
-    objective. Heads in 8 bits are tried with `activations` in 8 bits too where that is requested.
-    Past the deadline (of `monotonic`) nothing more is tried."""
+    objective; `run_head` as of `CrossValidation`. Heads in 8 bits are tried with `activations` in 8
+    bits too where that is requested. Past the deadline (of `monotonic`) nothing more is tried."""
     chain = data.chain
     large = chain.params >= _LARGE
     methods = _methods(data, objective, activations=activations, dear=large)
-    found, validation, sure = list[Candidate](), CrossValidation(data, seed), 0
+    found, validation, sure = list[Candidate](), CrossValidation(data, seed, run_head), 0
     for place, method in enumerate(methods):
         report(f"trying {method.name}", place, len(methods))
         if large and sure == _SURE and objective in ("params", "bytes"):

@@ -31,6 +31,7 @@ class HeadData:
         chain: the head.
         maps: what its roots read, `[N, C, S]` in single precision (double for a double model).
         results: per layer its outputs `[N, F]`, biases added.
+        inputs: what layers behind functions that are not known here read, `[N, D]`.
         classes: the leaves whose largest output is what counts.
         labels: the right class of each sample, where it is known.
     """
@@ -40,6 +41,7 @@ class HeadData:
     results: Mapping[int, Array] = field(repr=False)
     classes: frozenset[int] = frozenset()
     labels: Array | None = field(default=None, repr=False)
+    inputs: Mapping[int, Array] = field(default_factory=dict, repr=False)
 
     @property
     def count(self) -> int:
@@ -60,13 +62,15 @@ def collect(
     source = carried_map(chain, editor)[1]
     model = editor.apply()  # nothing removed: the old outputs and the carried map
     names = [layer.result for layer in chain.layers]
+    unknown = _unknown_inputs(chain)
+    read = tuple(dict.fromkeys([source, *names, *unknown.values()]))
     shape = (count, head.channels, prod(head.spatial))
     store: dict[str, Array] = {}
     start = 0
-    for batch in features(model, tuple(dict.fromkeys([source, *names]))):
+    for batch in features(model, read):
         rows = batch[source].reshape(-1, *shape[1:])
         stop = start + len(rows)
-        for name in (source, *names):
+        for name in read:
             values = rows if name == source else batch[name].reshape(len(rows), -1)
             if not np.isfinite(values).all():
                 raise Refusal(f"'{name}' is not finite on some samples, so nothing fits")
@@ -77,7 +81,18 @@ def collect(
     if start != count:
         raise Refusal(f"the model gave {start} maps for {count} samples")
     results = {place: store[name] for place, name in enumerate(names)}
-    return HeadData(chain, store[source], results, classes)
+    inputs = {place: store[name] for place, name in unknown.items()}
+    return HeadData(chain, store[source], results, classes, inputs=inputs)
+
+
+def _unknown_inputs(chain: Chain) -> dict[int, str]:
+    """The layers behind functions that are not known here, with the rows `[N, D]` they read."""
+    subject, found = chain.subject, {}
+    for place, layer in enumerate(chain.layers):
+        shape = subject.probe.shapes.get(subject.graph.main, layer.fc.data)
+        if layer.parent >= 0 and layer.step is None and shape is not None and len(shape) == 2:
+            found[place] = layer.fc.data
+    return found
 
 
 def _room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

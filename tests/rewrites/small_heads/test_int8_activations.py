@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from math import erf
 from typing import Any
 
 import numpy as np
@@ -237,6 +238,60 @@ def test_equalized_features_reach_as_far_and_change_no_output(method: str, tmp_p
     if method == "mask:2":  # a mask is that of all channels
         reach = reach.reshape(-1, 2).max(axis=0)
     np.testing.assert_allclose(reach, 1)
+
+
+def gelu_net() -> onnx.ModelProto:
+    net = Net(opset=20, ir=9)
+    net.rows(net.gemm(net.node("Gelu", net.gemm(net.flat(), K, 20)), 20, 4), 4)
+    return net.model()
+
+
+@pytest.mark.parametrize("method", ["gap", "int8", "mask:2+int8", "w8a8"])
+def test_a_search_runs_what_it_does_not_know_between_fcs(method: str, tmp_path: Any) -> None:
+    """Against the same products and x/2 · (1 + erf(x/√2)) in NumPy."""
+    model, path = gelu_net(), tmp_path / "o.onnx"
+    arrays = dict(samples_for(model, 60, 8).arrays)
+    data = on(model, arrays, path)
+    chain = data.chain
+    [leaf] = chain.leaves
+    assert chain.opaque is not None
+
+    def run_head(head: SmallHead) -> dict[int, Array]:
+        return {leaf: run(emit_head(head)[0], arrays)[0]}
+
+    found = search.CrossValidation(data, 0, run_head).run(parse(method))
+    [head] = found.heads
+    first = next(layer for layer in head.layers if layer.source < 0)
+    x = first.apply(head.weighting.apply(data.maps[found.samples]))
+    x = x / 2 * (1 + np.vectorize(erf)(x / np.sqrt(2)))
+    last = [layer for layer in head.layers if layer.source >= 0]
+    if last:
+        expected = last[0].apply(x)
+    else:
+        expected = x @ chain.weight(1).astype(np.float64).T + chain.bias(1)
+    atol = one_step(head) if method == "w8a8" else 1e-5
+    np.testing.assert_allclose(found.outputs[leaf], expected, atol=atol)
+    assert len(found.samples) == (60 if method in ("int8", "w8a8") else 12)
+
+
+@pytest.mark.parametrize("activations", [False, True])
+def test_a_head_with_an_unknown_function_is_brought_to_8_bits(
+    activations: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods = [Method("first", "gap"), Method("first", "mask", 2), Method("stack", "full", 1, 3)]
+    monkeypatch.setattr(search, "family", lambda *_, **__: methods)
+    result = small(gelu_net(), "auto", 700, keep=0.95, int8_activations=activations)
+    [change] = result.changes
+    assert change.search is not None
+    assert change.search.chosen == ("w8a8" if activations else "int8")
+    assert change.search.certified
+    tried = {item.method: item for item in change.search.candidates}
+    assert tried["gap"].estimate is not None
+    assert tried["mask:2"].estimate is not None
+    assert "Gelu between its FCs" in (tried["stack:3"].refused or "")
+    given = dict(samples_for(gelu_net(), 300, 9).arrays)
+    [wanted], [found] = run(gelu_net(), given), run(result.model, given)
+    assert (wanted.argmax(axis=1) == found.argmax(axis=1)).mean() >= 0.95
 
 
 def test_weights_are_unsigned_so_that_no_processor_clips_sums() -> None:
