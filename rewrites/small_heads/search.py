@@ -32,7 +32,7 @@ from rewrites.small_heads.descriptions import task_words, tried_words
 from rewrites.small_heads.emit_head import check_head
 from rewrites.small_heads.fit_head import HeadFitter, expected_params
 from rewrites.small_heads.fitted_head import SmallHead
-from rewrites.small_heads.int8_weights import PER_CHANNEL
+from rewrites.small_heads.int8_weights import PER_CHANNEL, check_int8
 from rewrites.small_heads.methods import Method, family, stored_in_int8
 from rewrites.small_heads.search_result import SURE, TOO_LATE, Candidate, Search
 from rewrites.small_heads.sufficient_statistics import blocks
@@ -206,6 +206,8 @@ def _methods(data: HeadData, objective: str, *, activations: bool, dear: bool) -
     depth = max(len(chain.path(leaf)) for leaf in chain.leaves)
     samples, spatial = data.count - data.count // _FOLDS, chain.head.spatial
     methods = family(depth, outputs, chain.head.channels, spatial, samples=samples, dear=dear)
+    if activations:
+        check_int8(chain)  # what was requested is not left out in silence
     if chain.subject.graph.opset >= PER_CHANNEL:
         span = min(outputs, samples // 4)
         methods = stored_in_int8(methods, span, objective, activations=activations)

@@ -19,11 +19,11 @@ from onnxshare.io.load import load
 from rewrites.base import study
 from rewrites.small_heads import search
 from rewrites.small_heads.emit_head import emit_head
-from rewrites.small_heads.equalization import equalized
+from rewrites.small_heads.equalization import equalized, equalized_factors
 from rewrites.small_heads.fit_head import HeadFitter
 from rewrites.small_heads.fitted_head import SmallHead
 from rewrites.small_heads.head_layers import chain_of
-from rewrites.small_heads.int8_activations import Range, between, range_of
+from rewrites.small_heads.int8_activations import Range, between, costs, range_of
 from rewrites.small_heads.methods import W8A8, Method, family, parse, stored_in_int8
 from rewrites.small_heads.training_data import HeadData, collect
 from tests.rewrites.checking import run
@@ -224,6 +224,45 @@ def test_values_far_from_zero_that_hardly_move_keep_their_moves(tmp_path: Any) -
     found = run(emit_head(fitted(data, "w8a8"))[0], arrays)[0]
     exact = arrays[next(iter(arrays))] is not None and run(model, arrays)[0]
     assert np.abs(found - exact).max() < 0.02  # 3e4 has steps of 0.002 in single precision
+
+
+def test_what_rounding_adds_on_average_goes_into_the_biases(tmp_path: Any) -> None:
+    """By ONNX Runtime, on the samples of the fit: no more is left than a step of the biases."""
+    net = Net()
+    x = net.node("Add", net.flat(), net.stored(np.full((1, K), 0.013, np.float32)))
+    net.rows(net.gemm(x, K, 6), 6)
+    model = net.model()
+    arrays = dict(samples_for(model, 200, 8).arrays)
+    emitted = emit_head(fitted(on(model, arrays, tmp_path / "o.onnx"), "w8a8"))[0]
+    [wanted], [found] = run(model, arrays), run(emitted, arrays)
+    [bias] = [t for t in emitted.graph.initializer if t.data_type == TensorProto.INT32]
+    [node] = [node for node in emitted.graph.node if bias.name in node.input]
+    tensors = {item.name: numpy_helper.to_array(item) for item in emitted.graph.initializer}
+    step = tensors[node.input[1]]
+    assert (np.abs((found - wanted).mean(axis=0)) <= step).all()
+    assert np.abs(found - wanted).mean() > 3 * step.max()
+
+
+def test_costs_are_squares_of_weights_through_all_products() -> None:
+    inner, outer = np.array([[1.0, 2.0, 0.0], [0.0, 1.0, 3.0]]), np.array([[2.0, 1.0]])
+    first, second = costs((inner, outer), np.array([10.0]))
+    assert second.tolist() == [40.0, 10.0]
+    assert first.tolist() == [40.0, 170.0, 90.0]
+
+
+def test_factors_of_low_rank_are_equalized() -> None:
+    random = np.random.default_rng(0)
+    factors = random.standard_normal((3, 8)) * [[100], [1], [0]], random.standard_normal((5, 3))
+    rows = random.standard_normal((50, 8))
+    inner, outer = equalized_factors(factors, lambda: iter([rows[:20], rows[20:]]))
+    np.testing.assert_allclose(outer @ inner, factors[1] @ factors[0], atol=1e-9)
+    np.testing.assert_allclose(np.abs(rows @ inner.T).max(axis=0), [1, 1, 0])
+
+
+def test_models_that_are_too_old_are_refused_where_activations_are_requested() -> None:
+    result = small(two_layers(opset=12), "auto", 700, keep=0.9, int8_activations=True)
+    [site] = result.sites
+    assert "take opset 13, and the model has 12" in (site.refused or "")
 
 
 @pytest.mark.parametrize("method", ["mlp:5+separable:3", "collapse+depthwise", "mask:2"])
