@@ -249,7 +249,7 @@ def searched(model: Path, seen: Path, kind: str) -> str:
     words = [sys.executable, "-m", "onnxshare", "rewrite", str(model), "--fc-to-gap"]
     words += ["--method", "auto", "--keep", "90%", "--samples", str(seen), "-o", str(out)]
     before, unit = children(), work()
-    clock, peak = measure([*words, "--force", "--provider", "cpu"])
+    clock, peak = measure([*words, "--force", "--provider", "cpu"], poll=0.2)
     took, unit = children() - before, (unit + work()) / 2
     count, whole = (onnxshare.inspect(at).totals for at in (out, model))
     made = onnx.load(out, load_external_data=False)

@@ -111,7 +111,7 @@ def copy(source: Path, target: Path, to_disk: bool) -> float:
     return time.perf_counter() - start
 
 
-def measure(command: list[str]) -> tuple[float, int]:
+def measure(command: list[str], poll: float = POLL) -> tuple[float, int]:
     """Seconds, and the most bytes that the command and what it started held together."""
     environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
     start = time.perf_counter()
@@ -121,7 +121,7 @@ def measure(command: list[str]) -> tuple[float, int]:
         peak = 0
         while process.poll() is None:
             peak = max(peak, sum(held(item) for item in family(process.pid)))
-            time.sleep(POLL)
+            time.sleep(poll)
         seconds = time.perf_counter() - start
         words = process.stdout.read() if process.stdout else ""
     if process.returncode:

@@ -20,6 +20,7 @@ from rewrites.small_heads.fit_head import fit_head
 from rewrites.small_heads.fitted_head import SmallHead
 from rewrites.small_heads.head_layers import Chain, chain_of
 from rewrites.small_heads.methods import family, parse
+from rewrites.small_heads.spatial_weighting import grid
 from rewrites.small_heads.training_data import HeadData, collect
 from tests.rewrites.checking import inputs
 from tests.rewrites.forms import C, H, K, Net, W
@@ -336,8 +337,15 @@ def test_refusals(kind: str, method: str, count: int, reason: str | None) -> Non
         pytest.param(32, (26, 26), 10, 216_000, id="a very wide map"),
         pytest.param(128, (4, 4), 43, 600_000, id="signs"),
         pytest.param(512, (2, 2), 100, 204_800, id="VGG on small images"),
+        pytest.param(64, (8, 8), 62, 2_130_000, id="letters"),
+        pytest.param(128, (8, 8), 10, 2_170_000, id="a larger net"),
+        pytest.param(64, (7, 7), 200, 1_708_000, id="200 classes"),
+        pytest.param(256, (6, 6), 10, 54_600_000, id="AlexNet, 10 classes"),
         pytest.param(256, (6, 6), 1000, 58_600_000, id="AlexNet"),
         pytest.param(512, (7, 7), 2, 119_500_000, id="VGG-16, 2 classes"),
+        pytest.param(512, (7, 7), 4, 119_600_000, id="VGG-16, 4 classes"),
+        pytest.param(512, (7, 7), 10, 119_600_000, id="VGG-16, 10 classes"),
+        pytest.param(512, (7, 7), 1000, 123_600_000, id="VGG-16"),
         pytest.param(512, (7, 7), 2622, 130_300_000, id="VGG-16, 2,622 classes"),
         pytest.param(2048, (7, 7), 1000, 100_352_000, id="ResNet-50"),
         pytest.param(64, (100,), 360, 2_304_000, id="a row"),
@@ -367,6 +375,46 @@ def test_every_head_gets_a_hidden_layer_at_a_cost_that_is_known(
         assert steps >= 200
         assert starts * steps * 2 * 256 * method.count * width <= 2e12
         assert distillation.effort_for(method.count * width, quick=True) == (steps // 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("channels", "spatial", "outputs"),
+    [
+        pytest.param(128, (4, 4), 43, id="signs"),
+        pytest.param(512, (2, 2), 100, id="VGG on small images"),
+    ],
+)
+def test_the_smallest_of_a_search_is_better_than_the_commonest_class(
+    channels: int, spatial: tuple[int, ...], outputs: int
+) -> None:
+    """With few steps, on maps that no fit saw, of a head whose answers follow from kinds of
+    maps, as those of a trained network do."""
+    random = np.random.default_rng(0)
+    size = channels * int(np.prod(spatial))
+    kinds = np.maximum(random.standard_normal((30, size), dtype=np.float32), 0)
+    places = random.integers(0, len(kinds), 250)
+    noise = random.standard_normal((250, size), dtype=np.float32)
+    maps = np.maximum(kinds[places] + 0.1 * noise, 0).reshape(250, channels, -1)
+    weight = random.standard_normal((outputs, size), dtype=np.float32) / np.float32(size**0.5)
+
+    def teacher(of: Array) -> dict[int, Array]:
+        return {0: of.reshape(len(of), -1) @ weight.T}
+
+    taught = [m for m in family(1, outputs, channels, spatial) if m.form == "mlp"]
+    method = min(taught, key=lambda item: (item.count, -item.bins))
+    with blas_threads.one():
+        made = transfer_set.transfer_set(maps[:200], spatial, teacher, 1000, method.bins)
+        found = distillation.distil(made, frozenset([0]), (method.count, method.rank), (200, 1))
+    assert found.hidden is not None
+    seen = maps[200:]
+    if method.bins:
+        seen = np.asarray(seen @ grid(spatial, method.bins).rows.T)  # type: ignore[union-attr]
+    z = np.einsum("ncs,kc,ks->nk", seen, found.channels, found.rows, optimize=True)
+    active = np.maximum(z @ found.hidden.T + found.hidden_bias, 0)
+    given = active @ found.out[0].T + found.out_bias[0]
+    assert np.isfinite(given).all()
+    wanted = teacher(maps[200:])[0].argmax(axis=1)
+    assert (given.argmax(axis=1) == wanted).mean() > 0.2 + np.bincount(wanted).max() / len(wanted)
 
 
 def test_of_several_starts_the_best_is_taken() -> None:
