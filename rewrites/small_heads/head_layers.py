@@ -23,7 +23,7 @@ from onnxshare.analysis.heads.fully_connected import (
 )
 from onnxshare.analysis.heads.head import SEVERAL, Head, Root, Subject
 from onnxshare.graph.index import Node
-from onnxshare.io.tensors import Array
+from onnxshare.io.tensors import Array, bytes_of
 from onnxshare.support.option_text import option
 from rewrites.head_as_maps.fc_weights import bias_of, permuted, weight_pieces
 from rewrites.head_as_maps.head_builder import HeadBuilder
@@ -108,6 +108,18 @@ class Chain:
     def itemsize(self) -> int:
         """Bytes of a weight."""
         return int(next(self.pieces(self.roots[0])).dtype.itemsize)
+
+    @property
+    def bytes(self) -> int:
+        """What storing its weights and biases takes, each in the type that it is stored in."""
+        graph, size = self.subject.graph, self.itemsize
+        total = self.params * size
+        for fc in (layer.fc for layer in self.layers):
+            stored = graph.source(fc.node.scope, fc.weight)
+            if stored is not None:
+                weights = fc.in_features * fc.out_features
+                total += bytes_of(weights, stored.dtype) - weights * size
+        return total
 
     @property
     def positions(self) -> int:

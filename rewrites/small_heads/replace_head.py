@@ -255,7 +255,7 @@ def _notes(
 ) -> tuple[str, ...]:
     notes = []
     if small.method.int8:
-        before = task.data.chain.params * task.data.chain.itemsize
+        before = task.data.chain.bytes
         words = "weights and activations" if small.method.int8_activations else "weights"
         notes.append(
             f"{words} in 8 bits: {before:,} → {small.bytes:,} bytes, ÷{before / small.bytes:.3g}"

@@ -117,7 +117,7 @@ class CrossValidation:
             if monotonic() >= deadline:
                 raise Refusal(TOO_LATE)
             head = fitter.fit(method, quick=True)
-            if head.bytes >= chain.params * chain.itemsize:
+            if head.params >= chain.params and head.bytes >= chain.bytes:
                 raise Refusal("it is no smaller than the head")
             heads.append(head)
             for leaf, values in self._answers(head, unseen).items():
@@ -184,7 +184,7 @@ def search(
     chosen = "exact" if best is None else best.method
     marked = tuple(replace(item, chosen=item is best) for item in found)
     words = task_words(chain, data.classes)
-    costs = {"macs": chain.macs, "bytes": chain.params * chain.itemsize, "latency": 1}
+    costs = {"macs": chain.macs, "bytes": chain.bytes, "latency": 1}
     before = costs.get(objective, chain.params)
     return Search(
         target,

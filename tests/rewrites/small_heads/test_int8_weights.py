@@ -143,6 +143,28 @@ def test_heads_of_models_whose_activations_are_in_signed_8_bits(
     assert result.validation.verdict == "approximate", result.validation.reason
 
 
+def test_8_bits_save_nothing_where_the_weights_have_them_already(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search, "family", lambda *_, **__: [Method("first", "gap")])
+    net = Net()
+    scale = net.stored(np.float32(0.01))
+    weights = (net.stored(np.rint(net.random(*s) * 100), np.int8) for s in ((20, K), (4, 20)))
+    first, last = (net.node("DequantizeLinear", weight, scale) for weight in weights)
+    x = net.node("Gemm", net.flat(), first, net.weight(20), transB=1)
+    net.rows(net.node("Gemm", net.node("Relu", x), last, net.weight(4), transB=1), 4)
+    result = small(net.model(), "auto", 700, max_error=0.99)
+    assert result.changes, result.sites
+    [change] = result.changes
+    assert change.search is not None
+    tried = {item.method: item for item in change.search.candidates}
+    assert tried["int8"].refused == "it is no smaller than the head"
+    assert tried["gap"].estimate is not None
+    [change] = small(net.model(), "gap+int8").changes
+    weights_and_biases = 20 * K + 80 + 4 * 24
+    assert f"in 8 bits: {weights_and_biases:,} →" in " ".join(change.notes)
+
+
 def test_below_opset_13_there_is_no_scale_per_channel() -> None:
     result = small(two_layers(opset=12), "gap+int8")
     assert not result.changes
