@@ -83,12 +83,6 @@ class Estimate(Result):
         least = min((item.value for item in self.kept), default=self.agreement or 0.0)
         return (least, -(self.error or 0.0))
 
-    @property
-    def margin(self) -> tuple[float, float]:
-        """How sure it is, to order by."""
-        least = min((item.low for item in self.kept), default=self.agreement_low or 0.0)
-        return (least, -(self.error_high or 0.0))
-
 
 #: Samples that the bound on values wants.
 _VALUES = 30

@@ -11,27 +11,32 @@ probabilities (knowledge distillation: Hinton, Vinyals and Dean, arXiv 1503.0253
 squared errors. The gradients are written out: with W[k, (c, s)] = u[k, c] m[k, s] both z = x Wᵀ and
 ∂W are one matrix product over a batch, and ∂u, ∂m are sums over ∂W.
 
-Without the hidden layer, with y = O z + o, the same steps fit one linear layer of that form. The
-first output layer is a ridge fit to random hidden units (Rahimi and Recht, "Weighted sums of random
-kitchen sinks", 2008). Chance has one fixed seed. It decides much, so several starts are fitted side
-by side, on the same batches, and the one that does best on made maps which none was fitted to is
-taken.
+Without the hidden layer, with y = O z + o, the same steps fit one linear layer of that form.
+
+The start decides much: what samples do not show stays as it was. So u and m are first those of the
+head's own weights (`canonical_terms.py`), in the directions that its outputs notice most; H is
+random, and O a ridge fit to these hidden units (Rahimi and Recht, "Weighted sums of random kitchen
+sinks", 2008). A step is a share of the size that a weight has at the start, as in Adafactor
+(Shazeer and Stern, arXiv 1804.04235). Chance has one fixed seed. Several starts are begun side by
+side, on the same batches, and the one that does best on made maps which none is fitted to goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, inf, pi
 
 import numpy as np
 
 from onnxshare.io.tensors import Array
+from rewrites.small_heads.canonical_terms import canonical_terms
 from rewrites.small_heads.sufficient_statistics import Singles
 from rewrites.small_heads.transfer_set import TransferSet
 
-#: Adam's step size at its height, and how it remembers gradients and their squares.
-_RATE = 0.02
+#: Adam's step size at its height, as a share of the root mean square of a weight at the start, and
+#: how it remembers gradients and their squares.
+_RATE = 0.05
 _MEMORY = (0.9, 0.99)
 
 #: The share of the steps in which the step size grows; it falls to 0 along a cosine in the rest.
@@ -39,10 +44,10 @@ _GROWTH = 0.1
 
 
 class Adam:
-    """Moves a point along its gradients."""
+    """Moves a point along its gradients; `sizes` are what the step size of each part is in."""
 
-    def __init__(self, point: list[Singles]) -> None:
-        self._point = point
+    def __init__(self, point: list[Singles], sizes: Sequence[float]) -> None:
+        self._point, self._sizes = point, sizes
         self._mean = [np.zeros_like(values) for values in point]
         self._square = [np.zeros_like(values) for values in point]
         self._count = 0
@@ -51,12 +56,12 @@ class Adam:
         """One step of this size."""
         self._count += 1
         first, second = (1 - memory**self._count for memory in _MEMORY)
-        for values, slope, mean, square in zip(
-            self._point, gradient, self._mean, self._square, strict=True
+        for values, unit, slope, mean, square in zip(
+            self._point, self._sizes, gradient, self._mean, self._square, strict=True
         ):
             mean += (1 - _MEMORY[0]) * (slope - mean)
             square += (1 - _MEMORY[1]) * (slope * slope - square)
-            values -= (size / first) * mean / (np.sqrt(square / second) + 1e-8)
+            values -= (unit * size / first) * mean / (np.sqrt(square / second) + 1e-8)
 
 
 def rate(done: float) -> float:
@@ -73,15 +78,21 @@ _SEED = 0
 _BATCH = 256
 _STEPS = (200, 6000)
 
-#: Multiply-accumulates of all steps of one start.
-_WORK = 1e11
+#: Multiply-accumulates of all steps from one start.
+_WORK = 8e11
 
-#: Starts, and the share of the made maps that chooses among them.
+#: Maps that the first output layer is fitted to.
+_FEW = 2000
+
+#: Starts, after which share of the steps the best goes on, and the share of the made maps that
+#: chooses it.
 _STARTS = 3
+_BEGUN = 1 / 8
 _CHOOSING = 1 / 16
 
-#: A fit that only estimates how well another would do takes this share of the steps, once.
-_QUICK = 1 / 3
+#: A fit that only estimates how well another would do takes this share of the steps, from one
+#: start.
+_QUICK = 1 / 10
 
 #: As in `refine_classifier.py`; here it leaves the bundled networks alone, which gained nothing
 #: below it.
@@ -111,12 +122,13 @@ def effort_for(weights: int, *, quick: bool = False) -> tuple[int, int]:
     affordable = int(_WORK // (2 * _BATCH * weights))
     steps = max(_STEPS[0], min(_STEPS[1], affordable))
     if quick:
-        return int(_QUICK * steps), 1
+        return max(_STEPS[0] // 2, int(_QUICK * steps)), 1
     return steps, 1 if affordable < _STEPS[0] else _STARTS
 
 
 def distil(
     given: TransferSet,
+    directions: Array,
     classes: frozenset[int],
     size: tuple[int, int],
     effort: tuple[int, int],
@@ -124,9 +136,10 @@ def distil(
     """Fit the network to a head's answers.
 
     Args:
+        directions: what the outputs notice of the maps, `[R, c, s]`.
         classes: the groups whose largest output counts.
         size: K and the number of hidden units, 0 for no hidden layer.
-        effort: steps of each start, and starts.
+        effort: steps, and starts.
 
     Raises:
         ValueError: the fit comes to nothing.
@@ -134,24 +147,39 @@ def distil(
     steps, starts = effort
     made = given.maps.reshape(len(given.maps), -1)
     targets = _Targets(given.answers, classes)
+    terms = canonical_terms(directions, size[0], np.random.default_rng(_SEED))
     points = [
-        _start(made, targets, size, given.maps.shape[1:], np.random.default_rng([_SEED, start]))
+        _start(
+            made[:_FEW].astype(np.float32),
+            targets,
+            size[1],
+            terms,
+            np.random.default_rng([_SEED, start]),
+        )
         for start in range(starts)
     ]
     learnt = len(made) - int(len(made) * _CHOOSING) if starts > 1 else len(made)
     batch = min(_BATCH, learnt)
-    adam = Adam([values for point in points for values in point])
+    moved = [Adam(point, _sizes(point)) for point in points]
     place = 0
     for step in range(steps):
+        if step == int(steps * _BEGUN) and starts > 1:
+            choosing = made[learnt:].astype(np.float32)
+            best = _best(points, choosing, targets, slice(learnt, None))
+            points, moved = [points[best]], [moved[best]]
         if place + batch > learnt:
             place = 0
         rows = slice(place, place + batch)
         place += batch
-        adam.step(_gradient(points, made[rows], targets, rows), rate(step / steps))
-    best = _best(points, made[learnt:], targets, slice(learnt, None))
+        slopes = _gradient(points, made[rows].astype(np.float32), targets, rows)
+        for adam, slope in zip(moved, slopes, strict=True):
+            adam.step(slope, rate(step / steps))
+    [point] = points
+    if not all(np.isfinite(values).all() for values in point):
+        raise ValueError("it diverges")
     samples = given.samples.reshape(len(given.samples), -1)
-    _level(best, targets, samples, given.sample_answers)
-    return _folded(best, targets, given)
+    _level(point, targets, samples, given.sample_answers)
+    return _folded(point, targets, given)
 
 
 class _Targets:
@@ -212,27 +240,31 @@ _FLAT = 4
 def _start(
     made: Singles,
     targets: _Targets,
-    size: tuple[int, int],
-    shape: tuple[int, ...],
+    units: int,
+    terms: tuple[Singles, Singles],
     random: np.random.Generator,
 ) -> _Point:
-    """Random features of unit variance, and the best output layer for them."""
-    count, units = size
-
-    def normal(rows: int, columns: int) -> Singles:
-        values: Singles = random.standard_normal((rows, columns), dtype=np.float32)
-        return values / np.float32(columns**0.5)
-
-    few = slice(0, 2000)
-    channels, rows = normal(count, shape[0]), normal(count, shape[1])
-    spread = (made[few] @ _kernel(channels, rows).T).std(axis=0)
+    """Features of unit variance, random hidden units, and the best output layer for them."""
+    channels, rows = (values.copy() for values in terms)
+    spread = (made @ _kernel(channels, rows).T).std(axis=0)
     rows /= np.where(spread > 0, spread, np.float32(1))[:, None]
     first = [channels, rows]
     if units:
-        first += [normal(units, count), np.zeros(units, np.float32)]
-    active, ones = _active(first, made[few], units > 0), np.ones((len(made[few]), 1))
-    best = _ridge(np.hstack([active, ones]).astype(np.float64), targets.scores[few])
+        count = len(rows)
+        hidden = random.standard_normal((units, count), dtype=np.float32) / np.float32(count**0.5)
+        first += [hidden, np.zeros(units, np.float32)]
+    active, ones = _active(first, made, units > 0), np.ones((len(made), 1))
+    best = _ridge(np.hstack([active, ones]).astype(np.float64), targets.scores[: len(made)])
     return [*first, best[:-1].T.astype(np.float32), best[-1].astype(np.float32)]
+
+
+def _sizes(point: _Point) -> list[float]:
+    """The root mean square of each weight, and for a bias that of the weight before it."""
+    found: list[float] = []
+    for values in point:
+        size = float(np.sqrt((values**2).mean()))
+        found.append(size if values.ndim > 1 else found[-1])
+    return found
 
 
 def _ridge(active: Array, wanted: Array) -> Array:
@@ -248,19 +280,15 @@ def _active(point: _Point, made: Singles, deep: bool) -> Singles:
     return np.maximum(features @ point[2].T + point[3], 0) if deep else features
 
 
-def _best(points: list[_Point], made: Singles, targets: _Targets, rows: slice) -> _Point:
-    """The point of the least loss on maps that none was fitted to; those that diverged aside."""
-    sound = [point for point in points if all(np.isfinite(values).all() for values in point)]
-    if not sound:
-        raise ValueError("it diverges")
-    if len(points) == 1:
-        return sound[0]
+def _best(points: list[_Point], made: Singles, targets: _Targets, rows: slice) -> int:
+    """The place of the point of the least loss on maps that none was fitted to."""
 
     def loss(point: _Point) -> float:
         active = _active(point, made, len(point) > _FLAT)
-        return targets.loss(active @ point[-2].T + point[-1], rows)
+        found = targets.loss(active @ point[-2].T + point[-1], rows)
+        return found if np.isfinite(found) else inf
 
-    return min(sound, key=loss)
+    return min(range(len(points)), key=lambda place: loss(points[place]))
 
 
 def _level(point: _Point, targets: _Targets, made: Singles, answers: Mapping[int, Array]) -> None:
@@ -283,8 +311,8 @@ def _kernel(channels: Singles, rows: Singles) -> Singles:
 
 def _gradient(
     points: list[_Point], made: Singles, targets: _Targets, chosen: slice
-) -> list[Singles]:
-    """The slopes of the mean loss of each point, one after the other. All points together make one
+) -> list[list[Singles]]:
+    """The slopes of the mean loss of each point. All points together make one
     product with the maps, and one back: a few wide products take less than many thin ones."""
     kernels = [_kernel(*point[:2]) for point in points]
     features = made @ np.concatenate(kernels).T
@@ -298,7 +326,9 @@ def _gradient(
     slopes = []
     for (channels, rows, *_), part, found in zip(points, parts, behind, strict=True):
         own = pulled[part].reshape(count, -1, rows.shape[1])
-        slopes += [(own @ rows[:, :, None])[:, :, 0], (channels[:, None, :] @ own)[:, 0, :], *found]
+        slopes.append(
+            [(own @ rows[:, :, None])[:, :, 0], (channels[:, None, :] @ own)[:, 0, :], *found]
+        )
     return slopes
 
 

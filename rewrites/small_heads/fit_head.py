@@ -53,6 +53,9 @@ from rewrites.small_heads.transfer_set import (
 #: Fewer samples than this say too little of what lies between them.
 _FEWEST = 16
 
+#: Directions of a root that a distilled head starts from, at most.
+_DIRECTIONS = 128
+
 
 def fit_head(data: HeadData, chosen: Array, method: Method) -> SmallHead:
     """Fit a head by one method on the chosen samples.
@@ -116,8 +119,10 @@ class HeadFitter:
             count = maps_for(chain.head.channels * chain.positions, width, chain.macs)
             maps, teacher = data.maps[self._chosen], HeadAnswers(chain)
             self._sets[method.bins] = transfer_set(maps, sizes, teacher, count, method.bins)
+        made = self._sets[method.bins]
         found = distil(
-            self._sets[method.bins],
+            made,
+            made.on_maps(self._shared.directions),
             data.classes,
             (method.count, method.rank),
             effort_for(method.count * width, quick=quick),
@@ -194,6 +199,20 @@ class _Shared:
         """Per layer its outputs."""
         data = self.data
         return {place: y[self.chosen].astype(np.float64) for place, y in data.results.items()}
+
+    @cached_property
+    def directions(self) -> Floats:
+        """The directions of the map `[R, C, S]` that the outputs notice most, of all roots, each as
+        long as its share is large."""
+        chain, found = self.data.chain, list[Floats]()
+        for root in chain.roots:
+            results = self.results[root]
+            scale = float(np.sqrt(results.var(axis=0).mean())) or 1.0
+            leaf = root in chain.leaves
+            probes = np.eye(results.shape[1]) / scale if leaf else self.probes[root]
+            _, into = low_rank(results - results.mean(axis=0), probes, _DIRECTIONS)
+            found.append(_onto_map(chain, root, into))
+        return np.concatenate(found).reshape(-1, chain.head.channels, chain.positions)
 
     @cached_property
     def slopes(self) -> dict[int, Floats]:
@@ -343,8 +362,14 @@ def _whole(
         return FittedLayer(root, -1, (np.concatenate(pieces),), bias), results
     mean = results.mean(axis=0)
     out, into = low_rank(results - mean, probes[root], rank)
-    inner = np.zeros((len(into), layer.in_features))
-    for part, piece in chain.parts(root):
-        inner += into[:, part].astype(piece.dtype) @ piece.reshape(len(piece), -1)
+    inner = _onto_map(chain, root, into)
     moved = mean - out @ (into @ (mean - bias))
     return FittedLayer(root, -1, (inner, out), moved), mean + ((results - mean) @ into.T) @ out.T
+
+
+def _onto_map(chain: Chain, root: int, into: Floats) -> Floats:
+    """T W, `[r, C·S]`: what reads the outputs of a root, T `[r, F]`, in terms of the map."""
+    inner = np.zeros((len(into), chain.layers[root].fc.in_features))
+    for part, piece in chain.parts(root):
+        inner += into[:, part].astype(piece.dtype) @ piece.reshape(len(piece), -1)
+    return inner

@@ -173,16 +173,19 @@ def grids(channels: int, spatial: Sequence[int]) -> list[int]:
     return [bins, 0] if channels * prod(spatial) <= _WIDEST[0] else [bins]
 
 
-def _mlps(outputs: int, channels: int, spatial: Sequence[int]) -> list[Method]:
-    """Hidden layers of about half the weights of the next, the smallest first: 1.6 units for each
-    of few outputs, fewer where there are many, which lie in a space of fewer dimensions."""
-    least = max(4, round(min(1.6 * outputs, 8 * outputs**0.5)))
-    extra = round(min(0.8 * outputs, least / 2))
-    return [
-        Method("mlp", "separable", units + extra, units, bins)
-        for units in (least, 2 * least, 4 * least)
-        for bins in grids(channels, spatial)
-    ]
+def _mlps(outputs: int, channels: int, spatial: Sequence[int], *, dear: bool) -> list[Method]:
+    """Hidden layers, the smallest first, each of twice the units of the one before: from 1.6 units
+    for each of few outputs, and fewer where there are many, which lie in a space of fewer
+    dimensions."""
+    found, units = list[Method](), max(4, round(min(1.6 * outputs, 13 + outputs**0.5)))
+    extra = round(min(0.8 * outputs, units / 2))
+    while units <= 4 * max(4, round(min(1.6 * outputs, 8 * outputs**0.5))):
+        found += [
+            Method("mlp", "separable", units + extra, units, bins)
+            for bins in grids(channels, spatial)
+        ]
+        units *= 4 if dear else 2
+    return found
 
 
 #: Ranks of a stack per output. None is above the number of samples: these span no more directions.
@@ -204,7 +207,7 @@ def family(
     Ranks of 1.2 to 1.6 times the outputs, over all leaves, were enough in experience, and the
     search goes to twice that. Where each fit is `dear`, of neighbours in size one is tried.
     """
-    taught = _mlps(outputs, channels, spatial)  # last, as each takes longer than others
+    taught = _mlps(outputs, channels, spatial, dear=dear)  # last, as each takes longer than others
     masks = (4, 16) if dear else (2, 4, 8, 16)
     spaces = [("gap", 1), ("grid", 2), *(("mask", count) for count in masks)]
     spaces = [item for item in spaces if item[1] < prod(spatial)]

@@ -243,29 +243,34 @@ _APART = 4
 def ladder(found: Search, objective: str) -> list[str]:
     """The candidates to certify, in this order: from the surest to the cheapest.
 
-    Of those that reach the target, those than which none is both cheaper and surer; and between two
-    of them of very different sizes the surest of a size between, though the smaller one seems to be
-    surer: that may be chance, and if it fails, less is lost.
+    Of those that reach the target, those than which none is both cheaper and better; and between
+    two of them of very different sizes the best of a size between, though the smaller one seems to
+    be better: that may be chance, and if it fails, less is lost. What was fitted once, and quickly,
+    was measured on few samples, so that their bounds would not compare: estimates do.
     """
     reaching = [item for item in found.candidates if item.reaches and item.estimate is not None]
     front: list[Candidate] = []
     for item in by_cost(reaching, objective):
-        if not front or _margin(item) > _margin(front[-1]):
+        if not front or _values(item) > _values(front[-1]):
             front.append(item)
     kept = front[:1]
+
+    def size(item: Candidate) -> float:
+        return item.cost("bytes" if objective == "bytes" else "params") or 0
+
     for item in front[1:]:
-        small, large = kept[-1].params or 0, item.params or 0
+        small, large = size(kept[-1]), size(item)
         others = (other for other in reaching if other not in front)
-        between = [other for other in others if small < (other.params or 0) < large]
+        between = [other for other in others if small < size(other) < large]
         if large > _APART * small and between:
-            kept.append(max(between, key=_margin))
+            kept.append(max(between, key=_values))
         kept.append(item)
     return [item.method for item in reversed(kept)]
 
 
-def _margin(item: Candidate) -> tuple[float, float]:
+def _values(item: Candidate) -> tuple[float, float]:
     assert item.estimate is not None
-    return item.estimate.margin
+    return item.estimate.values
 
 
 def settle(found: Search, tested: Sequence[tuple[str, Estimate]]) -> Search:

@@ -36,7 +36,7 @@ _POOL = (2048, 48_000)
 _ANSWERS = 3e11
 
 #: Numbers of all maps that are kept, and of all samples' together.
-_POOL_SIZE = 2**26
+_POOL_SIZE = 2**27
 
 #: Maps made at a time.
 _AT_ONCE = 512
@@ -51,22 +51,33 @@ class TransferSet:
     """Maps and a head's answers to them.
 
     Attributes:
-        maps: `[M, c, s]` of the c channels that move, centred and scaled, on the grid.
+        maps: `[M, c, s]` of the c channels that move, centred and scaled, on the grid, in half
+            precision: more maps say more than more digits.
         answers: per group `[M, F]`.
         samples, sample_answers: the same of the samples themselves.
         live: the places of the c channels.
         centre, gain: what was taken from these, and by what they were multiplied.
+        spread: how far they move, as far as that counts.
         channels: C, how many there are with those that do not move.
+        windows: the positions of each place of the grid, `[s, S]`; None for the maps as they are.
     """
 
-    maps: Singles = field(repr=False)
+    maps: Array = field(repr=False)
     answers: Mapping[int, Singles] = field(repr=False)
     samples: Singles = field(repr=False)
     sample_answers: Mapping[int, Singles] = field(repr=False)
     live: Array = field(repr=False)
     centre: Singles = field(repr=False)
     gain: Singles = field(repr=False)
+    spread: Singles = field(repr=False)
     channels: int = 0
+    windows: Array | None = field(default=None, repr=False)
+
+    def on_maps(self, weight: Array) -> Array:
+        """A weight `[R, C, S]` on the samples' maps as one `[R, c, s]` on these, of those the
+        closest. What moves little counts little."""
+        moved = weight[:, self.live] * self.spread[:, None]
+        return moved if self.windows is None else np.asarray(moved @ np.linalg.pinv(self.windows))
 
 
 def maps_for(size: int, kept: int, answer: int) -> int:
@@ -82,7 +93,7 @@ def transfer_set(
     """Make so many maps from the samples' `[N, C, S]`, and ask the head; `bins` windows along each
     axis of the grid, 0 for the maps as they are."""
     random = np.random.default_rng(_SEED)
-    centre, gain = _channels(maps)
+    centre, gain, spread = _channels(maps)
     live = np.flatnonzero(gain)
     if not live.size:  # nothing moves: one channel of zeros does
         live = np.zeros(1, np.intp)
@@ -95,7 +106,7 @@ def transfer_set(
     still = np.flatnonzero(gain == 0)
     augmented = Augmentation(maps, spatial, random)
     positions = len(rows) if rows is not None else maps.shape[2]
-    found = np.empty((count, len(live), positions), np.float32)
+    found = np.empty((count, len(live), positions), np.float16)
     parts: list[Mapping[int, Array]] = []
     places = random.permutation(count)
     for made in augmented.batches(count):
@@ -112,18 +123,22 @@ def transfer_set(
     own = np.concatenate([reduced(given[part]) for part in blocks(len(given), given[0].size)])
     own_answers = {group: np.asarray(y, np.float32) for group, y in teacher(given).items()}
     return TransferSet(
-        found, answers, own, own_answers, live, centre[live], gain[live], maps.shape[1]
-    )
+        found, answers, own, own_answers, live, centre[live], gain[live], spread[live],
+        maps.shape[1], rows,
+    )  # fmt: skip
 
 
-def _channels(maps: Array) -> tuple[Singles, Singles]:
-    """The mean of each channel, and by what it is multiplied: by the inverse of its spread over the
-    samples, and the less the smaller that is where it is small; by 0 where it is constant."""
+def _channels(maps: Array) -> tuple[Singles, Singles, Singles]:
+    """The mean of each channel; by what it is multiplied: by the inverse of its spread over the
+    samples, and the less the smaller that is where it is small; by 0 where it is constant; and that
+    spread, small ones smaller still."""
     centre = maps.mean(axis=(0, 2), dtype=np.float64)
     spread = np.sqrt(maps.var(axis=0, dtype=np.float64).mean(axis=1))
     spread[constant_channels(maps, np.arange(len(maps)))] = 0
     least = np.maximum(spread, _LEAST * float(spread.max()) or 1.0)
-    return centre.astype(np.float32), (spread / least**2).astype(np.float32)
+    found = centre, spread / least**2, spread * (spread / least) ** 2
+    centre, gain, spread = (values.astype(np.float32) for values in found)
+    return centre, gain, spread
 
 
 class HeadAnswers:

@@ -187,6 +187,17 @@ def test_ladder_goes_from_the_surest_to_the_cheapest() -> None:
     assert ladder(found, "params") == ["c", "a"]
 
 
+def test_ladder_compares_estimates_of_few_samples_with_those_of_many() -> None:
+    """What was fitted once has a low bound, because it was measured on a fifth of the samples."""
+    once, often = Estimate(100, 0.97, 0.92), Estimate(500, 0.965, 0.948)
+    candidates = tuple(
+        Candidate(name, params, params, params, estimate, reaches=True)
+        for name, params, estimate in (("once", 12, once), ("often", 30, often))
+    )
+    found = Search(Target(keep=0.95), "", 500, 50, candidates, "once")
+    assert ladder(found, "params") == ["once"]
+
+
 def test_sizes_far_apart_get_a_rung_between_them() -> None:
     """The surest between them, though the smaller seems to be surer; not where they are close."""
     rows = [("a", 10, 0.97), ("b", 20, 0.955), ("c", 30, 0.96), ("d", 50, 0.99), ("e", 60, 0.98)]
