@@ -77,11 +77,20 @@ class Estimate(Result):
             target.max_error is None or (error is not None and error <= target.max_error)
         )
 
-    @property
-    def values(self) -> tuple[float, float]:
-        """How good it seems, to order by."""
-        least = min((item.value for item in self.kept), default=self.agreement or 0.0)
-        return (least, -(self.error or 0.0))
+    def used(self, target: Target) -> float:
+        """How much of what the target lets a head miss this seems to miss: at most 1 where it keeps
+        the target. Of points of accuracy, which few answers decide, the bound counts."""
+        shares = [0.0 if target.max_error is None else _share(self.error or 0.0, target.max_error)]
+        for item in target.criteria:
+            measure = self.measure(item)
+            if measure is not None:
+                kept, whole = (measure.low, 0.0) if item.paired else (measure.value, 1.0)
+                shares.append(_share(whole - kept, whole - item.least))
+        return max(shares)
+
+
+def _share(missed: float, allowed: float) -> float:
+    return max(0.0, missed / allowed) if allowed else inf if missed > 0 else 0.0
 
 
 #: Samples that the bound on values wants.

@@ -97,7 +97,7 @@ def best_words(found: Search) -> str:
     if not tried:
         return f"no method makes it smaller{late}"
     # By the estimates, not the bounds: candidates were tried on different numbers of samples.
-    name, best = max(tried, key=lambda item: item[1].values)
+    name, best = min(tried, key=lambda item: item[1].used(found.target))
     return (
         f"of {len(tried)} tried on up to {found.samples:,} samples the best, {name}, "
         f"{measured(best, found.target)} on {best.samples:,}{late}"

@@ -74,12 +74,13 @@ def rate(done: float) -> float:
 #: Where all chance comes from.
 _SEED = 0
 
-#: Maps per step, and the most and the fewest steps.
+#: Maps per step, and the fewest and the most steps; where steps are cheap, there are more of them.
 _BATCH = 256
-_STEPS = (200, 6000)
+_STEPS = (200, 2000, 6000)
 
-#: Multiply-accumulates of all steps from one start.
-_WORK = 8e11
+#: Multiply-accumulates of all steps from one start, where there are more than the usual, and at
+#: most.
+_WORK = (1e11, 8e11)
 
 #: Maps that the first output layer is fitted to.
 _FEW = 2000
@@ -92,7 +93,7 @@ _CHOOSING = 1 / 16
 
 #: A fit that only estimates how well another would do takes this share of the steps, from one
 #: start.
-_QUICK = 1 / 10
+_QUICK = 1 / 4
 
 #: As in `refine_classifier.py`; here it leaves the bundled networks alone, which gained nothing
 #: below it.
@@ -119,11 +120,13 @@ class Student:
 def effort_for(weights: int, *, quick: bool = False) -> tuple[int, int]:
     """How many steps a fit of K·C·S = `weights` takes, or one that is only to estimate how well
     that would do; and from how many starts: one, where steps are dear."""
-    affordable = int(_WORK // (2 * _BATCH * weights))
-    steps = max(_STEPS[0], min(_STEPS[1], affordable))
+    each = 2 * _BATCH * weights
+    least, usual, most = _STEPS
+    affordable = int(_WORK[1] // each)
+    steps = max(least, min(most, affordable, max(usual, int(_WORK[0] // each))))
     if quick:
-        return max(_STEPS[0] // 2, int(_QUICK * steps)), 1
-    return steps, 1 if affordable < _STEPS[0] else _STARTS
+        return max(least // 2, int(_QUICK * steps)), 1
+    return steps, 1 if affordable < least else _STARTS
 
 
 def distil(
@@ -145,33 +148,27 @@ def distil(
         ValueError: the fit comes to nothing.
     """
     steps, starts = effort
-    made = given.maps.reshape(len(given.maps), -1)
+    made, first = len(given.maps), given.flat(slice(_FEW))
     targets = _Targets(given.answers, classes)
     terms = canonical_terms(directions, size[0], np.random.default_rng(_SEED))
     points = [
-        _start(
-            made[:_FEW].astype(np.float32),
-            targets,
-            size[1],
-            terms,
-            np.random.default_rng([_SEED, start]),
-        )
+        _start(first, targets, size[1], terms, np.random.default_rng([_SEED, start]))
         for start in range(starts)
     ]
-    learnt = len(made) - int(len(made) * _CHOOSING) if starts > 1 else len(made)
+    learnt = made - int(made * _CHOOSING) if starts > 1 else made
     batch = min(_BATCH, learnt)
     moved = [Adam(point, _sizes(point)) for point in points]
     place = 0
     for step in range(steps):
         if step == int(steps * _BEGUN) and starts > 1:
-            choosing = made[learnt:].astype(np.float32)
-            best = _best(points, choosing, targets, slice(learnt, None))
+            choosing = slice(learnt, None)
+            best = _best(points, given.flat(choosing), targets, choosing)
             points, moved = [points[best]], [moved[best]]
         if place + batch > learnt:
             place = 0
         rows = slice(place, place + batch)
         place += batch
-        slopes = _gradient(points, made[rows].astype(np.float32), targets, rows)
+        slopes = _gradient(points, given.flat(rows), targets, rows)
         for adam, slope in zip(moved, slopes, strict=True):
             adam.step(slope, rate(step / steps))
     [point] = points

@@ -239,38 +239,36 @@ def by_cost(candidates: Sequence[Candidate], objective: str) -> list[Candidate]:
 #: Neighbours on the ladder that are further apart get a rung between them, where there is one.
 _APART = 4
 
+#: A dearer head is a rung above a cheaper one if it misses so much less: where it does not, and
+#: fails, the cheaper one is never measured.
+_BETTER = 0.8
+
 
 def ladder(found: Search, objective: str) -> list[str]:
     """The candidates to certify, in this order: from the surest to the cheapest.
 
-    Of those that reach the target, those than which none is both cheaper and better; and between
+    Of those that reach the target, those that are clearly better than all cheaper ones; and between
     two of them of very different sizes the best of a size between, though the smaller one seems to
     be better: that may be chance, and if it fails, less is lost. What was fitted once, and quickly,
     was measured on few samples, so that their bounds would not compare: estimates do.
     """
-    reaching = [item for item in found.candidates if item.reaches and item.estimate is not None]
-    front: list[Candidate] = []
-    for item in by_cost(reaching, objective):
-        if not front or _values(item) > _values(front[-1]):
-            front.append(item)
-    kept = front[:1]
 
     def size(item: Candidate) -> float:
         return item.cost("bytes" if objective == "bytes" else "params") or 0
 
-    for item in front[1:]:
-        small, large = size(kept[-1]), size(item)
-        others = (other for other in reaching if other not in front)
-        between = [other for other in others if small < size(other) < large]
-        if large > _APART * small and between:
-            kept.append(max(between, key=_values))
+    def used(item: Candidate) -> float:
+        return inf if item.estimate is None else item.estimate.used(found.target)
+
+    reaching = [item for item in found.candidates if item.reaches and item.estimate is not None]
+    kept: list[Candidate] = []
+    for item in by_cost(reaching, objective):
+        if kept and used(item) >= _BETTER * used(kept[-1]):
+            continue
+        others = [other for other in reaching if kept and size(kept[-1]) < size(other) < size(item)]
+        if others and size(item) > _APART * size(kept[-1]):
+            kept.append(min(others, key=used))
         kept.append(item)
     return [item.method for item in reversed(kept)]
-
-
-def _values(item: Candidate) -> tuple[float, float]:
-    assert item.estimate is not None
-    return item.estimate.values
 
 
 def settle(found: Search, tested: Sequence[tuple[str, Estimate]]) -> Search:

@@ -7,7 +7,7 @@ from math import comb, inf, log
 import numpy as np
 import pytest
 
-from onnxshare.comparison.target import agreement_lower_bound, percent
+from onnxshare.comparison.target import Measure, agreement_lower_bound, percent
 from onnxshare.errors import UsageError
 from onnxshare.runtime.latency import Latency
 from rewrites.small_heads.certificate import (
@@ -187,15 +187,59 @@ def test_ladder_goes_from_the_surest_to_the_cheapest() -> None:
     assert ladder(found, "params") == ["c", "a"]
 
 
-def test_ladder_compares_estimates_of_few_samples_with_those_of_many() -> None:
-    """What was fitted once has a low bound, because it was measured on a fifth of the samples."""
-    once, often = Estimate(100, 0.97, 0.92), Estimate(500, 0.965, 0.948)
+@pytest.mark.parametrize(
+    ("cheap", "dear", "rungs"),
+    [
+        pytest.param((100, 0.97, 0.92), (500, 0.965, 0.948), ["cheap"], id="bounds of few"),
+        pytest.param((100, 0.97, 0.92), (500, 0.972, 0.957), ["cheap"], id="hardly better"),
+        pytest.param((100, 0.97, 0.92), (500, 0.977, 0.963), ["dear", "cheap"], id="better"),
+        pytest.param((100, 1.0, 0.97), (500, 1.0, 0.994), ["cheap"], id="both perfect"),
+    ],
+)
+def test_a_dearer_head_is_a_rung_if_it_misses_clearly_less(
+    cheap: tuple[int, float, float], dear: tuple[int, float, float], rungs: list[str]
+) -> None:
+    """By what was estimated: what was fitted once has a low bound, because it was measured on a
+    fifth of the samples."""
     candidates = tuple(
-        Candidate(name, params, params, params, estimate, reaches=True)
-        for name, params, estimate in (("once", 12, once), ("often", 30, often))
+        Candidate(name, params, params, params, Estimate(*figures), reaches=True)
+        for name, params, figures in (("cheap", 12, cheap), ("dear", 30, dear))
     )
-    found = Search(Target(keep=0.95), "", 500, 50, candidates, "once")
-    assert ladder(found, "params") == ["once"]
+    found = Search(Target(keep=0.95), "", 500, 50, candidates, "cheap")
+    assert ladder(found, "params") == rungs
+
+
+@pytest.mark.parametrize(
+    ("target", "estimate", "used"),
+    [
+        pytest.param(Target(keep=0.95), Estimate(100, 0.97, 0.92), 0.6, id="3 of 5 percent"),
+        pytest.param(Target(max_error=0.1), Estimate(100, error=0.08), 0.8, id="values"),
+        pytest.param(
+            Target(keep=0.9, max_error=0.1),
+            Estimate(100, 0.99, 0.9, error=0.08),
+            0.8,
+            id="the larger of both",
+        ),
+        pytest.param(
+            Target(keep_top=(5, 0.99)),
+            Estimate(100, 0.5, 0.4, kept=(Measure("keep_top:5", 100, 0.995, 0.95),)),
+            0.5,
+            id="of the top 5",
+        ),
+        pytest.param(
+            Target(max_loss=0.01),
+            Estimate(100, 0.9, 0.8, kept=(Measure("max_loss", 100, 0.003, -0.008),)),
+            0.8,
+            id="the bound of points",
+        ),
+        pytest.param(Target(keep=1.0), Estimate(100, 0.99, 0.9), inf, id="nothing may be missed"),
+        pytest.param(Target(keep=1.0), Estimate(100, 1.0, 0.97), 0.0, id="nothing is missed"),
+    ],
+)
+def test_how_much_of_what_may_be_missed_is_missed(
+    target: Target, estimate: Estimate, used: float
+) -> None:
+    assert estimate.used(target) == pytest.approx(used)
 
 
 def test_sizes_far_apart_get_a_rung_between_them() -> None:
