@@ -35,7 +35,8 @@ class Measured:
     def take(self, rows: Array) -> Measured:
         results = {place: values[rows] for place, values in self.data.results.items()}
         labels = None if self.labels is None else self.labels[rows]
-        data = replace(self.data, maps=self.data.maps[rows], results=results)
+        given = None if self.data.labels is None else self.data.labels[rows]
+        data = replace(self.data, maps=self.data.maps[rows], results=results, labels=given)
         return Measured(self.chain, data, labels)
 
 
