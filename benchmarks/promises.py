@@ -63,9 +63,9 @@ CASES = (
     Case("zkml_lenet_small", keeps(0.9, 0.95, 0.97)),
     Case("pairs", keeps(0.85, 0.9)),
     Case("wide", keeps(0.85, 0.9)),
-    Case("lenet5", tuple(Target(keep_top=(2, share)) for share in (0.95, 0.98))),
-    Case("lenet5", tuple(Target(within=(1, share)) for share in (0.85, 0.9))),
-    Case("lenet5", tuple(Target(max_loss=points) for points in (0.03, 0.05))),
+    Case("zkml_lenet_small", tuple(Target(keep_top=(2, share)) for share in (0.97, 0.98))),
+    Case("zkml_lenet_small", tuple(Target(within=(1, share)) for share in (0.9, 0.95))),
+    Case("zkml_lenet_small", tuple(Target(max_loss=points) for points in (0.02, 0.04))),
 )
 
 #: The ways to promise, as they are counted and as text.
