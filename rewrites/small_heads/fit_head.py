@@ -73,7 +73,7 @@ class HeadFitter:
     def __init__(self, data: HeadData, chosen: Array) -> None:
         self._data, self._chosen = data, chosen
         self._shared = _Shared(data, chosen)
-        self._sets: dict[int, TransferSet] = {}
+        self._sets: dict[tuple[int, bool], TransferSet] = {}
 
     def fit(self, method: Method, *, quick: bool = False) -> SmallHead:
         """Fit by a method. A quick fit is only to estimate how well another would do; that matters
@@ -115,11 +115,13 @@ class HeadFitter:
         if expected_params(chain, method) >= chain.params:
             raise Refusal("it is no smaller than the head")
         width = chain.head.channels * positions
-        if method.bins not in self._sets:
-            count = maps_for(chain.head.channels * chain.positions, width, chain.macs)
+        kind = method.bins, quick
+        if kind not in self._sets:
+            whole = chain.head.channels * chain.positions
+            count = maps_for(whole, width, chain.macs, quick=quick)
             maps, teacher = data.maps[self._chosen], HeadAnswers(chain)
-            self._sets[method.bins] = transfer_set(maps, sizes, teacher, count, method.bins)
-        made = self._sets[method.bins]
+            self._sets[kind] = transfer_set(maps, sizes, teacher, count, method.bins)
+        made = self._sets[kind]
         found = distil(
             made,
             made.on_maps(self._shared.directions),

@@ -32,7 +32,7 @@ Teacher = Callable[[Singles], Mapping[int, Array]]
 _SEED = 0
 
 #: Maps that are made, at most and at least; and multiply-accumulates of all answers to them.
-_POOL = (2048, 48_000)
+_POOL = (2048, 32_000)
 _ANSWERS = 3e11
 
 #: Numbers of all maps that are kept, and of all samples' together.
@@ -86,10 +86,12 @@ class TransferSet:
         return moved if self.windows is None else np.asarray(moved @ np.linalg.pinv(self.windows))
 
 
-def maps_for(size: int, kept: int, answer: int) -> int:
+def maps_for(size: int, kept: int, answer: int, *, quick: bool = False) -> int:
     """How many maps are made of samples with C·S = `size` numbers, of which `kept` stay on the
-    grid, for a head of so many multiply-accumulates."""
+    grid, for a head of so many multiply-accumulates; a third for quick fits, which see each as
+    often."""
     most = min(_POOL[1], _POOL_SIZE // max(1, kept), int(_ANSWERS // max(1, answer)))
+    most = most // 3 if quick else most
     return max(most, min(_POOL[0], _POOL_SIZE // max(1, size)), 1)
 
 
