@@ -191,7 +191,7 @@ def test_ladder_goes_from_the_surest_to_the_cheapest() -> None:
     ("cheap", "dear", "rungs"),
     [
         pytest.param((100, 0.97, 0.92), (500, 0.965, 0.948), ["cheap"], id="bounds of few"),
-        pytest.param((100, 0.97, 0.92), (500, 0.972, 0.957), ["cheap"], id="hardly better"),
+        pytest.param((100, 0.97, 0.92), (500, 0.972, 0.957), ["cheap"], id="little better"),
         pytest.param((100, 0.97, 0.92), (500, 0.977, 0.963), ["dear", "cheap"], id="better"),
         pytest.param((100, 1.0, 0.97), (500, 1.0, 0.994), ["cheap"], id="both perfect"),
     ],
