@@ -78,14 +78,22 @@ class Estimate(Result):
         )
 
     def used(self, target: Target) -> float:
-        """How much of what the target lets a head miss this seems to miss: at most 1 where it keeps
-        the target. Of points of accuracy, which few answers decide, the bound counts."""
+        """How much of what the target lets a head miss this is likely to miss.
+
+        Of a share the mean of its posterior under Jeffreys' prior counts, (missed + ½) / (n + 1):
+        no miss in a few samples says less than one in many. Of points of accuracy, which few
+        answers decide, the bound counts.
+        """
         shares = [0.0 if target.max_error is None else _share(self.error or 0.0, target.max_error)]
         for item in target.criteria:
             measure = self.measure(item)
-            if measure is not None:
-                kept, whole = (measure.low, 0.0) if item.paired else (measure.value, 1.0)
-                shares.append(_share(whole - kept, whole - item.least))
+            if measure is None:
+                continue
+            if item.paired:
+                shares.append(_share(-measure.low, -item.least))
+                continue
+            missed = (1 - measure.value) * measure.samples
+            shares.append(_share((missed + 0.5) / (measure.samples + 1), 1 - item.least))
         return max(shares)
 
 

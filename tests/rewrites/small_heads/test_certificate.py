@@ -193,7 +193,7 @@ def test_ladder_goes_from_the_surest_to_the_cheapest() -> None:
         pytest.param((100, 0.97, 0.92), (500, 0.965, 0.948), ["cheap"], id="bounds of few"),
         pytest.param((100, 0.97, 0.92), (500, 0.972, 0.957), ["cheap"], id="little better"),
         pytest.param((100, 0.97, 0.92), (500, 0.977, 0.963), ["dear", "cheap"], id="better"),
-        pytest.param((100, 1.0, 0.97), (500, 1.0, 0.994), ["cheap"], id="both perfect"),
+        pytest.param((100, 1.0, 0.97), (500, 1.0, 0.994), ["dear", "cheap"], id="both perfect"),
     ],
 )
 def test_a_dearer_head_is_a_rung_if_it_misses_clearly_less(
@@ -212,7 +212,7 @@ def test_a_dearer_head_is_a_rung_if_it_misses_clearly_less(
 @pytest.mark.parametrize(
     ("target", "estimate", "used"),
     [
-        pytest.param(Target(keep=0.95), Estimate(100, 0.97, 0.92), 0.6, id="3 of 5 percent"),
+        pytest.param(Target(keep=0.95), Estimate(100, 0.97, 0.92), 3.5 / 101 / 0.05, id="3 of 100"),
         pytest.param(Target(max_error=0.1), Estimate(100, error=0.08), 0.8, id="values"),
         pytest.param(
             Target(keep=0.9, max_error=0.1),
@@ -222,8 +222,8 @@ def test_a_dearer_head_is_a_rung_if_it_misses_clearly_less(
         ),
         pytest.param(
             Target(keep_top=(5, 0.99)),
-            Estimate(100, 0.5, 0.4, kept=(Measure("keep_top:5", 100, 0.995, 0.95),)),
-            0.5,
+            Estimate(1000, 0.5, 0.4, kept=(Measure("keep_top:5", 1000, 0.995, 0.99),)),
+            5.5 / 1001 / 0.01,
             id="of the top 5",
         ),
         pytest.param(
@@ -233,7 +233,7 @@ def test_a_dearer_head_is_a_rung_if_it_misses_clearly_less(
             id="the bound of points",
         ),
         pytest.param(Target(keep=1.0), Estimate(100, 0.99, 0.9), inf, id="nothing may be missed"),
-        pytest.param(Target(keep=1.0), Estimate(100, 1.0, 0.97), 0.0, id="nothing is missed"),
+        pytest.param(Target(keep=0.9), Estimate(40, 1.0, 0.93), 0.5 / 41 / 0.1, id="none of few"),
     ],
 )
 def test_how_much_of_what_may_be_missed_is_missed(
