@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnxshare.analysis.heads import element_order
 from onnxshare.analysis.heads.fully_connected import nodes_of
 from onnxshare.graph.editor import Editor
 from onnxshare.graph.index import Node
@@ -81,10 +82,18 @@ def emit_head(small: SmallHead) -> Emitted:
         pooled = writer.weighting(source, small.weighting, reads)
     if small.hidden is not None:
         pooled = writer.hidden(pooled, small.hidden)
+    given: dict[int, str] = {}
     for fitted in small.layers:
         layer = chain.layers[fitted.target]
-        features = pooled if fitted.source < 0 else _rows(chain, layer)
-        writer.give_back(layer, writer.layer(layer, fitted, features))
+        if fitted.source < 0:
+            features = pooled
+        elif small.method.whole:
+            features = writer.between(fitted, given[fitted.source])
+        else:
+            features = _rows(chain, layer)
+        given[fitted.target] = writer.layer(layer, fitted, features)
+        if fitted.target in _given_back(small):
+            writer.give_back(layer, given[fitted.target])
     builder.drop(_leaving(small))
     builder.finish()
     return editor.apply(), builder.removed, editor.added
@@ -100,7 +109,7 @@ def check_head(small: SmallHead) -> None:
     if small.method.int8:
         check_int8(small.chain)
     for fitted in small.layers:
-        if fitted.source >= 0:
+        if fitted.source >= 0 and not small.method.whole:
             _rows(small.chain, small.chain.layers[fitted.target])
 
 
@@ -116,6 +125,7 @@ class _Writer:
         self._dtype = next(iter(chain.pieces(root))).dtype
         self._read: dict[tuple[str, Range], str] = {}
         self._ends: dict[Range, list[str]] = {}
+        self._copied: dict[tuple[Node, str], str] = {}
         self._single: set[str] = set()  # what is in single precision, whatever the model is in
 
     def _store(self, values: Array, name: str) -> str:
@@ -275,6 +285,33 @@ class _Writer:
         rows = self._product("Gemm", inputs, name, steps, self._gemm)
         return self._cast(rows, self._dtype) if self._activations else rows
 
+    def between(self, fitted: FittedLayer, rows: str) -> str:
+        """What is between a layer and its source once more, for those outputs of the source that it
+        reads; what only moves elements is left out. Returns the name of the rows."""
+        chain = self._chain
+        self._node = chain.layers[fitted.target].fc.node
+        for node in chain.layers[fitted.target].between:
+            if element_order.moves(node) or node.op_type in ("Identity", "Dropout"):
+                continue
+            if (node, rows) not in self._copied:
+                inputs = [self._operand(node, name, rows, fitted) for name in node.inputs]
+                self._copied[node, rows] = self._out.copy(node, inputs, f"{rows}_active")
+            rows = self._copied[node, rows]
+        return rows
+
+    def _operand(self, node: Node, name: str, rows: str, fitted: FittedLayer) -> str:
+        """An input of a node between two FCs for the outputs that are read."""
+        graph = self._chain.subject.graph
+        if not name or name == element_order.data_input(graph, node):
+            return rows if name else ""
+        value = self._chain.subject.probe.values.get(node.scope, name)
+        width = self._chain.layers[fitted.source].fc.out_features
+        if value is None or value.size not in (1, width):
+            raise Refusal(f"'{name}' of {node.op_type} between its FCs is no number for each unit")
+        if value.size > 1 and fitted.reads is not None:
+            value = value.reshape(-1)[fitted.reads]
+        return self._out.constant(value.reshape(() if value.size == 1 else -1), name)
+
     def give_back(self, layer: ChainLayer, rows: str) -> None:
         """Let rows `[N, F]` take the place of an FC's output, under its old name and in its
         shape."""
@@ -326,8 +363,16 @@ def _rows(chain: Chain, layer: ChainLayer) -> str:
     return layer.fc.data
 
 
+def _given_back(small: SmallHead) -> set[int]:
+    """The fitted layers whose outputs get their old names: of a head that goes as a whole those
+    that no other layer reads."""
+    targets = {fitted.target for fitted in small.layers}
+    return targets.intersection(small.chain.leaves) if small.method.whole else targets
+
+
 def _leaving(small: SmallHead) -> set[Node]:
-    """The FCs that are replaced, and all that stands between them in a collapse or an mlp.
+    """The FCs that are replaced, and all that stands between them where the
+    whole head does.
 
     Raises:
         Refusal: something else reads what would go.
@@ -340,7 +385,7 @@ def _leaving(small: SmallHead) -> set[Node]:
             gone.update(nodes_of(graph, layer.fc))
         if whole:
             gone.update(layer.between)
-    given = {chain.layers[fitted.target].result for fitted in small.layers}
+    given = {chain.layers[place].result for place in _given_back(small)}
     for node in gone:
         for name in node.outputs:
             if name in given or not name:

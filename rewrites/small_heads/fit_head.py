@@ -9,6 +9,7 @@
   layers are cut to low rank where the outputs barely change (`output_sensitivity.py`). Fitting each
   layer to the original's responses on the approximated input follows Zhang et al. (arXiv
   1505.06798).
+- Pruning fits nothing: units that never change on the samples are dropped (`pruning.py`).
 - Separable features, with or without a hidden layer behind them, have no closed form: they are
   distilled (`distillation.py`).
 
@@ -33,6 +34,7 @@ from rewrites.small_heads.head_layers import Chain
 from rewrites.small_heads.int8_weights import check_int8, in_int8, original
 from rewrites.small_heads.methods import Method
 from rewrites.small_heads.output_sensitivity import low_rank, mean_jacobian, output_probes
+from rewrites.small_heads.pruning import pruned
 from rewrites.small_heads.refine_classifier import refine
 from rewrites.small_heads.ridge import LinearFit, Ridge
 from rewrites.small_heads.spatial_weighting import (
@@ -91,6 +93,8 @@ class HeadFitter:
             activations = method.int8_activations
             found = in_int8(head, data, chosen, activations=activations)
             return replace(found, method=method)
+        if method.form == "prune":
+            return pruned(data, chosen)
         try:
             if method.taught:
                 return self._distilled(method, quick)
@@ -160,7 +164,7 @@ def expected_params(chain: Chain, method: Method) -> int:
         return stored + outputs * (channels * each + 1)
     last = chain.leaves if len(chain.leaves) < len(chain.layers) else ()  # these are not cut
     for place, layer in enumerate(chain.layers):
-        if method.form == "original" or (method.form == "first" and layer.parent >= 0):
+        if method.form in ("original", "prune") or (method.form == "first" and layer.parent >= 0):
             stored += layer.params
             continue
         rows = layer.fc.out_features

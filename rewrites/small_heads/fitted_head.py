@@ -28,6 +28,8 @@ class FittedLayer:
         error: leave-one-out squared error as a share of the targets' variance.
         refined: whether it was refined for classes.
         steps: how each factor is stored in 8 bits; empty in floats.
+        reads: the outputs of its source that it reads, which are all that a fitted source gives;
+            None for all.
     """
 
     target: int
@@ -38,6 +40,7 @@ class FittedLayer:
     error: float = 0.0
     refined: bool = False
     steps: tuple[Steps, ...] = ()
+    reads: Array | None = field(default=None, repr=False)
 
     @property
     def params(self) -> int:
@@ -142,6 +145,15 @@ class SmallHead:
         own += sum(layer.macs for layer in self.layers)
         return own + sum(layer.macs for layer in self.kept)
 
+    def _read(self, layer: FittedLayer, given: Floats) -> Floats:
+        """What a layer after the first reads of what its source gives."""
+        step = self.chain.step(layer.target)
+        if layer.reads is None:
+            return step.value(given)
+        outputs = np.zeros((len(given), self.chain.layers[layer.source].fc.out_features))
+        outputs[:, layer.reads] = given
+        return np.asarray(step.value(outputs)[:, layer.reads])
+
     def predict(self, maps: Array) -> dict[int, Floats]:
         """Per leaf its outputs for maps `[n, C, S]`."""
         features = self.weighting.apply(maps)
@@ -152,7 +164,6 @@ class SmallHead:
             if layer.source < 0:
                 known[layer.target] = layer.apply(features)
             else:
-                hidden = self.chain.step(layer.target).value(known[layer.source])
-                known[layer.target] = layer.apply(hidden)
+                known[layer.target] = layer.apply(self._read(layer, known[layer.source]))
         found = known if self.method.whole else self.chain.forward(known)
         return {leaf: found[leaf] for leaf in self.chain.leaves}

@@ -270,7 +270,8 @@ class _Rounding:
         def rows() -> Iterator[Floats]:
             for part in blocks(len(chosen), values.shape[1]):
                 block = values[chosen[part]].astype(np.float64)
-                yield block if step is None else step.value(block)
+                block = block if step is None else step.value(block)
+                yield block if layer.reads is None else block[:, layer.reads]
 
         return self._product(layer.factors, layer.bias, rows, rows)
 

@@ -8,16 +8,17 @@ what they are multiplied with (activations) is too:
   or none: all positions;
 - the form: none (only the FCs that read the map become smaller), `collapse` (all FCs become one
   linear layer), `stack:R` (each FC layer by layer, the hidden ones of rank R), `mlp:H` (all FCs
-  become two, with H hidden units between them).
+  become two, with H hidden units between them), `prune` (the FCs as they are, without the hidden
+  units that never change on the samples).
 
 `mlp:H` goes with the weighting `separable:K`: K features, each a mixture of channels under a
 spatial weighting, of the map as it is or, with `grid:G`, averaged to G windows along each axis
 first. With `collapse`, or alone on a head of one FC, these features make one linear layer.
 
 So `mask:4`, `collapse`, `collapse+gap`, `stack:16`, `stack:12+mask:8`, `mlp:16+separable:24`,
-`mlp:16+separable:24+grid:4`, `stack:32+int8`. `int8` alone is the head as it is, its weights in 8
-bits, `w8a8` the same with its activations. `exact` is the convolution over the whole map: nothing
-smaller.
+`mlp:16+separable:24+grid:4`, `stack:32+int8`, `prune+int8`. `int8` alone is the head as it is, its
+weights in 8 bits, `w8a8` the same with its activations. `exact` is the convolution over the whole
+map: nothing smaller.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _COUNTED = ("grid", "mask", "stack", "mlp", "separable")
 _NAMES = (
     "gap, grid:K, mask:R, depthwise, collapse, stack:R, collapse+gap, collapse+mask:R, "
     "stack:R+mask:R and so on, separable:K, collapse+separable:K, mlp:H+separable:K, "
-    "mlp:H+separable:K+grid:G, each with +int8 or +w8a8, int8, w8a8, exact, auto"
+    "mlp:H+separable:K+grid:G, prune, each with +int8 or +w8a8, int8, w8a8, exact, auto"
 )
 
 
@@ -44,7 +45,8 @@ class Method:
     """One member of the family.
 
     Attributes:
-        form: `first`, `collapse`, `stack`, `mlp`, `original` (the FCs as they are) or `exact`.
+        form: `first`, `collapse`, `stack`, `mlp`, `prune`, `original` (the FCs as they are) or
+            `exact`.
         weighting: `gap`, `grid`, `mask`, `depthwise`, `separable` or `full`.
         count: windows per axis of a grid, masks, or separable features.
         rank: of the hidden layers of a stack, or the hidden units of an mlp.
@@ -81,7 +83,7 @@ class Method:
     @property
     def whole(self) -> bool:
         """Whether all FCs of the head go, and nothing of what is between them stays."""
-        return self.form in ("collapse", "mlp")
+        return self.form in ("collapse", "mlp", "prune")
 
     @property
     def taught(self) -> bool:
@@ -97,6 +99,9 @@ INT8 = Method("original", "full", int8=True)
 #: The same, and what they are multiplied with.
 W8A8 = replace(INT8, int8_activations=True)
 
+#: The FCs without the hidden units that never change on the samples.
+PRUNE = Method("prune", "full")
+
 
 def describe(method: Method) -> str:
     """A method as text."""
@@ -104,6 +109,8 @@ def describe(method: Method) -> str:
     stored = f", {words} in 8 bits" if method.int8 else ""
     if method.form == "original":
         return f"'{method.name}': the FCs as they are{stored}"
+    if method.form == "prune":
+        return f"'{method.name}': the FCs without units that never change on the samples{stored}"
     space = {
         "gap": "global average pooling",
         "grid": f"average pooling to a grid of {method.count}",
@@ -139,7 +146,7 @@ def parse(name: str) -> Method:
         raise problem
     if (weights or both) and not found:
         return W8A8 if both else INT8
-    form = next((key for key in ("collapse", "stack", "mlp") if key in found), "first")
+    form = next((key for key in ("collapse", "stack", "mlp", "prune") if key in found), "first")
     rank = found.pop(form, 0)
     bins = found.pop("grid", 0) if "separable" in found else 0
     if len(found) > 1 or not set(found) <= {"gap", "grid", "mask", "depthwise", "separable"}:
@@ -148,7 +155,7 @@ def parse(name: str) -> Method:
     separable = weighting == "separable"
     if (form, weighting) == ("first", "full") or (form == "mlp" and not separable):
         raise problem
-    if form == "stack" and separable:
+    if (form == "stack" and separable) or (form == "prune" and weighting != "full"):
         raise problem
     rank = rank if form in _COUNTED else 0
     return Method(form, weighting, count, rank, bins, weights or both, both)
@@ -232,7 +239,7 @@ def family(
                 found.append(Method("stack", kind, count, rank))
         found.append(Method("stack", "full", 1, rank))
     found += [Method("first", kind, count) for kind, count in spaces if kind != "depthwise"]
-    return found + taught
+    return [*found, PRUNE, *taught]
 
 
 def _halves(most: int) -> list[int]:

@@ -138,7 +138,7 @@ def _check(chain: Chain, target: Target, classes: frozenset[int]) -> None:
 def _make(task: _Task, method: Method) -> _Made:
     with blas_threads.one():
         small = fit_head(task.data, np.arange(task.data.count), method)
-    closed = small.hidden is None and method.form != "original"  # others have no such error
+    closed = small.hidden is None and method.form not in ("original", "prune")  # others have none
     errors = tuple(layer.error for layer in small.layers) if closed else ()
     refined = any(layer.refined for layer in small.layers)
     return _Made(method, small.params, small.bytes, errors, refined, emit_head(small))
