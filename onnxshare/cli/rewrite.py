@@ -84,7 +84,7 @@ class Options:
     method: str = option(
         "",
         "With --fc-to-gap, the small head to make: gap, grid:K, mask:R, depthwise, "
-        "collapse, stack:R, collapse+mask:R, mlp:H+separable:K …, prune, with +int8 its weights in 8 "
+        "collapse, stack:R, collapse+mask:R, mlp:H+separable:K …, prune, with +int8 weights in 8 "
         "bits, with +w8a8 activations too; int8 or w8a8 (the head as it is in 8 bits), or auto, "
         "the cheapest that keeps a promise.",
         metavar="NAME",
