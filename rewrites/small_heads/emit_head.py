@@ -307,7 +307,7 @@ class _Writer:
         value = self._chain.subject.probe.values.get(node.scope, name)
         width = self._chain.layers[fitted.source].fc.out_features
         if value is None or value.size not in (1, width):
-            raise Refusal(f"'{name}' of {node.op_type} between its FCs is no number for each unit")
+            raise Refusal(f"'{name}' of {node.op_type} between its FCs does not go by units")
         if value.size > 1 and fitted.reads is not None:
             value = value.reshape(-1)[fitted.reads]
         return self._out.constant(value.reshape(() if value.size == 1 else -1), name)
