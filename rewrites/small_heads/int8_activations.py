@@ -93,8 +93,10 @@ def range_of(rows: Callable[[], Iterator[Floats]], cost: Floats) -> Range:
 
 def between(low: float, high: float) -> Range:
     """The range from about `low` to about `high`, of which one is 0 or they lie around it: 0 is a
-    step of it."""
-    scale = float(np.float32((high - low) / LARGEST)) or 1.0
+    step of it. Numbers so small that single precision loses digits of them count as 0."""
+    scale = float(np.float32((high - low) / LARGEST))
+    if scale < float(np.finfo(np.float32).tiny):
+        return Range(1.0, 0)
     return Range(scale, round(-low / scale))
 
 

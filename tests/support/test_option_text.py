@@ -24,7 +24,7 @@ from onnxshare.runtime.limits import RunLimits
 from onnxshare.support.option_text import FLAGS, PYTHON, called_by_the_command_line, option
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMED = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+NAMED = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 
 #: Texts for the terminal alone; commands that are written out whole; options of other programs.
 OTHERS = (

@@ -92,7 +92,8 @@ def net(name: str, folder: Path) -> Net:
 def methods(name: str) -> list[str]:
     """All that a search would try on one of the project's nets, a part of it on the others."""
     depth, channels, spatial = NETS[name]
-    found = [item.name for item in family(depth, 10, channels, spatial)]
+    known = family(depth, 10, channels, spatial)
+    found = [item.name for item in known if item.form != "prune" or name in BUNDLED]
     return found if name == "lenet5" else found[len(name) % 4 :: 4]
 
 
